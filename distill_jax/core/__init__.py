@@ -1,0 +1,1 @@
+"""Foundations without knowledge of models or mathematics: errors, settings, randomness, mesh."""

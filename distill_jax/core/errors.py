@@ -1,0 +1,56 @@
+"""The project's errors: each says what was got, what was wanted and what to do."""
+
+
+class DistillError(Exception):
+    """Base of every error raised on purpose by distill_jax.
+
+    Args:
+        message: what was got.
+        wanted: what would have been right, if that is not plain from the message.
+        fix: what the reader can do now.
+    """
+
+    def __init__(self, message: str, *, wanted: str = "", fix: str = ""):
+        self.message, self.wanted, self.fix = message, wanted, fix
+        parts = [message]
+        if wanted:
+            parts.append(f"wanted: {wanted}")
+        if fix:
+            parts.append(f"fix: {fix}")
+        super().__init__("; ".join(parts))
+
+    def __reduce__(self):
+        # Exceptions pickle by args alone; keyword fields must survive worker processes.
+        return (_rebuild, (type(self), self.message, self.wanted, self.fix))
+
+
+def _rebuild(cls: type[DistillError], message: str, wanted: str, fix: str) -> DistillError:
+    return cls(message, wanted=wanted, fix=fix)
+
+
+class ConfigError(DistillError, ValueError):
+    """A setting is unknown, of the wrong type or impossible."""
+
+
+class DataError(DistillError, ValueError):
+    """A data source or one of its rows cannot be used."""
+
+
+class TokenizerMismatchError(DistillError, ValueError):
+    """Teacher and student do not share one token set."""
+
+
+class CheckpointError(DistillError, ValueError):
+    """A checkpoint or model directory is missing, damaged or of another architecture."""
+
+
+class MeshError(DistillError, ValueError):
+    """Devices, mesh axes and batch do not fit each other."""
+
+
+class NonFiniteError(DistillError, FloatingPointError):
+    """Too many updates in a row had a loss or gradient that was not finite."""
+
+
+class MissingExtraError(DistillError, ImportError):
+    """An optional package is needed; the message names the extra that installs it."""

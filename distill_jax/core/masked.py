@@ -1,0 +1,35 @@
+"""Statistics over the positions that a mask keeps; an empty mask gives 0, never NaN."""
+
+import jax
+import jax.numpy as jnp
+
+
+def masked_sum(x: jax.Array, mask: jax.Array, axis: int | tuple[int, ...] | None = None):
+    """Σ x·mask; values under mask 0 may be anything, NaN included."""
+    return jnp.sum(jnp.where(mask > 0, x, 0.0) * mask, axis=axis)
+
+
+def masked_mean(x: jax.Array, mask: jax.Array, axis: int | tuple[int, ...] | None = None):
+    """Σ x·mask / Σ mask."""
+    return masked_sum(x, mask, axis) / jnp.maximum(jnp.sum(mask, axis=axis), 1.0)
+
+
+def masked_std(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Population standard deviation (ddof 0) over kept positions; 0 for one position.
+
+    Its gradient is 0 where there is no spread: that of the bare root would be infinite.
+    """
+    centred = x - masked_mean(x, mask)
+    variance = masked_mean(jnp.square(centred), mask)
+    spread = variance > 0
+    return jnp.where(spread, jnp.sqrt(jnp.where(spread, variance, 1.0)), 0.0)
+
+
+def whiten(x: jax.Array, mask: jax.Array, *, shift_mean: bool = True, eps: float = 1e-8):
+    """(x − mean)/(std + eps) over kept positions, 0 elsewhere.
+
+    Values that are all alike give 0: what the mean's rounding leaves of them is no spread.
+    """
+    mean, std = masked_mean(x, mask), masked_std(x, mask)
+    out = jnp.where(std > 1e-6 * jnp.abs(mean), (x - mean) / (std + eps), 0.0)
+    return jnp.where(mask > 0, out if shift_mean else out + mean, 0.0)

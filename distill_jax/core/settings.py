@@ -1,0 +1,165 @@
+"""Settings: frozen dataclasses whose fields carry doc and limits, and their strict conversion.
+
+A setting lives beside the code that it steers. `configs/*.py` hold instances turned into
+`ml_collections.ConfigDict` for command-line overrides; `build` turns the result back, once,
+and refuses what is unknown, of the wrong type or outside its limits.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import ml_collections
+
+from distill_jax.core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: Sequence[Any] | None = None,
+) -> Any:
+    """A dataclass field with its documentation and limits.
+
+    Args:
+        default: default value; a dataclass instance nests another group of settings.
+        doc: one sentence for docs/config.md.
+        low: smallest value allowed.
+        high: largest value allowed.
+        above: the value must be greater than this.
+        choices: the only values allowed; for tuples, the only items allowed.
+    """
+    limits = {"low": low, "high": high, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata={"doc": doc, **limits})
+
+
+def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
+    """The settings as a ConfigDict; values that may be None stay overridable."""
+    config = ml_collections.ConfigDict()
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            config[field.name] = to_config_dict(value)
+        elif type(None) in typing.get_args(hints[field.name]):
+            kind = next(k for k in typing.get_args(hints[field.name]) if k is not type(None))
+            config[field.name] = ml_collections.config_dict.placeholder(kind)
+            if value is not None:
+                config[field.name] = value
+        else:
+            # An int default of a float setting would refuse `--config.x=0.5`.
+            whole = hints[field.name] is float and isinstance(value, int)
+            config[field.name] = float(value) if whole else value
+    return config
+
+
+def names(cls: type, path: str = "") -> list[str]:
+    """Dotted names of all settings and groups of settings in `cls`."""
+    hints, out = typing.get_type_hints(cls), []
+    for field in dataclasses.fields(cls):
+        out.append(path + field.name)
+        if dataclasses.is_dataclass(hints[field.name]):
+            out += names(hints[field.name], f"{path}{field.name}.")
+    return out
+
+
+def check_name(cls: type, name: str) -> None:
+    """Raises ConfigError, with the nearest known name, when `cls` has no setting `name`."""
+    known = names(cls)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        fix = f"did you mean {near[0]}?" if near else "docs/config.md lists all settings"
+        raise ConfigError(f"unknown setting {name}", fix=fix)
+
+
+def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
+    """Frozen settings of class `cls` from a mapping; missing keys take their defaults.
+
+    Raises:
+        ConfigError: naming the field by its dotted path, the value and the fix.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {path}{near[0]}?" if near else f"one of {', '.join(fields)}"
+            raise ConfigError(f"unknown setting {path}{key}", fix=hint)
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        kind, name = hints[key], f"{path}{key}"
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, Mapping | ml_collections.ConfigDict):
+                raise ConfigError(f"{name}={value!r}", wanted=f"a group of settings ({kind})")
+            built[key] = build(typing.cast(type, kind), dict(value.items()), f"{name}.")
+        else:
+            built[key] = _check(name, value, kind, fields[key].metadata)
+    try:
+        return cls(**built)
+    except ConfigError as error:
+        if not path or error.message.startswith(path):
+            raise
+        raise ConfigError(path + error.message, wanted=error.wanted, fix=error.fix) from error
+
+
+def _check(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
+    value = _coerce(name, value, kind)
+    items = value if isinstance(value, tuple) else (value,)
+    for item in items:
+        if item is None:
+            continue
+        choices = limits.get("choices")
+        if choices is not None and item not in choices:
+            raise ConfigError(f"{name}={value!r}", wanted=f"one of {', '.join(map(str, choices))}")
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            continue
+        low, high, above = limits.get("low"), limits.get("high"), limits.get("above")
+        if low is not None and item < low:
+            raise ConfigError(f"{name}={value!r}", wanted=f"at least {low}")
+        if high is not None and item > high:
+            raise ConfigError(f"{name}={value!r}", wanted=f"at most {high}")
+        if above is not None and item <= above:
+            raise ConfigError(f"{name}={value!r}", wanted=f"more than {above}")
+    return value
+
+
+def _coerce(name: str, value: Any, kind: Any) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _coerce(name, value, next(k for k in args if k is not type(None)))
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            raise ConfigError(f"{name}={value!r}", wanted="a tuple")
+        return tuple(_coerce(name, item, args[0]) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
+        wanted = f"a value of type {kind.__name__}"
+        raise ConfigError(f"{name}={value!r} of type {type(value).__name__}", wanted=wanted)
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{name}={value!r}", wanted="a finite number")
+    return value
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """The settings as plain nested dicts, tuples as lists: fit for JSON."""
+    out: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            out[field.name] = to_dict(value)
+        else:
+            out[field.name] = list(value) if isinstance(value, tuple) else value
+    return out

@@ -1,0 +1,161 @@
+"""Device mesh (data, fsdp, tensor), logical axis names and the arrays' way on and off the mesh.
+
+One device is a 1×1×1 mesh: there is no second code path. Parameters name their axes logically
+(`embed`, `heads`, ...); `RULES` says which mesh axis each is split over.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from distill_jax.core.errors import MeshError
+from distill_jax.core.settings import setting
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical name -> mesh axis. Names that are not listed are replicated.
+RULES = {
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "vocab": "tensor",
+    "batch": ("data", "fsdp"),
+}
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    """Extents of the device mesh; -1 for at most one axis takes what is left."""
+
+    data: int = setting(-1, "Replicas: the batch is split, parameters are copied.", low=-1)
+    fsdp: int = setting(1, "Batch and parameters are both split over this axis.", low=-1)
+    tensor: int = setting(1, "Heads, feed-forward and vocabulary are split.", low=-1)
+
+    def shape(self, devices: int) -> tuple[int, int, int]:
+        """The extents for a device count.
+
+        Raises:
+            MeshError: they do not multiply to the device count.
+        """
+        sizes = [self.data, self.fsdp, self.tensor]
+        known = int(np.prod([s for s in sizes if s != -1]))
+        if 0 in sizes or sizes.count(-1) > 1:
+            raise MeshError(f"mesh {dict(zip(AXES, sizes, strict=True))}", wanted="at most one -1")
+        if -1 in sizes and devices % known == 0:
+            sizes[sizes.index(-1)] = devices // known
+        if int(np.prod(sizes)) != devices:
+            got = f"mesh {dict(zip(AXES, sizes, strict=True))} on {devices} devices"
+            raise MeshError(got, fix="set mesh.data, mesh.fsdp, mesh.tensor to multiply to it")
+        return (sizes[0], sizes[1], sizes[2])
+
+
+def make_mesh(settings: MeshSettings, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices (of all processes), or over those given."""
+    devices = list(jax.devices()) if devices is None else devices
+    shape = settings.shape(len(devices))
+    types = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis is split over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many parts a batch is split."""
+    return int(mesh.shape["data"] * mesh.shape["fsdp"])
+
+
+def check_batch(name: str, size: int, mesh: Mesh) -> None:
+    """Raises MeshError when a batch of `size` rows cannot be split over the mesh."""
+    parts = batch_shards(mesh)
+    if size % parts:
+        raise MeshError(
+            f"{name}={size} rows on a mesh with data×fsdp={parts}",
+            wanted=f"a multiple of {parts}",
+            fix=f"set {name} to {max(parts, size // parts * parts)} or shrink mesh.data/mesh.fsdp",
+        )
+
+
+def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh):
+    """Mesh axes for an array with these logical axes.
+
+    An extent that its mesh axis does not divide stays whole (e.g. 2 kv heads over tensor=4), so
+    that every model fits every mesh.
+    """
+    parts: list[Any] = []
+    for name, extent in zip(axes, shape, strict=True):
+        rule = RULES.get(name) if name else None
+        size = (
+            int(np.prod([mesh.shape[a] for a in (rule if isinstance(rule, tuple) else (rule,))]))
+            if rule
+            else 1
+        )
+        parts.append(rule if size > 1 and extent % size == 0 else None)
+    return PartitionSpec(*parts)
+
+
+def shardings(tree: Any, axes: Any, mesh: Mesh) -> Any:
+    """NamedShardings for a tree of arrays (or ShapeDtypeStructs) from its tree of logical axes."""
+    return jax.tree.map(
+        lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh)),
+        tree,
+        axes,
+    )
+
+
+def place(tree: Any, sharding: Any) -> Any:
+    """Host arrays, the same in every process, put on the mesh.
+
+    Args:
+        tree: pytree of numpy arrays.
+        sharding: one NamedSharding for all leaves, or a tree of them.
+    """
+    if isinstance(sharding, NamedSharding):
+        one = sharding
+        sharding = jax.tree.map(lambda _: one, tree)
+
+    def put(leaf: Any, target: NamedSharding) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, target, lambda index: host[index])
+
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(put, tree, sharding)
+
+
+def fetch(tree: Any) -> Any:
+    """The whole arrays as numpy, on every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+
+    def get(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            if leaf.is_fully_replicated:
+                return np.asarray(leaf.addressable_data(0))
+            return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        return np.asarray(leaf)
+
+    return jax.tree.map(get, tree)
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here; nothing to wait for in a single process."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def gather(tree: Any, mesh: Mesh) -> Any:
+    """The same arrays, whole on every device: what `fetch` can read in every process."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)

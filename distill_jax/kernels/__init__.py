@@ -1,0 +1,1 @@
+"""Pure functions of arrays: rewards, advantages, losses and divergences."""

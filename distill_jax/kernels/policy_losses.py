@@ -1,0 +1,221 @@
+"""The GRPO family: one signature, one dictionary; an entry says ratio, clipping and average.
+
+Every loss is a sum over tokens divided by a `Normaliser` of the whole batch. Computed on
+microbatches with the whole batch's normaliser, losses, gradients and the metrics named `*_mean`
+add up to the whole batch's exactly.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.kernels.ppo import clipped_surrogate, log_ratio
+
+
+@dataclass(frozen=True)
+class PolicyLossSettings:
+    """Clipping of the policy ratio; None takes the variant's own default."""
+
+    clip_low: float | None = setting(None, "ε_low of the ratio; None: the variant's.", low=0.0)
+    clip_high: float | None = setting(
+        None, "ε_high of the ratio (cispo: its cap); None: the variant's.", low=0.0
+    )
+    max_completion_length: int = setting(
+        0, "Constant length that dr_grpo divides by; 0: the response axis' extent.", low=0
+    )
+
+
+class Normaliser(NamedTuple):
+    """What the whole batch divides by, float32 scalars.
+
+    Attributes:
+        tokens: kept tokens.
+        sequences: rows with at least one kept token.
+    """
+
+    tokens: jax.Array
+    sequences: jax.Array
+
+
+def normaliser(mask_BR: jax.Array) -> Normaliser:
+    """Counts over the whole (global) batch; at least 1, so that an empty batch gives loss 0.
+
+    Rows without a kept token (padding rows, masked truncated answers) do not count.
+    """
+    kept_BR = mask_BR > 0
+    tokens = jnp.sum(kept_BR, dtype=jnp.float32)
+    sequences = jnp.sum(jnp.any(kept_BR, axis=1), dtype=jnp.float32)
+    return Normaliser(jnp.maximum(tokens, 1.0), jnp.maximum(sequences, 1.0))
+
+
+# --- ratios: log ρ [B, R] from l = log π − log π_old ---------------------------------------------
+
+
+def token_log_ratio(l_BR: jax.Array, mask_BR: jax.Array) -> jax.Array:
+    """log ρ_t = l_t."""
+    return l_BR
+
+
+def sequence_log_ratio(l_BR: jax.Array, mask_BR: jax.Array) -> jax.Array:
+    """log ρ = mean_t l_t for every token of the row, the gradient staying at its own token.
+
+    For one advantage a row the gradient, averaged over the row, is GSPO's; for an advantage a
+    token it is GSPO-token's (arXiv 2507.18071, eq. 14).
+    """
+    length_B1 = jnp.maximum(jnp.sum(mask_BR > 0, axis=1, keepdims=True), 1)
+    mean_B1 = jnp.sum(l_BR, axis=1, keepdims=True) / length_B1
+    own_BR = l_BR - jax.lax.stop_gradient(l_BR)
+    return jnp.where(mask_BR > 0, jax.lax.stop_gradient(mean_B1) + own_BR, 0.0)
+
+
+# --- surrogates: loss of each token, and which tokens the clip holds -----------------------------
+
+
+def clipped(ratio_BR, logp_BR, advantage_BR, mask_BR, low, high):
+    """−min(ρA, clip(ρ)A)."""
+    return clipped_surrogate(ratio_BR, advantage_BR, mask_BR, low, high), 1.0 - low, 1.0 + high
+
+
+def capped_weight(ratio_BR, logp_BR, advantage_BR, mask_BR, low, high):
+    """−sg(min(ρ, ε_high))·A·log π: no token's gradient vanishes (arXiv 2506.13585)."""
+    advantage_BR = jnp.where(mask_BR > 0, advantage_BR, 0.0)
+    weight_BR = jax.lax.stop_gradient(jnp.minimum(ratio_BR, high) * advantage_BR)
+    return -weight_BR * jnp.where(mask_BR > 0, logp_BR, 0.0), 0.0, high
+
+
+# --- averages: token losses [B, R] to a scalar ---------------------------------------------------
+
+
+def mean_of_sequence_means(x_BR: jax.Array, mask_BR: jax.Array, norm: Normaliser, _: int):
+    """(1/N) Σ_i (1/|y_i|) Σ_t x_it: every answer weighs the same."""
+    length_B = jnp.maximum(jnp.sum(mask_BR > 0, axis=1), 1)
+    return jnp.sum(jnp.sum(x_BR, axis=1) / length_B) / norm.sequences
+
+
+def constant_length(x_BR: jax.Array, mask_BR: jax.Array, norm: Normaliser, max_length: int):
+    """(1/(N·L_max)) Σ_it x_it: no dependence on length at all."""
+    return jnp.sum(x_BR) / (norm.sequences * max_length)
+
+
+def token_mean(x_BR: jax.Array, mask_BR: jax.Array, norm: Normaliser, _: int):
+    """Σ_it x_it / Σ_i |y_i|: every token weighs the same."""
+    return jnp.sum(x_BR) / norm.tokens
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """One member of the family; call it as a loss.
+
+    Attributes:
+        ratio: l [B, R], mask -> log ρ [B, R].
+        surrogate: (ρ, log π, A, mask, low, high) -> token loss, lower and upper bound of ρ.
+        average: (token loss, mask, normaliser, max length) -> scalar.
+        clip_low: ε_low unless the settings say otherwise.
+        clip_high: ε_high likewise.
+    """
+
+    ratio: Callable[[jax.Array, jax.Array], jax.Array]
+    surrogate: Callable[..., tuple[jax.Array, float, float]]
+    average: Callable[[jax.Array, jax.Array, Normaliser, int], jax.Array]
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+
+    def __call__(
+        self,
+        logp_BR: jax.Array,
+        old_logp_BR: jax.Array,
+        advantage_BR: jax.Array,
+        mask_BR: jax.Array,
+        settings: PolicyLossSettings = PolicyLossSettings(),
+        *,
+        norm: Normaliser | None = None,
+        weight_BR: jax.Array | None = None,
+        extra_BR: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Loss of a batch, or a microbatch's share of it.
+
+        Args:
+            logp_BR: log π in training, float [B, R]; carries the gradient.
+            old_logp_BR: log π at the start of the update, same temperature, float [B, R].
+            advantage_BR: A, float [B, R], or [B, 1] for one a sequence.
+            mask_BR: 1 on trained tokens, [B, R].
+            settings: clipping.
+            norm: `normaliser` of the whole batch's mask; None = this batch is the whole.
+            weight_BR: factor on each token's policy loss, e.g. `importance_weight` or
+                `top_entropy_mask`; the averages still count every kept token, as in TRL.
+            extra_BR: token costs averaged like the policy loss, e.g. β·k3 − c·entropy.
+
+        Returns:
+            (loss, metrics): float32 scalars. `clip_ratio/*` carry TRL's names: low counts ratios
+            below the clip with A < 0, high those above with A > 0, region both; `*_mean` are over
+            tokens and add up over microbatches, `low_min` and `high_max` are over the rows, for a
+            min and a max. `policy/approxkl_avg` is the mean of ½l².
+        """
+        chex.assert_equal_shape([logp_BR, old_logp_BR, mask_BR])
+        norm = normaliser(mask_BR) if norm is None else norm
+        low = self.clip_low if settings.clip_low is None else settings.clip_low
+        high = self.clip_high if settings.clip_high is None else settings.clip_high
+        advantage_BR = jax.lax.stop_gradient(jnp.broadcast_to(advantage_BR, mask_BR.shape))
+        l_BR = log_ratio(logp_BR, jax.lax.stop_gradient(old_logp_BR), mask_BR)
+        ratio_BR = jnp.exp(self.ratio(l_BR, mask_BR))
+        loss_BR, lower, upper = self.surrogate(ratio_BR, logp_BR, advantage_BR, mask_BR, low, high)
+        if weight_BR is not None:
+            loss_BR = jnp.where(mask_BR > 0, loss_BR * jax.lax.stop_gradient(weight_BR), 0.0)
+        if extra_BR is not None:
+            loss_BR += jnp.where(mask_BR > 0, extra_BR, 0.0)
+        length = settings.max_completion_length or mask_BR.shape[1]
+        loss = self.average(loss_BR, mask_BR, norm, length)
+        metrics = _clip_metrics(ratio_BR, advantage_BR, mask_BR, norm, lower, upper)
+        metrics["policy/approxkl_avg"] = 0.5 * jnp.sum(jnp.square(l_BR)) / norm.tokens
+        return loss, jax.lax.stop_gradient(metrics)
+
+
+def _clip_metrics(ratio_BR, advantage_BR, mask_BR, norm, lower, upper) -> dict[str, jax.Array]:
+    kept_BR = mask_BR > 0
+    low_BR = kept_BR & (ratio_BR < lower) & (advantage_BR < 0)
+    high_BR = kept_BR & (ratio_BR > upper) & (advantage_BR > 0)
+    length_B = jnp.sum(kept_BR, axis=1)
+    row_low_B = jnp.where(length_B > 0, jnp.sum(low_BR, axis=1) / jnp.maximum(length_B, 1), jnp.inf)
+    row_high_B = jnp.sum(high_BR, axis=1) / jnp.maximum(length_B, 1)
+    row_low = jnp.min(row_low_B)
+    return {
+        "clip_ratio/low_mean": jnp.sum(low_BR) / norm.tokens,
+        "clip_ratio/low_min": jnp.where(jnp.isfinite(row_low), row_low, 0.0),
+        "clip_ratio/high_mean": jnp.sum(high_BR) / norm.tokens,
+        "clip_ratio/high_max": jnp.max(row_high_B),
+        "clip_ratio/region_mean": jnp.sum(low_BR | high_BR) / norm.tokens,
+    }
+
+
+LOSSES: dict[str, PolicyLoss] = {
+    # arXiv 2402.03300
+    "grpo": PolicyLoss(token_log_ratio, clipped, mean_of_sequence_means),
+    # arXiv 2503.20783; goes with group_advantage(scale="none")
+    "dr_grpo": PolicyLoss(token_log_ratio, clipped, constant_length),
+    "bnpo": PolicyLoss(token_log_ratio, clipped, token_mean),
+    # arXiv 2503.14476: the clip is wider above, so that rare tokens can grow
+    "dapo": PolicyLoss(token_log_ratio, clipped, token_mean, clip_high=0.28),
+    # arXiv 2506.13585: clip_high caps the weight itself
+    "cispo": PolicyLoss(token_log_ratio, capped_weight, token_mean, clip_high=5.0),
+    # arXiv 2507.18071: a mean over tokens moves far less than a token, hence the small clip
+    "gspo": PolicyLoss(
+        sequence_log_ratio, clipped, mean_of_sequence_means, clip_low=3e-4, clip_high=4e-4
+    ),
+}
+
+
+def policy_loss_named(name: str) -> PolicyLoss:
+    """The entry of `LOSSES`.
+
+    Raises:
+        ConfigError: no such loss.
+    """
+    if name not in LOSSES:
+        raise ConfigError(f"loss={name!r}", wanted=f"one of {', '.join(LOSSES)}")
+    return LOSSES[name]
