@@ -1,0 +1,171 @@
+"""Grouped-query attention over whole sequences, and the module with its projections."""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from distill_jax.models.layers import RMSNorm, apply_rope
+from distill_jax.models.lora import Linear, LoraConfig, project
+from distill_jax.models.qwen_config import QwenConfig
+
+Implementation = Literal["xla", "cudnn"] | None
+_MASKED = -1e30  # finite, so that a row without any key stays free of NaN
+
+
+def attention(
+    q_BTHh: jax.Array,
+    k_BTKh: jax.Array,
+    v_BTKh: jax.Array,
+    *,
+    window: int | jax.Array | None = None,
+    valid_BT: jax.Array | None = None,
+    implementation: Implementation = None,
+) -> jax.Array:
+    """Causal attention of a batch of sequences on themselves.
+
+    Args:
+        q_BTHh: queries; head j reads kv head j // (H / K).
+        k_BTKh: keys.
+        v_BTKh: values.
+        window: W: a key is seen when 0 <= index_q − index_k < W; None sees all before it. May be
+            a traced scalar (layers of both kinds in one scan).
+        valid_BT: bool, False on padding that stands before real tokens; None when all padding
+            stands at the right, where causality hides it.
+        implementation: None (products written here on CPU, jax.nn's default elsewhere), or
+            "xla" or "cudnn" of `jax.nn.dot_product_attention`.
+
+    Returns:
+        [B, T, H·h] in q's dtype; softmax in float32. Rows of padding hold arbitrary finite values.
+    """
+    batch, time, heads, size = q_BTHh.shape
+    if implementation is None and jax.default_backend() == "cpu":
+        out = _cpu_attention(q_BTHh, k_BTKh, v_BTKh, _mask(time, window, valid_BT))
+        return out.reshape(batch, time, heads * size)
+    static_window = window is None or isinstance(window, int)
+    out = jax.nn.dot_product_attention(
+        q_BTHh,
+        k_BTKh,
+        v_BTKh,
+        mask=None if valid_BT is None and static_window else _mask(time, window, valid_BT),
+        is_causal=True,
+        local_window_size=(window - 1, 0) if isinstance(window, int) else None,
+        implementation=implementation,
+    )
+    return out.reshape(batch, time, heads * size)
+
+
+def _mask(time: int, window: int | jax.Array | None, valid_BT: jax.Array | None) -> jax.Array:
+    """bool [B or 1, 1, T, S]: which keys a query sees."""
+    distance_TS = jnp.arange(time)[:, None] - jnp.arange(time)[None, :]
+    seen = distance_TS >= 0
+    if window is not None:
+        seen &= distance_TS < window
+    seen = seen[None, None]
+    return seen if valid_BT is None else seen & valid_BT[:, None, None, :]
+
+
+def _cpu_attention(q_BTHh, k_BTKh, v_BTKh, mask_B1TS) -> jax.Array:
+    """Batched products over (row, kv head); a group's queries are stacked, keys never repeated."""
+    batch, time, heads, size = q_BTHh.shape
+    kv_heads = k_BTKh.shape[2]
+    group = heads // kv_heads
+    q = q_BTHh.reshape(batch, time, kv_heads, group, size).transpose(0, 2, 3, 1, 4)
+    q = (q * size**-0.5).reshape(batch, kv_heads, group * time, size)
+    k, v = k_BTKh.transpose(0, 2, 1, 3), v_BTKh.transpose(0, 2, 1, 3)
+    out = _attend(q, k, v, mask_B1TS)
+    out = out.reshape(batch, kv_heads, group, time, size).transpose(0, 3, 1, 2, 4)
+    return out.reshape(batch, time, heads, size)
+
+
+@jax.custom_vjp
+def _attend(q_BKQh, k_BKSh, v_BKSh, mask_B1TS) -> jax.Array:
+    """softmax(q·kᵀ)·v, Q = group·T stacked queries of one kv head, q already scaled.
+
+    Memory traffic over [Q, S] decides the time, so the weights stay unnormalised (the [Q, h]
+    output is divided instead) and the backward pass takes Σ_s w·dw from the output (as
+    FlashAttention does) instead of another sweep.
+    """
+    return _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_B1TS)[0]
+
+
+def _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_B1TS):
+    batch, kv_heads, queries, _ = q_BKQh.shape
+    time = mask_B1TS.shape[-1]
+    scores = jnp.einsum("bkqh,bksh->bkqs", q_BKQh, k_BKSh, preferred_element_type=jnp.float32)
+    scores = scores.reshape(batch, kv_heads, queries // time, time, time)
+    scores = jnp.where(mask_B1TS[:, :, None], scores, _MASKED)
+    raised = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    raised = raised.reshape(batch, kv_heads, queries, time)
+    inverse = 1.0 / jnp.sum(raised, axis=-1, keepdims=True)
+    raised = raised.astype(v_BKSh.dtype)
+    out = jnp.einsum("bkqs,bksh->bkqh", raised, v_BKSh) * inverse.astype(v_BKSh.dtype)
+    return out, (q_BKQh, k_BKSh, v_BKSh, raised, inverse, out)
+
+
+def _attend_backward(saved, dout):
+    q, k, v, raised, inverse, out = saved
+    dout = dout * inverse.astype(dout.dtype)
+    shift = jnp.sum((dout * out).astype(jnp.float32), axis=-1, keepdims=True)
+    dv = jnp.einsum("bkqs,bkqh->bksh", raised, dout)
+    dweights = jnp.einsum("bkqh,bksh->bkqs", dout, v, preferred_element_type=jnp.float32)
+    dscores = (raised * (dweights - shift)).astype(q.dtype)
+    dq = jnp.einsum("bkqs,bksh->bkqh", dscores, k)
+    dk = jnp.einsum("bkqs,bkqh->bksh", dscores, q)
+    return dq, dk, dv, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+class Attention(nnx.Module):
+    """Projections, optional norms over heads (Qwen3), rope, attention, output projection."""
+
+    def __init__(
+        self, config: QwenConfig, lora: LoraConfig | None, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.config = config
+        d, h = config.hidden_size, config.head_dim
+        wide, narrow = config.num_heads * h, config.num_kv_heads * h
+        make = functools.partial(
+            Linear, lora=lora, stddev=config.initializer_range, dtype=dtype, rngs=rngs
+        )
+        self.q_proj = make("q_proj", d, wide, bias=config.qkv_bias)
+        self.k_proj = make("k_proj", d, narrow, bias=config.qkv_bias)
+        self.v_proj = make("v_proj", d, narrow, bias=config.qkv_bias)
+        self.o_proj = make("o_proj", wide, d)
+        norm = config.qk_norm
+        self.q_norm = RMSNorm(h, config.rms_norm_eps, dtype=dtype) if norm else None
+        self.k_norm = RMSNorm(h, config.rms_norm_eps, dtype=dtype) if norm else None
+
+    def __call__(
+        self,
+        x_ND: jax.Array,
+        rope: tuple[jax.Array, jax.Array],
+        shape: tuple[int, int],
+        *,
+        window: int | jax.Array | None = None,
+        valid_BT: jax.Array | None = None,
+        fuse: bool = True,
+        implementation: Implementation = None,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """x_ND: [B·T, D] with (B, T) = shape; returns [B·T, D]."""
+        q, k, v = project(
+            x_ND, (self.q_proj, self.k_proj, self.v_proj), fuse=fuse, dropout_key=dropout_key
+        )
+        q, k, v = (y.reshape(*shape, -1, self.config.head_dim) for y in (q, k, v))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        out = attention(
+            apply_rope(q, rope),
+            apply_rope(k, rope),
+            v,
+            window=window,
+            valid_BT=valid_BT,
+            implementation=implementation,
+        )
+        out_ND = out.reshape(x_ND.shape[0], -1)
+        return project(out_ND, (self.o_proj,), fuse=fuse, dropout_key=dropout_key)[0]

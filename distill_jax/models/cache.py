@@ -1,0 +1,63 @@
+"""Key-value cache of the sampler: one pair of buffers a layer, so that a step writes in place.
+
+Keys are stored [rows, kv heads, head_dim, slots] and values [rows, kv heads, slots, head_dim]:
+with these layouts both products of a decode step run along contiguous memory (measured on two
+CPU cores: half the time of [rows, slots, kv heads, head_dim]).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Logical axes of a key and of a value buffer, for core/sharding.py.
+KEY_AXES: tuple[str | None, ...] = ("batch", "kv_heads", None, None)
+VALUE_AXES: tuple[str | None, ...] = ("batch", "kv_heads", None, None)
+
+
+class KVCache(NamedTuple):
+    """Keys and values of all layers.
+
+    Attributes:
+        k: L arrays [B, K, H, S]: rows, kv heads, head_dim, slots.
+        v: L arrays [B, K, S, H].
+    """
+
+    k: tuple[jax.Array, ...]
+    v: tuple[jax.Array, ...]
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return self.v[0].shape[0]
+
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return self.v[0].shape[2]
+
+
+def expand(cache: KVCache, repeats: int, total_slots: int) -> KVCache:
+    """Each row `repeats` times in a row, and slots added at the end, zero-filled.
+
+    Args:
+        cache: P rows, S slots.
+        repeats: samples a prompt; row p becomes rows p·repeats … (p+1)·repeats − 1.
+        total_slots: slots afterwards, at least S.
+
+    Returns:
+        P·repeats rows, total_slots slots.
+    """
+    extra = total_slots - cache.num_slots
+
+    def grow(x: jax.Array, axis: int) -> jax.Array:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, extra)
+        return jnp.pad(jnp.repeat(x, repeats, axis=0), widths)
+
+    return KVCache(tuple(grow(k, 3) for k in cache.k), tuple(grow(v, 2) for v in cache.v))
+
+
+def take_rows(cache: KVCache, index_N: jax.Array) -> KVCache:
+    """The rows of these indices, int [N], in this order."""
+    return jax.tree.map(lambda x: jnp.take(x, index_N, axis=0), cache)

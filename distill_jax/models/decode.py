@@ -1,0 +1,178 @@
+"""Prefill and single-token decoding on per-layer weights; `QwenModel` is the way in.
+
+Decode weights are the trained tree laid out for many small steps: one dict a layer, kernels of
+projections that share an input joined, the compute dtype, LoRA merged (or kept beside).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from distill_jax.models.attention import Implementation, attention
+from distill_jax.models.cache import KVCache
+from distill_jax.models.layers import apply_rope, rms_norm, rope_table, silu_gate
+from distill_jax.models.lora import LoraConfig, join_adapters
+from distill_jax.models.qwen_config import QwenConfig
+
+Weights = dict[str, Any]
+_GROUPS = {
+    "qkv": ("self_attn", ("q_proj", "k_proj", "v_proj")),
+    "o": ("self_attn", ("o_proj",)),
+    "gate_up": ("mlp", ("gate_proj", "up_proj")),
+    "down": ("mlp", ("down_proj",)),
+}
+_MASKED = -1e30
+
+
+def build_weights(
+    config: QwenConfig,
+    lora: LoraConfig | None,
+    params: dict[str, Any],
+    *,
+    merge_lora: bool,
+    fuse: bool,
+    dtype: jnp.dtype,
+) -> Weights:
+    """Decode weights of a params tree; the tree itself stays as it is.
+
+    Returns:
+        {"embedding": [V, D], "norm": [D], "layers": one dict a layer of joined projections}, in
+        `dtype`; the merged sum is formed in float32 and rounded once.
+    """
+    base, scale = params["base"], lora.scale if lora else 1.0
+    layers = []
+    for index in range(config.num_layers):
+        one = jax.tree.map(lambda leaf, i=index: leaf[i], base["layers"])
+        adapters = jax.tree.map(lambda leaf, i=index: leaf[i], params["lora"].get("layers", {}))
+        layer: Weights = {
+            "input_norm": one["input_layernorm"]["scale"].astype(dtype),
+            "post_norm": one["post_attention_layernorm"]["scale"].astype(dtype),
+        }
+        for name in ("q_norm", "k_norm"):
+            if name in one["self_attn"]:
+                layer[name] = one["self_attn"][name]["scale"].astype(dtype)
+        for group, (part, names) in _GROUPS.items():
+            pairs = [(one[part][n], adapters.get(part, {}).get(n)) for n in names]
+            joined = [pairs] if fuse else [[pair] for pair in pairs]
+            layer[group] = [_projection(some, scale, merge_lora, dtype) for some in joined]
+        layers.append(layer)
+    return {
+        "embedding": base["embed_tokens"]["embedding"].astype(dtype),
+        "norm": base["norm"]["scale"].astype(dtype),
+        "layers": layers,
+    }
+
+
+def _projection(pairs, scale: float, merge_lora: bool, dtype: jnp.dtype) -> Weights:
+    kernel = jnp.concatenate([linear["kernel"] for linear, _ in pairs], axis=1)
+    out: Weights = {}
+    if "bias" in pairs[0][0]:
+        out["bias"] = jnp.concatenate([linear["bias"] for linear, _ in pairs]).astype(dtype)
+    if any(adapter for _, adapter in pairs):
+        a, b = join_adapters(
+            [(p["lora_A"], p["lora_B"] * scale) if p else None for _, p in pairs],
+            [linear["kernel"].shape[1] for linear, _ in pairs],
+        )
+        if merge_lora:
+            kernel = kernel.astype(jnp.float32) + a @ b
+        else:
+            out |= {"lora_A": a.astype(dtype), "lora_B": b.astype(dtype)}
+    return {"kernel": kernel.astype(dtype), **out}
+
+
+def _apply(x_BD: jax.Array, projections: list[Weights], sizes: tuple[int, ...]) -> list[jax.Array]:
+    """Outputs of the given sizes, whether the kernels are joined or not."""
+    outputs = []
+    for one in projections:
+        y = x_BD @ one["kernel"]
+        if "lora_A" in one:
+            y = y + (x_BD @ one["lora_A"]) @ one["lora_B"]
+        outputs.append(y + one["bias"] if "bias" in one else y)
+    if len(outputs) == len(sizes):
+        return outputs
+    starts = [sum(sizes[:i]) for i in range(1, len(sizes))]
+    return jnp.split(outputs[0], starts, axis=-1)
+
+
+def _heads(config: QwenConfig, layer: Weights, x: jax.Array, rope) -> list[jax.Array]:
+    """q [..., H, h], k and v [..., K, h] of normed inputs [..., D], rope applied."""
+    sizes = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+    size, eps = config.head_dim, config.rms_norm_eps
+    flat = x.reshape(-1, x.shape[-1])
+    parts = _apply(flat, layer["qkv"], tuple(n * size for n in sizes))
+    q, k, v = (y.reshape(*x.shape[:-1], -1, size) for y in parts)
+    if "q_norm" in layer:
+        q, k = rms_norm(q, layer["q_norm"], eps), rms_norm(k, layer["k_norm"], eps)
+    return [apply_rope(q, rope), apply_rope(k, rope), v]
+
+
+def _finish_block(config: QwenConfig, layer: Weights, x_ND, attended_NE) -> jax.Array:
+    x_ND = x_ND + _apply(attended_NE, layer["o"], (config.hidden_size,))[0]
+    normed = rms_norm(x_ND, layer["post_norm"], config.rms_norm_eps)
+    gate, up = _apply(normed, layer["gate_up"], (config.intermediate_size,) * 2)
+    return x_ND + _apply(silu_gate(gate, up), layer["down"], (config.hidden_size,))[0]
+
+
+def prefill(
+    config: QwenConfig,
+    weights: Weights,
+    tokens_PT: jax.Array,
+    lengths_P: jax.Array,
+    *,
+    implementation: Implementation,
+) -> tuple[jax.Array, KVCache]:
+    """See `QwenModel.prefill`."""
+    rows, time = tokens_PT.shape
+    x = jnp.take(weights["embedding"], tokens_PT.reshape(-1), axis=0)
+    rope = rope_table(config, jnp.arange(time))
+    keys, values = [], []
+    for layer, window in zip(weights["layers"], config.windows, strict=True):
+        normed = rms_norm(x, layer["input_norm"], config.rms_norm_eps).reshape(rows, time, -1)
+        q, k, v = _heads(config, layer, normed, rope)
+        out = attention(q, k, v, window=window, implementation=implementation)
+        keys.append(k.transpose(0, 2, 3, 1))
+        values.append(v.transpose(0, 2, 1, 3))
+        x = _finish_block(config, layer, x, out.reshape(rows * time, -1))
+    last_PD = x.reshape(rows, time, -1)[jnp.arange(rows), lengths_P - 1]
+    hidden_PD = rms_norm(last_PD, weights["norm"], config.rms_norm_eps)
+    return hidden_PD, KVCache(tuple(keys), tuple(values))
+
+
+def decode(
+    config: QwenConfig,
+    weights: Weights,
+    token_B: jax.Array,
+    position_B: jax.Array,
+    cache: KVCache,
+    slot: jax.Array,
+    slot_position_BS: jax.Array,
+) -> tuple[jax.Array, KVCache]:
+    """See `QwenModel.decode`."""
+    x_BD = jnp.take(weights["embedding"], token_B, axis=0)
+    rope = rope_table(config, position_B)
+    distance_BS = position_B[:, None] - slot_position_BS
+    causal_BS = (slot_position_BS >= 0) & (distance_BS >= 0)
+    seen = {w: causal_BS if w is None else causal_BS & (distance_BS < w) for w in config.windows}
+    keys, values = list(cache.k), list(cache.v)
+    for index, (layer, window) in enumerate(zip(weights["layers"], config.windows, strict=True)):
+        normed = rms_norm(x_BD, layer["input_norm"], config.rms_norm_eps)
+        q, k, v = _heads(config, layer, normed, rope)
+        update = jax.lax.dynamic_update_slice_in_dim
+        keys[index] = update(keys[index], k[..., None].astype(keys[index].dtype), slot, axis=3)
+        values[index] = update(values[index], v[:, :, None].astype(v.dtype), slot, axis=2)
+        out = _attend_slots(q, keys[index], values[index], seen[window])
+        x_BD = _finish_block(config, layer, x_BD, out)
+    hidden_BD = rms_norm(x_BD, weights["norm"], config.rms_norm_eps)
+    return hidden_BD, KVCache(tuple(keys), tuple(values))
+
+
+def _attend_slots(q_BHh, k_BKhS, v_BKSh, seen_BS) -> jax.Array:
+    """One query a row against its cached keys: [B, H·h]."""
+    rows, heads, size = q_BHh.shape
+    kv_heads = k_BKhS.shape[1]
+    q = (q_BHh * size**-0.5).reshape(rows, kv_heads, heads // kv_heads, size)
+    scores = jnp.einsum("bkgh,bkhs->bkgs", q, k_BKhS, preferred_element_type=jnp.float32)
+    scores = jnp.where(seen_BS[:, None, None], scores, _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BKSh.dtype)
+    return jnp.einsum("bkgs,bksh->bkgh", weights, v_BKSh).reshape(rows, heads * size)

@@ -1,0 +1,287 @@
+"""Per-token scores from hidden states and the LM head; the vocabulary axis lives in chunks only.
+
+Logits [N, V] of a whole batch never exist: tokens go through the head in chunks, and a chunk
+keeps what is asked for each token. The backward pass then has three ways:
+one chunk: its logits were kept; many and a frozen head: the forward pass took each output's
+gradient along, which the cotangents only scale; many and a trained head: logits computed again.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.models.head_chunks import (
+    chunk_logits,
+    chunked,
+    num_chunks,
+    through_head,
+    valid_vocab_size,
+)
+from distill_jax.models.head_divergence import head_divergence as head_divergence
+
+
+class TokenScores(NamedTuple):
+    """What is known of each token; float32.
+
+    Attributes:
+        logit_N: logit of the target, at temperature 1.
+        lse_AN: logsumexp(logits/α) for each α asked; α times it is the soft value.
+        logp_N: log softmax(logits/temperature)[target].
+        entropy_N: entropy of softmax(logits/temperature), nats; None unless asked.
+        top_logits_NK: the K largest logits, falling; None unless asked.
+        top_ids_NK: their tokens, int32; None unless asked.
+    """
+
+    logit_N: jax.Array
+    lse_AN: jax.Array
+    logp_N: jax.Array
+    entropy_N: jax.Array | None
+    top_logits_NK: jax.Array | None
+    top_ids_NK: jax.Array | None
+
+
+class _Wanted(NamedTuple):
+    """The static part of a call."""
+
+    scales: tuple[float, ...]  # distinct; the first is the temperature
+    alpha_index: tuple[int, ...]  # where each α stands in scales
+    valid_vocab: int
+    entropy: bool
+    top_k: int
+    chunks: int
+
+
+def head_scores(
+    hidden_ND: jax.Array,
+    head_VD: jax.Array,
+    targets_N: jax.Array,
+    *,
+    temperature: float = 1.0,
+    alphas: Sequence[float] = (),
+    valid_vocab: int | None = None,
+    entropy: bool = False,
+    top_k: int = 0,
+    chunk_tokens: int | None = None,
+) -> TokenScores:
+    """Scores of N tokens under logits = hidden·headᵀ, with gradients in hidden and head.
+
+    Args:
+        hidden_ND: states that the targets are drawn from, float [N, D]. Its dtype is the matmul's
+            input dtype (the head is cast to it); sums and results are float32.
+        head_VD: output embedding, float [V, D]. Its gradient is summed in float32.
+        targets_N: int [N], below valid_vocab; elsewhere the scores mean nothing.
+        temperature: divides the logits of logp and entropy, > 0.
+        alphas: soft temperatures for lse_AN, each > 0.
+        valid_vocab: rows from here on are padding and never enter; None = all rows count.
+        entropy: whether to return entropy_N.
+        top_k: how many largest logits to return, 0 for none.
+        chunk_tokens: tokens of one chunk; None chooses by CHUNK_ELEMENTS.
+
+    Returns:
+        TokenScores.
+
+    Raises:
+        ConfigError: a temperature, alpha, valid_vocab, top_k or chunk_tokens that is impossible.
+    """
+    chex.assert_rank([hidden_ND, head_VD, targets_N], [2, 2, 1])
+    chex.assert_type([hidden_ND, head_VD, targets_N], [float, float, int])
+    chex.assert_equal_shape_prefix([hidden_ND, targets_N], 1)
+    scales = (float(temperature), *map(float, alphas))
+    if min(scales) <= 0.0:
+        got = f"temperature={temperature}, alphas={tuple(alphas)}"
+        raise ConfigError(got, wanted="every one above 0")
+    vocab = valid_vocab_size(valid_vocab, head_VD.shape[0])
+    if not 0 <= top_k <= vocab:
+        raise ConfigError(f"top_k={top_k}", wanted=f"0 to {vocab}")
+    distinct = tuple(dict.fromkeys(scales))
+    wanted = _Wanted(
+        scales=distinct,
+        alpha_index=tuple(distinct.index(scale) for scale in scales[1:]),
+        valid_vocab=vocab,
+        entropy=entropy,
+        top_k=top_k,
+        chunks=num_chunks(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens),
+    )
+    return _scores(wanted, hidden_ND, head_VD, targets_N)
+
+
+# --- one chunk -----------------------------------------------------------------------------------
+
+
+def _measure(wanted: _Wanted, logits_NV: jax.Array, targets_N: jax.Array) -> dict[str, Any]:
+    """Everything that is kept of a chunk's tokens, tokens on the first axis."""
+    peak_N1 = jnp.max(logits_NV, axis=1, keepdims=True)
+    centred_NV = logits_NV - peak_N1
+    lse = []
+    for scale in wanted.scales:
+        total_N = jnp.sum(jnp.exp(centred_NV / scale), axis=1)
+        lse.append(jnp.log(total_N) + peak_N1[:, 0] / scale)
+    kept: dict[str, Any] = {
+        "logit": jnp.take_along_axis(logits_NV, targets_N[:, None], axis=1, mode="clip")[:, 0],
+        "lse": jnp.stack(lse, axis=1),
+    }
+    if wanted.entropy:
+        # H = lse − Σ p·z/T, both taken from the peak, where they are small.
+        scaled_NV = centred_NV / wanted.scales[0]
+        near_N = lse[0] - peak_N1[:, 0] / wanted.scales[0]
+        mean_N = jnp.sum(jnp.exp(scaled_NV - near_N[:, None]) * scaled_NV, axis=1)
+        kept["entropy"] = near_N - mean_N
+    if wanted.top_k:
+        kept["top_logits"], kept["top_ids"] = jax.lax.top_k(logits_NV, wanted.top_k)
+    return kept
+
+
+def _as_scores(wanted: _Wanted, kept: dict[str, Any]) -> TokenScores:
+    lse_NA = kept["lse"]
+    alphas = [lse_NA[:, index] for index in wanted.alpha_index]
+    return TokenScores(
+        logit_N=kept["logit"],
+        lse_AN=jnp.stack(alphas) if alphas else jnp.zeros((0, lse_NA.shape[0]), jnp.float32),
+        logp_N=kept["logit"] / wanted.scales[0] - lse_NA[:, 0],
+        entropy_N=kept.get("entropy"),
+        top_logits_NK=kept.get("top_logits"),
+        top_ids_NK=kept.get("top_ids"),
+    )
+
+
+def _logit_gradient(wanted: _Wanted, logits_NV: jax.Array, rows: dict[str, Any]) -> jax.Array:
+    """∂/∂logits of Σ cotangent·kept, [N, V]: p_s/s for a logsumexp, −p(log p + H)/T for H."""
+    grad_NV = jnp.zeros_like(logits_NV)
+    for index, scale in enumerate(wanted.scales):
+        if f"d_lse{index}" not in rows and not (index == 0 and "d_entropy" in rows):
+            continue
+        logp_NV = logits_NV / scale - rows["lse"][:, index, None]
+        weight = rows.get(f"d_lse{index}", jnp.zeros(()))[..., None]
+        if index == 0 and "d_entropy" in rows:
+            surprise_NV = logp_NV + rows["entropy"][:, None]
+            weight = weight - rows["d_entropy"][:, None] * surprise_NV
+        grad_NV += jnp.exp(logp_NV) * weight / scale
+    if "d_logit" in rows:
+        # Compared, not scattered: it fuses with the rest.
+        hit_NV = jnp.arange(logits_NV.shape[1]) == rows["targets"][:, None]
+        grad_NV += jnp.where(hit_NV, rows["d_logit"][:, None], 0.0)
+    if "d_top" in rows:
+        token_N1 = jnp.arange(logits_NV.shape[0])[:, None]
+        grad_NV = grad_NV.at[token_N1, rows["top_ids"]].add(rows["d_top"])
+    return grad_NV
+
+
+# --- the primitive -------------------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scores(
+    wanted: _Wanted, hidden_ND: jax.Array, head_VD: jax.Array, targets_N: jax.Array
+) -> TokenScores:
+    return _as_scores(wanted, _forward(wanted, hidden_ND, head_VD, targets_N, False)[0])
+
+
+def _forward(
+    wanted: _Wanted,
+    hidden_ND: jax.Array,
+    head_VD: jax.Array,
+    targets_N: jax.Array,
+    slopes: bool,
+) -> tuple[dict[str, Any], jax.Array | None, dict[str, jax.Array]]:
+    """What is kept, the logits if they are one chunk, and `_slopes` if asked."""
+    head_VD = head_VD.astype(hidden_ND.dtype)
+    if wanted.chunks == 1:
+        logits_NV = chunk_logits(hidden_ND, head_VD, wanted.valid_vocab)
+        return _measure(wanted, logits_NV, targets_N), logits_NV, {}
+
+    def one(carry: Any, rows: Any) -> Any:
+        hidden_nD, targets_n = rows
+        logits_nV = chunk_logits(hidden_nD, head_VD, wanted.valid_vocab)
+        kept = _measure(wanted, logits_nV, targets_n)
+        # Slopes that nobody asks for later are removed as dead code.
+        return carry, (kept, _slopes(wanted, logits_nV, rows, kept, head_VD) if slopes else {})
+
+    _, (kept, slope) = chunked(one, wanted.chunks, (hidden_ND, targets_N))
+    return kept, None, slope
+
+
+def _slopes(
+    wanted: _Wanted, logits_NV: jax.Array, rows: Any, kept: dict[str, Any], head_VD: jax.Array
+) -> dict[str, jax.Array]:
+    """∂output/∂hidden of each output, [N, D]; the logit's is its row of the head."""
+    hidden_ND, targets_N = rows
+    one_N = jnp.ones(targets_N.shape, jnp.float32)
+    fixed = {**kept, "targets": targets_N}
+    # logp whole, not as logit less logsumexp: those cancel where the token is nearly certain.
+    asked = {"d_logp": {"d_logit": one_N / wanted.scales[0], "d_lse0": -one_N}}
+    asked |= {f"d_lse{index}": {f"d_lse{index}": one_N} for index in set(wanted.alpha_index)}
+    if wanted.entropy:
+        asked["d_entropy"] = {"d_entropy": one_N}
+    out = {}
+    for name, unit in asked.items():
+        grad_NV = _logit_gradient(wanted, logits_NV, {**fixed, **unit})
+        slope_ND = through_head(grad_NV, hidden_ND, head_VD, None, True)[1]
+        assert slope_ND is not None
+        out[name] = slope_ND
+    return out
+
+
+def _scores_fwd(wanted: _Wanted, hidden: Any, head: Any, targets: Any) -> Any:
+    slopes = hidden.perturbed and not head.perturbed and not wanted.top_k
+    arrays = (hidden.value, head.value, targets.value)
+    kept, logits_NV, slope = _forward(wanted, *arrays, slopes)
+    # () or None: a flag that may pass as a pytree.
+    flags = (() if hidden.perturbed else None, () if head.perturbed else None)
+    return _as_scores(wanted, kept), (arrays, kept, logits_NV, slope, flags)
+
+
+def _cotangents(wanted: _Wanted, out: TokenScores) -> dict[str, jax.Array]:
+    """Those of logit, logp, each logsumexp, entropy, top logits that are not known to be 0."""
+    rows: dict[str, jax.Array] = {}
+    if not isinstance(out.logit_N, SymbolicZero):
+        rows["d_logit"] = out.logit_N
+    if not isinstance(out.logp_N, SymbolicZero):
+        rows["d_logp"] = out.logp_N
+    if not isinstance(out.lse_AN, SymbolicZero):
+        for row, index in enumerate(wanted.alpha_index):
+            rows[f"d_lse{index}"] = rows.get(f"d_lse{index}", 0.0) + out.lse_AN[row]
+    if out.entropy_N is not None and not isinstance(out.entropy_N, SymbolicZero):
+        rows["d_entropy"] = out.entropy_N
+    if out.top_logits_NK is not None and not isinstance(out.top_logits_NK, SymbolicZero):
+        rows["d_top"] = out.top_logits_NK
+    return rows
+
+
+def _scores_bwd(wanted: _Wanted, saved: Any, out: TokenScores) -> Any:
+    (hidden_ND, head_VD, targets_N), kept, logits_NV, slope, (want_hidden, want_head) = saved
+    rows: dict[str, Any] = _cotangents(wanted, out)
+    if not rows:
+        return None, None, None
+    if slope:
+        grad_ND = sum(slope[name] * rows[name][:, None] for name in slope if name in rows)
+        if "d_logit" in rows:
+            grad_ND += head_VD[targets_N] * rows["d_logit"][:, None]
+        return grad_ND.astype(hidden_ND.dtype), None, None
+    if "d_logp" in rows:
+        cotangent_N = rows.pop("d_logp")
+        rows["d_logit"] = rows.get("d_logit", 0.0) + cotangent_N / wanted.scales[0]
+        rows["d_lse0"] = rows.get("d_lse0", 0.0) - cotangent_N
+    rows |= {"targets": targets_N, "lse": kept["lse"]}
+    rows |= {name: kept[name] for name in ("entropy", "top_ids") if name in kept}
+    cast_VD = head_VD.astype(hidden_ND.dtype)
+
+    def one(head_grad: Any, inputs: Any) -> Any:
+        hidden_nD, logits_nV, rows_n = inputs
+        if logits_nV is None:
+            logits_nV = chunk_logits(hidden_nD, cast_VD, wanted.valid_vocab)
+        grad_nV = _logit_gradient(wanted, logits_nV, rows_n)
+        return through_head(grad_nV, hidden_nD, cast_VD, head_grad, want_hidden is not None)
+
+    start = None if want_head is None else jnp.zeros(head_VD.shape, jnp.float32)
+    inputs = (hidden_ND, logits_NV, rows)
+    head_grad, hidden_grad = chunked(one, wanted.chunks, inputs, start)
+    return hidden_grad, None if head_grad is None else head_grad.astype(head_VD.dtype), None
+
+
+_scores.defvjp(_scores_fwd, _scores_bwd, symbolic_zeros=True)

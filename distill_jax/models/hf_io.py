@@ -1,0 +1,240 @@
+"""Hugging Face model directories in and out: config.json, safetensors, single or sharded."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from distill_jax.core.errors import CheckpointError, ConfigError
+from distill_jax.core.sharding import fetch, place
+from distill_jax.models import hf_layout
+from distill_jax.models import safetensor_files as files
+from distill_jax.models.qwen_config import QwenConfig
+
+_HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "tokenizer.model"]
+
+
+def model_dir(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
+    """A local model directory; a hub id ("owner/name") is downloaded, or found in the cache.
+
+    Args:
+        path_or_hub_id: an existing directory, or a hub id.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        CheckpointError: neither a directory nor a hub id that can be fetched.
+    """
+    path = Path(path_or_hub_id).expanduser()
+    if path.is_dir():
+        return path
+    name = str(path_or_hub_id)
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        fix = "give a directory with config.json, or a hub id such as Qwen/Qwen2.5-1.5B"
+        raise CheckpointError(f"no directory {name}", fix=fix)
+    # Imported here: most runs never ask the hub, and the import takes a while.
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS)
+        )
+    except (OSError, HFValidationError) as error:
+        got = f"no directory {name}, and the hub did not give it: {error}"
+        fix = "check the name and the network (HF_HUB_OFFLINE), or give a local directory"
+        raise CheckpointError(got, fix=fix) from error
+
+
+def load_config(directory: str | Path) -> QwenConfig:
+    """The configuration of a local model directory.
+
+    Raises:
+        CheckpointError: no config.json, not JSON, or a model that is not a dense Qwen2 or Qwen3.
+    """
+    path = Path(directory) / "config.json"
+    if not Path(directory).is_dir():
+        raise CheckpointError(f"no directory {directory}")
+    try:
+        return QwenConfig.from_hf(files.read_json(path))
+    except ConfigError as error:
+        got = f"{path}: {error.message}"
+        raise CheckpointError(got, wanted=error.wanted, fix=error.fix) from error
+
+
+def load_hf(
+    path_or_hub_id: str | Path,
+    *,
+    param_dtype: Any = jnp.float32,
+    shardings: Callable[[QwenConfig], Any] | None = None,
+    revision: str | None = None,
+) -> tuple[QwenConfig, dict[str, Any]]:
+    """Read a model, leaf by leaf: the host never holds more than one stacked leaf.
+
+    Args:
+        path_or_hub_id: see `model_dir`.
+        param_dtype: type that every parameter is converted to.
+        shardings: given the configuration, a tree of NamedShardings like the base tree; None
+            leaves the arrays uncommitted on the default device.
+        revision: see `model_dir`.
+
+    Returns:
+        The configuration and the base tree ({"embed_tokens", "layers", "norm", "lm_head"}),
+        leaves of `layers` stacked [L, ...], kernels [in, out].
+
+    Raises:
+        CheckpointError: missing, damaged or of another architecture.
+    """
+    directory = model_dir(path_or_hub_id, revision=revision)
+    config = load_config(directory)
+    leaves = hf_layout.leaves(config)
+    targets = shardings(config) if shardings is not None else None
+    dtype, base = np.dtype(param_dtype), dict[str, Any]()
+    with files.TensorReader(files.model_files(directory)) as reader:
+        _check(reader, config, leaves, directory)
+        for leaf in leaves:
+            host = _read_leaf(reader, leaf, dtype)
+            target = hf_layout.get(targets, leaf.path) if targets is not None else None
+            hf_layout.put(
+                base, leaf.path, jnp.asarray(host) if target is None else place(host, target)
+            )
+    return config, base
+
+
+def _check(
+    reader: files.TensorReader, config: QwenConfig, leaves: list[hf_layout.Leaf], where: Path
+) -> None:
+    wanted = {name: leaf.shape for leaf in leaves for name in leaf.names}
+    for name in list(reader.where):
+        if name.endswith(".rotary_emb.inv_freq"):  # a constant that old versions stored
+            wanted[name] = reader.shape(name)
+    head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+    if config.tie_embeddings and head in reader.where:
+        # Released Qwen3 checkpoints store the tied head a second time.
+        wanted[head] = wanted[embedding]
+    reader.check(wanted, where)
+    second = config.tie_embeddings and head in reader.where
+    if second and not np.array_equal(reader.read(head), reader.read(embedding)):
+        got = f"{head} differs from {embedding} in {where}"
+        fix = "set tie_word_embeddings to false in config.json, or drop the tensor"
+        raise CheckpointError(got, wanted="one tensor, as tie_word_embeddings says", fix=fix)
+
+
+def _read_leaf(reader: files.TensorReader, leaf: hf_layout.Leaf, dtype: np.dtype) -> np.ndarray:
+    host = np.empty(leaf.tree_shape, dtype)
+    for i, name in enumerate(leaf.names):
+        tensor = reader.read(name)
+        host[i if leaf.layers else ...] = tensor.T if leaf.transpose else tensor
+    return host
+
+
+def save_hf(
+    directory: str | Path,
+    config: QwenConfig,
+    base_params: Any,
+    *,
+    tokenizer: Any = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write a directory that transformers loads; written beside and renamed.
+
+    Every process of a multi-process run must call this; the first one writes.
+
+    Args:
+        directory: target; an older model directory there is replaced.
+        config: the model's configuration.
+        base_params: the base tree, LoRA merged where wanted; saved in its own dtype.
+        tokenizer: saved along (`save_pretrained`) when given.
+        max_shard_bytes: split the weights into files of at most this size (a single larger
+            tensor gets a file of its own).
+
+    Raises:
+        CheckpointError: a tree that does not fit the configuration, or a target that holds
+            something else.
+        ConfigError: a configuration that has no form in transformers.
+    """
+    leaves, out = hf_layout.leaves(config), config.to_hf()
+    _check_tree(base_params, leaves)
+    dtypes = {np.dtype(hf_layout.get(base_params, leaf.path).dtype).name for leaf in leaves}
+    out["torch_dtype"] = dtypes.pop() if len(dtypes) == 1 else "float32"
+    writer = jax.process_index() == 0
+    context = files.replaced_directory(Path(directory)) if writer else contextlib.nullcontext()
+    with context as fresh:
+        plan = _plan(base_params, leaves, max_shard_bytes)
+        weight_map: dict[str, str] = {}
+        pending: dict[str, dict[str, np.ndarray]] = {}
+        for leaf in leaves:
+            host = np.asarray(fetch(hf_layout.get(base_params, leaf.path)))
+            for i, name in enumerate(leaf.names):
+                tensor = host[i] if leaf.layers else host
+                shard = pending.setdefault(plan[name], {})
+                shard[name] = tensor.T if leaf.transpose else tensor
+                weight_map[name] = plan[name]
+            last = plan[leaf.names[-1]] if leaf is not leaves[-1] else None
+            for file in [file for file in pending if file != last]:
+                tensors = pending.pop(file)
+                if fresh is not None:
+                    files.write_tensors(fresh / file, tensors)
+        if fresh is not None:
+            _write_texts(fresh, config, out, weight_map, base_params, tokenizer)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"save_hf {directory}")
+
+
+def _check_tree(base_params: Any, leaves: list[hf_layout.Leaf]) -> None:
+    found, wanted = hf_layout.paths(base_params), {leaf.path for leaf in leaves}
+    if found != wanted:
+        odd = sorted("/".join(path) for path in found ^ wanted)
+        got = f"the parameter tree and the configuration differ in {', '.join(odd)}"
+        raise CheckpointError(got, fix="pass params['base'] and the configuration it was made with")
+    for leaf in leaves:
+        shape = tuple(hf_layout.get(base_params, leaf.path).shape)
+        if shape != leaf.tree_shape:
+            got = f"{'/'.join(leaf.path)} has shape {list(shape)}"
+            raise CheckpointError(got, wanted=str(list(leaf.tree_shape)))
+
+
+def _plan(base_params: Any, leaves: list[hf_layout.Leaf], most: int) -> dict[str, str]:
+    """Which file each tensor goes to, filled in the order of `leaves`."""
+    shards: list[list[str]] = [[]]
+    size = 0
+    for leaf in leaves:
+        bytes_each = int(np.prod(leaf.shape)) * hf_layout.get(base_params, leaf.path).dtype.itemsize
+        for name in leaf.names:
+            if shards[-1] and size + bytes_each > most:
+                shards.append([])
+                size = 0
+            shards[-1].append(name)
+            size += bytes_each
+    if len(shards) == 1:
+        return dict.fromkeys(shards[0], files.SINGLE)
+    return {
+        name: f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        for i, names in enumerate(shards, 1)
+        for name in names
+    }
+
+
+def _write_texts(
+    fresh: Path,
+    config: QwenConfig,
+    out: dict[str, Any],
+    weight_map: dict[str, str],
+    base_params: Any,
+    tokenizer: Any,
+) -> None:
+    if set(weight_map.values()) != {files.SINGLE}:
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(base_params))
+        index = {"metadata": {"total_size": int(size)}, "weight_map": weight_map}
+        files.write_json(fresh / files.INDEX, index)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(fresh))
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    generation = {key: out[key] for key in special if out[key] is not None}
+    if generation:
+        files.write_json(fresh / "generation_config.json", generation)
+    files.write_json(fresh / "config.json", out)

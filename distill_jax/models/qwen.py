@@ -1,0 +1,361 @@
+"""The Qwen model: modules, and `QwenModel`, the one interface that the rest of the code uses."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.models import decode as decoding
+from distill_jax.models.attention import Attention, Implementation
+from distill_jax.models.cache import KVCache
+from distill_jax.models.layers import MLP, RMSNorm, rms_norm, rope_table
+from distill_jax.models.lora import LoraConfig
+from distill_jax.models.qwen_config import QwenConfig
+
+Params = dict[str, Any]
+
+
+class Block(nnx.Module):
+    """Pre-norm attention and MLP, each with a residual connection."""
+
+    def __init__(
+        self, config: QwenConfig, lora: LoraConfig | None, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        size, eps = config.hidden_size, config.rms_norm_eps
+        self.input_layernorm = RMSNorm(size, eps, dtype=dtype)
+        self.self_attn = Attention(config, lora, dtype=dtype, rngs=rngs)
+        self.post_attention_layernorm = RMSNorm(size, eps, dtype=dtype)
+        self.mlp = MLP(config, lora, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x_ND: jax.Array,
+        rope: tuple[jax.Array, jax.Array],
+        shape: tuple[int, int],
+        *,
+        window: int | jax.Array | None,
+        valid_BT: jax.Array | None,
+        fuse: bool,
+        implementation: Implementation,
+        dropout_key: jax.Array | None,
+    ) -> jax.Array:
+        """x_ND: [B·T, D] with (B, T) = shape; returns the same shape and dtype."""
+        x_ND = x_ND + self.self_attn(
+            self.input_layernorm(x_ND),
+            rope,
+            shape,
+            window=window,
+            valid_BT=valid_BT,
+            fuse=fuse,
+            implementation=implementation,
+            dropout_key=dropout_key,
+        )
+        normed = self.post_attention_layernorm(x_ND)
+        return x_ND + self.mlp(normed, fuse=fuse, dropout_key=dropout_key)
+
+
+class Table(nnx.Module):
+    """One vector a token: the embedding, or an untied head (rows [V, D] in both)."""
+
+    def __init__(self, name: str, config: QwenConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        shape = (config.vocab_size, config.hidden_size)
+        drawn = config.initializer_range * jax.random.normal(rngs.params(), shape, dtype)
+        setattr(self, name, nnx.Param(drawn))
+
+
+class Qwen(nnx.Module):
+    """All parameters of a model; layers are stacked, leaves [L, ...]."""
+
+    def __init__(
+        self, config: QwenConfig, lora: LoraConfig | None, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.embed_tokens = Table("embedding", config, dtype=dtype, rngs=rngs)
+        stack = nnx.vmap(
+            lambda keys: Block(config, lora, dtype=dtype, rngs=keys),
+            transform_metadata={nnx.PARTITION_NAME: None},
+        )
+        self.layers = stack(rngs.split(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, dtype=dtype)
+        if not config.tie_embeddings:
+            self.lm_head = Table("kernel", config, dtype=dtype, rngs=rngs)
+
+
+def _split(module: nnx.Module) -> tuple[Any, Params, Params]:
+    # LoRAParam is a Param: it must be named first.
+    graph, *states = nnx.split(module, nnx.LoRAParam, nnx.Param)
+    lora, base = states
+    return graph, dict(nnx.to_pure_dict(base)), dict(nnx.to_pure_dict(lora))
+
+
+@jax.custom_vjp
+def _unstack(leaf: jax.Array) -> tuple[jax.Array, ...]:
+    """Slices [...] of a leaf [L, ...]; their gradients are stacked once, not padded and summed."""
+    return tuple(leaf[i] for i in range(leaf.shape[0]))
+
+
+_unstack.defvjp(lambda leaf: (_unstack(leaf), None), lambda _, slices: (jnp.stack(slices),))
+
+
+@dataclass(frozen=True)
+class QwenModel:
+    """A model's static part: hashable, so that jitted functions may close over it.
+
+    Parameters live outside, in a plain dict {"base": ..., "lora": ...}; base mirrors the names of
+    Hugging Face with layers stacked on the first axis. Build it with `create`.
+
+    Attributes:
+        config: geometry.
+        lora: adapter, or None.
+        compute_dtype: of activations and of kernels when used; norms and softmax are float32.
+        param_dtype: of freshly drawn base weights; adapters are float32.
+        unroll: layers one after another in the program (fast), or one scan (small program).
+        remat: recompute each block in the backward pass, saving its activations' memory.
+        attention_impl: see `attention.attention`.
+        fuse: join kernels that share an input; turn off when the mesh splits tensors.
+        graph: nnx graph definition of one block.
+    """
+
+    config: QwenConfig
+    lora: LoraConfig | None
+    compute_dtype: Any
+    param_dtype: Any
+    unroll: bool
+    remat: bool
+    attention_impl: Implementation
+    fuse: bool
+    graph: Any = field(compare=False, repr=False)
+
+    @classmethod
+    def create(
+        cls,
+        config: QwenConfig,
+        lora: LoraConfig | None = None,
+        *,
+        compute_dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        unroll: bool = True,
+        remat: bool = False,
+        attention_impl: Implementation = None,
+        fuse: bool = True,
+    ) -> "QwenModel":
+        """A model of this geometry; see the class for the settings.
+
+        Raises:
+            ConfigError: an attention implementation that is unknown or cannot run in this dtype.
+        """
+        compute, stored = jnp.dtype(compute_dtype), jnp.dtype(param_dtype)
+        if attention_impl not in (None, "xla", "cudnn"):
+            got = f"attention_impl={attention_impl!r}"
+            raise ConfigError(got, wanted="None, 'xla' or 'cudnn'")
+        if attention_impl == "cudnn" and compute == jnp.float32:
+            got = "attention_impl='cudnn' with compute_dtype float32"
+            raise ConfigError(got, wanted="bfloat16 or float16", fix="set attention_impl='xla'")
+        block = nnx.eval_shape(lambda: Block(config, lora, dtype=stored, rngs=nnx.Rngs(0)))
+        graph = _split(block)[0]
+        return cls(config, lora, compute, stored, unroll, remat, attention_impl, fuse, graph)
+
+    def replace(self, **changes: Any) -> "QwenModel":
+        """The same model with other settings, e.g. `replace(lora=None)`."""
+        names = [f.name for f in dataclasses.fields(self) if f.name != "graph"]
+        return self.create(**{**{name: getattr(self, name) for name in names}, **changes})
+
+    def init(self, key: jax.Array) -> Params:
+        """Freshly drawn parameters: {"base": ..., "lora": ... or {}}.
+
+        Args:
+            key: typed key, shape []. May be traced (`jax.jit`, `jax.eval_shape`).
+        """
+        module = Qwen(self.config, self.lora, dtype=self.param_dtype, rngs=nnx.Rngs(key))
+        _, base, lora = _split(module)
+        return {"base": base, "lora": lora}
+
+    def hidden(
+        self,
+        params: Params,
+        tokens_BT: jax.Array,
+        *,
+        positions_BT: jax.Array | None = None,
+        valid_BT: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Hidden states after the final norm; logits are hidden_BTD @ head_VD(params).T.
+
+        Args:
+            params: {"base", "lora"}; gradients by "lora" alone cost none for the base.
+            tokens_BT: int32 [B, T].
+            positions_BT: int32 [B, T] for rope; by default 0, 1, ... over the valid tokens.
+            valid_BT: bool [B, T], needed only when padding stands before real tokens. None means
+                padding at the right, which causality hides: no mask is built.
+            dropout_key: typed key that switches LoRA dropout on.
+
+        Returns:
+            compute dtype [B, T, D]; arbitrary but finite at padding.
+        """
+        batch, time = tokens_BT.shape
+        base, lora = params["base"], params["lora"]
+        if valid_BT is not None:
+            valid_BT = valid_BT.astype(bool)
+        if positions_BT is None:
+            positions_BT = jnp.arange(time)
+            if valid_BT is not None:
+                positions_BT = jnp.maximum(jnp.cumsum(valid_BT, axis=1) - 1, 0)
+        rope = rope_table(self.config, positions_BT)
+        x_ND = jnp.take(base["embed_tokens"]["embedding"], tokens_BT.reshape(-1), axis=0)
+        x_ND = x_ND.astype(self.compute_dtype)
+
+        def block(weights, x_ND, window, key):
+            return nnx.merge(self.graph, *weights)(
+                x_ND,
+                rope,
+                (batch, time),
+                window=window,
+                valid_BT=valid_BT,
+                fuse=self.fuse,
+                implementation=self.attention_impl,
+                dropout_key=key,
+            )
+
+        if self.lora is None or self.lora.dropout == 0:
+            dropout_key = None
+        stacked = (base["layers"], lora.get("layers", {}))
+        x_ND = self._run_layers(block, stacked, x_ND, dropout_key)
+        x_ND = rms_norm(x_ND, base["norm"]["scale"], self.config.rms_norm_eps)
+        return x_ND.reshape(batch, time, -1)
+
+    def _run_layers(self, block, stacked, x_ND, dropout_key) -> jax.Array:
+        config = self.config
+        layer_keys = None
+        if dropout_key is not None:
+            layer_keys = jax.vmap(lambda i: jax.random.fold_in(dropout_key, i))(
+                jnp.arange(config.num_layers)
+            )
+        if self.unroll:
+            run = jax.checkpoint(block, static_argnums=(2,)) if self.remat else block
+            leaves, tree = jax.tree.flatten(stacked)
+            for i, slices in enumerate(zip(*map(_unstack, leaves), strict=True)):
+                key = None if layer_keys is None else layer_keys[i]
+                x_ND = run(jax.tree.unflatten(tree, slices), x_ND, config.windows[i], key)
+            return x_ND
+        # One traced window serves layers of both kinds; a window beyond any length hides nothing.
+        mixed = len(set(config.windows)) > 1
+        window_L = jnp.asarray([w or 2**30 for w in config.windows]) if mixed else None
+
+        def body(x_ND, layer):
+            weights, window, key = layer
+            return block(weights, x_ND, window if mixed else config.windows[0], key), None
+
+        body = jax.checkpoint(body) if self.remat else body
+        return jax.lax.scan(body, x_ND, (stacked, window_L, layer_keys))[0]
+
+    def head_VD(self, params: Params) -> jax.Array:
+        """The head's rows [V, D], in the stored dtype: the embedding when tied."""
+        base = params["base"]
+        if self.config.tie_embeddings:
+            return base["embed_tokens"]["embedding"]
+        return base["lm_head"]["kernel"]
+
+    def decode_params(self, params: Params, merge_lora: bool = True) -> decoding.Weights:
+        """Weights as `prefill` and `decode` want them; see `decode.build_weights`.
+
+        Args:
+            params: stays as it is.
+            merge_lora: add the adapters to the kernels; False keeps them beside, as in training.
+        """
+        return decoding.build_weights(
+            self.config,
+            self.lora,
+            params,
+            merge_lora=merge_lora,
+            fuse=self.fuse,
+            dtype=self.compute_dtype,
+        )
+
+    def prefill(
+        self, weights: decoding.Weights, tokens_PT: jax.Array, lengths_P: jax.Array
+    ) -> tuple[jax.Array, KVCache]:
+        """Prompts into a cache.
+
+        Args:
+            weights: from `decode_params`.
+            tokens_PT: int32 [P, T], right padded.
+            lengths_P: int32 [P], at least 1.
+
+        Returns:
+            hidden_PD after the final norm at each row's last real token, and a cache of P rows
+            and T slots. Slots of padding hold arbitrary finite values: give them position −1.
+        """
+        return decoding.prefill(
+            self.config, weights, tokens_PT, lengths_P, implementation=self.attention_impl
+        )
+
+    def decode(
+        self,
+        weights: decoding.Weights,
+        token_B: jax.Array,
+        position_B: jax.Array,
+        cache: KVCache,
+        slot: jax.Array,
+        slot_position_BS: jax.Array,
+    ) -> tuple[jax.Array, KVCache]:
+        """One token a row.
+
+        Args:
+            weights: from `decode_params`.
+            token_B: int32 [B].
+            position_B: int32 [B], the tokens' positions.
+            cache: B rows, S slots.
+            slot: int32 scalar, the slot that all rows write to.
+            slot_position_BS: int32 [B, S], position held by each slot, −1 for none; already with
+                position_B at `slot`.
+
+        Returns:
+            hidden_BD after the final norm, and the cache with the new token in it.
+        """
+        return decoding.decode(
+            self.config, weights, token_B, position_B, cache, slot, slot_position_BS
+        )
+
+
+_AXES: Mapping[str, tuple[str | None, str | None]] = {
+    "q_proj": ("embed", "heads"),
+    "k_proj": ("embed", "kv_heads"),
+    "v_proj": ("embed", "kv_heads"),
+    "o_proj": ("heads", "embed"),
+    "gate_proj": ("embed", "mlp"),
+    "up_proj": ("embed", "mlp"),
+    "down_proj": ("mlp", "embed"),
+    "embed_tokens": ("vocab", "embed"),
+    "lm_head": ("vocab", "embed"),
+}
+
+
+def logical_axes(params: Params) -> Params:
+    """Logical axis names of every leaf, for `core.sharding.shardings`.
+
+    Args:
+        params: {"base", "lora"}, or any subtree that still holds the modules' names; arrays or
+            ShapeDtypeStructs.
+
+    Returns:
+        The same structure; each leaf a tuple with one name (or None) an axis.
+    """
+
+    def axes(path, leaf) -> tuple[str | None, ...]:
+        names = [entry.key for entry in path]
+        stacked: tuple[str | None, ...] = ("layers",) if "layers" in names else ()
+        module, kind = names[-2], names[-1]
+        if kind == "scale":
+            return (*stacked, None)
+        into, out = _AXES[module]
+        return stacked + {
+            "bias": (out,),
+            "lora_A": (into, "lora_rank"),
+            "lora_B": ("lora_rank", out),
+        }.get(kind, (into, out))
+
+    return jax.tree_util.tree_map_with_path(axes, params)

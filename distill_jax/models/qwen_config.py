@@ -1,0 +1,379 @@
+"""Geometry of a dense Qwen2, Qwen2.5 or Qwen3 model, and its way from and to config.json."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill_jax.core.errors import ConfigError
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+_DEFAULT_THETA = 10_000.0  # what transformers assumes when config.json names no rope_theta
+
+
+@dataclass(frozen=True)
+class YarnConfig:
+    """YaRN rotary scaling (arXiv 2309.00071), fields named as in config.json.
+
+    Attributes:
+        factor: how many times the context grows.
+        original_max_position_embeddings: context of pretraining, in tokens.
+        beta_fast: rotations over the original context above which a frequency is kept.
+        beta_slow: rotations below which a frequency is divided by `factor`.
+        attention_factor: multiplies cos and sin; None derives it from `factor`.
+        truncate: round the ends of the ramp outwards to whole dimensions.
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    truncate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.factor < 1 or self.original_max_position_embeddings < 1:
+            got = f"rope_scaling factor={self.factor}, original_max_position_embeddings="
+            got += str(self.original_max_position_embeddings)
+            raise ConfigError(got, wanted="both at least 1")
+
+    @property
+    def scale(self) -> float:
+        """What cos and sin are multiplied by: 0.1·ln(factor) + 1 unless given."""
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return 0.1 * math.log(self.factor) + 1.0
+
+
+@dataclass(frozen=True)
+class QwenConfig:
+    """Everything that fixes a model's tensors and forward pass; hashable, static under jit.
+
+    Attributes:
+        model_type: "qwen2" (also Qwen2.5) or "qwen3".
+        vocab_size: rows of the embedding, padding rows included.
+        hidden_size: D.
+        intermediate_size: F of the gated MLP.
+        num_layers: L.
+        num_heads: query heads.
+        num_kv_heads: key and value heads; divides num_heads.
+        head_dim: size of one head; need not be hidden_size / num_heads.
+        rope_theta: base of the rotary frequencies.
+        rms_norm_eps: epsilon of every RMSNorm.
+        tie_embeddings: the head is the embedding; no lm_head tensor exists.
+        qkv_bias: q, k and v projections have a bias (Qwen2).
+        qk_norm: RMSNorm over each head of q and k before rope (Qwen3).
+        max_position_embeddings: context that config.json promises; nothing is cut at it.
+        sliding_window: W: a windowed layer sees keys with 0 <= position_q - position_k < W.
+        layer_types: one of "full_attention", "sliding_attention" a layer; () means all full.
+        rope_scaling: YaRN, or None for plain rope.
+        initializer_range: standard deviation of freshly drawn weights.
+        bos_token_id: first token, if any.
+        eos_token_id: token or tokens that end a text.
+        pad_token_id: padding token.
+    """
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float = 1_000_000.0
+    rms_norm_eps: float = 1e-6
+    tie_embeddings: bool = True
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    max_position_embeddings: int = 32768
+    sliding_window: int | None = None
+    layer_types: tuple[str, ...] = ()
+    rope_scaling: YarnConfig | None = None
+    initializer_range: float = 0.02
+    bos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.model_type not in ARCHITECTURES:
+            raise ConfigError(f"model_type={self.model_type!r}", wanted="qwen2 or qwen3")
+        if not self.layer_types:
+            object.__setattr__(self, "layer_types", (FULL,) * self.num_layers)
+        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads")
+        for name in (*sizes, "num_kv_heads", "head_dim", "rope_theta", "rms_norm_eps"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)!r}", wanted="more than 0")
+        if self.num_heads % self.num_kv_heads:
+            got = f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
+            raise ConfigError(got, wanted="kv heads that divide the heads")
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim={self.head_dim}", wanted="an even size: rope turns pairs")
+        if len(self.layer_types) != self.num_layers or not set(self.layer_types) <= {FULL, SLIDING}:
+            wanted = f"{self.num_layers} entries, each {FULL} or {SLIDING}"
+            raise ConfigError(f"layer_types={self.layer_types!r}", wanted=wanted)
+        if SLIDING in self.layer_types and (self.sliding_window or 0) < 1:
+            got = f"layer_types has {SLIDING} with sliding_window={self.sliding_window!r}"
+            raise ConfigError(got, fix="set sliding_window (and use_sliding_window in config.json)")
+
+    @property
+    def architecture(self) -> str:
+        """The class of transformers that holds this model."""
+        return ARCHITECTURES[self.model_type]
+
+    def window(self, layer: int) -> int | None:
+        """W of this layer, or None when it sees everything before it."""
+        return self.sliding_window if self.layer_types[layer] == SLIDING else None
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """`window` of every layer."""
+        return tuple(self.window(layer) for layer in range(self.num_layers))
+
+    def parameter_count(self) -> int:
+        """Number of stored parameters; a tied embedding counts once."""
+        d, f = self.hidden_size, self.intermediate_size
+        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        attention = d * q + 2 * d * kv + q * d
+        attention += (q + 2 * kv) if self.qkv_bias else 0
+        attention += 2 * self.head_dim if self.qk_norm else 0
+        layer = attention + 3 * d * f + 2 * d
+        embeddings = self.vocab_size * d * (1 if self.tie_embeddings else 2)
+        return embeddings + self.num_layers * layer + d
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "QwenConfig":
+        """From the contents of a Hugging Face config.json, of transformers 4 or 5.
+
+        Raises:
+            ConfigError: another architecture, rope scaling other than YaRN, quantised weights, or
+                a missing or impossible value.
+        """
+        model_type = _check_architecture(config)
+        if config.get("quantization_config"):
+            raise ConfigError("quantization_config is set", fix="use the unquantised checkpoint")
+        if config.get("hidden_act", "silu") != "silu":
+            raise ConfigError(f"hidden_act={config['hidden_act']!r}", wanted="silu")
+        if model_type == "qwen3" and config.get("attention_bias"):
+            # In Qwen3 this flag also adds a bias to o_proj, which no released dense model has.
+            raise ConfigError("attention_bias=True", wanted="a dense Qwen3 without it")
+        heads, hidden = _size(config, "num_attention_heads"), _size(config, "hidden_size")
+        layers = _size(config, "num_hidden_layers")
+        kv_heads, head_dim = heads, 128 if model_type == "qwen3" else hidden // heads
+        if config.get("num_key_value_heads") is not None:
+            kv_heads = _size(config, "num_key_value_heads")
+        if config.get("head_dim") is not None:
+            head_dim = _size(config, "head_dim")
+        window = config.get("sliding_window") if config.get("use_sliding_window") else None
+        theta, yarn = _rope(config)
+        eos = config.get("eos_token_id")
+        return cls(
+            model_type=model_type,
+            vocab_size=_size(config, "vocab_size"),
+            hidden_size=hidden,
+            intermediate_size=_size(config, "intermediate_size"),
+            num_layers=layers,
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_dim=head_dim,
+            rope_theta=theta,
+            rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            tie_embeddings=bool(config.get("tie_word_embeddings", False)),
+            qkv_bias=model_type == "qwen2",
+            qk_norm=model_type == "qwen3",
+            max_position_embeddings=int(config.get("max_position_embeddings", 32768)),
+            sliding_window=window,
+            layer_types=_layer_types(config, layers, window),
+            rope_scaling=yarn,
+            initializer_range=float(config.get("initializer_range", 0.02)),
+            bos_token_id=config.get("bos_token_id"),
+            eos_token_id=tuple(eos) if isinstance(eos, list | tuple) else eos,
+            pad_token_id=config.get("pad_token_id"),
+        )
+
+    def to_hf(self) -> dict[str, Any]:
+        """A config.json that transformers 4 and 5, and `from_hf`, read back as this model.
+
+        Raises:
+            ConfigError: biases or norms that the model type does not have in transformers.
+        """
+        if (self.qkv_bias, self.qk_norm) != (
+            self.model_type == "qwen2",
+            self.model_type == "qwen3",
+        ):
+            got = f"{self.model_type} with qkv_bias={self.qkv_bias}, qk_norm={self.qk_norm}"
+            raise ConfigError(got, wanted="qwen2 with bias, or qwen3 with norms, to leave as one")
+        eos = self.eos_token_id
+        out: dict[str, Any] = {
+            "architectures": [self.architecture],
+            "model_type": self.model_type,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "max_position_embeddings": self.max_position_embeddings,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "tie_word_embeddings": self.tie_embeddings,
+            "use_sliding_window": self.sliding_window is not None,
+            "sliding_window": self.sliding_window,
+            "layer_types": list(self.layer_types),
+            "initializer_range": self.initializer_range,
+            "use_cache": True,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": list(eos) if isinstance(eos, tuple) else eos,
+            "pad_token_id": self.pad_token_id,
+        }
+        windowed = [i for i, kind in enumerate(self.layer_types) if kind == SLIDING]
+        out["max_window_layers"] = windowed[0] if windowed else self.num_layers
+        if self.model_type == "qwen2":
+            del out["attention_bias"]
+        if self.rope_scaling is not None:
+            yarn = self.rope_scaling
+            out["rope_scaling"] = {
+                "rope_type": "yarn",
+                "factor": yarn.factor,
+                "original_max_position_embeddings": yarn.original_max_position_embeddings,
+                "beta_fast": yarn.beta_fast,
+                "beta_slow": yarn.beta_slow,
+                "attention_factor": yarn.scale,
+                "truncate": yarn.truncate,
+            }
+        return out
+
+
+def _check_architecture(config: Mapping[str, Any]) -> str:
+    model_type, names = config.get("model_type"), config.get("architectures") or []
+    wanted = " or ".join(ARCHITECTURES.values())
+    if model_type not in ARCHITECTURES:
+        got = f"model_type={model_type!r}" + (f", architectures={names}" if names else "")
+        raise ConfigError(got, wanted=wanted, fix="point at a dense Qwen2, Qwen2.5 or Qwen3 model")
+    if names and ARCHITECTURES[model_type] not in names:
+        raise ConfigError(f"architectures={names} for {model_type}", wanted=wanted)
+    return model_type
+
+
+def _size(config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name}={value!r}", wanted="a whole number above 0 in config.json")
+    return value
+
+
+def _layer_types(config: Mapping[str, Any], layers: int, window: int | None) -> tuple[str, ...]:
+    if config.get("layer_types"):
+        return tuple(config["layer_types"])
+    first = config.get("max_window_layers", 28)
+    return tuple(SLIDING if window and i >= first else FULL for i in range(layers))
+
+
+def _rope(config: Mapping[str, Any]) -> tuple[float, YarnConfig | None]:
+    """(theta, YaRN or None); `rope_parameters` is where transformers 5 writes both."""
+    parameters = config.get("rope_parameters") or {}
+    scaling = config.get("rope_scaling") or parameters
+    if any(isinstance(v, Mapping) for v in scaling.values()):
+        raise ConfigError("rope parameters differ by layer type", wanted="one set for all layers")
+    theta = _DEFAULT_THETA
+    for place in (scaling, config, parameters):  # the order in which transformers looks
+        if place.get("rope_theta") is not None:
+            theta = float(place["rope_theta"])
+            break
+    if (scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0) != 1.0:
+        raise ConfigError("partial_rotary_factor other than 1", wanted="rope over whole heads")
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return theta, None
+    if kind != "yarn":
+        raise ConfigError(f"rope scaling of type {kind!r}", wanted="default or yarn")
+    original = scaling.get("original_max_position_embeddings")
+    original = original or config.get("max_position_embeddings", 32768)
+    factor = scaling.get("factor") or config.get("max_position_embeddings", 32768) / original
+    attention = scaling.get("attention_factor")
+    mscale, mscale_all = scaling.get("mscale"), scaling.get("mscale_all_dim")
+    if attention is None and mscale and mscale_all and factor > 1:
+        log = 0.1 * math.log(factor)
+        attention = (log * mscale + 1.0) / (log * mscale_all + 1.0)
+    return theta, YarnConfig(
+        factor=float(factor),
+        original_max_position_embeddings=int(original),
+        beta_fast=float(scaling.get("beta_fast") or 32),
+        beta_slow=float(scaling.get("beta_slow") or 1),
+        attention_factor=attention,
+        truncate=bool(scaling.get("truncate", True)),
+    )
+
+
+def _qwen2_5(
+    hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, **other: Any
+) -> QwenConfig:
+    """Up to 3B the embedding is tied and has 151,936 rows; from 7B on untied with 152,064."""
+    tied = hidden <= 2048
+    values = {
+        "tie_embeddings": tied,
+        "vocab_size": 151936 if tied else 152064,
+        "head_dim": hidden // heads,
+        "bos_token_id": 151643,
+        "eos_token_id": 151643,
+        **other,
+    }
+    return QwenConfig(
+        "qwen2", values.pop("vocab_size"), hidden, mlp, layers, heads, kv_heads, **values
+    )
+
+
+def _qwen3(hidden: int, mlp: int, layers: int, heads: int, **other: Any) -> QwenConfig:
+    values = {
+        "tie_embeddings": hidden <= 2560,
+        "max_position_embeddings": 40960,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+        **other,
+    }
+    return QwenConfig(
+        "qwen3", 151936, hidden, mlp, layers, heads, 8, 128, qkv_bias=False, qk_norm=True, **values
+    )
+
+
+_CHAT: dict[str, Any] = {"eos_token_id": 151645}
+_LONG: dict[str, Any] = {"max_position_embeddings": 131072}
+_MATH: dict[str, Any] = {"max_position_embeddings": 4096, "rope_theta": 10_000.0}
+_BASE: dict[str, Any] = {"max_position_embeddings": 32768, "eos_token_id": 151643}
+_SIZES_2_5: dict[str, tuple[tuple[int, int, int, int, int], dict[str, Any]]] = {
+    # size: hidden, mlp, layers, heads, kv heads; what differs in the base model's config.json
+    "0_5b": ((896, 4864, 24, 14, 2), {}),
+    "1_5b": ((1536, 8960, 28, 12, 2), _LONG),
+    "3b": ((2048, 11008, 36, 16, 2), {}),
+    "7b": ((3584, 18944, 28, 28, 4), _LONG),
+    "14b": ((5120, 13824, 48, 40, 8), {**_LONG, "rms_norm_eps": 1e-5}),
+    "32b": ((5120, 27648, 64, 40, 8), {**_LONG, "rms_norm_eps": 1e-5}),
+}
+_SIZES_3 = {
+    "0_6b": (1024, 3072, 28, 16),
+    "1_7b": (2048, 6144, 28, 16),
+    "4b": (2560, 9728, 36, 32),
+    "8b": (4096, 12288, 36, 32),
+    "14b": (5120, 17408, 40, 40),
+    "32b": (5120, 25600, 64, 64),
+}
+
+# The released geometries, by name: "qwen2_5_7b", "qwen2_5_7b_instruct", "qwen2_5_math_7b",
+# "qwen2_5_math_7b_instruct", "qwen3_8b" (chat), "qwen3_8b_base" (up to 14b), ...
+PRESETS: dict[str, QwenConfig] = {}
+for _name, (_shape, _other) in _SIZES_2_5.items():
+    PRESETS[f"qwen2_5_{_name}"] = _qwen2_5(*_shape, **_other)
+    PRESETS[f"qwen2_5_{_name}_instruct"] = _qwen2_5(*_shape, **_CHAT)
+for _name in ("1_5b", "7b"):
+    _shape = _SIZES_2_5[_name][0]
+    PRESETS[f"qwen2_5_math_{_name}"] = _qwen2_5(*_shape, **_MATH)
+    PRESETS[f"qwen2_5_math_{_name}_instruct"] = _qwen2_5(*_shape, **{**_MATH, **_CHAT})
+for _name, _wide in _SIZES_3.items():
+    PRESETS[f"qwen3_{_name}"] = _qwen3(*_wide)
+    if _name != "32b":  # Qwen released no base model of this size
+        PRESETS[f"qwen3_{_name}_base"] = _qwen3(*_wide, **_BASE)

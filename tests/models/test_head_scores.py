@@ -1,0 +1,313 @@
+"""Chunked head scores against the plain formula: values, gradients, and no [N, V] array."""
+
+import functools
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.sharding import MeshSettings, make_mesh
+from distill_jax.models import head_chunks
+from distill_jax.models.head_scores import TokenScores, head_scores
+
+N, D, V, VALID = 13, 8, 20, 17
+T, ALPHAS = 0.7, (1.0, 0.7, 2.5)
+OUTPUTS = ("logit_N", "lse_AN", "logp_N", "entropy_N", "top_logits_NK")
+
+
+def arrays(seed=0, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    hidden = jax.random.normal(keys[0], (N, D)).astype(dtype)
+    head = (jax.random.normal(keys[1], (V, D)) / 2).astype(dtype)
+    return hidden, head, jax.random.randint(keys[2], (N,), 0, VALID)
+
+
+def naive(hidden, head, targets):
+    logits = (hidden.astype(jnp.float32) @ head.astype(jnp.float32).T)[:, :VALID]
+    logp = jax.nn.log_softmax(logits / T)
+    top, ids = jax.lax.top_k(logits, 3)
+    return TokenScores(
+        logit_N=logits[jnp.arange(N), targets],
+        lse_AN=jnp.stack([jax.nn.logsumexp(logits / a, axis=1) for a in ALPHAS]),
+        logp_N=logp[jnp.arange(N), targets],
+        entropy_N=-(jnp.exp(logp) * logp).sum(1),
+        top_logits_NK=top,
+        top_ids_NK=ids,
+    )
+
+
+def ours(hidden, head, targets, chunk=None, top_k=3, entropy=True):
+    return head_scores(
+        hidden,
+        head,
+        targets,
+        temperature=T,
+        alphas=ALPHAS,
+        valid_vocab=VALID,
+        entropy=entropy,
+        top_k=top_k,
+        chunk_tokens=chunk,
+    )
+
+
+def weighted(scores, names):
+    """A scalar with another weight for every number of the named outputs."""
+    total = 0.0
+    for index, name in enumerate(names):
+        x = getattr(scores, name)
+        total += (x * jax.random.normal(jax.random.key(index), x.shape)).sum()
+    return total
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4, 100])
+@pytest.mark.parametrize("jit", [True, False])
+def test_values(chunk, jit):
+    run = jax.jit(ours, static_argnums=3) if jit else ours
+    got, expected = run(*arrays(), chunk), jax.jit(naive)(*arrays())
+    for name in OUTPUTS:
+        np.testing.assert_allclose(
+            getattr(got, name), getattr(expected, name), atol=1e-5, err_msg=name
+        )
+    np.testing.assert_array_equal(got.top_ids_NK, expected.top_ids_NK)
+
+
+@functools.lru_cache
+def naive_gradient(names, wrt):
+    hidden, head, targets = arrays(1)
+    run = jax.grad(lambda h, w: weighted(naive(h, w, targets), names), wrt)
+    return jax.jit(run)(hidden, head)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])  # one chunk; three, the last one padded
+@pytest.mark.parametrize("names", [*[(n,) for n in OUTPUTS], OUTPUTS[:4], OUTPUTS])
+@pytest.mark.parametrize("wrt", [(0,), (1,), (0, 1)])
+def test_gradients(chunk, names, wrt):
+    # Without top-k a frozen head takes the gradient along in the forward pass: another path.
+    top_k = 3 if "top_logits_NK" in names else 0
+    hidden, head, targets = arrays(1)
+
+    def loss(h, w):
+        return weighted(ours(h, w, targets, chunk, top_k), names)
+
+    got, expected = jax.jit(jax.grad(loss, wrt))(hidden, head), naive_gradient(names, wrt)
+    for g, e in zip(got, expected, strict=True):
+        np.testing.assert_allclose(g, e, atol=1e-5, rtol=1e-5)
+
+
+def test_outputs_not_asked_for():
+    scores = head_scores(*arrays())
+    assert scores.entropy_N is None and scores.top_ids_NK is None
+    assert scores.lse_AN.shape == (0, N)
+    # entropy of a uniform distribution over 17 of 20 rows: ln 17
+    hidden, head, targets = arrays()
+    flat = ours(0 * hidden, head, targets)
+    np.testing.assert_allclose(flat.entropy_N, np.log(17), rtol=1e-6)
+    np.testing.assert_allclose(flat.lse_AN, np.log(17), rtol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_padding_rows_never_enter(chunk):
+    hidden, head, targets = arrays()
+    other = head.at[VALID:].set(1e3)  # would win every logsumexp and every top-k
+
+    @jax.jit
+    def run(w):
+        return jax.value_and_grad(
+            lambda h: weighted(ours(h, w, targets, chunk, top_k=0), OUTPUTS[:4])
+        )(hidden)
+
+    for a, b in zip(run(head), run(other), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert np.all(np.asarray(ours(hidden, other, targets, chunk).top_ids_NK) < VALID)
+    grad = jax.grad(lambda w: weighted(ours(hidden, w, targets, chunk), OUTPUTS))(head)
+    assert not np.any(np.asarray(grad)[VALID:])
+
+
+def test_soft_values_far_from_zero():
+    # Logits near ±3000: the peak is taken out before any exp; nothing overflows or vanishes.
+    hidden, head, targets = arrays()
+    scores = ours(hidden * 1e3, head, targets, 4)
+    expected = naive(hidden * 1e3, head, targets)
+    np.testing.assert_allclose(scores.lse_AN, expected.lse_AN, rtol=1e-5)
+    np.testing.assert_allclose(scores.entropy_N, expected.entropy_N, atol=1e-4)
+    grad = jax.grad(lambda h: weighted(ours(h, head, targets, 4), OUTPUTS))(hidden * 1e3)
+    assert np.all(np.isfinite(grad))
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_bfloat16_inputs_accumulate_in_float32(chunk):
+    hidden, head, targets = arrays(2, jnp.bfloat16)
+    scores, expected = ours(hidden, head, targets, chunk), naive(hidden, head, targets)
+    assert scores.logit_N.dtype == scores.lse_AN.dtype == scores.logp_N.dtype == jnp.float32
+    # Equal to float32 arithmetic on the same rounded inputs, far finer than a bf16 step.
+    np.testing.assert_allclose(scores.logit_N, expected.logit_N, atol=1e-5)
+    np.testing.assert_allclose(scores.lse_AN, expected.lse_AN, atol=1e-5)
+    for wrt, shape in ((0, hidden), (1, head)):
+        grad = jax.grad(lambda h, w: ours(h, w, targets, chunk, 0).logp_N.sum(), wrt)(hidden, head)
+        right = jax.grad(lambda h, w: naive(h, w, targets).logp_N.sum(), wrt)(
+            hidden.astype(jnp.float32), head.astype(jnp.float32)
+        )
+        assert grad.dtype == shape.dtype
+        np.testing.assert_allclose(grad.astype(jnp.float32), right, atol=0.05, rtol=0.02)
+
+
+def test_nearly_certain_tokens_keep_their_gradient_in_bfloat16():
+    # p = 1 − 1e-3: the gradient is ~1e-3 of a head row; p alone would round to 1 in bfloat16.
+    hidden = jnp.zeros((4, 8), jnp.bfloat16).at[:, 0].set(8.0)
+    head = jnp.zeros((5, 8), jnp.bfloat16).at[0, 0].set(1.0).at[1:, 1].set(1.0)
+    targets = jnp.zeros((4,), jnp.int32)
+
+    def grad(chunk):
+        run = lambda h: head_scores(h, head, targets, chunk_tokens=chunk).logp_N.sum()  # noqa: E731
+        return np.asarray(jax.grad(run)(hidden), np.float32)
+
+    rest = 4 / (np.exp(8.0) + 4)  # all other tokens
+    for chunk in (None, 2):
+        np.testing.assert_allclose(grad(chunk)[:, 0], rest, rtol=0.02)
+        np.testing.assert_allclose(grad(chunk)[:, 1], -rest, rtol=0.02)
+
+
+def test_mixed_dtypes_follow_the_hidden_states():
+    hidden, head, targets = arrays(3)
+    grad = jax.grad(lambda w: ours(hidden.astype(jnp.bfloat16), w, targets, 4).logp_N.sum())(head)
+    assert grad.dtype == jnp.float32 and np.all(np.isfinite(grad))
+
+
+# --- under other transformations -----------------------------------------------------------------
+
+
+def test_under_remat_and_scan():
+    hidden, head, targets = arrays()
+
+    def loss(scores, h, w):
+        def body(carry, row):
+            return carry + weighted(scores(row, w, targets), OUTPUTS[:4]), None
+
+        stacked = jnp.stack([h, 2 * h])
+        return jax.lax.scan(jax.checkpoint(body), 0.0, stacked)[0]
+
+    got = jax.jit(jax.grad(lambda h, w: loss(lambda *a: ours(*a, 4, 0), h, w), (0, 1)))(
+        hidden, head
+    )
+    expected = jax.jit(jax.grad(lambda h, w: loss(naive, h, w), (0, 1)))(hidden, head)
+    for g, e in zip(got, expected, strict=True):
+        np.testing.assert_allclose(g, e, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 1), (1, 2, 4), (1, 8, 1)])
+@pytest.mark.parametrize("chunk", [None, 16])
+def test_on_a_mesh_equals_one_device(shape, chunk):
+    if len(jax.devices()) < 8:
+        pytest.skip("needs 8 devices")
+    mesh = make_mesh(MeshSettings(*shape))
+    keys = jax.random.split(jax.random.key(0), 3)
+    hidden, head = jax.random.normal(keys[0], (64, 8)), jax.random.normal(keys[1], (24, 8))
+    targets = jax.random.randint(keys[2], (64,), 0, 24)
+
+    def loss(h, w):
+        scores = head_scores(h, w, targets, entropy=True, chunk_tokens=chunk)
+        return (scores.logp_N * jnp.arange(64)).sum() + scores.entropy_N.sum()
+
+    expected = jax.jit(jax.value_and_grad(loss, (0, 1)))(hidden, head)
+    placed = (
+        jax.device_put(hidden, NamedSharding(mesh, PartitionSpec(("data", "fsdp")))),
+        jax.device_put(head, NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))),
+    )
+    got = jax.jit(jax.value_and_grad(loss, (0, 1)))(*placed)
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=2e-5, atol=2e-4), got, expected)
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+BIG_N, BIG_V, BIG_D, CHUNK = 1024, 4096, 16, 64
+
+
+def compiled(scores, wrt):
+    shapes = (
+        jax.ShapeDtypeStruct((BIG_N, BIG_D), jnp.float32),
+        jax.ShapeDtypeStruct((BIG_V, BIG_D), jnp.float32),
+        jax.ShapeDtypeStruct((BIG_N,), jnp.int32),
+    )
+
+    def loss(h, w, t):
+        s = scores(h, w, t)
+        return s.logp_N.sum() + s.lse_AN.sum() + s.entropy_N.sum()
+
+    return jax.jit(jax.value_and_grad(loss, wrt)).lower(*shapes).compile()
+
+
+def extents(text):
+    """Element counts of all arrays that a compiled program names."""
+    return {
+        int(np.prod([int(n) for n in s.split(",")])) for s in re.findall(r"\w\[([\d,]+)\]", text)
+    }
+
+
+@pytest.mark.parametrize("wrt", [0, 1, (0, 1)])
+def test_vocabulary_axis_never_exists_for_the_batch(wrt):
+    def chunked(h, w, t):
+        return head_scores(h, w, t, alphas=(2.0,), entropy=True, chunk_tokens=CHUNK)
+
+    def whole(h, w, t):
+        return head_scores(h, w, t, alphas=(2.0,), entropy=True, chunk_tokens=BIG_N)
+
+    ours_, plain = compiled(chunked, wrt), compiled(whole, wrt)
+    full = BIG_N * BIG_V
+    # The search and the measure do find the array where it exists.
+    assert max(extents(plain.as_text())) >= full
+    assert plain.memory_analysis().temp_size_in_bytes >= 4 * full
+    assert max(extents(ours_.as_text())) < full / 4
+    assert ours_.memory_analysis().temp_size_in_bytes < 4 * full / 2
+    # A few arrays of one chunk, and what is kept for each token and each row of the head.
+    budget = 4 * (8 * CHUNK * BIG_V + 8 * BIG_N * BIG_D + 6 * BIG_V * BIG_D)
+    assert ours_.memory_analysis().temp_size_in_bytes < budget
+
+
+def test_frozen_head_costs_two_matmuls_a_chunk():
+    # Logits and the gradient; unused outputs' gradients are removed as dead code.
+    def count(chunk, entropy):
+        def loss(h, w, t):
+            s = head_scores(h, w, t, entropy=entropy, chunk_tokens=chunk)
+            return s.logp_N.sum(), s.entropy_N
+
+        hidden, head, targets = arrays()
+        run = jax.jit(jax.grad(loss, has_aux=True)).lower(hidden, head, targets).compile()
+        return len(re.findall(r" = \S+ dot\(|gemm|matmul\(", run.as_text()))
+
+    assert count(4, False) == count(4, True) == 2
+
+
+def test_default_chunks(monkeypatch):
+    monkeypatch.setattr(head_chunks, "CHUNK_ELEMENTS", 100)
+    assert head_chunks.num_chunks(10, 10, None) == 1
+    assert head_chunks.num_chunks(30, 10, None) == 3
+    assert head_chunks.num_chunks(35, 10, None) == 5  # at least 4; 5 divides, so nothing is padded
+    assert head_chunks.num_chunks(13, 10, None) == 2  # no divisor near: padded
+    assert head_chunks.num_chunks(7, 1000, None) == 7  # a row over the budget still goes alone
+
+
+@pytest.mark.parametrize("tokens,chunks", itertools.product([1, 6, 7], [1, 2, 3, 7]))
+def test_split_and_join_are_inverse(tokens, chunks):
+    x = jnp.arange(2.0 * tokens).reshape(tokens, 2)
+    np.testing.assert_array_equal(head_chunks.join(head_chunks.split(x, chunks), tokens), x)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        dict(temperature=0.0),
+        dict(alphas=(1.0, -1.0)),
+        dict(valid_vocab=V + 1),
+        dict(valid_vocab=0),
+        dict(top_k=V + 1),
+        dict(chunk_tokens=0),
+    ],
+)
+def test_impossible_settings(bad):
+    with pytest.raises(ConfigError, match="wanted"):
+        head_scores(*arrays(), **bad)

@@ -1,0 +1,182 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.models.lora import PROJECTIONS, LoraConfig, join_adapters, merge, merged_matmul
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.qwen_config import QwenConfig
+
+CONFIG = QwenConfig("qwen2", 48, 32, 40, 2, 4, 2, 8)
+TOKENS = jax.random.randint(jax.random.key(2), (3, 12), 0, 48)
+
+
+def run_hidden(model, params, *args, **kwargs):
+    return jax.jit(model.hidden)(params, *args, **kwargs)
+
+
+@functools.cache
+def build(lora, trained=True):
+    model = QwenModel.create(CONFIG, lora)
+    params = model.init(jax.random.key(0))
+    if trained:  # B away from zero
+        params["lora"] = jax.tree.map(
+            lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), params["lora"]
+        )
+    return model, params
+
+
+def test_a_new_adapter_changes_nothing():
+    model, params = build(LoraConfig(), trained=False)
+    plain = run_hidden(model.replace(lora=None), {"base": params["base"], "lora": {}}, TOKENS)
+    np.testing.assert_array_equal(run_hidden(model, params, TOKENS), plain)
+    down = params["lora"]["layers"]["mlp"]["down_proj"]
+    assert not down["lora_B"].any()
+    # peft's kaiming_uniform(a=√5): uniform within ±1/√in, here 1/√40 = .158
+    assert 0.15 < float(jnp.abs(down["lora_A"]).max()) <= 40**-0.5
+
+
+@pytest.mark.parametrize("targets", [PROJECTIONS, ("q_proj", "v_proj"), ("k_proj", "down_proj")])
+def test_merged_base_equals_the_adapter(targets):
+    lora = LoraConfig(rank=3, alpha=5.0, targets=targets)
+    model, params = build(lora)
+    before = jax.tree.map(np.array, params)
+    merged = merge(params["base"], params["lora"], lora.scale)
+    jax.tree.map(np.testing.assert_array_equal, before, params)
+    plain = model.replace(lora=None)
+    got = run_hidden(plain, {"base": merged, "lora": {}}, TOKENS)
+    np.testing.assert_allclose(got, run_hidden(model, params, TOKENS), atol=1e-5)
+    bare = run_hidden(plain, {"base": params["base"], "lora": {}}, TOKENS)
+    assert float(jnp.abs(got - bare).max()) > 1e-3
+
+
+def test_merge_by_hand():
+    base = {"layers": {"mlp": {"up_proj": {"kernel": jnp.array([[[1.0, 2.0]]])}}}, "norm": 7}
+    lora = {"lora_A": jnp.array([[[3.0]]]), "lora_B": jnp.array([[[1.0, -1.0]]])}
+    merged = merge(base, {"layers": {"mlp": {"up_proj": lora}}}, 2.0)
+    # [1, 2] + 2·3·[1, −1] = [7, −4]
+    assert merged["layers"]["mlp"]["up_proj"]["kernel"].tolist() == [[[7.0, -4.0]]]
+    assert merged["norm"] == 7
+
+
+def test_merged_matmul_has_the_gradients_of_its_formula():
+    keys = jax.random.split(jax.random.key(0), 5)
+    shapes = [(7, 4), (4, 6), (4, 2), (2, 6)]
+    args = [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=False)]
+    weight = jax.random.normal(keys[4], (7, 6))
+
+    def plain(x, kernel, a, b):
+        return x @ kernel + (x @ a) @ b
+
+    np.testing.assert_allclose(merged_matmul(*args), plain(*args), rtol=1e-5, atol=1e-5)
+    got, want = (
+        jax.grad(lambda *z, f=f: jnp.sum(f(*z) * weight), argnums=(0, 1, 2, 3))(*args)
+        for f in (merged_matmul, plain)
+    )
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5)
+
+
+def test_joined_adapters_are_block_diagonal():
+    a, b = jnp.ones((3, 1)), jnp.array([[1.0, 2.0]])
+    left, right = join_adapters([(a, b), None, (2 * a, 3 * b)], [2, 1, 2])
+    np.testing.assert_array_equal(left, [[1, 2]] * 3)
+    np.testing.assert_array_equal(right, [[1, 2, 0, 0, 0], [0, 0, 0, 3, 6]])
+
+
+def test_few_and_many_tokens_take_two_ways_to_one_result():
+    # 2·12 = 24 < 32 inputs: adapter beside the kernel; 36 tokens: kernel with the adapter added.
+    model, params = build(LoraConfig())
+    together = run_hidden(model, params, TOKENS)
+    alone = run_hidden(model, params, TOKENS[:1])
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
+
+
+def _loss(model, dropout_key=None):
+    def loss(lora, base):
+        hidden = model.hidden({"base": base, "lora": lora}, TOKENS, dropout_key=dropout_key)
+        return jnp.mean(jnp.square(hidden - 1.0))
+
+    return loss
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_base_is_frozen_bit_for_bit_and_the_adapter_learns(unroll):
+    model, params = build(LoraConfig(rank=2), trained=False)
+    model = model.replace(unroll=unroll)
+    before = jax.tree.map(np.array, params)
+    optimizer = optax.adamw(1e-2)
+
+    @jax.jit
+    def step(params, state):
+        value, grads = jax.value_and_grad(_loss(model))(params["lora"], params["base"])
+        updates, state = optimizer.update(grads, state, params["lora"])
+        return {**params, "lora": optax.apply_updates(params["lora"], updates)}, state, value
+
+    state, losses = optimizer.init(params["lora"]), []
+    for _ in range(5):
+        params, state, value = step(params, state)
+        losses.append(float(value))
+    jax.tree.map(np.testing.assert_array_equal, before["base"], params["base"])
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != np.asarray(b))), before["lora"], params["lora"]
+    )
+    assert all(jax.tree.leaves(moved))
+    assert losses[-1] < losses[0]
+    sizes = {x.shape for x in jax.tree.leaves(state)} - {()}
+    assert sizes == {x.shape for x in jax.tree.leaves(params["lora"])}
+
+
+def test_frozen_base_costs_no_gradient():
+    # The gradient of an up_proj kernel would be the only product [tokens, 32]ᵀ·[tokens, 80].
+    model, params = build(LoraConfig(rank=2))
+    flops = {}
+    for name, wrt in (("lora", 0), ("both", (0, 1))):
+        step = jax.jit(jax.grad(_loss(model), argnums=wrt))
+        analysis = step.lower(params["lora"], params["base"]).compile().cost_analysis()
+        flops[name] = analysis["flops"]
+    forward = jax.jit(_loss(model)).lower(params["lora"], params["base"]).compile()
+    forward_flops = forward.cost_analysis()["flops"]
+    assert flops["lora"] < 0.85 * flops["both"]
+    assert flops["lora"] < 2.8 * forward_flops
+
+
+def test_dropout_acts_and_is_keyed():
+    model, params = build(LoraConfig(dropout=0.5))
+    clean = run_hidden(model, params, TOKENS)
+    run = jax.jit(lambda key: model.hidden(params, TOKENS, dropout_key=key))
+    one, same, other = (run(jax.random.key(s)) for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert float(jnp.abs(one - clean).max()) > 1e-3
+    assert float(jnp.abs(one - other).max()) > 1e-3
+    scanned = model.replace(unroll=False, remat=True)
+    np.testing.assert_allclose(
+        scanned.hidden(params, TOKENS, dropout_key=jax.random.key(0)), one, atol=1e-5
+    )
+
+
+def test_dropout_keeps_the_mean():
+    # One adapter in one layer is linear in its dropped input: the mean over keys is the clean one.
+    model, params = build(LoraConfig(dropout=0.3, targets=("o_proj",)))
+    linear = lambda key: model.hidden(params, TOKENS, dropout_key=key)  # noqa: E731
+    mean = jax.jit(lambda: jax.vmap(linear)(jax.random.split(jax.random.key(0), 128)).mean(0))()
+    clean = run_hidden(model, params, TOKENS)
+    bare = run_hidden(model.replace(lora=None), {"base": params["base"], "lora": {}}, TOKENS)
+    assert float(jnp.abs(mean - clean).mean()) < 0.2 * float(jnp.abs(bare - clean).mean())
+
+
+def test_dropout_of_zero_ignores_the_key():
+    model, params = build(LoraConfig(dropout=0.0))
+    got = run_hidden(model, params, TOKENS, dropout_key=jax.random.key(0))
+    np.testing.assert_array_equal(got, run_hidden(model, params, TOKENS))
+
+
+def test_impossible_targets_are_refused():
+    with pytest.raises(ConfigError, match="embed_tokens"):
+        LoraConfig(targets=("embed_tokens",))
+    with pytest.raises(ConfigError, match="targets"):
+        LoraConfig(targets=())

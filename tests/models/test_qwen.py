@@ -1,0 +1,229 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.sharding import MeshSettings, make_mesh, shardings
+from distill_jax.models import heads
+from distill_jax.models.lora import LoraConfig
+from distill_jax.models.qwen import QwenModel, logical_axes
+from distill_jax.models.qwen_config import PRESETS, QwenConfig, YarnConfig
+
+QWEN2 = QwenConfig("qwen2", 48, 32, 40, 2, 4, 2, 8)
+QWEN3 = QwenConfig(
+    "qwen3",
+    48,
+    32,
+    40,
+    2,
+    4,
+    2,
+    16,
+    qkv_bias=False,
+    qk_norm=True,
+    tie_embeddings=False,
+    rope_scaling=YarnConfig(4.0, 16),
+    sliding_window=4,
+    layer_types=("full_attention", "sliding_attention"),
+)
+CONFIGS = {"qwen2": QWEN2, "qwen3-yarn-windowed": QWEN3}
+
+
+def noisy(params, seed=1):
+    """No leaf at its start: biases, norms and B matrices take part."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    drawn = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, drawn)
+
+
+@functools.cache
+def build(config, lora=None, **other):
+    model = QwenModel.create(config, lora, **other)
+    return model, noisy(jax.jit(model.init)(jax.random.key(0)))
+
+
+def run_hidden(model, params, *args, **kwargs):
+    return jax.jit(model.hidden)(params, *args, **kwargs)
+
+
+def tokens(rows=3, time=12, seed=2):
+    return jax.random.randint(jax.random.key(seed), (rows, time), 0, 48)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_way_to_run_the_layers_gives_the_same(name):
+    model, params = build(CONFIGS[name], LoraConfig(rank=2))
+    weight = jax.random.normal(jax.random.key(3), (3, 12, 32))
+
+    def run(model):
+        def loss(params):
+            hidden = model.hidden(params, tokens())
+            return jnp.sum(hidden * weight), hidden
+
+        (_, hidden), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return hidden, grads
+
+    want_hidden, want = run(model)
+    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want))
+    others = [{"unroll": False, "remat": True}]
+    if name != "qwen2":
+        others += [{"unroll": False, "fuse": False}, {"remat": True, "attention_impl": "xla"}]
+    for changes in others:
+        hidden, grads = run(model.replace(**changes))
+        np.testing.assert_allclose(hidden, want_hidden, atol=2e-5, err_msg=str(changes))
+        assert jax.tree.structure(grads) == jax.tree.structure(want)
+        for got, expected in zip(jax.tree.leaves(grads), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-5 * scale, err_msg=str(changes))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_left_and_right_padding_agree(name):
+    model, params = build(CONFIGS[name])
+    text, lengths, time = np.asarray(tokens()), [12, 7, 3], 12
+    right, left, valid = np.zeros((3, time), int), np.full((3, time), 47), np.zeros((3, time), bool)
+    for row, n in enumerate(lengths):
+        right[row, :n] = text[row, :n]
+        left[row, time - n :] = text[row, :n]
+        valid[row, time - n :] = True
+    at_right = run_hidden(model, params, jnp.asarray(right))
+    at_left = run_hidden(model, params, jnp.asarray(left), valid_BT=jnp.asarray(valid))
+    for row, n in enumerate(lengths):
+        np.testing.assert_allclose(at_left[row, time - n :], at_right[row, :n], atol=2e-5)
+    alone = run_hidden(model, params, jnp.asarray(text[1:2, :7]))
+    np.testing.assert_allclose(at_right[1, :7], alone[0], atol=2e-5)
+    assert np.isfinite(at_left).all()
+
+
+def test_sliding_window_forgets():
+    # Two layers that see 4 tokens each: what stands 2·(4−1) = 6 tokens back still reaches a
+    # position, what stands 7 back does not.
+    config = QwenConfig(
+        "qwen2", 48, 32, 40, 2, 4, 2, 8, sliding_window=4, layer_types=("sliding_attention",) * 2
+    )
+    model, params = build(config)
+    one = tokens(rows=1)
+    last = run_hidden(model, params, one)[0, -1]
+    reach = run_hidden(model, params, one.at[0, 5].add(1) % 48)[0, -1]
+    beyond = run_hidden(model, params, one.at[0, 4].add(1) % 48)[0, -1]
+    assert float(jnp.abs(last - reach).max()) > 0
+    np.testing.assert_array_equal(last, beyond)
+
+
+def test_positions_are_relative_and_can_be_given():
+    model, params = build(QWEN2)
+    shifted = jnp.arange(12)[None] + jnp.array([[0], [5], [8000]])
+    got = run_hidden(model, params, tokens(), positions_BT=shifted)
+    np.testing.assert_allclose(got, run_hidden(model, params, tokens()), atol=5e-3)
+    stretched = run_hidden(model, params, tokens(), positions_BT=shifted * 3)
+    assert float(jnp.abs(stretched - got).max()) > 1e-2
+
+
+def test_head_is_the_embedding_when_tied():
+    tied, params = build(QWEN2)
+    assert tied.head_VD(params) is params["base"]["embed_tokens"]["embedding"]
+    assert "lm_head" not in params["base"]
+    untied, params = build(QWEN3)
+    assert untied.head_VD(params) is params["base"]["lm_head"]["kernel"]
+
+
+def test_parameter_tree_is_the_documented_one():
+    model, params = build(QWEN2, LoraConfig(rank=2, targets=("q_proj", "down_proj")))
+    shapes = jax.tree.map(lambda x: x.shape, params)
+    assert shapes["lora"] == {
+        "layers": {
+            "self_attn": {"q_proj": {"lora_A": (2, 32, 2), "lora_B": (2, 2, 32)}},
+            "mlp": {"down_proj": {"lora_A": (2, 40, 2), "lora_B": (2, 2, 32)}},
+        }
+    }
+    attention = shapes["base"]["layers"]["self_attn"]
+    assert attention["k_proj"] == {"kernel": (2, 32, 16), "bias": (2, 16)}
+    assert attention["o_proj"] == {"kernel": (2, 32, 32)}
+    assert shapes["base"]["layers"]["input_layernorm"] == {"scale": (2, 32)}
+    assert shapes["base"]["norm"] == {"scale": (32,)}
+    assert model.replace(lora=None).init(jax.random.key(0))["lora"] == {}
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_0_5b", "qwen2_5_7b", "qwen2_5_32b", "qwen3_0_6b"])
+def test_init_of_released_sizes_is_abstract(name):
+    model = QwenModel.create(PRESETS[name], LoraConfig(), param_dtype=jnp.bfloat16)
+    abstract = jax.eval_shape(model.init, jax.random.key(0))
+    count = sum(x.size for x in jax.tree.leaves(abstract["base"]))
+    assert count == PRESETS[name].parameter_count()
+    assert {x.dtype for x in jax.tree.leaves(abstract["base"])} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in jax.tree.leaves(abstract["lora"])} == {jnp.dtype("float32")}
+
+
+def test_init_is_a_function_of_the_key_and_layers_differ():
+    model = QwenModel.create(QWEN2, LoraConfig())
+    one, same, other = (model.init(jax.random.key(s)) for s in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    kernel = one["base"]["layers"]["mlp"]["up_proj"]["kernel"]
+    assert float(jnp.abs(kernel[0] - kernel[1]).max()) > 0
+    assert float(jnp.abs(kernel - other["base"]["layers"]["mlp"]["up_proj"]["kernel"]).max()) > 0
+    # 2·32·40 draws: their standard deviation strays by .02/√(2·2560) ≈ .0003
+    assert abs(float(kernel.std()) - 0.02) < 0.001
+
+
+def test_model_is_hashable_and_equal_by_value():
+    one, two = (QwenModel.create(QWEN2, LoraConfig()) for _ in range(2))
+    assert one == two and hash(one) == hash(two)
+    assert one != one.replace(remat=True)
+    run = jax.jit(lambda model, params: model.hidden(params, tokens()), static_argnums=0)
+    params = one.init(jax.random.key(0))
+    run(one, params), run(two, params)
+    assert run._cache_size() == 1
+
+
+def test_bfloat16_stays_near_float32():
+    model, params = build(QWEN3, LoraConfig(rank=2))
+    low = run_hidden(model.replace(compute_dtype=jnp.bfloat16), params, tokens())
+    assert low.dtype == jnp.bfloat16
+    full = run_hidden(model, params, tokens())
+    error = jnp.abs(low.astype(jnp.float32) - full)
+    assert float(error.mean()) < 0.03
+
+
+def test_impossible_attention_is_refused():
+    with pytest.raises(ConfigError, match="attention_impl='flash'"):
+        QwenModel.create(QWEN2, attention_impl="flash")
+    with pytest.raises(ConfigError, match="float32"):
+        QwenModel.create(QWEN2, attention_impl="cudnn")
+
+
+@pytest.mark.parametrize("config", [QWEN2, QWEN3], ids=["qwen2", "qwen3"])
+def test_logical_axes_mirror_the_parameters(config):
+    model, params = build(config, LoraConfig(rank=2))
+    axes = logical_axes(params)
+    is_axes = lambda x: isinstance(x, tuple)  # noqa: E731
+    assert jax.tree.structure(axes, is_leaf=is_axes) == jax.tree.structure(params)
+    jax.tree.map(lambda x, names: len(names) == x.ndim or pytest.fail(str(names)), params, axes)
+    layers = axes["base"]["layers"]
+    assert layers["self_attn"]["o_proj"]["kernel"] == ("layers", "heads", "embed")
+    assert axes["lora"]["layers"]["mlp"]["up_proj"]["lora_B"] == ("layers", "lora_rank", "mlp")
+    assert axes["base"]["embed_tokens"]["embedding"] == ("vocab", "embed")
+    assert logical_axes(params["lora"]) == axes["lora"]
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_sharded_forward_equals_the_single_device(fuse):
+    model, params = build(QWEN2, LoraConfig(rank=2), fuse=fuse)
+    mesh = make_mesh(MeshSettings(data=2, fsdp=2, tensor=2))
+    placed = jax.device_put(params, shardings(params, logical_axes(params), mesh))
+    kernel = placed["base"]["layers"]["mlp"]["up_proj"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (2, 16, 20)
+    got = jax.jit(model.hidden)(placed, tokens(rows=4))
+    np.testing.assert_allclose(got, run_hidden(model, params, tokens(rows=4)), atol=2e-5)
+
+
+def test_value_head_starts_at_zero_and_is_linear():
+    params = heads.init(4)
+    hidden = jax.random.normal(jax.random.key(0), (2, 3, 4)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(heads.apply(params, hidden), np.zeros((2, 3), np.float32))
+    params = {"kernel_D": jnp.array([1.0, 0.0, 2.0, 0.0]), "bias": jnp.array(0.5)}
+    got = heads.apply(params, jnp.array([[1.0, 9.0, 2.0, 9.0]], jnp.bfloat16))
+    np.testing.assert_array_equal(got, np.array([5.5], np.float32))  # 1·1 + 2·2 + .5
+    assert got.dtype == jnp.float32

@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_jax.models.response import response_scores
+from tests import tiny
+from tests.tiny import VOCAB
+
+# Prompts of 3, 1 and 2 tokens; answers of 4, 2 and 5; then padding to 8.
+TOKENS = np.zeros((3, 8), np.int32)
+PROMPT, ANSWER = np.array([3, 1, 2], np.int32), np.array([4, 2, 5], np.int32)
+for row in range(3):
+    n = PROMPT[row] + ANSWER[row]
+    TOKENS[row, :n] = np.random.default_rng(row).integers(1, VOCAB, n)
+TARGETS = np.zeros((3, 6), np.int32)
+for row in range(3):
+    TARGETS[row, : ANSWER[row]] = TOKENS[row, PROMPT[row] :][: ANSWER[row]]
+
+
+def scores(model, params, tokens=TOKENS, targets=TARGETS, **how):
+    run = jax.jit(lambda *arrays: response_scores(model, *arrays, vocab=VOCAB, **how))
+    return run(params, tokens, PROMPT, targets)
+
+
+def test_scores_equal_the_naive_formula():
+    model, params = tiny.build()
+    got = scores(model, params, temperature=0.7, alphas=(1.0, 2.5), entropy=True)
+    for row in range(3):
+        p, n = PROMPT[row], ANSWER[row]
+        # Row i of the logits scores token i + 1: the first answer token stands at p.
+        logits = tiny.naive_logits(model, params, TOKENS[row, : p + n])[p - 1 : -1]
+        chosen = TARGETS[row, :n]
+        logp = tiny.log_softmax(logits / 0.7)
+        at = (np.arange(n), chosen)
+        np.testing.assert_allclose(got.logit_BR[row, :n], logits[at], atol=1e-5)
+        np.testing.assert_allclose(got.logp_BR[row, :n], logp[at], atol=1e-5)
+        entropy = -(np.exp(logp) * logp).sum(axis=1)
+        np.testing.assert_allclose(got.entropy_BR[row, :n], entropy, atol=1e-5)
+        for i, alpha in enumerate((1.0, 2.5)):
+            lse = np.log(np.exp(logits / alpha).sum(axis=1))
+            np.testing.assert_allclose(got.lse_ABR[i, row, :n], lse, atol=1e-5)
+
+
+def test_a_score_does_not_look_at_its_own_token_or_later_ones():
+    model, params = tiny.build()
+    before = scores(model, params, alphas=(1.0,))
+    t = 2  # of rows 0 and 2
+    tokens, targets = TOKENS.copy(), TARGETS.copy()
+    for row in (0, 2):
+        tokens[row, PROMPT[row] + t] = targets[row, t] = 1 + TARGETS[row, t] % (VOCAB - 1)
+    after = scores(model, params, tokens, targets, alphas=(1.0,))
+    # The state before token t is the same, and so is every score before it ...
+    np.testing.assert_array_equal(before.lse_ABR[0][:, : t + 1], after.lse_ABR[0][:, : t + 1])
+    np.testing.assert_array_equal(before.logp_BR[:, :t], after.logp_BR[:, :t])
+    # ... its own score is that of another token, and the next state is another.
+    assert np.all(before.logp_BR[[0, 2], t] != after.logp_BR[[0, 2], t])
+    assert np.all(before.lse_ABR[0][[0, 2], t + 1] != after.lse_ABR[0][[0, 2], t + 1])
+
+
+def test_padding_has_no_influence_and_no_gradient_reaches_it():
+    model, params = tiny.build()
+    other = TOKENS.copy()
+    mask = np.arange(6)[None] < ANSWER[:, None]
+    for row in range(3):
+        other[row, PROMPT[row] + ANSWER[row] :] = 7
+    one, two = scores(model, params), scores(model, params, other)
+    np.testing.assert_array_equal(np.asarray(one.logp_BR)[mask], np.asarray(two.logp_BR)[mask])
+
+    def loss(lora, tokens):
+        found = scores(model, {"base": params["base"], "lora": lora}, tokens)
+        return jnp.sum(jnp.where(mask, found.logp_BR, 0.0))
+
+    grads = [jax.jit(jax.grad(loss))(params["lora"], x) for x in (TOKENS, other)]
+    jax.tree.map(np.testing.assert_array_equal, *grads)
+    assert all(np.all(np.isfinite(g)) and np.any(g) for g in jax.tree.leaves(grads[0]))
+
+
+def test_gradient_equals_finite_differences():
+    model, params = tiny.build()
+    mask = np.arange(6)[None] < ANSWER[:, None]
+    direction = jax.tree.map(
+        lambda x: np.random.default_rng(x.size).standard_normal(x.shape).astype(np.float32),
+        params["lora"],
+    )
+
+    @jax.jit
+    def along(size):
+        lora = jax.tree.map(lambda x, d: x + size * d, params["lora"], direction)
+        found = scores(model, {"base": params["base"], "lora": lora})
+        return jnp.sum(jnp.where(mask, found.logp_BR, 0.0))
+
+    slope = float(jax.grad(along)(0.0))
+    numeric = float(along(3e-3) - along(-3e-3)) / 6e-3
+    np.testing.assert_allclose(slope, numeric, rtol=2e-2)

@@ -1,0 +1,106 @@
+"""Random transformers models on disk, and logits of both sides."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from distill_jax.models.qwen import QwenModel
+
+SMALL = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
+
+def rope(theta: float, **scaling):
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta, **scaling}}
+
+
+QWEN2 = ("qwen2", {**SMALL, **rope(10_000.0)})
+QWEN3 = ("qwen3", {**SMALL, **rope(1e6), "head_dim": 16})
+WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+CASES = {
+    "qwen2_tied": ("qwen2", {**QWEN2[1], "tie_word_embeddings": True}),
+    "qwen2_untied": ("qwen2", {**QWEN2[1], "tie_word_embeddings": False}),
+    "qwen2_theta": ("qwen2", {**QWEN2[1], **rope(37.0)}),
+    "qwen2_window": ("qwen2", {**QWEN2[1], **WINDOW}),
+    "qwen2_yarn": ("qwen2", {**QWEN2[1], **rope(10_000.0, **YARN)}),
+    "qwen3_tied": ("qwen3", {**QWEN3[1], "tie_word_embeddings": True}),
+    "qwen3_untied": ("qwen3", {**QWEN3[1], "tie_word_embeddings": False}),
+    "qwen3_window": ("qwen3", {**QWEN3[1], **WINDOW}),
+    "qwen3_yarn": (
+        "qwen3",
+        {**QWEN3[1], **rope(1e6, **YARN, attention_factor=1.3, beta_fast=8.0, beta_slow=2.0)},
+    ),
+}
+
+
+def random_model(family: str, values: dict, seed: int = 0) -> torch.nn.Module:
+    """A transformers model whose every parameter is random: biases and norms too."""
+    torch.manual_seed(seed)
+    kind, config = {
+        "qwen2": (Qwen2ForCausalLM, Qwen2Config),
+        "qwen3": (Qwen3ForCausalLM, Qwen3Config),
+    }[family]
+    # The `sdpa` kernel has its own rounding; eager is plain matmul and softmax.
+    model = kind(config(**values, attn_implementation="eager")).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(std=0.3)
+            if "norm" in name:
+                parameter.add_(1.0)
+    return model
+
+
+def old_style_rope(directory) -> None:
+    """Rewrite config.json the way transformers 4 did: rope_theta and rope_scaling at the top."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    scaling = config.pop("rope_parameters")
+    config["rope_theta"] = scaling.pop("rope_theta")
+    kind = scaling.pop("rope_type")
+    config["rope_scaling"] = {"type": kind, **scaling} if kind != "default" else None
+    path.write_text(json.dumps(config))
+
+
+def load_torch(directory) -> torch.nn.Module:
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager"
+    )
+    return model.eval()
+
+
+def torch_logits(model, tokens_BT, *, valid_BT=None, positions_BT=None) -> np.ndarray:
+    def tensor(x):
+        return None if x is None else torch.tensor(np.asarray(x), dtype=torch.long)
+
+    with torch.no_grad():
+        out = model(
+            input_ids=tensor(tokens_BT),
+            attention_mask=tensor(valid_BT),
+            position_ids=tensor(positions_BT),
+        )
+    return out.logits.numpy()
+
+
+def jax_logits(config, base, tokens_BT, *, lora=None, lora_params=None, **inputs) -> np.ndarray:
+    model = QwenModel.create(config, lora)
+    params = {"base": base, "lora": lora_params or {}}
+    inputs = {name: jnp.asarray(value) for name, value in inputs.items()}
+    hidden = model.hidden(params, jnp.asarray(tokens_BT, jnp.int32), **inputs)
+    return np.asarray(hidden @ model.head_VD(params).T)
+
+
+def random_tokens(batch: int, time: int, vocab: int = 97, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, vocab, (batch, time)).astype(np.int32)
