@@ -1,0 +1,6 @@
+"""Reading the final answer out of a text and comparing it with the gold answer."""
+
+from distill_jax.answers.check import Verdict, check_batch, equivalent
+from distill_jax.answers.extract import Answer, extract
+
+__all__ = ["Answer", "Verdict", "check_batch", "equivalent", "extract"]

@@ -1,0 +1,1 @@
+"""Problems, tokenizer, prompt format and batches."""

@@ -1,0 +1,167 @@
+"""The one prompt format: what supervised tuning, reinforcement learning and evaluation share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerFast
+
+from distill_jax.core.errors import DataError
+from distill_jax.core.settings import setting
+from distill_jax.data.problem import Problem
+from distill_jax.data.tokenizer import eos_id
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """How a question becomes a prompt."""
+
+    system_prompt: str | None = setting(None, "System message before the question; None for none.")
+    instruction: str = setting("", "Text put after the question, on a line of its own.")
+    enable_thinking: bool = setting(False, "Handed to chat templates that know it (Qwen3).")
+
+
+class Example(NamedTuple):
+    """Token ids of a prompt and of its response, EOS included."""
+
+    prompt: list[int]
+    response: list[int]
+
+
+class Prompts(NamedTuple):
+    """Problems whose prompts fit, those prompts, and how many were dropped."""
+
+    problems: list[Problem]
+    prompts: list[list[int]]
+    dropped: int
+
+
+def render_prompt(
+    tok: PreTrainedTokenizerFast, problem: Problem, settings: ChatSettings
+) -> list[int]:
+    """Token ids up to where the response begins."""
+    return render_prompts(tok, [problem], settings)[0]
+
+
+def render_prompts(
+    tok: PreTrainedTokenizerFast, problems: Sequence[Problem], settings: ChatSettings
+) -> list[list[int]]:
+    """Token ids of many prompts; each is the same as `render_prompt` gives alone.
+
+    Raises:
+        DataError: the tokenizer has no chat template, or a question holds a special token.
+    """
+    if not problems:
+        return []
+    if tok.chat_template is None:
+        raise DataError(
+            "the tokenizer has no chat template",
+            wanted="chat_template in tokenizer_config.json, or <|im_start|> and <|im_end|>",
+        )
+    _refuse_specials(tok, [(p.id, "question", p.question) for p in problems])
+    rendered = [
+        tok.apply_chat_template(
+            _messages(problem, settings),
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=settings.enable_thinking,
+        )
+        for problem in problems
+    ]
+    return tok(rendered, add_special_tokens=False)["input_ids"]
+
+
+def render_example(
+    tok: PreTrainedTokenizerFast, problem: Problem, solution: str, settings: ChatSettings
+) -> Example:
+    """(prompt ids, response ids); the response ends with EOS, a token that is trained on."""
+    return render_examples(tok, [problem], [solution], settings)[0]
+
+
+def render_examples(
+    tok: PreTrainedTokenizerFast,
+    problems: Sequence[Problem],
+    solutions: Sequence[str],
+    settings: ChatSettings,
+) -> list[Example]:
+    """Prompts with responses, tokenised apart so that both are what a sampler would see.
+
+    Raises:
+        DataError: a solution is empty or holds a special token.
+    """
+    prompts = render_prompts(tok, problems, settings)
+    if not prompts:
+        return []
+    for problem, solution in zip(problems, solutions, strict=True):
+        if not solution.strip():
+            raise DataError(f"problem {problem.id} has no solution", fix="give one to train on")
+    _refuse_specials(tok, [(p.id, "solution", s) for p, s in zip(problems, solutions, strict=True)])
+    end = eos_id(tok)
+    responses = tok(list(solutions), add_special_tokens=False)["input_ids"]
+    return [Example(p, [*r, end]) for p, r in zip(prompts, responses, strict=True)]
+
+
+def fitting_prompts(
+    tok: PreTrainedTokenizerFast,
+    problems: Sequence[Problem],
+    settings: ChatSettings,
+    *,
+    max_prompt_tokens: int,
+    on_long_prompt: str,
+) -> Prompts:
+    """Renders prompts and applies the policy for long ones.
+
+    Args:
+        max_prompt_tokens: longest prompt allowed, chat format included.
+        on_long_prompt: "drop" leaves the problem out and counts it; "error" refuses.
+
+    Raises:
+        DataError: a prompt is too long under "error", or nothing is left under "drop".
+    """
+    prompts = render_prompts(tok, problems, settings)
+    kept: list[Problem] = []
+    kept_prompts: list[list[int]] = []
+    for problem, prompt in zip(problems, prompts, strict=True):
+        if len(prompt) <= max_prompt_tokens:
+            kept.append(problem)
+            kept_prompts.append(prompt)
+        elif on_long_prompt == "error":
+            raise DataError(
+                f"problem {problem.id} has a prompt of {len(prompt)} tokens",
+                wanted=f"at most max_prompt_tokens={max_prompt_tokens}",
+                fix="raise data.max_prompt_tokens or set data.on_long_prompt=drop",
+            )
+    if problems and not kept:
+        raise DataError(
+            f"all {len(problems)} prompts are longer than {max_prompt_tokens} tokens",
+            fix="raise data.max_prompt_tokens",
+        )
+    return Prompts(kept, kept_prompts, len(problems) - len(kept))
+
+
+def decode(tok: PreTrainedTokenizerFast, response: Sequence[int]) -> str:
+    """The text of sampled tokens without special tokens."""
+    return str(tok.decode(list(response), skip_special_tokens=True))
+
+
+def _messages(problem: Problem, settings: ChatSettings) -> list[dict[str, str]]:
+    question = problem.question
+    if settings.instruction:
+        question = f"{question}\n{settings.instruction}"
+    messages = [{"role": "user", "content": question}]
+    if settings.system_prompt is not None:
+        messages.insert(0, {"role": "system", "content": settings.system_prompt})
+    return messages
+
+
+def _refuse_specials(tok: PreTrainedTokenizerFast, texts: Sequence[tuple[str, str, str]]) -> None:
+    """A special token inside data would end or open a turn: refuse it, naming the row."""
+    # all_special_tokens lists only those with a role (EOS, pad), not <|im_start|>.
+    specials = [token.content for token in tok.added_tokens_decoder.values() if token.special]
+    for problem_id, part, text in texts:
+        for special in specials:
+            if special in text:
+                raise DataError(
+                    f"problem {problem_id}: its {part} holds the special token {special}",
+                    fix="remove the row or the token",
+                )

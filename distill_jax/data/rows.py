@@ -1,0 +1,181 @@
+"""Rows of JSONL, JSON and Parquet files, and what each column of a row means."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distill_jax.core.errors import DataError, MissingExtraError
+from distill_jax.data.problem import Problem
+
+_QUESTIONS = ("question", "problem", "prompt", "messages")
+_KNOWN = {"id", "level", "subject", "type"}
+
+
+class Columns(NamedTuple):
+    """Names of columns; None looks for the usual ones."""
+
+    question: str | None = None
+    solution: str | None = None
+    answer: str | None = None
+
+
+_USUAL = Columns()
+
+
+def read_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(where, row) of a file; where names file and line for errors.
+
+    Raises:
+        DataError: the file or one of its rows cannot be read, or it is empty.
+    """
+    reader = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}.get(file.suffix)
+    if reader is None:
+        raise DataError(f"{file}: unknown kind of file", wanted=".jsonl, .json or .parquet")
+    empty = True
+    for where, row in reader(file):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}: a {type(row).__name__}", wanted="an object with columns")
+        empty = False
+        yield where, row
+    if empty:
+        raise DataError(f"{file}: no rows", wanted="at least one")
+
+
+def _jsonl(file: Path) -> Iterator[tuple[str, Any]]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            where = f"{file}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                yield where, json.loads(line)
+            except ValueError as error:  # bad JSON or bad UTF-8
+                raise DataError(f"{where}: not JSON: {error}", fix="mend the line") from error
+
+
+def _json(file: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        rows = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{file}: not JSON: {error}", fix="mend the file") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{file}: a {type(rows).__name__}", wanted="a list of rows")
+    yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet  # half a second to import, so only where asked for
+    except ImportError as error:
+        raise MissingExtraError("the package pyarrow", fix="pip install pyarrow") from error
+    try:
+        rows = pyarrow.parquet.read_table(file).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{file}: not Parquet: {error}", fix="write the file anew") from error
+    yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def problem_of_row(
+    row: Mapping[str, Any], where: str, name: str, columns: Columns = _USUAL
+) -> Problem:
+    """The problem that a row holds.
+
+    question|problem|prompt is the question (messages: the user's turn, and the assistant's as
+    solution). solution is the worked solution, or answer where there is no solution and it ends
+    in `#### N` or holds a box; the gold answer is the column answer or stands in the solution.
+
+    Args:
+        where: file and line, for errors.
+        name: the problem's id where the row has none.
+
+    Raises:
+        DataError: a column is missing, empty or of the wrong type; no gold answer is found.
+    """
+    question_column = columns.question or next((c for c in _QUESTIONS if c in row), None)
+    if question_column is None or question_column not in row:
+        wanted = columns.question or "question, problem, prompt or messages"
+        raise DataError(f"{where}: columns {', '.join(row) or 'none'}", wanted=wanted)
+    question, reply = _question(row[question_column], where, question_column)
+    solution_column, answer_column = columns.solution or "solution", columns.answer or "answer"
+    for asked in (columns.solution, columns.answer):
+        if asked is not None and asked not in row:
+            raise DataError(f"{where}: no column {asked}", wanted="the column that was set")
+    solution = _text(row, solution_column, where) or reply
+    answer = _text(row, answer_column, where)
+    if not solution and answer and gold_of(answer) is not None:
+        solution = answer
+    gold = (gold_of(answer) or answer) if answer else gold_of(solution)
+    if not gold:
+        got = f"{where}: no gold answer in {answer_column} or {solution_column}"
+        raise DataError(got, wanted="a column answer, or a solution with #### N or \\boxed{}")
+    used = {question_column, solution_column, answer_column} | _KNOWN
+    subject = row.get("subject", row.get("type"))
+    return Problem(
+        id=str(row.get("id", name)),
+        question=question,
+        solution=solution,
+        answer=gold,
+        level=_level(row.get("level"), where),
+        subject=None if subject is None else str(subject),
+        extra={key: value for key, value in row.items() if key not in used},
+    )
+
+
+def gold_of(solution: str) -> str | None:
+    r"""The gold answer of a worked solution: after the last `####`, or in the last \boxed{}.
+
+    Packages of one layer stand apart, so `answers` cannot be asked; gold solutions are clean and
+    need no more than this.
+    """
+    if "####" in solution:
+        return solution.rsplit("####", 1)[1].strip() or None
+    _, mark, rest = solution.rpartition("\\boxed")
+    if not mark:
+        return None
+    if not rest.startswith("{"):  # MATH has a few \boxed 3
+        return re.split(r"[\s$]", rest.strip(), maxsplit=1)[0] or None
+    depth = 0
+    for place, char in enumerate(rest):
+        depth += (char == "{") - (char == "}")
+        if depth == 0:
+            return rest[1:place].strip() or None
+    return None
+
+
+def _question(value: Any, where: str, column: str) -> tuple[str, str]:
+    """(question, the assistant's reply or "") of a text or a list of messages."""
+    if isinstance(value, str) and value.strip():
+        return value, ""
+    if isinstance(value, list) and all(isinstance(m, Mapping) for m in value):
+        turns = [(m.get("role"), m.get("content")) for m in value if m.get("role") != "system"]
+        roles, contents = [role for role, _ in turns], [content for _, content in turns]
+        texts = [text for text in contents if isinstance(text, str) and text.strip()]
+        if roles in (["user"], ["user", "assistant"]) and len(texts) == len(turns):
+            return texts[0], texts[1] if len(texts) == 2 else ""
+    raise DataError(
+        f"{where}: field {column} is {value!r:.60}",
+        wanted="a text that is not empty, or messages of one user and at most one assistant",
+    )
+
+
+def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+    """A text column; "" where it is missing or null. Numbers become text."""
+    value = row.get(column)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        raise DataError(f"{where}: field {column} is {value!r:.60}", wanted="a text, not empty")
+    return str(value)
+
+
+def _level(value: Any, where: str) -> int | None:
+    """3 from 3, "3" or "Level 3"; None from null and MATH's "Level ?"."""
+    if value is None or value == "Level ?":
+        return None
+    text = str(value).removeprefix("Level ").strip()
+    if isinstance(value, bool) or not text.isdecimal():
+        raise DataError(f"{where}: field level is {value!r:.60}", wanted='3 or "Level 3"')
+    return int(text)

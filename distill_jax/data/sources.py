@@ -1,0 +1,188 @@
+"""Where problems come from: the embedded generator, GSM8K and MATH by name, or local files."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.errors import ConfigError, DataError, MissingExtraError
+from distill_jax.core.settings import setting
+from distill_jax.data import synthetic
+from distill_jax.data.chat import ChatSettings
+from distill_jax.data.problem import Problem
+from distill_jax.data.rows import Columns, problem_of_row, read_rows
+
+SPLITS = synthetic.SPLITS
+
+# A split that a source lacks is carved out of its training rows by a hash of the question.
+_CARVED_PERCENT = 5
+
+_HUB = {
+    "gsm8k": ("openai/gsm8k", ("main",)),
+    "math": (
+        "EleutherAI/hendrycks_math",
+        (
+            "algebra",
+            "counting_and_probability",
+            "geometry",
+            "intermediate_algebra",
+            "number_theory",
+            "prealgebra",
+            "precalculus",
+        ),
+    ),
+}
+_SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which problems, and how they become prompts."""
+
+    source: str = setting(
+        "embedded", "embedded, gsm8k, math, or a path: .jsonl, .json, .parquet or a directory."
+    )
+    problems: synthetic.ProblemSettings = setting(
+        synthetic.ProblemSettings(), "The embedded problem generator."
+    )
+    chat: ChatSettings = setting(ChatSettings(), "The prompt format.")
+    train: str = setting("train", "Name of the training split, or path of its file.")
+    validation: str = setting(
+        "validation", "Name or file of the validation split; carved out of train if missing."
+    )
+    test: str = setting("test", "Name or file of the test split; carved out of train if missing.")
+    limit: int | None = setting(None, "At most so many problems of a split, drawn by seed.", low=1)
+    max_prompt_tokens: int = setting(512, "Longest prompt, chat format included.", low=1)
+    on_long_prompt: str = setting(
+        "drop", "Longer prompts are dropped and counted, or refused.", choices=("drop", "error")
+    )
+    question_column: str | None = setting(None, "Column of the question; None finds it.")
+    solution_column: str | None = setting(None, "Column of the worked solution; None finds it.")
+    answer_column: str | None = setting(None, "Column of the gold answer; None finds it.")
+
+    def columns(self) -> Columns:
+        """The columns asked for."""
+        return Columns(self.question_column, self.solution_column, self.answer_column)
+
+
+def load(settings: DataSettings, split: str, seed: int) -> list[Problem]:
+    """The problems of a split, in a fixed order.
+
+    Args:
+        split: "train", "validation" or "test".
+        seed: steers the embedded generator, and the draw when `limit` is set.
+
+    Raises:
+        ConfigError: unknown split.
+        DataError: the source cannot be reached or read, a row is malformed (file, line and
+            field are named), or nothing is left.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split={split!r}", wanted=f"one of {', '.join(SPLITS)}")
+    if settings.source == "embedded":
+        count = min(settings.problems.size(split), settings.limit or settings.problems.size(split))
+        return synthetic.problems(split, count, settings.problems, seed)
+    found = _hub(settings, split) if settings.source in _HUB else _local(settings, split)
+    if not found:
+        raise DataError(f"{settings.source} has no {split} problems", fix="check data.source")
+    if settings.limit is not None and settings.limit < len(found):
+        order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(found))
+        found = [found[index] for index in sorted(order[: settings.limit])]
+    return found
+
+
+def carved_split(problem: Problem, missing: tuple[str, ...]) -> str:
+    """The split of a training row where the source lacks some splits: 5% each, by hash.
+
+    Rows with one question land in one split, so the splits cannot share a question.
+    """
+    part = int(problem.content_hash, 16) % 100 // _CARVED_PERCENT
+    return missing[part] if part < len(missing) else "train"
+
+
+def _carve(rows: Mapping[str, list[Problem] | None], split: str) -> list[Problem]:
+    """The rows of a split, carved out of the training rows where the source lacks it."""
+    own = rows[split]
+    missing = tuple(name for name in ("validation", "test") if rows[name] is None)
+    if split != "train" and own is not None:
+        return own
+    return [p for p in rows["train"] or [] if carved_split(p, missing) == split]
+
+
+def _local(settings: DataSettings, split: str) -> list[Problem]:
+    root = Path(settings.source).expanduser()
+    if not root.exists():
+        raise DataError(
+            f"data.source={settings.source!r}: no such file or directory",
+            wanted="embedded, gsm8k, math, or a path",
+        )
+    files: dict[str, Path | None] = {
+        name: _split_file(root, getattr(settings, name), name) for name in SPLITS
+    }
+    if root.is_dir() and files["train"] is None and files[split] is None:
+        raise DataError(
+            f"{root} holds no file for the {split} split",
+            wanted=" or ".join(f"{getattr(settings, split)}{suffix}" for suffix in _SUFFIXES),
+            fix=f"set data.{split} to its file",
+        )
+    # Only the files that this split needs are read: its own, or the one it is carved from.
+    needed = split if files[split] is not None else "train"
+    rows: dict[str, list[Problem] | None] = {
+        name: None if file is None else [] for name, file in files.items()
+    }
+    file = files[needed]
+    if file is not None:
+        name = root.stem if root.is_file() else root.name
+        columns = settings.columns()
+        rows[needed] = [
+            problem_of_row(row, where, f"{name}/{needed}/{index}", columns)
+            for index, (where, row) in enumerate(read_rows(file))
+        ]
+    return _carve(rows, split)
+
+
+def _split_file(root: Path, wanted: str, split: str) -> Path | None:
+    """The file of a split; None where there is none of that name."""
+    base = root if root.is_dir() else root.parent
+    if Path(wanted).suffix in _SUFFIXES:
+        file = base / Path(wanted).expanduser()
+        if not file.is_file():
+            raise DataError(f"data.{split}={wanted!r}: no such file", wanted=f"a file at {file}")
+        return file
+    if root.is_file():
+        return root if split == "train" else None
+    candidates = [base / f"{wanted}{suffix}" for suffix in _SUFFIXES]
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _hub(settings: DataSettings, split: str) -> list[Problem]:
+    repository, configs = _HUB[settings.source]
+    # Both have train and test on the hub, and no validation split.
+    needed = "train" if split == "validation" else split
+    out: list[Problem] = []
+    for config in configs:
+        rows = _hub_rows(repository, config, getattr(settings, needed))
+        for index, row in enumerate(rows):
+            prefix = settings.source if len(configs) == 1 else f"{settings.source}/{config}"
+            where = f"{repository} {config} {needed} row {index}"
+            out.append(problem_of_row(row, where, f"{prefix}/{needed}/{index}", settings.columns()))
+    return _carve({"train": [], "validation": None, "test": [], needed: out}, split)
+
+
+def _hub_rows(repository: str, config: str, split: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        import datasets  # a second to import, so only where the hub is asked for
+    except ImportError as error:
+        raise MissingExtraError("the package datasets", fix="pip install datasets") from error
+    try:
+        table = datasets.load_dataset(repository, config, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        why = (str(error) or repr(error)).splitlines()[0]
+        raise DataError(
+            f"{repository} ({config}, {split}) cannot be loaded: {why}",
+            fix="download it once with the hub in reach, or set data.source to a local directory "
+            "with train.jsonl and test.jsonl; HF_HUB_OFFLINE=1 skips the wait when offline",
+        ) from error
+    yield from table

@@ -1,0 +1,194 @@
+"""Embedded problems: short word problems with worked solutions in GSM8K's form.
+
+A problem is a chain such as 23+4-7 told as a story. Its split is a hash of that chain, so no
+chain of the training split stands in another split, whatever the names, things, verbs or seed.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.data.problem import Problem
+
+SPLITS = ("train", "validation", "test")
+
+NAMES = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe")
+THINGS = ("pens", "books", "cards", "coins", "cups", "hats", "balls", "toys")
+VERBS = {
+    "+": ("buys", "finds", "gets", "wins"),
+    "-": ("loses", "sells", "uses", "drops"),
+}
+ENDINGS = ("How many {things} now?", "How many are left?", "How many does {name} have?")
+
+# How long a search for a problem of one split goes on before the settings are called too narrow.
+_ATTEMPTS = 2000
+
+
+@dataclass(frozen=True)
+class ProblemSettings:
+    """The embedded problem generator."""
+
+    levels: int = setting(5, "Difficulty levels; level n has n steps.", low=1, high=12)
+    max_value: int = setting(50, "Every value in a problem lies in 0..max_value.", low=4, high=999)
+    max_operand: int = setting(9, "Every step adds or takes 1..max_operand.", low=1, high=999)
+    operations: tuple[str, ...] = setting(("+", "-"), "Kinds of steps.", choices=("+", "-"))
+    style: str = setting(
+        "brief",
+        "Solution: brief (`<<23+4=27>>` a line) or full (`Tom has 23+4=<<23+4=27>>27 pens.`).",
+        choices=("brief", "full"),
+    )
+    train_size: int = setting(20_000, "Problems in the training split.", low=1)
+    validation_size: int = setting(500, "Problems in the validation split.", low=1)
+    test_size: int = setting(1_000, "Problems in the test split.", low=1)
+
+    def __post_init__(self) -> None:
+        if not self.operations:
+            raise ConfigError("operations=()", wanted="at least one of + and -")
+        if self.operations == ("-",) and self.levels >= self.max_value:
+            raise ConfigError(
+                f"levels={self.levels} with subtraction alone and max_value={self.max_value}",
+                fix="raise max_value or lower levels",
+            )
+
+    def size(self, split: str) -> int:
+        """Problems in a split."""
+        _check_split(split)
+        return {
+            "train": self.train_size,
+            "validation": self.validation_size,
+            "test": self.test_size,
+        }[split]
+
+
+def split_of(chain: str) -> str:
+    """The split that owns a chain such as "23+4-7": 80% train, 10% validation, 10% test."""
+    digest = hashlib.blake2b(chain.encode(), digest_size=8, person=b"split").digest()
+    bucket = int.from_bytes(digest, "little") % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def problem(split: str, index: int, settings: ProblemSettings, seed: int) -> Problem:
+    """Problem `index` of a split: a pure function of its arguments.
+
+    The level is 1 + index mod levels, so every run of `levels` indices is balanced.
+
+    Raises:
+        ConfigError: the split is unknown, or the settings leave it (nearly) no chains.
+    """
+    _check_split(split)
+    level = 1 + index % settings.levels
+    for attempt in range(_ATTEMPTS):
+        draw = _Draw(f"{seed}/{split}/{index}/{attempt}")
+        chain = _draw_chain(draw, level, settings)
+        if chain is not None and split_of(_chain_text(*chain)) == split:
+            return _tell(f"embedded/{split}/{index}", *chain, draw, settings)
+    raise ConfigError(
+        f"no {split} problem of level {level} found in {_ATTEMPTS} draws",
+        fix="widen problems.max_value or problems.max_operand",
+    )
+
+
+def problems(split: str, count: int, settings: ProblemSettings, seed: int) -> list[Problem]:
+    """`count` problems of a split with distinct questions, levels in turn (1, 2, …, 1, 2, …).
+
+    Raises:
+        ConfigError: the settings do not give that many distinct questions.
+    """
+    seen: set[str] = set()
+    out: list[Problem] = []
+    rounds = [0] * settings.levels
+    while len(out) < count:
+        level = len(out) % settings.levels
+        for _ in range(_ATTEMPTS):
+            one = problem(split, level + settings.levels * rounds[level], settings, seed)
+            rounds[level] += 1
+            if one.question not in seen:
+                break
+        else:
+            raise ConfigError(
+                f"only {len(out)} distinct {split} problems of {count}",
+                fix=f"lower problems.{split}_size or widen problems.max_value",
+            )
+        seen.add(one.question)
+        out.append(one)
+    return out
+
+
+def texts(settings: ProblemSettings, seed: int, n: int) -> list[str]:
+    """Questions and solutions of n training problems, for training a tokenizer."""
+    rows = [problem("train", index, settings, seed) for index in range(n)]
+    return [text for row in rows for text in (row.question, row.solution)]
+
+
+class _Draw:
+    """Small integers out of one hash: the same on every platform and library version."""
+
+    def __init__(self, name: str):
+        self._pool = int.from_bytes(hashlib.blake2b(name.encode()).digest(), "little")
+
+    def below(self, count: int) -> int:
+        """An integer in 0..count-1; 512 bits last for every problem that settings allow."""
+        self._pool, value = divmod(self._pool, count)
+        return value
+
+
+def _draw_chain(
+    draw: _Draw, level: int, settings: ProblemSettings
+) -> tuple[int, tuple[tuple[str, int], ...]] | None:
+    """Start value and steps (sign, operand), or None where no step is possible."""
+    start = value = 2 + draw.below(settings.max_value - 1)  # from 2 on: "1 pens" is no English
+    steps = []
+    for _ in range(level):
+        room = {"+": settings.max_value - value, "-": value}
+        signs = [sign for sign in settings.operations if room[sign] > 0]
+        if not signs:
+            return None
+        sign = signs[draw.below(len(signs))]
+        operand = 1 + draw.below(min(settings.max_operand, room[sign]))
+        value += operand if sign == "+" else -operand
+        steps.append((sign, operand))
+    return start, tuple(steps)
+
+
+def _chain_text(start: int, steps: tuple[tuple[str, int], ...]) -> str:
+    return str(start) + "".join(f"{sign}{operand}" for sign, operand in steps)
+
+
+def _tell(
+    name_of: str,
+    start: int,
+    steps: tuple[tuple[str, int], ...],
+    draw: _Draw,
+    settings: ProblemSettings,
+) -> Problem:
+    """The chain as a story with its worked solution."""
+    name, things = NAMES[draw.below(len(NAMES))], THINGS[draw.below(len(THINGS))]
+    ending = ENDINGS[draw.below(len(ENDINGS))].format(name=name, things=things)
+    clauses = [f"has {start} {things}"]
+    lines = []
+    value = start
+    for sign, operand in steps:
+        clauses.append(f"{VERBS[sign][draw.below(len(VERBS[sign]))]} {operand}")
+        result = value + operand if sign == "+" else value - operand
+        expression = f"{value}{sign}{operand}"
+        if settings.style == "brief":
+            lines.append(f"<<{expression}={result}>>")
+        else:
+            lines.append(f"{name} has {expression}=<<{expression}={result}>>{result} {things}.")
+        value = result
+    story = ", ".join(clauses[:-1]) + f" and {clauses[-1]}"
+    return Problem(
+        id=name_of,
+        question=f"{name} {story}. {ending}",
+        solution="\n".join([*lines, f"#### {value}"]),
+        answer=str(value),
+        level=len(steps),
+        subject="arithmetic",
+        extra={"chain": _chain_text(start, steps)},
+    )
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ConfigError(f"split={split!r}", wanted=f"one of {', '.join(SPLITS)}")

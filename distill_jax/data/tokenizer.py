@@ -1,0 +1,161 @@
+"""Byte-level BPE as Qwen has it: training, saving, loading, and comparing two of them."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import pre_tokenizers as pre
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from distill_jax.core.errors import CheckpointError, ConfigError, TokenizerMismatchError
+
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+SPECIALS = (END_OF_TEXT, TURN_START, TURN_END)
+
+# Qwen2's split: contractions, words with the character before them, single digits, punctuation
+# with the line breaks after it, line breaks, white space.
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+# ChatML as Qwen2.5 writes it, but without a system prompt that nobody asked for.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+_BYTES = 256
+_ROLE_WORDS = ("system\nuser\nassistant\n",) * 1000
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of at most `vocab_size` entries, specials (the last ids) included.
+
+    Args:
+        texts: what to learn merges from; role words of the chat format are added.
+        vocab_size: at least 259 (256 bytes and 3 specials).
+
+    Raises:
+        ConfigError: vocab_size is too small.
+    """
+    smallest = _BYTES + len(SPECIALS)
+    if vocab_size < smallest:
+        raise ConfigError(f"vocab_size={vocab_size}", wanted=f"at least {smallest}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre.Sequence(
+        [
+            pre.Split(Regex(QWEN_SPLIT), "isolated"),
+            pre.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size - len(SPECIALS),
+        initial_alphabet=sorted(pre.ByteLevel.alphabet()),
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(chain(texts, _ROLE_WORDS), trainer)
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIALS])
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=TURN_END,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | Path) -> None:
+    """Writes the tokenizer's files into a directory, each beside its place and then renamed."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".tokenizer-", dir=directory))
+    try:
+        tokenizer.save_pretrained(beside)
+        for file in sorted(beside.iterdir()):
+            file.replace(directory / file.name)
+    finally:
+        shutil.rmtree(beside)
+
+
+def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a local model directory or a hub id; torch is not imported.
+
+    Raises:
+        CheckpointError: nothing there, or not a fast tokenizer.
+    """
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(path_or_id))
+    except (OSError, ValueError, KeyError, TypeError) as error:  # what damaged files raise there
+        raise CheckpointError(
+            f"no tokenizer at {path_or_id}: {(str(error) or repr(error)).splitlines()[0]}",
+            wanted="a directory with tokenizer.json, or a hub id that can be reached",
+            fix="name a local directory, or run where the hub can be reached",
+        ) from error
+    vocabulary = tokenizer.get_vocab()
+    if tokenizer.chat_template is None and TURN_START in vocabulary and TURN_END in vocabulary:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def eos_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The token that ends a response: <|im_end|> where it exists, else the tokenizer's EOS.
+
+    Raises:
+        ConfigError: the tokenizer has neither.
+    """
+    found = tokenizer.get_vocab().get(TURN_END, tokenizer.eos_token_id)
+    if found is None:
+        raise ConfigError("tokenizer without an end token", wanted=f"{TURN_END} or eos_token")
+    return int(found)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The token that fills rows; any id will do, for nothing reads it."""
+    found = tokenizer.pad_token_id
+    return eos_id(tokenizer) if found is None else int(found)
+
+
+def check_same_tokenizer(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast) -> int:
+    """The size of the shared vocabulary: ids 0..size-1 mean the same to both.
+
+    The models' embeddings may have more rows than this, and may differ in their number.
+
+    Raises:
+        TokenizerMismatchError: naming the first id, or merge, that differs.
+    """
+    ours = {index: text for text, index in student.get_vocab().items()}
+    theirs = {index: text for text, index in teacher.get_vocab().items()}
+    fix = "take teacher and student of one family, or distil from the teacher's texts instead"
+    for index in sorted(ours.keys() | theirs.keys()):
+        if ours.get(index) != theirs.get(index):
+            raise TokenizerMismatchError(
+                f"token {index} is {theirs.get(index)!r} to the teacher and "
+                f"{ours.get(index)!r} to the student",
+                wanted="one tokenizer",
+                fix=fix,
+            )
+    pairs = zip(_merges(teacher), _merges(student), strict=False)
+    for rank, (left, right) in enumerate(pairs):
+        if left != right:
+            raise TokenizerMismatchError(
+                f"merge {rank} is {left!r} to the teacher and {right!r} to the student",
+                wanted="one tokenizer",
+                fix=fix,
+            )
+    return max(ours) + 1
+
+
+def _merges(tokenizer: PreTrainedTokenizerFast) -> list[object]:
+    return json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("merges", [])

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_jax.core.errors import DataError
+from distill_jax.data.batching import (
+    batch_indices,
+    bucket,
+    bucket_sizes,
+    is_answer_only,
+    pack_examples,
+    pack_prompts,
+    training_solution,
+)
+from distill_jax.data.chat import Example
+from distill_jax.data.problem import Problem
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    batch=st.integers(1, 9),
+    rows=st.integers(1, 13),
+    epochs=st.integers(1, 3),
+)
+def test_every_epoch_takes_every_row_once(seed, batch, rows, epochs):
+    steps = -(-epochs * rows // batch)
+    drawn = np.concatenate([batch_indices(seed, step, batch, rows) for step in range(steps)])
+    for epoch in range(epochs):
+        assert sorted(drawn[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
+
+
+def test_batches_do_not_depend_on_what_was_drawn_before():
+    weights = np.arange(100.0)
+    for given_weights in (None, weights):
+        straight = [batch_indices(7, step, 8, 100, given_weights) for step in range(30)]
+        for step in (29, 3, 17):
+            np.testing.assert_array_equal(
+                batch_indices(7, step, 8, 100, given_weights), straight[step]
+            )
+        assert (batch_indices(8, 0, 8, 100, given_weights) != straight[0]).any()
+
+
+def test_epochs_differ_in_order():
+    first, second = (batch_indices(0, step, 50, 50) for step in (0, 1))
+    assert (first != second).any()
+
+
+def test_weighted_draws_follow_the_weights_without_replacement():
+    weights = np.array([0.0, 1.0, 2.0, 5.0])
+    # One row a step: the odds are the weights themselves, 1/8, 2/8, 5/8. 4,000 draws have a
+    # standard deviation of at most √(.25/4000) = 0.008; five of them are 0.04.
+    drawn = np.array([batch_indices(1, step, 1, 4, weights)[0] for step in range(4000)])
+    share = np.bincount(drawn, minlength=4) / 4000
+    np.testing.assert_allclose(share, weights / 8, atol=0.04)
+    assert share[0] == 0
+    for step in range(50):
+        assert sorted(batch_indices(1, step, 3, 4, weights)) == [1, 2, 3]
+        # Only the ratios of weights matter.
+        np.testing.assert_array_equal(
+            batch_indices(1, step, 2, 4, weights), batch_indices(1, step, 2, 4, weights * 4.0)
+        )
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights", "said"),
+    [
+        (0, None, "no rows"),
+        (3, np.ones(4), "finite values"),
+        (3, np.array([1, -1, 1]), "finite values"),
+        (3, np.array([1, np.nan, 1]), "finite values"),
+        (3, np.array([1.0, 0.0, 0.0]), "1 rows have weight, the batch needs 2"),
+    ],
+)
+def test_impossible_draws_are_refused(rows, weights, said):
+    with pytest.raises(DataError, match=said):
+        batch_indices(0, 0, 2, rows, weights)
+
+
+def test_buckets():
+    assert [bucket(n, (32, 16, 64)) for n in (1, 16, 17, 64)] == [16, 16, 32, 64]
+    with pytest.raises(DataError, match="65 tokens"):
+        bucket(65, (16, 64))
+    # A quarter, half, three quarters and all of 41, up to multiples of 8.
+    assert bucket_sizes(41) == (16, 24, 32, 48)
+    assert bucket_sizes(5) == (8,)
+
+
+def test_packing_by_hand():
+    packed = pack_examples(
+        [Example([5, 6], [7, 8, 9]), Example([5], [9])], pad_id=0, sizes=(4, 6, 8)
+    )
+    np.testing.assert_array_equal(packed["tokens_BT"], [[5, 6, 7, 8, 9, 0], [5, 9, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(packed["prompt_len_B"], [2, 1])
+    np.testing.assert_array_equal(packed["response_len_B"], [3, 1])
+    assert {a.dtype for a in packed.values()} == {np.dtype(np.int32)}
+    prompts = pack_prompts([[1, 2, 3], [4]], pad_id=9, sizes=(4,))
+    np.testing.assert_array_equal(prompts["tokens_PT"], [[1, 2, 3, 9], [4, 9, 9, 9]])
+    np.testing.assert_array_equal(prompts["length_P"], [3, 1])
+
+
+tokens = st.lists(st.integers(0, 9), min_size=1, max_size=6)
+
+
+@given(st.lists(st.tuples(tokens, tokens), min_size=1, max_size=5))
+def test_packing_loses_nothing_even_when_the_pad_id_is_a_token(pairs):
+    packed = pack_examples([Example(*p) for p in pairs], pad_id=0, sizes=(4, 8, 12))
+    for row, (prompt, response) in enumerate(pairs):
+        p, r = packed["prompt_len_B"][row], packed["response_len_B"][row]
+        line = packed["tokens_BT"][row].tolist()
+        assert (line[:p], line[p : p + r]) == (prompt, response)
+        assert set(line[p + r :]) <= {0}
+
+
+def test_rows_that_cannot_be_packed_are_refused():
+    with pytest.raises(DataError, match="row 1 .* empty"):
+        pack_examples([Example([1], [2]), Example([1], [])], pad_id=0, sizes=(4,))
+    with pytest.raises(DataError, match="5 tokens"):
+        pack_examples([Example([1, 2], [3, 4, 5])], pad_id=0, sizes=(4,))
+
+
+def test_answer_only_rows_are_a_fraction_fixed_by_seed_and_row():
+    marks = np.array([is_answer_only(3, row, 0.7) for row in range(5000)])
+    # √(.7·.3/5000) = 0.0065; five of them are 0.033.
+    assert abs(marks.mean() - 0.7) < 0.033
+    assert not any(is_answer_only(3, row, 0.0) for row in range(100))
+    assert all(is_answer_only(3, row, 1.0) for row in range(100))
+    # A larger fraction only adds rows.
+    assert all(is_answer_only(3, row, 0.8) for row in np.flatnonzero(marks))
+    assert any(marks[row] != is_answer_only(4, row, 0.7) for row in range(100))
+
+
+def test_training_solutions():
+    worked = Problem("a", "q", "<<1+2=3>>\n#### 3", "3")
+    assert training_solution(worked, 0, seed=0, answer_only=0.0) == worked.solution
+    assert training_solution(worked, 0, seed=0, answer_only=1.0) == "#### 3"
+    bare = Problem("a", "q", "", "3")
+    assert training_solution(bare, 0, seed=0, answer_only=0.0) == "#### 3"

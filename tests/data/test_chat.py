@@ -1,0 +1,105 @@
+import copy
+
+import pytest
+
+from distill_jax.core.errors import DataError
+from distill_jax.data.chat import (
+    ChatSettings,
+    decode,
+    fitting_prompts,
+    render_example,
+    render_examples,
+    render_prompt,
+    render_prompts,
+)
+from distill_jax.data.problem import Problem
+from distill_jax.data.synthetic import ProblemSettings, problems
+from distill_jax.data.tokenizer import eos_id
+
+PLAIN = ChatSettings()
+ONE = Problem("a/1", "Tom has 3 pens and buys 2. How many now?", "<<3+2=5>>\n#### 5", "5")
+
+
+def test_the_format_by_hand(tok):
+    prompt = render_prompt(tok, ONE, PLAIN)
+    assert (
+        tok.decode(prompt) == f"<|im_start|>user\n{ONE.question}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    settings = ChatSettings(system_prompt="Be brief.", instruction="Show your work.")
+    assert tok.decode(render_prompt(tok, ONE, settings)) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        f"<|im_start|>user\n{ONE.question}\nShow your work.<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_training_and_sampling_see_one_prompt_and_train_the_end(tok):
+    example = render_example(tok, ONE, ONE.solution, PLAIN)
+    assert example.prompt == render_prompt(tok, ONE, PLAIN)
+    assert example.response[-1] == eos_id(tok)
+    assert example.response.count(eos_id(tok)) == 1
+    assert decode(tok, example.response) == ONE.solution
+    assert decode(tok, tok("a<|im_start|>b<|endoftext|>")["input_ids"]) == "ab"
+    # Tokens of the whole text equal the two parts put together: no merge spans the boundary.
+    whole = tok.decode(example.prompt) + ONE.solution + "<|im_end|>"
+    assert tok(whole)["input_ids"] == [*example.prompt, *example.response]
+
+
+def test_many_are_rendered_as_one_alone(tok):
+    rows = problems("train", 50, ProblemSettings(), 0)
+    solutions = [p.solution for p in rows]
+    many = render_examples(tok, rows, solutions, PLAIN)
+    assert many == [render_example(tok, p, p.solution, PLAIN) for p in rows]
+    assert render_prompts(tok, [], PLAIN) == render_examples(tok, [], [], PLAIN) == []
+
+
+def test_lengths_that_the_tiny_preset_counts_on(tok):
+    rows = problems("train", 1000, ProblemSettings(), 0)
+    examples = render_examples(tok, rows, [p.solution for p in rows], PLAIN)
+    # Prompt: 8 of the chat format, 6 of the start ("Tom has 23 pens"), 4 a step, stop, ending 6.
+    assert max(len(e.prompt) for e in examples) == 8 + 6 + 5 * 4 + 1 + 6
+    # Response: "<<23+4=27>>\n" is 9 tokens, "#### 27" is 4, EOS.
+    assert max(len(e.response) for e in examples) == 5 * 9 + 4 + 1
+
+
+def test_thinking_reaches_templates_that_know_it(tok):
+    qwen3 = copy.deepcopy(tok)
+    qwen3.chat_template = "{% if enable_thinking %}+{% else %}-{% endif %}"
+    assert tok.decode(render_prompt(qwen3, ONE, PLAIN)) == "-"
+    assert tok.decode(render_prompt(qwen3, ONE, ChatSettings(enable_thinking=True))) == "+"
+
+
+@pytest.mark.parametrize("special", ["<|im_end|>", "<|im_start|>", "<|endoftext|>"])
+def test_special_tokens_in_data_are_refused(tok, special):
+    bad = Problem("file/7", f"Tom {special} has", "#### 1", "1")
+    with pytest.raises(DataError, match=r"file/7.*question.*special"):
+        render_prompt(tok, bad, PLAIN)
+    with pytest.raises(DataError, match=r"a/1.*solution.*special"):
+        render_example(tok, ONE, f"x{special}", PLAIN)
+
+
+def test_a_solution_must_not_be_empty(tok):
+    with pytest.raises(DataError, match="a/1 has no solution"):
+        render_example(tok, ONE, " ", PLAIN)
+
+
+def test_no_template_is_said(tok):
+    bare = copy.deepcopy(tok)
+    bare.chat_template = None
+    with pytest.raises(DataError, match="no chat template"):
+        render_prompt(bare, ONE, PLAIN)
+
+
+def test_long_prompts_are_dropped_and_counted_or_refused(tok):
+    rows = problems("test", 10, ProblemSettings(), 0)
+    lengths = [len(p) for p in render_prompts(tok, rows, PLAIN)]
+    limit = sorted(lengths)[5]
+    found = fitting_prompts(tok, rows, PLAIN, max_prompt_tokens=limit, on_long_prompt="drop")
+    assert [p.id for p in found.problems] == [
+        p.id for p, n in zip(rows, lengths, strict=True) if n <= limit
+    ]
+    assert [len(p) for p in found.prompts] == [n for n in lengths if n <= limit]
+    assert found.dropped == sum(n > limit for n in lengths) > 0
+    with pytest.raises(DataError, match=rf"test/\d+ has a prompt of \d+ tokens.*={limit}"):
+        fitting_prompts(tok, rows, PLAIN, max_prompt_tokens=limit, on_long_prompt="error")
+    with pytest.raises(DataError, match="all 10 prompts are longer"):
+        fitting_prompts(tok, rows, PLAIN, max_prompt_tokens=3, on_long_prompt="drop")

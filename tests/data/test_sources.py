@@ -1,0 +1,236 @@
+import json
+import sys
+import types
+
+import pytest
+
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core.settings import build, to_config_dict, to_dict
+from distill_jax.data.problem import Problem, content_hash, overlap
+from distill_jax.data.rows import Columns, gold_of, problem_of_row, read_rows
+from distill_jax.data.sources import DataSettings, load
+from distill_jax.data.synthetic import ProblemSettings, problems
+
+GSM = {
+    "question": "Ida bakes 12 buns and eats 2. How many are left?",
+    "answer": "Ida has 12-2 = <<12-2=10>>10 buns left.\n#### 10",
+}
+MATH = {
+    "problem": "What is half of $x$ at $x=1$?",
+    "level": "Level 3",
+    "type": "Algebra",
+    "solution": r"It is $\frac{x}{2}=\boxed{\frac{1}{2}}$.",
+}
+
+
+def settings(**values):
+    return build(DataSettings, values)
+
+
+def write(file, rows):
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def many(count, start=0):
+    return [
+        {"question": f"Question {n}?", "answer": f"#### {n}"} for n in range(start, start + count)
+    ]
+
+
+def test_columns_of_the_field():
+    gsm = problem_of_row(GSM, "here", "x/0")
+    assert gsm == Problem("x/0", GSM["question"], GSM["answer"], "10")
+    math = problem_of_row(MATH, "here", "x/1")
+    assert math == Problem(
+        "x/1", MATH["problem"], MATH["solution"], r"\frac{1}{2}", level=3, subject="Algebra"
+    )
+    math500 = {**MATH, "answer": r"\frac12", "subject": "Algebra", "level": 3, "unique_id": "t/1"}
+    del math500["type"]
+    assert problem_of_row(math500, "here", "x").answer == r"\frac12"
+    assert problem_of_row(math500, "here", "x").extra == {"unique_id": "t/1"}
+    assert problem_of_row({"question": "2+2?", "answer": 4}, "here", "x") == (
+        Problem("x", "2+2?", "", "4")
+    )
+
+
+def test_messages_and_named_columns():
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "content": "#### 4"},
+    ]
+    assert problem_of_row({"messages": turns}, "here", "x") == Problem("x", "2+2?", "#### 4", "4")
+    row = {"q": "2+2?", "work": "2+2=4", "gold": "4"}
+    columns = Columns("q", "work", "gold")
+    assert problem_of_row(row, "here", "x", columns) == Problem("x", "2+2?", "2+2=4", "4")
+
+
+@pytest.mark.parametrize(
+    ("solution", "gold"),
+    [
+        ("a\n#### 1,234", "1,234"),
+        (r"\boxed{1} then \boxed{\{2\}}", r"\{2\}"),
+        (r"so $\boxed 3$.", "3"),
+        (r"cut \boxed{3", None),
+        ("no mark", None),
+        ("####", None),
+    ],
+)
+def test_gold_answers(solution, gold):
+    assert gold_of(solution) == gold
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"answer": "#### 1"}, "question, problem"),
+        ({"question": "", "answer": "#### 1"}, "field question"),
+        ({"question": 7, "answer": "#### 1"}, "field question"),
+        ({"question": "q", "answer": ""}, "field answer"),
+        ({"question": "q", "answer": ["1"]}, "field answer"),
+        ({"question": "q", "answer": True}, "field answer"),
+        ({"question": "q", "answer": None}, "no gold answer in answer or solution"),
+        ({"question": "q", "solution": "no mark"}, "no gold answer"),
+        ({"question": "q", "answer": "1", "level": "hard"}, "field level"),
+        ({"messages": [{"role": "assistant", "content": "#### 1"}]}, "field messages"),
+        ([1, 2], "a list"),
+    ],
+)
+def test_bad_rows_name_file_line_and_field(tmp_path, row, field):
+    file = write(tmp_path / "train.jsonl", [GSM, row])
+    with pytest.raises(DataError) as caught:
+        load(settings(source=str(file)), "train", 0)
+    assert str(file) in str(caught.value)
+    assert "line 2" in str(caught.value)
+    assert field in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [b'{"question": "q"', b"\xff\xfe", b"nonsense"])
+def test_lines_that_are_no_json_are_named(tmp_path, line):
+    file = tmp_path / "train.jsonl"
+    file.write_bytes(json.dumps(GSM).encode() + b"\n\n" + line + b"\n")
+    with pytest.raises(DataError, match="line 3: not JSON"):
+        list(read_rows(file))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    cases = {"a.jsonl": "", "b.json": "{}", "c.json": "[", "d.parquet": "no", "e.txt": "x"}
+    for name, content in cases.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=name):
+            list(read_rows(tmp_path / name))
+
+
+def test_kinds_of_files_agree(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = many(5)
+    write(tmp_path / "a.jsonl", rows)
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    kinds = [
+        [row for _, row in read_rows(tmp_path / f"a.{k}")] for k in ("jsonl", "json", "parquet")
+    ]
+    assert kinds[0] == kinds[1] == kinds[2] == rows
+
+
+def test_a_directory_with_named_splits(tmp_path):
+    write(tmp_path / "train.jsonl", many(40))
+    write(tmp_path / "dev.jsonl", many(3, 100))
+    (tmp_path / "held_out.json").write_text(json.dumps(many(4, 200)))
+    own = settings(source=str(tmp_path), validation="dev", test="held_out.json")
+    sizes = {split: len(load(own, split, 0)) for split in ("train", "validation", "test")}
+    assert sizes == {"train": 40, "validation": 3, "test": 4}
+    assert load(own, "test", 0)[0].answer == "200"
+    with pytest.raises(DataError, match="data.test='gone.json': no such file"):
+        load(settings(source=str(tmp_path), test="gone.json"), "test", 0)
+
+
+def test_missing_splits_are_carved_out_without_overlap(tmp_path):
+    file = write(tmp_path / "all.jsonl", [*many(600), *many(600)])  # every question twice
+    rows = {s: load(settings(source=str(file)), s, 0) for s in ("train", "validation", "test")}
+    assert sum(map(len, rows.values())) == 1200
+    # 5% of 600 questions is 30, standard deviation √(600·.05·.95) = 5.3, each question twice.
+    assert all(20 <= len(rows[s]) <= 100 for s in ("validation", "test"))
+    for first in rows:
+        assert len(overlap(rows[first], rows[first])) == len(rows[first])
+        assert not any(overlap(rows[first], rows[other]) for other in rows if other != first)
+
+
+def test_test_rows_of_their_own_leave_training_rows_alone(tmp_path):
+    write(tmp_path / "train.jsonl", many(300))
+    write(tmp_path / "test.jsonl", many(7, 1000))
+    own = settings(source=str(tmp_path))
+    train, validation = load(own, "train", 0), load(own, "validation", 0)
+    assert len(train) + len(validation) == 300
+    assert validation and len(load(own, "test", 0)) == 7
+
+
+def test_limit_draws_by_seed_and_keeps_order(tmp_path):
+    write(tmp_path / "train.jsonl", many(200))
+    write(tmp_path / "validation.jsonl", many(1, 300))
+    limited = settings(source=str(tmp_path), limit=20)
+    first, again, other = (load(limited, "train", seed) for seed in (0, 0, 1))
+    assert first == again != other
+    numbers = [int(p.answer) for p in first]
+    assert numbers == sorted(numbers) and len(set(numbers)) == 20
+
+
+def test_missing_sources_are_named(tmp_path):
+    with pytest.raises(DataError, match="no such file or directory"):
+        load(settings(source=str(tmp_path / "gone")), "train", 0)
+    with pytest.raises(DataError, match=r"no file for the train split.*train\.jsonl"):
+        load(settings(source=str(tmp_path)), "train", 0)
+    with pytest.raises(ConfigError, match="split='dev'"):
+        load(settings(), "dev", 0)
+
+
+def test_embedded_is_the_default():
+    small = settings(problems={"train_size": 12}, limit=10)
+    assert load(small, "train", 4) == problems("train", 10, ProblemSettings(), 4)
+    assert len(load(settings(problems={"test_size": 7}), "test", 0)) == 7
+
+
+def test_settings_survive_the_way_through_a_config():
+    assert build(DataSettings, to_config_dict(DataSettings())) == DataSettings()
+    assert build(DataSettings, to_dict(settings(limit=3))) == settings(limit=3)
+    with pytest.raises(ConfigError, match="on_long_prompt"):
+        settings(on_long_prompt="cut")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the package datasets that records what was asked."""
+    asked = []
+
+    def load_dataset(repository, config, split):
+        asked.append((repository, config, split))
+        if config == "geometry" and split == "test":
+            raise ConnectionError("no way\nthere")
+        return [GSM] if config == "main" else [{**MATH, "problem": f"{config} {split}?"}]
+
+    fake = types.SimpleNamespace(load_dataset=load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    return asked
+
+
+def test_gsm8k_and_math_by_name(hub):
+    assert load(settings(source="gsm8k"), "test", 0)[0].answer == "10"
+    assert hub == [("openai/gsm8k", "main", "test")]
+    hub.clear()
+    rows = load(settings(source="math"), "train", 0)
+    rows += load(settings(source="math"), "validation", 0)
+    assert len(rows) == 7 and len({p.id for p in rows}) == 7
+    assert {split for _, _, split in hub} == {"train"}
+
+
+def test_an_unreachable_hub_says_how_to_use_a_path(hub):
+    with pytest.raises(DataError, match=r"geometry, test.*no way; fix:.*local directory"):
+        load(settings(source="math"), "test", 0)
+
+
+def test_content_hash_sees_content():
+    assert content_hash("Tom  has\n3 pens") == content_hash("tom has 3 PENS ")
+    assert content_hash("Tom has 3 pens") != content_hash("Tom has 4 pens")
