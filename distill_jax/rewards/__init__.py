@@ -1,0 +1,1 @@
+"""Rewards of a rollout: the teacher's intrinsic reward, verified correctness, their combination."""

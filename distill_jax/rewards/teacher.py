@@ -1,0 +1,66 @@
+"""The teacher as a soft Q-function: Q(s_t, a_t) and V(s_t), two floats a token.
+
+Q is the logit of the token that the student drew, V = α·logsumexp(Q(s,·)/α) over the tokens that
+exist. Both come out of the chunked head; no array has a vocabulary axis beside batch and time.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from distill_jax.core import sharding
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.response import response_scores
+
+
+class TeacherScores(NamedTuple):
+    """q_BR, value_BR f32 of the states before each response token; end_value_B f32, V of the
+    state after the last one (what a truncated answer is bootstrapped with)."""
+
+    q_BR: jax.Array
+    value_BR: jax.Array
+    end_value_B: jax.Array
+
+
+class TeacherScorer:
+    """Scores responses under the teacher.
+
+    Args:
+        model: the teacher.
+        params: its weights, on the mesh.
+        mesh: rows are split over data and fsdp.
+        alpha: soft temperature of the teacher's policy.
+        vocab: tokens that exist; logit rows beyond it never enter the logsumexp.
+    """
+
+    def __init__(self, model: QwenModel, params: Any, mesh: Mesh, *, alpha: float, vocab: int):
+        self.model, self.params, self.alpha, self.vocab = model, params, alpha, vocab
+        self._score = jax.jit(self._score_fn, out_shardings=sharding.batch_sharding(mesh))
+
+    def score(self, batch: dict[str, Any]) -> TeacherScores:
+        """Scores of a batch as `rollout.groups.training_batch` makes it.
+
+        Each response token is scored by the logits one position before it; the position of the
+        last response token gives the value of the state after it.
+        """
+        names = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
+        return self._score(self.params, {name: batch[name] for name in names})
+
+    def _score_fn(self, params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
+        targets_BR = batch["targets_BR"]
+        # One more position than responses have tokens: the state after the last of them.
+        longer = jnp.pad(targets_BR, ((0, 0), (0, 1)))
+        scores = response_scores(
+            self.model,
+            params,
+            batch["tokens_BT"],
+            batch["prompt_len_B"],
+            longer,
+            alphas=(self.alpha,),
+            vocab=self.vocab,
+        )
+        value = self.alpha * scores.lse_ABR[0]
+        end = jnp.take_along_axis(value, batch["response_len_B"][:, None], axis=1)[:, 0]
+        return TeacherScores(scores.logit_BR[:, :-1], value[:, :-1], end)

@@ -1,0 +1,1 @@
+"""Sampling from the student: decode loop, rollouts and the batches made of them."""

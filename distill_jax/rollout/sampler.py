@@ -1,0 +1,304 @@
+"""The decode loop: prefill each prompt once, share it over its samples, decode in segments.
+
+A segment is one compiled program of a fixed number of steps; between segments the host looks
+which rows have ended and, when at most half are left, drops the ended ones from the batch. All
+rows write to the same cache slot (prompts end at slot Tp, generated token t stands in Tp + t), so
+the cache is updated by one slice; the hole behind a short prompt is masked by slot position −1.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from distill_jax.core import rng, sharding
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core.settings import setting
+from distill_jax.models import cache as kv
+from distill_jax.models.qwen import QwenModel
+from distill_jax.rollout.sampling import draw
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How completions are drawn."""
+
+    temperature: float = setting(1.0, "Divides the logits; 0 decodes greedily.", low=0.0)
+    top_p: float = setting(1.0, "Nucleus mass kept; 1 is off.", above=0.0, high=1.0)
+    top_k: int = setting(0, "Most probable tokens kept; 0 is off.", low=0)
+    max_new_tokens: int = setting(512, "Longest completion, EOS included.", low=1)
+    segment: int = setting(32, "Decode steps between two looks at which rows have ended.", low=1)
+    prompt_multiple: int = setting(64, "Prompts are padded to a multiple of this.", low=1)
+    merge_lora: bool = setting(True, "Fold LoRA into a copy of the weights for decoding.")
+
+
+class Rollout(NamedTuple):
+    """Completions of P prompts × G samples, prompt-major, as numpy; B = P·G.
+
+    tokens_BR int32 (pad after the end), length_B int32 (EOS counted), ended_B bool (EOS was
+    drawn), behaviour_logp_BR f32 under the distribution drawn from, policy_logp_BR f32 at the
+    same temperature without top-k/top-p; both 0 after the end.
+    """
+
+    tokens_BR: np.ndarray
+    length_B: np.ndarray
+    ended_B: np.ndarray
+    behaviour_logp_BR: np.ndarray
+    policy_logp_BR: np.ndarray
+
+    @property
+    def mask_BR(self) -> np.ndarray:
+        """f32, 1 on sampled tokens, EOS included."""
+        steps = np.arange(self.tokens_BR.shape[1])
+        return (steps[None, :] < self.length_B[:, None]).astype(np.float32)
+
+
+class Carry(NamedTuple):
+    """What a segment hands on: all rows of the batch that are still decoded."""
+
+    hidden_BD: jax.Array
+    cache: kv.KVCache
+    slot_position_BS: jax.Array
+    length_B: jax.Array
+    done_B: jax.Array
+    key_B: jax.Array
+
+
+class Sampler:
+    """Draws completions from a model's weights; holds compiled programs, no weights.
+
+    Args:
+        model: the student (or the teacher).
+        mesh: rows are split over data and fsdp, cache heads over tensor.
+        eos_id: ends a completion and is part of it.
+        pad_id: fills tokens_BR after the end.
+        vocab: number of tokens of the tokenizer; logit rows beyond it are never drawn.
+    """
+
+    def __init__(self, model: QwenModel, mesh: Mesh, *, eos_id: int, pad_id: int, vocab: int):
+        self.model, self.mesh = model, mesh
+        self.eos_id, self.pad_id, self.vocab = eos_id, pad_id, vocab
+        heads = model.config.num_kv_heads
+        split = "tensor" if heads % mesh.shape["tensor"] == 0 else None
+        self.cache_sharding = NamedSharding(
+            mesh, PartitionSpec(("data", "fsdp"), split, None, None)
+        )
+        self.rows = sharding.batch_sharding(mesh)
+        self._weights = jax.jit(self._weights_fn, static_argnums=1)
+        self._prefill = jax.jit(lambda weights, *prompts: model.prefill(weights["body"], *prompts))
+        self._start = jax.jit(self._start_fn, static_argnums=(6, 7))
+        self._segment = jax.jit(self._segment_fn, static_argnums=(3, 4), donate_argnums=1)
+        self._compact = jax.jit(self._compact_fn)
+
+    def weights(self, params: Any, settings: SamplingSettings) -> Any:
+        """Per-layer weights for decoding, LoRA merged out of place or kept as an adapter."""
+        return self._weights(params, settings.merge_lora)
+
+    def _weights_fn(self, params: Any, merge_lora: bool) -> dict[str, Any]:
+        return {
+            "body": self.model.decode_params(params, merge_lora),
+            # Cast as the trainer's head is: else float32 rows under bfloat16 states are read whole
+            # at every step, and score otherwise than in training.
+            "head_VD": self.model.head_VD(params)[: self.vocab].astype(self.model.compute_dtype),
+        }
+
+    def generate(
+        self,
+        weights: Any,
+        prompts: Sequence[Sequence[int]],
+        settings: SamplingSettings,
+        *,
+        key: jax.Array,
+        prompt_ids: Sequence[int],
+        samples: int = 1,
+    ) -> Rollout:
+        """Samples completions; row p·samples + g is sample g of prompt p.
+
+        Args:
+            weights: from `weights`.
+            prompts: token ids of each prompt, at least one token each.
+            settings: temperature, limits.
+            key: typed key of this draw (run, stream, step folded in).
+            prompt_ids: names each prompt; with the sample's number it seeds its randomness.
+            samples: G.
+
+        Raises:
+            DataError: an empty prompt, no prompt at all, or not one id a prompt.
+            ConfigError: prompt and completion exceed the model's positions.
+        """
+        count = len(prompts) * samples
+        prompt_PT, length_P = self._pack_prompts(prompts, settings)
+        if len(prompt_ids) != len(prompts):
+            raise DataError(f"{len(prompt_ids)} ids of {len(prompts)} prompts", wanted="one each")
+        # Positions follow the tokens; the hole behind a padded prompt takes slots but none of them.
+        self._check_room(int(length_P.max()) + settings.max_new_tokens)
+        slots = prompt_PT.shape[1] + settings.max_new_tokens
+        hidden_PD, cache = self._prefill(
+            weights, sharding.place(prompt_PT, self.rows), sharding.place(length_P, self.rows)
+        )
+        padded = len(prompt_PT)
+        ids_P = np.zeros(padded, np.uint32)
+        ids_P[: len(prompts)] = np.asarray(prompt_ids, np.uint32)
+        # Key data travels as numpy: in a multi-process run a local key cannot enter a global jit.
+        key_data = np.asarray(jax.random.key_data(key))
+        carry = self._start(
+            hidden_PD, cache, length_P, ids_P, key_data, len(prompts), samples, slots
+        )
+        return self._decode(weights, carry, settings, count, prompt_PT.shape[1])
+
+    def _decode(
+        self, weights: Any, carry: Carry, settings: SamplingSettings, count: int, first_slot: int
+    ) -> Rollout:
+        steps = settings.max_new_tokens
+        total = carry.done_B.shape[0]
+        tokens = np.full((total, steps), self.pad_id, np.int32)
+        logp = np.zeros((total, steps), np.float32)
+        policy = np.zeros((total, steps), np.float32)
+        row = np.arange(total)  # batch row -> row of the result; -1 for a filler
+        for start in range(0, steps, settings.segment):
+            n = min(settings.segment, steps - start)
+            carry, out = self._segment(
+                weights, carry, np.array([start, first_slot], np.int32), n, settings
+            )
+            out_tokens, out_logp, out_policy, done = sharding.fetch((*out, carry.done_B))
+            real = row >= 0
+            where = (row[real], slice(start, start + n))
+            tokens[where] = out_tokens.T[real]
+            logp[where], policy[where] = out_logp.T[real], out_policy.T[real]
+            live = np.flatnonzero(~done & real)
+            if not len(live):
+                break
+            size = self._batch_size(len(live), len(row))
+            if size < len(row) and start + n < steps:
+                keep = np.concatenate([live, np.full(size - len(live), live[0])])
+                filler = np.arange(size) >= len(live)
+                carry = self._compact(carry, keep.astype(np.int32), filler)
+                row = np.where(filler, -1, row[keep])
+        return self._finish(tokens[:count], logp[:count], policy[:count])
+
+    def _finish(self, tokens: np.ndarray, logp: np.ndarray, policy: np.ndarray) -> Rollout:
+        is_eos = tokens == self.eos_id
+        ended = is_eos.any(axis=1)
+        length = np.where(ended, is_eos.argmax(axis=1) + 1, tokens.shape[1]).astype(np.int32)
+        after = np.arange(tokens.shape[1])[None, :] >= length[:, None]
+        tokens[after] = self.pad_id
+        logp[after] = 0.0
+        policy[after] = 0.0
+        return Rollout(tokens, length, ended, logp, policy)
+
+    def _batch_size(self, live: int, current: int) -> int:
+        # Halving sizes keep the number of compiled programs at log2 of the batch.
+        parts = sharding.batch_shards(self.mesh)
+        size = current
+        while size % 2 == 0 and size // 2 >= live and (size // 2) % parts == 0:
+            size //= 2
+        return size
+
+    def _pack_prompts(
+        self, prompts: Sequence[Sequence[int]], settings: SamplingSettings
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if not len(prompts) or any(len(p) == 0 for p in prompts):
+            raise DataError("an empty prompt or no prompt", wanted="at least one token in each")
+        multiple, parts = settings.prompt_multiple, sharding.batch_shards(self.mesh)
+        width = -(-max(len(p) for p in prompts) // multiple) * multiple
+        rows = -(-len(prompts) // parts) * parts
+        tokens_PT = np.full((rows, width), self.pad_id, np.int32)
+        length_P = np.ones(rows, np.int32)
+        for i, prompt in enumerate(prompts):
+            tokens_PT[i, : len(prompt)] = prompt
+            length_P[i] = len(prompt)
+        return tokens_PT, length_P
+
+    def _check_room(self, positions: int) -> None:
+        limit = self.model.config.max_position_embeddings
+        if positions > limit:
+            raise ConfigError(
+                f"prompt and completion take {positions} positions, the model has {limit}",
+                fix="lower sampling.max_new_tokens or data.max_prompt_tokens",
+            )
+
+    def _start_fn(
+        self, hidden_PD, cache, length_P, ids_P, key_data, prompts, samples: int, slots: int
+    ) -> Carry:
+        key_B = rng.sample_keys(
+            jax.random.wrap_key_data(key_data),
+            jnp.repeat(ids_P, samples),
+            jnp.tile(jnp.arange(samples, dtype=jnp.uint32), len(length_P)),
+        )
+        prompt_slots = cache.num_slots
+        cache = kv.expand(cache, samples, slots)
+        length_B = jnp.repeat(length_P, samples)
+        slot_S = jnp.arange(slots)
+        position_BS = jnp.where(slot_S[None, :] < length_B[:, None], slot_S[None, :], -1)
+        position_BS = jnp.where(slot_S[None, :] < prompt_slots, position_BS, -1)
+        constrain = jax.lax.with_sharding_constraint
+        return Carry(
+            hidden_BD=constrain(jnp.repeat(hidden_PD, samples, axis=0), self.rows),
+            cache=jax.tree.map(lambda x: constrain(x, self.cache_sharding), cache),
+            slot_position_BS=constrain(position_BS, self.rows),
+            length_B=constrain(length_B, self.rows),
+            done_B=constrain(jnp.arange(len(length_B)) >= prompts * samples, self.rows),
+            key_B=key_B,
+        )
+
+    def _segment_fn(self, weights, carry: Carry, offsets, steps: int, settings: SamplingSettings):
+        start, first_slot = offsets[0], offsets[1]
+        head_VD = weights["head_VD"]
+        step_N = start + jnp.arange(steps)
+        uniform = jax.vmap(
+            jax.vmap(lambda k, t: jax.random.uniform(jax.random.fold_in(k, t)), (0, None)),
+            (None, 0),
+        )(carry.key_B, step_N)
+
+        def body(state, inputs):
+            hidden_BD, cache, position_BS, done_B = state
+            t, uniform_B = inputs
+            logits_BV = jnp.einsum(
+                "bd,vd->bv", hidden_BD, head_VD, preferred_element_type=jnp.float32
+            )
+            token_B, logp_B, policy_B = draw(
+                logits_BV,
+                uniform_B,
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+            )
+            token_B = jnp.where(done_B, self.pad_id, token_B)
+            done_B = done_B | (token_B == self.eos_id)
+            place_B = carry.length_B + t
+            slot = first_slot + t
+            position_BS = jax.lax.dynamic_update_slice(position_BS, place_B[:, None], (0, slot))
+            hidden_BD, cache = self.model.decode(
+                weights["body"], token_B, place_B, cache, slot, position_BS
+            )
+            return (hidden_BD, cache, position_BS, done_B), (token_B, logp_B, policy_B)
+
+        state = (carry.hidden_BD, carry.cache, carry.slot_position_BS, carry.done_B)
+        state, out = jax.lax.scan(body, state, (step_N, uniform))
+        hidden_BD, cache, position_BS, done_B = state
+        constrain = jax.lax.with_sharding_constraint
+        cache = jax.tree.map(lambda x: constrain(x, self.cache_sharding), cache)
+        return (
+            carry._replace(
+                hidden_BD=hidden_BD, cache=cache, slot_position_BS=position_BS, done_B=done_B
+            ),
+            out,
+        )
+
+    def _compact_fn(self, carry: Carry, keep_N: jax.Array, filler_N: jax.Array) -> Carry:
+        take = functools.partial(jnp.take, indices=keep_N, axis=0)
+        constrain = jax.lax.with_sharding_constraint
+        cache = kv.take_rows(carry.cache, keep_N)
+        return Carry(
+            hidden_BD=constrain(take(carry.hidden_BD), self.rows),
+            cache=jax.tree.map(lambda x: constrain(x, self.cache_sharding), cache),
+            slot_position_BS=constrain(take(carry.slot_position_BS), self.rows),
+            length_B=constrain(take(carry.length_B), self.rows),
+            done_B=constrain(take(carry.done_B) | filler_N, self.rows),
+            key_B=carry.key_B[keep_N],
+        )

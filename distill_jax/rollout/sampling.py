@@ -1,0 +1,106 @@
+"""One draw from a row of logits: temperature, top-k, top-p, and its log-probability.
+
+The draw inverts the cumulative distribution with one uniform a row, in two levels of about √V
+entries: a token costs one random number instead of V, and the short sums keep float32 exact
+enough that the draw fits the softmax at any vocabulary size.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Draw(NamedTuple):
+    """token_B int32; logp_B f32 under the distribution drawn from; policy_logp_B f32 at the
+    same temperature without top-k and top-p (at temperature 1 when greedy)."""
+
+    token_B: jax.Array
+    logp_B: jax.Array
+    policy_logp_B: jax.Array
+
+
+def truncate(logits_BV: jax.Array, top_k: int, top_p: float) -> jax.Array:
+    """Logits with −inf outside the top-k and the nucleus of mass top_p (Holtzman et al. 2020).
+
+    The nucleus is the smallest set of most probable tokens whose mass reaches top_p; the most
+    probable token always stays. Ties at the border of top-k all stay.
+    """
+    if top_k > 0 and top_k < logits_BV.shape[-1]:
+        kth = jax.lax.top_k(logits_BV, top_k)[0][..., -1:]
+        logits_BV = jnp.where(logits_BV < kth, -jnp.inf, logits_BV)
+    if top_p < 1.0:
+        sorted_BV = jnp.sort(logits_BV, axis=-1, descending=True)
+        probs_BV = jax.nn.softmax(sorted_BV, axis=-1)
+        before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
+        last = jnp.sum(before_BV < top_p, axis=-1, keepdims=True) - 1
+        border = jnp.take_along_axis(sorted_BV, jnp.maximum(last, 0), axis=-1)
+        logits_BV = jnp.where(logits_BV < border, -jnp.inf, logits_BV)
+    return logits_BV
+
+
+def invert_cdf(prob_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
+    """The index at which the cumulative sum of prob_BV (unnormalised, ≥ 0) passes u·total."""
+    vocab = prob_BV.shape[-1]
+    width = max(1, math.isqrt(vocab - 1) + 1)
+    rows = -(-vocab // width)
+    prob_BRW = jnp.pad(prob_BV, ((0, 0), (0, rows * width - vocab))).reshape(-1, rows, width)
+    mass_BR = jnp.sum(prob_BRW, axis=-1)
+    cum_BR = _cumulate(mass_BR)
+    goal_B = uniform_B * cum_BR[:, -1]
+    row_B = _first_past(mass_BR, cum_BR, goal_B)
+    start_B = jnp.where(row_B > 0, _pick(cum_BR, jnp.maximum(row_B - 1, 0)), 0.0)
+    inside_BW = jnp.take_along_axis(prob_BRW, row_B[:, None, None], axis=1)[:, 0]
+    column_B = _first_past(inside_BW, _cumulate(inside_BW), goal_B - start_B)
+    return (row_B * width + column_B).astype(jnp.int32)
+
+
+def _first_past(mass_BN: jax.Array, cum_BN: jax.Array, goal_B: jax.Array) -> jax.Array:
+    """The first entry of some mass whose cumulative sum is beyond the goal.
+
+    The sums of a matmul are rounded each on its own: they may rise at an entry without mass, or
+    end just below the goal. The first must never be drawn; the second gives the last with mass.
+    """
+    possible_BN = mass_BN > 0
+    passed_BN = (cum_BN > goal_B[:, None]) & possible_BN
+    last_B = mass_BN.shape[1] - 1 - jnp.argmax(possible_BN[:, ::-1], axis=1)
+    return jnp.where(jnp.any(passed_BN, axis=1), jnp.argmax(passed_BN, axis=1), last_B)
+
+
+def _cumulate(x_BN: jax.Array) -> jax.Array:
+    # A triangular product: one small matmul where XLA's CPU cumsum is log2(N) passes.
+    upper_NN = jnp.triu(jnp.ones((x_BN.shape[-1], x_BN.shape[-1]), x_BN.dtype))
+    return jnp.matmul(x_BN, upper_NN, precision=jax.lax.Precision.HIGHEST)
+
+
+def draw(
+    logits_BV: jax.Array, uniform_B: jax.Array, *, temperature: float, top_k: int, top_p: float
+) -> Draw:
+    """One token a row.
+
+    Args:
+        logits_BV: f32, already cut to the tokens that exist.
+        uniform_B: f32 in [0, 1); unused when greedy.
+        temperature: 0 is greedy (arg max, ties to the lowest id; logp_B is then 0).
+        top_k: 0 is off.
+        top_p: 1 is off.
+    """
+    if temperature == 0.0:
+        token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        policy_B = _pick(logits_BV, token_B) - jax.nn.logsumexp(logits_BV, axis=-1)
+        return Draw(token_B, jnp.zeros_like(policy_B), policy_B)
+    scaled_BV = logits_BV / temperature
+    cut_BV = truncate(scaled_BV, top_k, top_p)
+    max_B1 = jnp.max(cut_BV, axis=-1, keepdims=True)
+    prob_BV = jnp.exp(cut_BV - max_B1)
+    token_B = invert_cdf(prob_BV, uniform_B)
+    chosen_B = _pick(scaled_BV, token_B)
+    logp_B = chosen_B - max_B1[:, 0] - jnp.log(jnp.sum(prob_BV, axis=-1))
+    if cut_BV is scaled_BV:
+        return Draw(token_B, logp_B, logp_B)
+    return Draw(token_B, logp_B, chosen_B - jax.nn.logsumexp(scaled_BV, axis=-1))
+
+
+def _pick(x_BV: jax.Array, index_B: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(x_BV, index_B[:, None], axis=-1)[:, 0]

@@ -1,0 +1,325 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.models.response import response_scores
+from distill_jax.rollout.groups import training_batch
+from distill_jax.rollout.sampler import Sampler, SamplingSettings
+from tests import tiny
+from tests.tiny import EOS, PAD, VOCAB
+
+PROMPTS = [[3, 9, 4, 11, 2], [7], [12, 3, 3, 8], [6, 14]]
+IDS = [41, 7, 1000, 3]
+SHORT = SamplingSettings(temperature=1.0, max_new_tokens=12, segment=4, prompt_multiple=4)
+KEY = jax.random.key(5)
+
+
+@pytest.fixture(scope="module")
+def built():
+    model, params = tiny.build()
+    return model, params, make(model)
+
+
+def make(model, mesh=None, eos=EOS):
+    return Sampler(model, mesh or tiny.mesh(), eos_id=eos, pad_id=PAD, vocab=VOCAB)
+
+
+def generate(sampler, params, settings, prompts=PROMPTS, ids=IDS, samples=3, key=KEY):
+    weights = sampler.weights(params, settings)
+    return sampler.generate(weights, prompts, settings, key=key, prompt_ids=ids, samples=samples)
+
+
+def assert_same(got, want):
+    for name in ("tokens_BR", "length_B", "ended_B"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
+    np.testing.assert_allclose(got.behaviour_logp_BR, want.behaviour_logp_BR, atol=1e-5)
+    np.testing.assert_allclose(got.policy_logp_BR, want.policy_logp_BR, atol=1e-5)
+
+
+# --- what is drawn --------------------------------------------------------------------------------
+
+
+def greedy_without_cache(model, params, prompt, steps):
+    forward = jax.jit(model.hidden)
+    tokens, out = list(prompt), []
+    while len(out) < steps:
+        row = np.full((1, len(prompt) + steps), PAD, np.int32)
+        row[0, : len(tokens)] = tokens
+        hidden = np.asarray(forward(params, row))[0, len(tokens) - 1]
+        out.append(int(np.argmax(hidden @ np.asarray(model.head_VD(params)).T[:, :VOCAB])))
+        tokens.append(out[-1])
+        if out[-1] == EOS:
+            break
+    return out
+
+
+@pytest.mark.parametrize("merge_lora", [True, False])
+def test_greedy_equals_an_argmax_loop_without_cache(merge_lora):
+    model, params = tiny.build(tiny.CONFIG)
+    sampler = make(model)
+    settings = dataclasses.replace(SHORT, temperature=0.0, merge_lora=merge_lora)
+    prompts = [*PROMPTS, [2], [4, 4, 4]]
+    got = generate(sampler, params, settings, prompts, list(range(6)), samples=1)
+    for row, prompt in enumerate(prompts):
+        want = greedy_without_cache(model, params, prompt, 12)
+        n = got.length_B[row]
+        assert got.tokens_BR[row, :n].tolist() == want
+        assert got.ended_B[row] == (want[-1] == EOS)
+        assert np.all(got.tokens_BR[row, n:] == PAD)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.7}],
+    ids=["plain", "cold_top_k", "top_p"],
+)
+def test_samples_fit_the_model(built, change):
+    model, params, sampler = built
+    settings = dataclasses.replace(SHORT, max_new_tokens=2, segment=2, **change)
+    N, prompt = 3000, [3, 9, 4]
+    out = generate(sampler, params, settings, [prompt], [0], samples=N)
+    firsts = out.tokens_BR[:, 0]
+    check_fit(firsts, out.behaviour_logp_BR[:, 0], model, params, prompt, settings)
+    # The second token, after the commonest first one that is not EOS.
+    counts = np.bincount(firsts, minlength=VOCAB)
+    counts[EOS] = 0
+    chosen = firsts == counts.argmax()
+    second, logp = out.tokens_BR[chosen, 1], out.behaviour_logp_BR[chosen, 1]
+    check_fit(second, logp, model, params, [*prompt, counts.argmax()], settings)
+
+
+def check_fit(tokens, logp, model, params, prefix, settings):
+    policy = np.exp(
+        tiny.log_softmax(tiny.naive_logits(model, params, prefix)[-1] / settings.temperature)
+    )
+    order = np.argsort(-policy)
+    size = VOCAB
+    if settings.top_k:
+        size = settings.top_k
+    if settings.top_p < 1:
+        size = int(np.searchsorted(np.cumsum(policy[order]), settings.top_p)) + 1
+    p = np.zeros(VOCAB)
+    p[order[:size]] = policy[order[:size]] / policy[order[:size]].sum()
+    counts = np.bincount(tokens, minlength=VOCAB)
+    assert counts[p == 0].sum() == 0
+    np.testing.assert_allclose(logp, np.log(p[tokens]), atol=2e-5)
+    # Rare tokens share a bin: chi-square wants at least five expected in each.
+    expected, seen = p * len(tokens), counts
+    rare = expected < 5
+    expected = np.r_[expected[~rare], expected[rare].sum()]
+    seen = np.r_[seen[~rare], seen[rare].sum()]
+    keep = expected > 1e-9
+    assert stats.chisquare(seen[keep], expected[keep]).pvalue > 1e-3
+
+
+def test_padding_rows_of_the_head_are_never_drawn(built):
+    model, params, _ = built
+    params = jax.tree.map(np.copy, params)
+    params["base"]["embed_tokens"]["embedding"][VOCAB:] *= 100.0
+    hot = dataclasses.replace(SHORT, temperature=5.0)
+    out = generate(make(model), params, hot, samples=20)
+    assert out.tokens_BR.max() < VOCAB
+
+
+# --- what a sample does not depend on -------------------------------------------------------------
+
+
+def test_samples_are_the_same_alone_and_in_any_batch(built):
+    _, params, sampler = built
+    whole = generate(sampler, params, SHORT)
+    for i in (0, 1):
+        alone = generate(sampler, params, SHORT, [PROMPTS[i]], [IDS[i]])
+        rows = slice(i * 3, i * 3 + 3)
+        assert_same(alone, type(whole)(*(leaf[rows] for leaf in whole)))
+    order = [2, 0, 3, 1]
+    other = generate(sampler, params, SHORT, [PROMPTS[i] for i in order], [IDS[i] for i in order])
+    rows = np.concatenate([np.arange(3) + 3 * i for i in order])
+    assert_same(other, type(whole)(*(leaf[rows] for leaf in whole)))
+    # Fewer samples of a prompt are the first ones of more.
+    fewer = generate(sampler, params, SHORT, PROMPTS[:1], IDS[:1], samples=1)
+    assert_same(fewer, type(whole)(*(leaf[:1] for leaf in whole)))
+    # The samples of a prompt differ from each other, and other keys and ids draw others.
+    assert len({tuple(t) for t in whole.tokens_BR[:3]}) == 3
+    assert not np.array_equal(
+        generate(sampler, params, SHORT, key=jax.random.key(6)).tokens_BR, whole.tokens_BR
+    )
+    assert not np.array_equal(
+        generate(sampler, params, SHORT, ids=[1, 2, 4, 5]).tokens_BR, whole.tokens_BR
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"segment": 1}, {"segment": 5}, {"segment": 50, "prompt_multiple": 16}]
+)
+def test_samples_do_not_depend_on_segments_or_padding(built, change):
+    _, params, sampler = built
+    want = generate(sampler, params, SHORT)
+    assert_same(generate(sampler, params, dataclasses.replace(SHORT, **change)), want)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (2, 2, 2)])
+def test_samples_do_not_depend_on_the_device_count(built, shape):
+    model, params, sampler = built
+    mesh = tiny.mesh(*shape)
+    other = make(model.replace(fuse=shape[2] == 1), mesh)
+    # 3 prompts × 2 samples: prompts are filled up to the mesh's 4 parts.
+    args = (SHORT, PROMPTS[:3], IDS[:3], 2)
+    got = generate(other, tiny.placed(params, mesh), *args)
+    assert len(got.tokens_BR) == 6
+    assert_same(got, generate(sampler, params, *args))
+
+
+def test_rows_that_ended_leave_the_batch_and_change_nothing(built, monkeypatch):
+    model, params, sampler = built
+    settings = dataclasses.replace(SHORT, max_new_tokens=32, segment=1)
+    args = (settings, PROMPTS[:2], IDS[:2], 8)
+    # The commonest token ends an answer here: rows end one after another.
+    eos = int(np.bincount(generate(sampler, params, *args).tokens_BR.ravel()).argmax())
+    sampler, sizes = make(model, eos=eos), []
+    compact = sampler._compact
+    monkeypatch.setattr(
+        sampler, "_compact", lambda c, k, f: sizes.append(len(k)) or compact(c, k, f)
+    )
+    got = generate(sampler, params, *args)
+    monkeypatch.setattr(sampler, "_batch_size", lambda live, current: current)
+    count = len(sizes)
+    assert_same(got, generate(sampler, params, *args))
+    assert len(sizes) == count >= 3  # 8, 4, 2, ...: each at most half of the one before
+    assert all(b <= a / 2 for a, b in zip([16, *sizes], sizes, strict=False))
+    assert got.ended_B.sum() >= 8 and len(set(got.length_B)) > 3
+
+
+def test_batch_sizes_halve_and_stay_divisible(built):
+    model, _, sampler = built
+    assert [sampler._batch_size(live, 16) for live in (16, 9, 8, 5, 4, 2, 1)] == [
+        16, 16, 8, 8, 4, 2, 1,
+    ]  # fmt: skip
+    assert sampler._batch_size(3, 12) == 3 and sampler._batch_size(1, 12) == 3
+    split = make(model, tiny.mesh(2, 2))
+    assert [split._batch_size(live, 24) for live in (13, 12, 1)] == [24, 12, 12]
+
+
+# --- log-probabilities ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("merge_lora", [True, False])
+@pytest.mark.parametrize("change", [{"temperature": 0.7}, {"temperature": 1.3, "top_k": 6}])
+def test_log_probabilities_equal_the_trainers(built, merge_lora, change):
+    model, params, sampler = built
+    settings = dataclasses.replace(SHORT, merge_lora=merge_lora, **change)
+    out = generate(sampler, params, settings)
+    batch = training_batch(PROMPTS, out, 3, pad_id=PAD, multiple=8)
+    trained = jax.jit(
+        lambda p, b: (
+            response_scores(
+                model,
+                p,
+                b["tokens_BT"],
+                b["prompt_len_B"],
+                b["targets_BR"],
+                temperature=settings.temperature,
+                vocab=VOCAB,
+            ).logp_BR
+        )
+    )(params, batch)
+    mask = batch["response_mask_BR"] > 0
+    assert out.policy_logp_BR.dtype == np.float32
+    ratio = np.exp(np.asarray(trained) - batch["policy_logp_BR"])[mask]
+    np.testing.assert_allclose(ratio, 1.0, atol=1e-5)
+    if not settings.top_k:
+        np.testing.assert_array_equal(out.behaviour_logp_BR, out.policy_logp_BR)
+    else:  # the same mass on fewer tokens
+        assert np.all(out.behaviour_logp_BR[:, 0] > out.policy_logp_BR[:, 0])
+
+
+@pytest.mark.parametrize("merge_lora", [True, False])
+def test_decode_weights_are_held_in_the_compute_dtype(merge_lora):
+    model, params = tiny.build(compute_dtype=jnp.bfloat16)
+    weights = make(model).weights(params, dataclasses.replace(SHORT, merge_lora=merge_lora))
+    assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize("dtype, low, high", [("float32", 0.0, 1e-5), ("bfloat16", 1e-4, 0.2)])
+def test_difference_of_merged_and_adapter_is_small(dtype, low, high):
+    # Merged weights are rounded once, an adapter's sum in every product: in bfloat16 they differ.
+    model, params = tiny.build(noise=0.2, compute_dtype=jnp.dtype(dtype))
+    greedy = dataclasses.replace(SHORT, temperature=0.0, max_new_tokens=1, segment=1)
+    one, two = (
+        generate(make(model), params, dataclasses.replace(greedy, merge_lora=m), samples=1)
+        for m in (True, False)
+    )
+    same = one.tokens_BR[:, 0] == two.tokens_BR[:, 0]
+    assert same.sum() >= 3
+    gap = np.abs(one.policy_logp_BR - two.policy_logp_BR)[same, 0].max()
+    assert low <= gap < high, gap
+
+
+def test_eos_counts_and_nothing_stands_after_it(built):
+    _, params, sampler = built
+    out = generate(sampler, params, dataclasses.replace(SHORT, temperature=1.5), samples=20)
+    assert 0 < out.ended_B.sum() < 80
+    for row in range(80):
+        n, tokens = out.length_B[row], out.tokens_BR[row]
+        assert out.mask_BR[row].sum() == n
+        assert (tokens[n - 1] == EOS) == out.ended_B[row]
+        assert EOS not in tokens[: n - 1]
+        assert np.all(out.behaviour_logp_BR[row, :n] < 0)
+        assert np.all(out.behaviour_logp_BR[row, n:] == 0) and np.all(tokens[n:] == PAD)
+        assert out.ended_B[row] or n == 12
+
+
+# --- where it lies, what is refused ---------------------------------------------------------------
+
+
+def test_the_cache_is_split_over_rows_and_heads(built, monkeypatch):
+    model, params, _ = built
+    mesh = tiny.mesh(2, 2, 2)
+    sampler = make(model.replace(fuse=False), mesh)
+    seen = []
+    for name, pick in (
+        ("_start", lambda out: out),
+        ("_segment", lambda out: out[0]),
+        ("_compact", lambda out: out),
+    ):
+        inner = getattr(sampler, name)
+
+        def watched(*args, inner=inner, pick=pick, name=name):
+            out = inner(*args)
+            for leaf in jax.tree.leaves(pick(out).cache):
+                seen.append((name, leaf.sharding, leaf.shape[0]))
+            return out
+
+        monkeypatch.setattr(sampler, name, watched)
+    settings = dataclasses.replace(SHORT, max_new_tokens=24, segment=2, temperature=1.3)
+    generate(sampler, tiny.placed(params, mesh), settings, PROMPTS, IDS, samples=4)
+    assert {name for name, _, _ in seen} == {"_start", "_segment", "_compact"}
+    for name, where, rows in seen:
+        assert where.is_equivalent_to(sampler.cache_sharding, 4), (name, where)
+        shard = where.shard_shape((rows, 2, 4, 28))
+        assert shard == (rows // 4, 1, 4, 28)
+
+
+def test_bad_input_is_refused(built):
+    _, params, sampler = built
+    with pytest.raises(DataError, match="empty prompt"):
+        generate(sampler, params, SHORT, [[1], []], [0, 1])
+    with pytest.raises(DataError, match="no prompt"):
+        generate(sampler, params, SHORT, [], [])
+    with pytest.raises(DataError, match="1 ids of 2 prompts"):
+        generate(sampler, params, SHORT, [[1], [2]], [0])
+    with pytest.raises(ConfigError, match="72 positions, the model has 64"):
+        generate(sampler, params, SHORT, [[1] * 60], [0])
+
+
+def test_padding_slots_take_no_positions(built):
+    # 52 tokens and 12 new ones are 64 positions, although 52 is padded to 60 slots.
+    _, params, sampler = built
+    settings = dataclasses.replace(SHORT, prompt_multiple=20, segment=12)
+    prompt = [[1 + i % 17 for i in range(52)]]
+    out = generate(sampler, params, settings, prompt, [0], samples=2)
+    assert np.all(np.isfinite(out.behaviour_logp_BR))
