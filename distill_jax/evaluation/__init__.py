@@ -1,0 +1,1 @@
+"""Evaluation: accuracy with intervals, per level; comparison of two models; the report."""

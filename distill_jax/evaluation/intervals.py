@@ -1,0 +1,113 @@
+"""Intervals and paired tests for accuracies; no assumption that samples of a problem differ."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A paired difference (after − before), its 95% interval and two-sided p-value."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether p < 0.05."""
+        return self.p_value < 0.05
+
+
+def wilson(right: float, total: int) -> Estimate:
+    """Wilson's score interval of a proportion (Wilson 1927), 95%.
+
+    Args:
+        right: successes, 0..total; a fraction where trials were averaged.
+        total: trials, at least 1.
+    """
+    z = stats.norm.ppf(0.975)
+    p = right / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mean_interval(score_N: np.ndarray) -> Estimate:
+    """Mean of per-problem scores in [0, 1], t interval over problems.
+
+    The samples of one problem are not independent, so a problem counts once. Scores that are all
+    alike have no spread to go by: they take Wilson's interval of as many problems, which is wider
+    than 0.
+    """
+    n, mean = len(score_N), float(np.mean(score_N))
+    if np.ptp(score_N) == 0.0:
+        return wilson(mean * n, n)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(score_N, ddof=1) / math.sqrt(n))
+    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
+    """Paired t-test of per-problem scores on the same problems in the same order.
+
+    Where every problem changed by the same amount there is no spread for a t-test: the p-value is
+    the sign test's, 2^(1−n), and the interval's inner end is Wilson's for n of n. Where none
+    changed the p-value is 1 and that interval's share of problems that might have is the bound.
+
+    Args:
+        before_N: scores in [0, 1].
+        after_N: likewise.
+    """
+    delta_N = np.asarray(after_N, float) - np.asarray(before_N, float)
+    n, mean = len(delta_N), float(np.mean(delta_N))
+    if np.ptp(delta_N) == 0.0:
+        share = wilson(n, n).low
+        if mean == 0.0:
+            return Difference(0.0, share - 1.0, 1.0 - share, 1.0)
+        inner = mean * share
+        return Difference(mean, min(inner, mean), max(inner, mean), 2.0 ** (1 - n))
+    error = float(np.std(delta_N, ddof=1)) / math.sqrt(n)
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    p_value = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    return Difference(mean, mean - half, mean + half, p_value)
+
+
+def mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
+    """Exact McNemar test of two greedy runs on the same problems.
+
+    The p-value is the two-sided binomial of the discordant pairs; the interval is that of the
+    paired difference.
+
+    Args:
+        before_N: right or wrong, 0/1.
+        after_N: likewise.
+    """
+    before_N, after_N = np.asarray(before_N, bool), np.asarray(after_N, bool)
+    gained = int(np.sum(~before_N & after_N))
+    lost = int(np.sum(before_N & ~after_N))
+    difference = paired(before_N, after_N)
+    if gained + lost == 0:
+        return difference._replace(p_value=1.0)
+    p_value = float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
+    return difference._replace(p_value=p_value)
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """1 − C(n−c, k)/C(n, k): chance that one of k of the n samples is right (Chen et al. 2021).
+
+    Raises:
+        ValueError: k is more than the samples.
+    """
+    if not 1 <= k <= samples:
+        raise ValueError(f"k={k} of {samples} samples")
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)

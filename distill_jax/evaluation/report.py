@@ -1,0 +1,165 @@
+"""The end of a run: a table on the console, report.md and its learning curves as PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from distill_jax.evaluation import intervals
+from distill_jax.evaluation.curves import draw_curves
+
+NAMES = {
+    "teacher": "teacher",
+    "student_before": "student before RL",
+    "student_after": "student after RL",
+}
+
+
+def rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table: accuracy overall and per level, in percent, 95% intervals."""
+    levels = sorted({level for r in results.values() for level in r["greedy"]["levels"]}, key=int)
+    header = ["model", "decoding", "all", *(f"level {level}" for level in levels)]
+    out = []
+    for name, result in results.items():
+        for kind, whole in (("greedy", "accuracy"), ("sampled", "pass@1")):
+            part = result[kind]
+            cells = [_cell(part["levels"].get(level)) for level in levels]
+            label = "greedy" if kind == "greedy" else _pass_label(result)
+            out.append([NAMES[name], label, _cell(part[whole]), *cells])
+    return header, out
+
+
+def _pass_label(result: Mapping[str, Any]) -> str:
+    return f"pass@1 ({result['samples']} at T={result['temperature']:g})"
+
+
+def _cell(estimate: Mapping[str, float] | None) -> str:
+    if estimate is None:
+        return "–"
+    mean, low, high = (100 * estimate[k] for k in ("mean", "low", "high"))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def differences(results: Mapping[str, Any]) -> dict[str, intervals.Difference]:
+    """Student after against before on the same problems; empty unless both were evaluated.
+
+    greedy by an exact McNemar test, pass@1 by a paired t-test over problems.
+
+    Raises:
+        ValueError: the two results are of different problems.
+    """
+    if not {"student_before", "student_after"} <= results.keys():
+        return {}
+    before, after = results["student_before"]["problems"], results["student_after"]["problems"]
+    if [p["id"] for p in before] != [p["id"] for p in after]:
+        raise ValueError("before and after were evaluated on different problems")
+
+    def column(problems: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+        return np.array([np.mean(p[name]) for p in problems])
+
+    return {
+        "greedy": intervals.mcnemar(column(before, "greedy_right"), column(after, "greedy_right")),
+        "pass@1": intervals.paired(column(before, "sampled_right"), column(after, "sampled_right")),
+    }
+
+
+def difference_lines(results: Mapping[str, Any]) -> list[str]:
+    """One sentence a difference."""
+    out = []
+    for name, d in differences(results).items():
+        mean, low, high = (100 * x for x in (d.mean, d.low, d.high))
+        word = "significant" if d.significant else "not significant"
+        out.append(
+            f"{name}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], p = {d.p_value:.2g}, {word}"
+        )
+    return out
+
+
+def print_table(console: Console, results: Mapping[str, Any]) -> None:
+    """The table, and below it the change from before to after."""
+    header, cells = rows(results)
+    count = max((r["num_problems"] for r in results.values()), default=0)
+    title = f"accuracy in % on {count} held-out problems [95% interval]"
+    table = Table(title=title)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < 2 else "right")
+    for row in cells:
+        # The interval on a line of its own keeps the table inside a narrow terminal.
+        table.add_row(*[cell.replace(" [", "\n[").replace("[", r"\[") for cell in row])
+    console.print(table)
+    for line in difference_lines(results):
+        console.print(f"RL, {line}", markup=False, highlight=False)
+
+
+def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Writes workdir/report.md and the PNGs that it shows, in workdir/report/."""
+    images = draw_curves(workdir, workdir / "report")
+    header, cells = rows(results)
+    count = max((r["num_problems"] for r in results.values()), default=0)
+    data = config["data"]
+    parts = [
+        "# Report",
+        f"Preset `{config['preset']}`, seed {config['seed']}, data `{data['source']}`, "
+        f"algorithm `{config['rl']['algorithm']}`.",
+        f"## Accuracy\nPercent of {count} held-out problems, with 95% intervals "
+        "(Wilson for greedy; t over problems for pass@1).",
+        _markdown_table(header, cells),
+    ]
+    changes = difference_lines(results)
+    if changes:
+        lines = "\n".join(f"- {line}" for line in changes)
+        parts.append(
+            "## What RL changed\nStudent after against before, paired by problem "
+            f"(McNemar for greedy, paired t for pass@1).\n\n{lines}"
+        )
+    parts.append("## Answers\n" + _answer_table(results))
+    if images:
+        shown = "\n\n".join(f"![{p.stem}](report/{p.name})" for p in images)
+        parts.append(f"## Learning curves\n{shown}")
+    parts.append(_examples(results))
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    beside = workdir / "report.md.partial"
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(workdir / "report.md")
+
+
+def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells])
+
+
+def _answer_table(results: Mapping[str, Any]) -> str:
+    header = ["model", "decoding", "mean tokens", "ended with EOS", "undecided"]
+    cells = []
+    for name, result in results.items():
+        for kind in ("greedy", "sampled"):
+            part = result[kind]
+            cells.append(
+                [
+                    NAMES[name],
+                    kind,
+                    f"{part['mean_length']:.1f}",
+                    f"{100 * part['terminated']:.1f}%",
+                    f"{100 * part['undecided']:.1f}%",
+                ]
+            )
+    return _markdown_table(header, cells)
+
+
+def _examples(results: Mapping[str, Any], most: int = 5) -> str:
+    if not results:
+        return ""
+    first = next(iter(results.values()))["problems"]
+    out = ["## Examples", "Greedy answers to the first problems."]
+    for i, problem in enumerate(first[:most]):
+        lines = [f"**{problem['question']}** (gold {problem['answer']})", ""]
+        for name, result in results.items():
+            one = result["problems"][i]
+            mark = "right" if one["greedy_right"] else "wrong"
+            answer = one["greedy"].strip().replace("\n", " ⏎ ").replace("`", "'")
+            lines.append(f"- {NAMES[name]} ({mark}): `{answer}`")
+        out.append("\n".join(lines))
+    return "\n\n".join(out)

@@ -1,0 +1,1 @@
+"""State, updates, checkpoints, records and progress of a run."""

@@ -1,0 +1,241 @@
+"""RL algorithms as entries of one dictionary: advantages of a rollout, loss of a batch.
+
+Both functions are pure and take arrays; `losses.py` runs the model for them. An entry says what
+it needs beside the rollout (values), and nothing else in the project asks which algorithm it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from distill_jax.core.masked import masked_mean, masked_sum, whiten
+from distill_jax.core.settings import setting
+from distill_jax.kernels import importance
+from distill_jax.kernels.gae import gae
+from distill_jax.kernels.grpo import BASELINES, SCALES, group_advantage
+from distill_jax.kernels.policy_losses import (
+    LOSSES,
+    Normaliser,
+    PolicyLossSettings,
+    policy_loss_named,
+)
+from distill_jax.kernels.ppo import kl_estimate, value_loss
+
+Arrays = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """Group methods: GRPO and its variants."""
+
+    scale: str = setting("group", "What a group's advantage is divided by.", choices=SCALES)
+    baseline: str = setting("mean", "The group's mean or that of the others.", choices=BASELINES)
+    ddof: int = setting(1, "1: sample std (as TRL and verl); 0: population std.", low=0, high=1)
+    beta: float = setting(
+        0.0, "Weight of the k3 KL to the reference in the loss; 0 runs no reference.", low=0.0
+    )
+    entropy_coef: float = setting(0.0, "Entropy bonus in the loss.", low=0.0)
+    clip: PolicyLossSettings = setting(PolicyLossSettings(), "Clipping of the ratio.")
+    importance: str = setting(
+        "truncate",
+        "Correction of each token by trainer/sampler probability: bounded weight, mask, none.",
+        choices=importance.MODES,
+    )
+    importance_cap: float = setting(2.0, "Largest such weight.", above=0.0)
+    top_entropy: float = setting(
+        1.0, "Fraction of tokens with the highest entropy that are trained.", above=0.0, high=1.0
+    )
+
+    def at_length(self, max_new_tokens: int) -> "GroupSettings":
+        """With dr_grpo's divisor filled in, unless it is set: the longest answer that may be drawn.
+
+        The response axis' extent, the kernel's own default, follows the longest answer of the
+        batch; divided by it, the loss of a token would depend on the lengths of others.
+        """
+        if self.clip.max_completion_length:
+            return self
+        return replace(self, clip=replace(self.clip, max_completion_length=max_new_tokens))
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """Clipped PPO with a value head and a reward on every token."""
+
+    gamma: float = setting(1.0, "Discount of GAE.", above=0.0, high=1.0)
+    lam: float = setting(0.95, "λ of GAE.", low=0.0, high=1.0)
+    clip_low: float = setting(0.2, "ε of the policy's clip, below.", low=0.0)
+    clip_high: float = setting(0.2, "ε of the policy's clip, above.", low=0.0)
+    value_clip: float = setting(0.2, "Clip of the value around its old one; 0 is off.", low=0.0)
+    value_coef: float = setting(0.1, "Weight of the value loss.", low=0.0)
+    kl_coef: float = setting(
+        0.05, "Weight β of the KL to the reference in the reward; 0 runs no reference.", low=0.0
+    )
+    entropy_coef: float = setting(0.0, "Entropy bonus in the loss.", low=0.0)
+    whiten: bool = setting(True, "Whiten the advantages over the rollout's tokens.")
+
+
+Settings = GroupSettings | PPOSettings
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One entry.
+
+    Attributes:
+        uses_values: a value head is trained and scored before the update.
+        reference_weight: settings -> weight of the KL to the reference; 0: none is run.
+        advantages: (rollout, settings) -> (advantage_BR and what else the loss needs, metrics).
+        loss: (scores, batch, norm, settings) -> (share of the loss, metrics that add up).
+    """
+
+    uses_values: bool
+    reference_weight: Callable[[Any], float]
+    advantages: Callable[[Arrays, Any], tuple[Arrays, Arrays]]
+    loss: Callable[[Arrays, Arrays, Normaliser, Any], tuple[jax.Array, Arrays]]
+
+
+def group_advantages(rollout: Arrays, settings: GroupSettings) -> tuple[Arrays, Arrays]:
+    """One advantage a sequence from reward_PG, spread over its tokens.
+
+    Args:
+        rollout: reward_PG f32, response_mask_BR; for top_entropy also entropy_BR of the policy
+            before the update (and loss_mask_BR, if fewer tokens are trained): which tokens have
+            the highest is a question about the whole rollout, not about a microbatch.
+    """
+    reward_PG = rollout["reward_PG"]
+    advantage_PG = group_advantage(
+        reward_PG, scale=settings.scale, ddof=settings.ddof, baseline=settings.baseline
+    )
+    mask_BR = rollout["response_mask_BR"]
+    advantage_BR = advantage_PG.reshape(-1, 1) * mask_BR
+    arrays = {"advantage_BR": advantage_BR}
+    if settings.top_entropy < 1.0 and "entropy_BR" in rollout:
+        arrays["top_entropy_BR"] = importance.top_entropy_mask(
+            rollout["entropy_BR"], rollout.get("loss_mask_BR", mask_BR), settings.top_entropy
+        )
+    return arrays, {}
+
+
+def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
+    """The loss of one variant of `kernels.policy_losses.LOSSES`."""
+
+    def loss(
+        scores: Arrays, batch: Arrays, norm: Normaliser, settings: GroupSettings
+    ) -> tuple[jax.Array, Arrays]:
+        logp_BR, mask_BR = scores["logp_BR"], batch["loss_mask_BR"]
+        old_BR = batch.get("old_logp_BR", jax.lax.stop_gradient(logp_BR))
+        weight_BR = importance.importance_weight(
+            old_BR,
+            batch["behaviour_logp_BR"],
+            mask_BR,
+            mode=settings.importance,
+            cap=settings.importance_cap,
+        )
+        if settings.top_entropy < 1.0:
+            if "top_entropy_BR" in batch:
+                weight_BR *= batch["top_entropy_BR"]
+            else:  # of this batch alone: only right when it is the whole one
+                weight_BR *= importance.top_entropy_mask(
+                    scores["entropy_BR"], mask_BR, settings.top_entropy
+                )
+        extra_BR = jnp.zeros_like(logp_BR)
+        metrics: Arrays = {}
+        if settings.beta:
+            kl_BR = kl_estimate(logp_BR, batch["ref_logp_BR"], mask_BR, kind="k3")
+            extra_BR += settings.beta * kl_BR
+            metrics["kl"] = masked_sum(kl_BR, mask_BR) / norm.tokens
+        if settings.entropy_coef:
+            extra_BR -= settings.entropy_coef * scores["entropy_BR"]
+        value, more = policy_loss_named(name)(
+            logp_BR,
+            old_BR,
+            batch["advantage_BR"],
+            mask_BR,
+            settings.clip,
+            norm=norm,
+            weight_BR=weight_BR,
+            extra_BR=extra_BR,
+        )
+        return value, {**metrics, **more}
+
+    return loss
+
+
+def ppo_advantages(rollout: Arrays, settings: PPOSettings) -> tuple[Arrays, Arrays]:
+    """Token advantages and returns by GAE; the KL to the reference (k1) is part of the reward.
+
+    Args:
+        rollout: reward_BR, value_BR, end_value_B, ended_B, response_mask_BR, and with a reference
+            old_logp_BR and ref_logp_BR.
+    """
+    mask_BR, reward_BR = rollout["response_mask_BR"], rollout["reward_BR"]
+    metrics: Arrays = {}
+    if settings.kl_coef:
+        kl_BR = kl_estimate(rollout["old_logp_BR"], rollout["ref_logp_BR"], mask_BR, kind="k1")
+        reward_BR = reward_BR - settings.kl_coef * kl_BR
+        metrics["objective/kl"] = jnp.mean(masked_sum(kl_BR, mask_BR, axis=1))
+    advantage_BR, return_BR = gae(
+        reward_BR,
+        rollout["value_BR"],
+        mask_BR,
+        gamma=settings.gamma,
+        lam=settings.lam,
+        bootstrap_B=jnp.where(rollout["ended_B"], 0.0, rollout["end_value_B"]),
+    )
+    if settings.whiten:
+        # Over the tokens that are trained; their statistics are what the loss sees.
+        advantage_BR = whiten(advantage_BR, rollout.get("loss_mask_BR", mask_BR))
+    error = masked_mean(jnp.square(return_BR - rollout["value_BR"]), mask_BR)
+    spread = masked_mean(jnp.square(return_BR - masked_mean(return_BR, mask_BR)), mask_BR)
+    metrics["critic/vf_explained_var"] = 1.0 - error / jnp.maximum(spread, 1e-8)
+    metrics["objective/rlhf_reward"] = jnp.mean(masked_sum(reward_BR, mask_BR, axis=1))
+    arrays = {
+        "advantage_BR": advantage_BR,
+        "return_BR": return_BR,
+        "old_value_BR": rollout["value_BR"],
+    }
+    return arrays, metrics
+
+
+def ppo_loss(
+    scores: Arrays, batch: Arrays, norm: Normaliser, settings: PPOSettings
+) -> tuple[jax.Array, Arrays]:
+    """Clipped policy loss + value_coef·clipped value loss − entropy_coef·entropy, token mean."""
+    mask_BR = batch["loss_mask_BR"]
+    clip = PolicyLossSettings(clip_low=settings.clip_low, clip_high=settings.clip_high)
+    policy, metrics = LOSSES["bnpo"](
+        scores["logp_BR"], batch["old_logp_BR"], batch["advantage_BR"], mask_BR, clip, norm=norm
+    )
+    value_BR = value_loss(
+        scores["value_BR"],
+        batch["old_value_BR"],
+        batch["return_BR"],
+        mask_BR,
+        clip=settings.value_clip or float("inf"),
+    )
+    value = masked_sum(value_BR, mask_BR) / norm.tokens
+    total = policy + settings.value_coef * value
+    if settings.entropy_coef:
+        bonus = masked_sum(scores["entropy_BR"], mask_BR) / norm.tokens
+        total = total - settings.entropy_coef * bonus
+    ratio_BR = jnp.exp(jnp.where(mask_BR > 0, scores["logp_BR"] - batch["old_logp_BR"], 0.0))
+    metrics = {
+        **metrics,
+        "loss/policy_avg": policy,
+        "loss/value_avg": value,
+        "val/ratio": masked_sum(ratio_BR, mask_BR) / norm.tokens,
+        "policy/clipfrac_avg": metrics["clip_ratio/region_mean"],
+    }
+    return total, jax.lax.stop_gradient(metrics)
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "ppo": Algorithm(True, lambda s: s.kl_coef, ppo_advantages, ppo_loss),
+    **{
+        name: Algorithm(False, lambda s: s.beta, group_advantages, group_loss(name))
+        for name in LOSSES
+    },
+}

@@ -1,0 +1,148 @@
+"""Losses of stages: the place where a model's scores meet the kernels."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from distill_jax.core.masked import masked_sum
+from distill_jax.kernels.policy_losses import Normaliser, normaliser
+from distill_jax.models import heads
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.response import response_scores
+from distill_jax.training.algorithms import Algorithm
+from distill_jax.training.state import join
+from distill_jax.training.step import LossFn, Metrics, TotalsFn
+
+
+def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
+    """Cross-entropy on response tokens, EOS included: mean over the batch's tokens.
+
+    The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR.
+    """
+
+    def totals(batch: Any) -> jax.Array:
+        return jnp.maximum(jnp.sum(batch["loss_mask_BR"]), 1.0)
+
+    def loss(trainable: Any, frozen: Any, batch: Any, tokens: jax.Array, key: jax.Array):
+        scores = response_scores(
+            model,
+            join(trainable, frozen),
+            batch["tokens_BT"],
+            batch["prompt_len_B"],
+            batch["targets_BR"],
+            vocab=vocab,
+            dropout_key=key,
+        )
+        mask_BR = batch["loss_mask_BR"]
+        value = -masked_sum(scores.logp_BR, mask_BR) / tokens
+        return value, {}
+
+    return loss, totals
+
+
+def policy(
+    model: QwenModel,
+    algorithm: Algorithm,
+    settings: Any,
+    *,
+    temperature: float,
+    vocab: int,
+) -> tuple[LossFn, TotalsFn]:
+    """The algorithm's loss on response tokens; log-probabilities at the sampling temperature.
+
+    The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR, behaviour_logp_BR,
+    advantage_BR and what `algorithm.advantages` adds. Dropout is off: the policy that is trained
+    is the one that was sampled.
+
+    Metrics beside the algorithm's: entropy, and the sampler's agreement with the trainer under
+    TRL's names (`sampling/*`), taken against the policy at the time of this update.
+    """
+
+    def totals(batch: Any) -> Normaliser:
+        return normaliser(batch["loss_mask_BR"])
+
+    def loss(trainable: Any, frozen: Any, batch: Any, norm: Normaliser, key: jax.Array):
+        del key
+        scored = response_scores(
+            model,
+            join(trainable, frozen),
+            batch["tokens_BT"],
+            batch["prompt_len_B"],
+            batch["targets_BR"],
+            temperature=temperature,
+            vocab=vocab,
+            entropy=True,
+        )
+        assert scored.entropy_BR is not None
+        entropy_BR = scored.entropy_BR
+        if not settings.entropy_coef:  # a figure alone: keep it out of the backward pass
+            entropy_BR = jax.lax.stop_gradient(entropy_BR)
+        scores = {"logp_BR": scored.logp_BR, "entropy_BR": entropy_BR}
+        if algorithm.uses_values:
+            scores["value_BR"] = heads.apply(trainable["value_head"], scored.hidden_BRD)
+        mask_BR = batch["loss_mask_BR"]
+        value, metrics = algorithm.loss(scores, batch, norm, settings)
+        metrics = {
+            **metrics,
+            **_agreement(scored.logp_BR, batch, norm),
+            "entropy": masked_sum(entropy_BR, mask_BR) / norm.tokens,
+        }
+        return value, jax.lax.stop_gradient(metrics)
+
+    return loss, totals
+
+
+def _agreement(logp_BR: jax.Array, batch: Any, norm: Normaliser) -> Metrics:
+    mask_BR = batch["loss_mask_BR"]
+    old_BR = batch.get("old_logp_BR", logp_BR)
+    l_BR = jnp.where(mask_BR > 0, old_BR - batch["behaviour_logp_BR"], 0.0)
+    ratio_BR = jnp.exp(l_BR)
+    kept = mask_BR > 0
+    return {
+        "sampling/sampling_logp_difference/mean": masked_sum(jnp.abs(l_BR), mask_BR) / norm.tokens,
+        "sampling/sampling_logp_difference/max": jnp.max(jnp.abs(l_BR)),
+        "sampling/importance_sampling_ratio/mean": masked_sum(ratio_BR, mask_BR) / norm.tokens,
+        "sampling/importance_sampling_ratio/min": jnp.min(jnp.where(kept, ratio_BR, jnp.inf)),
+        "sampling/importance_sampling_ratio/max": jnp.max(jnp.where(kept, ratio_BR, 0.0)),
+    }
+
+
+def score_policy(
+    model: QwenModel,
+    trainable: Any,
+    frozen: Any,
+    batch: Any,
+    *,
+    temperature: float,
+    vocab: int,
+    values: bool,
+    entropy: bool = False,
+) -> dict[str, jax.Array]:
+    """logp_BR of the response tokens; with `values` also value_BR and end_value_B.
+
+    With `entropy` also entropy_BR, which `top_entropy` is chosen by. end_value_B is the value of
+    the state after the last response token, for truncated answers.
+    """
+    targets_BR = batch["targets_BR"]
+    if values:
+        targets_BR = jnp.pad(targets_BR, ((0, 0), (0, 1)))
+    scored = response_scores(
+        model,
+        join(trainable, frozen),
+        batch["tokens_BT"],
+        batch["prompt_len_B"],
+        targets_BR,
+        temperature=temperature,
+        vocab=vocab,
+        entropy=entropy,
+    )
+    R = batch["targets_BR"].shape[1]
+    out = {"logp_BR": scored.logp_BR[:, :R]}
+    if scored.entropy_BR is not None:
+        out["entropy_BR"] = scored.entropy_BR[:, :R]
+    if not values:
+        return out
+    value_BR = heads.apply(trainable["value_head"], scored.hidden_BRD)
+    end_B = jnp.take_along_axis(value_BR, batch["response_len_B"][:, None], axis=1)[:, 0]
+    return {**out, "value_BR": value_BR[:, :R], "end_value_B": end_B}

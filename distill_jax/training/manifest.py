@@ -1,0 +1,132 @@
+"""run.json: what a run was made of — resolved config, versions, devices, git commit, starts."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from distill_jax.core.settings import to_dict
+
+RUN_FILE = "run.json"
+PACKAGES = (
+    "distill_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "safetensors",
+    "datasets",
+    "numpy",
+)
+
+
+def write_manifest(workdir: str | Path, config: Any) -> list[str]:
+    """Writes `run.json` in a directory, adding this start to those that it already tells of.
+
+    Call it on every process; process 0 writes. The file is written beside and renamed.
+
+    Args:
+        workdir: the run's or stage's directory; made when missing.
+        config: the resolved config: settings (a dataclass) or plain nested values.
+
+    Returns:
+        Dotted names of settings that differ from the start before, [] on a first start.
+    """
+    path = Path(workdir) / RUN_FILE
+    before = read_manifest(workdir)
+    plain = to_dict(config) if dataclasses.is_dataclass(config) else config
+    plain = json.loads(json.dumps(plain))
+    changed = changes(before.get("config", plain), plain)
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        starts = [*before.get("starts", []), {**describe_run(), "changed_settings": changed}]
+        text = json.dumps({"config": plain, "starts": starts}, indent=2, ensure_ascii=False)
+        beside = path.with_name(path.name + ".partial")
+        beside.write_text(text + "\n", encoding="utf-8")
+        beside.replace(path)
+    return changed
+
+
+def read_manifest(workdir: str | Path) -> dict[str, Any]:
+    """The manifest of a directory, {} when there is none or it cannot be read."""
+    path = Path(workdir) / RUN_FILE
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # a note about the run must not keep it from going on
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[str]:
+    """Dotted names whose values differ between two nested mappings."""
+    out: list[str] = []
+    for key in [*before, *(k for k in after if k not in before)]:
+        old, new, name = before.get(key), after.get(key), f"{path}{key}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            out += changes(old, new, f"{name}.")
+        elif old != new:
+            out.append(name)
+    return out
+
+
+def describe_run() -> dict[str, Any]:
+    """Time, command, versions, devices and code of the running process."""
+    device = jax.devices()[0]
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions(),
+        "devices": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "git": git_state(Path(__file__).parent),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can change a result; missing ones are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the code and whether the tree differs from it; None outside a repository."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed_files": bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    return done.stdout.strip()

@@ -1,0 +1,98 @@
+"""TrainState: everything that a step changes, and how it lies on the mesh."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from distill_jax.core import rng, sharding
+from distill_jax.models import heads
+from distill_jax.models.qwen import logical_axes
+
+TRAINABLE = ("lora", "full")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One atomic checkpoint.
+
+    Fields: step int32 [] (loop steps done); trainable (parameter tree); opt_state (optax, for
+    trainable only); reward_scale {"mean_square", "weight"} f32 [] (running scale of the intrinsic
+    reward); skipped int32 [] (updates dropped as not finite); skipped_in_row int32 []; key (typed
+    key of the run).
+    """
+
+    step: jax.Array
+    trainable: Any
+    opt_state: Any
+    reward_scale: Any
+    skipped: jax.Array
+    skipped_in_row: jax.Array
+    key: jax.Array
+
+
+def split(params: dict[str, Any], mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(trainable, frozen) of {"base", "lora"}: mode "lora" trains the adapter, "full" the base."""
+    if mode not in TRAINABLE:
+        raise ValueError(f"mode {mode!r}, wanted one of {TRAINABLE}")
+    if mode == "lora":
+        return {"lora": params["lora"]}, {"base": params["base"]}
+    return {"base": params["base"]}, {"lora": params["lora"]}
+
+
+def join(trainable: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
+    """The model's {"base", "lora"} again; the value head, if any, stays aside."""
+    both = {**frozen, **trainable}
+    return {"base": both["base"], "lora": both["lora"]}
+
+
+def with_value_head(trainable: dict[str, Any], hidden_size: int) -> dict[str, Any]:
+    """Adds a value head of zeros, so that the first values are 0."""
+    return {**trainable, "value_head": heads.init(hidden_size)}
+
+
+def param_shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """NamedShardings of {"base", "lora"} and of a value head if there is one."""
+    model_part: dict[str, Any] = {n: params[n] for n in ("base", "lora") if n in params}
+    out = sharding.shardings(model_part, logical_axes(model_part), mesh)
+    if "value_head" in params:
+        out["value_head"] = jax.tree.map(lambda _: sharding.replicated(mesh), params["value_head"])
+    return out
+
+
+def state_shardings(state: TrainState, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """NamedShardings for a state (or its shapes): moments lie where their parameters do."""
+    whole = sharding.replicated(mesh)
+    of_params = param_shardings(state.trainable, mesh)
+    of_opt = optax.tree.map_params(
+        tx, lambda _, s: s, state.opt_state, of_params, transform_non_params=lambda _: whole
+    )
+    rest = jax.tree.map(lambda _: whole, state)
+    return rest.replace(trainable=of_params, opt_state=of_opt)
+
+
+def create(
+    trainable: dict[str, Any], tx: optax.GradientTransformation, seed: int, mesh: Mesh
+) -> tuple[TrainState, TrainState]:
+    """A fresh state on the mesh, and the tree of its shardings."""
+
+    def build(trainable: dict[str, Any]) -> TrainState:
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(
+            step=zero,
+            trainable=trainable,
+            opt_state=tx.init(trainable),
+            reward_scale={
+                "mean_square": jnp.zeros((), jnp.float32),
+                "weight": jnp.zeros((), jnp.float32),
+            },
+            skipped=zero,
+            skipped_in_row=zero,
+            key=rng.run_key(seed),
+        )
+
+    where = state_shardings(jax.eval_shape(build, trainable), tx, mesh)
+    return jax.jit(build, out_shardings=where)(trainable), where

@@ -1,0 +1,119 @@
+"""The update: gradients (accumulated over microbatches), clipping, optimiser, non-finite skip."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from distill_jax.core import rng
+from distill_jax.core.errors import ConfigError
+from distill_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+# loss(trainable, frozen, batch, totals, key) -> (part of the loss, parts of the metrics).
+# `totals` are sums over the whole batch, so that the parts of all microbatches add up.
+LossFn = Callable[[Any, Any, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
+TotalsFn = Callable[[Any], Any]
+
+
+def make_update(
+    loss: LossFn,
+    totals: TotalsFn,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    shardings: TrainState,
+    *,
+    accumulate: int = 1,
+) -> Callable[[TrainState, Any, Any, Any, Any], tuple[TrainState, Metrics]]:
+    """A jitted update(state, frozen, batch, number, advance) -> (state, metrics).
+
+    `number` tells the updates of one loop step apart (int32; with the state's key and step it
+    seeds dropout); `advance` (0 or 1) is added to `state.step`: 1 in a loop step's last update.
+
+    Args:
+        loss: see LossFn; metrics add over microbatches, except names ending in `max` or `min`.
+        totals: whole-batch normalisers from the batch.
+        tx: optimiser over state.trainable.
+        shardings: of the state; kept by the result.
+        accumulate: microbatches; the update equals that of the whole batch at once.
+
+    The state is donated. A loss or gradient that is not finite leaves parameters, optimiser and
+    its step count as they were and adds to `skipped`.
+    Metrics added here: loss, grad_norm (before clipping), skipped.
+
+    Raises:
+        ConfigError: when traced with a batch whose rows `accumulate` does not divide.
+    """
+
+    def gradients(state: TrainState, frozen: Any, batch: Any, key: jax.Array):
+        sums = totals(batch)
+        grad = jax.value_and_grad(loss, has_aux=True)
+        if accumulate == 1:
+            return grad(state.trainable, frozen, batch, sums, key)
+
+        def one(carry: Any, inputs: Any):
+            index, micro = inputs
+            part = grad(state.trainable, frozen, micro, sums, jax.random.fold_in(key, index))
+            return _add(carry, part), None
+
+        parts = jax.tree.map(lambda leaf: _cut(leaf, accumulate, mesh), batch)
+        first = jax.tree.map(lambda leaf: leaf[0], parts)
+        rest = jax.tree.map(lambda leaf: leaf[1:], parts)
+        start = grad(state.trainable, frozen, first, sums, jax.random.fold_in(key, 0))
+        return jax.lax.scan(one, start, (jnp.arange(1, accumulate), rest))[0]
+
+    def update(state: TrainState, frozen: Any, batch: Any, number: Any, advance: Any):
+        key = rng.stream_key(state.key, "update", state.step, number)
+        (value, metrics), grads = gradients(state, frozen, batch, key)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        changes, opt_state = tx.update(grads, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, changes)
+
+        def keep(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        missed = 1 - finite.astype(jnp.int32)
+        state = dataclasses.replace(
+            state,
+            step=state.step + advance,
+            trainable=keep(trainable, state.trainable),
+            opt_state=keep(opt_state, state.opt_state),
+            skipped=state.skipped + missed,
+            skipped_in_row=(state.skipped_in_row + missed) * missed,
+        )
+        metrics = {**metrics, "loss": value, "grad_norm": norm, "skipped": missed}
+        return state, metrics
+
+    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def _cut(leaf: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
+    """[B, ...] -> [parts, B/parts, ...]; strided rows, so that each device keeps those it has."""
+    rows = leaf.shape[0]
+    if rows % parts:
+        raise ConfigError(
+            f"accumulate={parts} microbatches of {rows} rows", wanted="rows that divide by it"
+        )
+    strided = jnp.swapaxes(leaf.reshape(rows // parts, parts, *leaf.shape[1:]), 0, 1)
+    where = NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
+    return jax.lax.with_sharding_constraint(strided, where)
+
+
+def _add(left: Any, right: Any) -> Any:
+    (value_l, metrics_l), grads_l = left
+    (value_r, metrics_r), grads_r = right
+    metrics = {}
+    for name, x in metrics_l.items():
+        y = metrics_r[name]
+        if name.endswith("max"):
+            metrics[name] = jnp.maximum(x, y)
+        elif name.endswith("min"):
+            metrics[name] = jnp.minimum(x, y)
+        else:
+            metrics[name] = x + y
+    return (value_l + value_r, metrics), jax.tree.map(jnp.add, grads_l, grads_r)

@@ -1,0 +1,117 @@
+import json
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.data.chat import Prompts
+from distill_jax.data.problem import Problem
+from distill_jax.evaluation import runner
+from distill_jax.evaluation.runner import EvaluateSettings
+from distill_jax.rollout.sampler import Sampler, SamplingSettings
+from tests import tiny
+
+KEY = jax.random.key(0)
+LIMITS = SamplingSettings(max_new_tokens=4, segment=4, prompt_multiple=4, top_k=3, top_p=0.5)
+
+
+class Out(NamedTuple):
+    tokens_BR: np.ndarray
+    length_B: np.ndarray
+    ended_B: np.ndarray
+
+
+class Scripted:
+    """Answers prompt [.., n] with n on even samples (and when greedy), with n + 1 on odd ones."""
+
+    def __init__(self):
+        self.calls = []
+
+    def generate(self, weights, prompts, settings, *, key, prompt_ids, samples):
+        self.calls.append((len(prompts), settings, list(prompt_ids)))
+        rows = [[p[-1] + g % 2, 99] for p in prompts for g in range(samples)]
+        tokens = np.array(rows)
+        return Out(tokens, np.array([2] * len(rows)), tokens[:, 0] % 2 == 0)
+
+
+def problems():
+    # Prompts of lengths 3, 1, 2, 2, 1; the answer is the last token, except for problem 3.
+    prompts = [[1, 1, 20], [11], [1, 12], [1, 13], [14]]
+    golds = ["20", "11", "12", "77", "14"]
+    levels = [2, 1, 1, 2, None]
+    found = [
+        Problem(id=f"p{i}", question=f"q{i}", solution="", answer=g, level=level)
+        for i, (g, level) in enumerate(zip(golds, levels, strict=True))
+    ]
+    return Prompts(found, prompts, 0)
+
+
+def text(tokens):
+    return f"#### {tokens[0]}"
+
+
+def run(sampler, **changes):
+    settings = EvaluateSettings(**{"samples": 2, "batch": 4, "temperature": 0.9, **changes})
+    return runner.evaluate(sampler, None, problems(), settings, LIMITS, key=KEY, text=text)
+
+
+def test_scores_by_hand():
+    got = run(Scripted())
+    # Greedy: all but problem 3. Sampled: the first of two samples right, again without problem 3.
+    assert got["greedy"]["accuracy"]["mean"] == 4 / 5 and got["num_problems"] == 5
+    np.testing.assert_allclose(got["sampled"]["pass@1"]["mean"], 0.4)
+    greedy, sampled = got["greedy"]["levels"], got["sampled"]["levels"]
+    assert {k: (v["mean"], v["num_problems"]) for k, v in greedy.items()} == {
+        "1": (1.0, 2), "2": (0.5, 2),
+    }  # fmt: skip
+    assert {k: v["mean"] for k, v in sampled.items()} == {"1": 0.5, "2": 0.25}
+    assert got["greedy"]["terminated"] == 3 / 5 and got["greedy"]["mean_length"] == 2.0
+    rows = got["problems"]
+    assert [r["id"] for r in rows] == ["p0", "p1", "p2", "p3", "p4"]
+    assert rows[2]["greedy"] == "#### 12" and rows[2]["sampled"] == ["#### 12", "#### 13"]
+    assert rows[2]["sampled_right"] == [True, False] and not rows[3]["greedy_right"]
+    json.dumps(got, allow_nan=False)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_the_batch_size_changes_nothing(batch):
+    sampler = Scripted()
+    assert run(sampler, batch=batch) == run(Scripted())
+    # One size of batch serves all: the last one is filled up.
+    for samples in (1, 2):
+        each = max(1, min(batch // samples, 5))
+        sizes = {n for n, s, _ in sampler.calls if (s.temperature == 0) == (samples == 1)}
+        assert sizes == {each}
+    # A prompt is named by its number, whatever batch it stands in.
+    assert {i for _, _, ids in sampler.calls for i in ids} == set(range(5))
+
+
+def test_decoding_is_greedy_once_and_then_from_the_whole_distribution():
+    sampler = Scripted()
+    run(sampler, batch=64)
+    (_, greedy, _), (_, sampled, _) = sampler.calls
+    assert (greedy.temperature, greedy.top_k, greedy.top_p) == (0.0, 0, 1.0)
+    assert (sampled.temperature, sampled.top_k, sampled.top_p) == (0.9, 0, 1.0)
+    assert greedy.max_new_tokens == sampled.max_new_tokens == 4
+
+
+def test_a_real_sampler_gives_the_same_in_any_batch_and_ticks():
+    model, params = tiny.build()
+    sampler = Sampler(model, tiny.mesh(), eos_id=tiny.EOS, pad_id=tiny.PAD, vocab=tiny.VOCAB)
+    weights = sampler.weights(params, LIMITS)
+    prompts = [[3, 4, 5], [6], [7, 8], [9], [2, 2, 2]]
+    ticks, outs = [], []
+    for batch in (4, 10):
+        outs.append(
+            runner.completions(
+                sampler, weights, prompts, LIMITS, key=KEY, samples=2, batch=batch,
+                tick=ticks.append,
+            )
+        )  # fmt: skip
+    for x, y in zip(*outs, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert outs[0][0].shape == (10, 4) and ticks == [4, 4, 2, 10]
+    # Row 2·i + g is sample g of prompt i.
+    alone = sampler.generate(weights, [prompts[3]], LIMITS, key=KEY, prompt_ids=[3], samples=2)
+    np.testing.assert_array_equal(outs[0][0][6:8], alone.tokens_BR)

@@ -1,0 +1,93 @@
+"""A rollout made up for tests of losses and updates: 4 prompts × 2 samples on the tiny model."""
+
+import functools
+
+import jax
+import numpy as np
+
+from distill_jax.kernels.logprob import response_mask, response_tokens
+from distill_jax.training import losses, optimizer
+from distill_jax.training import state as states
+from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
+from distill_jax.training.step import make_update
+from tests import tiny
+from tests.tiny import VOCAB
+
+TEMPERATURE = 0.8
+PROMPT = np.array([3, 3, 1, 1, 2, 2, 4, 4], np.int32)
+ANSWER = np.array([4, 2, 5, 3, 1, 5, 2, 4], np.int32)
+ENDED = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _score(model, trainable, frozen, rollout, values):
+    how = {"temperature": TEMPERATURE, "vocab": VOCAB, "values": values, "entropy": True}
+    return losses.score_policy(model, trainable, frozen, rollout, **how)
+
+
+def make(model, params, algorithm, settings, *, noise=0.2):
+    """What the loss is given; old log-probabilities differ from the present ones by `noise`."""
+    rng = np.random.default_rng(0)
+    tokens_BT = rng.integers(1, VOCAB, (8, 9)).astype(np.int32)
+    tokens_BT[np.arange(9)[None] >= (PROMPT + ANSWER)[:, None]] = 0
+    mask_BR = np.asarray(response_mask(ANSWER, 5))
+    rollout = {
+        "tokens_BT": tokens_BT,
+        "prompt_len_B": PROMPT,
+        "response_len_B": ANSWER,
+        "targets_BR": np.asarray(response_tokens(tokens_BT, PROMPT, 5)),
+        "response_mask_BR": mask_BR,
+        "loss_mask_BR": mask_BR,
+        "ended_B": ENDED,
+        "reward_PG": rng.random((4, 2)).astype(np.float32),
+        "reward_BR": (rng.normal(size=(8, 5)) * mask_BR).astype(np.float32),
+    }
+    trainable, frozen = states.split(params, "lora")
+    if algorithm.uses_values:
+        trainable = states.with_value_head(trainable, model.config.hidden_size)
+    scored = _score(model, trainable, frozen, rollout, algorithm.uses_values)
+    logp_BR = np.asarray(scored["logp_BR"])
+    jitter = [logp_BR + noise * rng.normal(size=(8, 5)).astype(np.float32) for _ in range(3)]
+    rollout |= dict(
+        zip(("old_logp_BR", "ref_logp_BR", "behaviour_logp_BR"), jitter, strict=True),
+        entropy_BR=scored["entropy_BR"],
+    )
+    if algorithm.uses_values:
+        rollout |= {k: scored[k] for k in ("value_BR", "end_value_B")}
+    arrays, _ = jax.jit(lambda r: algorithm.advantages(r, settings))(rollout)
+    names = (
+        "tokens_BT",
+        "prompt_len_B",
+        "targets_BR",
+        "loss_mask_BR",
+        "old_logp_BR",
+        "ref_logp_BR",
+        "behaviour_logp_BR",
+    )
+    batch = {name: rollout[name] for name in names} | arrays
+    return trainable, frozen, jax.tree.map(np.asarray, batch)
+
+
+def settings_of(name, **changes):
+    """Settings with everything on that a loss may have."""
+    if ALGORITHMS[name].uses_values:
+        return PPOSettings(**{"entropy_coef": 0.01, "value_coef": 0.5, **changes})
+    every = {"beta": 0.05, "entropy_coef": 0.01, "top_entropy": 0.6, **changes}
+    return GroupSettings(**every).at_length(6)
+
+
+def updater(model, name, settings, trainable, *, accumulate=1, mesh=None, rate=1e-2):
+    """A fresh state, its update function and its optimiser."""
+    mesh = mesh or tiny.mesh()
+    # SGD would show the gradient itself; Adam is what runs, with an eps that hides no difference.
+    tx = optimizer.make(
+        optimizer.OptimizerSettings(
+            learning_rate=rate, schedule="constant", eps=1e-3, max_grad_norm=1e3
+        ),
+        10,
+    )
+    state, shardings = states.create(trainable, tx, 0, mesh)
+    loss, totals = losses.policy(
+        model, ALGORITHMS[name], settings, temperature=TEMPERATURE, vocab=VOCAB
+    )
+    return state, make_update(loss, totals, tx, mesh, shardings, accumulate=accumulate)

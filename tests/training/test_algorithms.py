@@ -1,0 +1,220 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_jax.kernels.policy_losses import normaliser
+from distill_jax.training.algorithms import (
+    ALGORITHMS,
+    GroupSettings,
+    PPOSettings,
+    group_advantages,
+    group_loss,
+    ppo_advantages,
+    ppo_loss,
+)
+
+ONES = np.ones((1, 3), np.float32)
+
+
+def test_entries():
+    assert set(ALGORITHMS) == {
+        "ppo", "grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo"
+    }  # fmt: skip
+    assert [name for name, a in ALGORITHMS.items() if a.uses_values] == ["ppo"]
+    assert ALGORITHMS["ppo"].reference_weight(PPOSettings(kl_coef=0.3)) == 0.3
+    assert ALGORITHMS["gspo"].reference_weight(GroupSettings(beta=0.2)) == 0.2
+
+
+# --- group methods --------------------------------------------------------------------------------
+
+
+def test_group_advantages_by_hand():
+    # Rewards [1,0,0,0]: ddof 1 gives [1.5, −.5, −.5, −.5]; a group of equal rewards gives 0.
+    rollout = {
+        "reward_PG": jnp.array([[1.0, 0, 0, 0], [0.3, 0.3, 0.3, 0.3]]),
+        "response_mask_BR": jnp.array([[1.0, 1.0], [1.0, 0.0]] * 4),
+    }
+    arrays, _ = group_advantages(rollout, GroupSettings())
+    want = [[1.5, 1.5], [-0.5, 0], [-0.5, -0.5], [-0.5, 0], [0, 0], [0, 0], [0, 0], [0, 0]]
+    np.testing.assert_allclose(arrays["advantage_BR"], want, atol=1e-5)
+    assert set(arrays) == {"advantage_BR"}
+    arrays, _ = group_advantages(rollout, GroupSettings(scale="none", baseline="leave_one_out"))
+    np.testing.assert_allclose(arrays["advantage_BR"][:4, 0], [1, -1 / 3, -1 / 3, -1 / 3])
+
+
+def test_top_entropy_is_chosen_over_the_whole_rollout():
+    rollout = {
+        "reward_PG": jnp.array([[1.0, 0.0]]),
+        "response_mask_BR": jnp.ones((2, 3)),
+        "entropy_BR": jnp.array([[0.1, 0.9, 0.2], [0.8, 0.7, 0.3]]),
+    }
+    arrays, _ = group_advantages(rollout, GroupSettings(top_entropy=0.5))
+    assert arrays["top_entropy_BR"].tolist() == [[0, 1, 0], [1, 1, 0]]
+    # Tokens that are not trained do not count: of the first row's three, ⌈1.5⌉ = 2 stay.
+    masked = {**rollout, "loss_mask_BR": jnp.array([[1.0, 1, 1], [0, 0, 0]])}
+    arrays, _ = group_advantages(masked, GroupSettings(top_entropy=0.5))
+    assert arrays["top_entropy_BR"].tolist() == [[0, 1, 1], [0, 0, 0]]
+
+
+def loss_of(name, settings, logp, batch, entropy=None):
+    batch = {"loss_mask_BR": ONES, "behaviour_logp_BR": logp, **batch}
+    scores = {"logp_BR": jnp.asarray(logp), "entropy_BR": entropy}
+    return group_loss(name)(scores, batch, normaliser(batch["loss_mask_BR"]), settings)
+
+
+def test_importance_correction_by_hand():
+    # log π_trainer − log π_sampler = [0, ln 1.5, ln 4], A = 1, ρ = 1: the loss is −mean weight.
+    logp = np.array([[-1.0, -1.0, -1.0]], np.float32)
+    batch = {
+        "behaviour_logp_BR": logp - np.log([[1.0, 1.5, 4.0]]).astype(np.float32),
+        "advantage_BR": ONES,
+    }
+    for mode, want in (
+        ("truncate", (1 + 1.5 + 2) / 3),
+        ("mask", (1 + 1.5 + 0) / 3),
+        ("none", 1.0),
+    ):
+        value, _ = loss_of("bnpo", GroupSettings(importance=mode), logp, batch)
+        np.testing.assert_allclose(value, -want, rtol=1e-6)
+
+
+def test_top_entropy_trains_those_tokens_alone():
+    logp = np.array([[-1.0, -2.0, -3.0]], np.float32)
+    entropy = jnp.array([[0.3, 0.9, 0.5]])
+    settings = GroupSettings(top_entropy=0.34)  # ⌈1.02⌉ = 2 of 3
+
+    def value(logp, **extra):
+        batch = {"advantage_BR": ONES, "old_logp_BR": jax.lax.stop_gradient(logp), **extra}
+        return loss_of("bnpo", settings, logp, batch, entropy)[0]
+
+    np.testing.assert_allclose(jax.grad(value)(jnp.asarray(logp)), [[0, -1 / 3, -1 / 3]], atol=1e-6)
+    # Chosen beforehand over the rollout, the batch's own entropies are not looked at.
+    given = jax.grad(lambda x: value(x, top_entropy_BR=jnp.array([[1.0, 0, 0]])))
+    np.testing.assert_allclose(given(jnp.asarray(logp)), [[-1 / 3, 0, 0]], atol=1e-6)
+
+
+def test_kl_and_entropy_are_added_to_the_loss():
+    # l = log π − log π_ref = .5: k3 = e^−.5 − 1 + .5 = .10653.
+    logp = np.full((1, 3), -1.0, np.float32)
+    batch = {"advantage_BR": 0 * ONES, "ref_logp_BR": logp - 0.5}
+    settings = GroupSettings(beta=0.2, entropy_coef=0.1)
+    value, metrics = loss_of("bnpo", settings, logp, batch, jnp.full((1, 3), 2.0))
+    np.testing.assert_allclose(value, 0.2 * 0.10653 - 0.1 * 2.0, atol=1e-5)
+    np.testing.assert_allclose(metrics["kl"], 0.10653, atol=1e-5)
+
+
+def test_dr_grpo_divides_by_the_longest_answer_allowed():
+    logp = np.full((1, 3), -1.0, np.float32)
+    settings = GroupSettings(importance="none")
+    plain, _ = loss_of("dr_grpo", settings, logp, {"advantage_BR": ONES})
+    filled, _ = loss_of("dr_grpo", settings.at_length(12), logp, {"advantage_BR": ONES})
+    np.testing.assert_allclose([plain, filled], [-3 / 3, -3 / 12])
+    assert settings.at_length(12).at_length(99).clip.max_completion_length == 12
+
+
+# --- PPO ------------------------------------------------------------------------------------------
+
+
+def rollout(**changes):
+    base = {
+        "reward_BR": jnp.array([[0.0, 0.0, 1.0]]),
+        "value_BR": jnp.array([[0.5, 0.6, 0.8]]),
+        "end_value_B": jnp.array([0.4]),
+        "ended_B": jnp.array([True]),
+        "response_mask_BR": jnp.ones((1, 3)),
+    }
+    return {**base, **changes}
+
+
+@pytest.mark.parametrize(
+    "lam, want", [(1.0, [0.5, 0.4, 0.2]), (0.0, [0.1, 0.2, 0.2]), (0.95, [0.4705, 0.39, 0.2])]
+)
+def test_ppo_advantages_by_hand(lam, want):
+    settings = PPOSettings(lam=lam, kl_coef=0.0, whiten=False)
+    arrays, metrics = ppo_advantages(rollout(), settings)
+    np.testing.assert_allclose(arrays["advantage_BR"][0], want, atol=1e-6)
+    # Returns are A + V.
+    np.testing.assert_allclose(arrays["return_BR"][0], np.add(want, [0.5, 0.6, 0.8]), atol=1e-6)
+    assert "objective/kl" not in metrics
+    np.testing.assert_allclose(metrics["objective/rlhf_reward"], 1.0)
+
+
+def test_ppo_advantages_with_dense_rewards_kl_and_a_truncated_answer():
+    # β = .1; log π − log π_ref = [1, 0, −1] makes r = [−.2, .5, .1] − [.1, 0, −.1] = [−.3, .5, .2].
+    # Truncated: V after the end is .4. γ = 1, λ = .5, V = [.5, .6, .8]:
+    # δ = [−.3+.6−.5, .5+.8−.6, .2+.4−.8] = [−.2, .7, −.2]
+    # A_3 = −.2; A_2 = .7 − .1 = .6; A_1 = −.2 + .3 = .1
+    given = rollout(
+        reward_BR=jnp.array([[-0.2, 0.5, 0.1]]),
+        ended_B=jnp.array([False]),
+        old_logp_BR=jnp.array([[-1.0, -2.0, -3.0]]),
+        ref_logp_BR=jnp.array([[-2.0, -2.0, -2.0]]),
+    )
+    settings = PPOSettings(lam=0.5, kl_coef=0.1, whiten=False)
+    arrays, metrics = ppo_advantages(given, settings)
+    np.testing.assert_allclose(arrays["advantage_BR"][0], [0.1, 0.6, -0.2], atol=1e-6)
+    np.testing.assert_allclose(arrays["return_BR"][0], [0.6, 1.2, 0.6], atol=1e-6)
+    np.testing.assert_allclose(metrics["objective/kl"], 0.0, atol=1e-6)
+    np.testing.assert_allclose(metrics["objective/rlhf_reward"], 0.4, atol=1e-6)
+    # Ended, the same answer has no value after it: δ_3 = .2 − .8 = −.6.
+    ended, _ = ppo_advantages({**given, "ended_B": jnp.array([True])}, settings)
+    np.testing.assert_allclose(ended["advantage_BR"][0, 2], -0.6, atol=1e-6)
+
+
+def test_whitening_touches_advantages_not_returns():
+    plain, _ = ppo_advantages(rollout(), PPOSettings(kl_coef=0.0, whiten=False))
+    white, _ = ppo_advantages(rollout(), PPOSettings(kl_coef=0.0))
+    x = np.asarray(plain["advantage_BR"])
+    np.testing.assert_allclose(white["advantage_BR"], (x - x.mean()) / x.std(), atol=1e-5)
+    np.testing.assert_array_equal(white["return_BR"], plain["return_BR"])
+
+
+def test_ppo_loss_by_hand():
+    # ρ = [1.5, 1, .5] with A = [1, 2, −1], ε = .2: −min(ρA, clip(ρ)A) = [−1.2, −2, .8], mean −.8.
+    # V = [1, 0, 0], old 0, R = [1, 1, 0], ε_v = .2: V clipped to [.2, 0, 0];
+    # ½max: [½·.64, ½·1, 0], mean .82/3.
+    scores = {
+        "logp_BR": jnp.log(jnp.array([[1.5, 1.0, 0.5]])) - 1.0,
+        "entropy_BR": jnp.full((1, 3), 2.0),
+        "value_BR": jnp.array([[1.0, 0.0, 0.0]]),
+    }
+    batch = {
+        "loss_mask_BR": jnp.ones((1, 3)),
+        "old_logp_BR": jnp.full((1, 3), -1.0),
+        "advantage_BR": jnp.array([[1.0, 2.0, -1.0]]),
+        "old_value_BR": jnp.zeros((1, 3)),
+        "return_BR": jnp.array([[1.0, 1.0, 0.0]]),
+    }
+    settings = PPOSettings(value_coef=0.5, entropy_coef=0.1)
+    value, metrics = ppo_loss(scores, batch, normaliser(batch["loss_mask_BR"]), settings)
+    np.testing.assert_allclose(metrics["loss/policy_avg"], -0.8, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss/value_avg"], 0.82 / 3, atol=1e-6)
+    np.testing.assert_allclose(value, -0.8 + 0.5 * 0.82 / 3 - 0.1 * 2.0, atol=1e-6)
+    np.testing.assert_allclose(metrics["val/ratio"], 1.0, atol=1e-6)
+    # Both ends of the clip hold: ρ = 1.5 with A > 0, ρ = .5 with A < 0.
+    np.testing.assert_allclose(metrics["policy/clipfrac_avg"], 2 / 3, atol=1e-6)
+
+
+def test_value_clip_of_zero_is_off_rather_than_pinning_the_value():
+    mask = jnp.ones((1, 1))
+    batch = {
+        "loss_mask_BR": mask,
+        "old_logp_BR": jnp.zeros((1, 1)),
+        "advantage_BR": jnp.zeros((1, 1)),
+        "old_value_BR": jnp.zeros((1, 1)),
+        "return_BR": 2.0 * mask,
+    }
+    settings = PPOSettings(value_clip=0.0, value_coef=1.0)
+
+    def loss(value):
+        scores = {
+            "logp_BR": jnp.zeros((1, 1)),
+            "entropy_BR": jnp.zeros((1, 1)),
+            "value_BR": value * mask,
+        }
+        return ppo_loss(scores, batch, normaliser(mask), settings)[0]
+
+    # ½(V−R)² at V=1, R=2: loss .5, slope V−R = −1, however far V is from its old value 0.
+    assert float(loss(1.0)) == pytest.approx(0.5)
+    assert float(jax.grad(loss)(1.0)) == pytest.approx(-1.0)

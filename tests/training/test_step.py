@@ -1,0 +1,179 @@
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.training import losses, optimizer
+from distill_jax.training import state as states
+from distill_jax.training.algorithms import ALGORITHMS
+from distill_jax.training.step import make_update
+from tests import tiny
+from tests.tiny import VOCAB
+from tests.training import rl_batch
+
+NUMBER, ADVANCE = np.int32(0), np.int32(1)
+
+
+@pytest.fixture(scope="module")
+def built():
+    return tiny.build()
+
+
+def host(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+def changed(before, after):
+    return jax.tree.leaves(jax.tree.map(lambda x, y: not np.array_equal(x, y), before, after))
+
+
+def assert_equal_states(got, want, atol):
+    for name in ("trainable", "opt_state"):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, atol=atol),
+            host(getattr(got, name)),
+            host(getattr(want, name)),
+        )
+
+
+def assert_equal_metrics(got, want):
+    assert set(got) == set(want)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=2e-5, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_accumulation_equals_the_whole_batch(built, name):
+    model, params = built
+    settings = rl_batch.settings_of(name)
+    trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS[name], settings)
+    before = host(trainable)
+    results = []
+    for accumulate in (1, 4):
+        state, update = rl_batch.updater(model, name, settings, trainable, accumulate=accumulate)
+        results.append(update(state, frozen, batch, NUMBER, ADVANCE))
+    (whole, metrics), (parts, metrics_of_parts) = results
+    assert all(changed(before, host(whole.trainable)))
+    assert_equal_states(parts, whole, 2e-6)
+    # A row's share of clipped tokens is 0 in a microbatch without one: the minimum is theirs.
+    assert_equal_metrics(metrics_of_parts, metrics)
+    assert int(whole.step) == 1 and int(metrics["skipped"]) == 0
+    assert np.isfinite(float(metrics["loss"])) and float(metrics["grad_norm"]) > 0
+
+
+def sft_update(model, trainable, mesh=None, accumulate=1):
+    mesh = mesh or tiny.mesh()
+    tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-2, eps=1e-3), 10)
+    state, shardings = states.create(trainable, tx, 0, mesh)
+    loss, totals = losses.sft(model, VOCAB)
+    return state, make_update(loss, totals, tx, mesh, shardings, accumulate=accumulate)
+
+
+def sft_batch(model, params):
+    return rl_batch.make(model, params, ALGORITHMS["grpo"], rl_batch.settings_of("grpo"))
+
+
+def test_accumulation_equals_the_whole_batch_in_sft(built):
+    model, params = built
+    trainable, frozen, batch = sft_batch(model, params)
+    results = []
+    for accumulate in (1, 2, 8):
+        state, update = sft_update(model, trainable, accumulate=accumulate)
+        results.append(update(state, frozen, batch, NUMBER, ADVANCE))
+    for state, metrics in results[1:]:
+        assert_equal_states(state, results[0][0], 2e-6)
+        assert_equal_metrics(metrics, results[0][1])
+    with pytest.raises(ConfigError, match="accumulate=3 microbatches of 8 rows"):
+        state, update = sft_update(model, trainable, accumulate=3)
+        update(state, frozen, batch, NUMBER, ADVANCE)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 1, 2)])
+@pytest.mark.parametrize("name", ["sft", "ppo"])
+def test_an_update_on_a_mesh_equals_that_of_one_device(built, name, shape):
+    model, params = built
+    settings = rl_batch.settings_of("ppo")
+    trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["ppo"], settings)
+    if name == "sft":
+        trainable = {"lora": trainable["lora"]}
+    results = []
+    for mesh in (tiny.mesh(), tiny.mesh(*shape)):
+        split = model.replace(fuse=mesh.shape["tensor"] == 1)
+        where = tiny.placed({**frozen, **trainable}, mesh)
+        mine, rest = {k: where[k] for k in trainable}, {"base": where["base"]}
+        if name == "sft":
+            state, update = sft_update(split, mine, mesh, accumulate=2)
+        else:
+            state, update = rl_batch.updater(split, "ppo", settings, mine, mesh=mesh, accumulate=2)
+        placed = jax.device_put(batch, states.sharding.batch_sharding(mesh))
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        state, metrics = update(state, rest, placed, NUMBER, ADVANCE)
+        assert jax.tree.map(lambda x: x.sharding, state) == shardings
+        results.append((state, metrics))
+    assert_equal_states(results[1][0], results[0][0], 5e-6)
+    assert_equal_metrics(results[1][1], results[0][1])
+
+
+def test_the_base_is_frozen_bit_for_bit_and_what_is_trained_moves(built):
+    model, params = built
+    trainable, frozen, batch = sft_batch(model, params)
+    base, lora = host(frozen["base"]), host(trainable)
+    frozen = jax.device_put(frozen)
+    state, update = sft_update(model, trainable)
+    losses_seen = []
+    for _ in range(8):
+        state, metrics = update(state, frozen, batch, NUMBER, ADVANCE)
+        losses_seen.append(float(metrics["loss"]))
+    jax.tree.map(np.testing.assert_array_equal, host(frozen["base"]), base)
+    assert all(changed(lora, host(state.trainable)))
+    assert losses_seen[-1] < losses_seen[0] - 0.1 and int(state.step) == 8
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(built, bad):
+    model, params = built
+    settings = rl_batch.settings_of("bnpo")
+    trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["bnpo"], settings)
+    state, update = rl_batch.updater(model, "bnpo", settings, trainable)
+    state, _ = update(state, frozen, batch, NUMBER, ADVANCE)
+    before = host((state.trainable, state.opt_state))
+    poisoned = {**batch, "advantage_BR": batch["advantage_BR"].copy()}
+    poisoned["advantage_BR"][2, 0] = bad
+    for count in (1, 2):
+        state, metrics = update(state, frozen, poisoned, NUMBER, ADVANCE)
+        assert int(metrics["skipped"]) == 1 and not np.isfinite(float(metrics["loss"]))
+        assert (int(state.skipped), int(state.skipped_in_row)) == (count, count)
+    jax.tree.map(np.testing.assert_array_equal, host((state.trainable, state.opt_state)), before)
+    state, metrics = update(state, frozen, batch, NUMBER, ADVANCE)
+    assert (int(state.skipped), int(state.skipped_in_row), int(state.step)) == (2, 0, 4)
+    assert any(changed(before[0], host(state.trainable)))
+
+
+def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too():
+    # √x at 0: value 0, slope infinite.
+    tx = optimizer.make(optimizer.OptimizerSettings(), 10)
+    state, shardings = states.create({"lora": {}, "value_head": {"w": np.zeros(())}}, tx, 0,
+                                     tiny.mesh())  # fmt: skip
+    update = make_update(
+        lambda t, f, b, n, k: (jax.numpy.sqrt(t["value_head"]["w"]), {}),
+        lambda batch: 1.0,
+        tx,
+        tiny.mesh(),
+        shardings,
+    )
+    state, metrics = update(state, {}, {}, NUMBER, ADVANCE)
+    assert float(metrics["loss"]) == 0.0 and int(metrics["skipped"]) == 1
+    assert float(state.trainable["value_head"]["w"]) == 0.0
+
+
+def test_minibatches_count_as_one_step_and_draw_their_own_dropout():
+    model, params = tiny.build()
+    model = model.replace(lora=model.lora.__class__(rank=2, dropout=0.5))
+    trainable, frozen, batch = sft_batch(model.replace(lora=type(model.lora)(rank=2)), params)
+    seen = []
+    for number in (0, 0, 1):
+        state, update = sft_update(model, trainable)
+        state, metrics = update(state, frozen, batch, np.int32(number), np.int32(0))
+        assert int(state.step) == 0
+        seen.append(float(metrics["loss"]))
+    assert seen[0] == seen[1] != seen[2]
