@@ -1,0 +1,1 @@
+"""Configurations: one file a stage, presets in presets.py."""

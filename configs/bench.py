@@ -1,0 +1,52 @@
+"""python -m launch.bench --config=configs/bench.py
+
+Presets: cpu (default; the shape of third_party/peers), gpu_1_5b, gpu_7b, smoke (seconds).
+"""
+
+import dataclasses
+
+import ml_collections
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import to_config_dict
+from launch.bench_steps import BenchSettings
+
+_GPU = BenchSettings(
+    model="qwen2_5_1_5b",
+    dtype="bfloat16",
+    attention="cudnn",
+    sft_rows=32,
+    sft_tokens=512,
+    full=False,
+    prompts=16,
+    samples=8,
+    prompt_tokens=192,
+    completion_tokens=256,
+    generate_rows=(1, 64, 256),
+    repeats=5,
+    warmup=1,
+    # One H200: 790 TFLOP/s of bf16 products as measured, 4.3 TB/s.
+    peak_flops=790e12,
+    peak_bandwidth=4.3e12,
+)
+
+PRESETS = {
+    "cpu": BenchSettings(),
+    "smoke": BenchSettings(
+        repeats=2, warmup=1, sft_rows=4, sft_tokens=16, prompts=2, samples=2, prompt_tokens=8,
+        completion_tokens=8, generate_rows=(4,),
+    ),
+    "gpu_1_5b": _GPU,
+    "gpu_7b": dataclasses.replace(_GPU, model="qwen2_5_7b", sft_rows=16, accumulate=2),
+}  # fmt: skip
+
+
+def get_config(preset: str = "cpu") -> ml_collections.ConfigDict:
+    """Settings of a preset.
+
+    Raises:
+        ConfigError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r}", wanted=f"one of {', '.join(PRESETS)}")
+    return to_config_dict(PRESETS[preset])

@@ -1,0 +1,204 @@
+"""The presets: each a whole RunConfig, written as differences to the settings' own defaults.
+
+tiny       no download, CPU: everything is made here; minutes
+smoke      the same path in seconds, for tests; learns nothing to speak of
+qwen_1_5b  Qwen2.5-7B-Instruct teaches Qwen2.5-Math-1.5B on GSM8K
+qwen_7b    Qwen2.5-32B-Instruct teaches Qwen2.5-Math-7B on GSM8K
+"""
+
+import dataclasses
+import functools
+
+import ml_collections
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import to_config_dict
+from distill_jax.core.sharding import MeshSettings
+from distill_jax.data.sources import DataSettings
+from distill_jax.data.synthetic import ProblemSettings
+from distill_jax.evaluation.runner import EvaluateSettings
+from distill_jax.models.lora import LoraConfig
+from distill_jax.rewards.combine import RewardSettings
+from distill_jax.rollout.sampler import SamplingSettings
+from distill_jax.stages.settings import (
+    ModelSettings,
+    PretrainSettings,
+    RLSettings,
+    RunConfig,
+    SFTSettings,
+)
+from distill_jax.training.algorithms import GroupSettings
+from distill_jax.training.checkpoint import CheckpointSettings
+from distill_jax.training.optimizer import OptimizerSettings
+from distill_jax.training.records import RecordSettings
+
+
+def tiny() -> RunConfig:
+    """Embedded problems; a 3-layer teacher and a 2-layer student, both trained here."""
+    return RunConfig(
+        preset="tiny",
+        data=DataSettings(
+            source="embedded",
+            problems=ProblemSettings(levels=5, max_value=50, max_operand=9, train_size=20_000),
+            max_prompt_tokens=48,
+        ),
+        teacher=ModelSettings(
+            hidden_size=128,
+            intermediate_size=384,
+            num_layers=3,
+            num_heads=4,
+            num_kv_heads=2,
+            steps=800,
+        ),
+        student=ModelSettings(
+            hidden_size=112,
+            intermediate_size=320,
+            num_layers=2,
+            num_heads=4,
+            num_kv_heads=2,
+            steps=600,
+        ),
+        lora=LoraConfig(rank=16, alpha=32.0),
+        pretrain=PretrainSettings(
+            batch_size=32,
+            optimizer=OptimizerSettings(
+                learning_rate=3e-3, warmup_steps=50, weight_decay=0.01, final_fraction=0.02
+            ),
+        ),
+        # As web data do, the rows mix worked solutions and bare answers: the student learns to
+        # blurt, and reinforcement has something to mend.
+        sft=SFTSettings(
+            steps=60,
+            batch_size=32,
+            answer_only=0.7,
+            optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=10),
+        ),
+        rl=RLSettings(
+            algorithm="grpo",
+            steps=100,
+            prompts_per_step=16,
+            samples_per_prompt=8,
+            batch_multiple=16,
+            eval_every=25,
+            optimizer=OptimizerSettings(
+                learning_rate=2e-3, schedule="linear", warmup_steps=5, b2=0.99
+            ),
+            rewards=RewardSettings(correctness_weight=1.0, intrinsic_weight=0.5, momentum=0.9),
+            group=GroupSettings(),
+        ),
+        sampling=SamplingSettings(max_new_tokens=56, segment=14, prompt_multiple=48),
+        evaluate=EvaluateSettings(problems=500, samples=4),
+        checkpoint=CheckpointSettings(every=100, keep=2),
+        records=RecordSettings(every=5, completions_every=25),
+    )
+
+
+def smoke() -> RunConfig:
+    """The path of `tiny` with steps and models cut to seconds."""
+    base = tiny()
+    small = functools.partial(
+        dataclasses.replace, hidden_size=32, intermediate_size=64, num_layers=2, steps=4
+    )
+    return dataclasses.replace(
+        base,
+        preset="smoke",
+        tokenizer_size=300,
+        data=dataclasses.replace(
+            base.data,
+            problems=ProblemSettings(
+                levels=2, train_size=64, validation_size=16, test_size=16, max_operand=9
+            ),
+            max_prompt_tokens=64,
+        ),
+        teacher=small(base.teacher),
+        student=small(base.student),
+        lora=LoraConfig(rank=4, alpha=8.0),
+        pretrain=dataclasses.replace(
+            base.pretrain,
+            batch_size=8,
+            optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=1),
+        ),
+        sft=dataclasses.replace(
+            base.sft,
+            steps=3,
+            batch_size=8,
+            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
+        ),
+        rl=dataclasses.replace(
+            base.rl,
+            steps=3,
+            prompts_per_step=4,
+            samples_per_prompt=4,
+            eval_every=2,
+            eval_problems=8,
+            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
+        ),
+        sampling=SamplingSettings(max_new_tokens=16, segment=8, prompt_multiple=64),
+        evaluate=EvaluateSettings(problems=8, samples=2, batch=16),
+        checkpoint=CheckpointSettings(every=2, keep=2),
+        records=RecordSettings(every=1, completions_every=2, completions=4),
+    )
+
+
+def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
+    big = ModelSettings(param_dtype="bfloat16", compute_dtype="bfloat16", remat=True)
+    return RunConfig(
+        preset=preset,
+        stages=("sft", "rl", "evaluate"),
+        mesh=MeshSettings(data=1, fsdp=-1, tensor=1),
+        data=DataSettings(source="gsm8k", max_prompt_tokens=512),
+        teacher=dataclasses.replace(big, path=teacher),
+        student=dataclasses.replace(big, path=student),
+        # Rank, learning rates and lengths of the intrinsic-reward system's published code.
+        lora=LoraConfig(rank=8, alpha=16.0, dropout=0.1),
+        sft=SFTSettings(
+            steps=700,
+            batch_size=32,
+            accumulate=4,
+            optimizer=OptimizerSettings(learning_rate=2e-5, warmup_steps=100),
+        ),
+        rl=RLSettings(
+            algorithm="ppo",
+            steps=1000,
+            prompts_per_step=32,
+            samples_per_prompt=4,
+            num_iterations=2,
+            minibatches=2,
+            accumulate=4,
+            eval_every=100,
+            optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
+            rewards=RewardSettings(
+                correctness_weight=0.3, intrinsic_weight=0.7, right=1.0, wrong=-0.5
+            ),
+        ),
+        sampling=SamplingSettings(temperature=0.7, max_new_tokens=480),
+        evaluate=EvaluateSettings(problems=1319, samples=4, temperature=0.7, batch=128),
+        checkpoint=CheckpointSettings(every=50, keep=2, keep_best="eval/accuracy"),
+    )
+
+
+def qwen_1_5b() -> RunConfig:
+    """One GPU of 80 GB or more."""
+    return _qwen("qwen_1_5b", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-Math-1.5B")
+
+
+def qwen_7b() -> RunConfig:
+    """Eight GPUs of 80 GB, or a TPU slice of as much memory."""
+    return _qwen("qwen_7b", "Qwen/Qwen2.5-32B-Instruct", "Qwen/Qwen2.5-Math-7B")
+
+
+PRESETS = {"tiny": tiny, "smoke": smoke, "qwen_1_5b": qwen_1_5b, "qwen_7b": qwen_7b}
+
+
+def config_for(preset: str, stages: tuple[str, ...] | None = None) -> ml_collections.ConfigDict:
+    """The preset as a ConfigDict, with these stages where given.
+
+    Raises:
+        ConfigError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r}", wanted=f"one of {', '.join(PRESETS)}")
+    config = PRESETS[preset]()
+    if stages is not None:
+        config = dataclasses.replace(config, stages=stages)
+    return to_config_dict(config)

@@ -1,0 +1,17 @@
+"""python -m launch.main --config=configs/rl.py
+
+The main job: every stage of the preset that is not complete, up to the report.
+Presets: --config=configs/rl.py:smoke, see presets.py.
+Any setting: --config.rl.steps=100. All of them with their meaning: docs/config.md.
+"""
+
+import ml_collections
+
+from configs.presets import PRESETS, config_for
+
+__all__ = ["PRESETS", "get_config"]
+
+
+def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
+    """Settings of a preset."""
+    return config_for(preset, stages=None)

@@ -1,0 +1,86 @@
+"""What a stage is made from beside its settings: problems, models and adapters, by content.
+
+Settings name files; what stands in them can change between a start and the next. A stage resumed
+on other data, or held to another reference, would be neither run.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.stages.context import Context
+
+_SPLITS = {
+    "pretrain": ("train",),
+    "sft": ("train",),
+    "rl": ("train", "validation"),
+    "evaluate": ("test",),
+}
+# Of a weight file: its size and its beginning, where a safetensors file lists its tensors.
+_BEGINNING = 2**20
+
+
+def of(context: Context, stage: str) -> dict[str, str]:
+    """Names of a stage's inputs with digests of their contents; models made here are not told.
+
+    Raises:
+        DistillError: an input is missing or cannot be read.
+    """
+    found = of_complete(context, stage)
+    if stage == "rl":
+        found["starting adapter"] = adapter_digest(context.start_adapter())
+    for split in _SPLITS[stage]:
+        if split != "validation" or context.config.rl.eval_every:
+            problems = context.problems(split).problems
+            parts = (f"{p.question}\0{p.solution}\0{p.answer}\0" for p in problems)
+            found[f"{split} problems"] = _digest(part.encode() for part in parts)
+    return found
+
+
+def of_complete(context: Context, stage: str) -> dict[str, str]:
+    """Those that are quick to look at: for a complete stage, whose inputs may be gone by now."""
+    found = {}
+    for role in ("teacher", "student"):
+        if context.settings_of(role).path:
+            found[f"{role} model"] = _digest(_model_parts(context.model_path(role)))
+    if stage == "rl" and context.adapter("sft") is not None:
+        found["starting adapter"] = adapter_digest(context.adapter("sft"))
+    return found
+
+
+def adapter_digest(adapter: Path | None) -> str:
+    """Of an adapter's weights; "none" for the bare model."""
+    if adapter is None:
+        return "none"
+    return _digest([(adapter / "adapter_model.safetensors").read_bytes()])
+
+
+def check_same(directory: Path, before: dict[str, str], now: dict[str, str]) -> None:
+    """Nothing that both tell of differs.
+
+    Raises:
+        ConfigError: naming the inputs that do.
+    """
+    changed = [name for name in now if before.get(name, now[name]) != now[name]]
+    if changed:
+        raise ConfigError(
+            f"{directory} was begun with another {' and another '.join(changed)} than there is now",
+            wanted="what it was begun with",
+            fix="use another --workdir, or delete that directory",
+        )
+
+
+def _model_parts(directory: Path) -> Iterable[bytes]:
+    yield (directory / "config.json").read_bytes()
+    for file in sorted(directory.glob("*.safetensors")):
+        yield f"{file.name}\0{file.stat().st_size}\0".encode()
+        with file.open("rb") as handle:
+            yield handle.read(_BEGINNING)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    out = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        out.update(part)
+    return out.hexdigest()

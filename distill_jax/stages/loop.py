@@ -1,0 +1,194 @@
+"""The one loop: step, log, evaluate, save, stop. Every training stage runs through it."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import NonFiniteError
+from distill_jax.stages.context import Context
+from distill_jax.stages.stop import Interrupted
+from distill_jax.training.checkpoint import Checkpointer
+from distill_jax.training.progress import Progress
+from distill_jax.training.records import Recorder
+from distill_jax.training.state import TrainState
+
+# One loop step: (state, step) -> (state, metrics, completions to write down).
+StepFn = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any], list[dict[str, Any]]]]
+EvalFn = Callable[[TrainState], Mapping[str, float]]
+
+
+def run(
+    context: Context,
+    name: str,
+    directory: Path,
+    state: TrainState,
+    step_fn: StepFn,
+    total: int,
+    *,
+    max_skipped: int = 10,
+    eval_every: int = 0,
+    evaluate: EvalFn | None = None,
+) -> TrainState:
+    """Runs `step_fn` from the newest checkpoint in `directory` to step `total`.
+
+    Args:
+        context: run-wide things: settings, console, the request to stop.
+        name: of the stage, for the progress bar and the records.
+        directory: the stage's own; checkpoints go to `checkpoints/`.
+        state: fresh state; replaced by the checkpoint's if there is one.
+        step_fn: (state, step) -> (state, metrics, completions); step counts from 0; metrics hold
+            the host integer `step_tokens`, which is summed up to `num_tokens`. It must be
+            a function of its arguments: then a resumed run equals an uninterrupted one.
+        total: steps of the whole stage.
+        max_skipped: non-finite updates in a row that end the run.
+        eval_every: steps between evaluations; 0 is never. One is also made before step 0.
+        evaluate: figures of a state, logged under their own names.
+
+    Raises:
+        Interrupted: after saving, when SIGTERM or SIGINT was received.
+        NonFiniteError: too many skipped updates in a row.
+    """
+    with Checkpointer(directory / "checkpoints", context.config.checkpoint) as checkpoints:
+        restored, skips = checkpoints.restore_latest(state), _Skips(max_skipped, checkpoints)
+        start, tokens = 0, 0
+        if restored is not None:
+            state, start = restored.state, restored.step
+            tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
+            context.say(f"{name}: resuming after step {start} of {total}")
+        clock = _StepTime()
+        with (
+            _recorder(context, name, directory, start) as recorder,
+            Progress(name, total, start=start, console=context.console) as progress,
+        ):
+            if start == 0 and eval_every and evaluate is not None:
+                recorder.metrics(0, dict(evaluate(state)))
+            for step in range(start, total):
+                clock.start()
+                state, metrics, completions = step_fn(state, step)
+                done, last = step + 1, step + 1 == total
+                metrics = dict(metrics)
+                tokens += int(metrics.pop("step_tokens"))
+                skips.note(state, now=last)
+                figures: dict[str, Any] = {}
+                if recorder.settings.metrics_due(done) or last:
+                    figures = {**sharding.fetch(metrics), "num_tokens": tokens}
+                clock.stop()
+                if figures:
+                    figures["step_time"] = clock.mean()
+                if eval_every and evaluate is not None and (done % eval_every == 0 or last):
+                    figures.update(evaluate(state))
+                if figures:
+                    recorder.metrics(done, figures)
+                if completions and recorder.settings.completions_due(done):
+                    recorder.completions(done, completions)
+                progress.update(done, _headline(figures))
+                asked = context.stop.due(done)
+                if last or asked or skips.may_save(done, state):
+                    meta = {"num_tokens": tokens, "good_step": skips.good_after(done, state)}
+                    checkpoints.save(done, state, meta, _numbers(figures))
+                if asked and not last:
+                    checkpoints.wait()
+                    raise Interrupted(
+                        f"{name} was asked to stop and is saved at step {done} of {total}",
+                        fix="run the same command again to go on",
+                    )
+    return state
+
+
+def _recorder(context: Context, name: str, directory: Path, start: int) -> Recorder:
+    return Recorder(
+        directory,
+        context.config.records,
+        resume_step=start,
+        name=name,
+        config=context.config_dict,
+        console=context.console,
+    )
+
+
+class _Skips:
+    """Ends the run after too many non-finite updates in a row, naming the last good checkpoint.
+
+    The count is read one step late, so that the host can prepare a batch while devices work.
+    """
+
+    def __init__(self, most: int, checkpoints: Checkpointer):
+        self.most, self.checkpoints = most, checkpoints
+        self.good: int | None = None
+        self._before: jax.Array | None = None
+
+    def in_row(self, state: TrainState) -> int:
+        """Skipped updates up to this state, without a good one between."""
+        return int(sharding.fetch(state.skipped_in_row))
+
+    def may_save(self, step: int, state: TrainState) -> bool:
+        """Whether this step is one to save by the settings.
+
+        None is within a row of skipped updates: saved ones would push out the last good state.
+        """
+        return step % self.checkpoints.settings.every == 0 and self.in_row(state) == 0
+
+    def good_after(self, step: int, state: TrainState) -> int | None:
+        """The last good checkpoint once this step is saved: itself, if its update was taken."""
+        self.good = step if self.in_row(state) == 0 else self.good
+        return self.good
+
+    def note(self, state: TrainState, *, now: bool) -> None:
+        """Looks at the state before this one, and with `now` at this one.
+
+        Raises:
+            NonFiniteError: too many.
+        """
+        # A copy: the next update takes the state's own buffer away.
+        newest = jnp.copy(state.skipped_in_row)
+        for count in (self._before, newest if now else None):
+            if count is not None and int(sharding.fetch(count)) >= self.most:
+                self._fail(int(sharding.fetch(newest)))
+        self._before = newest
+
+    def _fail(self, count: int) -> None:
+        self.checkpoints.wait()
+        good = "no checkpoint was written before them"
+        if self.good is not None:
+            good = f"the last good checkpoint is step {self.good} in {self.checkpoints.directory}"
+        raise NonFiniteError(
+            f"{max(count, self.most)} updates in a row had a loss or gradient that was not finite",
+            wanted=f"fewer than {self.most}",
+            fix=f"lower the learning rate in another --workdir; {good}",
+        )
+
+
+class _StepTime:
+    """Mean seconds of a step since the figure was last asked for: evaluation, saving left out.
+
+    A mean, since one step's own time would hold what devices still had to do for those before.
+    """
+
+    def __init__(self) -> None:
+        self._seconds, self._steps, self._begun = 0.0, 0, 0.0
+
+    def start(self) -> None:
+        self._begun = time.perf_counter()
+
+    def stop(self) -> None:
+        self._seconds += time.perf_counter() - self._begun
+        self._steps += 1
+
+    def mean(self) -> float:
+        out = self._seconds / self._steps
+        self._seconds, self._steps = 0.0, 0
+        return out
+
+
+def _headline(figures: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("loss", "reward", "rewards/correctness/mean", "eval/accuracy")
+    return {name: figures[name] for name in names if name in figures}
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in figures.items()}

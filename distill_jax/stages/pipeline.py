@@ -1,0 +1,136 @@
+"""Runs the stages of a config in order: skips what is complete, resumes what is not."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import to_dict
+from distill_jax.stages import checks, evaluate, inputs, pretrain, rl, sft
+from distill_jax.stages.context import Context, read_json, write_json
+from distill_jax.stages.settings import STAGES as ORDER
+from distill_jax.stages.settings import RunConfig
+from distill_jax.stages.stop import Interrupted
+from distill_jax.training.manifest import write_manifest
+
+STAGES: dict[str, Callable[[Context, Path], dict[str, Any]]] = {
+    "pretrain": pretrain.run,
+    "sft": sft.run,
+    "rl": rl.run,
+    "evaluate": evaluate.run,
+}
+
+# Groups of settings that a stage's result depends on, beside those of the stages before it.
+# Mesh, checkpoints and records change nothing of it.
+_SHARED = ("seed", "data", "sampling", "teacher", "student", "tokenizer_size")
+_DEPENDS = {
+    "pretrain": ("pretrain",),
+    "sft": ("lora", "sft"),
+    "rl": ("rl",),
+    "evaluate": ("evaluate",),
+}
+
+
+def run(config: RunConfig, workdir: Path) -> None:
+    """Runs config.stages; each stage's files lie in workdir/STAGE, with done.json when complete.
+
+    Raises:
+        ConfigError: the directory holds stages that were run with other settings, data or weights.
+        Interrupted: asked to stop, by SIGTERM or SIGINT; everything done is saved.
+        DistillError: whatever `checks.check` finds wrong, before any stage begins.
+    """
+    context = Context(config, workdir)
+    with context.stop:
+        check(context)
+        for number, stage in enumerate(config.stages):
+            if context.stop.due(number):
+                raise Interrupted(
+                    f"asked to stop before stage {stage}",
+                    fix="run the same command again to go on",
+                )
+            _run_stage(context, stage)
+
+
+def _run_stage(context: Context, stage: str) -> None:
+    directory = context.directory(stage)
+    settings = settings_of(context.config, stage)
+    done = read_json(directory / "done.json")
+    if done is not None:
+        # Evaluate goes on below with the problems of now.
+        look = inputs.of if stage == "evaluate" else inputs.of_complete
+        made_from = look(context, stage)
+        inputs.check_same(directory, done.get("inputs", {}), made_from)
+        context.say(f"{stage}: complete, skipped ({directory})")
+        if stage == "evaluate":  # subjects that came after it, and the table
+            evaluate.run(context, directory)
+        return
+    made_from = inputs.of(context, stage)
+    begun_with = read_json(directory / "settings.json") or {}
+    inputs.check_same(directory, begun_with.get("inputs", {}), made_from)
+    sharding.barrier(f"begin {stage}")
+    write_manifest(directory, context.config)
+    write_json(directory / "settings.json", {"settings": settings, "inputs": made_from})
+    begun = time.perf_counter()
+    figures = STAGES[stage](context, directory)
+    seconds = time.perf_counter() - begun
+    sharding.barrier(f"done {stage}")
+    done = {"stage": stage, "settings": settings, "inputs": made_from, "figures": figures}
+    done |= {"seconds": seconds, "dropped_prompts": context.dropped()}
+    write_json(directory / "done.json", done)
+    context.say(f"{stage}: complete in {seconds:.0f} s ({directory})")
+
+
+def is_done(context: Context, stage: str) -> bool:
+    """Whether the stage is complete in this work directory."""
+    return (context.workdir / stage / "done.json").exists()
+
+
+def settings_of(config: RunConfig, stage: str) -> dict[str, Any]:
+    """The settings that a stage's result depends on."""
+    whole = to_dict(config)
+    names = list(_SHARED)
+    for earlier in ORDER[: ORDER.index(stage) + 1]:
+        names += _DEPENDS[earlier]
+    if config.teacher.path and config.student.path:
+        names = [name for name in names if name not in ("pretrain", "tokenizer_size")]
+    return {name: whole[name] for name in names}
+
+
+def check(context: Context) -> None:
+    """What can be known to be impossible before any work.
+
+    Raises:
+        ConfigError: settings that differ from those of a stage already run here.
+        DistillError: see `checks.check`.
+    """
+    stages = context.config.stages
+    for stage in ORDER[: ORDER.index(stages[-1]) + 1]:
+        for file in ("done.json", "settings.json"):
+            path = context.workdir / stage / file
+            found = read_json(path)
+            if found is not None:
+                _same(stage, path, found["settings"], settings_of(context.config, stage))
+    due = [stage for stage in stages if stage == "evaluate" or not is_done(context, stage)]
+    checks.check(context, stages, due)
+
+
+def _same(stage: str, path: Path, found: Any, wanted: Any) -> None:
+    difference = _first_difference(found, json.loads(json.dumps(wanted)), "")
+    if difference:
+        raise ConfigError(
+            f"{path.parent} holds stage {stage} with other settings: {difference}",
+            fix="use another --workdir, or delete that directory",
+        )
+
+
+def _first_difference(found: Any, wanted: Any, name: str) -> str:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            inner = _first_difference(found.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+            if inner:
+                return inner
+        return ""
+    return "" if found == wanted else f"{name} was {found!r}, now {wanted!r}"

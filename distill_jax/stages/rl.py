@@ -1,0 +1,77 @@
+"""Stage rl: rollouts of the student, the teacher's intrinsic reward, correctness, updates."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill_jax.core import rng, sharding
+from distill_jax.evaluation.runner import completions
+from distill_jax.rewards.correctness import correctness
+from distill_jax.stages import loop
+from distill_jax.stages.context import Context
+from distill_jax.stages.rl_step import RLStep
+from distill_jax.stages.sft import save_adapter
+from distill_jax.training import optimizer
+from distill_jax.training import state as states
+from distill_jax.training.algorithms import ALGORITHMS
+
+
+def run(context: Context, directory: Path) -> dict[str, Any]:
+    """Trains the student's adapter on rewards; exports `adapter/` in PEFT's form."""
+    config, settings = context.config, context.config.rl
+    student = context.load("student", context.start_adapter())
+    algorithm = ALGORITHMS[settings.algorithm]
+    trainable, frozen = states.split(student.params, "lora")
+    reference = jax.tree.map(jax.numpy.copy, trainable)
+    if algorithm.uses_values:
+        trainable = states.with_value_head(trainable, student.model.config.hidden_size)
+    updates = settings.steps * settings.num_iterations * settings.minibatches
+    tx = optimizer.make(settings.optimizer, updates)
+    state, shardings = states.create(trainable, tx, config.seed, context.mesh)
+    step = RLStep(context, student.model, frozen, reference, tx, shardings)
+    state = loop.run(
+        context,
+        "rl",
+        directory,
+        state,
+        step,
+        settings.steps,
+        max_skipped=settings.max_skipped,
+        eval_every=settings.eval_every,
+        evaluate=Validation(context, step),
+    )
+    save_adapter(context, student.model.config, state.trainable["lora"], directory / "adapter")
+    return {"steps": settings.steps, "skipped_updates": int(sharding.fetch(state.skipped))}
+
+
+class Validation:
+    """Greedy accuracy on the first problems of the validation split: the learning curve."""
+
+    def __init__(self, context: Context, step: RLStep):
+        self.context, self.step = context, step
+
+    def __call__(self, state: states.TrainState) -> dict[str, float]:
+        """Figures under `eval/`."""
+        context, config = self.context, self.context.config
+        data = context.problems("validation")
+        count = min(config.rl.eval_problems, len(data.prompts))
+        sampling = config.evaluate.greedy(config.sampling)
+        tokens, lengths, ended = completions(
+            self.step.sampler,
+            self.step.weights(state),
+            data.prompts[:count],
+            sampling,
+            key=rng.stream_key(rng.run_key(config.seed), "validation"),
+            samples=1,
+            batch=config.evaluate.batch,
+        )
+        texts = [context.text(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
+        gold = [p.answer for p in data.problems[:count]]
+        judged = correctness(gold, texts, right=1.0, wrong=0.0)
+        return {
+            "eval/accuracy": float(np.mean(judged.right_B)),
+            "eval/mean_length": float(np.mean(lengths)),
+            "eval/terminated": float(np.mean(ended)),
+        }

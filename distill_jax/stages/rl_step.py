@@ -1,0 +1,387 @@
+"""One RL step as data: prompts, rollout, correctness and teacher scores, advantages, updates."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_jax.core import rng, sharding
+from distill_jax.core.masked import masked_mean, masked_sum
+from distill_jax.data import batching
+from distill_jax.data.problem import Problem
+from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
+from distill_jax.models.qwen import QwenModel
+from distill_jax.rewards import combine
+from distill_jax.rewards.correctness import Correctness, correctness
+from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
+from distill_jax.rollout.groups import take_rows, training_batch
+from distill_jax.rollout.sampler import Rollout
+from distill_jax.stages.context import Context
+from distill_jax.training import losses
+from distill_jax.training.algorithms import ALGORITHMS
+from distill_jax.training.state import TrainState
+from distill_jax.training.step import make_update
+
+# What the loss is given of a batch; the rest is for scoring and records.
+_LOSS_ARRAYS = (
+    "tokens_BT", "prompt_len_B", "targets_BR", "loss_mask_BR", "behaviour_logp_BR",
+    "advantage_BR", "return_BR", "old_value_BR", "old_logp_BR", "ref_logp_BR", "top_entropy_BR",
+)  # fmt: skip
+
+
+class Drawn(NamedTuple):
+    """A step's problems, their completions and what the answer checker said; B = P·G."""
+
+    problems: list[Problem]
+    prompts: list[list[int]]
+    rollout: Rollout
+    texts: list[str]
+    judged: Correctness
+
+
+class RLStep:
+    """The loop's step of stage rl: a function of (state, step), beside compiled programs.
+
+    Args:
+        context: settings, mesh, problems.
+        model: the student.
+        frozen: its base weights.
+        reference: the trainable tree that the KL is taken to.
+        tx: optimiser.
+        shardings: of the state.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        model: QwenModel,
+        frozen: Any,
+        reference: Any,
+        tx: Any,
+        shardings: TrainState,
+    ):
+        self.context, self.model, self.frozen = context, model, frozen
+        self.reference = reference
+        self.config, self.settings = context.config, context.config.rl
+        self.algorithm = ALGORITHMS[self.settings.algorithm]
+        group = self.settings.group.at_length(self.config.sampling.max_new_tokens)
+        self.algorithm_settings = self.settings.ppo if self.algorithm.uses_values else group
+        by_entropy = not self.algorithm.uses_values and group.top_entropy < 1.0
+        self.uses_reference = self.algorithm.reference_weight(self.algorithm_settings) > 0
+        # With one update a rollout, the policy of the update is the one that is trained.
+        self.needs_old = (
+            self.algorithm.uses_values
+            or by_entropy
+            or self.settings.num_iterations * self.settings.minibatches > 1
+        )
+        self.rows = sharding.batch_sharding(context.mesh)
+        self.sampler = context.sampler(model)
+        self.teacher: TeacherScorer | None = None
+        if self.settings.rewards.intrinsic_weight > 0:
+            loaded = context.load("teacher")
+            self.teacher = TeacherScorer(
+                loaded.model,
+                loaded.params,
+                context.mesh,
+                alpha=self.settings.rewards.alpha,
+                vocab=context.vocab,
+            )
+        self._score = self._scorer(values=self.algorithm.uses_values, entropy=by_entropy)
+        self._reference = self._scorer(values=False, entropy=False)
+        # The scale is part of the state: lying elsewhere, it would compile the update anew.
+        whole = sharding.replicated(context.mesh)
+        self._prepare = jax.jit(self._prepare_fn, out_shardings=(self.rows, whole, whole))
+        self._take = jax.jit(take_rows, out_shardings=self.rows)
+        loss, totals = losses.policy(
+            model,
+            self.algorithm,
+            self.algorithm_settings,
+            temperature=self.config.sampling.temperature,
+            vocab=context.vocab,
+        )
+        self._update = make_update(
+            loss, totals, tx, context.mesh, shardings, accumulate=self.settings.accumulate
+        )
+
+    def _scorer(self, **what: bool) -> Any:
+        """A jitted (trainable, frozen, batch) -> scores of the responses before the update."""
+        how = functools.partial(
+            losses.score_policy,
+            self.model,
+            temperature=self.config.sampling.temperature,
+            vocab=self.context.vocab,
+            **what,
+        )
+        return jax.jit(how, out_shardings=self.rows)
+
+    def __call__(
+        self, state: TrainState, step: int
+    ) -> tuple[TrainState, Mapping[str, Any], list[dict[str, Any]]]:
+        """Rollout, rewards, updates; metrics under TRL's names."""
+        clock = _Clock()
+        drawn = self._draw(state, step)
+        clock.note("time/rollout")
+        host = training_batch(
+            drawn.prompts,
+            drawn.rollout,
+            self.settings.samples_per_prompt,
+            pad_id=self.context.pad_id,
+            multiple=self.settings.batch_multiple,
+        )
+        host["loss_mask_BR"] = self._loss_mask(host)
+        host["correctness_B"] = drawn.judged.reward_B
+        batch = sharding.place(host, self.rows)
+        scores = self.teacher.score(batch) if self.teacher is not None else None
+        clock.note("time/teacher", scores)
+        batch, scale, metrics = self._prepare(
+            state.reward_scale, batch, scores, *self._old(state, batch)
+        )
+        state = dataclasses.replace(state, reward_scale=scale)
+        clock.note("time/rewards", metrics)
+        record = sharding.fetch(
+            {name: batch[name] for name in ("reward_B", "intrinsic_B", "advantage_B")}
+        )
+        state, updated = self._updates(state, batch, step)
+        clock.note("time/update", updated)
+        metrics = {**metrics, **updated, **self._rollout_metrics(host, drawn.judged), **clock.times}
+        return state, metrics, self._records(drawn, record)
+
+    # --- rollout ------------------------------------------------------------------------------
+
+    def weights(self, state: TrainState) -> Any:
+        """Decode weights of the student in this state."""
+        params = {"base": self.frozen["base"], "lora": state.trainable["lora"]}
+        return self.sampler.weights(params, self.config.sampling)
+
+    def _draw(self, state: TrainState, step: int) -> Drawn:
+        """A rollout; with dynamic sampling, groups whose rewards differ replace those alike."""
+        weights = self.weights(state)
+        drawn = self._round(weights, step, 0)
+        wanted = self.settings.prompts_per_step
+        groups = self._useful(drawn)
+        for number in range(1, self.settings.dynamic_sampling + 1):
+            if len(groups) >= wanted:
+                break
+            more = self._round(weights, step, number)
+            useful = self._useful(more)
+            drawn, groups = _replace_groups(
+                drawn, groups, more, useful, self.settings.samples_per_prompt
+            )
+        return drawn
+
+    def _round(self, weights: Any, step: int, number: int) -> Drawn:
+        settings, seed = self.settings, self.config.seed
+        data = self.context.problems("train")
+        rounds = settings.dynamic_sampling + 1
+        index = batching.batch_indices(
+            seed, step * rounds + number, settings.prompts_per_step, len(data.problems)
+        )
+        problems = [data.problems[i] for i in index]
+        prompts = [data.prompts[i] for i in index]
+        rollout = self.sampler.generate(
+            weights,
+            prompts,
+            self.config.sampling,
+            # Numbered by place, not by problem: one that is drawn twice (at an epoch's end) must
+            # not get the same samples twice.
+            key=rng.stream_key(rng.run_key(seed), "rollout", step, number),
+            prompt_ids=range(len(index)),
+            samples=settings.samples_per_prompt,
+        )
+        texts = [
+            self.context.text(row[:n])
+            for row, n in zip(rollout.tokens_BR, rollout.length_B, strict=True)
+        ]
+        rewards = settings.rewards
+        gold = [p.answer for p in problems for _ in range(settings.samples_per_prompt)]
+        judged = correctness(gold, texts, right=rewards.right, wrong=rewards.wrong)
+        return Drawn(problems, prompts, rollout, texts, judged)
+
+    def _useful(self, drawn: Drawn) -> np.ndarray:
+        right_PG = drawn.judged.right_B.reshape(-1, self.settings.samples_per_prompt)
+        return np.flatnonzero(right_PG.any(axis=1) & ~right_PG.all(axis=1))
+
+    def _loss_mask(self, host: dict[str, np.ndarray]) -> np.ndarray:
+        mask_BR = host["response_mask_BR"]
+        if self.settings.mask_truncated:
+            mask_BR = mask_BR * host["ended_B"][:, None].astype(np.float32)
+        return mask_BR
+
+    # --- rewards and advantages ---------------------------------------------------------------
+
+    def _old(self, state: TrainState, batch: Any) -> tuple[Any, Any]:
+        old = self._score(state.trainable, self.frozen, batch) if self.needs_old else None
+        reference = (
+            self._reference(self.reference, self.frozen, batch)["logp_BR"]
+            if self.uses_reference
+            else None
+        )
+        return old, reference
+
+    def _prepare_fn(
+        self, scale: Any, batch: Any, teacher: TeacherScores | None, old: Any, ref_logp_BR: Any
+    ) -> tuple[dict[str, jax.Array], Any, dict[str, jax.Array]]:
+        """Rewards and advantages of a rollout; jitted."""
+        settings, G = self.settings.rewards, self.settings.samples_per_prompt
+        mask_BR = batch["response_mask_BR"]
+        batch = dict(batch)
+        if old is not None:
+            batch["old_logp_BR"] = old["logp_BR"]
+            batch.update({k: old[k] for k in ("value_BR", "end_value_B", "entropy_BR") if k in old})
+        if ref_logp_BR is not None:
+            batch["ref_logp_BR"] = ref_logp_BR
+        intrinsic_BR = jnp.zeros_like(mask_BR)
+        if teacher is not None:
+            intrinsic_BR = combine.intrinsic_BR(settings, teacher, mask_BR, batch["ended_B"])
+        raw_B = combine.sequence_B(settings, intrinsic_BR, mask_BR)
+        correct_B = batch["correctness_B"]
+        terms = {"correctness": (settings.correctness_weight, correct_B)}
+        if settings.overlong_buffer:
+            limit = self.config.sampling.max_new_tokens
+            penalty_B = overlong_punishment(
+                batch["response_len_B"], limit, settings.overlong_buffer
+            )
+            terms["overlong"] = (1.0, penalty_B)
+        sparse_B = combine.weighted_sum(terms)
+        if self.algorithm.uses_values:
+            dense_BR, scale = combine.scaled(settings, scale, intrinsic_BR, mask_BR)
+            share_BR = combine.share_BR(settings, dense_BR, mask_BR)
+            batch["reward_BR"] = settings.intrinsic_weight * share_BR + combine.on_last_token(
+                sparse_B, mask_BR
+            )
+            reward_B = masked_sum(batch["reward_BR"], mask_BR, axis=1)
+        else:
+            scaled_B, scale = combine.scaled(settings, scale, raw_B, jnp.ones_like(raw_B))
+            reward_B = sparse_B + settings.intrinsic_weight * scaled_B
+        batch["reward_PG"] = reward_B.reshape(-1, G)
+        arrays, metrics = self.algorithm.advantages(batch, self.algorithm_settings)
+        advantage_B = masked_mean(arrays["advantage_BR"], mask_BR, axis=1)
+        shown = {name: value_B for name, (_, value_B) in terms.items()}
+        if teacher is not None:
+            shown["intrinsic"] = raw_B
+        for name, value_B in shown.items():
+            metrics[f"rewards/{name}/mean"] = jnp.nanmean(value_B)
+            metrics[f"rewards/{name}/std"] = jnp.nanstd(value_B)
+        metrics["reward"] = jnp.mean(reward_B)
+        metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(batch["reward_PG"]))
+        metrics["reward_std"] = jnp.mean(jnp.std(batch["reward_PG"], axis=1, ddof=min(1, G - 1)))
+        out = {name: batch[name] for name in _LOSS_ARRAYS if name in batch}
+        out |= {**arrays, "reward_B": reward_B, "intrinsic_B": raw_B, "advantage_B": advantage_B}
+        return out, scale, metrics
+
+    # --- updates ------------------------------------------------------------------------------
+
+    def _updates(self, state: TrainState, batch: Any, step: int) -> tuple[TrainState, Any]:
+        settings = self.settings
+        batch = {name: batch[name] for name in _LOSS_ARRAYS if name in batch}
+        updates = settings.num_iterations * settings.minibatches
+        if updates == 1:
+            return self._update(state, self.frozen, batch, np.int32(0), np.int32(1))
+        rows = settings.prompts_per_step * settings.samples_per_prompt
+        seen: list[Any] = []
+        for iteration in range(settings.num_iterations):
+            bits = np.random.Philox(key=[self.config.seed, step], counter=[iteration, 0, 0, 2])
+            order = np.random.Generator(bits).permutation(rows)
+            for part in np.split(order, settings.minibatches):
+                number = len(seen)
+                state, metrics = self._update(
+                    state,
+                    self.frozen,
+                    self._take(batch, part),
+                    np.int32(number),
+                    np.int32(number == updates - 1),
+                )
+                seen.append(metrics)
+        return state, _mean_of(seen)
+
+    # --- records ------------------------------------------------------------------------------
+
+    def _rollout_metrics(
+        self, host: dict[str, np.ndarray], judged: Correctness
+    ) -> dict[str, float]:
+        length_B, ended_B = host["response_len_B"], host["ended_B"]
+        ended = length_B[ended_B]
+        right_PG = judged.right_B.reshape(-1, self.settings.samples_per_prompt)
+        return {
+            "completions/mean_length": float(length_B.mean()),
+            "completions/min_length": float(length_B.min()),
+            "completions/max_length": float(length_B.max()),
+            "completions/clipped_ratio": float(1.0 - ended_B.mean()),
+            "completions/mean_terminated_length": float(ended.mean()) if len(ended) else 0.0,
+            "rewards/correctness/undecided": float(judged.undecided_B.mean()),
+            "accuracy": float(judged.right_B.mean()),
+            # Groups that correctness alone teaches nothing.
+            "frac_groups_all_right": float(right_PG.all(axis=1).mean()),
+            "frac_groups_all_wrong": float((~right_PG).all(axis=1).mean()),
+            "step_tokens": int(host["prompt_len_B"].sum() + length_B.sum()),
+        }
+
+    def _records(self, drawn: Drawn, record: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        G = self.settings.samples_per_prompt
+        # One sample of every prompt, then the next of every prompt: a short table shows many.
+        order = np.arange(len(drawn.texts)).reshape(-1, G).T.reshape(-1)
+        return [
+            {
+                "prompt": drawn.problems[i // G].question,
+                "completion": drawn.texts[i],
+                "gold": drawn.problems[i // G].answer,
+                "correctness": float(drawn.judged.reward_B[i]),
+                "intrinsic": float(record["intrinsic_B"][i]),
+                "reward": float(record["reward_B"][i]),
+                "advantage": float(record["advantage_B"][i]),
+            }
+            for i in order
+        ]
+
+
+class _Clock:
+    """Wall time of a step's parts; waits for the device so that a part owns its own work."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def note(self, name: str, work: Any = None) -> None:
+        jax.block_until_ready(work)
+        now = time.perf_counter()
+        self.times[name] = now - self._last
+        self._last = now
+
+
+def _mean_of(seen: list[dict[str, Any]]) -> dict[str, Any]:
+    seen, out = sharding.fetch(seen), {}
+    for name in seen[0]:
+        values = np.stack([m[name] for m in seen])
+        if name.endswith("max"):
+            out[name] = values.max()
+        elif name.endswith("min"):
+            out[name] = values.min()
+        else:
+            out[name] = values.sum() if name == "skipped" else values.mean()
+    return out
+
+
+def _replace_groups(
+    drawn: Drawn, useful: np.ndarray, more: Drawn, more_useful: np.ndarray, samples: int
+) -> tuple[Drawn, np.ndarray]:
+    """Puts useful groups of `more` in the place of groups of `drawn` that are not."""
+    places = np.setdiff1d(np.arange(len(drawn.problems)), useful)
+    pairs = list(zip(places, more_useful, strict=False))
+    problems, prompts, texts = list(drawn.problems), list(drawn.prompts), list(drawn.texts)
+    arrays = [np.array(a) for a in (*drawn.rollout, *drawn.judged)]
+    others = [*more.rollout, *more.judged]
+    for place, source in pairs:
+        problems[place], prompts[place] = more.problems[source], more.prompts[source]
+        here = slice(place * samples, (place + 1) * samples)
+        there = slice(source * samples, (source + 1) * samples)
+        texts[here] = more.texts[there]
+        for mine, theirs in zip(arrays, others, strict=True):
+            mine[here] = theirs[there]
+    width = len(drawn.rollout)
+    merged = Drawn(problems, prompts, Rollout(*arrays[:width]), texts, Correctness(*arrays[width:]))
+    return merged, np.concatenate([useful, places[: len(pairs)]])

@@ -1,0 +1,59 @@
+"""Asked to stop: SIGTERM and SIGINT become a flag that is looked at between pieces of work."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from distill_jax.core.errors import DistillError
+
+
+class Interrupted(DistillError):
+    """The run was asked to stop; what it has done is saved. Not a failure: the exit code is 0."""
+
+    exit_code = 0
+
+
+class StopSignal:
+    """Turns SIGTERM and SIGINT into a flag, while entered.
+
+    A second SIGINT stops at once. In a multi-process run one process that is asked stops all, and
+    on pods the platform's notice of preemption does, too.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        # Signals can be caught in the main thread alone; elsewhere the caller owns them.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def due(self, step: int) -> bool:
+        """Whether to stop now; the same answer in every process, which all must ask.
+
+        Args:
+            step: grows from call to call within a piece of work.
+        """
+        if jax.process_count() == 1:
+            return self.asked
+        asked = self.asked or multihost_utils.reached_preemption_sync_point(step)
+        self.asked = bool(multihost_utils.process_allgather(np.asarray(asked)).any())
+        return self.asked
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

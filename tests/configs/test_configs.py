@@ -1,0 +1,78 @@
+"""Every committed config builds, in every preset, and its docstring holds the command to run it."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from configs.presets import PRESETS
+from distill_jax.core.settings import build
+from distill_jax.stages import checks
+from distill_jax.stages.context import Context
+from distill_jax.stages.settings import STAGES, RunConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# configs/bench.py is for launch.bench, which checks it itself.
+FILES = [
+    path
+    for path in sorted((ROOT / "configs").glob("*.py"))
+    if "def get_config" in path.read_text(encoding="utf-8") and path.stem != "bench"
+]
+
+
+def test_the_stages_have_configs() -> None:
+    assert {"pretrain", "sft", "rl", "evaluate"} <= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_builds_in_every_preset(path: Path) -> None:
+    module = load(path)
+    assert {"tiny", "smoke"} <= set(module.PRESETS)
+    assert build(RunConfig, module.get_config()).preset == "tiny"
+    for preset in module.PRESETS:
+        assert build(RunConfig, module.get_config(preset)).preset == preset
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_command_stands_first(path: Path) -> None:
+    first = (load(path).__doc__ or "").strip().splitlines()[0]
+    assert first == f"python -m launch.main --config=configs/{path.name}"
+
+
+def test_stages_of_the_configs() -> None:
+    for path in FILES:
+        stages = build(RunConfig, load(path).get_config()).stages
+        assert stages == (STAGES if path.stem == "rl" else (path.stem,)), path
+    for preset in ("qwen_1_5b", "qwen_7b"):
+        config = build(RunConfig, load(ROOT / "configs" / "rl.py").get_config(preset))
+        assert config.stages == ("sft", "rl", "evaluate")  # nothing to pretrain
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_batches_and_schedules_of_a_preset_fit(preset: str, tmp_path: Path) -> None:
+    # Eight devices, as under the tests; what eight can split, one can.
+    context = Context(PRESETS[preset](), tmp_path)
+    checks.check_settings(context, context.config.stages)
+    checks.check_batches(context, context.config.stages)
+    checks.check_schedules(context, context.config.stages)
+
+
+def test_all_that_tiny_needs_is_there(tmp_path: Path) -> None:
+    context = Context(PRESETS["tiny"](), tmp_path)
+    checks.check(context, STAGES, STAGES)
+    # Prompts and solutions fit: a dropped one would make the levels uneven.
+    assert set(context.dropped().values()) == {0}
+    rows = context.once(("rows", 0.0), lambda: None)
+    assert len(rows.examples) == context.config.data.problems.train_size
+    assert len(context.problems("test").problems) >= 500

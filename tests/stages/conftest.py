@@ -1,0 +1,14 @@
+from pathlib import Path
+
+import pytest
+
+from distill_jax.stages import pipeline
+from tests.stages.small import small
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work directory in which every stage has run, in this process, on eight devices."""
+    workdir = tmp_path_factory.mktemp("finished")
+    pipeline.run(small(), workdir)
+    return workdir

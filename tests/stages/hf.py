@@ -1,0 +1,48 @@
+"""Two small random Hugging Face models of one tokenizer, and problems in a JSONL file."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from distill_jax.data import synthetic
+from distill_jax.data.tokenizer import train_tokenizer
+from distill_jax.models import hf_io
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.qwen_config import QwenConfig
+
+PROBLEMS = synthetic.ProblemSettings(levels=2, max_operand=3)
+
+
+def tokenizer(seed: int = 0):
+    return train_tokenizer(synthetic.texts(PROBLEMS, seed, 200), 300)
+
+
+def write_model(directory: Path, *, rows: int, tok=None, seed: int = 0, **changes) -> Path:
+    """A model whose embedding has this many rows, more than there are tokens."""
+    fields = {
+        "model_type": "qwen2",
+        "vocab_size": rows,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "num_kv_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
+        **changes,
+    }
+    config = QwenConfig(**fields)
+    params = jax.jit(QwenModel.create(config).init)(jax.random.key(seed))
+    hf_io.save_hf(directory, config, params["base"], tokenizer=tok or tokenizer())
+    return directory
+
+
+def write_problems(directory: Path, *, count: int = 24) -> Path:
+    """train.jsonl and test.jsonl in GSM8K's form, validation carved out of train."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for split, number in (("train", count), ("validation", 4), ("test", 6)):
+        problems = synthetic.problems(split, number, PROBLEMS, 7)
+        lines = [json.dumps({"question": p.question, "answer": p.solution}) for p in problems]
+        (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return directory

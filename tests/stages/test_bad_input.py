@@ -1,0 +1,259 @@
+"""Wrong input is told before any work: no stage begins, the message says what to do."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_jax.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DistillError,
+    MeshError,
+    MissingExtraError,
+    TokenizerMismatchError,
+)
+from distill_jax.data.tokenizer import train_tokenizer
+from distill_jax.stages import checks, pipeline
+from tests.stages.hf import tokenizer, write_model, write_problems
+from tests.stages.small import copy_stages, small
+
+ALL = ("sft", "rl", "evaluate")
+
+
+@pytest.fixture(autouse=True)
+def no_stage_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begun(*_: Any) -> None:
+        raise AssertionError("a stage began")
+
+    for stage in pipeline.STAGES:
+        monkeypatch.setitem(pipeline.STAGES, stage, begun)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sources")
+    tok = tokenizer()
+    write_model(root / "teacher", rows=384, tok=tok)
+    write_model(root / "student", rows=320, tok=tok)
+    write_problems(root / "data")
+    return root
+
+
+@pytest.fixture
+def mine(sources: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    shutil.copytree(sources, tmp_path / "sources")
+    return tmp_path / "sources"
+
+
+def from_files(root: Path, **changes: Any) -> Any:
+    paths = {"teacher__path": str(root / "teacher"), "student__path": str(root / "student")}
+    return small(**{"stages": ALL, "data__source": str(root / "data"), **paths, **changes})
+
+
+def fails(config: Any, workdir: Path, kind: type[DistillError], *parts: str) -> None:
+    with pytest.raises(kind) as error:
+        pipeline.run(config, workdir)
+    for part in parts:
+        assert part in str(error.value), str(error.value)
+    assert not list(workdir.glob("*/run.json"))
+
+
+def test_good_files_reach_the_stages(sources: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="a stage began"):
+        pipeline.run(from_files(sources), tmp_path)
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rl__minibatches": 3}, "rl.prompts_per_step×samples_per_prompt=16 rows in"),
+        ({"rl__samples_per_prompt": 1}, "rl.samples_per_prompt=1 with algorithm=grpo"),
+        ({"student__num_heads": 3}, "student.hidden_size=16 with num_heads=3"),
+        ({"stages": ("rl", "sft")}, "wanted: the order pretrain, sft, rl, evaluate"),
+        ({"sampling__temperature": 0.0}, "greedy completions of a prompt are all alike"),
+        ({"rl__rewards__right": -1.0}, "rl.rewards.right=-1.0 with wrong=0.0"),
+        ({"rl__rewards__overlong_buffer": 25}, "overlong_buffer=25 with sampling."),
+        # JAX keeps 32 bits of a seed: this one would silently give the run of seed 7.
+        ({"seed": 2**32 + 7}, "seed=4294967303; wanted: at most 4294967295"),
+        ({"rl__algorithm": "reinforce"}, "rl.algorithm='reinforce'; wanted: one of ppo, grpo"),
+        ({"data__source": "gsm8k"}, "teacher.path is empty with data.source=gsm8k"),
+        ({"student__path": "somewhere"}, "wanted: both paths or neither"),
+        ({"lora__targets": ("w_proj",)}, "lora.targets=('w_proj',)"),
+    ],
+)
+def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        small(**changes)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"sft__optimizer__warmup_steps": 2}, ConfigError, "sft.optimizer.warmup_steps=2 of 2"),
+        ({"rl__optimizer__warmup_steps": 9}, ConfigError, "rl.optimizer.warmup_steps=9 of 2"),
+        ({"student__steps": 1}, ConfigError, "pretrain.optimizer.warmup_steps=1 of 1 updates"),
+        ({"sft__accumulate": 3}, ConfigError, "sft.batch_size=8 in accumulate=3 microbatches"),
+        ({"mesh__data": 3}, MeshError, "on 8 devices; fix: set mesh.data"),
+        ({"sft__batch_size": 12}, MeshError, "sft.batch_size=12 rows on a mesh with data×fsdp=8"),
+        ({"pretrain__batch_size": 4}, MeshError, "wanted: a multiple of 8"),
+        ({"sft__accumulate": 2}, MeshError, "sft.batch_size/2=4 rows"),
+        ({"rl__minibatches": 4}, MeshError, "(rl.minibatches×rl.accumulate)=4 rows"),
+        ({"rl__prompts_per_step": 3}, MeshError, "rl.prompts_per_step×rl.samples_per_prompt=12"),
+        ({"rl__prompts_per_step": 80}, DataError, "64 training problems for rl.prompts_per_step"),
+        ({"student__attention": "cudnn"}, ConfigError, "'cudnn' with compute_dtype float32"),
+        ({"data__max_prompt_tokens": 3}, DataError, "prompts are longer than 3 tokens"),
+        (
+            {"data__on_long_prompt": "error", "data__max_prompt_tokens": 20},
+            DataError,
+            "set data.on_long_prompt=drop",
+        ),
+        ({"sampling__max_new_tokens": 2}, DataError, "training responses are longer than 2"),
+    ],
+)
+def test_settings_that_cannot_work_here(
+    tmp_path: Path, changes: dict[str, Any], kind: type[DistillError], message: str
+) -> None:
+    fails(small(**changes), tmp_path, kind, message)
+
+
+def test_checks_of_a_stage_that_is_not_asked_for_are_left_out(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="a stage began"):
+        pipeline.run(small(stages=("pretrain",), rl__prompts_per_step=3), tmp_path)
+
+
+@pytest.mark.parametrize("extra", ["tensorboard", "wandb"])
+def test_missing_extras(tmp_path: Path, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    config = small(**{f"records__{extra}": True})
+    fails(config, tmp_path, MissingExtraError, f"pip install -e '.[{extra}]'")
+
+
+def test_pretrain_has_nothing_to_do(sources: Path, tmp_path: Path) -> None:
+    config = from_files(sources, stages=("pretrain",))
+    fails(config, tmp_path, ConfigError, "fix: start with configs/sft.py")
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+def test_missing_model(mine: Path, tmp_path: Path) -> None:
+    shutil.rmtree(mine / "teacher")
+    fails(from_files(mine), tmp_path, CheckpointError, f"no directory {mine / 'teacher'}")
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_truncated_weights(mine: Path, tmp_path: Path, role: str) -> None:
+    path = mine / role / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    fails(from_files(mine), tmp_path, CheckpointError, str(path), "download or copy it again")
+
+
+def test_missing_weights(mine: Path, tmp_path: Path) -> None:
+    (mine / "student" / "model.safetensors").unlink()
+    fails(from_files(mine), tmp_path, CheckpointError, f"no weights in {mine / 'student'}")
+
+
+def spoil(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_wrong_architecture(mine: Path, tmp_path: Path) -> None:
+    spoil(mine / "teacher" / "config.json", model_type="llama", architectures=["LlamaForCausalLM"])
+    fails(from_files(mine), tmp_path, CheckpointError, "teacher", "llama")
+
+
+def test_weights_of_another_geometry(mine: Path, tmp_path: Path) -> None:
+    spoil(mine / "teacher" / "config.json", intermediate_size=64)
+    fails(from_files(mine), tmp_path, CheckpointError, "tensors in", "mlp.")
+
+
+def test_teacher_is_not_looked_at_when_nobody_asks_it(mine: Path, tmp_path: Path) -> None:
+    (mine / "teacher" / "model.safetensors").unlink()
+    config = from_files(mine, rl__rewards__intrinsic_weight=0.0, evaluate__teacher=False)
+    with pytest.raises(AssertionError, match="a stage began"):
+        pipeline.run(config, tmp_path)
+
+
+def test_different_tokenizers(mine: Path, tmp_path: Path) -> None:
+    train_tokenizer(["quite other words " * 50], 300).save_pretrained(mine / "teacher")
+    fails(
+        from_files(mine), tmp_path, TokenizerMismatchError, "to the teacher and", "to the student"
+    )
+
+
+def test_model_with_fewer_rows_than_tokens(mine: Path, tmp_path: Path) -> None:
+    shutil.rmtree(mine / "teacher")
+    write_model(mine / "teacher", rows=256, tok=tokenizer())
+    fails(from_files(mine), tmp_path, ConfigError, "the teacher 256 rows", "set teacher.path")
+
+
+def test_positions(sources: Path, tmp_path: Path) -> None:
+    config = from_files(sources, sampling__max_new_tokens=65)
+    fails(config, tmp_path, ConfigError, "take 129 positions; wanted: at most the", "128")
+
+
+def test_damaged_adapter(sources: Path, tmp_path: Path, finished: Path) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
+    path = workdir / "sft" / "adapter" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="adapter_model.safetensors"):
+        pipeline.run(small(), workdir)
+
+
+# --- data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("{not json", ("train.jsonl, line 3", "not JSON")),
+        ('{"question": "", "answer": "#### 3"}', ("train.jsonl, line 3", "field question")),
+        ('{"question": "How many?"}', ("train.jsonl, line 3", "no gold answer")),
+        ('{"question": "How many?", "answer": ["3"]}', ("train.jsonl, line 3", "field answer")),
+        ('{"text": "How many?"}', ("train.jsonl, line 3", "columns text")),
+    ],
+)
+def test_malformed_rows(mine: Path, tmp_path: Path, line: str, parts: tuple[str, ...]) -> None:
+    path = mine / "data" / "train.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], line, *lines[2:]]) + "\n")
+    fails(from_files(mine), tmp_path, DataError, *parts)
+
+
+def test_malformed_row_of_the_last_stage_is_found_first(mine: Path, tmp_path: Path) -> None:
+    with (mine / "data" / "test.jsonl").open("a") as file:
+        file.write("oops\n")
+    fails(from_files(mine), tmp_path, DataError, "test.jsonl, line 7")
+
+
+def test_empty_and_missing_data(mine: Path, tmp_path: Path) -> None:
+    (mine / "data" / "train.jsonl").write_text("")
+    fails(from_files(mine), tmp_path, DataError, "train.jsonl: no rows")
+    config = from_files(mine, data__source=str(mine / "nowhere"))
+    fails(config, tmp_path, DataError, "no such file or directory")
+
+
+def test_held_out_problems_in_train(mine: Path, tmp_path: Path) -> None:
+    first = (mine / "data" / "test.jsonl").read_text().splitlines()[0]
+    with (mine / "data" / "train.jsonl").open("a") as file:
+        file.write(first + "\n")
+    fails(from_files(mine), tmp_path, DataError, "1 test problems also stand in train")
+
+
+def test_long_prompts_are_dropped_and_counted(mine: Path, tmp_path: Path) -> None:
+    with (mine / "data" / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"question": "long " * 80, "answer": "#### 3"}) + "\n")
+    context = pipeline.Context(from_files(mine), tmp_path)
+    pipeline.check(context)
+    assert context.dropped() == {"train": 1, "validation": 0, "test": 0}
+    config = from_files(mine, data__on_long_prompt="error")
+    fails(config, tmp_path, DataError, "wanted: at most max_prompt_tokens=64")

@@ -1,0 +1,75 @@
+"""A stage is not resumed on other data, nor skipped when it began with another adapter."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.stages import inputs, pipeline
+from distill_jax.stages.context import Context
+from tests.stages.small import copy_stages, small
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_rl_does_not_go_on_from_another_adapter(
+    finished: Path, tmp_path: Path, complete: bool
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
+    file = "adapter/adapter_model.safetensors"
+    shutil.copy(workdir / "rl" / file, workdir / "sft" / file)
+    if not complete:
+        (workdir / "rl" / "done.json").unlink()
+    with pytest.raises(ConfigError, match="rl was begun with another starting adapter than"):
+        pipeline.run(small(stages=("rl",)), workdir)
+
+
+def test_rl_does_not_go_on_with_other_problems(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
+    (workdir / "rl" / "done.json").unlink()
+    real = Context.problems
+
+    def shorter(self: Context, split: str) -> Any:
+        found = real(self, split)
+        return found._replace(problems=found.problems[1:], prompts=found.prompts[1:])
+
+    monkeypatch.setattr(Context, "problems", shorter)
+    message = "rl was begun with another train problems and another validation problems than"
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run(small(stages=("rl",)), workdir)
+
+
+def test_a_complete_stage_may_outlive_what_it_was_made_from(finished: Path, tmp_path: Path) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "rl")
+    pipeline.run(small(stages=("rl",)), workdir)
+
+
+def test_contents_count_not_names(finished: Path, tmp_path: Path) -> None:
+    for role in ("teacher", "student"):
+        shutil.copytree(finished / "pretrain" / role / "model", tmp_path / role)
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, first in (("train", 0), ("validation", 100), ("test", 200)):
+        rows = [
+            {"question": f"What is {n}+1?", "answer": f"#### {n + 1}"} for n in (first, first + 1)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (data / f"{split}.jsonl").write_text(text)
+    paths = {f"{role}__path": str(tmp_path / role) for role in ("teacher", "student")}
+
+    def now() -> dict[str, str]:
+        return inputs.of(Context(small(data__source=str(data), **paths), tmp_path), "sft")
+
+    first = now()
+    assert first == now() and set(first) == {"teacher model", "student model", "train problems"}
+    train = data / "train.jsonl"
+    train.write_text(train.read_text().replace("#### 1", "#### 7"))
+    second = now()
+    assert {n for n in first if first[n] != second[n]} == {"train problems"}
+    weights = tmp_path / "teacher" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert {n for n in first if second[n] != now()[n]} == {"teacher model"}

@@ -1,0 +1,142 @@
+"""The loop on a model of one number: retention, non-finite updates, resuming, stopping."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import NonFiniteError
+from distill_jax.stages import loop
+from distill_jax.stages.context import Context
+from distill_jax.stages.stop import Interrupted
+from distill_jax.training import state as states
+from distill_jax.training.checkpoint import Checkpointer
+from distill_jax.training.step import make_update
+from tests.stages.small import rows, small
+
+PATH = {"layers": {"self_attn": {"q_proj": {"lora_A": np.ones((1, 2, 1), np.float32)}}}}
+
+
+class Toy:
+    """Loss w·x with x = NaN at the steps in `bad`; SGD moves w by −x at each good step."""
+
+    def __init__(self, workdir: Path, bad: tuple[int, ...] = (), **changes: Any):
+        self.context = Context(small(records__every=1, **changes), workdir)
+        mesh, tx = self.context.mesh, optax.sgd(1.0)
+        self.state, where = states.create({"lora": PATH}, tx, 0, mesh)
+
+        def loss(trainable, frozen, batch, totals, key):
+            weight = trainable["lora"]["layers"]["self_attn"]["q_proj"]["lora_A"]
+            return jnp.sum(weight) * jnp.mean(batch["x"]), {}
+
+        self.update = make_update(loss, lambda batch: jnp.ones(()), tx, mesh, where)
+        self.bad, self.ran, self.at = bad, [], lambda step: None
+
+    def step(self, state, number):
+        self.at(number)
+        self.ran.append(number)
+        x = np.full(8, np.nan if number in self.bad else 1.0, np.float32)
+        batch = sharding.place({"x": x}, sharding.batch_sharding(self.context.mesh))
+        state, metrics = self.update(state, {}, batch, np.int32(0), np.int32(1))
+        return state, {**metrics, "step_tokens": 3}, []
+
+    def run(self, total: int, **how: Any) -> float:
+        out = loop.run(
+            self.context, "toy", self.context.workdir, self.state, self.step, total, **how
+        )
+        return float(sharding.fetch(out.trainable)["lora"]["layers"]["self_attn"]["q_proj"][
+            "lora_A"][0, 0, 0])  # fmt: skip
+
+
+def kept(workdir: Path) -> list[int]:
+    with Checkpointer(workdir / "checkpoints") as checkpoints:
+        return checkpoints.steps()
+
+
+def test_newest_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, checkpoint__keep=2, checkpoint__keep_best="eval/accuracy")
+    accuracy = iter([0.0, 0.1, 0.9, 0.3, 0.4, 0.5, 0.2])
+    toy.run(6, eval_every=1, evaluate=lambda state: {"eval/accuracy": next(accuracy)})
+    assert kept(tmp_path) == [2, 5, 6]
+
+
+def test_skipped_updates_change_nothing_and_are_counted(tmp_path: Path) -> None:
+    assert Toy(tmp_path, bad=(1, 2, 4)).run(6, max_skipped=3) == 1 - 3
+    found = rows(tmp_path.parent, tmp_path.name)
+    assert [row["skipped"] for row in found] == [0, 1, 1, 0, 1, 0]
+    assert [row["loss"] is None for row in found] == [False, True, True, False, True, False]
+    assert [row["num_tokens"] for row in found] == [3, 6, 9, 12, 15, 18]
+
+
+def test_too_many_in_a_row_end_the_run_and_name_a_good_checkpoint(tmp_path: Path) -> None:
+    # keep=1: were skipped steps saved as well, the last good state would be pushed out.
+    toy = Toy(tmp_path, bad=tuple(range(3, 99)), checkpoint__keep=1)
+    with pytest.raises(NonFiniteError) as error:
+        toy.run(50, max_skipped=4)
+    assert "4 updates in a row" in str(error.value) or "5 updates in a row" in str(error.value)
+    where = tmp_path / "checkpoints"
+    assert f"the last good checkpoint is step 3 in {where}" in str(error.value)
+    assert toy.ran[-1] <= 3 + 4  # the count is read one step late
+    with Checkpointer(where) as checkpoints:
+        found = checkpoints.restore(3, Toy(tmp_path).state)
+    lora = sharding.fetch(found.state.trainable)["lora"]
+    np.testing.assert_array_equal(lora["layers"]["self_attn"]["q_proj"]["lora_A"], 1.0 - 3)
+    assert int(found.state.skipped_in_row) == 0
+
+
+def test_non_finite_from_the_start_has_no_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match="no checkpoint was written before them"):
+        Toy(tmp_path, bad=tuple(range(9))).run(9, max_skipped=2)
+
+
+def test_too_many_at_the_very_end_are_seen(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match="last good checkpoint is step 4"):
+        Toy(tmp_path, bad=(4, 5)).run(6, max_skipped=2)
+
+
+def test_sigterm_saves_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, checkpoint__every=100)
+    toy.at = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 2 else None
+    with toy.context.stop, pytest.raises(Interrupted) as error:
+        toy.run(6)
+    assert "toy was asked to stop and is saved at step 3 of 6" in str(error.value)
+    assert error.value.exit_code == 0
+    again = Toy(tmp_path, checkpoint__every=100)
+    assert again.run(6) == 1 - 6 and again.ran == [3, 4, 5]
+    assert [row["step"] for row in rows(tmp_path.parent, tmp_path.name)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+
+    def twice(step: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    toy.at = twice
+    with toy.context.stop, pytest.raises(KeyboardInterrupt):
+        toy.run(3)
+    assert toy.ran == []
+
+
+def test_handlers_are_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Toy(tmp_path).context.stop:
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_step_time_is_a_mean_without_evaluation(tmp_path: Path) -> None:
+    import time
+
+    toy = Toy(tmp_path)
+    toy.run(2, eval_every=1, evaluate=lambda state: time.sleep(0.2) or {"eval/x": 1.0})
+    from distill_jax.training.records import read_rows
+
+    assert read_rows(tmp_path / "metrics.jsonl")[-1]["step_time"] < 0.2

@@ -1,0 +1,205 @@
+"""Every stage leaves behind what it says; complete stages are skipped, other settings refused."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from distill_jax.core.errors import CheckpointError, ConfigError
+from distill_jax.core.settings import to_dict
+from distill_jax.models import hf_io, peft_io
+from distill_jax.stages import inputs, pipeline
+from distill_jax.training.records import read_rows
+from tests.stages.small import copy_stages, rows, small, weights
+
+STAGES = ("pretrain", "sft", "rl", "evaluate")
+
+
+def refuse(*_: Any) -> None:
+    raise AssertionError("this stage must not run again")
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_pretrain_leaves_hugging_face_directories(finished: Path, role: str) -> None:
+    where = finished / "pretrain" / role / "model"
+    geometry, base = hf_io.load_hf(where)
+    assert (geometry.hidden_size, geometry.num_layers) == (16, 1)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(where)
+    assert len(tokenizer) <= geometry.vocab_size and geometry.vocab_size % 64 == 0
+    assert geometry.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(base))
+    steps = [row["step"] for row in rows(finished / "pretrain", role)]
+    assert steps == [1, 2]
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_adapters_load_and_have_moved(finished: Path, stage: str) -> None:
+    geometry = hf_io.load_config(finished / "pretrain" / "student" / "model")
+    lora, settings = peft_io.load_adapter(finished / stage / "adapter", geometry)
+    assert settings == small().lora
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(_named(lora, "lora_B")))
+    assert weights(finished, "sft") != weights(finished, "rl")
+    about = json.loads((finished / stage / "adapter" / "adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == str(finished / "pretrain" / "student" / "model")
+
+
+def _named(tree: Any, name: str) -> list[Any]:
+    if not isinstance(tree, dict):
+        return []
+    return [x for k, v in tree.items() for x in ([v] if k == name else _named(v, name))]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_tells_what_it_was(finished: Path, stage: str) -> None:
+    done = json.loads((finished / stage / "done.json").read_text())
+    assert done["stage"] == stage and done["settings"]["seed"] == 0
+    assert set(done["dropped_prompts"].values()) <= {0}
+    run = json.loads((finished / stage / "run.json").read_text())
+    assert run["config"] == json.loads(json.dumps(to_dict(small())))
+    (start,) = run["starts"]
+    assert start["versions"]["jax"] == jax.__version__
+    assert start["devices"]["count"] == 8 and start["devices"]["platform"] == "cpu"
+    assert start["git"] is None or len(start["git"]["commit"]) == 40
+
+
+def test_supervised_metrics(finished: Path) -> None:
+    for row in rows(finished, "sft"):
+        assert {"step", "loss", "grad_norm", "skipped", "num_tokens"} <= row.keys()
+    full = read_rows(finished / "sft" / "metrics.jsonl")
+    assert all(row["step_time"] > 0 for row in full)
+    tokens = [row["num_tokens"] for row in full]
+    assert tokens == sorted(tokens) and tokens[0] > 8
+
+
+def test_rl_metrics_have_the_names_users_know(finished: Path) -> None:
+    found = read_rows(finished / "rl" / "metrics.jsonl")
+    assert [row["step"] for row in found] == [0, 1, 2]
+    assert set(found[0]) == {"step", "eval/accuracy", "eval/mean_length", "eval/terminated"}
+    names = {
+        "reward", "reward_std", "frac_reward_zero_std", "frac_groups_all_right", "frac_groups_all_wrong",
+        "rewards/correctness/mean", "rewards/correctness/std",
+        "rewards/intrinsic/mean", "rewards/intrinsic/std",
+        "completions/mean_length", "completions/min_length", "completions/max_length",
+        "completions/clipped_ratio", "completions/mean_terminated_length",
+        "entropy", "clip_ratio/low_mean", "clip_ratio/low_min", "clip_ratio/high_mean",
+        "clip_ratio/high_max", "clip_ratio/region_mean",
+        "sampling/sampling_logp_difference/mean", "sampling/sampling_logp_difference/max",
+        "sampling/importance_sampling_ratio/min", "sampling/importance_sampling_ratio/mean",
+        "sampling/importance_sampling_ratio/max", "num_tokens", "step_time", "loss", "grad_norm",
+    }  # fmt: skip
+    for row in found[1:]:
+        assert names <= row.keys(), names - row.keys()
+        assert row["sampling/sampling_logp_difference/max"] < 1e-3
+
+
+def test_completions_hold_every_reward(finished: Path) -> None:
+    found = rows(finished, "rl", "completions.jsonl")
+    assert [row["step"] for row in found] == [1] * 16 + [2] * 16
+    columns = {"step", "prompt", "completion", "gold", "correctness", "intrinsic", "reward"}
+    assert all(row.keys() == columns | {"advantage"} for row in found)
+    # One sample of every prompt first: the samples of a group are a stride apart.
+    groups = np.array([row["advantage"] for row in found]).reshape(2, 4, 4)
+    np.testing.assert_allclose(groups.sum(axis=1), 0.0, atol=1e-3)
+
+
+def test_report(finished: Path) -> None:
+    text = (finished / "report.md").read_text(encoding="utf-8")
+    for part in ("teacher", "student before RL", "student after RL", "level 1", "McNemar"):
+        assert part in text
+    for name in ("pretrain_teacher", "pretrain_student", "sft", "rl"):
+        assert f"(report/{name}.png)" in text
+        assert (finished / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_complete_stages_are_skipped(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in ("pretrain", "sft", "rl"):
+        monkeypatch.setitem(pipeline.STAGES, stage, refuse)
+    monkeypatch.setattr(pipeline.evaluate, "_evaluate", refuse)
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    (finished / "report.md").unlink()
+    pipeline.run(small(), finished)
+    after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    changed = {p.relative_to(finished).parts[0] for p in after if after[p] != before.get(p)}
+    assert changed == {"report", "report.md"} and before.keys() == after.keys()
+
+
+def test_mesh_checkpoints_and_records_may_change(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in ("pretrain", "sft", "rl"):
+        monkeypatch.setitem(pipeline.STAGES, stage, refuse)
+    pipeline.run(small(mesh__tensor=2, checkpoint__keep=5, records__every=3), finished)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "holds stage pretrain with other settings: seed was 0, now 1"),
+        ({"rl__steps": 3}, "holds stage rl with other settings: rl.steps was 2, now 3"),
+        (
+            {"stages": ("evaluate",), "sft__optimizer__learning_rate": 1.0},
+            "holds stage sft with other settings: sft.optimizer.learning_rate was 0.001, now 1.0",
+        ),
+    ],
+)
+def test_other_settings_are_refused(
+    finished: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in STAGES:
+        monkeypatch.setitem(pipeline.STAGES, stage, refuse)
+    with pytest.raises(ConfigError) as error:
+        pipeline.run(small(**changes), finished)
+    assert message in str(error.value) and "fix: use another --workdir" in str(error.value)
+
+
+def test_settings_of_a_stage_that_never_began_may_change(finished: Path, tmp_path: Path) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
+    pipeline.check(pipeline.Context(small(rl__steps=7), workdir))
+
+
+@pytest.mark.parametrize(
+    ("config", "needs"), [("sft", "pretrain"), ("rl", "pretrain"), ("evaluate", "pretrain")]
+)
+def test_a_stage_by_itself_says_what_must_come_first(
+    tmp_path: Path, config: str, needs: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"configs/{needs}.py:smoke") as error:
+        pipeline.run(small(stages=(config,)), tmp_path)
+    assert f"--workdir={tmp_path}" in str(error.value)
+    assert not (tmp_path / config).exists()
+
+
+def test_rl_by_itself_needs_sft(finished: Path, tmp_path: Path) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain")
+    with pytest.raises(CheckpointError, match=r"configs/sft\.py"):
+        pipeline.run(small(stages=("rl",)), workdir)
+
+
+def test_evaluation_before_rl_is_completed_after_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
+    asked: list[str] = []
+
+    def pretend(context: Any, name: str, adapter: Any, data: Any) -> dict[str, Any]:
+        asked.append(name)
+        result = json.loads((finished / "evaluate" / f"{name}.json").read_text())
+        return {**result, "adapter": inputs.adapter_digest(adapter)}
+
+    monkeypatch.setattr(pipeline.evaluate, "_evaluate", pretend)
+    only = dataclasses.replace(small(), stages=("evaluate",))
+    pipeline.run(only, workdir)
+    assert asked == ["teacher", "student_before"]
+    shutil.copytree(finished / "rl", workdir / "rl")
+    pipeline.run(only, workdir)
+    assert asked == ["teacher", "student_before", "student_after"]
+    shutil.copytree(workdir / "sft" / "adapter", workdir / "rl" / "adapter", dirs_exist_ok=True)
+    pipeline.run(only, workdir)
+    assert asked[3:] == ["student_after"], "evaluated as it was before, not as it is"
+    assert "McNemar" in (workdir / "report.md").read_text(encoding="utf-8")

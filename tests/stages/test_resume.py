@@ -1,0 +1,123 @@
+"""Stopped anywhere, by SIGKILL or SIGTERM, and run again: the same bits as without the stop."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stages.small import command, copy_stages, finish, rows, start, weights
+
+SFT, RL = 150, 16
+HOW: dict[str, Any] = {
+    "sft.steps": SFT,
+    "rl.steps": RL,
+    "rl.algorithm": "ppo",
+    "rl.minibatches": 2,
+    "rl.eval_every": 4,
+    "lora.dropout": 0.1,
+    "checkpoint.every": 3,
+    "stages": "('sft','rl')",
+}
+
+
+def wait_for(process: subprocess.Popen[str], path: Path, step: int) -> None:
+    """Until the file holds a row of this step."""
+    mark = f'"step": {step},'
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        if path.exists() and mark in path.read_text(encoding="utf-8"):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"no step {step} in {path}")
+
+
+def stop(workdir: Path, stage: str, step: int, how: signal.Signals) -> str:
+    """Runs until a step of a stage is written, and a random moment longer; then stops it."""
+    process = start(command(workdir, **HOW))
+    try:
+        wait_for(process, workdir / stage / "metrics.jsonl", step)
+        time.sleep(random.uniform(0, 0.05))
+        os.kill(process.pid, how)
+        errors = finish(process, code=-9 if how == signal.SIGKILL else 0)
+    finally:
+        process.kill()
+    assert not (workdir / stage / "done.json").exists(), "stopped too late to test anything"
+    return errors
+
+
+@pytest.mark.slow
+def test_killed_and_terminated_in_both_stages(finished: Path, tmp_path: Path) -> None:
+    whole = copy_stages(finished, tmp_path / "whole", "pretrain")
+    finish(start(command(whole, **HOW)))
+    broken = copy_stages(finished, tmp_path / "broken", "pretrain")
+
+    moments = [random.randint(2, 25), random.randint(40, 70), random.randint(2, 5)]
+    print("stopped after steps", moments)
+    stop(broken, "sft", moments[0], signal.SIGKILL)
+    errors = stop(broken, "sft", moments[1], signal.SIGTERM)
+    assert "Interrupted: sft was asked to stop and is saved at step" in errors
+    assert f"of {SFT}; fix: run the same command again to go on" in errors
+    stop(broken, "rl", moments[2], signal.SIGKILL)
+    errors = stop(broken, "rl", 8, signal.SIGTERM)
+    assert "Interrupted: rl was asked to stop and is saved at step" in errors
+    assert "Traceback" not in errors and "checkpoint_manager" not in errors
+    errors = finish(start(command(broken, **HOW)))
+    assert "rl: resuming after step" in errors and "sft: complete, skipped" in errors
+
+    for stage in ("sft", "rl"):
+        assert weights(broken, stage) == weights(whole, stage), stage
+        assert rows(broken, stage) == rows(whole, stage), stage
+    completions = [w / "rl" / "completions.jsonl" for w in (broken, whole)]
+    assert completions[0].read_bytes() == completions[1].read_bytes()
+    assert [row["step"] for row in rows(whole, "rl")] == list(range(RL + 1))
+    starts = json.loads((broken / "rl" / "run.json").read_text())["starts"]
+    assert len(starts) == 3
+
+
+def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distill_jax.stages import pipeline
+    from distill_jax.stages.stop import Interrupted
+    from tests.stages.small import small
+
+    def leave(context: Any, directory: Path) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    monkeypatch.setitem(pipeline.STAGES, "pretrain", leave)
+    with pytest.raises(Interrupted, match="before stage sft") as error:
+        pipeline.run(small(), tmp_path)
+    assert error.value.exit_code == 0
+    assert (tmp_path / "pretrain" / "done.json").exists() and not (tmp_path / "sft").exists()
+
+
+def test_sigterm_in_evaluation(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distill_jax.stages import pipeline
+    from distill_jax.stages.stop import Interrupted
+    from tests.stages.small import small
+
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
+    real = pipeline.evaluate._evaluate
+
+    def interrupted(context: Any, name: str, *rest: Any) -> dict[str, Any]:
+        if name == "student_before":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(context, name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.evaluate, "_evaluate", interrupted)
+        with pytest.raises(Interrupted, match="student_before is not complete"):
+            pipeline.run(small(), workdir)
+    assert [p.name for p in (workdir / "evaluate").glob("*e*r.json")] == ["teacher.json"]
+    pipeline.run(small(), workdir)
+    for name in ("teacher", "student_before", "student_after"):
+        mine, whole = (w / "evaluate" / f"{name}.json" for w in (workdir, finished))
+        assert mine.read_bytes() == whole.read_bytes()

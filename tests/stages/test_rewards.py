@@ -1,0 +1,46 @@
+"""Rewards of a rollout as the step joins them, without models."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_jax.rewards.combine import RewardSettings
+from distill_jax.rewards.teacher import TeacherScores
+from distill_jax.stages.rl_step import RLStep
+from distill_jax.training.algorithms import ALGORITHMS, PPOSettings
+from tests.stages.small import small
+
+
+# Correctness 1 and ½, and half of the mean −1 or of the sums −4 and −2.
+@pytest.mark.parametrize(("how", "wanted_B"), [("mean", [0.5, 0.0]), ("sum", [-1.0, -0.5])])
+def test_ppo_rewards_do_not_pay_for_ending_early_unless_asked(how: str, wanted_B: list) -> None:
+    # The teacher gives every token log π = −1. Two answers: four tokens and right, two and wrong.
+    settings = RewardSettings(
+        sequence=how,
+        scale=False,
+        intrinsic_weight=0.5,
+        correctness_weight=1.0,
+        wrong=0.5,
+        right=1.0,
+    )
+    rl = SimpleNamespace(rewards=settings, samples_per_prompt=2)
+    self: Any = SimpleNamespace(
+        settings=rl,
+        config=small(),
+        algorithm=ALGORITHMS["ppo"],
+        algorithm_settings=PPOSettings(kl_coef=0.0),
+    )
+    mask_BR = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], np.float32)
+    zero_BR, zero_B = jnp.zeros((2, 4)), jnp.zeros(2)
+    batch = {
+        "response_mask_BR": mask_BR,
+        "ended_B": np.array([True, True]),
+        "correctness_B": jnp.array([1.0, 0.5]),
+    }
+    teacher = TeacherScores(zero_BR - 1.0, zero_BR, zero_B)
+    old = {"logp_BR": zero_BR, "value_BR": zero_BR, "end_value_B": zero_B}
+    out, _, _ = RLStep._prepare_fn(self, {}, batch, teacher, old, None)
+    np.testing.assert_allclose(out["reward_B"], wanted_B, rtol=1e-6)

@@ -1,0 +1,150 @@
+"""An update on eight devices equals that on one; arrays lie where the rules say."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from distill_jax.core import rng, sharding
+from distill_jax.stages import supervised
+from distill_jax.stages.context import Context
+from distill_jax.stages.rl_step import RLStep
+from distill_jax.training import losses, optimizer
+from distill_jax.training import state as states
+from distill_jax.training.step import make_update
+from tests.stages.small import copy_stages, small
+
+MESHES = {"one": (1, 1, 1), "fsdp×tensor": (1, 4, 2), "data×tensor": (4, 1, 2)}
+
+
+def context(workdir: Path, name: str, **changes: Any) -> Context:
+    settings = dict(zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), MESHES[name], strict=True))
+    if name != "one":
+        return Context(small(**settings, **changes), workdir)
+    made = Context(small(**changes), workdir)
+    made.mesh = sharding.make_mesh(sharding.MeshSettings(1, 1, 1), jax.devices()[:1])
+    return made
+
+
+@pytest.fixture(scope="module")
+def models(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_stages(finished, tmp_path_factory.mktemp("sharded") / "run", "pretrain", "sft")
+
+
+def fetched(state: states.TrainState) -> dict[str, np.ndarray]:
+    tree = {"trainable": state.trainable, "opt": state.opt_state, "scale": state.reward_scale}
+    pairs = jax.tree_util.tree_leaves_with_path(sharding.fetch(tree))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in pairs}
+
+
+def sft_update(where: Path, name: str) -> tuple[states.TrainState, Any, dict[str, float]]:
+    ctx = context(where, name, sft__accumulate=1)
+    student = ctx.load("student", ctx.adapter("sft"))
+    tx = optimizer.make(ctx.config.sft.optimizer, 2)
+    trainable, frozen = states.split(student.params, "lora")
+    state, shardings = states.create(trainable, tx, 0, ctx.mesh)
+    update = make_update(*losses.sft(student.model, ctx.vocab), tx, ctx.mesh, shardings)
+    step = supervised.step_fn(ctx, supervised.rows(ctx, answer_only=0.5), update, frozen, 8)
+    state, metrics, _ = step(state, 0)
+    return state, frozen, {k: float(v) for k, v in metrics.items()}
+
+
+def rl_update(where: Path, name: str, algorithm: str) -> tuple[states.TrainState, dict, Any]:
+    ctx = context(where, name, rl__algorithm=algorithm, rl__group__beta=0.1, rl__minibatches=2)
+    student = ctx.load("student", ctx.adapter("sft"))
+    trainable, frozen = states.split(student.params, "lora")
+    reference = jax.tree.map(jax.numpy.copy, trainable)
+    if algorithm == "ppo":
+        trainable = states.with_value_head(trainable, student.model.config.hidden_size)
+    tx = optimizer.make(ctx.config.rl.optimizer, 4)
+    state, shardings = states.create(trainable, tx, 0, ctx.mesh)
+    step = RLStep(ctx, student.model, frozen, reference, tx, shardings)
+    state, metrics, completions = step(state, 0)
+    figures = {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}
+    return state, figures, completions
+
+
+def close(got: dict[str, Any], wanted: dict[str, Any], **tolerance: float) -> None:
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        np.testing.assert_allclose(got[name], wanted[name], err_msg=name, **tolerance)
+
+
+@pytest.fixture(scope="module")
+def sft_one(models: Path) -> Any:
+    return sft_update(models, "one")
+
+
+@pytest.mark.parametrize("name", ["fsdp×tensor", "data×tensor"])
+def test_sft_update(models: Path, sft_one: Any, name: str) -> None:
+    state, _, metrics = sft_update(models, name)
+    close(metrics, sft_one[2], rtol=1e-4, atol=1e-6)
+    close(fetched(state), fetched(sft_one[0]), rtol=2e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_rl_update(models: Path, algorithm: str) -> None:
+    one, figures, completions = rl_update(models, "one", algorithm)
+    for name in ("fsdp×tensor", "data×tensor"):
+        state, more, texts = rl_update(models, name, algorithm)
+        assert [c["completion"] for c in texts] == [c["completion"] for c in completions]
+        close(more, figures, rtol=5e-3, atol=1e-4)
+        close(fetched(state), fetched(one), rtol=2e-2, atol=2e-5)
+
+
+def test_parameters_and_optimiser_lie_where_the_rules_say(models: Path) -> None:
+    state, frozen, _ = sft_update(models, "fsdp×tensor")
+    layers = frozen["base"]["layers"]
+    assert layers["self_attn"]["q_proj"]["kernel"].sharding.spec == P(None, "fsdp", "tensor")
+    assert layers["self_attn"]["k_proj"]["kernel"].sharding.spec == P(None, "fsdp", "tensor")
+    assert layers["self_attn"]["o_proj"]["kernel"].sharding.spec == P(None, "tensor", "fsdp")
+    assert layers["mlp"]["up_proj"]["kernel"].sharding.spec == P(None, "fsdp", "tensor")
+    assert layers["mlp"]["down_proj"]["kernel"].sharding.spec == P(None, "tensor", "fsdp")
+    assert frozen["base"]["embed_tokens"]["embedding"].sharding.spec == P("tensor", "fsdp")
+    assert frozen["base"]["norm"]["scale"].sharding.is_fully_replicated
+    lora = {"q_proj": (P(None, "fsdp"), P(None, None, "tensor")),
+            "o_proj": (P(None, "tensor"), P(None, None, "fsdp"))}  # fmt: skip
+    moments = state.opt_state[1][0]
+    for tree in (state.trainable, moments.mu, moments.nu):
+        for name, (a, b) in lora.items():
+            leaf = tree["lora"]["layers"]["self_attn"][name]
+            for part, spec in (("lora_A", a), ("lora_B", b)):
+                wanted = jax.sharding.NamedSharding(leaf[part].sharding.mesh, spec)
+                assert leaf[part].sharding.is_equivalent_to(wanted, 3), (name, part)
+    assert moments.count.sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("name", ["fsdp×tensor", "data×tensor"])
+def test_cache_is_split_by_rows_and_heads(
+    models: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = context(models, name)
+    student = ctx.load("student", ctx.adapter("sft"))
+    sampler = ctx.sampler(student.model)
+    seen: list[Any] = []
+    segment = sampler._segment
+
+    def watched(weights, carry, *rest):
+        out = segment(weights, carry, *rest)
+        seen.extend(jax.tree.leaves(carry.cache) if not carry.done_B.is_deleted() else [])
+        seen.extend(jax.tree.leaves(out[0].cache))
+        return out
+
+    monkeypatch.setattr(sampler, "_segment", watched)
+    data = ctx.problems("validation")
+    sampler.generate(
+        sampler.weights(student.params, ctx.config.sampling),
+        data.prompts[:4],
+        ctx.config.sampling,
+        key=rng.run_key(0),
+        prompt_ids=range(4),
+        samples=4,
+    )
+    rows = ("data", "fsdp")
+    assert seen
+    for buffer in seen:
+        wanted = jax.sharding.NamedSharding(ctx.mesh, P(rows, "tensor", None, None))
+        assert buffer.sharding.is_equivalent_to(wanted, 4), buffer.sharding
