@@ -1,0 +1,1 @@
+"""Entry points: the main job and the generator of docs/config.md."""

@@ -1,0 +1,85 @@
+"""Measures steps of training and sampling on random non-zero weights; prints a table and one line.
+
+python -m launch.bench --config=configs/bench.py            # the shape of third_party/peers
+python -m launch.bench --config=configs/bench.py:gpu_1_5b   # Qwen2.5 1.5B on a GPU
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+
+from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.settings import build
+from distill_jax.training.manifest import describe_run
+from launch.bench_steps import Bench, BenchSettings
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/bench.py[:preset]")
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak bytes: of the device where it counts them, else of the process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return {"device_bytes": int(stats["peak_bytes_in_use"])}
+    # Linux counts in KiB.
+    return {"process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def run(settings: BenchSettings) -> dict[str, Any]:
+    """All figures of a preset."""
+    bench = Bench(settings)
+    bench.forward()
+    for rows in settings.generate_rows:
+        bench.generate(rows)
+    bench.sft("lora")
+    bench.rl()
+    if settings.full:
+        bench.sft("full")
+    return {
+        "model": settings.model,
+        "figures": bench.figures,
+        "peak_memory": peak_memory(),
+        **describe_run(),
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The figures for people."""
+    out = Table(title=f"{result['model']}: median [min, max] over repetitions")
+    for name in ("figure", "seconds", "first call, s", "tokens/s", "share of peak"):
+        out.add_column(name, justify="left" if name == "figure" else "right")
+    for name, figure in result["figures"].items():
+        share = figure.get("mfu", figure.get("roofline_fraction"))
+        out.add_row(
+            name.removesuffix("_s"),
+            f"{figure['median']:.4f} \\[{figure['min']:.4f}, {figure['max']:.4f}]",
+            f"{figure['first_call_s']:.2f}" if "first_call_s" in figure else "–",
+            f"{figure['tokens_per_s']:,.0f}" if "tokens_per_s" in figure else "–",
+            f"{100 * share:.1f}%" if share is not None else "–",
+        )
+    return out
+
+
+def _main(argv: Sequence[str]) -> None:
+    try:
+        if len(argv) > 1:
+            raise ConfigError(f"stray argument {argv[1]!r}")
+        result = run(build(BenchSettings, _CONFIG.value))
+    except DistillError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)
+    Console(stderr=True).print(table(result))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(_main)

@@ -1,0 +1,268 @@
+"""The steps that `launch.bench` measures: supervised, scoring, sampling, GRPO.
+
+Every figure is the median of repetitions after a warm-up, each waited for until its result is
+there. No completion ends early: the end token lies outside the vocabulary that is drawn from.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_jax.core import rng, sharding
+from distill_jax.core.settings import setting
+from distill_jax.models.lora import LoraConfig
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.qwen_config import PRESETS, QwenConfig
+from distill_jax.rewards.teacher import TeacherScorer
+from distill_jax.rollout.groups import training_batch
+from distill_jax.rollout.sampler import Sampler, SamplingSettings
+from distill_jax.training import losses, optimizer
+from distill_jax.training import state as states
+from distill_jax.training.algorithms import ALGORITHMS, GroupSettings
+from distill_jax.training.step import make_update
+from launch import roofline
+
+SMALL = "small"
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What is measured."""
+
+    model: str = setting(
+        SMALL, "small, or a preset of models/qwen_config.py.", choices=(SMALL, *PRESETS)
+    )
+    dtype: str = setting("float32", "Of weights and products.", choices=("float32", "bfloat16"))
+    attention: str | None = setting(None, "Attention implementation.", choices=("xla", "cudnn"))
+    remat: bool = setting(False, "Recompute activations.")
+    unroll: bool = setting(True, "Unroll the layers.")
+    lora_rank: int = setting(8, "Rank on all seven projections.", low=1)
+    sft_rows: int = setting(32, "Rows of the supervised step.", low=1)
+    sft_tokens: int = setting(112, "Tokens of each row.", low=2)
+    full: bool = setting(True, "Also measure the supervised step on all parameters.")
+    prompts: int = setting(8, "Prompts of the RL step.", low=1)
+    samples: int = setting(8, "Samples of each prompt.", low=2)
+    prompt_tokens: int = setting(32, "Tokens of each prompt.", low=1)
+    completion_tokens: int = setting(64, "Tokens of each completion.", low=1)
+    segment: int = setting(64, "Decode steps of one compiled segment.", low=1)
+    generate_rows: tuple[int, ...] = setting((32,), "Batch sizes of the sampler.", low=1)
+    accumulate: int = setting(1, "Microbatches of the updates.", low=1)
+    repeats: int = setting(20, "Repetitions measured.", low=1)
+    warmup: int = setting(3, "Repetitions before them.", low=1)
+    peak_flops: float = setting(0.0, "Of the device, for utilisation; 0: not reported.", low=0.0)
+    peak_bandwidth: float = setting(0.0, "Bytes/s, for the decode roofline; 0: not.", low=0.0)
+
+
+def geometry(name: str) -> QwenConfig:
+    """The small shape of third_party/peers/shapes.py, or a released one."""
+    if name != SMALL:
+        return PRESETS[name]
+    return QwenConfig(
+        model_type="qwen2", vocab_size=512, hidden_size=128, intermediate_size=384, num_layers=3,
+        num_heads=4, num_kv_heads=2, head_dim=32, rope_theta=10_000.0,
+    )  # fmt: skip
+
+
+class Bench:
+    """The model, its weights and batches, made once."""
+
+    def __init__(self, settings: BenchSettings):
+        self.settings = settings
+        self.mesh = sharding.make_mesh(sharding.MeshSettings())
+        self.rows = sharding.batch_sharding(self.mesh)
+        # The sampler fills its batch up by itself.
+        for name, rows in (
+            ("sft_rows / accumulate", settings.sft_rows // settings.accumulate),
+            ("prompts", settings.prompts),
+        ):
+            sharding.check_batch(name, rows, self.mesh)
+        self.config = geometry(settings.model)
+        how: dict[str, Any] = {
+            "compute_dtype": settings.dtype,
+            "param_dtype": settings.dtype,
+            "attention_impl": settings.attention,
+            "remat": settings.remat,
+            "unroll": settings.unroll,
+        }
+        lora = LoraConfig(rank=settings.lora_rank, alpha=2.0 * settings.lora_rank)
+        self.model = QwenModel.create(self.config, lora, **how)
+        self.teacher = QwenModel.create(self.config, **how)
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
+        where = states.param_shardings(shapes, self.mesh)
+        params = jax.jit(self.model.init, out_shardings=where)(jax.random.key(0))
+        # B starts at zero; a trained adapter is not zero, and zeros must not save any work.
+        params["lora"] = jax.tree.map(
+            lambda x: x + 0.01 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params["lora"]
+        )
+        self.params = params
+        vocab = self.config.vocab_size
+        self.sampler = Sampler(self.model, self.mesh, eos_id=vocab, pad_id=0, vocab=vocab)
+        self.random = np.random.default_rng(0)
+        self.figures: dict[str, Any] = {}
+
+    def tokens(self, *shape: int) -> np.ndarray:
+        """Random token ids."""
+        return self.random.integers(0, self.config.vocab_size, shape).astype(np.int32)
+
+    def measure(self, name: str, run: Callable[[], Any]) -> float:
+        """Median seconds of `run`; min, max, n and the first call's seconds are noted beside."""
+        begun = time.perf_counter()
+        jax.block_until_ready(run())
+        first = time.perf_counter() - begun
+        for _ in range(self.settings.warmup):
+            jax.block_until_ready(run())
+        seconds = []
+        for _ in range(self.settings.repeats):
+            begun = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds.append(time.perf_counter() - begun)
+        self.note(name, seconds)
+        self.figures[name]["first_call_s"] = first
+        return statistics.median(seconds)
+
+    def note(self, name: str, seconds: Sequence[float]) -> None:
+        """Writes down a series of seconds."""
+        self.figures[name] = {
+            "median": statistics.median(seconds),
+            "min": min(seconds),
+            "max": max(seconds),
+            "n": len(seconds),
+        }
+
+    # --- what is measured ---------------------------------------------------------------------
+
+    def sft(self, mode: str) -> None:
+        """A supervised step on every token, optimiser included."""
+        s = self.settings
+        trainable, frozen = states.split(self.params, mode)
+        trainable = jax.tree.map(jnp.copy, trainable)
+        tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
+        state, shardings = states.create(trainable, tx, 0, self.mesh)
+        loss, totals = losses.sft(self.model, self.config.vocab_size)
+        update = make_update(loss, totals, tx, self.mesh, shardings, accumulate=s.accumulate)
+        tokens = self.tokens(s.sft_rows, s.sft_tokens)
+        batch = sharding.place(
+            {
+                "tokens_BT": tokens,
+                "prompt_len_B": np.ones(s.sft_rows, np.int32),
+                "response_len_B": np.full(s.sft_rows, s.sft_tokens - 1, np.int32),
+                "targets_BR": np.ascontiguousarray(tokens[:, 1:]),
+                "loss_mask_BR": np.ones((s.sft_rows, s.sft_tokens - 1), np.float32),
+            },
+            self.rows,
+        )
+
+        def run() -> Any:
+            nonlocal state
+            state, metrics = update(state, frozen, batch, np.int32(0), np.int32(1))
+            return metrics["loss"]
+
+        seconds = self.measure(f"{mode}_step_s", run)
+        count = s.sft_rows * s.sft_tokens
+        self.figures[f"{mode}_step_s"]["tokens_per_s"] = count / seconds
+        if s.peak_flops:
+            work = roofline.train_flops(self.config, s.sft_rows, s.sft_tokens, mode)
+            self.figures[f"{mode}_step_s"]["mfu"] = work / seconds / s.peak_flops
+
+    def forward(self) -> None:
+        """Log-probabilities of every token, as the teacher and the reference compute them."""
+        s = self.settings
+        scorer = self._scorer()
+        tokens = self.tokens(s.sft_rows, s.sft_tokens)
+        batch = sharding.place(
+            {
+                "tokens_BT": tokens,
+                "prompt_len_B": np.ones(s.sft_rows, np.int32),
+                "response_len_B": np.full(s.sft_rows, s.sft_tokens - 1, np.int32),
+                "targets_BR": np.ascontiguousarray(tokens[:, 1:]),
+            },
+            self.rows,
+        )
+        seconds = self.measure("teacher_forward_s", lambda: scorer.score(batch))
+        self.figures["teacher_forward_s"]["tokens_per_s"] = s.sft_rows * s.sft_tokens / seconds
+
+    def _scorer(self) -> TeacherScorer:
+        params = {"base": self.params["base"], "lora": {}}
+        return TeacherScorer(
+            self.teacher, params, self.mesh, alpha=1.0, vocab=self.config.vocab_size
+        )
+
+    def generate(self, rows: int) -> None:
+        """Prefill and decode of `rows` prompts, one sample each, adapter merged before."""
+        s = self.settings
+        sampling = self._sampling()
+        weights = self.sampler.weights(self.params, sampling)
+        prompts = list(self.tokens(rows, s.prompt_tokens))
+        key = rng.run_key(0)
+
+        def run() -> Any:
+            out = self.sampler.generate(weights, prompts, sampling, key=key, prompt_ids=range(rows))
+            return out.tokens_BR
+
+        name = f"generate_{rows}_s"
+        seconds = self.measure(name, run)
+        speed = rows * s.completion_tokens / seconds
+        self.figures[name]["tokens_per_s"] = speed
+        if s.peak_bandwidth:
+            bound = roofline.decode_tokens_per_s(
+                self.config, rows, s.prompt_tokens, s.completion_tokens, s.dtype, s.peak_bandwidth
+            )
+            self.figures[name]["roofline_fraction"] = speed / bound
+
+    def _sampling(self) -> SamplingSettings:
+        s = self.settings
+        return SamplingSettings(
+            max_new_tokens=s.completion_tokens, segment=s.segment, prompt_multiple=s.prompt_tokens
+        )
+
+    def rl(self) -> None:
+        """A GRPO step: rollout (with a cheap reward), teacher scoring, update."""
+        s = self.settings
+        sampling, scorer = self._sampling(), self._scorer()
+        prompts = list(self.tokens(s.prompts, s.prompt_tokens))
+        algorithm, group = ALGORITHMS["grpo"], GroupSettings()
+        trainable, frozen = states.split(self.params, "lora")
+        tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
+        state, shardings = states.create(jax.tree.map(jnp.copy, trainable), tx, 0, self.mesh)
+        loss, totals = losses.policy(
+            self.model, algorithm, group, temperature=1.0, vocab=self.config.vocab_size
+        )
+        update = make_update(loss, totals, tx, self.mesh, shardings, accumulate=s.accumulate)
+        advantages = jax.jit(lambda batch: algorithm.advantages(batch, group)[0])
+        parts: dict[str, list[float]] = {"rollout": [], "teacher": [], "update": [], "step": []}
+        for repeat in range(1 + s.warmup + s.repeats):
+            times = [time.perf_counter()]
+            params = {"base": frozen["base"], "lora": state.trainable["lora"]}
+            rollout = self.sampler.generate(
+                self.sampler.weights(params, sampling), prompts, sampling,
+                key=rng.stream_key(rng.run_key(0), "rollout", repeat),
+                prompt_ids=range(s.prompts), samples=s.samples,
+            )  # fmt: skip
+            host = training_batch(prompts, rollout, s.samples, pad_id=0, multiple=16)
+            reward_B = np.mean(rollout.tokens_BR % 2 == 0, axis=1, dtype=np.float32)
+            host["loss_mask_BR"] = host["response_mask_BR"]
+            batch = sharding.place(host, self.rows)
+            times.append(time.perf_counter())
+            jax.block_until_ready(scorer.score(batch))
+            times.append(time.perf_counter())
+            batch["reward_PG"] = reward_B.reshape(s.prompts, s.samples)
+            batch |= advantages(batch)
+            del batch["reward_PG"], batch["ended_B"]
+            state, metrics = update(state, frozen, batch, np.int32(0), np.int32(1))
+            jax.block_until_ready(metrics)
+            times.append(time.perf_counter())
+            if repeat > s.warmup:
+                seconds = list(np.diff(times))
+                for name, value in zip(parts, [*seconds, seconds[0] + seconds[2]], strict=True):
+                    parts[name].append(float(value))
+        self.note("grpo_rollout_s", parts["rollout"])
+        self.note("grpo_teacher_s", parts["teacher"])
+        self.note("grpo_update_s", parts["update"])
+        # As the peers run it: without a teacher.
+        self.note("grpo_step_s", parts["step"])

@@ -1,0 +1,189 @@
+"""The main job: reads a config, starts JAX, runs the stages.
+
+    python -m launch.main --config=configs/rl.py
+    python -m launch.main --config=configs/rl.py:smoke --workdir=runs/try --config.rl.steps=20
+
+A config is `file[:preset]`; any of its settings can be set with `--config.a.b=value`. Wrong input
+ends with one message on standard error and exit code 2, before any model is loaded.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from distill_jax.core import settings
+from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.stages.settings import RunConfig
+
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="Config as file[:preset].")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run lives; default runs/<preset>, which all stages share."
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Several processes: call jax.distributed.initialize. On TPU pods and under Slurm it finds the "
+    "others by itself; elsewhere give the three flags below.",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "host:port of process 0; the same for all."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0.", lower_bound=0)
+COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Directory of compiled programs, kept between runs; default $JAX_COMPILATION_CACHE_DIR or "
+    "~/.cache/distill_jax/compiled; empty turns it off.",
+)
+
+
+def start_distributed() -> None:
+    """Joins this process to the others, when asked to; must come before any use of a device.
+
+    Raises:
+        ConfigError: some of the three address flags are given and some are not.
+    """
+    address, count, index = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    if address is not None and count is not None and index is not None:
+        if index >= count:
+            raise ConfigError(f"process_id={index}", wanted=f"less than num_processes={count}")
+        jax.distributed.initialize(address, count, index)
+    elif (address, count, index) != (None, None, None):
+        raise ConfigError(
+            f"coordinator_address={address}, num_processes={count}, process_id={index}",
+            wanted="all three, or none",
+        )
+    elif DISTRIBUTED.value:
+        jax.distributed.initialize()
+
+
+def start_compilation_cache(directory: str | None) -> None:
+    """Keeps compiled programs on disk: a second start of the same job compiles nothing."""
+    if directory is None:
+        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if directory is None:
+        directory = str(Path.home() / ".cache" / "distill_jax" / "compiled")
+    if not directory:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def check_arguments(argv: Sequence[str]) -> str:
+    """Finds mistakes in `--config` and its overrides before the flag parser sees them.
+
+    The parser would bury them in its own traceback.
+
+    Returns:
+        The config as file[:preset].
+
+    Raises:
+        ConfigError: no config, no such file, no such preset, an unknown setting.
+    """
+    config = ""
+    names = []
+    for position, argument in enumerate(argv):
+        name, _, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-"):
+            continue
+        if name == "config":
+            config = value or "".join(argv[position + 1 : position + 2])
+        elif name.startswith("config."):
+            names.append(name.removeprefix("config."))
+        elif name.startswith("noconfig."):
+            names.append(name.removeprefix("noconfig."))
+    if not config:
+        raise ConfigError("no --config", fix="e.g. --config=configs/rl.py or configs/rl.py:smoke")
+    path, _, preset = config.partition(":")
+    _try_config(Path(path), preset)
+    for name in names:
+        settings.check_name(RunConfig, name)
+    return config
+
+
+def _try_config(path: Path, preset: str) -> None:
+    if not path.is_file():
+        beside = sorted(path.parent.glob("*.py"))
+        known = ", ".join(str(p) for p in beside if "def get_config" in p.read_text("utf-8"))
+        raise ConfigError(f"no config file {path}", wanted=known or "a file of configs/")
+    spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"config {path} is not a Python file", wanted="a file of configs/")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"config {path} has no get_config", wanted="def get_config(preset)")
+    presets = getattr(module, "PRESETS", None)
+    if preset and presets is not None and preset not in presets:
+        raise ConfigError(f"preset {preset!r} of {path}", wanted=f"one of {', '.join(presets)}")
+    if preset:
+        module.get_config(preset)
+    else:
+        module.get_config()
+
+
+def default_workdir(preset: str) -> Path:
+    """runs/PRESET: shared by the configs of all stages, so that one finds what another made."""
+    return Path("runs") / preset
+
+
+def _main(argv: Sequence[str]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # orbax tells of every file that it writes
+    if len(argv) > 1:
+        raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --workdir=DIR")
+    config = settings.build(RunConfig, CONFIG.value)
+    workdir = Path(WORKDIR.value or default_workdir(config.preset))
+    start_distributed()
+    start_compilation_cache(COMPILATION_CACHE.value)
+    # Imported late: wrong settings are told at once, without waiting for the libraries.
+    from distill_jax.stages import pipeline
+
+    pipeline.run(config, workdir)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    asks_help = any(argument.lstrip("-").startswith("help") for argument in argv[1:])
+    try:
+        if not asks_help:
+            check_arguments(argv[1:])
+        return flags.FLAGS(list(argv))
+    except (DistillError, flags.Error) as error:
+        _fail(error)
+
+
+def _guarded(argv: Sequence[str]) -> None:
+    try:
+        _main(argv)
+    except DistillError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(getattr(error, "exit_code", EXIT_WRONG_INPUT))
+
+
+def main() -> None:
+    """Console entry."""
+    app.run(_guarded, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    main()

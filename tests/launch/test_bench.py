@@ -1,0 +1,101 @@
+"""The benchmark runs through and prints what it says; the hardware's bounds by hand."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import bench as configs
+from distill_jax.core.errors import ConfigError, MeshError
+from distill_jax.core.settings import build
+from distill_jax.models.qwen_config import PRESETS
+from launch import roofline
+from launch.bench_steps import Bench, BenchSettings, geometry
+from third_party.peers import shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_smoke_prints_one_line_of_positive_figures():
+    command = [sys.executable, "-m", "launch.bench", "--config=configs/bench.py:smoke"]
+    one_device = {**os.environ, "XLA_FLAGS": ""}
+    out = subprocess.run(
+        command, cwd=ROOT, env=one_device, capture_output=True, text=True, check=True
+    )
+    result = json.loads(out.stdout)
+    figures = result["figures"]
+    assert set(figures) == {
+        "teacher_forward_s", "generate_4_s", "lora_step_s", "full_step_s",
+        "grpo_rollout_s", "grpo_teacher_s", "grpo_update_s", "grpo_step_s",
+    }  # fmt: skip
+    for figure in figures.values():
+        assert 0 < figure["min"] <= figure["median"] <= figure["max"]
+        assert figure["n"] == 2
+    # Compilation is part of the first call and of no other.
+    assert figures["lora_step_s"]["first_call_s"] > figures["lora_step_s"]["max"]
+    rows, tokens = 4, 8
+    speed = rows * tokens / figures["generate_4_s"]["median"]
+    assert figures["generate_4_s"]["tokens_per_s"] == pytest.approx(speed)
+    assert result["peak_memory"]["process_bytes"] > 10**8
+    assert result["versions"]["jax"]
+
+
+def test_rows_that_do_not_fit_the_devices_are_told_before_any_work():
+    # Eight devices here.
+    with pytest.raises(MeshError, match="sft_rows"):
+        Bench(dataclasses.replace(BenchSettings(), sft_rows=12))
+
+
+def test_the_small_shape_is_that_of_the_peers():
+    config = geometry("small")
+    assert config.parameter_count() == shapes.BASE_PARAMETERS
+    default = BenchSettings()
+    assert default.lora_rank == shapes.LORA_RANK
+    assert (default.prompts, default.samples) == (shapes.NUM_PROMPTS, shapes.NUM_SAMPLES)
+    assert default.prompt_tokens == shapes.PROMPT_TOKENS
+    assert default.completion_tokens == shapes.COMPLETION_TOKENS
+    assert (default.sft_rows, default.sft_tokens) == (shapes.SFT_ROWS, shapes.SFT_TOKENS)
+    assert default.generate_rows == (shapes.GENERATE_ROWS,)
+
+
+@pytest.mark.parametrize("preset", configs.PRESETS)
+def test_presets_build(preset):
+    settings = build(BenchSettings, configs.get_config(preset))
+    assert settings == configs.PRESETS[preset]
+    assert geometry(settings.model).num_layers > 0
+
+
+def test_an_unknown_preset_is_told():
+    with pytest.raises(ConfigError, match="gpu_1_5b"):
+        configs.get_config("tpu")
+
+
+def test_matrix_parameters_by_hand():
+    # A layer: q and o 128·128 each, k and v 128·64 each, MLP 3·128·384; the head 512·128.
+    layer = 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 384
+    assert roofline.matrix_parameters(geometry("small")) == 3 * layer + 512 * 128
+
+
+def test_training_work_by_hand():
+    config = dataclasses.replace(geometry("small"))
+    weights = 2.0 * roofline.matrix_parameters(config) * 2 * 10
+    # Scores and values: 2·2·heads·head_dim a pair, half of the 10² pairs, 3 layers, 2 rows.
+    attention = 2 * 2 * 4 * 32 * (10 * 10 / 2) * 3 * 2
+    assert roofline.train_flops(config, 2, 10, "full") == pytest.approx(3 * weights + 3 * attention)
+    assert roofline.train_flops(config, 2, 10, "lora") == pytest.approx(2 * weights + 3 * attention)
+
+
+def test_decode_bound_of_a_released_model():
+    # Batch 1, no context to speak of: bandwidth over 2 bytes a weight (7B: 7.07e9 of them that
+    # are multiplied, the embedding is only looked up).
+    config = PRESETS["qwen2_5_7b"]
+    bound = roofline.decode_tokens_per_s(config, 1, 0, 0, "bfloat16", 4.3e12)
+    assert bound == pytest.approx(4.3e12 / (2 * 7.07e9), rel=0.01)
+    # A cache costs: 28 layers, 4 kv heads of 128, keys and values, 2 bytes: 57,344 a position.
+    longer = roofline.decode_tokens_per_s(config, 64, 320, 0, "bfloat16", 4.3e12)
+    weights = 2 * roofline.matrix_parameters(config)
+    assert longer == pytest.approx(64 * 4.3e12 / (weights + 64 * 320 * 57_344))
