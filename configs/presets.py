@@ -56,7 +56,7 @@ def tiny() -> RunConfig:
             num_layers=2,
             num_heads=4,
             num_kv_heads=2,
-            steps=600,
+            steps=900,
         ),
         lora=LoraConfig(rank=16, alpha=32.0),
         pretrain=PretrainSettings(

@@ -6,12 +6,11 @@ python -m launch.bench --config=configs/bench.py:gpu_1_5b   # Qwen2.5 1.5B on a 
 
 import json
 import resource
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +18,7 @@ from rich.table import Table
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.settings import build
 from distill_jax.training.manifest import describe_run
+from launch import arguments
 from launch.bench_steps import Bench, BenchSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/bench.py[:preset]")
@@ -53,7 +53,7 @@ def run(settings: BenchSettings) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> Table:
     """The figures for people."""
-    out = Table(title=f"{result['model']}: median [min, max] over repetitions")
+    out = Table(title=f"{result['model']}: median \\[min, max] over repetitions")
     for name in ("figure", "seconds", "first call, s", "tokens/s", "share of peak"):
         out.add_column(name, justify="left" if name == "figure" else "right")
     for name, figure in result["figures"].items():
@@ -69,17 +69,21 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def _main(argv: Sequence[str]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     try:
         if len(argv) > 1:
             raise ConfigError(f"stray argument {argv[1]!r}")
         result = run(build(BenchSettings, _CONFIG.value))
     except DistillError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)
+        arguments.fail(error)
     Console(stderr=True).print(table(result))
     print(json.dumps(result))
 
 
+def _parse(argv: Sequence[str]) -> list[str]:
+    return arguments.parse(argv, BenchSettings)
+
+
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(_main)
+    app.run(_main, flags_parser=_parse)

@@ -7,12 +7,10 @@ A config is `file[:preset]`; any of its settings can be set with `--config.a.b=v
 ends with one message on standard error and exit code 2, before any model is loaded.
 """
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -21,9 +19,8 @@ from ml_collections import config_flags
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.stages.settings import RunConfig
-
-EXIT_WRONG_INPUT = 2
-EXIT_INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+from distill_jax.stages.stop import EXIT_INTERRUPTED
+from launch import arguments
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config as file[:preset].")
 WORKDIR = flags.DEFINE_string(
@@ -82,59 +79,6 @@ def start_compilation_cache(directory: str | None) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def check_arguments(argv: Sequence[str]) -> str:
-    """Finds mistakes in `--config` and its overrides before the flag parser sees them.
-
-    The parser would bury them in its own traceback.
-
-    Returns:
-        The config as file[:preset].
-
-    Raises:
-        ConfigError: no config, no such file, no such preset, an unknown setting.
-    """
-    config = ""
-    names = []
-    for position, argument in enumerate(argv):
-        name, _, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-"):
-            continue
-        if name == "config":
-            config = value or "".join(argv[position + 1 : position + 2])
-        elif name.startswith("config."):
-            names.append(name.removeprefix("config."))
-        elif name.startswith("noconfig."):
-            names.append(name.removeprefix("noconfig."))
-    if not config:
-        raise ConfigError("no --config", fix="e.g. --config=configs/rl.py or configs/rl.py:smoke")
-    path, _, preset = config.partition(":")
-    _try_config(Path(path), preset)
-    for name in names:
-        settings.check_name(RunConfig, name)
-    return config
-
-
-def _try_config(path: Path, preset: str) -> None:
-    if not path.is_file():
-        beside = sorted(path.parent.glob("*.py"))
-        known = ", ".join(str(p) for p in beside if "def get_config" in p.read_text("utf-8"))
-        raise ConfigError(f"no config file {path}", wanted=known or "a file of configs/")
-    spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"config {path} is not a Python file", wanted="a file of configs/")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"config {path} has no get_config", wanted="def get_config(preset)")
-    presets = getattr(module, "PRESETS", None)
-    if preset and presets is not None and preset not in presets:
-        raise ConfigError(f"preset {preset!r} of {path}", wanted=f"one of {', '.join(presets)}")
-    if preset:
-        module.get_config(preset)
-    else:
-        module.get_config()
-
-
 def default_workdir(preset: str) -> Path:
     """runs/PRESET: shared by the configs of all stages, so that one finds what another made."""
     return Path("runs") / preset
@@ -156,28 +100,17 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    asks_help = any(argument.lstrip("-").startswith("help") for argument in argv[1:])
-    try:
-        if not asks_help:
-            check_arguments(argv[1:])
-        return flags.FLAGS(list(argv))
-    except (DistillError, flags.Error) as error:
-        _fail(error)
+    return arguments.parse(argv, RunConfig)
 
 
 def _guarded(argv: Sequence[str]) -> None:
     try:
         _main(argv)
     except DistillError as error:
-        _fail(error)
+        arguments.fail(error)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-
-
-def _fail(error: Exception) -> NoReturn:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(getattr(error, "exit_code", EXIT_WRONG_INPUT))
 
 
 def main() -> None:

@@ -3,25 +3,40 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
 matplotlib.use("Agg")  # no display on a server
 from matplotlib import pyplot as plt  # noqa: E402
 
-# Stage directory -> panels, each with its title and the metrics drawn in it.
-PANELS: dict[str, Sequence[tuple[str, Sequence[str]]]] = {
-    "pretrain/teacher": (("loss", ("loss",)),),
-    "pretrain/student": (("loss", ("loss",)),),
-    "sft": (("loss", ("loss",)), ("gradient norm", ("grad_norm",))),
+
+class Panel(NamedTuple):
+    """One plot: its title, the metrics drawn in it with their labels, and whether it is a share."""
+
+    title: str
+    lines: Mapping[str, str]
+    share: bool = False
+
+
+_LOSS = Panel("loss", {"loss": "loss"})
+# Stage directory -> its panels.
+PANELS: dict[str, Sequence[Panel]] = {
+    "pretrain/teacher": (_LOSS,),
+    "pretrain/student": (_LOSS,),
+    "sft": (_LOSS, Panel("gradient norm", {"grad_norm": "gradient norm"})),
     "rl": (
-        ("reward", ("reward",)),
-        ("accuracy", ("accuracy", "eval/accuracy")),
-        ("intrinsic reward", ("rewards/intrinsic/mean",)),
-        ("entropy", ("entropy",)),
-        ("tokens an answer", ("completions/mean_length",)),
-        ("share of answers without EOS", ("completions/clipped_ratio",)),
+        Panel(
+            "accuracy",
+            {"accuracy": "train, sampled", "eval/accuracy": "validation, greedy"},
+            share=True,
+        ),
+        Panel("intrinsic reward, unscaled", {"rewards/intrinsic/mean": "mean"}),
+        # A running scale that shrinks makes the same intrinsic reward count for more.
+        Panel("reward, intrinsic part over its running scale", {"reward": "reward"}),
+        Panel("entropy", {"entropy": "entropy"}),
+        Panel("tokens an answer", {"completions/mean_length": "mean"}),
+        Panel("answers without EOS", {"completions/clipped_ratio": "share"}, share=True),
     ),
 }
 
@@ -50,18 +65,20 @@ def draw_curves(workdir: Path, target: Path) -> list[Path]:
 def _draw(
     stage: str,
     found: Sequence[Mapping[str, Any]],
-    panels: Sequence[tuple[str, Sequence[str]]],
+    panels: Sequence[Panel],
     path: Path,
 ) -> None:
     across = min(3, len(panels))
     down = -(-len(panels) // across)
     figure, axes = plt.subplots(down, across, figsize=(4.2 * across, 3 * down), squeeze=False)
-    for axis, (title, names) in zip(axes.flat, panels, strict=False):
-        for name in names:
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for name, label in panel.lines.items():
             points = [(r["step"], r[name]) for r in found if r.get(name) is not None]
             if points:
-                axis.plot(*zip(*points, strict=True), label=name, marker="." * (len(points) < 20))
-        axis.set_title(title)
+                axis.plot(*zip(*points, strict=True), label=label, marker="." * (len(points) < 20))
+        axis.set_title(panel.title, fontsize=10)
+        if panel.share:
+            axis.set_ylim(-0.02, 1.02)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
         if len(axis.lines) > 1:

@@ -13,6 +13,7 @@ from distill_jax.evaluation.curves import draw_curves
 
 NAMES = {
     "teacher": "teacher",
+    "student_base": "student base",
     "student_before": "student before RL",
     "student_after": "student after RL",
 }
@@ -43,17 +44,21 @@ def _cell(estimate: Mapping[str, float] | None) -> str:
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def differences(results: Mapping[str, Any]) -> dict[str, intervals.Difference]:
-    """Student after against before on the same problems; empty unless both were evaluated.
+def differences(results: Mapping[str, Any], earlier: str) -> dict[str, intervals.Difference]:
+    """Student after against an earlier one on the same problems; empty if one is missing.
 
     greedy by an exact McNemar test, pass@1 by a paired t-test over problems.
+
+    Args:
+        results: of `runner.evaluate`, by subject.
+        earlier: the subject to compare with, "student_before" or "student_base".
 
     Raises:
         ValueError: the two results are of different problems.
     """
-    if not {"student_before", "student_after"} <= results.keys():
+    if not {earlier, "student_after"} <= results.keys():
         return {}
-    before, after = results["student_before"]["problems"], results["student_after"]["problems"]
+    before, after = results[earlier]["problems"], results["student_after"]["problems"]
     if [p["id"] for p in before] != [p["id"] for p in after]:
         raise ValueError("before and after were evaluated on different problems")
 
@@ -67,19 +72,21 @@ def differences(results: Mapping[str, Any]) -> dict[str, intervals.Difference]:
 
 
 def difference_lines(results: Mapping[str, Any]) -> list[str]:
-    """One sentence a difference."""
+    """One sentence a difference: against the student before RL, then against the base."""
     out = []
-    for name, d in differences(results).items():
-        mean, low, high = (100 * x for x in (d.mean, d.low, d.high))
-        word = "significant" if d.significant else "not significant"
-        out.append(
-            f"{name}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], p = {d.p_value:.2g}, {word}"
-        )
+    for earlier in ("student_before", "student_base"):
+        for name, d in differences(results, earlier).items():
+            mean, low, high = (100 * x for x in (d.mean, d.low, d.high))
+            word = "significant" if d.significant else "not significant"
+            out.append(
+                f"against {NAMES[earlier]}, {name}: {mean:+.1f} points "
+                f"[{low:+.1f}, {high:+.1f}], p = {d.p_value:.2g}, {word}"
+            )
     return out
 
 
 def print_table(console: Console, results: Mapping[str, Any]) -> None:
-    """The table, and below it the change from before to after."""
+    """The table, and below it what changed."""
     header, cells = rows(results)
     count = max((r["num_problems"] for r in results.values()), default=0)
     title = f"accuracy in % on {count} held-out problems [95% interval]"
@@ -91,7 +98,7 @@ def print_table(console: Console, results: Mapping[str, Any]) -> None:
         table.add_row(*[cell.replace(" [", "\n[").replace("[", r"\[") for cell in row])
     console.print(table)
     for line in difference_lines(results):
-        console.print(f"RL, {line}", markup=False, highlight=False)
+        console.print(f"student after RL {line}", markup=False, highlight=False)
 
 
 def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -108,11 +115,18 @@ def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) 
         "(Wilson for greedy; t over problems for pass@1).",
         _markdown_table(header, cells),
     ]
+    mixed = config["sft"]["answer_only"]
+    if mixed and "student_before" in results:
+        parts.append(
+            f"{100 * mixed:.0f}% of the rows of stage sft show a bare answer without its steps, as "
+            "web data do. That teaches a student to blurt: what RL is worth shows against the "
+            "student before it, and against the base."
+        )
     changes = difference_lines(results)
     if changes:
         lines = "\n".join(f"- {line}" for line in changes)
         parts.append(
-            "## What RL changed\nStudent after against before, paired by problem "
+            "## What RL changed\nThe student after RL, paired by problem "
             f"(McNemar for greedy, paired t for pass@1).\n\n{lines}"
         )
     parts.append("## Answers\n" + _answer_table(results))

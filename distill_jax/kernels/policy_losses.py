@@ -183,10 +183,10 @@ def _clip_metrics(ratio_BR, advantage_BR, mask_BR, norm, lower, upper) -> dict[s
     length_B = jnp.sum(kept_BR, axis=1)
     row_low_B = jnp.where(length_B > 0, jnp.sum(low_BR, axis=1) / jnp.maximum(length_B, 1), jnp.inf)
     row_high_B = jnp.sum(high_BR, axis=1) / jnp.maximum(length_B, 1)
-    row_low = jnp.min(row_low_B)
     return {
         "clip_ratio/low_mean": jnp.sum(low_BR) / norm.tokens,
-        "clip_ratio/low_min": jnp.where(jnp.isfinite(row_low), row_low, 0.0),
+        # 1, the greatest share, when no row counts: microbatches are joined by their minimum.
+        "clip_ratio/low_min": jnp.minimum(jnp.min(row_low_B), 1.0),
         "clip_ratio/high_mean": jnp.sum(high_BR) / norm.tokens,
         "clip_ratio/high_max": jnp.max(row_high_B),
         "clip_ratio/region_mean": jnp.sum(low_BR | high_BR) / norm.tokens,

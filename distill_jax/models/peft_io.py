@@ -53,6 +53,8 @@ def save_adapter(
     lora: LoraConfig,
     lora_params: Any,
     base_model_name: str | Path,
+    *,
+    tokenizer: Any = None,
 ) -> None:
     """Write an adapter that `peft.PeftModel.from_pretrained` loads; written beside and renamed.
 
@@ -64,6 +66,7 @@ def save_adapter(
         lora: rank, alpha, dropout and targets.
         lora_params: the LoRA tree, leaves [L, in, r] and [L, r, out]; saved in its own dtype.
         base_model_name: hub id or directory of the base model, for adapter_config.json.
+        tokenizer: saved along (`save_pretrained`) when given.
 
     Raises:
         CheckpointError: a tree that does not fit the configurations.
@@ -86,6 +89,8 @@ def save_adapter(
         if fresh is not None:
             files.write_tensors(fresh / WEIGHTS, tensors)
             files.write_json(fresh / CONFIG, _adapter_config(lora, str(base_model_name)))
+            if tokenizer is not None:
+                tokenizer.save_pretrained(str(fresh))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"save_adapter {directory}")
 

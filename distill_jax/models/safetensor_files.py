@@ -145,6 +145,9 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     # safetensors 0.8.0 writes the bytes of a transposed view in the order of its base array.
     dense = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     save_file(dense, path, metadata={"format": "pt"})
+    # safetensors writes for the owner alone; like other files, ours follow the umask, which the
+    # directory's own mode shows.
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

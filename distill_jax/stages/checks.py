@@ -178,7 +178,7 @@ def _check_data(context: Context, due: Sequence[str]) -> None:
         if "rl" in due and count < config.rl.prompts_per_step:
             raise DataError(
                 f"{count} training problems for rl.prompts_per_step={config.rl.prompts_per_step}",
-                wanted="as many problems: a prompt twice in a step gives the same completions",
+                wanted="as many problems: a step draws each of its prompts once",
                 fix="lower rl.prompts_per_step, or check data.limit and data.max_prompt_tokens",
             )
     if "pretrain" in due and not (config.teacher.path and config.student.path):

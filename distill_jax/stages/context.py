@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from distill_jax.training.state import param_shardings
 _TOKENIZER_PROBLEMS = 2000
 # Sources whose rows are not ours to mend: see Context.problems.
 _PUBLISHED = ("gsm8k", "math")
+_LOG_WIDTH = 120
 _HELD_OUT = ("validation", "test")
 
 
@@ -51,7 +53,8 @@ class Context:
     def __init__(self, config: RunConfig, workdir: Path):
         self.config, self.workdir = config, Path(workdir).absolute()
         self.config_dict = to_dict(config)
-        self.console = Console(stderr=True)
+        # A log file has no width: tables are as wide there as the widest of them.
+        self.console = Console(stderr=True, width=None if sys.stderr.isatty() else _LOG_WIDTH)
         self.mesh = sharding.make_mesh(config.mesh)
         self.stop = StopSignal()
         self._raw: dict[str, list[Problem]] = {}

@@ -1,4 +1,4 @@
-"""Stage evaluate: teacher, student before and student after on held-out problems; the report."""
+"""Stage evaluate: teacher and student, before and after, on held-out problems; the report."""
 
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import report, runner
 from distill_jax.stages import inputs
 from distill_jax.stages.context import Context, read_json, write_json
-from distill_jax.stages.stop import Interrupted
+from distill_jax.stages.stop import GO_ON, Interrupted
 from distill_jax.training.progress import Progress
-
-SUBJECTS = ("teacher", "student_before", "student_after")
 
 
 def subjects(context: Context) -> dict[str, Path | None]:
     """What can be evaluated in this work directory: name -> adapter (None: the bare model).
+
+    The bare student is one of them: sft may leave a student that is worse than it was, and what
+    reinforcement then wins back must not pass for progress.
 
     Raises:
         CheckpointError: nothing.
@@ -27,6 +28,8 @@ def subjects(context: Context) -> dict[str, Path | None]:
     if context.config.evaluate.teacher:
         found["teacher"] = None
     before, after = context.adapter("sft"), context.adapter("rl")
+    if before is not None:
+        found["student_base"] = None
     if before is not None or context.config.student.path:
         found["student_before"] = before
     if after is not None:
@@ -78,10 +81,7 @@ def _evaluate(context: Context, name: str, adapter: Path | None, data: Prompts) 
             done += count
             progress.update(done)
             if context.stop.due(done):
-                raise Interrupted(
-                    f"evaluate was asked to stop; {name} is not complete",
-                    fix="run the same command again to go on",
-                )
+                raise Interrupted(f"evaluate was asked to stop; {name} is not complete; {GO_ON}")
 
         return runner.evaluate(
             sampler,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from distill_jax.core import sharding
 from distill_jax.core.errors import NonFiniteError
 from distill_jax.stages.context import Context
-from distill_jax.stages.stop import Interrupted
+from distill_jax.stages.stop import GO_ON, Interrupted
 from distill_jax.training.checkpoint import Checkpointer
 from distill_jax.training.progress import Progress
 from distill_jax.training.records import Recorder
@@ -94,8 +94,7 @@ def run(
                 if asked and not last:
                     checkpoints.wait()
                     raise Interrupted(
-                        f"{name} was asked to stop and is saved at step {done} of {total}",
-                        fix="run the same command again to go on",
+                        f"{name} was asked to stop and is saved at step {done} of {total}; {GO_ON}"
                     )
     return state
 
@@ -186,7 +185,9 @@ class _StepTime:
 
 
 def _headline(figures: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("loss", "reward", "rewards/correctness/mean", "eval/accuracy")
+    # A group method's loss is near 0 whatever happens: beside a reward it says nothing.
+    first = "reward" if "reward" in figures else "loss"
+    names = (first, "rewards/correctness/mean", "eval/accuracy")
     return {name: figures[name] for name in names if name in figures}
 
 

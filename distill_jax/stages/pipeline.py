@@ -1,6 +1,7 @@
 """Runs the stages of a config in order: skips what is complete, resumes what is not."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from distill_jax.stages import checks, evaluate, inputs, pretrain, rl, sft
 from distill_jax.stages.context import Context, read_json, write_json
 from distill_jax.stages.settings import STAGES as ORDER
 from distill_jax.stages.settings import RunConfig
-from distill_jax.stages.stop import Interrupted
+from distill_jax.stages.stop import GO_ON, Interrupted
 from distill_jax.training.manifest import write_manifest
+from distill_jax.training.progress import clock
 
 STAGES: dict[str, Callable[[Context, Path], dict[str, Any]]] = {
     "pretrain": pretrain.run,
@@ -42,16 +44,37 @@ def run(config: RunConfig, workdir: Path) -> None:
         Interrupted: asked to stop, by SIGTERM or SIGINT; everything done is saved.
         DistillError: whatever `checks.check` finds wrong, before any stage begins.
     """
+    check_workdir(workdir)
     context = Context(config, workdir)
+    begun = time.perf_counter()
     with context.stop:
-        check(context)
-        for number, stage in enumerate(config.stages):
-            if context.stop.due(number):
-                raise Interrupted(
-                    f"asked to stop before stage {stage}",
-                    fix="run the same command again to go on",
-                )
-            _run_stage(context, stage)
+        try:
+            check(context)
+            for number, stage in enumerate(config.stages):
+                if context.stop.due(number):
+                    raise Interrupted(f"asked to stop before stage {stage}; {GO_ON}")
+                _run_stage(context, stage)
+        except Interrupted as interrupted:
+            interrupted.exit_code = context.stop.exit_code
+            raise
+    context.say(f"all stages took {clock(time.perf_counter() - begun)}")
+
+
+def check_workdir(workdir: Path) -> None:
+    """Whether files can be made in the work directory; makes nothing.
+
+    Raises:
+        ConfigError: it, or a folder above it, is a file or may not be written to.
+    """
+    place = workdir.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise ConfigError(f"--workdir={workdir}: {place} is a file", wanted="a directory")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--workdir={workdir}: no permission to write in {place}", fix="choose another"
+        )
 
 
 def _run_stage(context: Context, stage: str) -> None:
@@ -112,17 +135,23 @@ def check(context: Context) -> None:
             path = context.workdir / stage / file
             found = read_json(path)
             if found is not None:
-                _same(stage, path, found["settings"], settings_of(context.config, stage))
+                _same(context, stage, path, found["settings"])
     due = [stage for stage in stages if stage == "evaluate" or not is_done(context, stage)]
     checks.check(context, stages, due)
 
 
-def _same(stage: str, path: Path, found: Any, wanted: Any) -> None:
-    difference = _first_difference(found, json.loads(json.dumps(wanted)), "")
+def _same(context: Context, stage: str, path: Path, found: Any) -> None:
+    wanted = json.loads(json.dumps(settings_of(context.config, stage)))
+    difference = _first_difference(found, wanted, "")
     if difference:
+        # The stages are looked at in order: those before this one are of the same settings.
+        before = ["tokenizer", *ORDER[: ORDER.index(stage)]]
+        made = [name for name in before if (context.workdir / name).exists()]
+        keep = f"; cp -r {context.workdir}/{{{','.join(made)}}} NEW/ keeps what comes before it"
         raise ConfigError(
             f"{path.parent} holds stage {stage} with other settings: {difference}",
-            fix="use another --workdir, or delete that directory",
+            fix=f"use another --workdir=NEW, or delete {path.parent}"
+            + (keep if len(made) > 1 else ""),
         )
 
 

@@ -16,7 +16,7 @@ from distill_jax.data import batching
 from distill_jax.data.problem import Problem
 from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rewards import combine
+from distill_jax.rewards import combine, normalise
 from distill_jax.rewards.correctness import Correctness, correctness
 from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
 from distill_jax.rollout.groups import take_rows, training_batch
@@ -149,6 +149,8 @@ class RLStep:
         state, updated = self._updates(state, batch, step)
         clock.note("time/update", updated)
         metrics = {**metrics, **updated, **self._rollout_metrics(host, drawn.judged), **clock.times}
+        problems = len(self.context.problems("train").problems)
+        metrics["epoch"] = (step + 1) * self.settings.prompts_per_step / problems
         return state, metrics, self._records(drawn, record)
 
     # --- rollout ------------------------------------------------------------------------------
@@ -264,6 +266,8 @@ class RLStep:
         shown = {name: value_B for name, (_, value_B) in terms.items()}
         if teacher is not None:
             shown["intrinsic"] = raw_B
+            if settings.scale:
+                metrics["rewards/intrinsic/scale"] = normalise.rms(scale)
         for name, value_B in shown.items():
             metrics[f"rewards/{name}/mean"] = jnp.nanmean(value_B)
             metrics[f"rewards/{name}/std"] = jnp.nanstd(value_B)

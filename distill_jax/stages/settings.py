@@ -170,7 +170,8 @@ class RunConfig:
             if not model.path and not embedded:
                 raise ConfigError(
                     f"{name}.path is empty with data.source={self.data.source}",
-                    fix=f"set {name}.path to a Hugging Face directory or hub id",
+                    fix=f"set {name}.path to a Hugging Face directory or hub id, e.g. to "
+                    f"runs/tiny/pretrain/{name}/model, which preset tiny makes",
                 )
         if bool(self.teacher.path) != bool(self.student.path):
             raise ConfigError(

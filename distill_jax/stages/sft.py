@@ -31,7 +31,13 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
 
 
 def save_adapter(context: Context, geometry: Any, lora: Any, target: Path) -> None:
-    """Writes the adapter; it names the student's directory as its base model."""
+    """Writes the adapter with its tokenizer; it names the student as its base model.
+
+    A hub id is named as given, so that the adapter loads on other machines, too.
+    """
+    given = context.config.student.path
+    local = not given or Path(given).exists()
+    base = str(context.model_path("student")) if local else given
     peft_io.save_adapter(
-        target, geometry, context.config.lora, lora, str(context.model_path("student"))
+        target, geometry, context.config.lora, lora, base, tokenizer=context.tokenizer
     )

@@ -1,5 +1,6 @@
 """Asked to stop: SIGTERM and SIGINT become a flag that is looked at between pieces of work."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -11,9 +12,19 @@ from jax.experimental import multihost_utils
 
 from distill_jax.core.errors import DistillError
 
+_STANDARD_ERROR = 2
+# What a shell reports for a program ended by Ctrl-C: what follows it in `a && b` must not run.
+EXIT_INTERRUPTED = 130
+
+
+GO_ON = "run the same command again to go on"
+
 
 class Interrupted(DistillError):
-    """The run was asked to stop; what it has done is saved. Not a failure: the exit code is 0."""
+    """The run was asked to stop, and what it has done is saved.
+
+    `exit_code` is 0 after SIGTERM, a scheduler's request that was met, and 130 after Ctrl-C.
+    """
 
     exit_code = 0
 
@@ -21,12 +32,14 @@ class Interrupted(DistillError):
 class StopSignal:
     """Turns SIGTERM and SIGINT into a flag, while entered.
 
-    A second SIGINT stops at once. In a multi-process run one process that is asked stops all, and
-    on pods the platform's notice of preemption does, too.
+    A second SIGINT stops at once. `exit_code` is what the process should end with. In a
+    multi-process run one process that is asked stops all, and on pods the platform's notice of
+    preemption does, too.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self.exit_code = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -41,6 +54,10 @@ class StopSignal:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+        self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else 0
+        again = ", Ctrl-C again stops at once" if number == signal.SIGINT else ""
+        # Not print: a handler may find standard error's buffer in the middle of a write.
+        os.write(_STANDARD_ERROR, f"\nstopping after this step{again}\n".encode())
 
     def due(self, step: int) -> bool:
         """Whether to stop now; the same answer in every process, which all must ask.

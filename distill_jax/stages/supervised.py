@@ -44,7 +44,8 @@ class Rows:
                 fix="raise sampling.max_new_tokens",
             )
         if dropped:
-            context.say(f"train: {dropped} rows dropped, responses over {max_response} tokens")
+            limit = f"sampling.max_new_tokens={max_response}"
+            context.say(f"train: {dropped} rows dropped, their responses are over {limit}")
         self.seed, self.pad_id = seed, context.pad_id
 
     def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
@@ -84,6 +85,7 @@ def step_fn(context: Context, rows: Rows, update: Any, frozen: Any, batch_size: 
         host = rows.batch(number, batch_size)
         tokens = int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
         state, metrics = update(state, frozen, sharding.place(host, where), zero, one)
-        return state, {**metrics, "step_tokens": tokens}, []
+        epoch = (number + 1) * batch_size / len(rows.examples)
+        return state, {**metrics, "epoch": epoch, "step_tokens": tokens}, []
 
     return step

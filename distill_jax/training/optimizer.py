@@ -55,12 +55,14 @@ def learning_rate(settings: OptimizerSettings, total_updates: int) -> optax.Sche
 def make(settings: OptimizerSettings, total_updates: int) -> optax.GradientTransformation:
     """clip_by_global_norm(max_grad_norm) then AdamW.
 
-    The state holds moments for exactly the tree given to `init`: the trainable parameters.
+    The state holds moments for exactly the tree given to `init`: the trainable parameters. It
+    also holds the last update's `learning_rate`.
     """
+    static = ("b1", "b2", "eps", "eps_root", "mu_dtype", "weight_decay", "mask", "nesterov")
     return optax.chain(
         optax.clip_by_global_norm(settings.max_grad_norm),
-        optax.adamw(
-            learning_rate(settings, total_updates),
+        optax.inject_hyperparams(optax.adamw, static_args=static)(
+            learning_rate=learning_rate(settings, total_updates),
             b1=settings.b1,
             b2=settings.b2,
             eps=settings.eps,

@@ -48,6 +48,8 @@ class Progress:
         self.active = jax.process_index() == 0
         self._start = self._done = start
         self._begun = self._last_line = time.monotonic()
+        # Steps and time after the first report: that one holds the compilation.
+        self._first: tuple[int, float] | None = None
         self._bar: RichProgress | None = None
         if self.active and self.console.is_terminal:
             self._bar = RichProgress(
@@ -72,6 +74,8 @@ class Progress:
         if not self.active:
             return
         self._done = done
+        if self._first is None:
+            self._first = done, time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=self._note(figures))
         elif time.monotonic() - self._last_line >= self.seconds:
@@ -100,12 +104,16 @@ class Progress:
         print(text.rstrip(), file=self.console.file, flush=True)
 
     def _note(self, figures: Mapping[str, Any] | None) -> str:
-        spent = time.monotonic() - self._begun
-        steps = self._done - self._start
+        now = time.monotonic()
+        spent = now - self._begun
+        steps, seconds = self._done - self._start, spent
+        if self._first is not None and self._done > self._first[0]:
+            steps, seconds = self._done - self._first[0], now - self._first[1]
         parts = []
-        if steps > 0 and spent > 0:
-            rate = steps / spent
-            parts.append(f"{rate:.3g} {self.unit}/s")
+        if steps > 0 and seconds > 0:
+            rate = steps / seconds
+            speed = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+            parts.append(f"{speed} {self.unit}/s")
             left = (self.total - self._done) / rate
             parts.append(f"{clock(left)} left" if left > 0 else f"took {clock(spent)}")
         parts += [f"{name} {float(value):.4g}" for name, value in (figures or {}).items()]

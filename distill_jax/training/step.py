@@ -43,7 +43,8 @@ def make_update(
 
     The state is donated. A loss or gradient that is not finite leaves parameters, optimiser and
     its step count as they were and adds to `skipped`.
-    Metrics added here: loss, grad_norm (before clipping), skipped.
+    Metrics added here: loss, grad_norm (before clipping), skipped, and learning_rate where the
+    optimiser's state holds it.
 
     Raises:
         ConfigError: when traced with a batch whose rows `accumulate` does not divide.
@@ -87,6 +88,12 @@ def make_update(
             skipped_in_row=(state.skipped_in_row + missed) * missed,
         )
         metrics = {**metrics, "loss": value, "grad_norm": norm, "skipped": missed}
+        # Beside the number optax keeps a state of its schedule under the same name.
+        rate = optax.tree.get(
+            opt_state, "learning_rate", filtering=lambda _, leaf: isinstance(leaf, jax.Array)
+        )
+        if rate is not None:
+            metrics["learning_rate"] = rate
         return state, metrics
 
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))

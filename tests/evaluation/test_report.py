@@ -7,7 +7,13 @@ from rich.console import Console
 
 from distill_jax.evaluation import curves, intervals, report
 
-CONFIG = {"preset": "tiny", "seed": 3, "data": {"source": "embedded"}, "rl": {"algorithm": "grpo"}}
+CONFIG = {
+    "preset": "tiny",
+    "seed": 3,
+    "data": {"source": "embedded"},
+    "sft": {"answer_only": 0.7},
+    "rl": {"algorithm": "grpo"},
+}
 
 
 def result(right, sampled):
@@ -53,23 +59,30 @@ def test_rows_by_hand():
 
 
 def test_differences_are_paired_and_told():
-    got = report.differences(RESULTS)
+    got = report.differences(RESULTS, "student_before")
     # 13 gained, none lost: 2·2^−13.
     np.testing.assert_allclose(got["greedy"].p_value, 2.0**-12)
     np.testing.assert_allclose(got["greedy"].mean, 13 / 20)
     np.testing.assert_allclose(got["pass@1"].mean, 11 / 40)
     lines = report.difference_lines(RESULTS)
-    assert lines[0].startswith("greedy: +65.0 points [") and lines[0].endswith(", significant")
+    assert len(lines) == 2 and lines[0].endswith(", significant")
+    assert lines[0].startswith("against student before RL, greedy: +65.0 points [")
+    # What sft spoilt and RL won back shows against the base.
+    with_base = report.difference_lines({**RESULTS, "student_base": result(15, 12)})
+    assert len(with_base) == 4 and with_base[:2] == lines
+    assert with_base[2].startswith("against student base, greedy: +0.0 points [")
     same = {"student_before": result(2, 1), "student_after": result(2, 1)}
     assert all("+0.0 points" in x and "not significant" in x for x in report.difference_lines(same))
-    assert report.differences({"teacher": RESULTS["teacher"]}) == {}
+    assert report.differences({"teacher": RESULTS["teacher"]}, "student_before") == {}
 
 
 def test_results_of_different_problems_are_not_compared():
     other = result(3, 2)
     other["problems"][4]["id"] = "elsewhere"
     with pytest.raises(ValueError, match="different problems"):
-        report.differences({"student_before": result(1, 1), "student_after": other})
+        report.differences(
+            {"student_before": result(1, 1), "student_after": other}, "student_before"
+        )
 
 
 def test_the_console_table_shows_intervals_and_brackets():
@@ -90,6 +103,7 @@ def test_the_report_and_its_curves(tmp_path):
     report.write(tmp_path, RESULTS, CONFIG)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "Preset `tiny`, seed 3, data `embedded`, algorithm `grpo`." in text
+    assert "70% of the rows of stage sft show a bare answer" in text
     assert "| student after RL | greedy | 75.0 [" in text and "![rl](report/rl.png)" in text
     assert "| teacher | greedy | 7.2 | 90.0% | 5.0% |" in text
     assert "- student before RL (right): `one ⏎ two 'x' | y`" in text

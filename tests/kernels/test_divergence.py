@@ -25,14 +25,14 @@ P, Q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.9, 0.1]))
 
 class Hand(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
-    @parameterized.parameters(
+    @parameterized.named_parameters(
         # KL(P‖Q) = .5·ln(.5/.9) + .5·ln(.5/.1) = −.29389 + .80472 = .51083
-        (forward_kl, 0.51083),
+        ("forward_kl", forward_kl, 0.51083),
         # KL(Q‖P) = .9·ln 1.8 + .1·ln .2 = .52901 − .16094 = .36806
-        (reverse_kl, 0.36806),
+        ("reverse_kl", reverse_kl, 0.36806),
         # M=[.7,.3]: KL(P‖M) = .5·ln(.5/.7)+.5·ln(.5/.3) = −.16824+.25541 = .08718;
         # KL(Q‖M) = .9·ln(.9/.7)+.1·ln(.1/.3) = .22618−.10986 = .11632; half of each: .10175
-        (jsd_beta, 0.10175),
+        ("jsd_beta", jsd_beta, 0.10175),
     )
     def test_value(self, kernel, expected):
         # A constant on the logits changes nothing.

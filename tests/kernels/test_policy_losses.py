@@ -109,6 +109,16 @@ def test_dapo_clips_higher():
     np.testing.assert_allclose(LOSSES["bnpo"](move, 0 * move, one, one)[0], -1.2, rtol=1e-6)
 
 
+def test_rows_without_tokens_do_not_lower_the_least_clip_ratio():
+    # Microbatches are joined by their minimum; in the first row all is clipped from below.
+    move = jnp.log(jnp.array([[0.5, 0.5], [1.0, 1.0]]))
+    mask = jnp.array([[1.0, 1], [0, 0]])
+    _, metrics = LOSSES["grpo"](move, 0 * move, -jnp.ones((2, 1)), mask)
+    assert metrics["clip_ratio/low_min"] == pytest.approx(1.0)
+    _, metrics = LOSSES["grpo"](move[1:], 0 * move[1:], -jnp.ones((1, 1)), mask[1:])
+    assert metrics["clip_ratio/low_min"] == pytest.approx(1.0)
+
+
 def test_clip_metrics_by_hand():
     # row 0 (A=−1): ratios .5, 1, 1.5: one below the clip; row 1 (A=1): .5, 1.5, –: one above of two
     move = jnp.log(jnp.array([[0.5, 1.0, 1.5], [0.5, 1.5, 1.5]]))

@@ -99,3 +99,20 @@ def test_decode_bound_of_a_released_model():
     longer = roofline.decode_tokens_per_s(config, 64, 320, 0, "bfloat16", 4.3e12)
     weights = 2 * roofline.matrix_parameters(config)
     assert longer == pytest.approx(64 * 4.3e12 / (weights + 64 * 320 * 57_344))
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "--config=configs/bench.py:gpu",
+            "ConfigError: preset 'gpu' of configs/bench.py; wanted: ",
+        ),
+        ("--config=configs/bench.py:smoke --config.reepats=3", "did you mean repeats?"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(argument: str, message: str):
+    command = [sys.executable, "-m", "launch.bench", *argument.split()]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert out.returncode == 2 and message in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1

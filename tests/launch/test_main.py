@@ -14,7 +14,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from distill_jax.core.errors import ConfigError, DataError
-from launch import main
+from distill_jax.stages.settings import RunConfig
+from launch import arguments, main
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = "--config=configs/rl.py:smoke"
@@ -53,7 +54,7 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("argv", "message"),
     [
         ([], "no --config; fix: e.g. --config=configs/rl.py"),
         (["--config=configs/none.py"], "no config file configs/none.py; wanted: "),
@@ -65,15 +66,15 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--config=tests/conftest.py"], "config tests/conftest.py has no get_config"),
     ],
 )
-def test_wrong_arguments_are_found_before_parsing(arguments: list[str], message: str) -> None:
+def test_wrong_arguments_are_found_before_parsing(argv: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        main.check_arguments(arguments)
+        arguments.check(argv, RunConfig)
     assert message in str(error.value)
 
 
 def test_right_arguments_pass() -> None:
-    arguments = ["--workdir", "x", SMOKE, "--config.rl.steps=3", "--config.records.wandb"]
-    assert main.check_arguments(arguments) == "configs/rl.py:smoke"
+    argv = ["--workdir", "x", SMOKE, "--config.rl.steps=3", "--config.records.wandb"]
+    assert arguments.check(argv, RunConfig) == "configs/rl.py:smoke"
 
 
 @pytest.mark.parametrize(

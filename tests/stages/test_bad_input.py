@@ -68,6 +68,19 @@ def test_good_files_reach_the_stages(sources: Path, tmp_path: Path) -> None:
         pipeline.run(from_files(sources), tmp_path)
 
 
+def test_a_workdir_that_cannot_be_written_to(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for workdir in (file, file / "below"):
+        fails(from_files(sources), workdir, ConfigError, f"{file} is a file; wanted: a directory")
+    # Root may write everywhere, so the answer is given here.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    fails(from_files(sources), tmp_path / "new" / "run", ConfigError, "no permission to write in")
+    assert not (tmp_path / "new").exists()
+
+
 # --- settings ---------------------------------------------------------------------------------
 
 

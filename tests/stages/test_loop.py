@@ -125,6 +125,18 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     assert toy.ran == []
 
 
+def test_an_interrupt_is_acknowledged_and_ends_with_its_own_code(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    toy = Toy(tmp_path)
+    toy.at = lambda step: os.kill(os.getpid(), signal.SIGINT)
+    with toy.context.stop, pytest.raises(Interrupted):
+        toy.run(3)
+    assert toy.ran == [0] and toy.context.stop.exit_code == 130
+    told = capfd.readouterr().err
+    assert "stopping after this step, Ctrl-C again stops at once" in told
+
+
 def test_handlers_are_put_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Toy(tmp_path).context.stop:

@@ -71,6 +71,7 @@ def test_every_stage_tells_what_it_was(finished: Path, stage: str) -> None:
 def test_supervised_metrics(finished: Path) -> None:
     for row in rows(finished, "sft"):
         assert {"step", "loss", "grad_norm", "skipped", "num_tokens"} <= row.keys()
+        assert {"learning_rate", "epoch"} <= row.keys()
     full = read_rows(finished / "sft" / "metrics.jsonl")
     assert all(row["step_time"] > 0 for row in full)
     tokens = [row["num_tokens"] for row in full]
@@ -82,9 +83,11 @@ def test_rl_metrics_have_the_names_users_know(finished: Path) -> None:
     assert [row["step"] for row in found] == [0, 1, 2]
     assert set(found[0]) == {"step", "eval/accuracy", "eval/mean_length", "eval/terminated"}
     names = {
-        "reward", "reward_std", "frac_reward_zero_std", "frac_groups_all_right", "frac_groups_all_wrong",
+        "reward", "reward_std", "frac_reward_zero_std",
+        "frac_groups_all_right", "frac_groups_all_wrong",
         "rewards/correctness/mean", "rewards/correctness/std",
-        "rewards/intrinsic/mean", "rewards/intrinsic/std",
+        "rewards/intrinsic/mean", "rewards/intrinsic/std", "rewards/intrinsic/scale",
+        "learning_rate", "epoch",
         "completions/mean_length", "completions/min_length", "completions/max_length",
         "completions/clipped_ratio", "completions/mean_terminated_length",
         "entropy", "clip_ratio/low_mean", "clip_ratio/low_min", "clip_ratio/high_mean",
@@ -156,6 +159,9 @@ def test_other_settings_are_refused(
     with pytest.raises(ConfigError) as error:
         pipeline.run(small(**changes), finished)
     assert message in str(error.value) and "fix: use another --workdir" in str(error.value)
+    # What may be taken along: the stages before the one that differs.
+    keeps = "{tokenizer,pretrain,sft} NEW/" in str(error.value)
+    assert keeps == ("rl__steps" in changes)
 
 
 def test_settings_of_a_stage_that_never_began_may_change(finished: Path, tmp_path: Path) -> None:
@@ -195,11 +201,11 @@ def test_evaluation_before_rl_is_completed_after_it(
     monkeypatch.setattr(pipeline.evaluate, "_evaluate", pretend)
     only = dataclasses.replace(small(), stages=("evaluate",))
     pipeline.run(only, workdir)
-    assert asked == ["teacher", "student_before"]
+    assert asked == ["teacher", "student_base", "student_before"]
     shutil.copytree(finished / "rl", workdir / "rl")
     pipeline.run(only, workdir)
-    assert asked == ["teacher", "student_before", "student_after"]
+    assert asked == ["teacher", "student_base", "student_before", "student_after"]
     shutil.copytree(workdir / "sft" / "adapter", workdir / "rl" / "adapter", dirs_exist_ok=True)
     pipeline.run(only, workdir)
-    assert asked[3:] == ["student_after"], "evaluated as it was before, not as it is"
+    assert asked[4:] == ["student_after"], "evaluated as it was before, not as it is"
     assert "McNemar" in (workdir / "report.md").read_text(encoding="utf-8")

@@ -107,7 +107,7 @@ def test_parameters_and_optimiser_lie_where_the_rules_say(models: Path) -> None:
     assert frozen["base"]["norm"]["scale"].sharding.is_fully_replicated
     lora = {"q_proj": (P(None, "fsdp"), P(None, None, "tensor")),
             "o_proj": (P(None, "tensor"), P(None, None, "fsdp"))}  # fmt: skip
-    moments = state.opt_state[1][0]
+    moments = state.opt_state[1].inner_state[0]
     for tree in (state.trainable, moments.mu, moments.nu):
         for name, (a, b) in lora.items():
             leaf = tree["lora"]["layers"]["self_attn"][name]

@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from distill_jax.core.errors import ConfigError
@@ -47,5 +48,5 @@ def test_the_first_update_by_hand():
     state = tx.init(params)
     changes, state = tx.update({"w": jnp.array([3.0, 4.0])}, state, params)
     np.testing.assert_allclose(changes["w"], [-0.012, -0.008], rtol=1e-5)
-    moments = [x for x in np.asarray(state[1][0].mu["w"])]
+    moments = list(np.asarray(optax.tree.get(state, "mu")["w"]))
     np.testing.assert_allclose(moments, [0.06, 0.08], rtol=1e-5)  # (1 − .9)·(.6, .8)

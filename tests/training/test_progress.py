@@ -38,6 +38,27 @@ def test_the_last_line_says_how_long_it_took(monkeypatch: pytest.MonkeyPatch) ->
     assert out.getvalue() == "sft 4/4 100% 2 batches/s · took 0:02\n"
 
 
+def test_the_first_step_with_its_compilation_is_left_out_of_the_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch, out = Clock(monkeypatch), io.StringIO()
+    with Progress("rl", 101, console=Console(file=out)) as progress:
+        watch.now += 9.0
+        progress.update(1)
+        watch.now += 2.0
+        progress.update(11)
+    # 10 steps in 2 s, 90 to go.
+    assert out.getvalue().splitlines()[0] == "rl 11/101 10% 5 steps/s · 0:18 left"
+
+
+def test_high_speeds_are_whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, out = Clock(monkeypatch), io.StringIO()
+    with Progress("count", 12345, console=Console(file=out)) as progress:
+        watch.now += 1.0
+        progress.update(12345)
+    assert out.getvalue() == "count 12345/12345 100% 12,345 steps/s · took 0:01\n"
+
+
 def test_a_terminal_gets_a_bar() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120)

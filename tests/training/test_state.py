@@ -53,7 +53,7 @@ def test_moments_lie_where_their_parameters_do():
     trainable, _ = states.split(tiny.placed(params, mesh), "lora")
     trainable = states.with_value_head(trainable, 16)
     state, shardings = states.create(trainable, TX, 0, mesh)
-    adam = state.opt_state[1][0]
+    adam = state.opt_state[1].inner_state[0]
     for moment in (adam.mu, adam.nu):
         jax.tree.map(lambda m, p: m.sharding == p.sharding or 1 / 0, moment, state.trainable)
     a = state.trainable["lora"]["layers"]["self_attn"]["q_proj"]["lora_A"]

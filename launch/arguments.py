@@ -1,0 +1,93 @@
+"""The command line: looked at before the flag parser, and errors in one line with exit code 2."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags
+
+from distill_jax.core import settings
+from distill_jax.core.errors import ConfigError, DistillError
+
+EXIT_WRONG_INPUT = 2
+
+
+def parse(argv: Sequence[str], kind: type) -> list[str]:
+    """Parses the flags; ends the program with one message where they are wrong.
+
+    Args:
+        argv: with the program's name.
+        kind: dataclass of the settings that --config and its overrides make.
+    """
+    asks_help = any(argument.lstrip("-").startswith("help") for argument in argv[1:])
+    try:
+        if not asks_help:
+            check(argv[1:], kind)
+        return flags.FLAGS(list(argv))
+    except (DistillError, flags.Error) as error:
+        fail(error)
+
+
+def fail(error: Exception) -> NoReturn:
+    """One line on standard error, and the error's exit code, 2 where it has none."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(getattr(error, "exit_code", EXIT_WRONG_INPUT))
+
+
+def check(argv: Sequence[str], kind: type) -> str:
+    """Finds mistakes in `--config` and its overrides before the flag parser sees them.
+
+    The parser would bury them in its own traceback.
+
+    Args:
+        argv: the command line without the program.
+        kind: dataclass of the settings.
+
+    Returns:
+        The config as file[:preset].
+
+    Raises:
+        ConfigError: no config, no such file, no such preset, an unknown setting.
+    """
+    config = ""
+    names = []
+    for position, argument in enumerate(argv):
+        name, _, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-"):
+            continue
+        if name == "config":
+            config = value or "".join(argv[position + 1 : position + 2])
+        elif name.startswith("config."):
+            names.append(name.removeprefix("config."))
+        elif name.startswith("noconfig."):
+            names.append(name.removeprefix("noconfig."))
+    if not config:
+        raise ConfigError("no --config", fix="e.g. --config=configs/rl.py or configs/rl.py:smoke")
+    path, _, preset = config.partition(":")
+    _try_config(Path(path), preset)
+    for name in names:
+        settings.check_name(kind, name)
+    return config
+
+
+def _try_config(path: Path, preset: str) -> None:
+    if not path.is_file():
+        beside = sorted(path.parent.glob("*.py"))
+        known = ", ".join(str(p) for p in beside if "def get_config" in p.read_text("utf-8"))
+        raise ConfigError(f"no config file {path}", wanted=known or "a file of configs/")
+    spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"config {path} is not a Python file", wanted="a file of configs/")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"config {path} has no get_config", wanted="def get_config(preset)")
+    presets = getattr(module, "PRESETS", None)
+    if preset and presets is not None and preset not in presets:
+        raise ConfigError(f"preset {preset!r} of {path}", wanted=f"one of {', '.join(presets)}")
+    if preset:
+        module.get_config(preset)
+    else:
+        module.get_config()
