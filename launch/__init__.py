@@ -1,1 +1,5 @@
-"""Entry points: the main job and the generator of docs/config.md."""
+"""Entry points."""
+
+from distill_jax.core.host_memory import keep_freed_memory
+
+keep_freed_memory()  # before the libraries start their threads

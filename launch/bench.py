@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.core.settings import build
 from distill_jax.training.manifest import describe_run
 from launch import arguments
@@ -74,6 +75,7 @@ def _main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise ConfigError(f"stray argument {argv[1]!r}")
+        return_freed_memory_unless_cpu()
         result = run(build(BenchSettings, _CONFIG.value))
     except DistillError as error:
         arguments.fail(error)

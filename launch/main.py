@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import EXIT_INTERRUPTED
 from launch import arguments
@@ -92,6 +93,7 @@ def _main(argv: Sequence[str]) -> None:
     config = settings.build(RunConfig, CONFIG.value)
     workdir = Path(WORKDIR.value or default_workdir(config.preset))
     start_distributed()
+    return_freed_memory_unless_cpu()
     start_compilation_cache(COMPILATION_CACHE.value)
     # Imported late: wrong settings are told at once, without waiting for the libraries.
     from distill_jax.stages import pipeline

@@ -1,0 +1,47 @@
+"""Steps of a program reuse their pages: counted in page faults, each in a process of its own."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = """
+import resource, sys
+if sys.argv[1] != "never":
+    import launch
+import jax, jax.numpy as jnp
+if sys.argv[1] == "returned":
+    from distill_jax.core import host_memory
+    jax.default_backend = lambda: "gpu"
+    print(host_memory.return_freed_memory_unless_cpu(), file=sys.stderr)
+w = jnp.ones((256, 256)) / 256
+step = jax.jit(jax.grad(lambda x: jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w) ** 2)))
+x = jnp.ones((65536, 256))  # 64 MiB, as is each temporary
+for _ in range(8):
+    step(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    step(x).block_until_ready()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 8)
+"""
+
+
+def faults_a_step(how: str) -> int:
+    command = [sys.executable, "-c", STEPS, how]
+    one_device = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=one_device, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library: nothing is set")
+def test_freed_memory_is_kept_and_returned_again() -> None:
+    # A temporary of 64 MiB is 16,384 pages. Kept ones are touched anew while the heap still grows.
+    never, kept, returned = map(faults_a_step, ("never", "kept", "returned"))
+    assert never > 15_000 and returned > 15_000
+    assert kept < never / 3
