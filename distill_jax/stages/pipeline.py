@@ -147,7 +147,8 @@ def _same(context: Context, stage: str, path: Path, found: Any) -> None:
         # The stages are looked at in order: those before this one are of the same settings.
         before = ["tokenizer", *ORDER[: ORDER.index(stage)]]
         made = [name for name in before if (context.workdir / name).exists()]
-        keep = f"; cp -r {context.workdir}/{{{','.join(made)}}} NEW/ keeps what comes before it"
+        kept = f"{context.workdir}/{{{','.join(made)}}}"
+        keep = f"; mkdir -p NEW && cp -r {kept} NEW/ keeps what comes before it"
         raise ConfigError(
             f"{path.parent} holds stage {stage} with other settings: {difference}",
             fix=f"use another --workdir=NEW, or delete {path.parent}"
