@@ -14,17 +14,18 @@ from distill_jax.core.errors import ConfigError, DistillError
 EXIT_WRONG_INPUT = 2
 
 
-def parse(argv: Sequence[str], kind: type) -> list[str]:
+def parse(argv: Sequence[str], kind: type, example: str) -> list[str]:
     """Parses the flags; ends the program with one message where they are wrong.
 
     Args:
         argv: with the program's name.
         kind: dataclass of the settings that --config and its overrides make.
+        example: of a config, for who gave none.
     """
     asks_help = any(argument.lstrip("-").startswith("help") for argument in argv[1:])
     try:
         if not asks_help:
-            check(argv[1:], kind)
+            check(argv[1:], kind, example)
         return flags.FLAGS(list(argv))
     except (DistillError, flags.Error) as error:
         fail(error)
@@ -36,7 +37,7 @@ def fail(error: Exception) -> NoReturn:
     sys.exit(getattr(error, "exit_code", EXIT_WRONG_INPUT))
 
 
-def check(argv: Sequence[str], kind: type) -> str:
+def check(argv: Sequence[str], kind: type, example: str) -> str:
     """Finds mistakes in `--config` and its overrides before the flag parser sees them.
 
     The parser would bury them in its own traceback.
@@ -44,6 +45,7 @@ def check(argv: Sequence[str], kind: type) -> str:
     Args:
         argv: the command line without the program.
         kind: dataclass of the settings.
+        example: of a config.
 
     Returns:
         The config as file[:preset].
@@ -64,19 +66,20 @@ def check(argv: Sequence[str], kind: type) -> str:
         elif name.startswith("noconfig."):
             names.append(name.removeprefix("noconfig."))
     if not config:
-        raise ConfigError("no --config", fix="e.g. --config=configs/rl.py or configs/rl.py:smoke")
-    path, _, preset = config.partition(":")
-    _try_config(Path(path), preset)
+        raise ConfigError("no --config", fix=f"e.g. --config={example}")
+    path, colon, preset = config.partition(":")
+    _try_config(Path(path), preset if colon else None)
     for name in names:
         settings.check_name(kind, name)
     return config
 
 
-def _try_config(path: Path, preset: str) -> None:
+def _try_config(path: Path, preset: str | None) -> None:
     if not path.is_file():
         beside = sorted(path.parent.glob("*.py"))
         known = ", ".join(str(p) for p in beside if "def get_config" in p.read_text("utf-8"))
-        raise ConfigError(f"no config file {path}", wanted=known or "a file of configs/")
+        fix = "" if known else "run it in the repository's root"
+        raise ConfigError(f"no config file {path}", wanted=known or "a file of configs/", fix=fix)
     spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"config {path} is not a Python file", wanted="a file of configs/")
@@ -85,9 +88,9 @@ def _try_config(path: Path, preset: str) -> None:
     if not hasattr(module, "get_config"):
         raise ConfigError(f"config {path} has no get_config", wanted="def get_config(preset)")
     presets = getattr(module, "PRESETS", None)
-    if preset and presets is not None and preset not in presets:
+    if preset is not None and presets is not None and preset not in presets:
         raise ConfigError(f"preset {preset!r} of {path}", wanted=f"one of {', '.join(presets)}")
-    if preset:
+    if preset is not None:
         module.get_config(preset)
     else:
         module.get_config()

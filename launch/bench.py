@@ -84,7 +84,7 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, BenchSettings)
+    return arguments.parse(argv, BenchSettings, "configs/bench.py")
 
 
 if __name__ == "__main__":

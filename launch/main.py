@@ -102,7 +102,7 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, RunConfig)
+    return arguments.parse(argv, RunConfig, "configs/rl.py or configs/rl.py:smoke")
 
 
 def _guarded(argv: Sequence[str]) -> None:

@@ -149,4 +149,9 @@ def training_solution(problem: Problem, row: int, *, seed: int, answer_only: flo
     """
     if problem.solution and not is_answer_only(seed, row, answer_only):
         return problem.solution
+    return bare_answer(problem)
+
+
+def bare_answer(problem: Problem) -> str:
+    """The answer without its steps, in GSM8K's form."""
     return f"#### {problem.answer}"

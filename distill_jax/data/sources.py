@@ -108,7 +108,16 @@ def _carve(rows: Mapping[str, list[Problem] | None], split: str) -> list[Problem
     missing = tuple(name for name in ("validation", "test") if rows[name] is None)
     if split != "train" and own is not None:
         return own
-    return [p for p in rows["train"] or [] if carved_split(p, missing) == split]
+    train = rows["train"] or []
+    found = [p for p in train if carved_split(p, missing) == split]
+    if train and not found:
+        raise DataError(
+            f"of {len(train)} training rows none falls to {split}",
+            wanted=f"enough of them: where {split} has no file of its own, a hash of the question "
+            f"takes {_CARVED_PERCENT}%",
+            fix=f"give more rows, or set data.{split} to a file",
+        )
+    return found
 
 
 def _local(settings: DataSettings, split: str) -> list[Problem]:

@@ -1,5 +1,6 @@
 """The end of a run: a table on the console, report.md and its learning curves as PNG."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,15 @@ def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) 
         f"Preset `{config['preset']}`, seed {config['seed']}, data `{data['source']}`, "
         f"algorithm `{config['rl']['algorithm']}`.",
         f"## Accuracy\nPercent of {count} held-out problems, with 95% intervals "
-        "(Wilson for greedy; t over problems for pass@1).",
+        "(Wilson for greedy; t over problems for pass@1, Wilson where all problems are alike).",
         _markdown_table(header, cells),
     ]
-    mixed = config["sft"]["answer_only"]
-    if mixed and "student_before" in results:
+    bare = _bare_answers(workdir)
+    if bare:
         parts.append(
-            f"{100 * mixed:.0f}% of the rows of stage sft show a bare answer without its steps, as "
-            "web data do. That teaches a student to blurt: what RL is worth shows against the "
-            "student before it, and against the base."
+            f"{100 * bare:.0f}% of the rows of stage sft show a bare answer without its steps. "
+            "That teaches a student to blurt: what RL is worth shows against the student before "
+            "it, and against the base."
         )
     changes = difference_lines(results)
     if changes:
@@ -138,6 +139,14 @@ def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) 
     beside = workdir / "report.md.partial"
     beside.write_text(text, encoding="utf-8")
     beside.replace(workdir / "report.md")
+
+
+def _bare_answers(workdir: Path) -> float:
+    """Share of stage sft's rows that showed the answer alone; 0 without such a stage."""
+    done = workdir / "sft" / "done.json"
+    if not done.exists():
+        return 0.0
+    return float(json.loads(done.read_text(encoding="utf-8"))["figures"].get("bare_answers", 0.0))
 
 
 def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

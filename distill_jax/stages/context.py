@@ -141,7 +141,12 @@ class Context:
                 on_long_prompt=self.config.data.on_long_prompt,
             )
             if prompts.dropped:
-                self.say(f"{split}: {prompts.dropped} problems dropped, their prompts are too long")
+                count = prompts.dropped + len(prompts.problems)
+                limit = f"data.max_prompt_tokens={self.config.data.max_prompt_tokens}"
+                self.say(
+                    f"{split}: {prompts.dropped} of {count} problems dropped, "
+                    f"their prompts are over {limit}"
+                )
             self._problems[split] = prompts
         return self._problems[split]
 

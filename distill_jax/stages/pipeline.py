@@ -61,7 +61,7 @@ def run(config: RunConfig, workdir: Path) -> None:
 
 
 def check_workdir(workdir: Path) -> None:
-    """Whether files can be made in the work directory; makes nothing.
+    """Makes the work directory, if files can be made there.
 
     Raises:
         ConfigError: it, or a folder above it, is a file or may not be written to.
@@ -75,6 +75,10 @@ def check_workdir(workdir: Path) -> None:
         raise ConfigError(
             f"--workdir={workdir}: no permission to write in {place}", fix="choose another"
         )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # e.g. a file system that takes no files, whatever its modes say
+        raise ConfigError(f"--workdir={workdir}: {error.strerror}", fix="choose another") from error
 
 
 def _run_stage(context: Context, stage: str) -> None:

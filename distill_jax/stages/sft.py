@@ -27,7 +27,12 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         context, "sft", directory, state, step, settings.steps, max_skipped=settings.max_skipped
     )
     save_adapter(context, student.model.config, state.trainable["lora"], directory / "adapter")
-    return {"steps": settings.steps, "skipped_updates": int(sharding.fetch(state.skipped))}
+    skipped = int(sharding.fetch(state.skipped))
+    return {
+        "steps": settings.steps,
+        "skipped_updates": skipped,
+        "bare_answers": rows.bare_answers,
+    }
 
 
 def save_adapter(context: Context, geometry: Any, lora: Any, target: Path) -> None:

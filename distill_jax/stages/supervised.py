@@ -8,6 +8,7 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
+from distill_jax.data.batching import bare_answer
 from distill_jax.rollout.groups import round_up
 from distill_jax.stages.context import Context
 from distill_jax.training.state import TrainState
@@ -24,6 +25,9 @@ class Rows:
         problems: training problems.
         answer_only: fraction of the rows that show only the final answer, chosen by (seed, row).
         max_response: longest response in tokens; longer rows are dropped and counted.
+
+    Attributes:
+        bare_answers: share of all rows that show the answer alone.
     """
 
     def __init__(self, context: Context, *, answer_only: float, max_response: int):
@@ -45,7 +49,18 @@ class Rows:
             )
         if dropped:
             limit = f"sampling.max_new_tokens={max_response}"
-            context.say(f"train: {dropped} rows dropped, their responses are over {limit}")
+            context.say(
+                f"train, answer_only={answer_only}: {dropped} of {len(rendered)} rows dropped, "
+                f"their responses are over {limit}"
+            )
+        without = sum(not p.solution for p in problems)
+        if without:
+            context.say(
+                f"train: {without} of {len(problems)} problems have no worked solution, "
+                "their rows show the bare answer"
+            )
+        bare = sum(s == bare_answer(p) for s, p in zip(solutions, problems, strict=True))
+        self.bare_answers = bare / len(problems)
         self.seed, self.pad_id = seed, context.pad_id
 
     def batch(self, step: int, size: int) -> dict[str, np.ndarray]:

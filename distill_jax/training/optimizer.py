@@ -36,7 +36,9 @@ def learning_rate(settings: OptimizerSettings, total_updates: int) -> optax.Sche
     peak, warm = settings.learning_rate, settings.warmup_steps
     if warm >= total_updates and warm > 0:
         raise ConfigError(
-            f"warmup_steps={warm} of {total_updates} updates", wanted="fewer than all updates"
+            f"warmup_steps={warm} of {total_updates} updates",
+            wanted="fewer than all updates",
+            fix="lower warmup_steps",
         )
     rest = max(total_updates - warm, 1)
     last = peak * settings.final_fraction

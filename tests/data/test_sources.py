@@ -234,3 +234,12 @@ def test_an_unreachable_hub_says_how_to_use_a_path(hub):
 def test_content_hash_sees_content():
     assert content_hash("Tom  has\n3 pens") == content_hash("tom has 3 PENS ")
     assert content_hash("Tom has 3 pens") != content_hash("Tom has 4 pens")
+
+
+def test_a_file_too_small_to_be_carved_says_what_to_do(tmp_path):
+    file = write(tmp_path / "few.jsonl", many(1))
+    with pytest.raises(DataError) as error:
+        for split in ("validation", "test"):  # its one row can be in one of them at most
+            load(settings(source=str(file)), split, 0)
+    assert "of 1 training rows none falls to" in str(error.value)
+    assert "or set data." in str(error.value)

@@ -11,7 +11,6 @@ CONFIG = {
     "preset": "tiny",
     "seed": 3,
     "data": {"source": "embedded"},
-    "sft": {"answer_only": 0.7},
     "rl": {"algorithm": "grpo"},
 }
 
@@ -100,6 +99,9 @@ def test_the_report_and_its_curves(tmp_path):
     stage.mkdir()
     rows = [{"step": i, "reward": i / 9, "entropy": None if i == 3 else 1.0} for i in range(9)]
     (stage / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    (tmp_path / "sft").mkdir()
+    done = json.dumps({"figures": {"steps": 2, "bare_answers": 0.7}})
+    (tmp_path / "sft" / "done.json").write_text(done, encoding="utf-8")
     report.write(tmp_path, RESULTS, CONFIG)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "Preset `tiny`, seed 3, data `embedded`, algorithm `grpo`." in text
@@ -121,4 +123,5 @@ def test_without_records_there_is_no_curve(tmp_path):
     assert curves.draw_curves(tmp_path, tmp_path / "report") == []
     report.write(tmp_path, {"student_after": result(1, 1)}, CONFIG)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "bare answer" not in text
     assert "Learning curves" not in text and "What RL changed" not in text

@@ -58,6 +58,7 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([], "no --config; fix: e.g. --config=configs/rl.py"),
         (["--config=configs/none.py"], "no config file configs/none.py; wanted: "),
+        (["--config=configs/rl.py:"], "preset '' of configs/rl.py; wanted: one of tiny"),
         (["--config=configs/rl.py:hue"], "preset 'hue' of configs/rl.py; wanted: one of tiny"),
         ([SMOKE, "--config.rl.stpes=3"], "unknown setting rl.stpes; fix: did you mean rl.steps?"),
         ([SMOKE, "--config.steps", "3"], "unknown setting steps; fix: did you mean "),
@@ -68,13 +69,13 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_arguments_are_found_before_parsing(argv: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        arguments.check(argv, RunConfig)
+        arguments.check(argv, RunConfig, "configs/rl.py")
     assert message in str(error.value)
 
 
 def test_right_arguments_pass() -> None:
     argv = ["--workdir", "x", SMOKE, "--config.rl.steps=3", "--config.records.wandb"]
-    assert arguments.check(argv, RunConfig) == "configs/rl.py:smoke"
+    assert arguments.check(argv, RunConfig, "configs/rl.py") == "configs/rl.py:smoke"
 
 
 @pytest.mark.parametrize(

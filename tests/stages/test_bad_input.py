@@ -75,6 +75,7 @@ def test_a_workdir_that_cannot_be_written_to(
     file.write_text("mine")
     for workdir in (file, file / "below"):
         fails(from_files(sources), workdir, ConfigError, f"{file} is a file; wanted: a directory")
+    fails(from_files(sources), Path("/proc/run"), ConfigError, "--workdir=/proc/run: ")
     # Root may write everywhere, so the answer is given here.
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
     fails(from_files(sources), tmp_path / "new" / "run", ConfigError, "no permission to write in")
