@@ -79,7 +79,8 @@ def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
     error = float(np.std(delta_N, ddof=1)) / math.sqrt(n)
     half = float(stats.t.ppf(0.975, n - 1)) * error
     p_value = float(2 * stats.t.sf(abs(mean) / error, n - 1))
-    return Difference(mean, mean - half, mean + half, p_value)
+    # Scores lie in [0, 1]: no difference is beyond 1, whatever few problems make of t.
+    return Difference(mean, max(mean - half, -1.0), min(mean + half, 1.0), p_value)
 
 
 def mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> Difference:

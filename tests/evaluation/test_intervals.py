@@ -53,6 +53,12 @@ def test_paired_by_hand():
     assert not got.significant
 
 
+def test_no_difference_is_beyond_one():
+    got = intervals.paired(np.zeros(5), np.array([1.0, 1, 1, 1, 0]))
+    # mean .8, s.e. .2, t 2.776: .8 + .56 would be 1.36.
+    np.testing.assert_allclose([got.mean, got.low, got.high], [0.8, 0.8 - 0.55529, 1.0], atol=1e-4)
+
+
 def test_a_change_without_spread_is_judged_by_its_signs():
     none = intervals.paired(np.full(9, 0.5), np.full(9, 0.5))
     # None of nine changed. Wilson's lower end of 9 of 9 is 1/(1 + z²/9) = .70085, so up to .29915
