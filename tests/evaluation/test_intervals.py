@@ -49,7 +49,7 @@ def test_paired_by_hand():
     got = intervals.paired(np.array([0, 0, 0, 1.0]), np.array([1, 0, 1, 1.0]))
     np.testing.assert_allclose(got.mean, 0.5)
     np.testing.assert_allclose(got.p_value, 0.18169, atol=1e-5)
-    np.testing.assert_allclose(got.high - 0.5, 3.18245 * 0.288675, atol=1e-4)
+    np.testing.assert_allclose(0.5 - got.low, 3.18245 * 0.288675, atol=1e-4)
     assert not got.significant
 
 
