@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from distill_jax.evaluation import intervals
 
@@ -82,6 +83,11 @@ def test_mcnemar_by_hand():
     np.testing.assert_allclose(got.mean, 7 / 19)
     assert got.significant and got.low < got.mean < got.high
     assert intervals.mcnemar(before, before).p_value == 1.0
+    for gained, lost in ((1, 1), (7, 2), (0, 400), (30, 31)):
+        pairs = np.array([[0, 1]] * gained + [[1, 0]] * lost)
+        want = stats.binomtest(gained, gained + lost, 0.5).pvalue
+        got = intervals.mcnemar(pairs[:, 0], pairs[:, 1]).p_value
+        np.testing.assert_allclose(got, want, rtol=1e-9)
     np.testing.assert_allclose(intervals.mcnemar(np.zeros(3), np.ones(3)).p_value, 0.25)
 
 
