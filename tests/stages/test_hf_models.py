@@ -7,7 +7,9 @@ import pytest
 
 from distill_jax.models import hf_io, peft_io
 from distill_jax.stages import pipeline
-from tests.stages.hf import write_model, write_problems
+from distill_jax.stages.context import Context
+from distill_jax.stages.sft import save_adapter
+from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import rows, small
 
 
@@ -54,3 +56,15 @@ def test_vocabularies_of_different_size_score_the_same_tokens(run: Path) -> None
     assert all(row["rewards/intrinsic/mean"] < 0 for row in found[1:])
     report = (run / "run" / "report.md").read_text(encoding="utf-8")
     assert "6 held-out problems" in report or "4 held-out problems" in report
+
+
+def test_an_adapter_names_the_hub_id_that_was_given(run: Path, tmp_path: Path) -> None:
+    # Not the folder of this machine's cache: the adapter is to load elsewhere, too.
+    paths = {"teacher__path": "Qwen/Teacher", "student__path": "Qwen/Some-Model"}
+    context = Context(small(stages=("sft", "rl"), **paths), tmp_path)
+    context.__dict__["tokenizer"] = tokenizer()
+    geometry = hf_io.load_config(run / "student")
+    lora, _ = peft_io.load_adapter(run / "run" / "sft" / "adapter", geometry)
+    save_adapter(context, geometry, lora, tmp_path / "adapter")
+    about = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == "Qwen/Some-Model"

@@ -15,6 +15,7 @@ from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.core.settings import to_dict
 from distill_jax.models import hf_io, peft_io
 from distill_jax.stages import inputs, pipeline
+from distill_jax.training import optimizer
 from distill_jax.training.records import read_rows
 from tests.stages.small import copy_stages, rows, small, weights
 
@@ -46,6 +47,9 @@ def test_adapters_load_and_have_moved(finished: Path, stage: str) -> None:
     assert any(np.any(leaf) for leaf in jax.tree.leaves(_named(lora, "lora_B")))
     assert weights(finished, "sft") != weights(finished, "rl")
     about = json.loads((finished / stage / "adapter" / "adapter_config.json").read_text())
+    # Whoever may read the one may read the others: safetensors alone would write for the owner.
+    names = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+    assert len({(finished / stage / "adapter" / n).stat().st_mode & 0o777 for n in names}) == 1
     assert about["base_model_name_or_path"] == str(finished / "pretrain" / "student" / "model")
 
 
@@ -71,7 +75,15 @@ def test_every_stage_tells_what_it_was(finished: Path, stage: str) -> None:
 def test_supervised_metrics(finished: Path) -> None:
     for row in rows(finished, "sft"):
         assert {"step", "loss", "grad_norm", "skipped", "num_tokens"} <= row.keys()
-        assert {"learning_rate", "epoch"} <= row.keys()
+    # Warm-up of one step, then the peak; 8 rows a step of 64.
+    config = small()
+    rate = optimizer.learning_rate(config.sft.optimizer, 2)
+    wanted = [(float(rate(i)), 8 * (i + 1) / 64) for i in range(2)]
+    got = [(row["learning_rate"], row["epoch"]) for row in rows(finished, "sft")]
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    # By hash of the row, 70% of 64 rows: standard deviation 5.7%.
+    figures = json.loads((finished / "sft" / "done.json").read_text())["figures"]
+    assert figures["bare_answers"] == pytest.approx(0.7, abs=0.17)
     full = read_rows(finished / "sft" / "metrics.jsonl")
     assert all(row["step_time"] > 0 for row in full)
     tokens = [row["num_tokens"] for row in full]
@@ -99,6 +111,10 @@ def test_rl_metrics_have_the_names_users_know(finished: Path) -> None:
     for row in found[1:]:
         assert names <= row.keys(), names - row.keys()
         assert row["sampling/sampling_logp_difference/max"] < 1e-3
+    # After one rollout the running scale is that rollout's root mean square.
+    drawn = [r["intrinsic"] for r in rows(finished, "rl", "completions.jsonl") if r["step"] == 1]
+    rms = np.sqrt(np.mean(np.square(drawn)))
+    np.testing.assert_allclose(found[1]["rewards/intrinsic/scale"], rms, rtol=1e-5)
 
 
 def test_completions_hold_every_reward(finished: Path) -> None:
