@@ -1,0 +1,155 @@
+"""Runs one program in a freshly forked process: confine first, then read, check, execute.
+
+The program arrives by a pipe after the confinement holds. The exit code tells how it ended;
+nothing that the program writes is believed.
+"""
+
+import builtins
+import gc
+import io
+import linecache
+import os
+import sys
+import traceback
+from types import ModuleType, TracebackType
+from typing import NoReturn
+
+from distill_jax.sandbox import frames, policy
+from distill_jax.sandbox.confine import Confinement
+
+PROGRAM = "<program>"  # the file name in tracebacks
+TRACEBACK_CHARS = 8000
+_OWN_CODES = (frames.EXIT_MEMORY, frames.EXIT_POLICY, frames.EXIT_SETUP)
+
+
+def run(confinement: Confinement, parent: int, fds: tuple[int, int, int], syntax: bool) -> NoReturn:
+    """Never returns: the process ends here, without the zygote's exit handlers or buffers.
+
+    Args:
+        confinement: made before the fork.
+        parent: the zygote's process id.
+        fds: to read the program from, to write stdout and stderr to.
+        syntax: whether the policy is checked.
+    """
+    code = frames.EXIT_SETUP
+    try:
+        os.setsid()
+        for target, fd in enumerate(fds):
+            os.dup2(fd, target)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        out, err = (io.FileIO(fd, "w", closefd=False) for fd in (1, 2))
+        confinement.apply(parent)
+        code = 1
+        code = _read_and_execute(_text(out), _text(err), syntax)
+    finally:
+        os._exit(code)
+
+
+def _text(raw: io.FileIO) -> io.TextIOWrapper:
+    # Line by line, so that what was printed before a kill is there.
+    buffered = io.BufferedWriter(raw)
+    return io.TextIOWrapper(
+        buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
+
+
+def _read_and_execute(out: io.TextIOWrapper, err: io.TextIOWrapper, syntax: bool) -> int:
+    nothing = io.StringIO("")
+    vars(sys).update(stdin=nothing, __stdin__=nothing, argv=[PROGRAM])
+    vars(sys).update(stdout=out, __stdout__=out, stderr=err, __stderr__=err)
+    with io.FileIO(0, "r") as payload:
+        raw = payload.readall()
+    if "random" in sys.modules:  # its fork handler has just seeded it from the system
+        sys.modules["random"].seed(0)
+    gc.enable()
+    ending = _Ending()
+    with ending.of_checking():
+        source = raw.decode("utf-8")
+        code = compile(source, PROGRAM, "exec", dont_inherit=True)
+        problems = policy.problems(source, code) if syntax else []
+    if ending.code == 0 and problems:
+        ending.code = frames.EXIT_POLICY
+        ending.text = "\n".join(problems)
+    if ending.code == 0:
+        main = ModuleType("__main__")
+        main.__dict__["__builtins__"] = builtins
+        sys.modules["__main__"] = main
+        lines = source.splitlines(keepends=True)
+        linecache.cache[PROGRAM] = (len(source), None, lines, PROGRAM)
+        with ending:
+            exec(code, main.__dict__)
+    if ending.text and not err.closed:
+        err.write(ending.text[-TRACEBACK_CHARS:] + "\n")
+    for stream in (err, out):
+        if not stream.closed:  # the program may close its own
+            stream.flush()
+    return ending.code
+
+
+class _Ending:
+    """Turns the way in which a block ended, whatever was raised, into an exit code and a text."""
+
+    def __init__(self) -> None:
+        self.code, self.text = 0, ""
+        self._checking = False
+
+    def of_checking(self) -> "_Ending":
+        """The block reads the program and does not run it."""
+        self._checking = True
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        checking, self._checking = self._checking, False
+        if error is None:
+            return True
+        if checking:
+            self.code, self.text = frames.EXIT_POLICY, _cannot_parse(error)
+        elif isinstance(error, SystemExit):
+            self.code, self.text = _of_exit(error)
+        elif isinstance(error, MemoryError):
+            traceback.clear_frames(trace)
+            self.code, self.text = frames.EXIT_MEMORY, "MemoryError"
+        else:
+            self.code, self.text = 1, _traceback(error)
+        return True
+
+
+def _cannot_parse(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        lines = traceback.format_exception_only(type(error), error)
+        return "".join(lines).rstrip()
+    if isinstance(error, MemoryError | RecursionError):
+        return "the program is too deeply nested to be parsed; fix: nest less"
+    return f"the program cannot be parsed: {error}"
+
+
+def _of_exit(error: SystemExit) -> tuple[int, str]:
+    if error.code is None:
+        return 0, ""
+    if isinstance(error.code, int):
+        low = error.code & 0xFF
+        if error.code and (low == 0 or low in _OWN_CODES):
+            low = 1
+        return low, ""
+    return 1, str(error.code)
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback without frames of the sandbox or of libraries."""
+    whole = traceback.TracebackException(type(error), error, error.__traceback__)
+    rest: list[traceback.TracebackException | None] = [whole]
+    while rest:
+        part = rest.pop()
+        if part is not None:
+            own = [frame for frame in part.stack if frame.filename == PROGRAM]
+            part.stack = traceback.StackSummary.from_list(own)
+            rest += [part.__cause__, part.__context__]
+    return "".join(whole.format()).rstrip()

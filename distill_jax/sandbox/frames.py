@@ -1,0 +1,34 @@
+"""What host and zygote say to each other: fixed binary headers, then bytes. Never pickle.
+
+Request: number u64, flags u8, length of the program u32; then the program.
+Reply: number u64, cause u8, exit code i32, wall ms f64, CPU s f64, peak memory u64, lengths of
+stdout and stderr u32 each; then both.
+"""
+
+import struct
+
+REQUEST = struct.Struct("<QBI")
+REPLY = struct.Struct("<QBiddQII")
+
+SKIP_SYNTAX = 1  # flag of a request: the host's own canaries
+
+READY, FAILED = 254, 255  # causes of the zygote's first frame
+
+# (cause, status, reason) in the order of the byte on the wire.
+CAUSES = (
+    ("done", "ok", ""),
+    ("exit", "error", ""),
+    ("signal", "error", "the program was ended by a signal"),
+    ("wall", "timeout", "the limit of wall-clock time is reached"),
+    ("cpu", "timeout", "the limit of CPU time is reached"),
+    ("memory", "memory", "the limit of memory is reached"),
+    ("output", "output", "the limit of output is reached"),
+    ("syscall", "violation", "a system call that the sandbox forbids"),
+    ("policy", "rejected", ""),
+    ("setup", "error", "the sandbox could not confine the program and did not run it"),
+)
+CODE = {cause: code for code, (cause, _, _) in enumerate(CAUSES)}
+
+# Exit codes of the child's own runner. A program that takes one by itself gets a wrong label
+# for its failure; only 0 gives `ok`.
+EXIT_MEMORY, EXIT_POLICY, EXIT_SETUP = 101, 102, 103

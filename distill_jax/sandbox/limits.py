@@ -1,0 +1,106 @@
+"""What a sandbox is told (Limits, Layers) and what it answers (Result, SandboxError)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from distill_jax.core.errors import ConfigError, DistillError
+
+Status = Literal["ok", "error", "timeout", "memory", "output", "violation", "rejected"]
+
+# An interpreter with sympy takes some 60 MiB of address space before a program starts.
+LEAST_MEMORY_MB = 128
+MOST_BYTES = 64 << 20
+
+
+class SandboxError(DistillError, RuntimeError):
+    """The sandbox itself cannot work: not a program's fault."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use.
+
+    Args:
+        wall_s: seconds on the clock, from before the fork.
+        cpu_s: seconds of CPU time, user and system.
+        memory_mb: MiB of address space, the interpreter and its libraries included.
+        output_bytes: of stdout, and as many of stderr.
+        program_bytes: of the program as UTF-8.
+
+    Raises:
+        ConfigError: a limit is not a number or impossible.
+    """
+
+    wall_s: float = 5.0
+    cpu_s: float = 2.0
+    memory_mb: int = 512
+    output_bytes: int = 65536
+    program_bytes: int = 100_000
+
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        for name in ("wall_s", "cpu_s"):
+            _check(name, getattr(self, name), 0.01, 86_400.0, (int, float))
+        _check("memory_mb", self.memory_mb, LEAST_MEMORY_MB, 1 << 20, (int,))
+        _check("output_bytes", self.output_bytes, 1, MOST_BYTES, (int,))
+        _check("program_bytes", self.program_bytes, 1, MOST_BYTES, (int,))
+
+
+def _check(name: str, value: object, least: float, most: float, kinds: tuple[type, ...]) -> None:
+    known = isinstance(value, kinds) and not isinstance(value, bool)
+    # The comparison is false for nan.
+    if not (known and isinstance(value, int | float) and least <= value <= most):
+        kind = "a whole number" if kinds == (int,) else "a number"
+        wanted = f"{kind} from {least:g} to {most:g}"
+        raise ConfigError(f"limit {name}={value!r}", wanted=wanted, fix=f"set Limits({name}=...)")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which layers are there. Only tests take one away, to see what the others hold.
+
+    Args:
+        syntax: the policy on imports and names, a message more than a boundary.
+        identity: the program runs as nobody, where the host is root.
+        limits: rlimits.
+        landlock: no file, TCP, abstract socket or outside signal, where the kernel has it.
+        filter: the seccomp allow-list.
+    """
+
+    syntax: bool = True
+    identity: bool = True
+    limits: bool = True
+    landlock: bool = True
+    filter: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one program ended.
+
+    Args:
+        status: ok (it ended with exit code 0), error (an exception, another exit code or a
+            crash), timeout (wall clock or CPU), memory, output (too much of it), violation (a
+            forbidden system call), rejected (refused by the policy, or no Python).
+        stdout: what it printed, UTF-8, up to the limit.
+        stderr: what it wrote there, the traceback included, and a line of the sandbox where a
+            limit or a layer ended it.
+        wall_ms: milliseconds from before the fork until the process was gone.
+        cpu_s: seconds of CPU time.
+        rss: peak of resident memory in bytes; a fork starts with its zygote's.
+        rc: exit code, or minus the signal; None where no process was started.
+    """
+
+    status: Status
+    stdout: str
+    stderr: str
+    wall_ms: float
+    cpu_s: float
+    rss: int
+    rc: int | None
+
+    def __post_init__(self) -> None:
+        """Checks that numbers are numbers."""
+        if not (math.isfinite(self.wall_ms) and math.isfinite(self.cpu_s)):
+            raise SandboxError(f"a result with wall_ms={self.wall_ms} and cpu_s={self.cpu_s}")

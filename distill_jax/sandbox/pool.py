@@ -1,0 +1,170 @@
+"""The sandbox as its users see it: programs in, results out, over several workers."""
+
+import os
+import queue
+import threading
+from collections.abc import Iterable
+from typing import Self
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.sandbox.limits import Layers, Limits, Result, SandboxError
+from distill_jax.sandbox.probe import probe
+from distill_jax.sandbox.process import ZygoteLost
+from distill_jax.sandbox.worker import LIGHT, Worker
+
+
+class Sandbox:
+    """Runs programs in confined processes. Thread-safe; ends with `close` or the `with` block.
+
+    Each worker has a light zygote, started here, and one with sympy, started at its first program
+    that says "sympy" (some two seconds, not counted in any limit).
+
+    Args:
+        workers: programs at a time; one per free core.
+        limits: of each program.
+        layers: for tests only.
+        allow_partial: run although this machine has no seccomp, with limits and policy only.
+        start_timeout_s: for a zygote to load and pass its canaries.
+
+    Raises:
+        ConfigError: no workers.
+        SandboxError: this machine cannot hold programs, or a canary got through.
+    """
+
+    def __init__(
+        self,
+        workers: int = 1,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        *,
+        layers: Layers = Layers(),  # noqa: B008 - frozen
+        allow_partial: bool = False,
+        start_timeout_s: float = 120.0,
+    ):
+        if workers < 1:
+            raise ConfigError(f"{workers} workers", wanted="at least 1")
+        layers = _possible(layers, allow_partial)
+        self._process = os.getpid()
+        self._limits = limits
+        self._closed = False
+        self._closing = threading.Lock()
+        self._workers = [Worker(limits, layers, start_timeout_s) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        started = False
+        try:
+            for worker in self._workers:
+                worker.spawn(LIGHT)
+            for worker in self._workers:
+                worker.ready(LIGHT)
+                self._idle.put(worker)
+            started = True
+        finally:
+            if not started:
+                for worker in self._workers:
+                    worker.close()
+
+    def run(self, program: str) -> Result:
+        """Runs one program; blocks until it has ended or was ended.
+
+        Raises:
+            SandboxError: the sandbox is closed, was made in another process, or lost two zygotes
+                over this program. That is the machine's failure; the program may be run again.
+        """
+        self._check_open()
+        raw = program.encode("utf-8", "surrogatepass")
+        if len(raw) > self._limits.program_bytes:
+            most = self._limits.program_bytes
+            text = f"the program has {len(raw)} bytes; wanted: at most {most}; fix: write less"
+            return Result("rejected", "", text, 0.0, 0.0, 0, None)
+        worker = self._idle.get()
+        try:
+            self._check_open()
+            return worker.run(raw)
+        except ZygoteLost as error:
+            self._check_open()  # that it was closed says more
+            raise SandboxError(
+                f"two zygotes were lost over one program: {error}",
+                fix="look for what kills processes on this machine, such as a lack of memory",
+            ) from error
+        finally:
+            self._idle.put(worker)
+
+    def run_batch(self, programs: Iterable[str]) -> list[Result]:
+        """Runs programs on all workers at once.
+
+        Returns:
+            One result each, in the programs' order.
+
+        Raises:
+            SandboxError: as `run`; no further program is started then.
+        """
+        todo = list(programs)
+        results: list[Result | None] = [None] * len(todo)
+        failures: list[Exception] = []
+        indices = iter(range(len(todo)))  # next() of it is atomic
+
+        def work() -> None:
+            for i in indices:
+                if failures:
+                    return
+                try:
+                    results[i] = self.run(todo[i])
+                except (SandboxError, OSError) as error:
+                    failures.append(error)
+
+        count = min(len(self._workers), len(todo))
+        threads = [threading.Thread(target=work, name="sandbox") for _ in range(count - 1)]
+        for thread in threads:
+            thread.start()
+        try:
+            work()
+        except BaseException:
+            failures.append(SandboxError("interrupted"))  # the others must not go on
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+        if failures:
+            raise failures[0]
+        return [result for result in results if result is not None]
+
+    def close(self) -> None:
+        """Ends every process; running calls raise SandboxError. May be called again."""
+        if self._process != os.getpid():
+            return  # a fork of the host: the processes are the host's
+        self._closed = True
+        with self._closing:
+            for worker in self._workers:
+                worker.hang_up()
+            for worker in self._workers:
+                worker.close()
+
+    def __enter__(self) -> Self:
+        """The sandbox itself, which has been started."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes it."""
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SandboxError("the sandbox is closed", fix="make a new one")
+        if self._process != os.getpid():
+            raise SandboxError(
+                "the sandbox was made before this process was forked",
+                fix="make one in each process",
+            )
+
+
+def _possible(layers: Layers, allow_partial: bool) -> Layers:
+    found = probe()
+    if found.level == "full":
+        return layers
+    if found.level == "none" or not allow_partial:
+        reasons = "; ".join(f"{k}: {why}" for k, (works, why) in found.layers.items() if not works)
+        raise SandboxError(
+            f"this machine can hold programs only in part ({found.level}: {reasons})",
+            wanted="Linux with seccomp on x86_64 or aarch64",
+            fix="allow_partial=True, if you trust the programs",
+        )
+    return Layers(layers.syntax, layers.identity, layers.limits, layers.landlock, filter=False)

@@ -1,0 +1,99 @@
+"""Runs one program in the sandbox, or says what this machine can hold, or measures.
+
+python -m launch.sandbox FILE.py [--wall_s=5 --cpu_s=2 --memory_mb=512]   # - reads standard input
+python -m launch.sandbox --probe
+python -m launch.sandbox --bench
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from distill_jax.core.errors import ConfigError, DataError, DistillError
+from distill_jax.sandbox import Limits, Result, Sandbox, probe
+from launch.arguments import fail
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing its usage and ending the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError."""
+        raise ConfigError(message, fix="see python -m launch.sandbox --help")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code: 0 where the program ended well, 1 where it did not.
+
+    Args:
+        argv: without the program's name.
+    """
+    try:
+        given = _parser().parse_args(argv)
+        if given.probe:
+            print(probe().table())
+            return 0
+        limits = Limits(
+            **{field.name: getattr(given, field.name) for field in dataclasses.fields(Limits)}
+        )
+        if given.bench:
+            from launch import sandbox_bench
+
+            print(sandbox_bench.table(sandbox_bench.measure(given.programs)))
+            return 0
+        if given.file is None:
+            raise ConfigError("no program", wanted="FILE.py, - for standard input")
+        program = _read(given.file)
+        with Sandbox(limits=limits, allow_partial=given.allow_partial) as sandbox:
+            return _show(sandbox.run(program))
+    except DistillError as error:
+        fail(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = (__doc__ or "").splitlines()
+    parser = _Parser(prog="python -m launch.sandbox", description=lines[0], allow_abbrev=False)
+    parser.add_argument("file", nargs="?", help="the program; - reads standard input")
+    parser.add_argument("--probe", action="store_true", help="what this machine can hold")
+    parser.add_argument("--bench", action="store_true", help="measure, and print one table")
+    parser.add_argument(
+        "--programs", type=int, default=10_000, help="of --bench, after which nothing may be left"
+    )
+    parser.add_argument(
+        "--allow_partial", action="store_true", help="run also where nothing but limits holds"
+    )
+    for field in dataclasses.fields(Limits):
+        kind = type(field.default)
+        parser.add_argument(f"--{field.name}", type=kind, default=field.default)
+    return parser
+
+
+def _read(name: str) -> str:
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return raw.decode("utf-8")
+    except OSError as error:
+        raise DataError(f"no program {name}: {error.strerror}", wanted="a Python file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8: {error.reason}", wanted="a Python file") from error
+
+
+def _show(result: Result) -> int:
+    sys.stdout.write(result.stdout)
+    sys.stdout.flush()
+    sys.stderr.write(result.stderr)
+    if result.stderr and not result.stderr.endswith("\n"):
+        sys.stderr.write("\n")
+    print(
+        f"status={result.status} rc={result.rc} wall_ms={result.wall_ms:.1f} "
+        f"cpu_s={result.cpu_s:.4f} rss_mb={result.rss / 2**20:.1f}",
+        file=sys.stderr,
+    )
+    return 0 if result.status == "ok" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""Measures the sandbox: programs a second, latency, lateness of kills, and what is left behind."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.sandbox import Limits, Result, Sandbox
+
+TRIVIAL = {"light": "print(1 + 1)", "sympy": "import sympy\nprint(sympy.Integer(1) + 1)"}
+SOLVING = {
+    "light": "import math\nprint(sum(math.gcd(n, 12) for n in range(1000)))",
+    "sympy": "from sympy import *\nx = symbols('x')\nprint(solve(x**2 - 5*x + 6, x))",
+}
+KINDS = (
+    "print(1)",
+    "1 / 0",
+    "import os",
+    "def f(:",
+    "exit(3)",
+    "x = [0] * 10**10",
+    "print('x' * 10**5)",
+    "import sympy\nprint(sympy.pi)",
+)
+LATENCY_RUNS = 500
+KILLS = 5
+
+
+class Row(NamedTuple):
+    """One line of the table; with the number of programs behind the figure."""
+
+    name: str
+    value: str
+    programs: int
+
+
+def measure(programs: int) -> list[Row]:
+    """All figures; some two minutes.
+
+    Args:
+        programs: after which descriptors, processes and shared memory are counted.
+
+    Raises:
+        ConfigError: fewer programs than kinds of them.
+    """
+    if programs < len(KINDS):
+        raise ConfigError(f"--programs={programs}", wanted=f"at least {len(KINDS)}")
+    rows = []
+    with Sandbox() as sandbox:
+        for kind in TRIVIAL:
+            rows += _speed(sandbox, f"{kind}, trivial", TRIVIAL[kind])
+            rows += _speed(sandbox, f"{kind}, small task", SOLVING[kind])
+    return rows + _lateness() + _leftovers(programs)
+
+
+def table(rows: list[Row]) -> str:
+    """The figures for people."""
+    width = max(len(row.name) for row in rows)
+    values = max(len(row.value) for row in rows)
+    lines = [f"{'figure':<{width}}  {'value':>{values}}  programs"]
+    return "\n".join(
+        lines + [f"{r.name:<{width}}  {r.value:>{values}}  {r.programs}" for r in rows]
+    )
+
+
+def _speed(sandbox: Sandbox, name: str, program: str) -> list[Row]:
+    for _ in range(20):  # starts the zygote, warms the caches
+        _expect(sandbox.run(program), "ok")
+    times = []
+    cpu = _cpu_seconds()
+    for _ in range(LATENCY_RUNS):
+        start = time.perf_counter()
+        _expect(sandbox.run(program), "ok")
+        times.append(time.perf_counter() - start)
+    used = _cpu_seconds() - cpu
+    cuts = statistics.quantiles(times, n=100)
+    return [
+        Row(f"{name}: programs/s, one worker", f"{LATENCY_RUNS / sum(times):.0f}", LATENCY_RUNS),
+        Row(f"{name}: programs per CPU second", f"{LATENCY_RUNS / used:.0f}", LATENCY_RUNS),
+        Row(f"{name}: p50, ms", f"{cuts[49] * 1e3:.2f}", LATENCY_RUNS),
+        Row(f"{name}: p99, ms", f"{cuts[98] * 1e3:.2f}", LATENCY_RUNS),
+    ]
+
+
+def _lateness() -> list[Row]:
+    """How long after its limit a program was gone, at worst."""
+    endless = "while True: pass"
+    wall = Limits(wall_s=0.5, cpu_s=10.0)
+    cpu = Limits(wall_s=10.0, cpu_s=0.5)
+    late_wall = [r.wall_ms - 500 for r in _runs(wall, endless, "timeout")]
+    late_cpu = [r.cpu_s * 1e3 - 500 for r in _runs(cpu, endless, "timeout")]
+    # These two are killed as soon as they reach the limit; the time is that of the whole run.
+    output = [r.wall_ms for r in _runs(Limits(), "while True: print('x' * 1000)", "output")]
+    memory = [r.wall_ms for r in _runs(Limits(), "x = [0]\nwhile True: x += x", "memory")]
+    return [
+        Row("wall limit: late by at most, ms", f"{max(late_wall):.1f}", KILLS),
+        Row("CPU limit: late by at most, ms", f"{max(late_cpu):.1f}", KILLS),
+        Row("output flood: whole run at most, ms", f"{max(output):.1f}", KILLS),
+        Row("memory bomb: whole run at most, ms", f"{max(memory):.1f}", KILLS),
+    ]
+
+
+def _runs(limits: Limits, program: str, status: str) -> list[Result]:
+    with Sandbox(limits=limits) as sandbox:
+        results = [sandbox.run(program) for _ in range(KILLS)]
+    for result in results:
+        _expect(result, status)
+    return results
+
+
+def _leftovers(programs: int) -> list[Row]:
+    todo = [KINDS[i % len(KINDS)] for i in range(programs)]
+    before = _traces()
+    with Sandbox(workers=os.cpu_count() or 1) as sandbox:
+        sandbox.run_batch(todo[: 10 * len(KINDS)])
+        start = time.perf_counter()
+        results = sandbox.run_batch(todo)
+        seconds = time.perf_counter() - start
+    left = {name: len(found - before[name]) for name, found in _traces().items()}
+    missing = programs - len(results)
+    rate = f"{programs / seconds:.0f}"
+    return [
+        Row(f"mixed programs/s, {os.cpu_count()} workers", rate, programs),
+        Row("results missing", str(missing), programs),
+        *(Row(f"{name} left", str(count), programs) for name, count in left.items()),
+    ]
+
+
+def _traces() -> dict[str, set[str]]:
+    return {
+        "descriptors": set(os.listdir("/proc/self/fd")),
+        "processes": {str(pid) for pid in _children()},
+        "shared memory files": set(os.listdir("/dev/shm")),
+    }
+
+
+def _children() -> list[int]:
+    own = os.getpid()
+    tasks = Path(f"/proc/{own}/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its zygotes, with all the children they have reaped."""
+    ticks = 0
+    for pid in _children():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(int(field) for field in fields[11:15])  # utime, stime, and the children's
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _expect(result: Result, status: str) -> None:
+    if result.status != status:
+        raise ConfigError(
+            f"a program of the benchmark ended with {result.status}: {result.stderr[-300:]}",
+            wanted=status,
+            fix="see python -m launch.sandbox --probe",
+        )

@@ -1,0 +1,86 @@
+"""Program texts that trouble parsers: depth, size, odd characters, promises about encoding."""
+
+from tests.sandbox.attacks.program import Attack, one_of
+
+REFUSED = one_of("error", "rejected", "memory", "violation")
+EITHER = one_of("ok", "error", "rejected", "memory", "timeout", "violation", "output")
+HIDDEN = "import os; os.mkdir('@CANARY@/a')"
+
+TEXTS = {
+    "nul": ("print('@NOW@')\0print('@NOW@'[::-1])", REFUSED),
+    "surrogate": ("print('\ud800')", EITHER),
+    "surrogate-name": ("\udfff = 1", REFUSED),
+    "byte-order-mark": ("\ufeffprint(1)", EITHER),
+    "only-a-comment": ("#", one_of("ok")),
+    "empty": ("", one_of("ok")),
+    "continued-at-end": ("x = 1 \\", REFUSED),
+    "carriage-returns": ("x = 1 #\rimport os\ros.mkdir('@CANARY@/a')", EITHER),
+    "form-feeds": ("\f\f# \fimport os\n\f" + HIDDEN, EITHER),
+    "line-separators": ("# \u2028import os\u2029\x85" + HIDDEN, EITHER),
+    "open-brackets": ("(" * 100_000, REFUSED),
+    "brackets": ("(" * 90_000 + ")" * 90_000, REFUSED),
+    "lists": ("[" * 150 + "]" * 150, EITHER),
+    "lists-in-lists": ("x = " + "[" * 45_000 + "]" * 45_000, REFUSED),
+    "dictionaries": ("x = " + "{1:" * 30_000 + "2" + "}" * 30_000, REFUSED),
+    "calls": ("f" + "()" * 45_000, EITHER),
+    "attributes": ("x = 1\nx" + ".real" * 19_000, EITHER),
+    "subscripts": ("x" + "[0]" * 30_000, EITHER),
+    "minus-signs": ("-" * 95_000 + "1", EITHER),
+    "nots": ("x = " + "not " * 24_000 + "1", EITHER),
+    "sums": ("print(" + "1+" * 45_000 + "1)", EITHER),
+    "powers": ("x = " + "2**" * 30_000 + "1", EITHER),
+    "comparisons": ("print(" + "1<" * 45_000 + "1)", EITHER),
+    "lambdas": ("x = " + "lambda:" * 13_000 + "1", EITHER),
+    "conditionals": ("x = " + "1 if 0 else " * 8_000 + "1", EITHER),
+    "comprehensions": ("[1 " + "for i in () " * 8_000 + "]", EITHER),
+    "indents": ("".join(" " * i + "if 1:\n" for i in range(400)), REFUSED),
+    "elifs": ("if 0:\n pass\n" + "elif 0:\n pass\n" * 6_000, EITHER),
+    "nested-functions": ("".join(" " * i + "def f():\n" for i in range(99)), REFUSED),
+    "format-in-format": ("x = 1\nprint(" + "f'{" * 4 + "x" + "}'" * 4 + ")", EITHER),
+    "format-deep": ("f'" + "{1:" * 20_000 + "}" * 20_000 + "'", EITHER),
+    "patterns": ("match 1:\n case " + "[" * 20_000 + "]" * 20_000 + ": pass", REFUSED),
+    "decorators": ("@print\n" * 14_000 + "def f(): pass", EITHER),
+    "arguments": ("def f(" + "".join(f"a{i}," for i in range(12_000)) + "): pass", EITHER),
+    "many-constants": ("x = [" + "".join(f"{i}," for i in range(16_000)) + "]", EITHER),
+    "many-lines": ("x=1\n" * 24_000, one_of("ok")),
+    "long-name": ("x" * 99_000 + " = 1", EITHER),
+    "long-number": ("x = " + "9" * 90_000, EITHER),
+    "long-hexadecimal": ("x = 0x" + "f" * 99_000, EITHER),
+    "exponent": ("x = 1e" + "9" * 90_000, EITHER),
+    "folded-power": ("x = 9**9**9**9", EITHER),
+    "folded-shift": ("x = 1 << 10**11", EITHER),
+    "folded-string": ("x = 'a' * 10**9 * 10**9", EITHER),
+    "folded-tuple": ("x = ((1,) * 200) * 200", EITHER),
+    "ten-megabytes": ("x=1\n" * 2_500_000, one_of("rejected")),
+    "ten-megabytes-of-comment": ("#" + "x" * 10_000_000, one_of("rejected")),
+    "wide-characters": ("'" + "\U0001f600" * 24_000 + "'", EITHER),
+    "combining-marks": ("a" + "\u0301" * 40_000 + " = 1", EITHER),
+    "bad-escape": ("x = '\\N{no such name}'", REFUSED),
+    "wide-letters": ("ｏｐｅｎ('@CANARY@/a', 'w')", EITHER),
+    "wide-dunder": ("print.__ｓｅｌｆ__.open('@CANARY@/a', 'w')", EITHER),
+    "mathematical-letters": ("𝓮𝓿𝓪𝓵(\"print.__self__.open('@CANARY@/a', 'w')\")", EITHER),
+    "right-to-left": ("x = '\u202e' # \u202d\n" + HIDDEN, EITHER),
+    "coding-utf-7": (
+        "# coding: utf-7\n+AGkAbQBwAG8AcgB0 os +ADsAbwBz-.mkdir('@CANARY@/a')",
+        EITHER,
+    ),
+    "coding-escapes": (
+        "# coding: unicode_escape\n# \\u000aimport os\\u000aos.mkdir('@CANARY@/a')",
+        EITHER,
+    ),
+    "coding-rot13": ("# coding: rot13\nvzcbeg bf", EITHER),
+    "coding-unknown": ("# coding: no-such\nprint(1)", EITHER),
+    "coding-utf-16": ("# coding: utf-16\nprint(1)", EITHER),
+    "future-annotations": (
+        "from __future__ import annotations\ndef f(x: print.__self__.open): pass\n"
+        "eval(f.__annotations__['x'])('@CANARY@/a', 'w')",
+        EITHER,
+    ),
+    "annotation-runs": ("x: print.__self__.open('@CANARY@/a', 'w') = 1", EITHER),
+    "default-runs": ("def f(x=print.__self__.open('@CANARY@/a', 'w')): pass", EITHER),
+    "await-at-top": ("await 1", REFUSED),
+    "return-at-top": ("return", REFUSED),
+    "type-comment": ("x = 1 # type: ignore[os.mkdir('@CANARY@/a')]", EITHER),
+}
+
+ATTACKS = [Attack(f"text-{name}", text, expect=expect) for name, (text, expect) in TEXTS.items()]

@@ -1,0 +1,113 @@
+"""No hostile program has an effect, whatever layer below the syntax is looked at.
+
+Each pass is a process of its own (`attacks/campaign.py`): it may be hit without harm to pytest.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill_jax.sandbox import probe
+from tests.sandbox.attacks import ATTACKS
+
+ROOT = Path(__file__).resolve().parents[2]
+PASS_S = 280
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="effects are read from /proc, and seccomp is of Linux"
+)
+
+
+def campaign(folder: Path, *arguments: str) -> dict:
+    """Runs one pass and returns its report.
+
+    Raises:
+        AssertionError: the pass itself was ended, which an attack may have done.
+    """
+    report = folder / "report.json"
+    command = [sys.executable, "-m", "tests.sandbox.attacks.campaign", str(report), *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, stderr = process.communicate(timeout=PASS_S)
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+    assert process.returncode == 0, stderr[-3000:]
+    told = json.loads(report.read_text())
+    print({name: value for name, value in told.items() if name != "findings"})
+    return told
+
+
+def test_there_are_enough_programs_and_each_has_a_name() -> None:
+    assert len({attack.name for attack in ATTACKS}) == len(ATTACKS) >= 130
+    assert len({attack.source for attack in ATTACKS}) == len(ATTACKS)
+    assert sum(attack.works_bare for attack in ATTACKS) >= 40
+
+
+@pytest.mark.slow
+def test_attacks_work_without_the_sandbox(tmp_path: Path) -> None:
+    told = campaign(tmp_path, "--bare")
+    assert told["findings"] == []
+    assert told["count"] >= 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rights", ["as root", "unprivileged"])
+@pytest.mark.parametrize("without", [[], ["syntax"]], ids=["all layers", "no syntax layer"])
+def test_no_attack_has_an_effect(tmp_path: Path, without: list[str], rights: str) -> None:
+    if rights == "as root" and os.geteuid() != 0:
+        pytest.skip("these tests run unprivileged")
+    arguments = ["--without", *without] + ["--unprivileged"] * (rights == "unprivileged")
+    told = campaign(tmp_path, *arguments)
+    assert told["findings"] == []
+    assert told["count"] == len(ATTACKS)
+
+
+# What the remaining layers hold alone, whoever runs the tests. Not listed is what only the filter
+# stops: UDP, sockets with a path, SysV memory, namespaces, metadata of files, machine code.
+WITHOUT_FILTER = (
+    "walk frame format match graph eval exec fork signal sympy-reads sympy-lambdify memory forge "
+    "read-open read-os read-mmap read-symlink read-hard-link read-proc read-environment read-passwd "
+    "write-open write-mkdir write-symlink write-hard-link write-rename write-truncate write-unlink "
+    "raw-tcp-any raw-unix-abstract net name-shm-posix name-shm-python other-memory native-mkdir "
+    "native-open native-symlink native-unlink native-exec native-system native-kill native-shm"
+).split()
+KERNEL_FAMILIES = (
+    "read write exec fork signal raw net other name privilege memory code native".split()
+)
+
+
+@pytest.mark.slow
+def test_landlock_identity_and_limits_hold_much_without_the_filter(tmp_path: Path) -> None:
+    works, why = probe().layers["landlock"]
+    if not works:
+        pytest.skip(f"Landlock: {why}")
+    told = campaign(tmp_path, "--without", "syntax", "filter", "--only", *WITHOUT_FILTER)
+    assert told["findings"] == []
+    assert told["count"] >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", ["identity", "limits", "landlock"])
+def test_the_filter_holds_without_another_layer(tmp_path: Path, layer: str) -> None:
+    told = campaign(tmp_path, "--without", "syntax", layer, "--only", *KERNEL_FAMILIES)
+    assert told["findings"] == []
+    assert told["count"] >= 150
+
+
+@pytest.mark.slow
+def test_the_watch_sees_what_only_the_filter_stops(tmp_path: Path) -> None:
+    """Effects inside the sandbox are seen too: without the filter these get through."""
+    names = ["raw-udp", "raw-unix-path", "name-shm-sysv", "code-mapped-executable", "name-memfd"]
+    told = campaign(tmp_path, "--without", "syntax", "filter", "--only", *names)
+    seen = {line.split(":")[0] for line in told["findings"]}
+    assert seen >= set(names)

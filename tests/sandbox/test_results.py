@@ -1,0 +1,204 @@
+"""Every status, each limit, and what comes back with it."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.sandbox import Layers, Limits, Sandbox
+
+
+@pytest.mark.parametrize(
+    ("program", "stdout"),
+    [
+        ("print(1 + 1)", "2\n"),
+        ("", ""),
+        ("print('a', 'b', sep='-', end='!')", "a-b!"),
+        ("print('é€😀', '\\ud800')", "é€😀 \\ud800\n"),
+        ("print('no line', end='')", "no line"),
+        ("print(1, flush=True)\nprint(2)", "1\n2\n"),
+        ("print(0.1 + 0.2, 1e100, -0.0)", "0.30000000000000004 1e+100 -0.0\n"),
+        ("print(f'{10**6:,} {1/3:.3f} {255:#x}')", "1,000,000 0.333 0xff\n"),
+        ("import math\nprint(math.comb(10, 3))", "120\n"),
+        ("from fractions import Fraction as F\nprint(F(1, 3) + F(1, 6))", "1/2\n"),
+        ("from decimal import *\ngetcontext().prec = 5\nprint(Decimal(1) / 3)", "0.33333\n"),
+        ("from itertools import permutations\nprint(len(list(permutations('abc'))))", "6\n"),
+        ("print(len(str(2**20000)))", "6021\n"),
+        ("print('\\N{GREEK SMALL LETTER PI}', 'ß'.encode('latin-1'))", "π b'\\xdf'\n"),
+        ("exit()", ""),
+        ("print(1)\nquit(0)", "1\n"),
+        ("raise SystemExit", ""),
+        ("def main():\n    print('main')\nif __name__ == '__main__':\n    main()", "main\n"),
+        (
+            "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    print(error)",
+            "division by zero\n",
+        ),
+    ],
+)
+def test_ok(sandbox: Sandbox, program: str, stdout: str) -> None:
+    result = sandbox.run(program)
+    assert (result.status, result.stdout, result.stderr, result.rc) == ("ok", stdout, "", 0)
+    assert result.wall_ms > 0 and result.cpu_s > 0 and result.rss > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("program", "rc", "message"),
+    [
+        ("print(1)\n1 / 0", 1, "ZeroDivisionError: division by zero"),
+        ("exit(3)", 3, ""),
+        ("exit(256)", 1, ""),
+        ("exit('bad')", 1, "bad"),
+        ("exit(101)", 1, ""),  # the runner's own codes are not for programs that ask nicely
+        ("exit(102)", 1, ""),
+        ("input()", 1, "EOFError"),
+        ("def f():\n    return f()\nf()", 1, "RecursionError"),
+        ("raise BaseException('base')", 1, "BaseException: base"),
+        ("raise KeyboardInterrupt", 1, "KeyboardInterrupt"),
+        ("class E(Exception):\n    def __str__(self):\n        1 / 0\nraise E", 1, "E: "),
+        ("import math.nothing", 1, "ModuleNotFoundError"),
+        ("class S:\n    def write(self, x): 1 / 0\nprint('x', file=S())", 1, "ZeroDivisionError"),
+    ],
+)
+def test_error(sandbox: Sandbox, program: str, rc: int, message: str) -> None:
+    result = sandbox.run(program)
+    assert (result.status, result.rc) == ("error", rc), result
+    assert message in result.stderr
+
+
+def test_a_traceback_shows_the_programs_lines_only(sandbox: Sandbox) -> None:
+    program = "from fractions import Fraction\ndef half(x):\n    return Fraction(1, x)\nhalf(0)"
+    result = sandbox.run(program)
+    files = re.findall(r'File "(.*?)"', result.stderr)
+    assert files == ["<program>", "<program>"]
+    assert "return Fraction(1, x)" in result.stderr and "line 4" in result.stderr
+
+
+def test_a_traceback_is_bounded(sandbox: Sandbox) -> None:
+    result = sandbox.run("raise ValueError('x' * 10**6)")
+    assert result.status == "error" and len(result.stderr) < 10_000
+
+
+def test_wall_limit() -> None:
+    # Only a module that the policy refuses can sleep.
+    with Sandbox(limits=Limits(wall_s=0.5), layers=Layers(syntax=False)) as own:
+        result = own.run("import time\nprint('before')\ntime.sleep(60)")
+    assert (result.status, result.rc, result.stdout) == ("timeout", -9, "before\n")
+    assert "wall" in result.stderr
+    assert 500 <= result.wall_ms < 3000 and result.cpu_s < 0.4
+
+
+@pytest.fixture(scope="module")
+def patient() -> Iterator[Sandbox]:
+    """Only CPU time is short, and far below the kernel's own limit of two seconds."""
+    with Sandbox(limits=Limits(wall_s=60.0, cpu_s=0.3)) as shared:
+        yield shared
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "print('before')\nwhile True: pass",
+        "print('before')\n9**9**9",  # one call in C
+        "print('before')\nwhile True:\n    try:\n        while True: pass\n"
+        "    except BaseException: pass",
+    ],
+)
+def test_cpu_limit(patient: Sandbox, program: str) -> None:
+    result = patient.run(program)
+    assert (result.status, result.rc, result.stdout) == ("timeout", -9, "before\n"), result
+    assert "CPU" in result.stderr
+    assert 0.3 <= result.cpu_s < 1.0
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "x = [0] * 10**10",
+        "x = 'a'\nwhile True: x += x",
+        "x = []\nwhile True: x.append(' ' * 10**6)",
+    ],
+)
+def test_memory_limit(sandbox: Sandbox, program: str) -> None:
+    result = sandbox.run(program)
+    assert result.status == "memory"
+    assert result.rss < 600 << 20
+
+
+def test_memory_error_that_is_caught_is_no_failure(sandbox: Sandbox) -> None:
+    result = sandbox.run("try:\n    x = [0] * 10**10\nexcept MemoryError:\n    print('caught')")
+    assert (result.status, result.stdout) == ("ok", "caught\n")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "while True: print('x' * 100)",
+        "print('x' * 1001)",
+        "print('x' * 1001, flush=True)\nwhile True: pass",  # ended for its output, not its time
+    ],
+)
+def test_output_limit(hasty: Sandbox, end: str) -> None:
+    result = hasty.run("print('first')\n" + end)
+    assert result.status == "output"
+    assert result.stdout.startswith("first\nxxx") and len(result.stdout) == 1000
+
+
+def test_output_up_to_the_limit_is_no_failure(hasty: Sandbox) -> None:
+    result = hasty.run("print('x' * 999)")
+    assert (result.status, len(result.stdout)) == ("ok", 1000)
+
+
+def test_program_too_long(sandbox: Sandbox) -> None:
+    result = sandbox.run("#" * 100_001)
+    assert (result.status, result.rc) == ("rejected", None) and "100001 bytes" in result.stderr
+    assert sandbox.run("#" * 99_990 + "\nprint(1)").stdout == "1\n"
+
+
+@pytest.mark.parametrize("code", [101, 102, 103, 0])
+def test_a_forged_exit_code_is_never_more_than_its_label(code: int) -> None:
+    with Sandbox(layers=Layers(syntax=False)) as own:
+        result = own.run(f"import os\nprint('said', flush=True)\nos._exit({code})\nprint('no')")
+    expected = {101: "memory", 102: "rejected", 103: "error", 0: "ok"}
+    assert (result.status, result.rc, result.stdout) == (expected[code], code, "said\n")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os\nos.fork()",
+        "import os, ctypes\nctypes.CDLL(None).socket(2, 1, 0)",
+        "import os\nos.execv('/bin/true', ['true'])",
+        "import os\nos.kill(os.getpid(), 9)",
+        "import os\nos.abort()",
+    ],
+)
+def test_violation(unchecked: Sandbox, program: str) -> None:
+    result = unchecked.run("print('before')\n" + program + "\nprint('after')")
+    assert (result.status, result.rc, result.stdout) == ("violation", -31, "before\n")
+    assert "system call" in result.stderr
+
+
+def test_a_crash_is_an_error(unchecked: Sandbox) -> None:
+    result = unchecked.run("import ctypes\nctypes.string_at(0)")
+    assert (result.status, result.rc) == ("error", -11) and "signal 11" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"wall_s": 0.0},
+        {"wall_s": float("nan")},
+        {"cpu_s": -1.0},
+        {"cpu_s": float("inf")},
+        {"cpu_s": True},
+        {"wall_s": "5"},
+        {"memory_mb": 1},
+        {"memory_mb": 512.0},
+        {"output_bytes": 0},
+        {"program_bytes": 1 << 40},
+    ],
+)
+def test_impossible_limits(field: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"limit {next(iter(field))}=.*wanted: .*fix: "):
+        Limits(**field)  # type: ignore[arg-type]
