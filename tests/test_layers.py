@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
     {"distill_jax.core"},
-    {"distill_jax.kernels"},
-    {"distill_jax.models", "distill_jax.data", "distill_jax.answers", "distill_jax.sandbox"},
+    {"distill_jax.kernels", "distill_jax.sandbox"},
+    {"distill_jax.models", "distill_jax.data", "distill_jax.answers"},
     {
         "distill_jax.training",
         "distill_jax.rollout",

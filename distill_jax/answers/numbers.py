@@ -2,123 +2,249 @@
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
-MAX_DIGITS = 200
-MAX_EXPONENT = 200
+from distill_jax.answers.spelling import DOLLAR, tidy
+from distill_jax.answers.units import SHORT, Unit, read_unit
 
-_DECIMAL = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+)?(?:\.(\d*))?")
-_SCIENTIFIC = re.compile(
-    r"([+-]?\d+(?:\.\d+)?)(?:[eE]|\s*(?:×|\\times|\\cdot)\s*10\^)\{?([+-]?\d+)\}?"
+MAX_DIGITS = 400
+MAX_EXPONENT = 400
+
+_DECIMAL = re.compile(
+    r"([+-]?)\s*(\d+|\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+)?(?:\.(\d*|\d{3}(?: \d{3})+))?"
 )
+_SCIENTIFIC = re.compile(
+    r"([+-]?\d+(?:\.\d+)?)(?:[eE]|\s*(?:\\cdot|\*|x)\s*10\s*\^\s*)\{?\s*([+-]?\d+)\s*\}?"
+)
+_TEN_POWER = re.compile(r"([+-]?)10\s*\^\s*\{?\s*([+-]?\d+)\s*\}?")
 _RATIO = re.compile(r"([^/]+)/([^/]+)")
-_FRAC = re.compile(r"([+-]?\s*\d*)\s*\\[dt]?frac\s*(?:\{([^{}]+)\}|(\d))\s*(?:\{([^{}]+)\}|(\d))")
-_MIXED = re.compile(r"([+-]?)(\d+) (\d+)/(\d+)")
-# A number, then a unit: in \text{}, or a word. "3x" is algebra, not 3 of something, so a bare
-# word stands apart and is long, or is a known short unit.
-_TEXT_UNIT = re.compile(r"(.*?)\s*\\(?:text|mathrm|mbox)\s*\{\s*([^{}\d\\]*)\}")
-_WORD_UNIT = re.compile(r"(.*[\d.%}])(\s*)([^\W\d_][^\d\\{}^$=+*/<>()\[\]-]*)")
-_SHORT_UNITS = set("mm cm m km mi ft in yd mg g kg lb lbs oz ml l s h hr hrs mph kph am pm".split())
-_NO_UNITS = set("and but not mod sin cos tan log exp sqrt plus minus times over".split())
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_REPLACE = {"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\\,": " ", "\\!": "", "\\;": " "}
-_REPLACE |= {"\\ ": " ", "{,}": ",", "\\$": "$", "\\%": "%", "\\left": "", "\\right": ""}
-_HALVES = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
+_FRAC = re.compile(r"([+-]?)\s*(\d*)\s*\\frac\s*(?:\{([^{}]+)\}|(\d))\s*(?:\{([^{}]+)\}|(\d))")
+_MIXED = re.compile(r"([+-]?)\s*(\d+)\s+(?:and\s+)?(\d+)\s*/\s*(\d+)")
+_PYTHON = re.compile(r"(?:Fraction|Rational)\(\s*([+-]?\d+)\s*,\s*(\d+)\s*\)")
+_PERIOD = re.compile(r"([+-]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
+_DOTS = re.compile(r"([+-]?)(\d*)\.(\d+?)\s*(?:\.\.\.|\\ldots)")
+_REPEATED = re.compile(r"(\d*?)(\d{1,6}?)\2{2,}")
+_SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    " sixteen seventeen eighteen nineteen twenty"
+).split()
+_TRIGONOMETRIC = re.compile(r"sin|cos|tan|cot|sec|csc")
+_NUMBER_WORDS = {word: Fraction(value) for value, word in enumerate(_WORDS)}
+_COMPOUND_PART = re.compile(r"(\d[\d.,]*)\s*([A-Za-z]{2,})")
+_COMPOUND = re.compile(r"\d[\d.,]*\s*[A-Za-z]{2,}(?:,?\s*(?:and\s+)?\d[\d.,]*\s*[A-Za-z]{2,}){1,3}")
+# A phrase behind a number that is a noun, or several: letters, and small words between.
+_NOUN = re.compile(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+){0,4}")
+_NO_NOUNS = frozenset(
+    "or and but not mod sin cos tan cot sec csc log exp sqrt plus minus times over maybe perhaps"
+    " possibly probably either nor if is are pi frac by to than no".split()
+)
 
 
 class Number(NamedTuple):
-    """An exact value with what was written behind it: "%", a unit in small letters, or ""."""
+    """An exact value, its unit, and how it was written.
+
+    Attributes:
+        value: as a fraction.
+        unit: None where none is written, or a noun.
+        decimals: digits after the point of a plain decimal; None for every other form.
+        digits: significant digits of a plain decimal.
+    """
 
     value: Fraction
-    unit: str
+    unit: Unit | None = None
+    decimals: int | None = None
+    digits: int = 0
 
 
-def tidy(text: str) -> str:
-    """The answer without dollar signs, typographic variants, outer spaces and a final stop."""
-    for old, new in _REPLACE.items():
-        text = text.replace(old, new)
-    for old, new in _HALVES.items():
-        text = text.replace(old, f" {new}")
-    text = text.strip().removesuffix(".").strip()
-    if len(text) > 1 and text[0] == text[-1] == "$":
-        text = text[1:-1]
-    text = re.sub(r"^([+-]?)\s*\$\s*", r"\1", text.strip())
-    return " ".join(text.split())
-
-
+@lru_cache(maxsize=65_536)
 def parse_number(text: str) -> Number | None:
-    """The number that a text writes, or None.
+    r"""The number that a text writes, or None.
 
-    Understands signs, thousands separators (, and space), decimals, a/b, \\frac, mixed numbers,
-    1e6 and 3×10^5, $ before and % or words behind, million and its like.
+    Understands signs, thousands separators, decimals, periods, a/b, \frac, mixed numbers, 1e6 and
+    3·10^5, number words to twenty, money before, and units, nouns, "million" and % behind.
     """
     text = tidy(text)
-    if not text or len(text) > 2 * MAX_DIGITS or not any(c.isdigit() for c in text):
+    if not text or len(text) > 2 * MAX_DIGITS:
         return None
-    value, unit = _value(text), ""
-    if value is None:
-        text, unit = _split_unit(text)
-        value = _value(text)
-    if value is None and text.endswith("%"):
-        value, unit = _value(text[:-1].strip()), ("% " + unit).strip()
-    first, _, rest = unit.partition(" ")
-    if value is not None and first in _SCALES:
-        value, unit = value * _SCALES[first], rest
-    if unit == "percent":
-        unit = "%"
-    return None if value is None else Number(value, unit)
+    number = _value(text)
+    if number is not None:
+        return number
+    if (compound := _compound(text)) is not None:
+        return compound
+    formula, unit = split_unit(text)
+    scale = 1
+    head, _, last = formula.rpartition(" ")
+    if last.lower() in _SCALES and head:
+        formula, scale = head, _SCALES[last.lower()]
+    number = _value(formula.strip())
+    if number is None:
+        return None
+    if scale != 1:
+        number = Number(number.value * scale)
+    return number._replace(unit=unit)
 
 
-def _split_unit(text: str) -> tuple[str, str]:
-    """(number, unit) of "10 cm"; (text, "") where no unit is seen."""
-    if match := _TEXT_UNIT.fullmatch(text):
-        return match[1], match[2].strip().lower()
-    if match := _WORD_UNIT.fullmatch(text):
-        unit = match[3].strip().lower()
-        first = unit.split()[0]
-        long = bool(match[2]) and len(first) > 2 and first not in _NO_UNITS
-        if long or first in _SHORT_UNITS:
-            return match[1], unit
-    return text, ""
+@lru_cache(maxsize=65_536)
+def split_unit(text: str) -> tuple[str, Unit | None]:
+    """(formula, unit) of a tidy text: "10 cm", DOLLAR "5", "9\\pi square inches", "12 girls".
+
+    A noun is taken off and gives no unit. (text, None) where nothing is to be taken off.
+    """
+    if match := re.fullmatch(rf"([+-]?)\s*{DOLLAR}\s*([+-]?)(.*)", text):
+        rate = re.fullmatch(r"(.*?)\s*((?:/|per\s|an?\s).*)", match[3])
+        if rate and (unit := read_unit(f"{DOLLAR} {rate[2]}")):
+            return match[1] + match[2] + rate[1], unit
+        return match[1] + match[2] + split_unit(match[3].strip())[0], read_unit(DOLLAR)
+    if DOLLAR in text and text.endswith(DOLLAR):
+        return text[:-1].strip(), read_unit(DOLLAR)
+    for match in re.finditer(r"%|\^\\circ|(?<![A-Za-z\\])[A-Za-z]", text):
+        start = match.start()
+        before, phrase = text[:start].rstrip(), text[start:]
+        if before.lower() in _NUMBER_WORDS and _is_noun(phrase):
+            return before, read_unit(phrase) or _leading_unit(phrase)
+        if phrase[0] == "^" and _TRIGONOMETRIC.search(before):
+            continue
+        if not before or before[-1] not in "0123456789.)}]!" and not _ends_in_name(before):
+            continue
+        apart = start > len(before)
+        first = re.match(r"[A-Za-z]*", phrase)
+        word = first[0].lower() if first else ""
+        if word in _SCALES and apart:
+            head, _, tail = phrase.partition(" ")
+            inner = split_unit("1 " + tail)[1] if tail else None
+            return f"{before} {head}", inner
+        unit = read_unit(phrase)
+        if unit is not None and (apart or word not in SHORT):
+            return before, unit
+        # "5 miles apart", "3 hours each": what follows the unit is ignored.
+        if apart and unit is None and _is_noun(phrase):
+            return before, _leading_unit(phrase)
+    return text, None
 
 
-def _value(text: str) -> Fraction | None:
+def _compound(text: str) -> Number | None:
+    """ "5 feet 6 inches", "12 dollars and 50 cents": one value, in the first unit."""
+    if not _COMPOUND.fullmatch(text):
+        return None
+    total, first = Fraction(0), None
+    for written, phrase in _COMPOUND_PART.findall(text):
+        number, unit = _decimal(written), read_unit(phrase)
+        if number is None or unit is None:
+            return None
+        first = first or unit
+        if unit.powers != first.powers or unit.factor > first.factor:
+            return None
+        total += number.value * unit.factor / first.factor
+    return Number(total, first)
+
+
+def _ends_in_name(before: str) -> bool:
+    r"""Whether a formula ends in a command such as \pi, or a variable of one letter."""
+    return re.search(r"\\[a-z]+$|(?<![A-Za-z])[a-z]$", before) is not None
+
+
+def _is_noun(phrase: str) -> bool:
+    words = phrase.lower().replace("-", " ").split()
+    return _NOUN.fullmatch(phrase) is not None and not _NO_NOUNS.intersection(words)
+
+
+def _leading_unit(phrase: str) -> Unit | None:
+    """The unit that a noun phrase starts with: of "square miles of land" the square mile."""
+    words = phrase.split()
+    for count in range(len(words) - 1, 0, -1):
+        unit = read_unit(" ".join(words[:count]))
+        if unit is not None:
+            return unit
+    return None
+
+
+def _value(text: str) -> Number | None:
     if (plain := _decimal(text)) is not None:
         return plain
+    if text[-1:] in "0123456789}]).":
+        return _composed(text)
+    if text.lower() in _NUMBER_WORDS:
+        return Number(_NUMBER_WORDS[text.lower()])
+    return _composed(text) if text.endswith("ldots") else None
+
+
+def _composed(text: str) -> Number | None:
     if match := _MIXED.fullmatch(text):
         part = _divide(match[3], match[4])
-        return None if part is None else _signed(match[1], Fraction(int(match[2])) + part)
+        return None if part is None else _signed(match[1], int(match[2]) + part)
     if match := _RATIO.fullmatch(text):
-        return _divide(match[1].strip(), match[2].strip())
+        return _number(_divide(_unwrap(match[1]), _unwrap(match[2])))
     if match := _FRAC.fullmatch(text):
-        part = _divide(match[2] or match[3], match[4] or match[5])
-        sign, whole = match[1][:1] if match[1][:1] in "+-" else "", match[1].strip("+- ")
-        return None if part is None else _signed(sign, Fraction(int(whole or 0)) + part)
+        part = _divide(match[3] or match[4], match[5] or match[6])
+        return None if part is None else _signed(match[1], int(match[2] or 0) + part)
     if match := _SCIENTIFIC.fullmatch(text):
         base, power = _decimal(match[1]), match[2]
         if base is None or len(power) > 4 or abs(int(power)) > MAX_EXPONENT:
             return None
-        return base * Fraction(10) ** int(power)
+        return Number(base.value * Fraction(10) ** int(power))
+    if match := _TEN_POWER.fullmatch(text):
+        if len(match[2]) > 4 or abs(int(match[2])) > MAX_EXPONENT:
+            return None
+        return _signed(match[1], Fraction(10) ** int(match[2]))
+    if match := _PYTHON.fullmatch(text):
+        return _number(_divide(match[1], match[2]))
+    if match := _PERIOD.fullmatch(text):
+        return _signed(match[1], _periodic(match[2], match[3], match[4] or match[5]))
+    if match := _DOTS.fullmatch(text):
+        repeated = _REPEATED.fullmatch(match[3])
+        if repeated:
+            return _signed(match[1], _periodic(match[2], repeated[1], repeated[2]))
+        return _decimal(f"{match[1]}{match[2]}.{match[3]}")
     return None
 
 
-def _signed(sign: str, value: Fraction) -> Fraction:
-    return -value if sign == "-" else value
+def _unwrap(text: str) -> str:
+    text = text.strip()
+    inner = text[1:-1]
+    if text[:1] == "(" and text[-1:] == ")" and "(" not in inner and ")" not in inner:
+        return inner
+    return text
+
+
+def _number(value: Fraction | None) -> Number | None:
+    return None if value is None else Number(value)
+
+
+def _signed(sign: str, value: Fraction) -> Number:
+    return Number(-value if sign == "-" else value)
+
+
+def _periodic(whole: str, part: str, period: str) -> Fraction:
+    nines = 10 ** len(period) - 1
+    tail = Fraction(int(period), nines * 10 ** len(part))
+    return Fraction(int(whole + part or "0"), 10 ** len(part)) + tail
 
 
 def _divide(top: str, bottom: str) -> Fraction | None:
     left, right = _decimal(top.strip()), _decimal(bottom.strip())
-    if left is None or right is None or right == 0:
+    if left is None or right is None or right.value == 0:
         return None
-    return left / right
+    return left.value / right.value
 
 
-def _decimal(text: str) -> Fraction | None:
+def _decimal(text: str) -> Number | None:
     match = _DECIMAL.fullmatch(text)
     if not match or len(text) > MAX_DIGITS:
         return None
-    whole = re.sub(r"[, ]", "", match[2] or "")
-    part = match[3] or ""
+    whole = (match[2] or "").replace(",", "").replace(" ", "")
+    part = (match[3] or "").replace(" ", "")
     if not whole + part:
         return None
-    return _signed(match[1], Fraction(int(whole + part), 10 ** len(part)))
+    value = Fraction(int(whole + part), 10 ** len(part))
+    if match[1] == "-":
+        value = -value
+    digits = len((whole + part).lstrip("0"))
+    return Number(value, None, len(part) if part else None, digits)

@@ -1,0 +1,119 @@
+r"""The judge that computes: formulas as trees of values, then math-verify for what has no tree.
+
+Runs in worker processes alone (`worker.py`).
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from distill_jax.answers import library
+from distill_jax.answers.evaluate import TooLarge, near, rounds_to, same_equations, same_values
+from distill_jax.answers.expression import (
+    Ambiguous,
+    Node,
+    Unreadable,
+    kinds,
+    names,
+    read_expression,
+    renamed,
+    with_log,
+)
+from distill_jax.answers.numbers import parse_number
+from distill_jax.answers.single import (
+    FLOAT_DIGITS,
+    FLOAT_ERROR,
+    MIN_ROUNDED_DIGITS,
+    RIGHT,
+    UNDECIDED,
+    WRONG,
+    Finding,
+)
+
+_PRINTED_I = Node("name", text="I")
+_I = Node("i")
+
+
+class Algebra:
+    """Compares formulas by value."""
+
+    def values(self, first: str, second: str, factor: Fraction) -> Finding:
+        """Whether first·factor and second have the same value wherever both have one."""
+        try:
+            nodes = _printed_i([_read(first), _read(second)])
+        except Ambiguous as error:
+            return Finding(UNDECIDED, str(error))
+        except Unreadable as error:
+            return _by_library(first, second, factor, str(error))
+        if factor != 1:
+            nodes[0] = Node("*", (nodes[0], _fraction(factor)))
+        elif any(_rounds(*pair) for pair in ((first, nodes[1]), (second, nodes[0]))):
+            return Finding(RIGHT, "equal when rounded")
+        return _decide(nodes, lambda n: same_values(n[0], n[1]))
+
+    def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
+        """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero where ordered."""
+        try:
+            nodes = _printed_i([_read(text) for text in (*first, *second)])
+        except Ambiguous as error:
+            return Finding(UNDECIDED, str(error))
+        except Unreadable as error:
+            return _by_library("=".join(first), "=".join(second), Fraction(1), str(error))
+        if not any(names(node) for node in nodes):
+            # Both hold, or not: what they state is in their sides.
+            return _decide(nodes, lambda n: same_values(n[0], n[2]) and same_values(n[1], n[3]))
+        return _decide(
+            nodes, lambda n: same_equations((n[0], n[1]), (n[2], n[3]), positive=ordered)
+        )
+
+
+def _read(text: str) -> Node:
+    number = parse_number(text)
+    return _fraction(number.value) if number and number.unit is None else read_expression(text)
+
+
+def _fraction(value: Fraction) -> Node:
+    top = Node("number", text=str(abs(value.numerator)))
+    node = Node("/", (top, Node("number", text=str(value.denominator))))
+    return Node("neg", (node,)) if value < 0 else node
+
+
+def _printed_i(nodes: list[Node]) -> list[Node]:
+    """Programs print the imaginary unit as I: it is one beside a formula with i and no I."""
+    has = [_PRINTED_I.text in names(node) for node in nodes]
+    if any(has) and not all(has) and any("i" in kinds(node) for node in nodes):
+        return [renamed(node, _PRINTED_I, _I) for node in nodes]
+    return nodes
+
+
+def _rounds(decimal: str, node: Node) -> bool:
+    number = parse_number(decimal)
+    if number is None or number.decimals is None or number.digits < MIN_ROUNDED_DIGITS:
+        return False
+    node = with_log(node, "ln")
+    try:
+        if FLOAT_DIGITS <= number.digits <= FLOAT_DIGITS + 3:
+            return near(node, number.value, FLOAT_ERROR)
+        return bool(rounds_to(node, number.value, number.decimals))
+    except TooLarge:
+        return False
+
+
+def _decide(nodes: list[Node], same: Callable[[list[Node]], bool | None]) -> Finding:
+    bases = ("ln", "lg") if any("log" in kinds(node) for node in nodes) else ("ln",)
+    try:
+        found = {same([with_log(node, base) for node in nodes]) for base in bases}
+    except TooLarge as error:
+        return Finding(UNDECIDED, f"too large: {error}")
+    if len(found) > 1:
+        return Finding(UNDECIDED, "depends on the base of the logarithm")
+    verdict = found.pop()
+    if verdict is None:
+        return Finding(UNDECIDED, "no values to compare")
+    return Finding(RIGHT, "equal values") if verdict else Finding(WRONG, "different values")
+
+
+def _by_library(first: str, second: str, factor: Fraction, why: str) -> Finding:
+    same = library.same(first, second) if factor == 1 else None
+    if same is None:
+        return Finding(UNDECIDED, f"not readable: {why}")
+    return Finding(RIGHT if same else WRONG, "by math-verify")

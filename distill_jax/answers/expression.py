@@ -1,0 +1,398 @@
+r"""Reading a formula, in LaTeX or as programs print it, into a tree of known operations.
+
+Nothing is evaluated here. What has more than one reading, or none, raises `Unreadable`.
+"""
+
+import re
+from typing import NamedTuple, NoReturn
+
+MAX_DEPTH = 50
+MAX_TOKENS = 600
+
+_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[{}|]|[A-Za-z]+|!!|[^\sA-Za-z\d])")
+_CONSTANTS = {"\\pi": "pi", "pi": "pi", "e": "e", "i": "i", "\\infty": "inf", "oo": "inf"}
+_CONSTANTS |= {"inf": "inf", "infinity": "inf", "Infinity": "inf"}
+_TRIG = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth")
+_FUNCTIONS = {name: name for name in _TRIG}
+_FUNCTIONS |= {f"arc{name}": f"a{name}" for name in _TRIG[:6]}
+_FUNCTIONS |= {f"a{name}": f"a{name}" for name in _TRIG}
+_FUNCTIONS |= {"exp": "exp", "ln": "ln", "log": "log", "lg": "lg", "sqrt": "sqrt", "cbrt": "cbrt"}
+_FUNCTIONS |= {"abs": "abs", "Abs": "abs", "floor": "floor", "ceil": "ceil", "ceiling": "ceil"}
+_FUNCTIONS |= {"factorial": "factorial", "Re": "re", "Im": "im", "re": "re", "im": "im"}
+_OF_TWO = {"binom": "binom", "binomial": "binom", "gcd": "gcd", "lcm": "lcm", "max": "max"}
+_OF_TWO |= {"min": "min", "Fraction": "/", "Rational": "/", "Pow": "^", "root": "root"}
+_GREEK = frozenset(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon"
+    " phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell".split()
+)
+_ASCII_NAMES = sorted(
+    {*_FUNCTIONS, *_OF_TWO, *_CONSTANTS, *_GREEK} - {"e", "i", "\\pi", "\\infty"}, key=len
+)[::-1]
+_CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
+# Letters that name functions when a bracket follows: f(2) is not f times 2.
+_FUNCTION_LETTERS = frozenset("fghFGHP")
+
+
+class Unreadable(Exception):
+    """The formula has no reading here, or several; the message says why."""
+
+
+class Ambiguous(Unreadable):
+    """The formula has several readings."""
+
+
+class Node(NamedTuple):
+    """An operation on others. Numbers and names carry their text instead.
+
+    Attributes:
+        kind: "number", "name", "pi", "e", "i", "inf", an operator, or a function's name.
+        children: of the operation.
+        text: of a number or name.
+    """
+
+    kind: str
+    children: tuple["Node", ...] = ()
+    text: str = ""
+
+
+def read_expression(text: str) -> Node:
+    """The tree of a tidy text.
+
+    Raises:
+        Unreadable: signs that are not known, brackets that do not match, several readings, or more
+            than MAX_TOKENS signs or MAX_DEPTH levels.
+    """
+    tokens = _tokens(text)
+    if not tokens:
+        raise Unreadable("nothing to read")
+    reader = _Reader(tokens)
+    node = reader.sum()
+    if reader.peek():
+        raise Unreadable(f"cannot read {reader.peek()!r} here")
+    return node
+
+
+def names(node: Node) -> set[str]:
+    """The variables of a tree."""
+    found = {node.text} if node.kind == "name" else set()
+    return found.union(*(names(child) for child in node.children))
+
+
+def renamed(node: Node, old: Node, new: Node) -> Node:
+    """The tree with one leaf put for another."""
+    if node == old:
+        return new
+    return node._replace(children=tuple(renamed(child, old, new) for child in node.children))
+
+
+def with_log(node: Node, kind: str) -> Node:
+    r"""The tree with \log of no base as "ln" or "lg"."""
+    children = tuple(with_log(child, kind) for child in node.children)
+    return Node(kind if node.kind == "log" else node.kind, children, node.text)
+
+
+def kinds(node: Node) -> set[str]:
+    """The kinds of operation in a tree."""
+    return {node.kind}.union(*(kinds(child) for child in node.children))
+
+
+def _tokens(text: str) -> list[str]:
+    text = text.replace("**", "^")
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    found: list[str] = []
+    place = 0
+    text = text.rstrip()
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        if match is None:
+            raise Unreadable(f"cannot read {text[place : place + 10]!r}")
+        token = match[1]
+        found += _split_word(token) if token.isalpha() and token.isascii() else [token]
+        place = match.end()
+        if len(found) > MAX_TOKENS:
+            raise Unreadable(f"more than {MAX_TOKENS} signs")
+    return found
+
+
+def _split_word(word: str) -> list[str]:
+    """Known names first, then single letters: "xsin" is x and sin, "ab" a and b."""
+    if len(word) > 12:
+        raise Unreadable(f"the word {word[:20]!r}")
+    parts = []
+    while word:
+        known = next((name for name in _ASCII_NAMES if word.startswith(name)), word[0])
+        # "\\sigma" and "sigma" are one name.
+        parts.append("\\" + known if known in _GREEK else known)
+        word = word[len(known) :]
+    return parts
+
+
+class _Reader:
+    """Recursive descent; the position is the only state."""
+
+    def __init__(self, tokens: list[str]):
+        self.tokens, self.place, self.depth, self.bars = tokens, 0, 0, 0
+
+    def peek(self, ahead: int = 0) -> str:
+        at = self.place + ahead
+        return self.tokens[at] if at < len(self.tokens) else ""
+
+    def next(self) -> str:
+        token = self.peek()
+        self.place += 1
+        return token
+
+    def fail(self, wanted: str) -> NoReturn:
+        raise Unreadable(f"got {self.peek() or 'the end'!r}, wanted {wanted}")
+
+    def expect(self, token: str) -> None:
+        if self.next() != token:
+            self.place -= 1
+            self.fail(token)
+
+    def sum(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable(f"more than {MAX_DEPTH} levels")
+        node = self.product()
+        while self.peek() in ("+", "-"):
+            kind = self.next()
+            node = Node(kind, (node, self.product()))
+        self.depth -= 1
+        return node
+
+    def product(self) -> Node:
+        node = self.signed()
+        divided = False
+        while True:
+            token = self.peek()
+            if token in ("*", "\\cdot", "/"):
+                self.next()
+                divided = token == "/"
+                node = Node("/" if divided else "*", (node, self.signed()))
+            elif self.starts_factor():
+                if divided:
+                    raise Ambiguous("a/bc is (a/b)c or a/(bc)")
+                if self.peek()[0].isdigit() or self.peek()[0] == ".":
+                    raise Unreadable("a number behind a factor")
+                mixed = node.kind == "number" and self.peek() == "\\frac"
+                factor = self.power()
+                plain = mixed and all(child.kind == "number" for child in factor.children)
+                node = Node("+" if plain and "." not in node.text else "*", (node, factor))
+            else:
+                return node
+
+    def signed(self) -> Node:
+        token = self.peek()
+        if token in ("-", "+"):
+            self.next()
+            node = self.signed()
+            return Node("neg", (node,)) if token == "-" else node
+        return self.power()
+
+    def starts_factor(self) -> bool:
+        token = self.peek()
+        if token == "|":
+            return self.bars == 0
+        name = token.removeprefix("\\")
+        return (
+            token in ("(", "[", "{", "\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil")
+            or token in _CONSTANTS
+            or name in _FUNCTIONS
+            or name in _OF_TWO
+            or (token[:1].isalnum() and token.isascii())
+            or name in _GREEK
+        )
+
+    def power(self) -> Node:
+        base = self.postfix(self.atom())
+        if self.peek() != "^":
+            return base
+        self.next()
+        if self.peek() == "\\circ":
+            self.next()
+            return self.postfix(Node("degree", (base,)))
+        if self.peek() == "{" and self.peek(1) == "\\circ" and self.peek(2) == "}":
+            self.place += 3
+            return self.postfix(Node("degree", (base,)))
+        return self.postfix(Node("^", (base, self.exponent())))
+
+    def exponent(self) -> Node:
+        if self.peek() == "-":
+            self.next()
+            return Node("neg", (self.exponent(),))
+        node = self.postfix(self.atom())
+        if self.peek() == "^":
+            self.next()
+            return Node("^", (node, self.exponent()))
+        return node
+
+    def postfix(self, node: Node) -> Node:
+        while self.peek() in ("!", "!!", "%"):
+            kind = {"!": "factorial", "!!": "factorial2", "%": "hundredth"}[self.next()]
+            node = Node(kind, (node,))
+        return node
+
+    def atom(self) -> Node:
+        token = self.next()
+        name = token.removeprefix("\\")
+        if token[:1].isdigit() or (token[:1] == "." and len(token) > 1):
+            if self.peek() == "_":
+                raise Unreadable("a number with an index")
+            return Node("number", text=token)
+        if token in _CLOSING:
+            return self.bracketed(token)
+        if token == "|":
+            return self.bar()
+        if name in ("frac", "binom") and token[0] == "\\":
+            kind = "/" if name == "frac" else "binom"
+            return Node(kind, (self.argument(), self.argument()))
+        if token in ("\\lfloor", "\\lceil"):
+            inner = self.sum()
+            self.expect(token.replace("l", "r", 1))
+            return Node("floor" if name == "lfloor" else "ceil", (inner,))
+        if token in _CONSTANTS and self.peek() != "_":
+            return Node(_CONSTANTS[token])
+        if name == "sqrt":
+            return self.root()
+        if name in _FUNCTIONS:
+            return self.function(_FUNCTIONS[name])
+        if name in _OF_TWO:
+            return self.of_two(_OF_TWO[name])
+        if (token.isalpha() and token.isascii()) or name in _GREEK:
+            return self.variable(name)
+        self.place -= 1
+        self.fail("a number, a name or a bracket")
+
+    def bracketed(self, opening: str) -> Node:
+        inner = self.sum()
+        self.expect(_CLOSING[opening])
+        return inner
+
+    def bar(self) -> Node:
+        self.bars += 1
+        inner = self.sum()
+        self.bars -= 1
+        self.expect("|")
+        return Node("abs", (inner,))
+
+    def argument(self) -> Node:
+        r"""One argument of \frac: a group, or a single digit or letter."""
+        token = self.peek()
+        if token == "{":
+            self.next()
+            return self.bracketed("{")
+        if token.isdigit():
+            # \frac12 is 1/2: TeX takes one digit.
+            self.next()
+            if len(token) > 1:
+                self.place -= 1
+                self.tokens[self.place] = token[1:]
+            return Node("number", text=token[0])
+        return self.atom()
+
+    def root(self) -> Node:
+        index = None
+        if self.peek() == "[":
+            self.next()
+            index = self.bracketed("[")
+        # √16 is 4, though TeX's \\sqrt16 would take one digit: nobody writes that for √1·6.
+        inner = self.atom() if self.peek()[:1].isdigit() or self.peek() == "(" else self.argument()
+        return Node("sqrt", (inner,)) if index is None else Node("root", (inner, index))
+
+    def function(self, kind: str) -> Node:
+        base = power = None
+        while self.peek() in ("_", "^"):
+            if self.next() == "_":
+                base = self.argument()
+            else:
+                power = self.exponent()
+        if base is not None and kind != "log":
+            raise Unreadable(f"{kind} with an index")
+        argument, second = self.function_argument()
+        if kind == "log" and (base or second):
+            base = base or second
+            assert base is not None
+            node = Node("/", (Node("ln", (argument,)), Node("ln", (base,))))
+        elif second is not None:
+            raise Unreadable(f"{kind} of two values")
+        else:
+            node = Node(kind, (argument,))
+        if power == Node("neg", (Node("number", text="1"),)) and kind in _TRIG:
+            return Node("a" + kind, (argument,))
+        return Node("^", (node, power)) if power is not None else node
+
+    def function_argument(self) -> tuple[Node, Node | None]:
+        if self.peek() in ("(", "[", "{"):
+            closing = _CLOSING[self.next()]
+            inner = self.sum()
+            second = None
+            if self.peek() == ",":
+                self.next()
+                second = self.sum()
+            self.expect(closing)
+            return inner, second
+        if self.peek() == "-":
+            self.next()
+            return Node("neg", (self.function_argument()[0],)), None
+        # \sin 2x is sin(2x), and ends before the next function.
+        node = self.power()
+        while self.starts_factor() and self.peek().removeprefix("\\") not in _FUNCTIONS:
+            if self.peek() in ("(", "["):
+                raise Ambiguous("a bracket behind a function's argument")
+            node = Node("*", (node, self.power()))
+        return node, None
+
+    def of_two(self, kind: str) -> Node:
+        if self.peek() not in ("(", "{"):
+            self.fail("(")
+        opening = self.next()
+        parts = [self.sum()]
+        if opening == "{":
+            self.expect("}")
+            parts.append(self.argument())
+            return Node(kind, tuple(parts))
+        while self.peek() == ",":
+            self.next()
+            parts.append(self.sum())
+        self.expect(")")
+        if len(parts) != 2 and kind not in ("max", "min", "gcd", "lcm"):
+            raise Unreadable(f"{kind} of {len(parts)} values")
+        return Node(kind, tuple(parts))
+
+    def variable(self, name: str) -> Node:
+        if self.peek() == "'":
+            raise Unreadable("a derivative")
+        if self.peek() == "_":
+            self.next()
+            name += "_" + self.index()
+        elif name == "C" and (pair := self.pair()) is not None:
+            return Node("binom", pair)
+        elif name in _FUNCTION_LETTERS and self.peek() == "(":
+            raise Unreadable(f"the function {name}")
+        return Node("name", text=name)
+
+    def pair(self) -> tuple[Node, Node] | None:
+        """(n, k) of C(n, k); None where what follows is something else, and nothing is read."""
+        start, depth = self.place, self.depth
+        if self.peek() != "(":
+            return None
+        self.next()
+        first = self.sum()
+        if self.peek() != ",":
+            self.place, self.depth = start, depth
+            return None
+        self.next()
+        second = self.sum()
+        self.expect(")")
+        return first, second
+
+    def index(self) -> str:
+        if self.peek() != "{":
+            return self.next()
+        self.next()
+        parts = []
+        while self.peek() not in ("}", ""):
+            parts.append(self.next())
+        self.expect("}")
+        return "".join(parts)

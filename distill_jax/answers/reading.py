@@ -1,0 +1,384 @@
+r"""Reading the outer form of an answer, from the outside in.
+
+Brackets, commas and relation signs at the top level decide; what is inside stays text until it is
+compared.
+"""
+
+import re
+from functools import lru_cache
+
+from distill_jax.answers.numbers import parse_number, split_unit
+from distill_jax.answers.shapes import (
+    EMPTY,
+    Based,
+    Choice,
+    Clock,
+    Hedge,
+    Interval,
+    Matrix,
+    Ratio,
+    Relation,
+    Scalar,
+    Sequence,
+    Shape,
+    Union,
+    Words,
+)
+from distill_jax.answers.spelling import tidy
+
+MAX_NESTING = 50
+
+_NOTHING = {
+    "no solution", "no solutions", "no real solution", "no real solutions", "empty set",
+    "the empty set", "null set",
+}  # fmt: skip
+_REALS = {
+    "\\mathbb{r}", "\\mathbb r", "\\r", "all real numbers", "all reals", "real numbers", "reals",
+    "the set of all real numbers", "(-oo, oo)",
+}  # fmt: skip
+_BUILDER = re.compile(r"\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:)\s*([^|:]*)\\\}")
+_SIGNS = {"=": "=", "==": "=", "<": "<", ">": ">", "<=": "≤", ">=": "≥", "!=": "≠"}
+_SIGNS |= {"\\le": "≤", "\\ge": "≥", "\\ne": "≠", "\\approx": "≈", "\\in": "∈"}
+_SIGN = re.compile(r"==|<=|>=|!=|[=<>]|\\(?:le|ge|ne|approx|in)(?![A-Za-z])")
+_APPROXIMATELY = re.compile(
+    r"^(?:approximately|approx\.?|about|roughly|around|exactly|either|both|\\approx|~)\s*", re.I
+)
+_LABEL = re.compile(r"[^\W\d_][^\d=<>]*\s(?:is|are|equals)\s+(.+)", re.I)
+_TO = re.compile(r"[\d.,\s]*\d\s*\bto\b\s*\d[\d.,]*")
+_HEDGING = re.compile(
+    r"\b(?:not|maybe|perhaps|possibly|probably|likely|unsure|unknown|guess|might|could|but|nor"
+    r"|neither|instead|rather|except|think)\b|\?|\(or\b", re.I
+)  # fmt: skip
+_AND_OR = re.compile(r"\b(?:and|or)\b", re.I)
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer)\s+)?\(?([A-Ja-j])(?:[).:]+\s*(.*)|)", re.I | re.S
+)
+_CHOICE_MARKED = re.compile(r"(?:option|choice)\s|\(?[A-Ja-j][).:]|\([A-Ja-j]\)$", re.I)
+_BASED = re.compile(r"\(?([+-]?[0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(?:base\s*)?(\d+)\s*\}|(\d+))")
+_BASE_WORDS = re.compile(r"([+-]?[0-9A-F]+)\s*\(?(?:in\s+)?base\s*[- ]?(\d+)\)?", re.I)
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*(?:([ap])\.?\s*m\.?)?", re.I)
+_HOUR = re.compile(r"(\d{1,2})\s*([ap])\.?\s*m\.?", re.I)
+_MATRIX = re.compile(
+    r"[(\[]?\s*\\begin\{([pbBvV]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}\s*[)\]]?",
+    re.DOTALL,
+)
+_PYTHON_CALL = re.compile(
+    r"(Matrix|FiniteSet|Union|Interval(?:\.open|\.Lopen|\.Ropen)?|set|Tuple)\((.*)\)"
+)
+_WORDS = re.compile(r"[^\W\d_][^\W\d_'-]*(?:[\s,.'-]+[^\W\d_]+)*[.!]?")
+_ARTICLES = frozenset(("the", "a", "an"))
+_OPENING, _CLOSING = "([{⟨", ")]}⟩"
+_CONSTANT_WORDS = frozenset("pi infinity inf oo".split())
+
+
+@lru_cache(maxsize=65_536)
+def read_shape(text: str) -> Shape:
+    """The shape of an answer, as written."""
+    return _read(tidy(text), 0)
+
+
+def _read(text: str, depth: int) -> Shape:
+    text = _APPROXIMATELY.sub("", text.strip()).strip()
+    if depth > MAX_NESTING:
+        return Scalar(text)
+    if (number := parse_number(text)) is not None:
+        formula, unit = split_unit(text)
+        if parse_number(formula) is None:
+            return Scalar(str(number.value), number.unit)  # "5 feet 6 inches"
+        return Scalar(formula, unit)
+    if match := _LABEL.fullmatch(text):
+        return _read(match[1], depth + 1)
+    for reader in (_read_marked, _read_listed, _read_enclosed, _read_related):
+        shape = reader(text, depth)
+        if shape is not None:
+            return shape
+    if _TO.fullmatch(text):
+        return Ratio(tuple(part.strip() for part in re.split(r"\bto\b", text)))
+    if _HEDGING.search(text) and not _WORDS.fullmatch(text):
+        return Hedge(text)
+    return _read_words(text) or Scalar(*split_unit(text))
+
+
+def _read_marked(text: str, depth: int) -> Shape | None:
+    """What shows its kind by its own marks: bases, times, choices, matrices, Python's names."""
+    if text.lower() in _NOTHING or text in (
+        "\\emptyset",
+        "\\{\\}",
+        "\\{ \\}",
+        "{}",
+        "set()",
+        "EmptySet",
+    ):
+        return EMPTY
+    if match := _BASED.fullmatch(text) or _BASE_WORDS.fullmatch(text):
+        base = next(group for group in match.groups()[1:] if group)
+        if match[1].lstrip("+-")[0].isdigit() and 2 <= int(base) <= 36:
+            return Based(match[1].lstrip("+").upper(), int(base))
+    if match := _CLOCK.fullmatch(text):
+        if int(match[1]) < 24 and int(match[2]) < 60:
+            return Clock(int(match[1]), int(match[2]), f"{match[3].lower()}m" if match[3] else "")
+    if text.lower() in ("noon", "midnight"):
+        return Clock(12, 0, "pm" if text.lower() == "noon" else "am")
+    if text.lower() in _REALS:
+        return Interval(Scalar("-\\infty"), Scalar("\\infty"), False, False)
+    if match := _BUILDER.fullmatch(text):
+        return _read(match[1], depth + 1)
+    if match := _HOUR.fullmatch(text):
+        return Clock(int(match[1]), 0, f"{match[2].lower()}m")
+    if _CHOICE_MARKED.match(text) and (match := _CHOICE.fullmatch(text)):
+        return Choice(match[1].upper(), tidy(match[2] or ""))
+    if match := _MATRIX.fullmatch(text):
+        return _matrix(match[2], match[1], depth)
+    if match := _PYTHON_CALL.fullmatch(text):
+        return _python(match[1], match[2], depth)
+    parts = split_top(text, ":")
+    if len(parts) > 1 and all(part.strip() for part in parts) and not _WORDS.match(text):
+        return Ratio(tuple(part.strip() for part in parts))
+    return None
+
+
+def _matrix(body: str, kind: str, depth: int) -> Shape | None:
+    if kind in ("vmatrix", "Vmatrix"):
+        return None  # a determinant
+    rows = [
+        row
+        for row in re.split(r"\\cr(?:\s*\[[^\]]*\])?", body.replace("\\hline", ""))
+        if row.strip()
+    ]
+    return Matrix(
+        tuple(tuple(_read(cell.strip(), depth + 1) for cell in row.split("&")) for row in rows)
+    )
+
+
+def _python(name: str, body: str, depth: int) -> Shape | None:
+    items = tuple(_read(part.strip(), depth + 1) for part in split_top(body, ","))
+    if name == "Matrix":
+        inner = _read(body, depth + 1)
+        if isinstance(inner, Sequence) and inner.kind == "tuple":
+            return Matrix(tuple((item,) for item in inner.items))
+        return inner
+    if name == "FiniteSet":
+        return Sequence("set", items)
+    if name == "Union":
+        return Union(items)
+    if name == "Tuple":
+        return Sequence("tuple", items)
+    if name == "set":
+        inner = _read(body, depth + 1)
+        return Sequence("set", inner.items) if isinstance(inner, Sequence) else None
+    if len(items) != 2:
+        return None
+    return Interval(
+        *items, name in ("Interval", "Interval.Ropen"), name in ("Interval", "Interval.Lopen")
+    )
+
+
+def _read_listed(text: str, depth: int) -> Shape | None:
+    r"""Several values beside each other: commas, "and", "or", ±, ∪."""
+    if "\\pm" in text and "," not in text:
+        plus = text.replace("\\pm", "+").replace("\\mp", "-")
+        minus = text.replace("\\pm", "-").replace("\\mp", "+")
+        head = re.match(r"(.*=\s*)", plus)
+        lead = head[0] if head else ""
+        second = lead + minus[len(lead) :] if head else minus
+        return Sequence(
+            "list", (_read(_no_plus(plus), depth + 1), _read(_no_plus(second), depth + 1))
+        )
+    parts = split_top(text, "\\cup")
+    if len(parts) == 1:
+        parts = re.split(r"(?<=[)\]])\s*U\s*(?=[(\[])", text)
+    if len(parts) > 1:
+        parts[0] = re.sub(r"^\s*[a-z]\s*\\in\s*", "", parts[0])
+        return Union(tuple(_read(part, depth + 1) for part in parts))
+    if _are_words(text) and not _AND_OR.search(text):
+        return None
+    pieces, either = [], False
+    for part in split_top(text, ",;"):
+        alternatives = _split_words(part)
+        either |= len(alternatives) > 1 and " or " in f" {part.lower()} "
+        pieces += alternatives
+    pieces = [piece for piece in pieces if piece]
+    if len(pieces) < 2:
+        return None
+    if (
+        _date(text)
+        or all(_WORDS.fullmatch(p) and len(p) > 1 for p in pieces)
+        and not _AND_OR.search(text)
+    ):
+        return None
+    items = tuple(_read(piece, depth + 1) for piece in pieces)
+    if len(items) == 2 and re.search(r"\band\b", text) and (both := _both(*items)):
+        return both
+    inequalities = all(isinstance(item, Interval | Union) or _unequal(item) for item in items)
+    if inequalities and (either or "," in text):
+        return Union(items)
+    return Sequence("list", items)
+
+
+def _both(first: Shape, second: Shape) -> Relation | None:
+    """x > 2 and x < 7 as 2 < x < 7."""
+    if not (_unequal(first) and _unequal(second)):
+        return None
+    assert isinstance(first, Relation) and isinstance(second, Relation)
+    if len(first.parts) != 2 or len(second.parts) != 2 or first.parts[0] != second.parts[0]:
+        return None
+    low, high = (first, second) if first.signs[0] in ">≥" else (second, first)
+    if low.signs[0] not in ">≥" or high.signs[0] not in "<≤":
+        return None
+    sign = "<" if low.signs[0] == ">" else "≤"
+    return Relation((low.parts[1], low.parts[0], high.parts[1]), (sign, high.signs[0]))
+
+
+def _unequal(shape: Shape) -> bool:
+    return isinstance(shape, Relation) and "=" not in shape.signs
+
+
+def _date(text: str) -> bool:
+    return re.fullmatch(r"[A-Z][a-z]+\.? \d{1,2},? \d{4}", text) is not None
+
+
+def _no_plus(text: str) -> str:
+    return re.sub(r"(^|[=({\[])\s*\+\s*", r"\1", text).strip()
+
+
+def _split_words(part: str) -> list[str]:
+    """At "and" and "or" of the top level; "one and a half" and "2 and 1/2" are left."""
+    if not _AND_OR.search(part) or re.fullmatch(r"\s*\d+\s+and\s+\d+\s*/\s*\d+\s*", part):
+        return [part.strip()]
+    places = [m for m in _AND_OR.finditer(part) if _level(part, m.start()) == 0]
+    ends = [0, *(m.end() for m in places)]
+    starts = [*(m.start() for m in places), len(part)]
+    return [part[a:b].strip() for a, b in zip(ends, starts, strict=True)]
+
+
+def _level(text: str, place: int) -> int:
+    before = text[:place]
+    return sum(before.count(c) for c in _OPENING) - sum(before.count(c) for c in _CLOSING)
+
+
+def split_top(text: str, separators: str) -> list[str]:
+    r"""Splits at separators (single signs, or one command) outside all brackets.
+
+    A comma between digit groups of a number, as in 1,000, does not split.
+    """
+    command = separators if separators.startswith("\\") else ""
+    parts, level, start, place = [], 0, 0, 0
+    while place < len(text):
+        char = text[place]
+        if char in _OPENING:
+            level += 1
+        elif char in _CLOSING:
+            level -= 1
+        elif level == 0 and command and text.startswith(command, place):
+            if not text[place + len(command) : place + len(command) + 1].isalpha():
+                parts.append(text[start:place])
+                start = place + len(command)
+                place = start - 1
+        elif level == 0 and not command and char in separators:
+            if char != "," or not re.match(r"\d,\d{3}(?!\d)", text[max(place - 1, 0) : place + 5]):
+                parts.append(text[start:place])
+                start = place + 1
+        place += 1
+    return [*parts, text[start:]]
+
+
+def _read_enclosed(text: str, depth: int) -> Shape | None:
+    """What stands in one pair of brackets."""
+    body = None
+    for opening, closing in (
+        ("\\{", "\\}"),
+        ("⟨", "⟩"),
+        ("(", ")"),
+        ("[", "]"),
+        ("{", "}"),
+        ("(", "]"),
+        ("[", ")"),
+    ):
+        if (
+            text.startswith(opening)
+            and text.endswith(closing)
+            and len(text) >= len(opening) + len(closing)
+        ):
+            body = text[len(opening) : -len(closing)]
+            if not _closes(body, mixed=opening + closing in ("(]", "[)")):
+                body = None
+                continue
+            break
+    if body is None:
+        return None
+    parts = split_top(body, ",;")
+    if len(parts) == 1 and opening in "([{" and re.search(r"\d,\d{3}", body):
+        parts = body.split(",")  # "(1,234)" beside brackets is a pair
+    if opening == "\\{" and re.search(r"\\mid|\||:", body) and len(parts) == 1:
+        return None  # set-builder
+    if len(parts) == 1 and opening != "\\{" and opening != "⟨":
+        return _read(body, depth + 1) if opening + closing in ("()", "{}") else None
+    items = tuple(_read(part.strip(), depth + 1) for part in parts if part.strip())
+    if opening in ("\\{", "{"):
+        return Sequence("set", items)
+    nested = opening == "[" and items and all(part.strip().startswith("[") for part in parts)
+    if nested:
+        rows = [split_top(part.strip()[1:-1], ",") for part in parts]
+        return Matrix(tuple(tuple(_read(cell.strip(), depth + 1) for cell in row) for row in rows))
+    if len(items) == 2 and opening + closing != "()" and opening != "⟨":
+        return Interval(items[0], items[1], opening == "[", closing == "]")
+    return Sequence("tuple", items)
+
+
+def _closes(body: str, mixed: bool) -> bool:
+    level = 0
+    for char in body:
+        level += (char in _OPENING) - (char in _CLOSING)
+        if level < 0:
+            return False
+    return level == 0
+
+
+def _read_related(text: str, depth: int) -> Shape | None:
+    level, cuts = 0, []
+    place = 0
+    while place < len(text):
+        level += (text[place] in _OPENING) - (text[place] in _CLOSING)
+        match = _SIGN.match(text, place) if level == 0 else None
+        if match:
+            cuts.append(match)
+            place = match.end()
+        else:
+            place += 1
+    if not cuts:
+        return None
+    parts = [
+        text[a:b].strip()
+        for a, b in zip(
+            [0, *(m.end() for m in cuts)], [*(m.start() for m in cuts), len(text)], strict=True
+        )
+    ]
+    signs = [_SIGNS[m[0]] for m in cuts]
+    if "∈" in signs:
+        return _read(parts[-1], depth + 1) if signs == ["∈"] else None
+    if signs == ["="] and not parts[0]:
+        return _read(parts[1], depth + 1)
+    if not all(parts):
+        return Hedge(text)
+    # x = 2/3 ≈ 0.67: what is said exactly counts.
+    if signs == ["≈"] and re.search(r"\d", parts[0]):
+        return _read(parts[0], depth + 1)
+    if "≈" in signs:
+        kept = signs.index("≈") + 1 if len(signs) > 1 else len(parts)
+        parts = parts[: max(kept, 2)]
+        signs = ["=" if sign == "≈" else sign for sign in signs[: len(parts) - 1]]
+    return Relation(tuple(parts), tuple(signs))
+
+
+def _are_words(text: str) -> bool:
+    """Words of two letters and more: "i, -i" is algebra."""
+    letters = re.findall(r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", text)
+    return _WORDS.fullmatch(text) is not None and set(letters) <= {"a", "A", "I", "s", "t"}
+
+
+def _read_words(text: str) -> Shape | None:
+    if not _are_words(text) or len(text) < 2 or text in _CONSTANT_WORDS:
+        return None
+    words = [word for word in re.split(r"[\s,.!'-]+", text.lower()) if word]
+    kept = [word for word in words if word not in _ARTICLES]
+    return Words(tuple(kept or words))

@@ -1,0 +1,208 @@
+"""Checks a file of answers: python -m launch.check_answers FILE.jsonl
+
+Each line is an object with gold (an answer, or a whole solution) and response (the model's text) or
+predicted (its answer alone), and optionally label (right or wrong, as true, 1, "right", …). Prints
+how many are right, wrong and undecided, how fast, and with labels how often they agree;
+--math_verify adds the same for bare math-verify.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distill_jax import answers
+from distill_jax.core.errors import DataError, DistillError
+from launch.arguments import fail
+
+VERDICTS = ("right", "wrong", "undecided")
+_RIGHT = (True, 1, "1", "right", "true", "correct", "yes")
+_WRONG = (False, 0, "0", "wrong", "false", "incorrect", "no")
+SHOWN = 20
+
+
+@dataclass
+class Row:
+    """One answer to check; text is the whole response, or None where predicted is the answer."""
+
+    gold: str
+    text: str | None
+    predicted: str
+    label: str | None
+
+
+@dataclass
+class Checked:
+    """What one checker found on all rows: verdicts, reasons, and milliseconds of each."""
+
+    name: str
+    verdicts: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file.
+
+    Raises:
+        DataError: no file, a line that is no JSON object, or a column is missing or not text.
+    """
+    if not path.is_file():
+        raise DataError(f"no file {path}", wanted="JSONL with columns gold and response")
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if line.strip():
+            rows.append(_row(line, f"{path}:{number}"))
+    if not rows:
+        raise DataError(f"{path} has no rows", wanted="JSONL with columns gold and response")
+    return rows
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        cells = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg})", wanted="one object a line") from None
+    wanted = "columns gold, and response or predicted"
+    if not isinstance(cells, dict):
+        raise DataError(f"{where}: a {type(cells).__name__}", wanted=f"an object with {wanted}")
+    names = [name for name in ("response", "predicted") if name in cells]
+    if "gold" not in cells or not names:
+        raise DataError(f"{where}: columns {', '.join(cells) or 'none'}", wanted=wanted)
+    gold, given = cells["gold"], cells[names[0]]
+    for name, value in (("gold", gold), (names[0], given)):
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise DataError(f"{where}: {name} is {value!r}", wanted="text or a number")
+    gold, given = str(gold), str(given)
+    text = given if names[0] == "response" else None
+    found = answers.extract(given) if text is not None else answers.Answer(given)
+    return Row(gold, text, found.text if found else "", _label(cells.get("label"), where))
+
+
+def _label(value: Any, where: str) -> str | None:
+    if value is None or value == "":
+        return None
+    key = value.lower() if isinstance(value, str) else value
+    if key == "undecided":
+        return "undecided"
+    if key in _RIGHT:
+        return "right"
+    if key in _WRONG:
+        return "wrong"
+    raise DataError(f"{where}: label {value!r}", wanted="right or wrong, true or false, 1 or 0")
+
+
+def check_ours(rows: Sequence[Row]) -> Checked:
+    """All rows, one after the other, by `distill_jax.answers`."""
+    answers.equivalent("sqrt(2)+1", "1+sqrt(2)")  # starts a worker outside the measurement
+    checked = Checked("distill_jax")
+    start = time.perf_counter()
+    for row in rows:
+        if row.text is not None:
+            began = time.perf_counter()
+            verdict = answers.check_batch([row.gold], [row.text])[0]
+            took = (time.perf_counter() - began) * 1e3
+        else:
+            verdict = answers.equivalent(row.gold, row.predicted)
+            took = verdict.milliseconds
+        checked.verdicts.append(verdict.verdict)
+        checked.reasons.append(verdict.reason)
+        checked.milliseconds.append(took)
+    checked.seconds = time.perf_counter() - start
+    return checked
+
+
+def check_math_verify(rows: Sequence[Row]) -> Checked:
+    """All rows by math-verify as its users call it, with its own limits and extraction."""
+    import logging
+
+    import math_verify
+
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    checked = Checked("math-verify")
+    start = time.perf_counter()
+    for row in rows:
+        began = time.perf_counter()
+        gold = row.gold if "\\boxed" in row.gold else f"${row.gold}$"
+        given = row.text if row.text is not None else f"${row.predicted}$"
+        same = math_verify.verify(math_verify.parse(gold), math_verify.parse(given))
+        checked.milliseconds.append((time.perf_counter() - began) * 1e3)
+        checked.verdicts.append("right" if same else "wrong")
+        checked.reasons.append("")
+    checked.seconds = time.perf_counter() - start
+    return checked
+
+
+def summary(rows: Sequence[Row], runs: Sequence[Checked]) -> Table:
+    """A column a checker: counts, agreement with the labels, times."""
+    table = Table("", *(run.name for run in runs), title=f"{len(rows):,} answers")
+    for verdict in VERDICTS:
+        table.add_row(verdict, *(f"{run.verdicts.count(verdict):,}" for run in runs))
+    labelled = [k for k, row in enumerate(rows) if row.label is not None]
+    if labelled:
+        cells = []
+        for run in runs:
+            agree = sum(run.verdicts[k] == rows[k].label for k in labelled)
+            cells.append(f"{agree:,} of {len(labelled):,} ({100 * agree / len(labelled):.1f}%)")
+        table.add_row("agrees with label", *cells)
+        for said in ("right", "wrong"):
+            wrongly = [
+                sum(run.verdicts[k] == said != rows[k].label for k in labelled) for run in runs
+            ]
+            table.add_row(f"wrongly {said}", *map(str, wrongly))
+    for name, share in (("median ms", 0.5), ("p99 ms", 0.99), ("slowest ms", 1.0)):
+        table.add_row(name, *(f"{_quantile(run.milliseconds, share):.3f}" for run in runs))
+    table.add_row("answers a second", *(f"{len(rows) / run.seconds:,.0f}" for run in runs))
+    return table
+
+
+def _quantile(values: list[float], share: float) -> float:
+    if share == 0.5:
+        return statistics.median(values)
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line, checks, prints."""
+    parser = argparse.ArgumentParser(prog="python -m launch.check_answers", description=__doc__)
+    parser.add_argument("file", type=Path, help="JSONL: gold, response or predicted, label")
+    parser.add_argument("--math_verify", action="store_true", help="also by bare math-verify")
+    parser.add_argument("--output", type=Path, help="JSONL of verdicts and reasons, a row each")
+    parser.add_argument("--show", type=int, default=SHOWN, help="disagreements to print")
+    flags = parser.parse_args(argv)
+    try:
+        rows = read_rows(flags.file)
+        ours = check_ours(rows)
+        runs = [ours, check_math_verify(rows)] if flags.math_verify else [ours]
+    except DistillError as error:
+        fail(error)
+    Console().print(summary(rows, runs))
+    shown = 0
+    for row, verdict, reason in zip(rows, ours.verdicts, ours.reasons, strict=True):
+        if row.label is not None and row.label != verdict and shown < flags.show:
+            shown += 1
+            print(f"{verdict} ({reason}), label {row.label}: {row.gold!r} / {row.predicted!r}")
+    if flags.output:
+        _write(flags.output, rows, ours)
+
+
+def _write(path: Path, rows: Sequence[Row], checked: Checked) -> None:
+    beside = path.with_name(path.name + ".part")
+    with beside.open("w", encoding="utf-8") as file:
+        for row, verdict, reason in zip(rows, checked.verdicts, checked.reasons, strict=True):
+            cells = {"gold": row.gold, "predicted": row.predicted}
+            line = {**cells, "verdict": verdict, "reason": reason}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    main()
