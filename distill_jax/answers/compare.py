@@ -183,6 +183,7 @@ class _Comparison(SingleComparison):
     def value_and_relation(self, value: Shape, relation: Relation) -> Finding:
         if set(relation.signs) != {"="}:
             return Finding(WRONG, "an inequality and a value")
+        relation = name_first(relation)
         name = named(relation)
         parts = relation.parts[1:] if name else relation.parts
         return together([self.shapes(read_shape(part), value) for part in parts])

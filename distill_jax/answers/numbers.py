@@ -122,7 +122,11 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
             inner = split_unit("1 " + tail)[1] if tail else None
             return f"{before} {head}", inner
         unit = read_unit(phrase)
-        if unit is not None and (apart or word not in SHORT):
+        # "r^2 h" is algebra: a unit of one letter stands apart, and behind a plain number.
+        letter = len(phrase) == 1 and phrase.isalpha()
+        if unit is not None and not letter and (apart or word not in SHORT):
+            return before, unit
+        if unit is not None and letter and apart and _value(before) is not None:
             return before, unit
         # "5 miles apart", "3 hours each": what follows the unit is ignored.
         if apart and unit is None and _is_noun(phrase):

@@ -76,8 +76,10 @@ def test_no_attack_has_an_effect(tmp_path: Path, without: list[str], rights: str
 # stops: UDP, sockets with a path, SysV memory, namespaces, metadata of files, machine code.
 WITHOUT_FILTER = (
     "walk frame format match graph eval exec fork signal sympy-reads sympy-lambdify memory forge "
-    "read-open read-os read-mmap read-symlink read-hard-link read-proc read-environment read-passwd "
-    "write-open write-mkdir write-symlink write-hard-link write-rename write-truncate write-unlink "
+    "read-open read-os read-mmap read-symlink read-hard-link read-proc read-environment "
+    "read-passwd "
+    "write-open write-mkdir write-symlink write-hard-link write-rename write-truncate "
+    "write-unlink "
     "raw-tcp-any raw-unix-abstract net name-shm-posix name-shm-python other-memory native-mkdir "
     "native-open native-symlink native-unlink native-exec native-system native-kill native-shm"
 ).split()

@@ -34,6 +34,8 @@ def names_the_forbidden(source: str) -> bool:
     An import outside the five modules, an attribute that leads out of an object, or one of the
     builtins that read files and run text. Roundabout ways are for the layers below.
     """
+    if len(source) > 100_000:
+        return False  # too long for the sandbox anyway, and parsing it here takes seconds
     try:
         with warnings.catch_warnings(action="ignore"):
             nodes = list(ast.walk(ast.parse(source)))
