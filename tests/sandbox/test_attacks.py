@@ -3,6 +3,7 @@
 Each pass is a process of its own (`attacks/campaign.py`): it may be hit without harm to pytest.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_jax.sandbox import probe
+from distill_jax.sandbox import landlock
 from tests.sandbox.attacks import ATTACKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,11 +54,19 @@ def test_there_are_enough_programs_and_each_has_a_name() -> None:
     assert sum(attack.works_bare for attack in ATTACKS) >= 40
 
 
+# A container has a filter of its own, or no namespaces, or no IPv4: the rest must work anywhere.
+A_CONTAINER_MAY_FORBID = (
+    *("privilege-", "name-", "other-", "memory-maps", "code-", "net-", "raw-", "native-ptrace"),
+    *("native-user", "native-personality", "native-chroot", "signal-pidfd", "write-unnamed"),
+)
+
+
 @pytest.mark.slow
 def test_attacks_work_without_the_sandbox(tmp_path: Path) -> None:
     told = campaign(tmp_path, "--bare")
-    assert told["findings"] == []
-    assert told["count"] >= 40
+    failed = [line.split(":")[0] for line in told["findings"]]
+    assert [name for name in failed if not name.startswith(A_CONTAINER_MAY_FORBID)] == []
+    assert told["count"] - len(failed) >= 130
 
 
 @pytest.mark.slow
@@ -75,13 +84,12 @@ def test_no_attack_has_an_effect(tmp_path: Path, without: list[str], rights: str
 # What the remaining layers hold alone, whoever runs the tests. Not listed is what only the filter
 # stops: UDP, sockets with a path, SysV memory, namespaces, metadata of files, machine code.
 WITHOUT_FILTER = (
-    "walk frame format match graph eval exec fork signal sympy-reads sympy-lambdify memory forge "
-    "read-open read-os read-mmap read-symlink read-hard-link read-proc read-environment "
-    "read-passwd "
-    "write-open write-mkdir write-symlink write-hard-link write-rename write-truncate "
-    "write-unlink "
-    "raw-tcp-any raw-unix-abstract net name-shm-posix name-shm-python other-memory native-mkdir "
-    "native-open native-symlink native-unlink native-exec native-system native-kill native-shm"
+    "walk frame format match graph eval exec fork signal sympy-reads sympy-lambdify memory "
+    "forge read-open read-os read-mmap read-symlink read-hard-link read-proc read-environment "
+    "read-passwd write-open write-mkdir write-symlink write-hard-link write-rename "
+    "write-truncate write-unlink raw-tcp-any raw-unix-abstract net name-shm-posix "
+    "name-shm-python other-memory native-mkdir native-open native-symlink native-unlink "
+    "native-exec native-system native-kill native-shm"
 ).split()
 KERNEL_FAMILIES = (
     "read write exec fork signal raw net other name privilege memory code native".split()
@@ -90,9 +98,9 @@ KERNEL_FAMILIES = (
 
 @pytest.mark.slow
 def test_landlock_identity_and_limits_hold_much_without_the_filter(tmp_path: Path) -> None:
-    works, why = probe().layers["landlock"]
-    if not works:
-        pytest.skip(f"Landlock: {why}")
+    version = landlock.abi(ctypes.CDLL(None, use_errno=True))
+    if version < 6:
+        pytest.skip(f"Landlock ABI {version}: signals and abstract sockets are held from 6 on")
     told = campaign(tmp_path, "--without", "syntax", "filter", "--only", *WITHOUT_FILTER)
     assert told["findings"] == []
     assert told["count"] >= 100
@@ -109,7 +117,7 @@ def test_the_filter_holds_without_another_layer(tmp_path: Path, layer: str) -> N
 @pytest.mark.slow
 def test_the_watch_sees_what_only_the_filter_stops(tmp_path: Path) -> None:
     """Effects inside the sandbox are seen too: without the filter these get through."""
-    names = ["raw-udp", "raw-unix-path", "name-shm-sysv", "code-mapped-executable", "name-memfd"]
+    names = ["raw-udp", "raw-unix-path", "name-shm-sysv", "name-inotify", "name-memfd"]
     told = campaign(tmp_path, "--without", "syntax", "filter", "--only", *names)
     seen = {line.split(":")[0] for line in told["findings"]}
     assert seen >= set(names)

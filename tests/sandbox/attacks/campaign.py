@@ -126,20 +126,20 @@ def attack_sandbox(attacks: list[Attack], layers: Layers) -> list[str]:
 def run_bare(attacks: list[Attack]) -> list[str]:
     """The names of the programs that had no effect when nothing held them."""
     watch, harmless = Watch(), []
-    program = watch.root / "program.py"
+    program, output = watch.root / "program.py", watch.root / "output"
     for attack in attacks:
         program.write_text(watch.fill(attack.source))
+        # To a file, as a process left behind would hold the end of a pipe open.
+        with output.open("w") as written:
+            command = [sys.executable, "-I", str(program)]
+            none, both = subprocess.DEVNULL, subprocess.STDOUT
+            process = subprocess.Popen(command, stdin=none, stdout=written, stderr=both)
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", str(program)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=20,
-                check=False,
-            )
-            outputs = [(done.stdout + done.stderr).decode(errors="replace")]
-        except subprocess.TimeoutExpired as late:
-            outputs = [(late.stdout or b"").decode(errors="replace")]
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        outputs = [output.read_text(errors="replace")]
         if not watch.effects(outputs):
             harmless.append(f"{attack.name}: {outputs[0][-300:]}")
     watch.close()
