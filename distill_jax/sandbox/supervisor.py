@@ -84,9 +84,10 @@ class Supervisor:
             child.run(self._confinement, own, (program_r, out_w, err_w), syntax)
         for fd in (program_r, out_w, err_w):
             os.close(fd)
-        watch = Watch(pid, self._host, program_w, (out_r, err_r), self._buffers)
+        program = self.program[:length]
+        watch = Watch(pid, self._host, program, program_w, (out_r, err_r), self._buffers)
         try:
-            cause = self._watch(watch, start, self.program[:length])
+            cause = self._watch(watch, start)
         finally:
             kill(pid)
             _, status, usage = os.wait4(pid, 0)
@@ -108,7 +109,7 @@ class Supervisor:
             self._buffers[1][: min(watch.filled[1], cap)],
         )
 
-    def _watch(self, watch: "Watch", start: float, program: memoryview) -> str:
+    def _watch(self, watch: Watch, start: float) -> str:
         """Waits until the child has ended, or says which limit it has reached."""
         deadline = start + self._rules.wall_s
         # One thread cannot use more CPU time than passes.
@@ -123,7 +124,7 @@ class Supervisor:
                     return "cpu"
                 look_at_cpu = now + max(left, CPU_STEP_S)
             wait_ms = (min(deadline, look_at_cpu) - now) * 1e3
-            if watch.wait(min(wait_ms + 0.5, IDLE_MS), program):
+            if watch.wait(min(wait_ms + 0.5, IDLE_MS)):
                 return ""
             if max(watch.filled) > self._rules.output_bytes:
                 return "output"

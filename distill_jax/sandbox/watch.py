@@ -5,6 +5,11 @@ import select
 import time
 
 
+# So long nobody is woken by output: most programs have ended by then, and what they wrote is in
+# the pipe, as each switch between processes costs more than they do.
+QUIET_MS = 3.0
+
+
 class HostGone(Exception):
     """The host hung up or ended: nobody waits for a result."""
 
@@ -15,7 +20,8 @@ class Watch:
     Args:
         pid: the child.
         host: the host's socket, watched for hanging up only.
-        program: the writing end of the pipe that the program goes into.
+        program: what the child shall run.
+        entry: the writing end of the pipe that it goes into.
         outputs: the reading ends of stdout and stderr.
         buffers: where their bytes go.
     """
@@ -24,25 +30,27 @@ class Watch:
         self,
         pid: int,
         host: int,
-        program: int,
+        program: memoryview,
+        entry: int,
         outputs: tuple[int, int],
         buffers: list[memoryview],
     ):
-        self._pid, self._host, self._program = pid, host, program
+        self._pid, self._host, self._entry = pid, host, entry
         self._outputs, self._buffers = outputs, buffers
         self.filled = [0, 0]
-        self._sent = 0
+        self._rest = program
         self._process = _open_process(pid)
         self._poll = select.poll()
-        self._open = {*outputs, program}
-        for fd in outputs:
-            os.set_blocking(fd, False)
-            self._poll.register(fd, select.POLLIN)
-        os.set_blocking(program, False)
-        self._poll.register(program, select.POLLOUT)
         self._poll.register(host, 0)  # hanging up is always reported
+        self._open = {*outputs, entry}
+        for fd in self._open:
+            os.set_blocking(fd, False)
+        self._listening = False
+        self._send()
         if self._process >= 0:
             self._poll.register(self._process, select.POLLIN)
+        if self._process < 0 or self._rest:
+            self._listen()
 
     def cpu_s(self) -> float:
         """CPU time of the child until now; 0 where the system does not tell."""
@@ -52,8 +60,15 @@ class Watch:
         except OSError:
             return 0.0
 
-    def wait(self, most_ms: float, program: memoryview) -> bool:
+    def wait(self, most_ms: float) -> bool:
         """Moves bytes until something happened or the time is over; whether the child ended."""
+        if not self._listening:
+            if found := self._poll.poll(min(most_ms, QUIET_MS)):
+                if found[0][0] == self._host:
+                    raise HostGone
+                return True
+            self._listen()
+            return False
         if self._process < 0 and not self._open:
             most_ms = min(most_ms, 1.0)  # only asking tells that it has ended
         for fd, event in self._poll.poll(most_ms):
@@ -61,8 +76,8 @@ class Watch:
                 raise HostGone
             if fd == self._process:
                 return True
-            if fd == self._program:
-                self._send(program)
+            if fd == self._entry:
+                self._send()
             elif event:
                 self._receive(self._outputs.index(fd))
         return self._process < 0 and not self._open and _has_ended(self._pid)
@@ -80,15 +95,20 @@ class Watch:
                 os.close(fd)
         self._open = set()
 
-    def _send(self, program: memoryview) -> None:
+    def _listen(self) -> None:
+        self._listening = True
+        for fd in self._open:
+            self._poll.register(fd, select.POLLOUT if fd == self._entry else select.POLLIN)
+
+    def _send(self) -> None:
         try:
-            self._sent += os.write(self._program, program[self._sent :])
+            self._rest = self._rest[os.write(self._entry, self._rest) :]
         except BlockingIOError:
             return
         except BrokenPipeError:
-            self._sent = len(program)
-        if self._sent == len(program):
-            self._forget(self._program)
+            self._rest = self._rest[:0]
+        if not self._rest:
+            self._forget(self._entry)
 
     def _receive(self, i: int) -> bool:
         """Reads once; whether there may be more, and room for it."""
@@ -102,7 +122,8 @@ class Watch:
         return count > 0 and self.filled[i] < len(self._buffers[i])
 
     def _forget(self, fd: int) -> None:
-        self._poll.unregister(fd)
+        if self._listening:
+            self._poll.unregister(fd)
         self._open.discard(fd)
         os.close(fd)
 

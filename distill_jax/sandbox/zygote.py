@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 
-from distill_jax.sandbox import frames, preload
+from distill_jax.sandbox import child, frames, preload
 from distill_jax.sandbox.confine import Confinement
 from distill_jax.sandbox.supervisor import IDLE_MS, HostGone, Rules, Supervisor
 
@@ -54,6 +54,7 @@ def _prepare(given: dict[str, str], host: int) -> Supervisor:
     if given["path"]:
         sys.path += given["path"].split(os.pathsep)
     preload.everything(sympy=given["kind"] == "sympy")
+    child.prepare()
     layers = given["layers"].split(",")
     confinement = Confinement(
         memory_bytes=int(given["memory_mb"]) << 20,

@@ -107,6 +107,6 @@ def test_bench(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert title.split() == ["figure", "value", "programs"]
     figures = {name: float(value) for name, value, _ in (line.rsplit(None, 2) for line in lines)}
     assert all(figures[name] == 0 for name in figures if name.endswith(("left", "missing")))
-    assert figures["light, trivial: programs/s, one worker"] > 1
+    assert figures["light, trivial: programs/s on one core"] > 1
     assert figures["sympy, trivial: p99, ms"] >= figures["sympy, trivial: p50, ms"] > 0
     assert len([name for name in figures if "at most" in name]) == 4
