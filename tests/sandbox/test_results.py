@@ -26,6 +26,10 @@ from distill_jax.sandbox import Layers, Limits, Sandbox
         ("from itertools import permutations\nprint(len(list(permutations('abc'))))", "6\n"),
         ("print(len(str(2**20000)))", "6021\n"),
         ("print('\\N{GREEK SMALL LETTER PI}', 'ß'.encode('latin-1'))", "π b'\\xdf'\n"),
+        # Longer than what a pipe holds, and several lines that the supervisor sees at the end only.
+        ("#" * 90_000 + "\nprint('end')", "end\n"),
+        ("for i in range(3):\n    print(i)", "0\n1\n2\n"),
+        ("import itertools as i\nlist(i.repeat(0, 10**6))\nprint('late')", "late\n"),
         ("exit()", ""),
         ("print(1)\nquit(0)", "1\n"),
         ("raise SystemExit", ""),
@@ -147,6 +151,20 @@ def test_output_limit(hasty: Sandbox, end: str) -> None:
 def test_output_up_to_the_limit_is_no_failure(hasty: Sandbox) -> None:
     result = hasty.run("print('x' * 999)")
     assert (result.status, len(result.stdout)) == ("ok", 1000)
+
+
+def test_streams_are_pipes_and_each_has_its_own_text(unchecked: Sandbox) -> None:
+    """They are made before the fork: nothing of another program may be in them."""
+    program = (
+        "import sys\nprint(sys.stdout.seekable(), sys.stdout.encoding, end='')\n"
+        "sys.stderr.write('told')\nprint('.', sys.stdin.read() == '')"
+    )
+    for _ in range(2):
+        result = unchecked.run(program)
+        assert (result.stdout, result.stderr) == ("False utf-8. True\n", "told")
+    for end in ("sys.stdout.close()", "sys.stdout = None"):
+        result = unchecked.run("import sys\nprint('kept')\n" + end)
+        assert (result.status, result.stdout) == ("ok", "kept\n"), end
 
 
 def test_program_too_long(sandbox: Sandbox) -> None:
