@@ -19,6 +19,7 @@ from distill_jax.sandbox.confine import Confinement
 
 PROGRAM = "<program>"  # the file name in tracebacks
 TRACEBACK_CHARS = 8000
+OWN_BYTES = 4 * TRACEBACK_CHARS + 1  # what the runner may add to a program's standard error
 _OWN_CODES = (frames.EXIT_MEMORY, frames.EXIT_POLICY, frames.EXIT_SETUP)
 _MOST_FDS = os.sysconf("SC_OPEN_MAX")
 
@@ -78,7 +79,7 @@ def _read_and_execute(syntax: bool) -> int:
     gc.enable()
     ending = _Ending()
     with ending.of_checking():
-        source = raw.decode("utf-8")
+        source = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")  # as Python reads files
         code = compile(source, PROGRAM, "exec", dont_inherit=True)
         problems = policy.problems(source, code) if syntax else []
     if ending.code == 0 and problems:

@@ -75,10 +75,14 @@ class Sandbox:
             most = self._limits.program_bytes
             text = f"the program has {len(raw)} bytes; wanted: at most {most}; fix: write less"
             return Result("rejected", "", text, 0.0, 0.0, 0, None)
-        worker = self._idle.get()
+        worker = None
         try:
-            self._check_open()
-            return worker.run(raw)
+            # Not `worker = self._idle.get()`: Python runs signal handlers after a call and before
+            # it stores what came back; one that raises there would lose the worker for good.
+            for worker in iter(self._idle.get, None):  # noqa: B007
+                self._check_open()
+                return worker.run(raw)
+            raise AssertionError("nobody puts None")
         except ZygoteLost as error:
             self._check_open()  # that it was closed says more
             raise SandboxError(
@@ -86,7 +90,8 @@ class Sandbox:
                 fix="look for what kills processes on this machine, such as a lack of memory",
             ) from error
         finally:
-            self._idle.put(worker)
+            if worker is not None:
+                self._idle.put(worker)
 
     def run_batch(self, programs: Iterable[str]) -> list[Result]:
         """Runs programs on all workers at once.
@@ -96,8 +101,12 @@ class Sandbox:
 
         Raises:
             SandboxError: as `run`; no further program is started then.
+            TypeError: one of them is no str; none is started.
         """
         todo = list(programs)
+        for program in todo:
+            if not isinstance(program, str):
+                raise TypeError(f"a program is {type(program).__name__}, wanted str")
         results: list[Result | None] = [None] * len(todo)
         failures: list[Exception] = []
         indices = iter(range(len(todo)))  # next() of it is atomic
@@ -125,7 +134,10 @@ class Sandbox:
                 thread.join()
         if failures:
             raise failures[0]
-        return [result for result in results if result is not None]
+        found = [result for result in results if result is not None]
+        if len(found) < len(todo):  # a thread ended by what nobody foresaw must not shift the rest
+            raise SandboxError(f"{len(todo) - len(found)} of {len(todo)} programs were not run")
+        return found
 
     def close(self) -> None:
         """Ends every process; running calls raise SandboxError. May be called again."""

@@ -63,6 +63,7 @@ def leave(code: object = None) -> None:
 def _warm_up_python() -> None:
     """Formatting of numbers and of a traceback, once."""
     f"{fractions.Fraction(1, 3)} {decimal.Decimal(1) / 3:.4f} {math.pi:10.3e} {10**6:,}"
+    decimal.getcontext().clear_flags()  # a program may look at them
     next(itertools.permutations("ab"))
     try:
         raise ValueError("warm-up")

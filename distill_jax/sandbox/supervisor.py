@@ -55,13 +55,15 @@ class Supervisor:
     def __init__(self, host: int, rules: Rules, confinement: Confinement):
         self._host, self._rules, self._confinement = host, rules, confinement
         self._parent = os.getppid()
-        size = rules.output_bytes + 1  # one more, so that too much is seen
-        pages = mmap.mmap(-1, rules.program_bytes + 2 * size)
+        self._caps = (rules.output_bytes, rules.output_bytes + child.OWN_BYTES)
+        sizes = [cap + 1 for cap in self._caps]  # one more, so that too much is seen
+        pages = mmap.mmap(-1, rules.program_bytes + sum(sizes))
         if hasattr(mmap, "MADV_DONTFORK"):
             pages.madvise(mmap.MADV_DONTFORK)
         view = memoryview(pages)
         self.program = view[: rules.program_bytes]
-        self._buffers = [view[rules.program_bytes :][i * size : (i + 1) * size] for i in (0, 1)]
+        outputs = view[rules.program_bytes :]
+        self._buffers = [outputs[: sizes[0]], outputs[sizes[0] :]]
 
     def check_host(self) -> None:
         """Raises HostGone where another process has become the parent."""
@@ -96,8 +98,7 @@ class Supervisor:
             watch.close()
         cpu_s = usage.ru_utime + usage.ru_stime
         rc = os.waitstatus_to_exitcode(status)
-        cap = self._rules.output_bytes
-        if not cause and max(watch.filled) > cap:
+        if not cause and self._too_much(watch):
             cause = "output"
         return Outcome(
             cause or _cause_of(rc, cpu_s, self._rules.cpu_s),
@@ -105,8 +106,8 @@ class Supervisor:
             (time.monotonic() - start) * 1e3,
             cpu_s,
             usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-            self._buffers[0][: min(watch.filled[0], cap)],
-            self._buffers[1][: min(watch.filled[1], cap)],
+            self._buffers[0][: min(watch.filled[0], self._caps[0])],
+            self._buffers[1][: min(watch.filled[1], self._caps[1])],
         )
 
     def _watch(self, watch: Watch, start: float) -> str:
@@ -126,9 +127,12 @@ class Supervisor:
             wait_ms = (min(deadline, look_at_cpu) - now) * 1e3
             if watch.wait(min(wait_ms + 0.5, IDLE_MS)):
                 return ""
-            if max(watch.filled) > self._rules.output_bytes:
+            if self._too_much(watch):
                 return "output"
             self.check_host()
+
+    def _too_much(self, watch: Watch) -> bool:
+        return any(filled > cap for filled, cap in zip(watch.filled, self._caps, strict=True))
 
 
 def kill(pid: int) -> None:

@@ -31,6 +31,11 @@ def test_a_batch_of_every_kind(sandbox: Sandbox) -> None:
     assert results[3].stdout == "pi\n"
 
 
+def test_a_batch_with_something_else_than_a_program_runs_nothing(sandbox: Sandbox) -> None:
+    with pytest.raises(TypeError, match="NoneType, wanted str"):
+        sandbox.run_batch(["print(1)", None, "print(3)"])  # type: ignore[list-item]
+
+
 def test_threads_get_their_own_results(sandbox: Sandbox) -> None:
     def one(n: int) -> bool:
         ending = "\n1/0" if n % 3 == 0 else ""

@@ -30,6 +30,11 @@ from distill_jax.sandbox import Layers, Limits, Sandbox
         ("#" * 90_000 + "\nprint('end')", "end\n"),
         ("for i in range(3):\n    print(i)", "0\n1\n2\n"),
         ("import itertools as i\nlist(i.repeat(0, 10**6))\nprint('late')", "late\n"),
+        ("\ufeffprint('mark')", "mark\n"),
+        (
+            "from decimal import *\nDecimal(1) / 4\nprint(any(getcontext().flags.values()))",
+            "False\n",
+        ),
         ("exit()", ""),
         ("print(1)\nquit(0)", "1\n"),
         ("raise SystemExit", ""),
@@ -165,6 +170,16 @@ def test_streams_are_pipes_and_each_has_its_own_text(unchecked: Sandbox) -> None
     for end in ("sys.stdout.close()", "sys.stdout = None"):
         result = unchecked.run("import sys\nprint('kept')\n" + end)
         assert (result.status, result.stdout) == ("ok", "kept\n"), end
+
+
+@pytest.mark.parametrize(("program", "status"), [("1/0", "error"), ("import os", "rejected")])
+def test_the_runners_own_words_are_not_the_programs_output(program: str, status: str) -> None:
+    with Sandbox(limits=Limits(output_bytes=20)) as own:
+        result = own.run(program)
+        assert result.status == status and len(result.stderr) > 20
+        # Nor may a program write without end to its standard error.
+        assert own.run("raise ValueError('é' * 10**6)").status == "error"
+        assert own.run("def f():\n  raise f\nprint('x' * 21)").status == "output"
 
 
 def test_program_too_long(sandbox: Sandbox) -> None:
