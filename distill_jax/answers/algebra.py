@@ -7,11 +7,9 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from distill_jax.answers import library
-from distill_jax.answers.evaluate import TooLarge, near, rounds_to, same_equations, same_values
+from distill_jax.answers.evaluate import near, rounds_to, same_equations, same_values
 from distill_jax.answers.expression import (
-    Ambiguous,
     Node,
-    Unreadable,
     kinds,
     names,
     read_expression,
@@ -19,6 +17,7 @@ from distill_jax.answers.expression import (
     with_log,
 )
 from distill_jax.answers.numbers import parse_number
+from distill_jax.answers.operations import TooLarge
 from distill_jax.answers.single import (
     FLOAT_DIGITS,
     FLOAT_ERROR,
@@ -28,9 +27,14 @@ from distill_jax.answers.single import (
     WRONG,
     Finding,
 )
+from distill_jax.answers.tokens import Ambiguous, Unreadable
 
-_PRINTED_I = Node("name", text="I")
-_I = Node("i")
+# How programs print constants that formulas write in another way: sympy's I and E, Python's 1j.
+_PRINTED = [
+    (Node("name", text="I"), Node("i")),
+    (Node("name", text="j"), Node("i")),
+    (Node("name", text="E"), Node("e")),
+]
 
 
 class Algebra:
@@ -39,7 +43,7 @@ class Algebra:
     def values(self, first: str, second: str, factor: Fraction) -> Finding:
         """Whether first·factor and second have the same value wherever both have one."""
         try:
-            nodes = _printed_i([_read(first), _read(second)])
+            nodes = _printed([_read(first), _read(second)])
         except Ambiguous as error:
             return Finding(UNDECIDED, str(error))
         except Unreadable as error:
@@ -53,7 +57,7 @@ class Algebra:
     def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
         """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero where ordered."""
         try:
-            nodes = _printed_i([_read(text) for text in (*first, *second)])
+            nodes = _printed([_read(text) for text in (*first, *second)])
         except Ambiguous as error:
             return Finding(UNDECIDED, str(error))
         except Unreadable as error:
@@ -77,11 +81,12 @@ def _fraction(value: Fraction) -> Node:
     return Node("neg", (node,)) if value < 0 else node
 
 
-def _printed_i(nodes: list[Node]) -> list[Node]:
-    """Programs print the imaginary unit as I: it is one beside a formula with i and no I."""
-    has = [_PRINTED_I.text in names(node) for node in nodes]
-    if any(has) and not all(has) and any("i" in kinds(node) for node in nodes):
-        return [renamed(node, _PRINTED_I, _I) for node in nodes]
+def _printed(nodes: list[Node]) -> list[Node]:
+    """A printed constant's name is one beside a formula with the constant and without the name."""
+    for name, constant in _PRINTED:
+        has = [name.text in names(node) for node in nodes]
+        if any(has) and not all(has) and any(constant.kind in kinds(node) for node in nodes):
+            nodes = [renamed(node, name, constant) for node in nodes]
     return nodes
 
 

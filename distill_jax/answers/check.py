@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from distill_jax.answers.compare import compare
 from distill_jax.answers.extract import extract
-from distill_jax.answers.pool import shared_pool
+from distill_jax.answers.pool import NO_ANSWER, shared_pool
 from distill_jax.answers.reading import MAX_NESTING
 from distill_jax.answers.single import (
     RIGHT,
@@ -121,6 +121,8 @@ def _exact(gold: str, predicted: str) -> Finding | None:
         return compare(gold, predicted, Declines())
     except NeedsAlgebra:
         return None
+    except RecursionError:
+        return Finding(UNDECIDED, "too many parts in parts")
 
 
 def _nesting(text: str) -> int:
@@ -158,5 +160,5 @@ def _remember(pairs: Sequence[tuple[str, str]]) -> list[Finding]:
     found = dict(zip(new, shared_pool().judge_all(new), strict=True)) if new else {}
     if len(_verdicts) + len(found) > _CACHED:
         _verdicts.clear()
-    _verdicts.update(found)
+    _verdicts.update({pair: finding for pair, finding in found.items() if finding != NO_ANSWER})
     return [known[pair] or found[pair] for pair in pairs]

@@ -14,6 +14,7 @@ from distill_jax.answers.shapes import (
     Based,
     Choice,
     Clock,
+    Conditions,
     Hedge,
     Interval,
     Matrix,
@@ -37,6 +38,8 @@ from distill_jax.answers.single import (
 )
 
 MAX_ITEMS = 30
+MAX_COMPARISONS = 5_000  # sets in sets in sets: each level multiplies
+_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+")
 # A formula with these may have any form once it is worked out.
 _OPERATION = re.compile(r"\\(?:setminus|cap|cup|mathbb|mid|begin|forall|backslash)(?![A-Za-z])")
 
@@ -48,28 +51,52 @@ def compare(gold: str, predicted: str, judge: Judge) -> Finding:
 
 
 class _Comparison(SingleComparison):
+    def __init__(self, judge: Judge):
+        super().__init__(judge)
+        self.done = 0
+
     def shapes(self, first: Shape, second: Shape) -> Finding:
+        self.done += 1
+        if self.done > MAX_COMPARISONS:
+            return Finding(UNDECIDED, f"more than {MAX_COMPARISONS} parts to compare")
         if isinstance(first, Hedge) or isinstance(second, Hedge):
             return Finding(WRONG, "not a plain statement")
-        first, second = _one(first), _one(second)
+        if first == second and isinstance(first, Conditions):
+            return Finding(RIGHT, "written alike")
+        first, second = as_set(_one(first), conditions=True), as_set(_one(second), conditions=True)
+        if isinstance(first, Conditions) or isinstance(second, Conditions):
+            return self.conditions(first, second)
         rank = [type(first).__name__, type(second).__name__]
         if rank[0] > rank[1]:
             first, second = second, first
-        handler = _HANDLERS.get((type(first), type(second)))
-        if handler is None:
+        if type(first) is not type(second):
             for shape in (first, second):
                 if isinstance(shape, Scalar) and _OPERATION.search(shape.formula):
                     return Finding(UNDECIDED, "sets or matrices to be computed")
+        handler = _HANDLERS.get((type(first), type(second)))
+        if handler is None:
+            for shape, other in ((first, second), (second, first)):
+                if isinstance(shape, Relation) and named(shape):
+                    return self.value_and_relation(other, shape)
+                if isinstance(shape, Sequence) and shape.kind == "list":
+                    return self.one_and_several(other, shape)
             return Finding(WRONG, f"{NAMES[type(first)]} and {NAMES[type(second)]}")
         return handler(self, first, second)
+
+    def conditions(self, first: Shape, second: Shape) -> Finding:
+        """Those that describe no set of one number: of several variables, or with letters."""
+        if not (isinstance(first, Conditions) and isinstance(second, Conditions)):
+            return Finding(UNDECIDED, "conditions that are not joined")
+        found = self.any_order(first.items, second.items, repeats=True)
+        return found if found.verdict == RIGHT else Finding(UNDECIDED, "different conditions")
 
     # Several values
 
     def sequences(self, first: Sequence, second: Sequence) -> Finding:
         kinds = {first.kind, second.kind}
-        if kinds == {"tuple", "set"}:
+        if "set" in kinds and kinds & {"tuple", "brackets"}:
             return Finding(WRONG, "an order and a set")
-        if "tuple" in kinds:
+        if "tuple" in kinds or kinds == {"brackets"}:
             return self.in_order(first.items, second.items)
         return self.any_order(first.items, second.items, repeats="set" not in kinds)
 
@@ -104,8 +131,12 @@ class _Comparison(SingleComparison):
         return tuple(kept)
 
     def one_and_several(self, one: Shape, several: Sequence) -> Finding:
-        if several.kind == "tuple" or not several.items:
+        if several.kind in ("tuple", "brackets") or not several.items:
             return Finding(WRONG, f"{NAMES[type(one)]} and {NAMES[Sequence]}")
+        # "300,200,100" may be one number or three.
+        if several.kind == "list" and isinstance(one, Scalar) and _GROUPED.fullmatch(one.formula):
+            parts = tuple(Scalar(part) for part in one.formula.split(","))
+            return self.any_order(parts, several.items, repeats=True)
         return together([self.shapes(one, item) for item in several.items])
 
     def matrices(self, first: Matrix, second: Matrix) -> Finding:
@@ -137,7 +168,7 @@ class _Comparison(SingleComparison):
             return self.intervals(interval, Interval(low, high, False, False))
         # "1, 2" beside [1, 2], which Python prints for a list.
         if interval.low_closed and interval.high_closed:
-            return self.in_order((interval.low, interval.high), sequence.items)
+            return self.any_order((interval.low, interval.high), sequence.items, repeats=True)
         return Finding(WRONG, "an interval and a list")
 
     def unions(self, first: Union, second: Union) -> Finding:

@@ -4,39 +4,45 @@ Two different short formulas do not agree to 45 digits by chance, so agreement i
 A difference that vanishes as digits are added is rounding, one that stays is real.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
 
 import mpmath
 from mpmath import mp, mpc, mpf
 
 from distill_jax.answers.expression import Node, kinds, names
+from distill_jax.answers.operations import (
+    CONSTANTS,
+    MAX_BITS,
+    MAX_POWER_OF_TEN,
+    OPERATIONS,
+    NoValue,
+    TooLarge,
+    Value,
+)
 
 DIGITS = 60
-MAX_POWER_OF_TEN = 100_000
+CONSTANT_DIGITS = 200  # of formulas without variables: 1 and tanh(100) differ in the 87th
 MAX_RESOLVED = 20_000  # digits; beyond, what agrees so far stays undecided
-_MAX_BITS = int(MAX_POWER_OF_TEN * 3.33)
 _SPARE = 15  # digits that rounding may spoil
 _POINTS = (
     "0.7390851332 1.6449340668 2.9316040913 0.3678794412 4.1231056256 1.2020569032"
     " -0.5772156649 -1.3247179572 -2.6651441427 5.4365636569"
 ).split()
-_INTEGER_POINTS = tuple(range(2, 12))
+# Where |x − 10| and 10 − x part. A formula may be too large there, which then decides nothing.
+# The second and third lie beyond the constants in the formula.
+_FAR = ["17.3205080757"]
+_TOO_FAR = 12
+_WHOLE = [str(n) for n in range(2, 11)]
+_FAR_WHOLE = ["13", "17", "30"]
+_BOTH_ENDS = ["4", "-3", "7", "0.5"]  # floor and ceil - 1 differ at whole numbers alone
+_STEPS = {"floor", "ceil"}
+_COUNTS = set("nmkN")
 _ENOUGH = 3
 
 
-class TooLarge(Exception):
-    """A value is beyond 10^±MAX_POWER_OF_TEN, or too large to tell from its neighbour."""
-
-
-class NoValue(Exception):
-    """No finite value here: a pole, or a value that is not real where it should be."""
-
-
-Value = Any  # mpf or mpc
 Point = dict[str, str]
+_CANCELLING = ("+", "-", "floor", "ceil")
 
 
 def same_values(first: Node, second: Node) -> bool | None:
@@ -126,13 +132,46 @@ def _compare(
     first: list[Node], second: list[Node], equal: Callable[[list[Value], list[Value]], bool]
 ) -> bool | None:
     nodes = first + second
-    compared, needed = 0, _ENOUGH if any(names(node) for node in nodes) else 1
-    imaginary = any("i" in kinds(node) for node in nodes) or needed == 1
-    for point in _points(nodes):
+    variables = sorted(set().union(*(names(node) for node in nodes)))
+    used = set().union(*(kinds(node) for node in nodes))
+    if not variables:
+        return _all_agree(first, second, [{}], equal)
+    counting = set(variables) <= _COUNTS  # n stands for whole numbers, if it must
+    beyond = min(1 + max(map(_greatest, nodes)), 10.0**6)
+    whole = [*_WHOLE, *_FAR_WHOLE, str(int(41 + beyond))]
+    if used & {"factorial", "factorial2", "binom"} or (counting and used & _STEPS):
+        return _all_agree(first, second, _points(variables, whole), equal)
+    far = [*_FAR, f"-{2.5 * beyond + 39.1227766017}", f"{3.1 * beyond + 268.7281828459}"]
+    values = [*_POINTS, *far, *(_BOTH_ENDS if used & _STEPS else ())]
+    found = _all_agree(first, second, _points(variables, values), equal)
+    if found is None and counting:  # (-1)^n
+        found = _all_agree(first, second, _points(variables, whole), equal)
+    return found
+
+
+def _greatest(node: Node) -> float:
+    """The greatest number in a tree."""
+    own = float(node.text) if node.kind == "number" and len(node.text) < 12 else 0.0
+    return max([own, *map(_greatest, node.children)])
+
+
+def _all_agree(
+    first: list[Node],
+    second: list[Node],
+    points: Sequence[Point],
+    equal: Callable[[list[Value], list[Value]], bool],
+) -> bool | None:
+    compared, needed = 0, _ENOUGH if points[0] else 1
+    imaginary = any("i" in kinds(node) for node in first + second) or needed == 1
+    for point in points:
         try:
             if not _agree(first, second, point, imaginary, equal):
                 return False
         except NoValue:
+            continue
+        except TooLarge:
+            if all(abs(float(value)) < _TOO_FAR for value in point.values()):
+                raise
             continue
         compared += 1
     return True if compared >= needed else None
@@ -147,14 +186,15 @@ def _agree(
 ) -> bool:
     """Evaluates both sides, with more digits until the comparison does not depend on them."""
     cut = len(first)
-    digits, before = DIGITS, None
+    start = DIGITS if point else CONSTANT_DIGITS
+    digits, before = start, None
     while True:
         values, lost = _evaluate([*first, *second], point, imaginary, digits)
         with mp.workdps(digits):
             same = equal(values[:cut], values[cut:])
         if same:  # to be sure of the last digit of whole numbers
             lost = max(lost, *(_bits(value) for value in values))
-        needed = DIGITS + int(lost * 0.302)
+        needed = start + int(lost * 0.302)
         # Rounding noise beside a value looks ever smaller as digits are added: not worth more.
         if digits >= needed or (before is not None and lost > before + 16):
             break
@@ -182,19 +222,16 @@ def _evaluate(
         return [evaluation.value(node) for node in nodes], evaluation.lost
 
 
-def _points(nodes: list[Node]) -> Iterator[Point]:
-    variables = sorted(set().union(*(names(node) for node in nodes)))
-    if not variables:
-        yield {}
-        return
-    whole = set().union(*(kinds(node) for node in nodes)) & {"factorial", "factorial2", "binom"}
-    values = [str(n) for n in _INTEGER_POINTS] if whole else list(_POINTS)
-    for shift in range(len(values)):
-        # Each variable steps through the values by its own stride, so no two move together.
-        yield {
+def _points(variables: Sequence[str], values: Sequence[str]) -> list[Point]:
+    # Each variable steps through the values by its own stride, so no two move together; the number
+    # of values (13 or 17) is prime, so that every stride visits all.
+    return [
+        {
             name: values[(shift * (1 + 2 * (k % 3)) + 3 * k) % len(values)]
             for k, name in enumerate(variables)
         }
+        for shift in range(len(values))
+    ]
 
 
 def _tolerance() -> mpf:
@@ -224,7 +261,7 @@ def _checked(value: Value) -> Value:
         value = value.real
     if mpmath.isnan(value):
         raise NoValue("not a number")
-    if mpmath.isfinite(value) and value != 0 and abs(mpmath.mag(value)) > _MAX_BITS:
+    if mpmath.isfinite(value) and value != 0 and abs(mpmath.mag(value)) > MAX_BITS:
         raise TooLarge(f"beyond 10^±{MAX_POWER_OF_TEN}")
     return value
 
@@ -241,11 +278,11 @@ class _Evaluation:
             return _checked(mpf(node.text))
         if node.kind == "name":
             return mpf(self.point[node.text])
-        if node.kind in _CONSTANTS:
-            return _CONSTANTS[node.kind]()
+        if node.kind in CONSTANTS:
+            return CONSTANTS[node.kind]()
         arguments = [self.value(child) for child in node.children]
         try:
-            value = _checked(_OPERATIONS[node.kind](*arguments))
+            value = _checked(OPERATIONS[node.kind](*arguments))
         except (ZeroDivisionError, ValueError, TypeError) as error:
             raise NoValue(str(error)) from None
         if not self.imaginary and isinstance(value, mpc):
@@ -256,139 +293,3 @@ class _Evaluation:
             least = min([_bits(value), *sizes])
             self.lost = max(self.lost, max(sizes, default=0) - least)
         return value
-
-
-def _power(base: Value, exponent: Value) -> Value:
-    if base != 0 and mpmath.isfinite(base) and mpmath.isfinite(exponent):
-        if mpmath.mag(exponent) > 60:
-            raise TooLarge("an exponent beyond 2^60")
-        if abs(mpmath.re(exponent)) * abs(mpmath.log(abs(base), 2)) > _MAX_BITS:
-            raise TooLarge(f"beyond 10^±{MAX_POWER_OF_TEN}")
-    return mpmath.power(base, exponent)
-
-
-def _root(base: Value, index: Value) -> Value:
-    odd = mpmath.isint(index) and int(index) % 2 == 1
-    if odd and isinstance(base, mpf) and base < 0:
-        return -mpmath.root(-base, int(index))
-    return _power(base, 1 / index)
-
-
-def _exp(value: Value) -> Value:
-    return _power(mp.e, value)
-
-
-def _whole(value: Value) -> int:
-    if not mpmath.isint(value) or abs(value) > 10**15:
-        raise NoValue("not a whole number")
-    return int(value)
-
-
-def _factorial(value: Value) -> Value:
-    n = _whole(value)
-    if n < 0:
-        raise NoValue("factorial of a negative number")
-    if n > 30_000:
-        raise TooLarge(f"{n}!")
-    return mpmath.factorial(n)
-
-
-def _factorial2(value: Value) -> Value:
-    n = _whole(value)
-    if n > 60_000:
-        raise TooLarge(f"{n}!!")
-    return mpmath.fac2(n)
-
-
-def _binomial(n: Value, k: Value) -> Value:
-    top, bottom = _whole(n), _whole(k)
-    if min(bottom, abs(top - bottom)) > 200_000:
-        raise TooLarge(f"C({top}, {bottom})")
-    return mpmath.binomial(top, bottom)
-
-
-def _hyperbolic(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
-    def checked(value: Value) -> Value:
-        if mpmath.isfinite(value) and value != 0 and mpmath.mag(value) > 18:
-            raise TooLarge("a hyperbolic function beyond 2^18")
-        return function(value)
-
-    return checked
-
-
-def _periodic(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
-    def checked(value: Value) -> Value:
-        if mpmath.isfinite(value) and value != 0 and mpmath.mag(value) > 200:
-            raise TooLarge("an angle beyond 2^200")
-        result = function(value)
-        # The pole of tan at π/2 is a large finite number for a rounded π.
-        if mpmath.isfinite(result) and result != 0 and mpmath.mag(result) > mp.prec - 20:
-            raise NoValue("a pole")
-        return result
-
-    return checked
-
-
-def _gcd(*values: Value) -> Value:
-    result = 0
-    for value in values:
-        result = math.gcd(result, _whole(value))
-    return mpf(result)
-
-
-def _lcm(*values: Value) -> Value:
-    result = 1
-    for value in values:
-        result = math.lcm(result, _whole(value))
-    return mpf(result)
-
-
-def _real(function: Callable[..., Value]) -> Callable[..., Value]:
-    def checked(*values: Value) -> Value:
-        if any(isinstance(value, mpc) for value in values):
-            raise NoValue("an order of complex numbers")
-        return function(*values)
-
-    return checked
-
-
-_CONSTANTS: dict[str, Callable[[], Value]] = {
-    "pi": lambda: +mp.pi,
-    "e": lambda: +mp.e,
-    "i": lambda: mpc(0, 1),
-    "inf": lambda: mpf("inf"),
-}
-_CANCELLING = ("+", "-", "floor", "ceil")
-_OPERATIONS: dict[str, Callable[..., Value]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
-    "neg": lambda a: -a,
-    "^": _power,
-    "degree": lambda a: a * mp.pi / 180,
-    "hundredth": lambda a: a / 100,
-    "sqrt": mpmath.sqrt,
-    "cbrt": lambda a: _root(a, mpf(3)),
-    "root": _root,
-    "exp": _exp,
-    "ln": mpmath.log,
-    "lg": lambda a: mpmath.log(a, 10),
-    "abs": abs,
-    "floor": _real(mpmath.floor),
-    "ceil": _real(mpmath.ceil),
-    "factorial": _factorial,
-    "factorial2": _factorial2,
-    "binom": _binomial,
-    "gcd": _gcd,
-    "lcm": _lcm,
-    "max": _real(max),
-    "min": _real(min),
-    "re": mpmath.re,
-    "im": mpmath.im,
-    **{name: _periodic(getattr(mpmath, name)) for name in ("sin", "cos", "tan", "cot", "sec")},
-    "csc": _periodic(mpmath.csc),
-    **{name: getattr(mpmath, name) for name in ("asin", "acos", "atan", "acot", "asec", "acsc")},
-    **{name: _hyperbolic(getattr(mpmath, name)) for name in ("sinh", "cosh", "tanh", "coth")},
-    **{name: getattr(mpmath, name) for name in ("asinh", "acosh", "atanh", "acoth")},
-}

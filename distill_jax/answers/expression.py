@@ -3,42 +3,24 @@ r"""Reading a formula, in LaTeX or as programs print it, into a tree of known op
 Nothing is evaluated here. What has more than one reading, or none, raises `Unreadable`.
 """
 
-import re
 from typing import NamedTuple, NoReturn
 
-MAX_DEPTH = 50
-MAX_TOKENS = 600
-
-_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[{}|]|[A-Za-z]+|!!|[^\sA-Za-z\d])")
-_CONSTANTS = {"\\pi": "pi", "pi": "pi", "e": "e", "i": "i", "\\infty": "inf", "oo": "inf"}
-_CONSTANTS |= {"inf": "inf", "infinity": "inf", "Infinity": "inf"}
-_TRIG = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth")
-_FUNCTIONS = {name: name for name in _TRIG}
-_FUNCTIONS |= {f"arc{name}": f"a{name}" for name in _TRIG[:6]}
-_FUNCTIONS |= {f"a{name}": f"a{name}" for name in _TRIG}
-_FUNCTIONS |= {"exp": "exp", "ln": "ln", "log": "log", "lg": "lg", "sqrt": "sqrt", "cbrt": "cbrt"}
-_FUNCTIONS |= {"abs": "abs", "Abs": "abs", "floor": "floor", "ceil": "ceil", "ceiling": "ceil"}
-_FUNCTIONS |= {"factorial": "factorial", "Re": "re", "Im": "im", "re": "re", "im": "im"}
-_OF_TWO = {"binom": "binom", "binomial": "binom", "gcd": "gcd", "lcm": "lcm", "max": "max"}
-_OF_TWO |= {"min": "min", "Fraction": "/", "Rational": "/", "Pow": "^", "root": "root"}
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon"
-    " phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell".split()
+from distill_jax.answers.tokens import (
+    CONSTANTS,
+    FUNCTIONS,
+    GREEK,
+    OF_TWO,
+    TRIG,
+    Ambiguous,
+    Unreadable,
+    tokens_of,
 )
-_ASCII_NAMES = sorted(
-    {*_FUNCTIONS, *_OF_TWO, *_CONSTANTS, *_GREEK} - {"e", "i", "\\pi", "\\infty"}, key=len
-)[::-1]
+
+MAX_DEPTH = 50
+
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
 # Letters that name functions when a bracket follows: f(2) is not f times 2.
-_FUNCTION_LETTERS = frozenset("fghFGHP")
-
-
-class Unreadable(Exception):
-    """The formula has no reading here, or several; the message says why."""
-
-
-class Ambiguous(Unreadable):
-    """The formula has several readings."""
+_FUNCTION_LETTERS = frozenset("f g h F G H P zeta Gamma phi sigma tau psi mu eta".split())
 
 
 class Node(NamedTuple):
@@ -62,7 +44,7 @@ def read_expression(text: str) -> Node:
         Unreadable: signs that are not known, brackets that do not match, several readings, or more
             than MAX_TOKENS signs or MAX_DEPTH levels.
     """
-    tokens = _tokens(text)
+    tokens = tokens_of(text)
     if not tokens:
         raise Unreadable("nothing to read")
     reader = _Reader(tokens)
@@ -94,37 +76,6 @@ def with_log(node: Node, kind: str) -> Node:
 def kinds(node: Node) -> set[str]:
     """The kinds of operation in a tree."""
     return {node.kind}.union(*(kinds(child) for child in node.children))
-
-
-def _tokens(text: str) -> list[str]:
-    text = text.replace("**", "^")
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    found: list[str] = []
-    place = 0
-    text = text.rstrip()
-    while place < len(text):
-        match = _TOKEN.match(text, place)
-        if match is None:
-            raise Unreadable(f"cannot read {text[place : place + 10]!r}")
-        token = match[1]
-        found += _split_word(token) if token.isalpha() and token.isascii() else [token]
-        place = match.end()
-        if len(found) > MAX_TOKENS:
-            raise Unreadable(f"more than {MAX_TOKENS} signs")
-    return found
-
-
-def _split_word(word: str) -> list[str]:
-    """Known names first, then single letters: "xsin" is x and sin, "ab" a and b."""
-    if len(word) > 12:
-        raise Unreadable(f"the word {word[:20]!r}")
-    parts = []
-    while word:
-        known = next((name for name in _ASCII_NAMES if word.startswith(name)), word[0])
-        # "\\sigma" and "sigma" are one name.
-        parts.append("\\" + known if known in _GREEK else known)
-        word = word[len(known) :]
-    return parts
 
 
 class _Reader:
@@ -173,7 +124,8 @@ class _Reader:
             elif self.starts_factor():
                 if divided:
                     raise Ambiguous("a/bc is (a/b)c or a/(bc)")
-                if self.peek()[0].isdigit() or self.peek()[0] == ".":
+                behind_factorial = self.place > 0 and self.tokens[self.place - 1] in ("!", "!!")
+                if self.peek()[0] in "0123456789." and not behind_factorial:
                     raise Unreadable("a number behind a factor")
                 mixed = node.kind == "number" and self.peek() == "\\frac"
                 factor = self.power()
@@ -197,11 +149,11 @@ class _Reader:
         name = token.removeprefix("\\")
         return (
             token in ("(", "[", "{", "\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil")
-            or token in _CONSTANTS
-            or name in _FUNCTIONS
-            or name in _OF_TWO
+            or token in CONSTANTS
+            or name in FUNCTIONS
+            or name in OF_TWO
             or (token[:1].isalnum() and token.isascii())
-            or name in _GREEK
+            or name in GREEK
         )
 
     def power(self) -> Node:
@@ -251,15 +203,15 @@ class _Reader:
             inner = self.sum()
             self.expect(token.replace("l", "r", 1))
             return Node("floor" if name == "lfloor" else "ceil", (inner,))
-        if token in _CONSTANTS and self.peek() != "_":
-            return Node(_CONSTANTS[token])
+        if token in CONSTANTS and self.peek() != "_":
+            return Node(CONSTANTS[token])
         if name == "sqrt":
             return self.root()
-        if name in _FUNCTIONS:
-            return self.function(_FUNCTIONS[name])
-        if name in _OF_TWO:
-            return self.of_two(_OF_TWO[name])
-        if (token.isalpha() and token.isascii()) or name in _GREEK:
+        if name in FUNCTIONS:
+            return self.function(FUNCTIONS[name])
+        if name in OF_TWO:
+            return self.of_two(OF_TWO[name])
+        if (token.isalpha() and token.isascii()) or name in GREEK:
             return self.variable(name)
         self.place -= 1
         self.fail("a number, a name or a bracket")
@@ -318,7 +270,7 @@ class _Reader:
             raise Unreadable(f"{kind} of two values")
         else:
             node = Node(kind, (argument,))
-        if power == Node("neg", (Node("number", text="1"),)) and kind in _TRIG:
+        if power == Node("neg", (Node("number", text="1"),)) and kind in TRIG:
             return Node("a" + kind, (argument,))
         return Node("^", (node, power)) if power is not None else node
 
@@ -337,7 +289,7 @@ class _Reader:
             return Node("neg", (self.function_argument()[0],)), None
         # \sin 2x is sin(2x), and ends before the next function.
         node = self.power()
-        while self.starts_factor() and self.peek().removeprefix("\\") not in _FUNCTIONS:
+        while self.starts_factor() and self.peek().removeprefix("\\") not in FUNCTIONS:
             if self.peek() in ("(", "["):
                 raise Ambiguous("a bracket behind a function's argument")
             node = Node("*", (node, self.power()))

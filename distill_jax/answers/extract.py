@@ -14,19 +14,34 @@ from distill_jax.answers.spelling import MAX_ANSWER
 MAX_TEXT = 100_000
 MAX_BOXES = 50
 
-_HASHES = re.compile(r"####+[ \t]*((?:(?!####)[^\n])*)")
+_HASHES = re.compile(r"####+[ \t]*((?:(?!####|</)[^\n])*)")
 _TAG = re.compile(r"<answer>([^<]*(?:<(?!/?answer>)[^<]*)*)</answer>", re.IGNORECASE)
+# "the answer is", "**Answer**: ", and a heading of its own, "### Final Answer"; what follows may
+# stand some lines below. Bounds keep runs of blanks from being walked again and again.
+_BLANKS = r"[ \t*}]{0,9}"
 _PHRASE = re.compile(
-    r"\banswer(?:\s+is|\s*[:=])(?:\s+(?:therefore|thus|then|equal to|given by|simply))?"
-    r"[ \t*]*:?[ \t*]*\n?[ \t]*",
-    re.IGNORECASE,
+    rf"(?<!half of the )(?<!times the )(?<!of the )\banswer(?:{_BLANKS}\s{{1,9}}is\b|{_BLANKS}[:=])"
+    r"(?:\s{1,9}(?:therefore|thus|then|equal to|given by|simply))?"
+    rf"{_BLANKS}:?{_BLANKS}(?:\n[ \t]{{0,9}}){{0,3}}"
+    rf"|^[#* \t]{{0,9}}(?:the\s)?(?:final\s)?answer{_BLANKS}\n"
+    r"(?:[ \t]{0,9}\n){0,3}[ \t]{0,9}",
+    re.IGNORECASE | re.MULTILINE,
+)
+# A formula on lines of its own ends with its sign, not with the line.
+_DISPLAYED = re.compile(r"(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOTALL)
+# "#### 2. Verification", "#### Step 1: …" and "#### Final Answer" are headings.
+_HEADING = re.compile(
+    r"\d+[.)]\s+[A-Za-z]|(?:step|part|case|final answer|answer|solution|verification)\b", re.I
 )
 _SENTENCE_END = re.compile(
     r"\.(?=\s|$)|!(?=\s+[A-Z]|\s*$)"
     r"|(?<![\s,]),?\s+(?:because|since|not|which|where|when|as|so|but)\b",
     re.IGNORECASE,
 )
-_BOX = re.compile(r"\\f?box(?:ed)?\s{0,9}(\{|(?=[\s\d])\s*-?[\d.,/]*\d)")
+_BOX = re.compile(
+    r"\\f?box(?:ed)?\s{0,9}(\{|(?=[\s\d])\s*-?[\d.,/]*\d"
+    r"|-?\\[dt]?frac\s?(?:\{[^{}]{1,50}\}|\d)\s?(?:\{[^{}]{1,50}\}|\d))"
+)
 _BETWEEN_BOXES = re.compile(
     r"(?:[\s$,;.]|\\\(|\\\)|\\[,;]|\\q?quad|\\text\{\s*(?:or|and)\s*\}|or|and|[a-z]\s*=)*"
 )
@@ -37,6 +52,7 @@ _THOUGHT = re.compile(
 )
 _THINK_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _THINK = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_SOLVED = re.compile(r"\[?\{\s*\w{1,20}\s*:\s*([^{}:,]{1,200})\}\]?")  # sympy's solve: {x: 5}
 _LABEL = re.compile(r"[A-Za-z)\]]\s{0,9}[:=](?!=)\s*(.+)")
 
 
@@ -55,7 +71,9 @@ def extract(text: str) -> Answer | None:
     text = _spoken(text[-MAX_TEXT:])
     place, marked = _last_mark(text)
     phrase = _last_phrase(text, place)
-    if phrase is not None and (marked is None or _FORMULA_START.match(phrase)):
+    # Words behind #### are a weak mark: "#### Proof", and then "the answer is Tuesday".
+    weak = marked is not None and text.startswith("#", place) and not _FORMULA_START.match(marked)
+    if phrase is not None and (marked is None or weak or _FORMULA_START.match(phrase)):
         return _answer(phrase)
     if marked is not None:
         return _answer(marked)
@@ -72,8 +90,12 @@ def printed(stdout: str) -> Answer | None:
     _, marked = _last_mark(last)
     if marked is not None:
         return _answer(marked)
+    if single := _SOLVED.fullmatch(last):
+        return _answer(single[1])
     label = _LABEL.search(last)
-    if label and not re.search(r"[<>=!]=|[<>]", last) and label[1].strip():
+    # "a = 5, b = 6" and "{x: 5, y: 6}" are answers as they stand.
+    several = last[0] in "([{" or (label is not None and re.search(r",[^=:]*[=:]", label[1]))
+    if label and not several and not re.search(r"[<>=!]=|[<>]", last) and label[1].strip():
         return _answer(label[1].rpartition("=")[2] if ":" not in label[1] else label[1])
     return _answer(last)
 
@@ -98,6 +120,8 @@ def _last_mark(text: str) -> tuple[int, str | None]:
     boxes = _last_boxes(text)
     for match in _HASHES.finditer(text):
         # "#### Verification" is a heading, "#### yes" may be an answer.
+        if _HEADING.match(match[1]):
+            continue
         if _FORMULA_START.match(match[1]) or (not boxes and place < 0 and match[1]):
             place, found = match.start(), match[1]
     for match in _TAG.finditer(text):
@@ -121,7 +145,8 @@ def _last_boxes(text: str) -> tuple[int, str] | None:
         if end is not None:
             if boxes and boxes[-1][1] >= match.end():
                 boxes.pop()  # of a box in a box the inner one counts
-            boxes.append((match.start(), end + 1, text[match.end() : end]))
+            if text[match.end() : end].strip():
+                boxes.append((match.start(), end + 1, text[match.end() : end]))
     if not boxes:
         return None
     place, _, found = boxes[-1]
@@ -153,7 +178,10 @@ def _last_phrase(text: str, after: int) -> str | None:
     phrases = list(_PHRASE.finditer(text, max(after, 0)))
     if not phrases:
         return None
-    words = text[phrases[-1].end() :][: 2 * MAX_ANSWER].split("\n", 1)[0].strip().strip("*").strip()
+    rest = text[phrases[-1].end() :][: 2 * MAX_ANSWER]
+    if displayed := _DISPLAYED.match(rest):
+        return (displayed[1] or displayed[2]).strip().rstrip(".,;")
+    words = re.split(r"\n|</", rest, maxsplit=1)[0].strip().strip("*").strip()
     # In $…$ a stop ends nothing.
     if words.startswith("$") and (closing := words.find("$", 1)) > 0:
         tail = _SENTENCE_END.split(words[closing + 1 :], maxsplit=1)[0]
@@ -162,4 +190,6 @@ def _last_phrase(text: str, after: int) -> str | None:
         # "The answer is 3.5. Done." ends at the stop that is followed by space, not inside 3.5.
         words = _SENTENCE_END.split(words, maxsplit=1)[0]
     words = words.replace("**", "").strip().rstrip(".,;")
+    if words.endswith(")") and words.count(")") > words.count("("):
+        words = words[:-1].rstrip(".,;")  # "(… the answer is 800.)"
     return None if not words or _NO_ANSWER.match(words) else words

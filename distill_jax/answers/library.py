@@ -4,28 +4,39 @@ Only its LaTeX reader is used: its reader of plain expressions evaluates them as
 time limit needs SIGALRM and is off; the worker has one.
 """
 
+import re
+
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic
+from sympy import Basic, oo, zoo
 from sympy.core.function import AppliedUndef
 
 _LATEX = [LatexExtractionConfig()]
+# What it reads and `expression.py` does not. It drops what it does not know (primes, dots, words)
+# and adds what stands side by side, so anything else is not asked.
+_ITS_OWN = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
+_DROPPED = re.compile(
+    r"'|\\(?:ldots|boxed|prime)|\||=(?![^{}]*\})|\d\s+[\d.]|(?<![\\A-Za-z])[A-Za-z]{3}"
+)
 _DECIMALS = 12  # its default, 6, takes 1e-20 and 1e-21 for equal
 
 
 def same(first: str, second: str) -> bool | None:
-    """Whether math-verify finds them equal; None where it cannot read one, or is of two minds."""
+    """Whether math-verify finds them equal; None where it cannot tell, or is of two minds."""
+    if not _ITS_OWN.search(first + second) or _DROPPED.search(f"{first} & {second}"):
+        return None
     a, b = _parse(first), _parse(second)
     if not a or not b:
         return None
-    # It is not symmetric.
-    found = {_verify(a, b), _verify(b, a)}
-    if found == {False} and not all(_is_closed(value) for value in (*a, *b)):
-        return None  # it finds no proof of equality, which proves nothing where variables are left
+    found = {_verify(a, b), _verify(b, a)}  # it is not symmetric
+    if found == {False} and not all(_is_finite(value) for value in (*a, *b)):
+        return None  # that it finds no proof of equality proves nothing, save of finite values
     return found.pop() if len(found) == 1 else None
 
 
-def _is_closed(value: object) -> bool:
-    return isinstance(value, Basic) and not value.free_symbols and not value.atoms(AppliedUndef)
+def _is_finite(value: object) -> bool:
+    if not isinstance(value, Basic) or value.free_symbols or value.atoms(AppliedUndef):
+        return False
+    return not value.has(oo, -oo, zoo)
 
 
 def _parse(text: str) -> list:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from distill_jax.answers.spelled import NUMERAL_WORDS, SCALES, spelled
 from distill_jax.answers.spelling import DOLLAR, tidy
 from distill_jax.answers.units import SHORT, Unit, read_unit
 
@@ -25,27 +26,31 @@ _PYTHON = re.compile(r"(?:Fraction|Rational)\(\s*([+-]?\d+)\s*,\s*(\d+)\s*\)")
 _PERIOD = re.compile(r"([+-]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 _DOTS = re.compile(r"([+-]?)(\d*)\.(\d+?)\s*(?:\.\.\.|\\ldots)")
 _REPEATED = re.compile(r"(\d*?)(\d{1,6}?)\2{2,}")
-_SCALES = {
-    "hundred": 100,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
-_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-    " sixteen seventeen eighteen nineteen twenty"
-).split()
 _TRIGONOMETRIC = re.compile(r"sin|cos|tan|cot|sec|csc")
-_NUMBER_WORDS = {word: Fraction(value) for value, word in enumerate(_WORDS)}
 _COMPOUND_PART = re.compile(r"(\d[\d.,]*)\s*([A-Za-z]{2,})")
 _COMPOUND = re.compile(r"\d[\d.,]*\s*[A-Za-z]{2,}(?:,?\s*(?:and\s+)?\d[\d.,]*\s*[A-Za-z]{2,}){1,3}")
 # A phrase behind a number that is a noun, or several: letters, and small words between.
-_NOUN = re.compile(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+){0,4}")
-_NO_NOUNS = frozenset(
-    "or and but not mod sin cos tan cot sec csc log exp sqrt plus minus times over maybe perhaps"
-    " possibly probably either nor if is are pi frac by to than no".split()
+# "18 of them", "18 in total", "18 a month": small words that may begin what follows a number.
+_SMALL_WORDS = r"(?:of|in|on|at|as|a|an)(?= [^\W\d_]{3})"
+_NOUN = re.compile(
+    rf"(?:[^\W\d_]{{3,}}|{_SMALL_WORDS})(?:[ -](?:[^\W\d_]{{2,}}|a)){{0,4}}"
+    r"|units?\s*\^\s*\{?\s*\d\s*\}?"
 )
+_NO_NOUNS = NUMERAL_WORDS | frozenset(
+    "or and but not mod sin cos tan cot sec csc log exp sqrt plus minus maybe perhaps"
+    " possibly probably either nor if is are pi frac no inf infinity squared cubed"
+    " factorial below lakh lakhs crore crores base binary octal hexadecimal hex decimal versus"
+    " remainder modulo wrong incorrect unless except without arcsin arccos arctan sinh cosh tanh"
+    " alpha beta gamma delta epsilon zeta eta theta kappa lambda sigma tau phi chi psi omega"
+    " most least".split()
+)
+# "3 sinx" and "5 xyz" are algebra.
+_NO_WORD = re.compile(
+    r"(?:sin|cos|tan|cot|sec|csc|log|exp|ln)[xyz]|abc|abd|acd|bcd|(?!pts)[^aeiouyAEIOUY\W]+|[xyz]+"
+)
+
+
+_LETTERS = re.compile(r"(?!N m$)[A-Za-z](?: [A-Za-z])+")
 
 
 class Number(NamedTuple):
@@ -69,7 +74,7 @@ def parse_number(text: str) -> Number | None:
     r"""The number that a text writes, or None.
 
     Understands signs, thousands separators, decimals, periods, a/b, \frac, mixed numbers, 1e6 and
-    3·10^5, number words to twenty, money before, and units, nouns, "million" and % behind.
+    3·10^5, numbers in words, money before, and units, nouns, "million" and % behind.
     """
     text = tidy(text)
     if not text or len(text) > 2 * MAX_DIGITS:
@@ -82,8 +87,8 @@ def parse_number(text: str) -> Number | None:
     formula, unit = split_unit(text)
     scale = 1
     head, _, last = formula.rpartition(" ")
-    if last.lower() in _SCALES and head:
-        formula, scale = head, _SCALES[last.lower()]
+    if last.lower() in SCALES and head and _value(head) is not None:
+        formula, scale = head, SCALES[last.lower()]
     number = _value(formula.strip())
     if number is None:
         return None
@@ -108,7 +113,7 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
     for match in re.finditer(r"%|\^\\circ|(?<![A-Za-z\\])[A-Za-z]", text):
         start = match.start()
         before, phrase = text[:start].rstrip(), text[start:]
-        if before.lower() in _NUMBER_WORDS and _is_noun(phrase):
+        if before[-1:].isalpha() and _is_noun(phrase) and spelled(before) is not None:
             return before, read_unit(phrase) or _leading_unit(phrase)
         if phrase[0] == "^" and _TRIGONOMETRIC.search(before):
             continue
@@ -117,20 +122,28 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
         apart = start > len(before)
         first = re.match(r"[A-Za-z]*", phrase)
         word = first[0].lower() if first else ""
-        if word in _SCALES and apart:
+        if word in SCALES and apart and _value(before) is not None:
             head, _, tail = phrase.partition(" ")
+            if tail and not _is_noun(tail) and read_unit(tail) is None:
+                return text, None
             inner = split_unit("1 " + tail)[1] if tail else None
             return f"{before} {head}", inner
         unit = read_unit(phrase)
+        if _LETTERS.fullmatch(phrase):
+            continue  # "2 g h" is algebra
         # "r^2 h" is algebra: a unit of one letter stands apart, and behind a plain number.
         letter = len(phrase) == 1 and phrase.isalpha()
         if unit is not None and not letter and (apart or word not in SHORT):
             return before, unit
         if unit is not None and letter and apart and _value(before) is not None:
             return before, unit
-        # "5 miles apart", "3 hours each": what follows the unit is ignored.
-        if apart and unit is None and _is_noun(phrase):
-            return before, _leading_unit(phrase)
+        # "5 miles apart", "3 hours each": what follows the unit is ignored. Behind a formula only
+        # where it has a unit: "\\triangle ABC" and "\\pi abc" name nothing counted.
+        words = phrase.removeprefix("%").strip()
+        leading = _leading_unit(phrase) if unit is None else None
+        if unit is None and (apart or phrase[0] == "%") and _is_noun(words, leading is not None):
+            if leading is not None or _value(before) is not None:
+                return before, leading
     return text, None
 
 
@@ -155,9 +168,15 @@ def _ends_in_name(before: str) -> bool:
     return re.search(r"\\[a-z]+$|(?<![A-Za-z])[a-z]$", before) is not None
 
 
-def _is_noun(phrase: str) -> bool:
+def _is_noun(phrase: str, has_unit: bool = False) -> bool:
     words = phrase.lower().replace("-", " ").split()
-    return _NOUN.fullmatch(phrase) is not None and not _NO_NOUNS.intersection(words)
+    if has_unit:  # "ft tall"
+        return re.fullmatch(r"[^\W\d_]+(?: [^\W\d_]+){1,4}", phrase) is not None
+    if "and" in words[1:-1]:
+        words.remove("and")  # "boys and girls"
+    if not _NOUN.fullmatch(phrase) or _NO_NOUNS.intersection(words):
+        return False
+    return _NO_WORD.fullmatch(words[0]) is None
 
 
 def _leading_unit(phrase: str) -> Unit | None:
@@ -175,8 +194,8 @@ def _value(text: str) -> Number | None:
         return plain
     if text[-1:] in "0123456789}]).":
         return _composed(text)
-    if text.lower() in _NUMBER_WORDS:
-        return Number(_NUMBER_WORDS[text.lower()])
+    if text[:1].isalpha() and (value := spelled(text)) is not None:
+        return Number(value)
     return _composed(text) if text.endswith("ldots") else None
 
 

@@ -27,6 +27,10 @@ STOP_SECONDS = 1.5
 MAX_WORKERS = 4
 
 
+# Of a worker that was killed or held up: not remembered, as the pair may do better next time.
+NO_ANSWER = Finding(UNDECIDED, "the worker gave no answer")
+
+
 class WorkerError(DistillError, RuntimeError):
     """No worker process could be started."""
 
@@ -57,12 +61,12 @@ class Worker:
             echo, verdict, reason = self._read(time.monotonic() + DEADLINE_SECONDS)
             answered = echo == number
         except (_NoAnswer, BrokenPipeError):
-            return Finding(UNDECIDED, "the worker gave no answer")
+            return NO_ANSWER
         finally:
             # Whatever broke in between, a handler of the host's signals too: a reply that is
             # still to come must not be taken for the next one.
             if not answered:
-                self.stop()
+                self.stop(patience=0.1)
         return Finding(verdict, reason)
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -116,15 +120,19 @@ class Worker:
             found += piece
         return found
 
-    def stop(self) -> None:
-        """Kills the process and its child; harmless where there is none."""
+    def stop(self, patience: float = STOP_SECONDS) -> None:
+        """Kills the process and its child; harmless where there is none.
+
+        Args:
+            patience: seconds that it may take to end its child, and itself.
+        """
         process, self.process = self.process, None
         if process is None:
             return
         assert process.stdin is not None
         process.stdin.close()  # the end of the requests: it ends its child, and itself
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.reading import read_shape
-from distill_jax.answers.relations import MIRROR, is_name
+from distill_jax.answers.relations import MIRROR, bounded_name, is_name
 from distill_jax.answers.shapes import (
+    Conditions,
     Interval,
     Relation,
     Scalar,
@@ -21,8 +22,15 @@ from distill_jax.answers.shapes import (
 _ABSOLUTE = re.compile(r"\|\s*([a-z])\s*\|")
 
 
-def as_set(shape: Shape) -> Shape:
-    """The numbers that an inequality describes; the shape itself where it is no such inequality."""
+def as_set(shape: Shape, *, conditions: bool = False) -> Shape:
+    """The numbers that an inequality describes; the shape itself where it is no such inequality.
+
+    conditions: only several of them beside each other are of interest.
+    """
+    if isinstance(shape, Conditions):
+        return _joined(shape)
+    if conditions:
+        return shape
     if isinstance(shape, Sequence) and shape.kind == "tuple" and len(shape.items) == 2:
         return Interval(shape.items[0], shape.items[1], False, False)
     if not isinstance(shape, Relation) or "=" in shape.signs:
@@ -64,6 +72,41 @@ def _absolute(name: str, bound: str, sign: str) -> Shape:
         return as_set(Relation((negative, name, bound), (sign, sign)))
     outside = (Relation((name, negative), (MIRROR[sign],)), Relation((name, bound), (sign,)))
     return Union(tuple(as_set(part) for part in outside))
+
+
+def _joined(shape: Conditions) -> Shape:
+    """Conditions on one number as a set; themselves where their ends are no plain numbers.
+
+    What holds together are: all beside "and" or beside a ≠, and two half-lines that overlap; half-
+    lines that do not ("x < 1, x > 3") are the parts of a union.
+    """
+    if len({bounded_name(item) for item in shape.items}) > 1:
+        return shape
+    parts = [as_sets((item,)) for item in shape.items]
+    ends = [[end for end in map(_ends, part) if end] for part in parts]
+    if [len(part) for part in parts] != [len(end) for end in ends]:
+        return shape
+    common = ends[0]
+    for other in ends[1:]:
+        common = [both for a in common for b in other if (both := _overlap(a, b)) is not None]
+    unequal = any("≠" in item.signs for item in shape.items)
+    if common and (shape.all_hold or unequal or len(parts) == 2):
+        found = [
+            Interval(_scalar(e.low), _scalar(e.high), not e.low_open, e.high_closed)
+            for e in sorted(common)
+        ]
+        return found[0] if len(found) == 1 else Union(tuple(found))
+    if common or shape.all_hold or unequal:
+        return shape
+    return Union(tuple(part for several in parts for part in several))
+
+
+def _overlap(a: "_Ends", b: "_Ends") -> "_Ends | None":
+    low, low_open = max((a.low, a.low_open), (b.low, b.low_open))
+    high, high_closed = min((a.high, a.high_closed), (b.high, b.high_closed))
+    if low > high or (low == high and (low_open or not high_closed)):
+        return None
+    return _Ends(low, low_open, high, high_closed)
 
 
 def as_sets(parts: tuple[Shape, ...]) -> tuple[Shape, ...]:

@@ -4,15 +4,20 @@ Brackets, commas and relation signs at the top level decide; what is inside stay
 compared.
 """
 
+import itertools
+import math
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
+from distill_jax.answers.brackets import CLOSING, OPENING, closes, level, split_top
 from distill_jax.answers.numbers import parse_number, split_unit
 from distill_jax.answers.shapes import (
     EMPTY,
     Based,
     Choice,
     Clock,
+    Conditions,
     Hedge,
     Interval,
     Matrix,
@@ -44,6 +49,7 @@ _APPROXIMATELY = re.compile(
     r"^(?:approximately|approx\.?|about|roughly|around|exactly|either|both|\\approx|~)\s*", re.I
 )
 _LABEL = re.compile(r"[^\W\d_][^\d=<>]*\s(?:is|are|equals)\s+(.+)", re.I)
+_NEGATED = re.compile(r"\b(?:not|never|nothing|none|neither|nor|cannot|hardly)\b", re.I)
 _TO = re.compile(r"[\d.,\s]*\d\s*\bto\b\s*\d[\d.,]*")
 _HEDGING = re.compile(
     r"\b(?:not|maybe|perhaps|possibly|probably|likely|unsure|unknown|guess|might|could|but|nor"
@@ -54,6 +60,10 @@ _CHOICE = re.compile(
     r"(?:(?:option|choice|answer)\s+)?\(?([A-Ja-j])(?:[).:]+\s*(.*)|)", re.I | re.S
 )
 _CHOICE_MARKED = re.compile(r"(?:option|choice)\s|\(?[A-Ja-j][).:]|\([A-Ja-j]\)$", re.I)
+_CHOOSES_MORE = re.compile(
+    r"^[,;/&]|^(?:or|and|is|isn't|was)\b|\([A-Ja-j]\)|(?<![^\W_])[A-J][).:]"
+    r"|\b(?:wrong|false|incorrect|not|maybe|perhaps)\b[^.]"
+)
 _BASED = re.compile(r"\(?([+-]?[0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(?:base\s*)?(\d+)\s*\}|(\d+))")
 _BASE_WORDS = re.compile(r"([+-]?[0-9A-F]+)\s*\(?(?:in\s+)?base\s*[- ]?(\d+)\)?", re.I)
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*(?:([ap])\.?\s*m\.?)?", re.I)
@@ -67,7 +77,8 @@ _PYTHON_CALL = re.compile(
 )
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'-]*(?:[\s,.'-]+[^\W\d_]+)*[.!]?")
 _ARTICLES = frozenset(("the", "a", "an"))
-_OPENING, _CLOSING = "([{⟨", ")]}⟩"
+_UNIT_LETTER = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\s*\^\s*\{?\s*\d\s*\}?)?)$")
+_SHORT_WORDS = frozenset("no up us uk it me we he on am pm ok".split())
 _CONSTANT_WORDS = frozenset("pi infinity inf oo".split())
 
 
@@ -82,12 +93,12 @@ def _read(text: str, depth: int) -> Shape:
     if depth > MAX_NESTING:
         return Scalar(text)
     if (number := parse_number(text)) is not None:
-        formula, unit = split_unit(text)
-        if parse_number(formula) is None:
+        scalar = _scalar(text)
+        if parse_number(scalar.formula) is None:
             return Scalar(str(number.value), number.unit)  # "5 feet 6 inches"
-        return Scalar(formula, unit)
+        return scalar
     if match := _LABEL.fullmatch(text):
-        return _read(match[1], depth + 1)
+        return Hedge(text) if _NEGATED.search(text) else _read(match[1], depth + 1)
     for reader in (_read_marked, _read_listed, _read_enclosed, _read_related):
         shape = reader(text, depth)
         if shape is not None:
@@ -96,7 +107,13 @@ def _read(text: str, depth: int) -> Shape:
         return Ratio(tuple(part.strip() for part in re.split(r"\bto\b", text)))
     if _HEDGING.search(text) and not _WORDS.fullmatch(text):
         return Hedge(text)
-    return _read_words(text) or Scalar(*split_unit(text))
+    return _read_words(text) or _scalar(text)
+
+
+def _scalar(text: str) -> Scalar:
+    formula, unit = split_unit(text)
+    letter = _UNIT_LETTER.search(text) if unit is not None else None
+    return Scalar(formula, unit, letter[1].strip() if letter else "")
 
 
 def _read_marked(text: str, depth: int) -> Shape | None:
@@ -126,7 +143,9 @@ def _read_marked(text: str, depth: int) -> Shape | None:
     if match := _HOUR.fullmatch(text):
         return Clock(int(match[1]), 0, f"{match[2].lower()}m")
     if _CHOICE_MARKED.match(text) and (match := _CHOICE.fullmatch(text)):
-        return Choice(match[1].upper(), tidy(match[2] or ""))
+        rest = tidy(match[2] or "")
+        # "A) B) C)", "(B) or (C)" and "(A) is wrong" choose nothing.
+        return Hedge(text) if _CHOOSES_MORE.search(rest) else Choice(match[1].upper(), rest)
     if match := _MATRIX.fullmatch(text):
         return _matrix(match[2], match[1], depth)
     if match := _PYTHON_CALL.fullmatch(text):
@@ -154,7 +173,7 @@ def _python(name: str, body: str, depth: int) -> Shape | None:
     items = tuple(_read(part.strip(), depth + 1) for part in split_top(body, ","))
     if name == "Matrix":
         inner = _read(body, depth + 1)
-        if isinstance(inner, Sequence) and inner.kind == "tuple":
+        if isinstance(inner, Sequence) and inner.kind in ("tuple", "brackets"):
             return Matrix(tuple((item,) for item in inner.items))
         return inner
     if name == "FiniteSet":
@@ -206,31 +225,31 @@ def _read_listed(text: str, depth: int) -> Shape | None:
         and not _AND_OR.search(text)
     ):
         return None
-    items = tuple(_read(piece, depth + 1) for piece in pieces)
-    if len(items) == 2 and re.search(r"\band\b", text) and (both := _both(*items)):
-        return both
-    inequalities = all(isinstance(item, Interval | Union) or _unequal(item) for item in items)
-    if inequalities and (either or "," in text):
-        return Union(items)
-    return Sequence("list", items)
+    items = _spliced([_read(piece, depth + 1) for piece in pieces])
+    relations = [item for item in items if isinstance(item, Relation) and "=" not in item.signs]
+    if len(relations) == len(items) and not either:
+        return Conditions(tuple(relations), bool(re.search(r"\band\b", text, re.I)))
+    sets = all(isinstance(item, Interval | Union) or item in relations for item in items)
+    if sets and (either or "," in text):
+        return Union(tuple(items))
+    return Sequence("list", tuple(items))
 
 
-def _both(first: Shape, second: Shape) -> Relation | None:
-    """x > 2 and x < 7 as 2 < x < 7."""
-    if not (_unequal(first) and _unequal(second)):
+def _spliced(items: Iterable[Shape]) -> list[Shape]:
+    """ "±1, ±2" is one list."""
+    found: list[Shape] = []
+    for item in items:
+        found += item.items if isinstance(item, Sequence) and item.kind == "list" else (item,)
+    return found
+
+
+def _alternatives(items: tuple[Shape, ...]) -> Sequence | None:
+    """(3, ±4) as (3, 4) and (3, -4)."""
+    choices = [i.items if isinstance(i, Sequence) and i.kind == "list" else (i,) for i in items]
+    if not 1 < math.prod(map(len, choices)) <= 16:
         return None
-    assert isinstance(first, Relation) and isinstance(second, Relation)
-    if len(first.parts) != 2 or len(second.parts) != 2 or first.parts[0] != second.parts[0]:
-        return None
-    low, high = (first, second) if first.signs[0] in ">≥" else (second, first)
-    if low.signs[0] not in ">≥" or high.signs[0] not in "<≤":
-        return None
-    sign = "<" if low.signs[0] == ">" else "≤"
-    return Relation((low.parts[1], low.parts[0], high.parts[1]), (sign, high.signs[0]))
-
-
-def _unequal(shape: Shape) -> bool:
-    return isinstance(shape, Relation) and "=" not in shape.signs
+    tuples = (Sequence("tuple", found) for found in itertools.product(*choices))
+    return Sequence("list", tuple(tuples))
 
 
 def _date(text: str) -> bool:
@@ -245,41 +264,10 @@ def _split_words(part: str) -> list[str]:
     """At "and" and "or" of the top level; "one and a half" and "2 and 1/2" are left."""
     if not _AND_OR.search(part) or re.fullmatch(r"\s*\d+\s+and\s+\d+\s*/\s*\d+\s*", part):
         return [part.strip()]
-    places = [m for m in _AND_OR.finditer(part) if _level(part, m.start()) == 0]
+    places = [m for m in _AND_OR.finditer(part) if level(part, m.start()) == 0]
     ends = [0, *(m.end() for m in places)]
     starts = [*(m.start() for m in places), len(part)]
     return [part[a:b].strip() for a, b in zip(ends, starts, strict=True)]
-
-
-def _level(text: str, place: int) -> int:
-    before = text[:place]
-    return sum(before.count(c) for c in _OPENING) - sum(before.count(c) for c in _CLOSING)
-
-
-def split_top(text: str, separators: str) -> list[str]:
-    r"""Splits at separators (single signs, or one command) outside all brackets.
-
-    A comma between digit groups of a number, as in 1,000, does not split.
-    """
-    command = separators if separators.startswith("\\") else ""
-    parts, level, start, place = [], 0, 0, 0
-    while place < len(text):
-        char = text[place]
-        if char in _OPENING:
-            level += 1
-        elif char in _CLOSING:
-            level -= 1
-        elif level == 0 and command and text.startswith(command, place):
-            if not text[place + len(command) : place + len(command) + 1].isalpha():
-                parts.append(text[start:place])
-                start = place + len(command)
-                place = start - 1
-        elif level == 0 and not command and char in separators:
-            if char != "," or not re.match(r"\d,\d{3}(?!\d)", text[max(place - 1, 0) : place + 5]):
-                parts.append(text[start:place])
-                start = place + 1
-        place += 1
-    return [*parts, text[start:]]
 
 
 def _read_enclosed(text: str, depth: int) -> Shape | None:
@@ -300,7 +288,7 @@ def _read_enclosed(text: str, depth: int) -> Shape | None:
             and len(text) >= len(opening) + len(closing)
         ):
             body = text[len(opening) : -len(closing)]
-            if not _closes(body, mixed=opening + closing in ("(]", "[)")):
+            if not closes(body):
                 body = None
                 continue
             break
@@ -315,31 +303,24 @@ def _read_enclosed(text: str, depth: int) -> Shape | None:
         return _read(body, depth + 1) if opening + closing in ("()", "{}") else None
     items = tuple(_read(part.strip(), depth + 1) for part in parts if part.strip())
     if opening in ("\\{", "{"):
-        return Sequence("set", items)
+        return Sequence("set", tuple(_spliced(items)))
+    if "\\pm" in body and (several := _alternatives(items)):
+        return several
     nested = opening == "[" and items and all(part.strip().startswith("[") for part in parts)
     if nested:
         rows = [split_top(part.strip()[1:-1], ",") for part in parts]
         return Matrix(tuple(tuple(_read(cell.strip(), depth + 1) for cell in row) for row in rows))
     if len(items) == 2 and opening + closing != "()" and opening != "⟨":
         return Interval(items[0], items[1], opening == "[", closing == "]")
-    return Sequence("tuple", items)
-
-
-def _closes(body: str, mixed: bool) -> bool:
-    level = 0
-    for char in body:
-        level += (char in _OPENING) - (char in _CLOSING)
-        if level < 0:
-            return False
-    return level == 0
+    return Sequence("brackets" if opening == "[" else "tuple", items)
 
 
 def _read_related(text: str, depth: int) -> Shape | None:
-    level, cuts = 0, []
+    depth_here, cuts = 0, []
     place = 0
     while place < len(text):
-        level += (text[place] in _OPENING) - (text[place] in _CLOSING)
-        match = _SIGN.match(text, place) if level == 0 else None
+        depth_here += (text[place] in OPENING) - (text[place] in CLOSING)
+        match = _SIGN.match(text, place) if depth_here == 0 else None
         if match:
             cuts.append(match)
             place = match.end()
@@ -373,12 +354,19 @@ def _read_related(text: str, depth: int) -> Shape | None:
 def _are_words(text: str) -> bool:
     """Words of two letters and more: "i, -i" is algebra."""
     letters = re.findall(r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", text)
-    return _WORDS.fullmatch(text) is not None and set(letters) <= {"a", "A", "I", "s", "t"}
+    if _WORDS.fullmatch(text) is None or not set(letters) <= {"a", "A", "I", "s", "t"}:
+        return False
+    # "ab" and "a t" are products; a word has three letters, or is one of these.
+    words = re.findall(r"[^\W\d_]+", text)
+    return any(
+        len(word) > 2 or not word.isascii() or word.lower() in _SHORT_WORDS for word in words
+    )
 
 
 def _read_words(text: str) -> Shape | None:
     if not _are_words(text) or len(text) < 2 or text in _CONSTANT_WORDS:
         return None
     words = [word for word in re.split(r"[\s,.!'-]+", text.lower()) if word]
-    kept = [word for word in words if word not in _ARTICLES]
+    # The last word is no article: "vitamin A".
+    kept = [word for word in words[:-1] if word not in _ARTICLES] + words[-1:]
     return Words(tuple(kept or words))

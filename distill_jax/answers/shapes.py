@@ -10,10 +10,14 @@ from distill_jax.answers.units import Unit
 
 @dataclass(frozen=True)
 class Scalar:
-    """One value: a formula, and its unit where one is written."""
+    """One value: a formula, and its unit where one is written.
+
+    letter: the unit as written where it is one letter, which may be a variable: s, or m^2.
+    """
 
     formula: str
     unit: Unit | None = None
+    letter: str = field(default="", compare=False)
 
 
 def is_infinite(formula: str) -> bool:
@@ -23,7 +27,8 @@ def is_infinite(formula: str) -> bool:
 
 @dataclass(frozen=True)
 class Sequence:
-    """Several values. kind: "tuple" (in order), "set", "list" (as written: "1, 2", "1 or 2")."""
+    """Several values. kind: "tuple" (in order), "set", "list" (as written: "1, 2", "1 or 2"),
+    "brackets" (as Python prints lists: a tuple, but beside a list in any order)."""
 
     kind: str
     items: tuple["Shape", ...]
@@ -58,6 +63,14 @@ class Relation:
 
     parts: tuple[str, ...]
     signs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Inequalities beside each other, joined by a comma, or by "and" (all of them hold)."""
+
+    items: tuple[Relation, ...]
+    all_hold: bool
 
 
 @dataclass(frozen=True)
@@ -114,8 +127,8 @@ class Hedge:
 
 
 Shape = (
-    Scalar | Sequence | Interval | Union | Relation | Matrix | Choice | Words | Based | Ratio
-    | Clock | Hedge
+    Scalar | Sequence | Interval | Union | Relation | Conditions | Matrix | Choice | Words | Based
+    | Ratio | Clock | Hedge
 )  # fmt: skip
 
 EMPTY = Sequence("set", ())

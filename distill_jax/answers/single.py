@@ -10,6 +10,7 @@ from distill_jax.answers.shapes import (
     Based,
     Choice,
     Clock,
+    Conditions,
     Hedge,
     Interval,
     Matrix,
@@ -24,6 +25,7 @@ from distill_jax.answers.shapes import (
 from distill_jax.answers.spelling import squeeze
 from distill_jax.answers.units import Unit
 
+_SIDE_BY_SIDE = re.compile(r"[\d.]+(?: [\d.]+)+")
 RIGHT, WRONG, UNDECIDED = "right", "wrong", "undecided"
 MIN_ROUNDED_DIGITS = 4
 FLOAT_DIGITS, FLOAT_ERROR = 15, Fraction(1, 10**14)
@@ -68,7 +70,8 @@ class Declines:
 NAMES: dict[type, str] = {
     Scalar: "a value", Sequence: "several values", Interval: "an interval", Union: "a union",
     Relation: "a relation", Matrix: "a matrix", Choice: "a choice", Words: "words",
-    Based: "a number in a base", Ratio: "a ratio", Clock: "a time of day", Hedge: "a hedge",
+    Conditions: "conditions", Based: "a number in a base", Ratio: "a ratio",
+    Clock: "a time of day", Hedge: "a hedge",
 }  # fmt: skip
 
 
@@ -100,6 +103,12 @@ class SingleComparison:
         if first.formula == second.formula and first.unit == second.unit:
             return Finding(RIGHT, "written alike")
         a, b = parse_number(first.formula), parse_number(second.formula)
+        for one, other in ((first, second), (second, first)):
+            # "4 s" beside s + s + s + s is no time.
+            if one.letter and other.unit is None and _has_name(other.formula, one.letter[0]):
+                return self.judge.values(
+                    f"({one.formula}) {one.letter}", other.formula, Fraction(1)
+                )
         if first.unit and second.unit:
             if first.unit.powers != second.unit.powers:
                 return Finding(WRONG, "different units")
@@ -119,6 +128,8 @@ class SingleComparison:
         if a is None or b is None:
             if factor == 1 and squeeze(first.formula) == squeeze(second.formula):
                 return Finding(RIGHT, "written alike")
+            if any(_SIDE_BY_SIDE.fullmatch(one.formula) for one in (first, second)):
+                return Finding(WRONG, "numbers side by side")
             return self.judge.values(first.formula, second.formula, factor)
         if a.value * factor == b.value:
             return Finding(RIGHT, "equal numbers")
@@ -201,7 +212,7 @@ class SingleComparison:
         if first == second:
             return Finding(RIGHT, "same words")
         a, b = "".join(first.words), "".join(second.words)
-        if len(a) == len(b) <= 3 and sorted(a) == sorted(b):
+        if len(a) == len(b) <= 5 and sorted(a) == sorted(b):
             return Finding(UNDECIDED, "letters in another order")
         return Finding(WRONG, "different words")
 
@@ -245,6 +256,10 @@ def is_float(decimal: Number, exact: Fraction) -> bool:
     if decimal.decimals is None or not FLOAT_DIGITS <= decimal.digits <= FLOAT_DIGITS + 3:
         return False
     return abs(decimal.value - exact) <= FLOAT_ERROR * abs(exact)
+
+
+def _has_name(formula: str, letter: str) -> bool:
+    return re.search(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", formula) is not None
 
 
 def _is_percent(unit: Unit | None) -> bool:

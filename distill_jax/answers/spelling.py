@@ -58,6 +58,8 @@ _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _CIRCLE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|,\s*\\!)(?=\d)")
 _MONEY = re.compile(r"\$(?=\s*-?[\d.]*\d)")
+_BOLD = re.compile(r"(^|[\s(])\*\*([^\s*](?:[^*]*[^\s*])?)\*\*")  # Markdown's
+_POWER = re.compile(r"(?<=[\w)\]}!])\s*\*\*\s*(?=[\w(+{\\.-])")
 _PLAIN = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
 
@@ -70,8 +72,9 @@ def tidy(text: str) -> str:
         text = _ascii(text)
     if "\\" in text or "~" in text or "{,}" in text:
         text = _latex(text)
-    text = text.replace("**", "^") if re.search(r"\w\s*\*\*\s*[\w(-]", text) else text
-    text = text.replace("**", "").replace("`", "")
+    if "**" in text:
+        text = _POWER.sub("^", _BOLD.sub(r"\1\2", text)).replace("**", "")
+    text = text.replace("`", "")
     text = _dollars(text)
     return _bare(" ".join(text.split()))
 

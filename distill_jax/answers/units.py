@@ -49,7 +49,7 @@ _TABLE: list[tuple[str, str, Fraction | int]] = [
     ("s sec second", "time", 1),
     ("ms millisecond", "time", Fraction(1, 1000)),
     ("min minute", "time", 60),
-    ("h hr hour", "time", 3600),
+    ("h hr hrs hour", "time", 3600),
     ("day", "time", 86_400),
     ("week", "time", 604_800),
     ("month", "month", 1),
@@ -93,7 +93,7 @@ _WHOLE = {
     r"^\circ c": "celsius", r"^\circ f": "fahrenheit", "degrees celsius": "celsius",
     "degrees fahrenheit": "fahrenheit", "degree celsius": "celsius",
     "degree fahrenheit": "fahrenheit", "cubic foot": "foot^3",
-    "pounds sterling": "pounds-sterling", "percentage points": "percent",
+    "pounds sterling": "pounds-sterling", "percentage points": "percent", "n m": "newton m",
 }  # fmt: skip
 _SI: dict[str, tuple[str, Fraction | int]] = {
     "N": ("newton", 1), "kN": ("newton", 1000), "J": ("joule", 1), "kJ": ("joule", 1000),

@@ -100,6 +100,7 @@ def _confinement(replies: int) -> Confinement:
 def main() -> None:
     """Prepares, then serves until the host closes the pipe."""
     logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a host may ignore it, and that is inherited
     # Frames get descriptors of their own: what a library prints must not end up among them.
     requests, replies = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -1,0 +1,126 @@
+"""What reviews found: readings that paid for wrong answers, or punished right ones."""
+
+import pytest
+
+from distill_jax.answers import equivalent, extract, printed
+
+RIGHT = [
+    ('(x+1)^2', '(x+1)**(2)'), ('\\sqrt{x+1}', '(x + 1)**(1/2)'), ('8', '(2)**(3)'),
+    ('5', '**5**'), ('5', '**5** apples'), ('x^2', 'x ** 2'), ('(1+sqrt(5))**3', '(1+\\sqrt5)^3'),
+    ('2e', '2*E'), ('e', 'E'), ('1+2i', '(1+2j)'), ('e^{e^x}', 'e^{(e^x)}'), ('21', 'twenty-one'),
+    ('1/2', 'one half'), ('2/3', 'two thirds'), ('3/4', 'three fourths'), ('100', 'one hundred'),
+    ('25', 'twenty five'), ('500', 'five hundred'), ('-5', 'negative five'),
+    ('103', 'one hundred and three'), ('5', 'five apples'), ('12', '12 more apples'),
+    ('5000', 'five thousand'), ('1500000', '1.5 million'), ('1500000', '1.5 million dollars'),
+    ('3', 'three cats'), ('16', '16\\text{ units}^2'), ('16', '16 square units'),
+    ('30', '30 cookies'), ('7', 'seven'), ('5 hundred', '500'),
+    ('1234', 'one thousand two hundred thirty-four'), ('0', 'zero'), ('1000000', 'one million'),
+    ('7', '7 units'), ('\\frac12', '\\frac{1}{2} V'), ('4 s', 's+s+s+s'),
+    ('\\frac{\\sqrt3}{4} s^2', '\\frac{s^2\\sqrt3}{4}'), ('4 s', '4'), ('4 s', '4 seconds'),
+    ('5 N m', '5'), ('36\\pi m^2', '36\\pi'), ('36\\pi \\text{ m}^2', '36\\pi'), ('2 m', 'm+m'),
+    ('5 hrs', '5 hours'), ('12 pts', '12'), ('5m', '5 m'), ('(1,3)', 'x>1, x<3'),
+    ('(1,3)', '\\{x \\mid x > 1, x < 3\\}'), ('(5,7)', '5 < x and x < 7'),
+    ('(1,2)\\cup(2,\\infty)', 'x > 1, x \\neq 2'),
+    ('(-\\infty,1)\\cup(1,2)\\cup(2,\\infty)', 'x \\neq 1, x \\neq 2'),
+    ('x<1, x>3', '(-\\infty,1)\\cup(3,\\infty)'), ('x<1 or x>3', 'x<1, x>3'),
+    ('x>1, y<3', 'x>1, y<3'), ('x>1, y<3', 'y<3, x>1'), ('1,-2', '[-2, 1]'), ('3,-3', '[-3, 3]'),
+    ('1,2,3', '[3,2,1]'), ('(1,2,3)', '[1,2,3]'), ('\\pm 1, \\pm 2', '1,-1,2,-2'), ('a t', 'a*t'),
+    ('as', 's a'), ('xy', 'yx'), ('nR', 'Rn'), ('AB', 'AB'), ('no', 'No'), ('the dog', 'dog'),
+    ('Tuesday', 'tuesday'), ('Ann', 'ann'), ('\\lfloor(n+1)/2\\rfloor', '\\lceil n/2\\rceil'),
+    ('\\lfloor n^2/4\\rfloor', '\\lfloor n/2\\rfloor\\lceil n/2\\rceil'),
+    ('(-1)^n+1', '1+(-1)^n'), ('(-2)^{n-1}', '-(-2)^n/2'), ('x^{x^x}', 'x^{(x^x)}'),
+    ('2^{2^n}', '4^{2^{n-1}}'), ('B', 'B) no'), ('\\frac{4}{3}\\pi abc', '\\frac{4\\pi abc}{3}'),
+    ('3 theta', '3\\theta'), ('18', '18 times'), ('18', '18 in total'), ('$18 in total', '18'),
+    ('18 eggs left over', '18'), ('18 of them', '18'), ('18 a month', '18'),
+    ('18% of the students', '18'), ('18 ft tall', '18'), ('18 on Monday', '18'),
+    ('18 boys and girls', '18'), ('\\frac34', '\\frac{3}{4}\\text{ of the cake}'),
+    ('25_{6}', 'x = 25_{6}'), ('2:3', 'a:b = 2:3'), ('3:30', 't = 3:30'),
+    ('\\{\\pm1,\\pm2\\}', '\\{1,-1,2,-2\\}'), ('(3,\\pm 4)', '(3,4),(3,-4)'),
+    ('100, 200, 300', '300,200,100'), ('100', 'a hundred'),
+]  # fmt: skip
+WRONG = [
+    ('2x+2', '(x+1)**(2)'), ('10-x', '|x-10|'), ('6-x', '\\sqrt{x^2-12x+36}'), ('x+3', '|x+3|'),
+    ('0', '\\binom{n}{15}'), ('\\lfloor x\\rfloor', '\\lceil x\\rceil-1'),
+    ('a! b + c^2', 'a! b+11c-24'), ('1', '\\tanh(100)'), ('1', 'e^{10^{-50}}'), ('45', '40 5'),
+    ('9', '4 5'), ('12', '5 \\quad 7'), ('5', 'five hundred'), ('20', 'twenty one'),
+    ('1', 'one half'), ('2', '2 g h'), ('3 m', 'm+m'), ('m/s', 's'), ('\\mathbb{R}', 'x>1, x<3'),
+    ('\\mathbb{R}', 'x \\neq 1, x \\neq 2'), ('\\mathbb{R}', 'x > 1, x \\neq 2'),
+    ('1,-2', '(-2, 1)'), ('(1,2,3)', '[3,2,1]'), ('[1,2]', '[2,1]'), ('t', 'a t'), ('s', 'a s'),
+    ('xY', 'Xy'), ('kx', 'Kx'), ('vitamin', 'vitamin A'), ('no', 'yes'), ('yes', 'no'),
+    ('2000-x', '|x-2000|'), ('0', '\\binom{n}{100}'), ('n!', 'n!-\\lfloor n/50\\rfloor'),
+    ('e^{x^2}', 'e^{x^2}+1'), ('B', '(B) or (C)'), ('B', '(B), (C)'), ('A', '(A), (B), (C), (D)'),
+    ('x abc', 'x'), ('5', 'the answer never equals 5'), ('18', '18 and 20'),
+    ('1', 'one hundred one hundred'),
+]  # fmt: skip
+# Wrong or undecided, as long as it is never right.
+NOT_RIGHT = [
+    ('x+e-5', 'x+1e-5'), ('\\zeta(2)', '\\frac{\\pi^2}{6}'), ('\\Gamma(5)', '24'),
+    ('\\operatorname{cis}(30)', '2'), ('6', '1|2|3'), ('x', "x'"), ("A'B'", 'AB'),
+    ('5', '5 \\cdots'), ('5', '\\boxed{5} 7'), ('f(2)=5', 'f(3)=5'),
+    ('\\frac{\\pi^2}{6}', '\\sum_{n=1}^{\\infty} \\frac{1}{n^2}'), ('3', '[1 2]'),
+    ('5', 'five squared'), ('3', '3 dozen'), ('36', '3 dozen'), ('3', '3 halves'),
+    ('2', '2 thirds'), ('5', '5 tenths'), ('5', '5 below zero'), ('5', '5 lakh'), ('5', '5 xyz'),
+    ('3', '3 sinx'), ('1', '1 inf'), ('101', '101 base two'), ('5', '5 seven'),
+    ('5', '5 remainder two'), ('5', '5 wrong'), ('57', 'five seven'), ('25', 'five twenty'),
+    ('20', 'a score'), ('12', 'twelve dozen'), ('6', 'half a dozen'), ('x>1, y<3', '(1,3)'),
+    ('x > a, x < b', '(a,b)'), ('AB', 'ab'), ('abcd', 'dcba'),
+    ('\\triangle ABC', '\\triangle DEF'), ('18', '18 at most'), ('18', '18 of 20'),
+    ('5', '5 over 7'), ('(0,\\infty)', '\\mathbb{R}^+'),
+    ('x \\ne 0', '\\mathbb{R}\\setminus\\{0\\}'), ('5', '5 times x'),
+]  # fmt: skip
+EXTRACTED = [
+    ('**Answer**: 5', '5'), ('**Final Answer**\n\n5', '5'), ('Answer:\n\n5', '5'),
+    ('**Answer:**\n\n5', '5'), ('### Answer\n5', '5'),
+    ('The answer is\n\n\\[ x = 5. \\]', 'x = 5'), ('The answer is\n\\[ x = 5. \\]', 'x = 5'),
+    ('The answer is 5.\n#### 2. Verification', '5'), ('\\boxed{5}\n\n#### 3) Verification', '5'),
+    ('#### Step 1: do\nThe answer is Tuesday', 'Tuesday'), ('#### Final Answer\n5', '5'),
+    ('<answer>The answer is 5</answer>', '5'), ('<answer> answer: 5</answer>', '5'),
+    ("The answer isn't 5; it is 7", None), ('\\textbf{Answer: } 5', '5'),
+    ('\\boxed\\frac{1}{2}', '\\frac{1}{2}'), ('\\boxed \\frac12', '\\frac12'), ('#### 5', '5'),
+    ('#### yes', 'yes'), ('The answer is $$\n5\n$$ .', '5'), ('the answer is 3.5. Done.', '3.5'),
+    ('Final answer: 12 apples', '12 apples'), ('#### 1,234', '1,234'),
+    ('I check my answer\n\nSo 5', None), ('The final answer is: **42**', '42'),
+    ('The answer is $x$.', '$x$'), ('### Final Answer:\n\n**12**', '12'), ('#### 5. ', '5.'),
+    ('So the correct answer is (B) 12.', '(B) 12'), ('The answer is \\(5\\).', '\\(5\\)'),
+    ('<answer>#### 5</answer>', '5'), ('(If so, the answer is 800.)', '800'),
+    ('\\boxed{10}\n\nCheck: half of the answer is 5.', '10'), ('\\boxed{5}\\boxed{}', '5'),
+]  # fmt: skip
+PRINTED = [
+    ('{x: 5}', '5'), ('[{x: 5}]', '5'), ('(x = 5)', '(x = 5)'), ('a=5, b=6', 'a=5, b=6'),
+    ('x = 5', '5'), ('Answer: 5', '5'), ('{x: 5, y: 6}', '{x: 5, y: 6}'),
+    ('Total cost: $5', '$5'), ('[1, 2]', '[1, 2]'), ('x: 5, y: 7', 'x: 5, y: 7'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("verdict", "pairs"), [("right", RIGHT), ("wrong", WRONG)])
+def test_verdicts_either_way_round(verdict, pairs):
+    for first, second in pairs:
+        for pair in ((first, second), (second, first)):
+            assert equivalent(*pair).verdict == verdict, pair
+
+
+def test_never_right():
+    for first, second in [*NOT_RIGHT, ("5", "A)" * 495), ("5", r"\$" * 495), ("5", "a:" * 495)]:
+        for pair in ((first, second), (second, first)):
+            assert equivalent(*pair).verdict != "right", pair
+
+
+def test_extracted():
+    found = [(text, answer.text if (answer := extract(text)) else None) for text, _ in EXTRACTED]
+    assert found == EXTRACTED
+
+
+def test_printed():
+    found = [(text, answer.text if (answer := printed(text)) else None) for text, _ in PRINTED]
+    assert found == PRINTED
+
+
+def nested(leaf):
+    for _ in range(5):
+        leaf = "{" + ",".join([leaf] * 3) + "}"
+    return leaf
+
+
+def test_sets_in_sets_in_sets_end():
+    """Without a bound on comparisons each level would multiply them by nine."""
+    assert equivalent(nested("1"), nested("2")).verdict != "right"
