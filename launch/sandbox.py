@@ -7,6 +7,7 @@ python -m launch.sandbox --bench
 
 import argparse
 import dataclasses
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read(name: str) -> str:
     try:
+        if name == "-" and sys.stdin is None:
+            raise DataError("no standard input", wanted="a program on it")
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return raw.decode("utf-8")
     except OSError as error:
@@ -82,6 +85,9 @@ def _read(name: str) -> str:
 
 
 def _show(result: Result) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of few signs must not end this
+            stream.reconfigure(errors="backslashreplace")
     sys.stdout.write(result.stdout)
     sys.stdout.flush()
     sys.stderr.write(result.stderr)

@@ -64,7 +64,7 @@ def check_programs(
             stdout=result.stdout,
             stderr=result.stderr,
             final_runtime=result.wall_ms / 1e3,
-            equal_to_hint=equal[verdict.verdict],
+            equal_to_hint=equal[verdict.verdict] if found else False,
         )
-        for result, verdict in zip(results, verdicts, strict=True)
+        for result, found, verdict in zip(results, printed, verdicts, strict=True)
     ]

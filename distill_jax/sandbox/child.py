@@ -20,6 +20,7 @@ from distill_jax.sandbox.confine import Confinement
 PROGRAM = "<program>"  # the file name in tracebacks
 TRACEBACK_CHARS = 8000
 OWN_BYTES = 4 * TRACEBACK_CHARS + 1  # what the runner may add to a program's standard error
+DEPTH = 1000  # of recursion, as Python has it
 _OWN_CODES = (frames.EXIT_MEMORY, frames.EXIT_POLICY, frames.EXIT_SETUP)
 _MOST_FDS = os.sysconf("SC_OPEN_MAX")
 
@@ -86,6 +87,7 @@ def _read_and_execute(syntax: bool) -> int:
         ending.code = frames.EXIT_POLICY
         ending.text = "\n".join(problems)
     if ending.code == 0:
+        sys.setrecursionlimit(DEPTH + _frames())
         main = ModuleType("__main__")
         main.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = main
@@ -94,11 +96,20 @@ def _read_and_execute(syntax: bool) -> int:
         with ending:
             exec(code, main.__dict__)
     if ending.text and not err.closed:
-        err.write(ending.text[-TRACEBACK_CHARS:] + "\n")
+        words = ending.text[-TRACEBACK_CHARS:].encode("utf-8", "backslashreplace")
+        err.write(words[1 - OWN_BYTES :].decode("utf-8", "ignore") + "\n")
     for stream in (err, out):
         if not stream.closed:  # the program may close its own
             stream.flush()
     return ending.code
+
+
+def _frames() -> int:
+    """How deep the runner itself stands, which no program should feel."""
+    frame, count = sys._getframe(), 0
+    while (above := frame.f_back) is not None:
+        frame, count = above, count + 1
+    return count
 
 
 class _Ending:
@@ -142,7 +153,7 @@ def _cannot_parse(error: BaseException) -> str:
         lines = traceback.format_exception_only(type(error), error)
         return "".join(lines).rstrip()
     if isinstance(error, MemoryError | RecursionError):
-        return "the program is too deeply nested to be parsed; fix: nest less"
+        return "the program is too deeply nested, or too large, to be parsed; fix: write less"
     return f"the program cannot be parsed: {error}"
 
 

@@ -27,9 +27,9 @@ ERRNO = 0x00050000  # | errno
 
 # Computing, memory, time, and leaving: nothing that reaches another object of the kernel.
 ALLOWED = (
-    "read readv close lseek fstat brk munmap mremap madvise futex "
+    "read readv close lseek fstat brk munmap mremap madvise "
     "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall exit exit_group "
-    "sched_yield nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time times "
+    "sched_yield nanosleep gettimeofday time times "
     "getrandom getpid gettid getuid geteuid getgid getegid getrusage getrlimit"
 ).split()
 # Library code tries these and goes on when it is refused: an error, so that it may.
@@ -47,6 +47,18 @@ NOT_A_TERMINAL = ["ioctl"]
 TO_RESULTS = ["write", "writev"]  # only to the descriptors given
 NOT_EXECUTABLE = ["mmap", "mprotect", "pkey_mprotect"]  # only without PROT_EXEC
 OWN_LIMITS = ["prlimit64"]  # only reading, only one's own
+# Only the clocks that all share: other numbers are CPU clocks of processes, anybody's.
+CLOCKS = ["clock_gettime", "clock_getres", "clock_nanosleep"]
+# Only waiting and waking inside this process: with priority inheritance (FUTEX_LOCK_PI) a word in
+# memory names a process, which the call tells of and gives its own priority to.
+LOCKS = ["futex"]
+_MOST_CLOCK = 11  # CLOCK_TAI, linux/time.h
+_PRIVATE, _REALTIME = 128, 256  # linux/futex.h
+_WAIT, _WAKE, _WAIT_BITSET, _WAKE_BITSET = 0, 1, 9, 10
+LOCK_OPERATIONS = [
+    *(operation | _PRIVATE for operation in (_WAIT, _WAKE, _WAIT_BITSET, _WAKE_BITSET)),
+    *(operation | _PRIVATE | _REALTIME for operation in (_WAIT, _WAIT_BITSET)),
+]
 
 _PROT_EXEC = 4
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -107,7 +119,9 @@ def _bodies(write_fds: Sequence[int]) -> list[tuple[str, list[Instruction]]]:
         (NO_ACCESS, [_give(ERRNO | errno.EACCES)]),
         (NOT_PERMITTED, [_give(ERRNO | errno.EPERM)]),
         (NOT_A_TERMINAL, [_give(ERRNO | errno.ENOTTY)]),
-        (TO_RESULTS, _only_to(write_fds)),
+        (TO_RESULTS, _only(0, write_fds, _give(ERRNO | errno.EPERM))),
+        (CLOCKS, _shared_clocks()),
+        (LOCKS, _only(1, LOCK_OPERATIONS, _give(KILL))),
         (NOT_EXECUTABLE, _without_exec()),
         (OWN_LIMITS, _own_limits()),
     ]
@@ -123,10 +137,19 @@ def _argument(index: int, *, high: bool = False) -> Instruction:
     return Instruction(_LOAD, 0, 0, _ARGS + 8 * index + (4 if high else 0))
 
 
-def _only_to(fds: Sequence[int]) -> list[Instruction]:
-    # The kernel takes a descriptor as 32 bits, so the low half says all.
-    tests = [Instruction(_EQUAL, len(fds) - i, 0, fd) for i, fd in enumerate(fds)]
-    return [_argument(0), *tests, _give(ERRNO | errno.EPERM), _give(ALLOW)]
+def _only(index: int, values: Sequence[int], otherwise: Instruction) -> list[Instruction]:
+    # The kernel takes descriptors and operations as 32 bits, so the low half says all.
+    tests = [Instruction(_EQUAL, len(values) - i, 0, value) for i, value in enumerate(values)]
+    return [_argument(index), *tests, otherwise, _give(ALLOW)]
+
+
+def _shared_clocks() -> list[Instruction]:
+    return [
+        _argument(0),
+        Instruction(_AT_LEAST, 0, 1, _MOST_CLOCK + 1),
+        _give(ERRNO | errno.EINVAL),
+        _give(ALLOW),
+    ]
 
 
 def _without_exec() -> list[Instruction]:

@@ -25,7 +25,7 @@ class Limits:
         wall_s: seconds on the clock, from before the fork.
         cpu_s: seconds of CPU time, user and system.
         memory_mb: MiB of address space, the interpreter and its libraries included.
-        output_bytes: of stdout, and as many of stderr.
+        output_bytes: of stdout, and as many of stderr, where a traceback may add 32,000.
         program_bytes: of the program as UTF-8.
 
     Raises:

@@ -84,8 +84,8 @@ def problems_of(tree: ast.Module) -> list[str]:
 
 
 _PLAIN_IMPORT = re.compile(
-    r"^(?:import (?:{0})(?:\.\w+)*(?: as \w+)?|from (?:{0})(?:\.\w+)* import [\w, ]+|"
-    r"from (?:{0})(?:\.\w+)* import \*) *$".format("|".join(ALLOWED_IMPORTS)),
+    r"^(?:import (?:{0})(?:\.\w+)*(?: as \w+)? *|from (?:{0})(?:\.\w+)* import [\w, ]+|"
+    r"from (?:{0})(?:\.\w+)* import \* *)$".format("|".join(ALLOWED_IMPORTS)),
     re.MULTILINE,
 )
 

@@ -83,8 +83,11 @@ class Sandbox:
                 self._check_open()
                 return worker.run(raw)
             raise AssertionError("nobody puts None")
-        except ZygoteLost as error:
+        except SandboxError:
             self._check_open()  # that it was closed says more
+            raise
+        except ZygoteLost as error:
+            self._check_open()
             raise SandboxError(
                 f"two zygotes were lost over one program: {error}",
                 fix="look for what kills processes on this machine, such as a lack of memory",

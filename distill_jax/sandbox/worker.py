@@ -18,7 +18,8 @@ class Worker:
         self._limits, self._layers = limits, layers
         self._start_timeout_s = start_timeout_s
         self._zygotes: dict[str, Zygote] = {}
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may close the sandbox inside a running call of its thread.
+        self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._ending = False
 

@@ -32,6 +32,12 @@ def test_programs_are_run_and_their_answers_checked(sandbox):
     assert all(0 < c.final_runtime < 60 for c in checks[:5])
 
 
+def test_a_program_that_failed_is_not_right_whatever_the_hint(sandbox):
+    unreadable = "x" * 100_000
+    checks = check_programs(sandbox, ["1 / 0", "", "print(1)"], [unreadable] * 3)
+    assert [check.equal_to_hint for check in checks] == [False, False, None]
+
+
 def test_a_hint_for_each_program(sandbox):
     with pytest.raises(ValueError, match="2 programs and 1 hints"):
         check_programs(sandbox, ["print(1)", "print(2)"], ["1"])

@@ -15,7 +15,7 @@ EACCES, EPERM, ENOTTY = (ERRNO | n for n in (errno.EACCES, errno.EPERM, errno.EN
 KNOWN = {
     "read": (0, 63, ALLOW),
     "exit_group": (231, 94, ALLOW),
-    "futex": (202, 98, ALLOW),
+    "futex": (202, 98, KILL),  # with operation 0, which is not private
     "clock_nanosleep": (230, 115, ALLOW),
     "brk": (12, 214, ALLOW),
     "open": (2, None, EACCES),
@@ -118,6 +118,8 @@ def test_every_number_gets_its_groups_action(arch: str) -> None:
         **dict.fromkeys(allow_list.TO_RESULTS, EPERM),
         **dict.fromkeys(allow_list.NOT_EXECUTABLE, ALLOW),
         **dict.fromkeys(allow_list.OWN_LIMITS, ALLOW),
+        **dict.fromkeys(allow_list.CLOCKS, ALLOW),
+        **dict.fromkeys(allow_list.LOCKS, KILL),  # waiting that is not private
     }
     for number in (*range(601), 0x3FFFFFFF, 0xFFFFFFFF):
         expected = plain[names[number]] if number in names else KILL
@@ -188,6 +190,30 @@ def test_nothing_becomes_executable(arch: str, name: str) -> None:
 def test_limits_can_be_read_only(arch: str, args: tuple[int, ...], action: int) -> None:
     number = allow_list.ARCHITECTURES[arch].NUMBERS["prlimit64"]
     assert run(assemble(arch, (1, 2)), number, ARCH[arch], args) == action
+
+
+@pytest.mark.parametrize("arch", ARCH)
+@pytest.mark.parametrize("name", ["clock_gettime", "clock_getres", "clock_nanosleep"])
+def test_no_clock_of_another_process(arch: str, name: str) -> None:
+    number = allow_list.ARCHITECTURES[arch].NUMBERS[name]
+    program = assemble(arch, (1, 2))
+    for clock in range(12):
+        assert run(program, number, ARCH[arch], (clock,)) == ALLOW
+    for pid in (1, 2, 4242, 2**22):
+        for kind in range(8):
+            clock = ((~pid << 3) | kind) & 0xFFFFFFFF
+            assert run(program, number, ARCH[arch], (clock,)) == ERRNO | errno.EINVAL
+
+
+@pytest.mark.parametrize("arch", ARCH)
+def test_locks_only_inside_the_process(arch: str) -> None:
+    """Operations of linux/futex.h: 0 wait, 1 wake, 9 and 10 with a bit set; 128 private."""
+    number = allow_list.ARCHITECTURES[arch].NUMBERS["futex"]
+    program = assemble(arch, (1, 2))
+    allowed = {128, 129, 137, 138, 384, 393}
+    for operation in range(1024):
+        wanted = ALLOW if operation in allowed else KILL
+        assert run(program, number, ARCH[arch], (4096, operation)) == wanted, operation
 
 
 @pytest.mark.parametrize("arch", ARCH)

@@ -168,6 +168,22 @@ def test_a_signal_handler_that_raises_does_not_swap_results(sandbox: Sandbox) ->
         assert [own.run(f"print({n})").stdout for n in range(3)] == ["0\n", "1\n", "2\n"]
 
 
+def test_a_signal_handler_may_close_the_sandbox_it_interrupts() -> None:
+    def close(number: int, frame: FrameType | None) -> None:
+        own.close()
+
+    own = Sandbox()
+    before = signal.signal(signal.SIGALRM, close)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(SandboxError, match="closed"):
+            own.run("while True: pass")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        own.close()
+
+
 def test_a_killed_zygote_is_replaced_and_nothing_is_lost() -> None:
     chance = random.Random(1)
     stop = threading.Event()

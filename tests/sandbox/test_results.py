@@ -30,6 +30,9 @@ from distill_jax.sandbox import Layers, Limits, Sandbox
         ("#" * 90_000 + "\nprint('end')", "end\n"),
         ("for i in range(3):\n    print(i)", "0\n1\n2\n"),
         ("import itertools as i\nlist(i.repeat(0, 10**6))\nprint('late')", "late\n"),
+        # As deep as plain Python goes.
+        ("def f(n):\n    return 0 if n == 0 else 1 + f(n - 1)\nprint(f(994))", "994\n"),
+        ("from math import sqrt" + " " * 90_000 + "# c\nprint(1)", "1\n"),
         ("\ufeffprint('mark')", "mark\n"),
         (
             "from decimal import *\nDecimal(1) / 4\nprint(any(getcontext().flags.values()))",
@@ -179,6 +182,7 @@ def test_the_runners_own_words_are_not_the_programs_output(program: str, status:
         assert result.status == status and len(result.stderr) > 20
         # Nor may a program write without end to its standard error.
         assert own.run("raise ValueError('é' * 10**6)").status == "error"
+        assert own.run("raise ValueError('\\ud800' * 10**6)").status == "error"
         assert own.run("def f():\n  raise f\nprint('x' * 21)").status == "output"
 
 

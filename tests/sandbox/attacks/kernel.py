@@ -5,6 +5,7 @@ import platform
 from tests.sandbox.attacks.program import Attack
 
 X86 = platform.machine() == "x86_64"
+FUTEX = 202 if X86 else 98
 HEAD = """
 import ctypes, os, struct, signal, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -52,6 +53,28 @@ print(text.value)
         "x = ctypes.create_string_buffer(8)\nf = open('/proc/self/mem', 'r+b', buffering=0)\n"
         "f.seek(ctypes.addressof(x))\nf.write(won[:4].encode())\n"
         "if x.value == won[:4].encode():\n    print(won)",
+        True,
+    ),
+    "clock-of-victim": ("time.clock_gettime((~@VICTIM@ << 3) | 2)\nprint(won)", True),
+    "resolution-of-victims-clock": ("time.clock_getres((~@VICTIM@ << 3) | 2)\nprint(won)", True),
+    # A futex with priority inheritance names its owner: EPERM where it lives, ESRCH where not.
+    "futex-finds-victim": (
+        f"""
+word = ctypes.c_uint32(@VICTIM@)
+libc.syscall({FUTEX}, ctypes.byref(word), 8 | 128, 0, None, None, 0)
+if ctypes.get_errno() == 1:
+    print(won)
+""",
+        True,
+    ),
+    "futex-lends-priority": (
+        f"""
+word = ctypes.c_uint32(@VICTIM@)
+until = (ctypes.c_long * 2)(int(time.time()) + 1, 0)
+libc.syscall({FUTEX}, ctypes.byref(word), 6, 0, ctypes.byref(until), None, 0)
+if ctypes.get_errno() == 110:
+    print(won)
+""",
         True,
     ),
     "limits-of-victim": (
