@@ -3,12 +3,15 @@
 Each line is an object with gold (an answer, or a whole solution) and response (the model's text) or
 predicted (its answer alone), and optionally label (right or wrong, as true, 1, "right", …). Prints
 how many are right, wrong and undecided, how fast, and with labels how often they agree;
---math_verify adds the same for bare math-verify.
+--math_verify adds the same for bare math-verify: the gold between dollars, its own extraction.
+Exit codes: 0 done, 2 wrong input, 130 after Ctrl-C.
 """
 
 import argparse
 import json
+import os
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +35,7 @@ SHOWN = 20
 class Row:
     """One answer to check; text is the whole response, or None where predicted is the answer."""
 
+    line: int
     gold: str
     text: str | None
     predicted: str
@@ -55,18 +59,22 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: no file, a line that is no JSON object, or a column is missing or not text.
     """
-    if not path.is_file():
-        raise DataError(f"no file {path}", wanted="JSONL with columns gold and response")
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if line.strip():
-            rows.append(_row(line, f"{path}:{number}"))
+    if not path.exists() or path.is_dir():
+        raise DataError(f"{path} is no file", wanted="JSONL with columns gold and response")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error.reason}", wanted="JSONL as UTF-8") from None
+    # Not splitlines(): it also cuts at signs that may stand inside a JSON text.
+    lines = enumerate(text.split("\n"), 1)
+    rows = [_row(line, path, number) for number, line in lines if line.strip()]
     if not rows:
         raise DataError(f"{path} has no rows", wanted="JSONL with columns gold and response")
     return rows
 
 
-def _row(line: str, where: str) -> Row:
+def _row(line: str, path: Path, number: int) -> Row:
+    where = f"{path}:{number}"
     try:
         cells = json.loads(line)
     except json.JSONDecodeError as error:
@@ -84,7 +92,7 @@ def _row(line: str, where: str) -> Row:
     gold, given = str(gold), str(given)
     text = given if names[0] == "response" else None
     found = answers.extract(given) if text is not None else answers.Answer(given)
-    return Row(gold, text, found.text if found else "", _label(cells.get("label"), where))
+    return Row(number, gold, text, found.text if found else "", _label(cells.get("label"), where))
 
 
 def _label(value: Any, where: str) -> str | None:
@@ -127,6 +135,7 @@ def check_math_verify(rows: Sequence[Row]) -> Checked:
     import math_verify
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    math_verify.verify(math_verify.parse("$1$"), math_verify.parse("$1+x$"))  # warm, as ours is
     checked = Checked("math-verify")
     start = time.perf_counter()
     for row in rows:
@@ -176,32 +185,64 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("file", type=Path, help="JSONL: gold, response or predicted, label")
     parser.add_argument("--math_verify", action="store_true", help="also by bare math-verify")
     parser.add_argument("--output", type=Path, help="JSONL of verdicts and reasons, a row each")
-    parser.add_argument("--show", type=int, default=SHOWN, help="disagreements to print")
+    parser.add_argument(
+        "--show", type=int, default=SHOWN, help="disagreements to print (default: %(default)s)"
+    )
     flags = parser.parse_args(argv)
     try:
         rows = read_rows(flags.file)
+        if flags.output:
+            _check_output(flags.output, flags.file)
         ours = check_ours(rows)
         runs = [ours, check_math_verify(rows)] if flags.math_verify else [ours]
+        if flags.output:
+            _write(flags.output, rows, runs)
+        Console().print(summary(rows, runs))
+        print("\n".join(_disagreements(rows, runs)[: flags.show]))
     except DistillError as error:
         fail(error)
-    Console().print(summary(rows, runs))
-    shown = 0
-    for row, verdict, reason in zip(rows, ours.verdicts, ours.reasons, strict=True):
-        if row.label is not None and row.label != verdict and shown < flags.show:
-            shown += 1
-            print(f"{verdict} ({reason}), label {row.label}: {row.gold!r} / {row.predicted!r}")
-    if flags.output:
-        _write(flags.output, rows, ours)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
-def _write(path: Path, rows: Sequence[Row], checked: Checked) -> None:
+def _disagreements(rows: Sequence[Row], runs: Sequence[Checked]) -> list[str]:
+    """Rows where the label, or the other checker, says something else than ours."""
+    out = []
+    for k, row in enumerate(rows):
+        said = {"label": row.label, **{run.name: run.verdicts[k] for run in runs[1:]}}
+        others = [f"{name} {verdict}" for name, verdict in said.items() if verdict is not None]
+        ours = runs[0].verdicts[k]
+        if any(verdict not in (None, ours) for verdict in said.values()):
+            pair = f"{row.gold!r} / {row.predicted!r}"
+            out.append(
+                f"line {row.line}: {ours} ({runs[0].reasons[k]}), {', '.join(others)}: {pair}"
+            )
+    return out
+
+
+def _check_output(path: Path, source: Path) -> None:
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise DataError(f"--output={path}", wanted="a file in a folder that is there")
+    if path.exists() and path.samefile(source):
+        raise DataError(f"--output={path} is the input", wanted="another file")
+
+
+def _write(path: Path, rows: Sequence[Row], runs: Sequence[Checked]) -> None:
     beside = path.with_name(path.name + ".part")
-    with beside.open("w", encoding="utf-8") as file:
-        for row, verdict, reason in zip(rows, checked.verdicts, checked.reasons, strict=True):
-            cells = {"gold": row.gold, "predicted": row.predicted}
-            line = {**cells, "verdict": verdict, "reason": reason}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            for k, row in enumerate(rows):
+                cells = {"line": row.line, "gold": row.gold, "predicted": row.predicted}
+                cells |= {"verdict": runs[0].verdicts[k], "reason": runs[0].reasons[k]}
+                cells |= {"milliseconds": round(runs[0].milliseconds[k], 4), "label": row.label}
+                cells |= {run.name: run.verdicts[k] for run in runs[1:]}
+                file.write(json.dumps(cells) + "\n")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,14 @@ from distill_jax.core.errors import ConfigError, DataError, DistillError
 from distill_jax.sandbox import Limits, Result, Sandbox, probe
 from launch.arguments import fail
 
+_UNITS = {
+    "wall_s": "seconds on the clock",
+    "cpu_s": "seconds of CPU time",
+    "memory_mb": "MiB of address space, the interpreter's own included; at least 128",
+    "output_bytes": "bytes of stdout, and of stderr",
+    "program_bytes": "bytes of the program",
+}
+
 
 class _Parser(argparse.ArgumentParser):
     """Raises instead of printing its usage and ending the program."""
@@ -52,11 +60,16 @@ def main(argv: Sequence[str]) -> int:
             return _show(sandbox.run(program))
     except DistillError as error:
         fail(error)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     lines = (__doc__ or "").splitlines()
-    parser = _Parser(prog="python -m launch.sandbox", description=lines[0], allow_abbrev=False)
+    codes = "Exit codes: 0 it ended well, 1 it did not, 2 wrong input, 130 after Ctrl-C."
+    parser = _Parser(
+        prog="python -m launch.sandbox", description=lines[0], epilog=codes, allow_abbrev=False
+    )
     parser.add_argument("file", nargs="?", help="the program; - reads standard input")
     parser.add_argument("--probe", action="store_true", help="what this machine can hold")
     parser.add_argument("--bench", action="store_true", help="measure, and print one table")
@@ -68,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for field in dataclasses.fields(Limits):
         kind = type(field.default)
-        parser.add_argument(f"--{field.name}", type=kind, default=field.default)
+        what = f"{_UNITS[field.name]} (default: %(default)s)"
+        parser.add_argument(f"--{field.name}", type=kind, default=field.default, help=what)
     return parser
 
 

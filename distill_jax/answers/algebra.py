@@ -120,5 +120,5 @@ def _decide(nodes: list[Node], same: Callable[[list[Node]], bool | None]) -> Fin
 def _by_library(first: str, second: str, factor: Fraction, why: str) -> Finding:
     same = library.same(first, second) if factor == 1 else None
     if same is None:
-        return Finding(UNDECIDED, f"not readable: {why}")
+        return Finding(UNDECIDED, f"not readable here, nor decided by math-verify: {why}")
     return Finding(RIGHT if same else WRONG, "by math-verify")

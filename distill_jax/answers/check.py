@@ -47,19 +47,24 @@ class Verdict:
         """Whether the answer is known to be right."""
         return self.verdict == RIGHT
 
+    def __bool__(self) -> bool:
+        """As `right`, so that `if verdict` never pays for a wrong or undecided answer."""
+        return self.right
+
 
 def equivalent(gold: str, predicted: str) -> Verdict:
     """Whether two answers are the same, by the policy in the package's README; symmetric.
 
-    Returns within three seconds, mostly in microseconds. Answers are never evaluated as Python;
-    algebra is done in worker processes.
+    A text with a mark (a box, ####) is reduced to its final answer. Returns within three seconds,
+    mostly in microseconds. Answers are never evaluated as Python; algebra is done in worker
+    processes.
 
     Raises:
         DataError: an argument is no text.
         WorkerError: a worker process is needed and does not start.
     """
     start = time.perf_counter()
-    pair = _sorted(gold, predicted)
+    pair = _sorted(final_answer(gold), final_answer(predicted))
     finding = _exact(*pair) or _by_algebra(*pair)
     return Verdict(finding.verdict, finding.reason, (time.perf_counter() - start) * 1e3)
 
@@ -75,27 +80,50 @@ def check_batch(golds: Sequence[str], texts: Sequence[str]) -> list[Verdict]:
         DataError: a gold or a text is no text.
         WorkerError: a worker process is needed and does not start.
     """
+    for name, values in (("golds", golds), ("texts", texts)):
+        if isinstance(values, str):
+            raise DataError(f"{name} is one text", wanted="a list of texts")
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                raise DataError(f"{name}[{row}] is a {type(value).__name__}", wanted="text")
+    if len(golds) != len(texts):
+        raise DataError(f"{len(golds)} golds and {len(texts)} texts", wanted="as many of both")
     found = [extract(text) for text in texts]
     pairs = zip(golds, (answer.text if answer else "" for answer in found), strict=True)
     verdicts = equivalent_batch(list(pairs))
-    missing = Verdict(WRONG, "no final answer")
-    return [v if answer else missing for v, answer in zip(verdicts, found, strict=True)]
+    for row, (gold, answer) in enumerate(zip(golds, found, strict=True)):
+        if answer is None:
+            verdicts[row] = Verdict(WRONG, "no final answer")
+        if _is_no_answer(gold):  # a fault of the data must not train as a wrong answer
+            verdicts[row] = Verdict(UNDECIDED, "the gold has no final answer")
+    return verdicts
+
+
+def _is_no_answer(gold: str) -> bool:
+    """Whether a gold answer is empty, or prose without a final answer."""
+    text = gold.strip()
+    prose = text.endswith(".") and len(text.split()) > 5 and "\\" not in text
+    return not text or (prose and extract(text) is None)
 
 
 def equivalent_batch(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
     """`equivalent` of (gold, predicted) pairs, over all workers at once.
 
-    A gold that is a whole solution is reduced to its final answer.
+    Raises:
+        DataError, WorkerError: as `equivalent`.
     """
-    answers = [_sorted(final_answer(gold), predicted) for gold, predicted in pairs]
+    for row, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise DataError(f"pairs[{row}] is {pair!r}", wanted="(gold, predicted)")
+    answers = [_sorted(final_answer(gold), final_answer(given)) for gold, given in pairs]
     _remember([pair for pair in answers if _exact(*pair) is None])
     return [equivalent(*pair) for pair in answers]
 
 
-def final_answer(gold: str) -> str:
-    """The gold answer itself where it is given as a whole solution."""
-    marked = extract(gold) if isinstance(gold, str) and _MARKED.search(gold) else None
-    return marked.text if marked else gold
+def final_answer(text: str) -> str:
+    """The final answer of a text with a mark, such as a whole solution; others are left."""
+    marked = extract(text) if isinstance(text, str) and _MARKED.search(text) else None
+    return marked.text if marked else text
 
 
 @lru_cache(maxsize=_CACHED)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.spelling import MAX_ANSWER
+from distill_jax.core.errors import DataError
 
 # Answers stand at the end; a longer text is read from its end only.
 MAX_TEXT = 100_000
@@ -20,7 +21,8 @@ _TAG = re.compile(r"<answer>([^<]*(?:<(?!/?answer>)[^<]*)*)</answer>", re.IGNORE
 # stand some lines below. Bounds keep runs of blanks from being walked again and again.
 _BLANKS = r"[ \t*}]{0,9}"
 _PHRASE = re.compile(
-    rf"(?<!half of the )(?<!times the )(?<!of the )\banswer(?:{_BLANKS}\s{{1,9}}is\b|{_BLANKS}[:=])"
+    rf"(?<!half of the )(?<!times the )(?<!of the )\banswers?(?:{_BLANKS}\s{{1,9}}"
+    rf"(?:is|are|(?:would|will|should|must) be)\b|{_BLANKS}[:=])"
     r"(?:\s{1,9}(?:therefore|thus|then|equal to|given by|simply))?"
     rf"{_BLANKS}:?{_BLANKS}(?:\n[ \t]{{0,9}}){{0,3}}"
     rf"|^[#* \t]{{0,9}}(?:the\s)?(?:final\s)?answer{_BLANKS}\n"
@@ -33,6 +35,7 @@ _DISPLAYED = re.compile(r"(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOT
 _HEADING = re.compile(
     r"\d+[.)]\s+[A-Za-z]|(?:step|part|case|final answer|answer|solution|verification)\b", re.I
 )
+_ANSWER_LAST = re.compile(r"(?<!\S)([-+$\d(\[{\\.]\S{0,60}) is the (?:final |correct |right )?answer\b")
 _SENTENCE_END = re.compile(
     r"\.(?=\s|$)|!(?=\s+[A-Z]|\s*$)"
     r"|(?<![\s,]),?\s+(?:because|since|not|which|where|when|as|so|but)\b",
@@ -67,7 +70,14 @@ def extract(text: str) -> Answer | None:
     """The final answer that a text gives, or None where it gives none.
 
     An answer longer than MAX_ANSWER characters counts as none.
+
+    Raises:
+        DataError: not a text.
     """
+    if not isinstance(text, str):
+        raise DataError(
+            f"a {type(text).__name__}", wanted="text", fix="of a chat, the last message's content"
+        )
     text = _spoken(text[-MAX_TEXT:])
     place, marked = _last_mark(text)
     phrase = _last_phrase(text, place)
@@ -177,7 +187,8 @@ def _last_phrase(text: str, after: int) -> str | None:
     """The words of the last "the answer is …" behind a place."""
     phrases = list(_PHRASE.finditer(text, max(after, 0)))
     if not phrases:
-        return None
+        found = list(_ANSWER_LAST.finditer(text, max(after, 0)))
+        return found[-1][1] if found else None
     rest = text[phrases[-1].end() :][: 2 * MAX_ANSWER]
     if displayed := _DISPLAYED.match(rest):
         return (displayed[1] or displayed[2]).strip().rstrip(".,;")

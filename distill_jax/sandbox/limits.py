@@ -10,6 +10,8 @@ Status = Literal["ok", "error", "timeout", "memory", "output", "violation", "rej
 
 # An interpreter with sympy takes some 60 MiB of address space before a program starts.
 LEAST_MEMORY_MB = 128
+# The canaries, which try every new zygote, are held by the same limits.
+LEAST_OUTPUT_BYTES, LEAST_PROGRAM_BYTES = 16, 2000
 MOST_BYTES = 64 << 20
 
 
@@ -43,8 +45,8 @@ class Limits:
         for name in ("wall_s", "cpu_s"):
             _check(name, getattr(self, name), 0.01, 86_400.0, (int, float))
         _check("memory_mb", self.memory_mb, LEAST_MEMORY_MB, 1 << 20, (int,))
-        _check("output_bytes", self.output_bytes, 1, MOST_BYTES, (int,))
-        _check("program_bytes", self.program_bytes, 1, MOST_BYTES, (int,))
+        _check("output_bytes", self.output_bytes, LEAST_OUTPUT_BYTES, MOST_BYTES, (int,))
+        _check("program_bytes", self.program_bytes, LEAST_PROGRAM_BYTES, MOST_BYTES, (int,))
 
 
 def _check(name: str, value: object, least: float, most: float, kinds: tuple[type, ...]) -> None:
@@ -52,7 +54,7 @@ def _check(name: str, value: object, least: float, most: float, kinds: tuple[typ
     # The comparison is false for nan.
     if not (known and isinstance(value, int | float) and least <= value <= most):
         kind = "a whole number" if kinds == (int,) else "a number"
-        wanted = f"{kind} from {least:g} to {most:g}"
+        wanted = f"{kind} from {least} to {most}"
         raise ConfigError(f"limit {name}={value!r}", wanted=wanted, fix=f"set Limits({name}=...)")
 
 
@@ -99,6 +101,10 @@ class Result:
     cpu_s: float
     rss: int
     rc: int | None
+
+    def __bool__(self) -> bool:
+        """Whether it ended well, so that `if result` never takes a failure for one."""
+        return self.status == "ok"
 
     def __post_init__(self) -> None:
         """Checks that numbers are numbers."""

@@ -12,6 +12,8 @@ from distill_jax.sandbox.probe import probe
 from distill_jax.sandbox.process import ZygoteLost
 from distill_jax.sandbox.worker import LIGHT, Worker
 
+MOST_WORKERS = 1024
+
 
 class Sandbox:
     """Runs programs in confined processes. Thread-safe; ends with `close` or the `with` block.
@@ -40,8 +42,10 @@ class Sandbox:
         allow_partial: bool = False,
         start_timeout_s: float = 120.0,
     ):
-        if workers < 1:
-            raise ConfigError(f"{workers} workers", wanted="at least 1")
+        if not isinstance(workers, int) or not 1 <= workers <= MOST_WORKERS:
+            raise ConfigError(f"workers={workers!r}", wanted=f"1 to {MOST_WORKERS}")
+        if not isinstance(limits, Limits):
+            raise ConfigError(f"limits is a {type(limits).__name__}", wanted="Limits(...)")
         layers = _possible(layers, allow_partial)
         self._process = os.getpid()
         self._limits = limits
@@ -70,6 +74,8 @@ class Sandbox:
                 over this program. That is the machine's failure; the program may be run again.
         """
         self._check_open()
+        if not isinstance(program, str):
+            raise TypeError(f"a program is {type(program).__name__}, wanted str")
         raw = program.encode("utf-8", "surrogatepass")
         if len(raw) > self._limits.program_bytes:
             most = self._limits.program_bytes
@@ -106,6 +112,8 @@ class Sandbox:
             SandboxError: as `run`; no further program is started then.
             TypeError: one of them is no str; none is started.
         """
+        if isinstance(programs, str):
+            raise TypeError("programs is one str, wanted a list of them")
         todo = list(programs)
         for program in todo:
             if not isinstance(program, str):
@@ -131,6 +139,8 @@ class Sandbox:
             work()
         except BaseException:
             failures.append(SandboxError("interrupted"))  # the others must not go on
+            for worker in self._workers:
+                worker.interrupt()
             raise
         finally:
             for thread in threads:

@@ -22,6 +22,7 @@ class Worker:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._ending = False
+        self._interrupted = False
 
     def spawn(self, kind: str) -> None:
         """Starts the process, and does not wait."""
@@ -49,10 +50,11 @@ class Worker:
         kind = SYMPY if b"sympy" in program else LIGHT
         flags = 0 if self._layers.syntax else frames.SKIP_SYNTAX
         with self._lock:
+            self._interrupted = False
             try:
                 return self._run(kind, program, flags)
             except ZygoteLost:
-                if self._ending:
+                if self._ending or self._interrupted:
                     raise
                 return self._run(kind, program, flags)
 
@@ -75,6 +77,12 @@ class Worker:
         timeout_s = self._limits.wall_s + GRACE_S
         number = next(self._numbers)
         return _result(self._zygotes[kind].exchange(number, flags, program, timeout_s))
+
+    def interrupt(self) -> None:
+        """Ends the running program, from any thread; its call gets ZygoteLost. Another may run."""
+        self._interrupted = True
+        for zygote in list(self._zygotes.values()):
+            zygote.hang_up()
 
     def hang_up(self) -> None:
         """Ends its zygotes from any thread."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from distill_jax.answers import equivalent, extract, printed
+from distill_jax.answers import check_batch, equivalent, equivalent_batch, extract, printed
+from distill_jax.core.errors import DataError
 
 RIGHT = [
     ('(x+1)^2', '(x+1)**(2)'), ('\\sqrt{x+1}', '(x + 1)**(1/2)'), ('8', '(2)**(3)'),
@@ -56,7 +57,7 @@ WRONG = [
 NOT_RIGHT = [
     ('x+e-5', 'x+1e-5'), ('\\zeta(2)', '\\frac{\\pi^2}{6}'), ('\\Gamma(5)', '24'),
     ('\\operatorname{cis}(30)', '2'), ('6', '1|2|3'), ('x', "x'"), ("A'B'", 'AB'),
-    ('5', '5 \\cdots'), ('5', '\\boxed{5} 7'), ('f(2)=5', 'f(3)=5'),
+    ('5', '5 \\cdots'), ('f(2)=5', 'f(3)=5'),
     ('\\frac{\\pi^2}{6}', '\\sum_{n=1}^{\\infty} \\frac{1}{n^2}'), ('3', '[1 2]'),
     ('5', 'five squared'), ('3', '3 dozen'), ('36', '3 dozen'), ('3', '3 halves'),
     ('2', '2 thirds'), ('5', '5 tenths'), ('5', '5 below zero'), ('5', '5 lakh'), ('5', '5 xyz'),
@@ -108,6 +109,54 @@ def test_never_right():
 def test_extracted():
     found = [(text, answer.text if (answer := extract(text)) else None) for text, _ in EXTRACTED]
     assert found == EXTRACTED
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answers are 1 and 2.", "1 and 2"),
+        ("The answer would be 42", "42"),
+        ("Hence, 42 is the answer.", "42"),
+        ("So 3/4 is the correct answer", "3/4"),
+        ("5 is the answer? No: the answer is 6.", "6"),
+    ],
+)
+def test_sentences(text, answer):
+    assert extract(text).text == answer
+
+
+def test_a_gold_without_an_answer_is_no_wrong_answer():
+    golds = ["", "  ", "We count 3 apples and 4 pears, 7 in all.", "7", "Tuesday."]
+    found = check_batch(golds, [r"\boxed{7}"] * 5)
+    assert [v.verdict for v in found] == ["undecided"] * 3 + ["right", "wrong"]
+    assert check_batch([""], ["nothing"])[0].verdict == "undecided"
+
+
+def test_whole_solutions_are_reduced_on_either_side():
+    for one, other in ((r"Thus \boxed{5}.", "5"), ("so 2+3 = 5\n#### 5", r"\boxed{5}")):
+        for pair in ((one, other), (other, one)):
+            assert equivalent(*pair).right and equivalent_batch([pair])[0].right, pair
+
+
+def test_a_verdict_is_as_true_as_the_answer_is_right():
+    assert equivalent("5", "5") and not equivalent("5", "6") and not equivalent("f(x)", "f(y)")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check_batch(["1"], ["1", "2"]), "1 golds and 2 texts"),
+        (lambda: check_batch(["1", None], ["1", "2"]), r"golds\[1\] is a NoneType"),
+        (lambda: check_batch("12", ["1", "2"]), "golds is one text"),
+        (lambda: check_batch(["1"], [[{"role": "assistant", "content": "1"}]]), r"texts\[0\] is a"),
+        (lambda: equivalent_batch([("1", "1"), ("1",)]), r"pairs\[1\]"),
+        (lambda: equivalent_batch(["12"]), r"pairs\[0\]"),
+        (lambda: extract(None), "a NoneType; wanted: text"),
+    ],
+)
+def test_what_is_no_text(call, message):
+    with pytest.raises(DataError, match=message):
+        call()
 
 
 def test_printed():

@@ -47,6 +47,38 @@ def test_writes_verdicts(file, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "out.jsonl"]
 
 
+def test_the_output_is_checked_before_the_work(file, tmp_path, capsys):
+    before = file.read_bytes()
+    for output in (tmp_path, tmp_path / "none" / "x.jsonl", file):
+        with pytest.raises(SystemExit) as end:
+            check_answers.main([str(file), "--output", str(output)])
+        assert end.value.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith("DataError: --output=") and err.count("\n") == 1
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_what_json_lines_may_hold(tmp_path, capsys):
+    rows = [{"gold": "5", "response": f"a{sign}b\n#### 5"} for sign in "\u2028\u0085\x0b"]
+    rows.append({"gold": "5", "response": "\ud83d #### 6"})
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows[:3]] + [json.dumps(rows[3])]
+    path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    check_answers.main([str(path), "--output", str(output)])
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [one["verdict"] for one in found] == ["right"] * 3 + ["wrong"]
+    assert [one["line"] for one in found] == [1, 2, 3, 4]
+
+
+def test_another_encoding(tmp_path, capsys):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes('{"gold": "é", "response": "5"}'.encode("cp1252"))
+    with pytest.raises(SystemExit) as end:
+        check_answers.main([str(path)])
+    assert end.value.code == 2 and "is not UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -32,6 +32,10 @@ def test_a_batch_of_every_kind(sandbox: Sandbox) -> None:
 
 
 def test_a_batch_with_something_else_than_a_program_runs_nothing(sandbox: Sandbox) -> None:
+    with pytest.raises(TypeError, match="one str"):
+        sandbox.run_batch("print(1)")
+    with pytest.raises(TypeError, match="NoneType, wanted str"):
+        sandbox.run(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="NoneType, wanted str"):
         sandbox.run_batch(["print(1)", None, "print(3)"])  # type: ignore[list-item]
 
@@ -168,6 +172,31 @@ def test_a_signal_handler_that_raises_does_not_swap_results(sandbox: Sandbox) ->
         assert [own.run(f"print({n})").stdout for n in range(3)] == ["0\n", "1\n", "2\n"]
 
 
+def test_interrupting_a_batch_ends_what_runs_in_other_threads() -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stop
+
+    before = signal.signal(signal.SIGALRM, stop)
+    with Sandbox(workers=2, limits=Limits(wall_s=120.0, cpu_s=120.0)) as own:
+        begun = time.monotonic()
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(Stop):
+                own.run_batch(["while True: pass"] * 4)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert time.monotonic() - begun < 60  # not the 120 of the other worker's program
+        assert [r.stdout for r in own.run_batch(["print(1)", "print(2)"])] == ["1\n", "2\n"]
+
+
+def test_a_result_is_true_where_it_ended_well(sandbox: Sandbox) -> None:
+    assert sandbox.run("print(1)") and not sandbox.run("1 / 0")
+
+
 def test_a_signal_handler_may_close_the_sandbox_it_interrupts() -> None:
     def close(number: int, frame: FrameType | None) -> None:
         own.close()
@@ -278,8 +307,11 @@ def test_a_fork_of_the_host_does_not_use_its_sandbox(sandbox: Sandbox) -> None:
 
 
 def test_no_workers() -> None:
-    with pytest.raises(ConfigError, match="0 workers"):
-        Sandbox(workers=0)
+    for workers in (0, -1, 10**9, None, "2"):
+        with pytest.raises(ConfigError, match="workers="):
+            Sandbox(workers=workers)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="limits is a dict"):
+        Sandbox(limits={"wall_s": 1.0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layer", ["syntax", "identity", "limits", "landlock", "filter"])
