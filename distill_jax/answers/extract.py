@@ -35,7 +35,9 @@ _DISPLAYED = re.compile(r"(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOT
 _HEADING = re.compile(
     r"\d+[.)]\s+[A-Za-z]|(?:step|part|case|final answer|answer|solution|verification)\b", re.I
 )
-_ANSWER_LAST = re.compile(r"(?<!\S)([-+$\d(\[{\\.]\S{0,60}) is the (?:final |correct |right )?answer\b")
+_ANSWER_LAST = re.compile(
+    r"(?<!\S)([-+$\d(\[{\\.]\S{0,60}) is the (?:final |correct |right )?answer\b"
+)
 _SENTENCE_END = re.compile(
     r"\.(?=\s|$)|!(?=\s+[A-Z]|\s*$)"
     r"|(?<![\s,]),?\s+(?:because|since|not|which|where|when|as|so|but)\b",
