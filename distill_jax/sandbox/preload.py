@@ -23,7 +23,6 @@ LATE_MODULES = (
     "encodings.raw_unicode_escape",
     "encodings.utf_8",
     "linecache",
-    "tracemalloc",
     "unicodedata",
     "warnings",
 )
@@ -32,6 +31,9 @@ ABSENT = (
     "IPython aesara antlr4 clang cupy cython flint gmpy2 jax lark llvmlite matplotlib numexpr "
     "numpy pyglet pymc scipy tensorflow theano torch"
 ).split()
+# Loaded by shutil and warnings where they are there, needed by nobody here: each library is five
+# mappings for every fork to copy.
+ABSENT += ["bz2", "lzma", "zlib", "tracemalloc"]
 
 
 def everything(*, sympy: bool) -> None:
@@ -43,14 +45,14 @@ def everything(*, sympy: bool) -> None:
     Raises:
         ImportError: a module is missing.
     """
+    for name in ABSENT:
+        sys.modules[name] = None  # type: ignore[assignment]
     for name in LATE_MODULES:
         importlib.import_module(name)
     sys.set_int_max_str_digits(0)  # limits of time and memory hold great numbers in bounds
     vars(builtins).update(exit=leave, quit=leave)
     _warm_up_python()
     if sympy:
-        for name in ABSENT:
-            sys.modules[name] = None  # type: ignore[assignment]
         warm = importlib.import_module("distill_jax.sandbox.preload_sympy")
         warm.everything()
 
