@@ -11,6 +11,7 @@ LAYERS = [
     {"distill_jax.core"},
     {"distill_jax.kernels", "distill_jax.sandbox"},
     {"distill_jax.models", "distill_jax.data", "distill_jax.answers"},
+    {"distill_jax.reasoning"},
     {
         "distill_jax.training",
         "distill_jax.rollout",

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from distill_jax.evaluation import intervals
+from distill_jax.evaluation import intervals, report_measures
 from distill_jax.evaluation.curves import draw_curves
 
 NAMES = {
@@ -28,21 +28,14 @@ def rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name, result in results.items():
         for kind, whole in (("greedy", "accuracy"), ("sampled", "pass@1")):
             part = result[kind]
-            cells = [_cell(part["levels"].get(level)) for level in levels]
+            cells = [report_measures.estimate_cell(part["levels"].get(level)) for level in levels]
             label = "greedy" if kind == "greedy" else _pass_label(result)
-            out.append([NAMES[name], label, _cell(part[whole]), *cells])
+            out.append([NAMES[name], label, report_measures.estimate_cell(part[whole]), *cells])
     return header, out
 
 
 def _pass_label(result: Mapping[str, Any]) -> str:
     return f"pass@1 ({result['samples']} at T={result['temperature']:g})"
-
-
-def _cell(estimate: Mapping[str, float] | None) -> str:
-    if estimate is None:
-        return "–"
-    mean, low, high = (100 * estimate[k] for k in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def differences(results: Mapping[str, Any], earlier: str) -> dict[str, intervals.Difference]:
@@ -114,7 +107,7 @@ def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) 
         f"algorithm `{config['rl']['algorithm']}`.",
         f"## Accuracy\nPercent of {count} held-out problems, with 95% intervals "
         "(Wilson for greedy; t over problems for pass@1, Wilson where all problems are alike).",
-        _markdown_table(header, cells),
+        report_measures.markdown_table(header, cells),
     ]
     bare = _bare_answers(workdir)
     if bare:
@@ -131,6 +124,7 @@ def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) 
             f"(McNemar for greedy, paired t for pass@1).\n\n{lines}"
         )
     parts.append("## Answers\n" + _answer_table(results))
+    parts += report_measures.sections(results, NAMES)
     if images:
         shown = "\n\n".join(f"![{p.stem}](report/{p.name})" for p in images)
         parts.append(f"## Learning curves\n{shown}")
@@ -149,11 +143,6 @@ def _bare_answers(workdir: Path) -> float:
     return float(json.loads(done.read_text(encoding="utf-8"))["figures"].get("bare_answers", 0.0))
 
 
-def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells])
-
-
 def _answer_table(results: Mapping[str, Any]) -> str:
     header = ["model", "decoding", "mean tokens", "ended with EOS", "undecided"]
     cells = []
@@ -169,7 +158,7 @@ def _answer_table(results: Mapping[str, Any]) -> str:
                     f"{100 * part['undecided']:.1f}%",
                 ]
             )
-    return _markdown_table(header, cells)
+    return report_measures.markdown_table(header, cells)
 
 
 def _examples(results: Mapping[str, Any], most: int = 5) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from distill_jax.core.settings import setting
 from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import intervals
+from distill_jax.evaluation.measures import measures
 from distill_jax.rewards.correctness import correctness
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 
@@ -109,7 +110,8 @@ def evaluate(
 
     Returns:
         JSON-able {"num_problems", "samples", "greedy": {...}, "sampled": {...},
-        "problems": [...]}; accuracies in [0, 1] with 95% intervals.
+        "problems": [...]}; accuracies in [0, 1] with 95% intervals, and of both decodings what
+        `measures` gives.
     """
     problems = data.problems
     runs: dict[str, dict[str, Any]] = {}
@@ -130,8 +132,10 @@ def evaluate(
         texts = [text(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
         gold = [p.answer for p in problems for _ in range(samples)]
         judged = correctness(gold, texts, right=1.0, wrong=0.0)
+        right_PG = judged.right_B.reshape(-1, samples)
         runs[name] = {
-            "right_PG": judged.right_B.reshape(-1, samples),
+            "right_PG": right_PG,
+            "measures": measures(problems, texts, tokens, lengths, ended, right_PG),
             "undecided": float(np.mean(judged.undecided_B)),
             "texts": texts,
             "length": float(np.mean(lengths)),
@@ -148,11 +152,13 @@ def evaluate(
             "accuracy": intervals.wilson(int(greedy_N.sum()), len(greedy_N))._asdict(),
             "levels": _per_level(levels, greedy_N.astype(float), exact=True),
             **_lengths(runs["greedy"]),
+            **runs["greedy"]["measures"],
         },
         "sampled": {
             "pass@1": intervals.mean_interval(sampled_N)._asdict(),
             "levels": _per_level(levels, sampled_N, exact=False),
             **_lengths(runs["sampled"]),
+            **runs["sampled"]["measures"],
         },
         "problems": _individual(problems, runs, settings.samples),
     }

@@ -1,0 +1,1 @@
+"""Written steps of a solution, judged exactly."""
