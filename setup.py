@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 # Lower bounds are the releases that the tests pass with; jax 0.10 is the last for Python 3.11.
 REQUIRED = [
     "absl-py>=2.1",
+    "cachetools>=8.0",
     "chex>=0.1.90",
     "datasets>=4.0",
     "flax>=0.12",
@@ -52,6 +53,6 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "tensorboard": TENSORBOARD,
         "wandb": ["wandb>=0.19"],
-        "dev": [*TEST, "mypy>=1.15", "ruff>=0.11"],
+        "dev": [*TEST, "mypy>=1.15", "ruff>=0.11", "types-cachetools>=7.0"],
     },
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distill_jax.rewards import combine
-from distill_jax.rewards.combine import RewardSettings
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.rollout.groups import training_batch
 from distill_jax.rollout.sampler import Rollout

@@ -1,0 +1,215 @@
+"""A teacher that scores only what it has not scored yet.
+
+To the bit: on a given machine XLA's scores of a row depend on the padded shape of the batch that
+it stands in (rows, T, R), not on its place there nor on the other rows (measured on CPU; tests
+hold it). With `CacheSettings.rows` above 0 the teacher therefore always scores that many rows at
+a time, and the shape, the mesh, the device and jax's version are part of the key: a cached score
+is the one that scoring again would give. What is cached, evicted or damaged then changes the
+time of a step and nothing else, and a run resumed after a kill gives the bits of one that was
+not, with any cache. Against a run without a cache, scores differ by rounding (1e-6) unless `rows`
+is at least the batch's. With rows=0 the last bits do depend on what was cached.
+
+Whether a row's place matters is up to the device's kernels: before relying on this on another
+kind of device than a CPU, run `tests/rewards/test_teacher_cache_scoring.py` there.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import ConfigError
+from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value
+from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
+from distill_jax.rewards.teacher_cache import CacheSettings, ScoreCache
+
+_NAMES = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
+Batch = dict[str, np.ndarray]
+Arrays = tuple[np.ndarray, ...]  # q_BR, value_BR, end_value_B
+
+
+def fingerprint(directory: str | Path) -> str:
+    """Digest of a model directory's config.json and whole weight files.
+
+    Whole: two checkpoints of one training agree in names, sizes and perhaps in the first tensor,
+    and scores of one for the other would be silently wrong. About a second a gigabyte and core.
+    """
+    directory = Path(directory)
+    files = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
+
+    def digest(file: Path) -> bytes:
+        with file.open("rb") as handle:
+            return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=32)).digest()
+
+    out = hashlib.blake2b(digest_size=16)
+    with ThreadPoolExecutor() as pool:
+        for file, part in zip(files, pool.map(digest, files), strict=True):
+            out.update(f"{file.name}\0".encode() + part)
+    return out.hexdigest()
+
+
+class CachedTeacher:
+    """Has `TeacherScorer`'s `score`; see the module for what its bits depend on.
+
+    What stands beyond a response's length is 0. With several processes, process 0 keeps the
+    cache and tells the others what it found.
+
+    Args:
+        teacher: scores what is missing.
+        mesh: the teacher's.
+        settings: of the cache, megabytes above 0.
+        model: digest of the teacher's weights, see `fingerprint`.
+        tokenizer: digest of the tokenizer.
+        warn: see `ScoreCache`.
+
+    Raises:
+        ConfigError: settings that say that there is no cache.
+    """
+
+    def __init__(
+        self,
+        teacher: TeacherScorer,
+        mesh: Mesh,
+        settings: CacheSettings,
+        *,
+        model: str,
+        tokenizer: str,
+        warn: Callable[[str], None] | None = None,
+    ):
+        if not settings.megabytes:
+            raise ConfigError("megabytes=0", wanted="above 0 for a cached teacher")
+        self.teacher, self.settings = teacher, settings
+        self._rows, self._shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
+        source = ScoreSource(model, tokenizer, (float(teacher.alpha),), teacher.vocab)
+        if jax.process_index() != 0:
+            settings = replace(settings, directory="")
+        self.cache = ScoreCache(settings, source, warn=warn)
+        device = mesh.devices.flat[0]
+        self._program = (
+            f"jax {jax.__version__}, {device.platform} {device.device_kind}, "
+            f"mesh {dict(mesh.shape)}, {os.environ.get('XLA_FLAGS', '')}, "
+            f"{jax.config.values['jax_default_matmul_precision']}, {teacher.model!r}"
+        )
+
+    def score(self, batch: dict[str, Any]) -> TeacherScores:
+        """Scores of a batch, as `TeacherScorer.score`."""
+        host = {name: np.asarray(x) for name, x in sharding.fetch(_only(batch)).items()}
+        rows = [
+            Row(tokens[:p], targets[:n])
+            for tokens, p, n, targets in zip(*(host[name] for name in _NAMES), strict=True)
+        ]
+        count, program = len(rows), self._program
+        size = self._padded(min(self.settings.rows, count)) if self.settings.rows else 0
+        if size:
+            T, R = host["tokens_BT"].shape[1], host["targets_BR"].shape[1]
+            program += f", rows {size} T {T} R {R}"
+        out = _Merged(count, host["targets_BR"].shape[1])
+        values = self.cache.lookup(rows, program) if jax.process_index() == 0 else [None] * count
+        for index, value in enumerate(values):
+            if value is not None:
+                out.put(index, value)
+        out.agree()
+        copies = _copies(rows, np.flatnonzero(~out.known_B))
+        if not copies:
+            return out.placed(self._rows)
+        first = np.array(list(copies))
+        if len(first) == count and size in (0, count):
+            scored = tuple(sharding.fetch(self.teacher.score(batch)))
+        else:
+            scored = self._score_missing(host, first, size)
+        new = []
+        for place, (index, same) in enumerate(copies.items()):
+            new.append(_cut(scored, place, len(rows[index].response_R)))
+            for copy in same:
+                out.put(copy, new[-1])
+        if jax.process_index() == 0:
+            # What is not finite is no score to keep: it may have been the machine's fault.
+            good = [p for p, value in enumerate(new) if all(np.isfinite(x).all() for x in value)]
+            self.cache.store([rows[first[p]] for p in good], [new[p] for p in good], program)
+        return out.placed(self._rows)
+
+    def metrics(self) -> dict[str, float]:
+        """Of `ScoreCache.metrics`, on process 0."""
+        return self.cache.metrics()
+
+    def close(self) -> None:
+        """Closes the cache."""
+        self.cache.close()
+
+    def _padded(self, count: int) -> int:
+        return -(-count // self._shards) * self._shards
+
+    def _score_missing(self, host: Batch, missing: np.ndarray, size: int) -> Arrays:
+        """Scores of these rows of the batch, `size` at a time; 0: all in a power of two."""
+        if not size:
+            power = 1 << (len(missing) - 1).bit_length()
+            size = min(self._padded(power), len(host["tokens_BT"]))
+        parts = []
+        for start in range(0, len(missing), size):
+            # The last call is filled up with its first row.
+            part = np.full(size, missing[start])
+            taken = missing[start : start + size]
+            part[: len(taken)] = taken
+            placed = sharding.place({name: x[part] for name, x in host.items()}, self._rows)
+            parts.append(self.teacher.score(placed))
+        return tuple(np.concatenate(x) for x in zip(*sharding.fetch(parts), strict=True))
+
+
+class _Merged:
+    """Scores of a batch, filled row by row."""
+
+    def __init__(self, count: int, width: int):
+        self.known_B = np.zeros(count, bool)
+        shapes = ((count, width), (count, width), (count,))
+        self.scores: Arrays = tuple(np.zeros(shape, np.float32) for shape in shapes)
+
+    def put(self, row: int, value: Value) -> None:
+        assert isinstance(value, RowScores)
+        q_BR, value_BR, end_value_B = self.scores
+        n = len(value.q_R)
+        q_BR[row, :n], value_BR[row, :n] = value.q_R, value.value_R
+        end_value_B[row] = value.end_value
+        self.known_B[row] = True
+
+    def agree(self) -> None:
+        """Every process goes by what process 0 found: all must run the same programs."""
+        if jax.process_count() > 1:
+            # As integers: the way over the network is a sum, which would lose −0.
+            mine = (self.known_B.astype(np.int32), *(x.view(np.int32) for x in self.scores))
+            known, *bits = map(np.array, multihost_utils.broadcast_one_to_all(mine))
+            self.known_B = known.astype(bool)
+            self.scores = tuple(x.view(np.float32) for x in bits)
+
+    def placed(self, where: Any) -> TeacherScores:
+        return TeacherScores(*sharding.place(self.scores, where))
+
+
+def _only(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: batch[name] for name in _NAMES}
+
+
+def _copies(rows: list[Row], missing: np.ndarray) -> dict[int, list[int]]:
+    """First index of each distinct row among those missing, and all indices where it stands."""
+    first: dict[tuple[bytes, bytes], int] = {}
+    out: dict[int, list[int]] = {}
+    for index in map(int, missing):
+        prompt, response = rows[index]
+        out.setdefault(first.setdefault((prompt.tobytes(), response.tobytes()), index), []).append(
+            index
+        )
+    return out
+
+
+def _cut(scores: Arrays, row: int, tokens: int) -> RowScores:
+    q_BR, value_BR, end_value_B = scores
+    cut = (q_BR[row, :tokens], value_BR[row, :tokens], end_value_B[row])
+    return RowScores(*(np.array(x) for x in cut))
