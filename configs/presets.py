@@ -18,7 +18,7 @@ from distill_jax.data.sources import DataSettings
 from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
-from distill_jax.rewards.combine import RewardSettings
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.stages.settings import (
     ModelSettings,

@@ -52,5 +52,9 @@ class NonFiniteError(DistillError, FloatingPointError):
     """Too many updates in a row had a loss or gradient that was not finite."""
 
 
+class RewardError(DistillError, RuntimeError):
+    """A user's reward function failed or was late."""
+
+
 class MissingExtraError(DistillError, ImportError):
     """An optional package is needed; the message names the extra that installs it."""

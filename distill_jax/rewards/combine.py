@@ -1,63 +1,102 @@
 """Rewards joined: one number a token for PPO, one number a sequence for the group methods."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.core.masked import masked_sum
-from distill_jax.core.settings import setting
 from distill_jax.kernels.intrinsic import intrinsic_reward
-from distill_jax.rewards import normalise
+from distill_jax.rewards import adaptive, normalise
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
 
 
-@dataclass(frozen=True)
-class RewardSettings:
-    """What is rewarded, and how much."""
+class Joined(NamedTuple):
+    """reward_B f32, of the whole sequence; reward_BR f32 a token, or None for group methods;
+    intrinsic_B f32, before normalisation; the state after this batch; metrics."""
 
-    correctness_weight: float = setting(1.0, "Weight of the verified answer.", low=0.0)
-    intrinsic_weight: float = setting(0.3, "Weight of the teacher's intrinsic reward.", low=0.0)
-    right: float = setting(1.0, "Reward of a right answer.")
-    wrong: float = setting(0.0, "Reward of a wrong or missing answer.")
-    alpha: float = setting(1.0, "Soft temperature α of the teacher's policy.", above=0.0)
-    gamma: float = setting(
-        1.0, "Discount of the inverse soft Bellman operator.", above=0.0, high=1.0
-    )
-    form: str = setting(
-        "canonical",
-        "canonical: r = α·log π_T(a|s), independent of how logits are shifted; "
-        "raw: r = Q − γ·V(next).",
-        choices=("canonical", "raw"),
-    )
-    sequence: str = setting(
-        "mean",
-        "How the tokens' intrinsic rewards make a sequence's: their mean (length-normalised) or "
-        "their sum. PPO gives each token its share of it.",
-        choices=("mean", "sum"),
-    )
-    scale: bool = setting(True, "Divide the intrinsic reward by its running root mean square.")
-    momentum: float = setting(0.99, "Momentum of that running scale.", low=0.0, high=0.9999)
-    clip: float = setting(5.0, "Scaled intrinsic rewards are cut to ± this; 0 is off.", low=0.0)
-    overlong_buffer: int = setting(
-        0, "Soft overlong punishment over this many last tokens (DAPO); 0 is off.", low=0
-    )
+    reward_B: jax.Array
+    reward_BR: jax.Array | None
+    intrinsic_B: jax.Array
+    state: dict[str, Any]
+    metrics: dict[str, jax.Array]
 
-    def __post_init__(self) -> None:
-        if self.right <= self.wrong:
-            raise ConfigError(f"right={self.right} with wrong={self.wrong}", wanted="right > wrong")
-        if not (self.correctness_weight or self.intrinsic_weight):
-            raise ConfigError(
-                "correctness_weight=0 with intrinsic_weight=0",
-                wanted="one above 0: there would be nothing to learn from",
-            )
-        if self.form == "canonical" and self.gamma != 1.0:
-            raise ConfigError(
-                f"gamma={self.gamma} with form=canonical",
-                wanted="gamma=1: in canonical form V is 0 and γ would do nothing",
-                fix="set form=raw, or gamma=1",
-            )
+
+def fresh_state() -> dict[str, Any]:
+    """What the rewards carry from step to step, part of TrainState."""
+    return {"normaliser": normalise.fresh(), "adaptive": adaptive.fresh()}
+
+
+def join(
+    settings: RewardSettings,
+    state: Mapping[str, Any],
+    batch: Mapping[str, Any],
+    teacher: TeacherScores | None,
+    *,
+    dense: bool,
+    samples: int,
+    penalty_B: jax.Array | None = None,
+) -> Joined:
+    """All terms, normalised, weighted and summed.
+
+    Args:
+        settings: of the rewards.
+        state: as fresh_state has it.
+        batch: response_mask_BR f32, ended_B bool, terms {name: f32 [B]} (NaN: not applicable).
+        teacher: its scores, or None where the intrinsic reward has no weight.
+        dense: a reward a token (PPO): each gets its share of the intrinsic one, the last one all
+            of the others.
+        samples: G completions of a prompt, which lie side by side.
+        penalty_B: f32, added with weight 1 that never adapts, or None.
+    """
+    mask_BR, terms = batch["response_mask_BR"], dict(batch["terms"])
+    intrinsic = jnp.zeros_like(mask_BR)
+    if teacher is not None:
+        intrinsic = intrinsic_BR(settings, teacher, mask_BR, batch["ended_B"])
+    raw_B = sequence_B(settings, intrinsic, mask_BR)
+    shown = terms if teacher is None else {**terms, "intrinsic": raw_B}
+    weights: dict[str, Any] = dict(settings.weights)
+    state = dict(state)
+    if settings.adaptive:
+        # Right and wrong as 1 and 0: what they pay is no matter of the correlation.
+        middle = (settings.right + settings.wrong) / 2
+        correct_B = terms["correctness"]
+        right_B = jnp.where(jnp.isnan(correct_B), correct_B, correct_B > middle)
+        there = [name for name in adaptive.TERMS if name in shown]
+        values = {name: shown[name].reshape(-1, samples) for name in there}
+        right_PG = right_B.reshape(-1, samples)
+        state["adaptive"] = adaptive.update(state["adaptive"], values, right_PG, settings.momentum)
+        for name, factor in adaptive.multipliers(state["adaptive"]).items():
+            weights[name] = weights[name] * factor
+    sparse_B = weighted_sum({name: (weights[name], value) for name, value in terms.items()})
+    if penalty_B is not None:
+        sparse_B = sparse_B + penalty_B
+        shown = {**shown, "overlong": penalty_B}
+    reward_BR = None
+    if dense:
+        tokens_BR, state["normaliser"] = normalised(
+            settings, state["normaliser"], intrinsic, mask_BR, sequences=False
+        )
+        reward_BR = weights["intrinsic"] * share_BR(settings, tokens_BR, mask_BR)
+        reward_BR = reward_BR + on_last_token(sparse_B, mask_BR)
+        reward_B = masked_sum(reward_BR, mask_BR, axis=1)
+    else:
+        scaled_B, state["normaliser"] = normalised(
+            settings, state["normaliser"], raw_B, jnp.ones_like(raw_B), sequences=True
+        )
+        reward_B = sparse_B + weights["intrinsic"] * scaled_B
+    metrics = {"reward": jnp.mean(reward_B)}
+    for name, value_B in shown.items():
+        metrics[f"rewards/{name}/mean"] = jnp.nanmean(value_B)
+        metrics[f"rewards/{name}/std"] = jnp.nanstd(value_B)
+        if settings.adaptive and name in weights:
+            metrics[f"rewards/{name}/weight"] = jnp.asarray(weights[name], jnp.float32)
+    if teacher is not None and settings.normaliser != "none":
+        centre, spread = normalise.centre_and_spread(settings.normaliser, state["normaliser"])
+        metrics |= {"rewards/intrinsic/centre": centre, "rewards/intrinsic/scale": spread}
+    return Joined(reward_B, reward_BR, raw_B, state, metrics)
 
 
 def intrinsic_BR(
@@ -97,15 +136,29 @@ def share_BR(settings: RewardSettings, intrinsic: jax.Array, mask_BR: jax.Array)
     return intrinsic / jnp.maximum(jnp.sum(mask_BR, axis=1, keepdims=True), 1.0)
 
 
-def scaled(
-    settings: RewardSettings, scale: normalise.Scale, x: jax.Array, mask: jax.Array
-) -> tuple[jax.Array, normalise.Scale]:
-    """The reward divided by its running scale (this batch included) and clipped."""
-    if not settings.scale:
-        return x, scale
-    scale = normalise.update_scale(scale, x, mask, settings.momentum)
-    x = x / normalise.rms(scale)
-    return (jnp.clip(x, -settings.clip, settings.clip) if settings.clip else x), scale
+def normalised(
+    settings: RewardSettings,
+    state: normalise.State,
+    x: jax.Array,
+    mask: jax.Array,
+    *,
+    sequences: bool,
+) -> tuple[jax.Array, normalise.State]:
+    """The reward divided by its running spread (this batch included) and clipped.
+
+    Args:
+        settings: normaliser, momentum, clip.
+        state: of the normaliser.
+        x: rewards of sequences [B] or of tokens [B,R].
+        mask: f32, same shape.
+        sequences: x are sequences' rewards, which are centred too; tokens' never are.
+    """
+    if settings.normaliser == "none":
+        return x, state
+    state = normalise.update(settings.normaliser, state, x, mask, settings.momentum)
+    centre, spread = normalise.centre_and_spread(settings.normaliser, state)
+    x = (x - centre if sequences else x) / spread
+    return (jnp.clip(x, -settings.clip, settings.clip) if settings.clip else x), state
 
 
 def weighted_sum(terms: dict[str, tuple[float, jax.Array]]) -> jax.Array:

@@ -19,6 +19,7 @@ from distill_jax.training.state import TrainState
 
 # One loop step: (state, step) -> (state, metrics, completions to write down).
 StepFn = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any], list[dict[str, Any]]]]
+SaveFn = Callable[[int, TrainState, Mapping[str, Any]], None]
 EvalFn = Callable[[TrainState], Mapping[str, float]]
 
 
@@ -33,6 +34,7 @@ def run(
     max_skipped: int = 10,
     eval_every: int = 0,
     evaluate: EvalFn | None = None,
+    on_save: SaveFn | None = None,
 ) -> TrainState:
     """Runs `step_fn` from the newest checkpoint in `directory` to step `total`.
 
@@ -48,6 +50,7 @@ def run(
         max_skipped: non-finite updates in a row that end the run.
         eval_every: steps between evaluations; 0 is never. One is also made before step 0.
         evaluate: figures of a state, logged under their own names.
+        on_save: called with (step, state, figures) when a checkpoint is made, for files beside it.
 
     Raises:
         Interrupted: after saving, when SIGTERM or SIGINT was received.
@@ -91,6 +94,8 @@ def run(
                 if last or asked or skips.may_save(done, state):
                     meta = {"num_tokens": tokens, "good_step": skips.good_after(done, state)}
                     checkpoints.save(done, state, meta, _numbers(figures))
+                    if on_save is not None:
+                        on_save(done, state, figures)
                 if asked and not last:
                     checkpoints.wait()
                     raise Interrupted(

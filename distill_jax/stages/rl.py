@@ -1,5 +1,7 @@
 """Stage rl: rollouts of the student, the teacher's intrinsic reward, correctness, updates."""
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ import numpy as np
 
 from distill_jax.core import rng, sharding
 from distill_jax.evaluation.runner import completions
+from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.correctness import correctness
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.stages import loop
-from distill_jax.stages.context import Context
+from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.sft import save_adapter
 from distill_jax.training import optimizer
@@ -29,21 +33,50 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         trainable = states.with_value_head(trainable, student.model.config.hidden_size)
     updates = settings.steps * settings.num_iterations * settings.minibatches
     tx = optimizer.make(settings.optimizer, updates)
-    state, shardings = states.create(trainable, tx, config.seed, context.mesh)
-    step = RLStep(context, student.model, frozen, reference, tx, shardings)
-    state = loop.run(
-        context,
-        "rl",
-        directory,
-        state,
-        step,
-        settings.steps,
-        max_skipped=settings.max_skipped,
-        eval_every=settings.eval_every,
-        evaluate=Validation(context, step),
+    state, shardings = states.create(
+        trainable, tx, config.seed, context.mesh, combine.fresh_state()
     )
+    step = RLStep(context, student.model, frozen, reference, tx, shardings)
+    with contextlib.closing(step):
+        state = loop.run(
+            context,
+            "rl",
+            directory,
+            state,
+            step,
+            settings.steps,
+            max_skipped=settings.max_skipped,
+            eval_every=settings.eval_every,
+            evaluate=Validation(context, step),
+            on_save=_weights_writer(settings.rewards, directory),
+        )
     save_adapter(context, student.model.config, state.trainable["lora"], directory / "adapter")
     return {"steps": settings.steps, "skipped_updates": int(sharding.fetch(state.skipped))}
+
+
+def _weights_writer(rewards: RewardSettings, directory: Path) -> loop.SaveFn | None:
+    """Writes `adaptive_weights_step_N.json` at each checkpoint; None where weights are fixed."""
+    if not rewards.adaptive:
+        return None
+
+    def write(step: int, state: states.TrainState, figures: Mapping[str, Any]) -> None:
+        found = sharding.fetch(state.reward_state)["adaptive"]
+        gains, factors = adaptive.gains(found), adaptive.multipliers(found)
+        weights = {n: w * float(factors.get(n, 1.0)) for n, w in rewards.weights.items()}
+        content = {
+            "step": step,
+            "adaptive_weights": weights,
+            "weight_performance": {name: float(gain) for name, gain in gains.items()},
+            "combination_stats": {
+                name: float(value) if np.isfinite(value) else None
+                for name, value in figures.items()
+                if name == "reward" or name.startswith("rewards/")
+            },
+        }
+        if jax.process_index() == 0:
+            write_json(directory / f"adaptive_weights_step_{step}.json", content)
+
+    return write
 
 
 class Validation:

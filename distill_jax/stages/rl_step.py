@@ -11,16 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import rng, sharding
-from distill_jax.core.masked import masked_mean, masked_sum
+from distill_jax.core.masked import masked_mean
 from distill_jax.data import batching
 from distill_jax.data.problem import Problem
 from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rewards import combine, normalise
+from distill_jax.rewards import combine
+from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.correctness import Correctness, correctness
-from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
+from distill_jax.rewards.teacher import TeacherScores
+from distill_jax.rewards.terms import HostTerms
 from distill_jax.rollout.groups import take_rows, training_batch
 from distill_jax.rollout.sampler import Rollout
+from distill_jax.stages import rl_teacher
 from distill_jax.stages.context import Context
 from distill_jax.training import losses
 from distill_jax.training.algorithms import ALGORITHMS
@@ -81,16 +84,8 @@ class RLStep:
         )
         self.rows = sharding.batch_sharding(context.mesh)
         self.sampler = context.sampler(model)
-        self.teacher: TeacherScorer | None = None
-        if self.settings.rewards.intrinsic_weight > 0:
-            loaded = context.load("teacher")
-            self.teacher = TeacherScorer(
-                loaded.model,
-                loaded.params,
-                context.mesh,
-                alpha=self.settings.rewards.alpha,
-                vocab=context.vocab,
-            )
+        self.terms = HostTerms(self.settings.rewards, several_hosts=jax.process_count() > 1)
+        self.teacher = rl_teacher.make(context)
         self._score = self._scorer(values=self.algorithm.uses_values, entropy=by_entropy)
         self._reference = self._scorer(values=False, entropy=False)
         # The scale is part of the state: lying elsewhere, it would compile the update anew.
@@ -134,21 +129,25 @@ class RLStep:
             multiple=self.settings.batch_multiple,
         )
         host["loss_mask_BR"] = self._loss_mask(host)
-        host["correctness_B"] = drawn.judged.reward_B
-        batch = sharding.place(host, self.rows)
+        terms = self._terms(drawn, host)
+        clock.note("time/terms")
+        batch = sharding.place({**host, "terms": terms}, self.rows)
         scores = self.teacher.score(batch) if self.teacher is not None else None
         clock.note("time/teacher", scores)
-        batch, scale, metrics = self._prepare(
-            state.reward_scale, batch, scores, *self._old(state, batch)
+        batch, reward_state, metrics = self._prepare(
+            state.reward_state, batch, scores, *self._old(state, batch)
         )
-        state = dataclasses.replace(state, reward_scale=scale)
+        state = dataclasses.replace(state, reward_state=reward_state)
         clock.note("time/rewards", metrics)
         record = sharding.fetch(
             {name: batch[name] for name in ("reward_B", "intrinsic_B", "advantage_B")}
         )
         state, updated = self._updates(state, batch, step)
         clock.note("time/update", updated)
-        metrics = {**metrics, **updated, **self._rollout_metrics(host, drawn.judged), **clock.times}
+        metrics = {**metrics, **updated, **self._rollout_metrics(host, drawn.judged)}
+        metrics |= {**self.terms.metrics(), **clock.times}
+        if isinstance(self.teacher, CachedTeacher):
+            metrics |= self.teacher.metrics()
         problems = len(self.context.problems("train").problems)
         metrics["epoch"] = (step + 1) * self.settings.prompts_per_step / problems
         return state, metrics, self._records(drawn, record)
@@ -216,6 +215,17 @@ class RLStep:
 
     # --- rewards and advantages ---------------------------------------------------------------
 
+    def close(self) -> None:
+        """Ends the processes and files that rewards hold."""
+        self.terms.close()
+        if isinstance(self.teacher, CachedTeacher):
+            self.teacher.close()
+
+    def _terms(self, drawn: Drawn, host: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        G = self.settings.samples_per_prompt
+        problems = [problem for problem in drawn.problems for _ in range(G)]
+        return self.terms(problems, drawn.texts, drawn.judged, host["ended_B"])
+
     def _old(self, state: TrainState, batch: Any) -> tuple[Any, Any]:
         old = self._score(state.trainable, self.frozen, batch) if self.needs_old else None
         reference = (
@@ -226,7 +236,7 @@ class RLStep:
         return old, reference
 
     def _prepare_fn(
-        self, scale: Any, batch: Any, teacher: TeacherScores | None, old: Any, ref_logp_BR: Any
+        self, state: Any, batch: Any, teacher: TeacherScores | None, old: Any, ref_logp_BR: Any
     ) -> tuple[dict[str, jax.Array], Any, dict[str, jax.Array]]:
         """Rewards and advantages of a rollout; jitted."""
         settings, G = self.settings.rewards, self.settings.samples_per_prompt
@@ -237,46 +247,28 @@ class RLStep:
             batch.update({k: old[k] for k in ("value_BR", "end_value_B", "entropy_BR") if k in old})
         if ref_logp_BR is not None:
             batch["ref_logp_BR"] = ref_logp_BR
-        intrinsic_BR = jnp.zeros_like(mask_BR)
-        if teacher is not None:
-            intrinsic_BR = combine.intrinsic_BR(settings, teacher, mask_BR, batch["ended_B"])
-        raw_B = combine.sequence_B(settings, intrinsic_BR, mask_BR)
-        correct_B = batch["correctness_B"]
-        terms = {"correctness": (settings.correctness_weight, correct_B)}
+        penalty_B = None
         if settings.overlong_buffer:
             limit = self.config.sampling.max_new_tokens
             penalty_B = overlong_punishment(
                 batch["response_len_B"], limit, settings.overlong_buffer
             )
-            terms["overlong"] = (1.0, penalty_B)
-        sparse_B = combine.weighted_sum(terms)
-        if self.algorithm.uses_values:
-            dense_BR, scale = combine.scaled(settings, scale, intrinsic_BR, mask_BR)
-            share_BR = combine.share_BR(settings, dense_BR, mask_BR)
-            batch["reward_BR"] = settings.intrinsic_weight * share_BR + combine.on_last_token(
-                sparse_B, mask_BR
-            )
-            reward_B = masked_sum(batch["reward_BR"], mask_BR, axis=1)
-        else:
-            scaled_B, scale = combine.scaled(settings, scale, raw_B, jnp.ones_like(raw_B))
-            reward_B = sparse_B + settings.intrinsic_weight * scaled_B
+        dense = self.algorithm.uses_values
+        joined = combine.join(
+            settings, state, batch, teacher, dense=dense, samples=G, penalty_B=penalty_B
+        )
+        if joined.reward_BR is not None:
+            batch["reward_BR"] = joined.reward_BR
+        reward_B = joined.reward_B
         batch["reward_PG"] = reward_B.reshape(-1, G)
         arrays, metrics = self.algorithm.advantages(batch, self.algorithm_settings)
         advantage_B = masked_mean(arrays["advantage_BR"], mask_BR, axis=1)
-        shown = {name: value_B for name, (_, value_B) in terms.items()}
-        if teacher is not None:
-            shown["intrinsic"] = raw_B
-            if settings.scale:
-                metrics["rewards/intrinsic/scale"] = normalise.rms(scale)
-        for name, value_B in shown.items():
-            metrics[f"rewards/{name}/mean"] = jnp.nanmean(value_B)
-            metrics[f"rewards/{name}/std"] = jnp.nanstd(value_B)
-        metrics["reward"] = jnp.mean(reward_B)
+        metrics = {**joined.metrics, **metrics}
         metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(batch["reward_PG"]))
         metrics["reward_std"] = jnp.mean(jnp.std(batch["reward_PG"], axis=1, ddof=min(1, G - 1)))
         out = {name: batch[name] for name in _LOSS_ARRAYS if name in batch}
-        out |= {**arrays, "reward_B": reward_B, "intrinsic_B": raw_B, "advantage_B": advantage_B}
-        return out, scale, metrics
+        out |= {**arrays, "reward_B": reward_B, "intrinsic_B": joined.intrinsic_B}
+        return {**out, "advantage_B": advantage_B}, joined.state, metrics
 
     # --- updates ------------------------------------------------------------------------------
 

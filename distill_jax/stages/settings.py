@@ -8,7 +8,8 @@ from distill_jax.core.sharding import MeshSettings
 from distill_jax.data.sources import DataSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
-from distill_jax.rewards.combine import RewardSettings
+from distill_jax.rewards.settings import RewardSettings
+from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
 from distill_jax.training.checkpoint import CheckpointSettings
@@ -100,6 +101,7 @@ class RLSettings:
     eval_problems: int = setting(64, "Validation problems of such an evaluation.", low=1)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
     ppo: PPOSettings = field(default_factory=PPOSettings)
 

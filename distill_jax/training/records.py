@@ -53,7 +53,9 @@ class RecordSettings:
 
 def is_timing(name: str) -> bool:
     """Whether a metric measures the machine rather than the run: it differs between reruns."""
-    return name.endswith(("_time", "_per_second", "_bytes")) or name.startswith(("time/", "perf/"))
+    return name.endswith(("_time", "_per_second", "_bytes")) or name.startswith(
+        ("time/", "perf/", "teacher_cache/")
+    )
 
 
 def read_rows(path: str | Path, *, timing: bool = True) -> list[dict[str, Any]]:

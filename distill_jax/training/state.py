@@ -20,15 +20,15 @@ class TrainState:
     """One atomic checkpoint.
 
     Fields: step int32 [] (loop steps done); trainable (parameter tree); opt_state (optax, for
-    trainable only); reward_scale {"mean_square", "weight"} f32 [] (running scale of the intrinsic
-    reward); skipped int32 [] (updates dropped as not finite); skipped_in_row int32 []; key (typed
-    key of the run).
+    trainable only); reward_state (what the rewards carry: running statistics, adaptive weights);
+    skipped int32 [] (updates dropped as not finite); skipped_in_row int32 []; key (typed key of the
+    run).
     """
 
     step: jax.Array
     trainable: Any
     opt_state: Any
-    reward_scale: Any
+    reward_state: Any
     skipped: jax.Array
     skipped_in_row: jax.Array
     key: jax.Array
@@ -75,7 +75,11 @@ def state_shardings(state: TrainState, tx: optax.GradientTransformation, mesh: M
 
 
 def create(
-    trainable: dict[str, Any], tx: optax.GradientTransformation, seed: int, mesh: Mesh
+    trainable: dict[str, Any],
+    tx: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+    reward_state: Any = (),
 ) -> tuple[TrainState, TrainState]:
     """A fresh state on the mesh, and the tree of its shardings."""
 
@@ -85,10 +89,7 @@ def create(
             step=zero,
             trainable=trainable,
             opt_state=tx.init(trainable),
-            reward_scale={
-                "mean_square": jnp.zeros((), jnp.float32),
-                "weight": jnp.zeros((), jnp.float32),
-            },
+            reward_state=reward_state,
             skipped=zero,
             skipped_in_row=zero,
             key=rng.run_key(seed),

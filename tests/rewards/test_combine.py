@@ -4,64 +4,14 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.rewards import combine, normalise
-from distill_jax.rewards.combine import RewardSettings
 from distill_jax.rewards.correctness import correctness
+from distill_jax.rewards.settings import RewardSettings
 
-FRESH = {"mean_square": jnp.float32(0.0), "weight": jnp.float32(0.0)}
+FRESH = normalise.fresh()
 
 
 def mask_of(*lengths):
     return (np.arange(6)[None] < np.array(lengths)[:, None]).astype(np.float32)
-
-
-# --- running scale --------------------------------------------------------------------------------
-
-
-def test_scale_by_hand():
-    # Kept: 3 and −4, mean square 12.5. μ = .9: m = 1.25, w = .1, rms = √12.5.
-    x = jnp.array([[3.0, -4.0, 99.0]])
-    mask = jnp.array([[1.0, 1.0, 0.0]])
-    assert float(normalise.rms(FRESH)) == 1.0
-    one = normalise.update_scale(FRESH, x, mask, 0.9)
-    np.testing.assert_allclose(normalise.rms(one), np.sqrt(12.5), rtol=1e-6)
-    # Then a batch of mean square 4: m = .9·1.25 + .1·4 = 1.525, w = .19.
-    two = normalise.update_scale(one, jnp.array([[2.0, -2.0, 0.0]]), mask, 0.9)
-    np.testing.assert_allclose(normalise.rms(two), np.sqrt(1.525 / 0.19), rtol=1e-6)
-
-
-def test_scale_is_left_alone_by_an_empty_or_infinite_batch():
-    x, mask = jnp.array([2.0, 3.0]), jnp.ones(2)
-    scale = normalise.update_scale(FRESH, x, mask, 0.5)
-    for bad in (jnp.array([jnp.nan, 1.0]), jnp.array([jnp.inf, 1.0])):
-        assert normalise.update_scale(scale, bad, mask, 0.5) == scale
-    assert normalise.update_scale(scale, x, jnp.zeros(2), 0.5) == scale
-    # What stands under the mask is never looked at.
-    kept = normalise.update_scale(FRESH, jnp.array([2.0, jnp.nan]), jnp.array([1.0, 0.0]), 0.5)
-    np.testing.assert_allclose(normalise.rms(kept), 2.0)
-
-
-def test_scaling_never_pays_for_length():
-    # Log-probabilities: every further token costs. (r − μ)/σ would pay for tokens above the mean.
-    rng = np.random.default_rng(0)
-    reward = -rng.exponential(size=(40, 6)).astype(np.float32)
-    mask = np.ones_like(reward)
-    settings = RewardSettings(clip=0.0)
-    out, _ = combine.scaled(settings, FRESH, jnp.asarray(reward), jnp.asarray(mask))
-    totals = np.cumsum(np.asarray(out), axis=1)
-    assert np.all(np.diff(totals, axis=1) < 0)
-    shifted = (reward - reward.mean()) / reward.std()
-    assert np.any(np.diff(np.cumsum(shifted, axis=1), axis=1) > 0)  # what is avoided
-    # Order and ratios of sequences are those of the unscaled reward.
-    ratio = np.asarray(out) / reward
-    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
-
-
-def test_scaled_clips_and_can_be_off():
-    x = jnp.array([1.0, 1.0, 1.0, -40.0])
-    out, scale = combine.scaled(RewardSettings(clip=1.5), FRESH, x, jnp.ones(4))
-    assert out.tolist()[3] == -1.5 and float(scale["weight"]) > 0
-    out, scale = combine.scaled(RewardSettings(scale=False, clip=1.5), FRESH, x, jnp.ones(4))
-    assert out is x and scale is FRESH
 
 
 # --- joining --------------------------------------------------------------------------------------

@@ -21,6 +21,15 @@ HOW: dict[str, Any] = {
     "rl.minibatches": 2,
     "rl.eval_every": 4,
     "lora.dropout": 0.1,
+    # Everything that a step carries: running statistics, adaptive weights, and what it must not
+    # depend on: a cache that is empty after a restart, a reward in a process of its own.
+    "rl.rewards.normaliser": "robust",
+    "rl.rewards.adaptive": True,
+    "rl.rewards.reasoning_weight": 0.1,
+    "rl.rewards.format_weight": 0.1,
+    "rl.rewards.custom": "tests.stages.own_reward:brevity",
+    "rl.cache.megabytes": 0.01,
+    "rl.cache.rows": 4,
     "checkpoint.every": 3,
     "stages": "('sft','rl')",
 }
@@ -77,6 +86,12 @@ def test_killed_and_terminated_in_both_stages(finished: Path, tmp_path: Path) ->
     completions = [w / "rl" / "completions.jsonl" for w in (broken, whole)]
     assert completions[0].read_bytes() == completions[1].read_bytes()
     assert [row["step"] for row in rows(whole, "rl")] == list(range(RL + 1))
+    saved = [json.loads(p.read_text()) for p in (whole / "rl").glob("adaptive_weights_step_*.json")]
+    assert {one["step"] for one in saved} == {*range(3, RL + 1, 3), RL}
+    for one in saved:
+        assert one["adaptive_weights"]["correctness"] == 1.0
+        assert 0.05 <= one["adaptive_weights"]["format"] <= 0.2
+        assert "rewards/custom/mean" in one["combination_stats"]
     starts = json.loads((broken / "rl" / "run.json").read_text())["starts"]
     assert len(starts) == 3
 

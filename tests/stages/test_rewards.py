@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.rewards.combine import RewardSettings
+from distill_jax.rewards import combine
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.training.algorithms import ALGORITHMS, PPOSettings
@@ -20,7 +21,7 @@ def test_ppo_rewards_do_not_pay_for_ending_early_unless_asked(how: str, wanted_B
     # The teacher gives every token log π = −1. Two answers: four tokens and right, two and wrong.
     settings = RewardSettings(
         sequence=how,
-        scale=False,
+        normaliser="none",
         intrinsic_weight=0.5,
         correctness_weight=1.0,
         wrong=0.5,
@@ -38,9 +39,9 @@ def test_ppo_rewards_do_not_pay_for_ending_early_unless_asked(how: str, wanted_B
     batch = {
         "response_mask_BR": mask_BR,
         "ended_B": np.array([True, True]),
-        "correctness_B": jnp.array([1.0, 0.5]),
+        "terms": {"correctness": jnp.array([1.0, 0.5])},
     }
     teacher = TeacherScores(zero_BR - 1.0, zero_BR, zero_B)
     old = {"logp_BR": zero_BR, "value_BR": zero_BR, "end_value_B": zero_B}
-    out, _, _ = RLStep._prepare_fn(self, {}, batch, teacher, old, None)
+    out, _, _ = RLStep._prepare_fn(self, combine.fresh_state(), batch, teacher, old, None)
     np.testing.assert_allclose(out["reward_B"], wanted_B, rtol=1e-6)

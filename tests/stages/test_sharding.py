@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from distill_jax.core import rng, sharding
+from distill_jax.rewards import combine
 from distill_jax.stages import supervised
 from distill_jax.stages.context import Context
 from distill_jax.stages.rl_step import RLStep
@@ -35,7 +36,7 @@ def models(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fetched(state: states.TrainState) -> dict[str, np.ndarray]:
-    tree = {"trainable": state.trainable, "opt": state.opt_state, "scale": state.reward_scale}
+    tree = {"trainable": state.trainable, "opt": state.opt_state, "scale": state.reward_state}
     pairs = jax.tree_util.tree_leaves_with_path(sharding.fetch(tree))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in pairs}
 
@@ -60,7 +61,7 @@ def rl_update(where: Path, name: str, algorithm: str) -> tuple[states.TrainState
     if algorithm == "ppo":
         trainable = states.with_value_head(trainable, student.model.config.hidden_size)
     tx = optimizer.make(ctx.config.rl.optimizer, 4)
-    state, shardings = states.create(trainable, tx, 0, ctx.mesh)
+    state, shardings = states.create(trainable, tx, 0, ctx.mesh, combine.fresh_state())
     step = RLStep(ctx, student.model, frozen, reference, tx, shardings)
     state, metrics, completions = step(state, 0)
     figures = {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}

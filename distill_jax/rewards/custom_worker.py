@@ -1,0 +1,42 @@
+"""The process that a user's reward function runs in: JSON lines in, JSON lines out.
+
+Started by `custom.py` as `python custom_worker.py module:function`; loads nothing of the project.
+"""
+
+import importlib
+import json
+import os
+import sys
+import traceback
+
+TRACEBACK_CHARS = 4000
+
+
+def main(path: str) -> None:
+    """Answers each line {"number", "arguments"} by {"number", "values"} or {"number", "error"}."""
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # What the function prints must not come between the replies; nor may it wait for input.
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    module, _, name = path.partition(":")
+    function = None
+    for line in requests:
+        request = json.loads(line)
+        reply = {"number": request["number"]}
+        # A user's code may raise anything; what it was goes to the run, which ends with it.
+        try:
+            if function is None:
+                function = getattr(importlib.import_module(module), name)
+            values = function(**request["arguments"])
+            reply["values"] = [None if value is None else float(value) for value in values]
+        except BaseException:  # noqa: BLE001 - it is told, and ends the run
+            reply["error"] = traceback.format_exc()[-TRACEBACK_CHARS:]
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.getcwd())  # as `python -m` has it
+    main(sys.argv[1])

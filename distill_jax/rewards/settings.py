@@ -1,0 +1,98 @@
+"""What is rewarded, and how much."""
+
+import re
+from dataclasses import dataclass
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.rewards.normalise import NORMALISERS
+
+_CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """What is rewarded, and how much."""
+
+    correctness_weight: float = setting(1.0, "Weight of the verified answer.", low=0.0)
+    intrinsic_weight: float = setting(0.3, "Weight of the teacher's intrinsic reward.", low=0.0)
+    reasoning_weight: float = setting(
+        0.0, "Weight of the share of written equations that are true.", low=0.0
+    )
+    format_weight: float = setting(
+        0.0, "Weight of an answer that is stated as one and ended.", low=0.0
+    )
+    custom: str = setting(
+        "",
+        "Your own reward, module:function, called as function(prompts, completions, gold, "
+        "**columns) in a process of its own; a list of numbers or None comes back.",
+    )
+    custom_weight: float = setting(1.0, "Weight of your own reward.", low=0.0)
+    custom_deadline_s: float = setting(
+        60.0, "Seconds for a batch of it; later, it does not apply to that batch.", above=0.0
+    )
+    adaptive: bool = setting(
+        False,
+        "Multiply the weights (not correctness') by ½ to 2, by how a term goes along with right "
+        "answers (rewards/adaptive.py).",
+    )
+    right: float = setting(1.0, "Reward of a right answer.")
+    wrong: float = setting(0.0, "Reward of a wrong or missing answer.")
+    alpha: float = setting(1.0, "Soft temperature α of the teacher's policy.", above=0.0)
+    gamma: float = setting(
+        1.0, "Discount of the inverse soft Bellman operator.", above=0.0, high=1.0
+    )
+    form: str = setting(
+        "canonical",
+        "canonical: r = α·log π_T(a|s), independent of how logits are shifted; "
+        "raw: r = Q − γ·V(next).",
+        choices=("canonical", "raw"),
+    )
+    sequence: str = setting(
+        "mean",
+        "How the tokens' intrinsic rewards make a sequence's: their mean (length-normalised) or "
+        "their sum. PPO gives each token its share of it.",
+        choices=("mean", "sum"),
+    )
+    normaliser: str = setting(
+        "rms",
+        "Moving statistics that the intrinsic reward is normalised with: none; rms divides by the "
+        "root mean square; mean_std, z_score (all values ever seen), min_max (to ±1) and robust "
+        "(median and quartiles) centre sequences too. Tokens (PPO) are only ever divided.",
+        choices=("none", *NORMALISERS),
+    )
+    momentum: float = setting(
+        0.99, "Momentum of those statistics and of the adaptive weights.", low=0.0, high=0.9999
+    )
+    clip: float = setting(5.0, "Normalised intrinsic rewards are cut to ± this; 0 is off.", low=0.0)
+    overlong_buffer: int = setting(
+        0, "Soft overlong punishment over this many last tokens (DAPO); 0 is off.", low=0
+    )
+
+    def __post_init__(self) -> None:
+        if self.right <= self.wrong:
+            raise ConfigError(f"right={self.right} with wrong={self.wrong}", wanted="right > wrong")
+        if not any(self.weights.values()):
+            raise ConfigError(
+                "all weights of rewards are 0",
+                wanted="one above 0: there would be nothing to learn from",
+            )
+        if self.custom and not _CUSTOM.fullmatch(self.custom):
+            raise ConfigError(f"custom={self.custom!r}", wanted="module:function")
+        if self.form == "canonical" and self.gamma != 1.0:
+            raise ConfigError(
+                f"gamma={self.gamma} with form=canonical",
+                wanted="gamma=1: in canonical form V is 0 and γ would do nothing",
+                fix="set form=raw, or gamma=1",
+            )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Base weight of each term, 0 where it is off."""
+        return {
+            "correctness": self.correctness_weight,
+            "intrinsic": self.intrinsic_weight,
+            "reasoning": self.reasoning_weight,
+            "format": self.format_weight,
+            "custom": self.custom_weight if self.custom else 0.0,
+        }
