@@ -2,7 +2,17 @@
 
 import pytest
 
-from distill_jax.answers import check_batch, equivalent, equivalent_batch, extract, printed
+from distill_jax.answers import (
+    check,
+    check_batch,
+    compare,
+    equivalent,
+    equivalent_batch,
+    extract,
+    printed,
+)
+from distill_jax.answers.pool import NO_ANSWER
+from distill_jax.answers.single import Finding
 from distill_jax.core.errors import DataError
 
 RIGHT = [
@@ -170,6 +180,24 @@ def nested(leaf):
     return leaf
 
 
-def test_sets_in_sets_in_sets_end():
+def test_sets_in_sets_in_sets_end(monkeypatch):
     """Without a bound on comparisons each level would multiply them by nine."""
     assert equivalent(nested("1"), nested("2")).verdict != "right"
+    monkeypatch.setattr(compare, "MAX_COMPARISONS", 5)
+    found = equivalent("{11,12,13}", "{13,12,11}")
+    assert (found.verdict, found.reason) == ("undecided", "more than 5 parts to compare")
+
+
+def test_a_worker_that_gave_no_answer_is_asked_again(monkeypatch):
+    class Pool:
+        said = [[NO_ANSWER], [Finding("right", "equal values")]]
+
+        def judge_all(self, pairs):
+            return self.said.pop(0)
+
+    pool = Pool()
+    monkeypatch.setattr(check, "shared_pool", lambda: pool)
+    pair = ("sqrt(5)+q", "q+sqrt(5)")
+    assert equivalent(*pair).verdict == "undecided"
+    assert equivalent(*pair).verdict == "right"
+    assert equivalent(*pair).verdict == "right"  # remembered: the pool has nothing left to say

@@ -14,7 +14,7 @@ from types import FrameType
 import pytest
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.sandbox import Layers, Limits, Sandbox, SandboxError, worker
+from distill_jax.sandbox import Layers, Limits, Sandbox, SandboxError, frames, process, worker
 from tests.sandbox.processes import eventually, lives, zygotes
 
 
@@ -38,6 +38,35 @@ def test_a_batch_with_something_else_than_a_program_runs_nothing(sandbox: Sandbo
         sandbox.run(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="NoneType, wanted str"):
         sandbox.run_batch(["print(1)", None, "print(3)"])  # type: ignore[list-item]
+
+
+def test_a_thread_that_ends_unforeseen_does_not_shift_results(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, barrier = threading.current_thread(), threading.Barrier(2)
+
+    def run(program: str) -> object:
+        barrier.wait(20)  # so that each thread takes one of the two
+        if threading.current_thread() is not own:
+            raise LookupError
+        return program
+
+    monkeypatch.setattr(sandbox, "run", run)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with pytest.raises(SandboxError, match="1 of 2 programs were not run"):
+        sandbox.run_batch(["1", "2"])
+
+
+def test_a_reply_to_another_question_is_not_taken() -> None:
+    zygote = process.Zygote("light", Limits(), Layers())
+    try:
+        zygote.await_ready(120.0)
+        program = b"print('old')"
+        zygote._socket.sendall(frames.REQUEST.pack(7, 0, len(program)) + program)
+        with pytest.raises(process.ZygoteLost, match="answered request 7 instead of 8"):
+            zygote.exchange(8, 0, b"print('new')", 30.0)
+    finally:
+        zygote.close()
 
 
 def test_threads_get_their_own_results(sandbox: Sandbox) -> None:
