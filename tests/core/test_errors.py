@@ -13,6 +13,7 @@ PARENTS = {
     errors.CheckpointError: ValueError,
     errors.MeshError: ValueError,
     errors.NonFiniteError: FloatingPointError,
+    errors.RewardError: RuntimeError,
     errors.MissingExtraError: ImportError,
 }
 
