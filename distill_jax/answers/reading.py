@@ -77,6 +77,7 @@ _PYTHON_CALL = re.compile(
 )
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'-]*(?:[\s,.'-]+[^\W\d_]+)*[.!]?")
 _ARTICLES = frozenset(("the", "a", "an"))
+_DIGITS = re.compile(r"[-+\d.,/]+")
 _UNIT_LETTER = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\s*\^\s*\{?\s*\d\s*\}?)?)$")
 _SHORT_WORDS = frozenset("no up us uk it me we he on am pm ok".split())
 _CONSTANT_WORDS = frozenset("pi infinity inf oo".split())
@@ -93,6 +94,8 @@ def _read(text: str, depth: int) -> Shape:
     if depth > MAX_NESTING:
         return Scalar(text)
     if (number := parse_number(text)) is not None:
+        if _DIGITS.fullmatch(text):  # most answers: no unit to look for
+            return Scalar(text)
         scalar = _scalar(text)
         if parse_number(scalar.formula) is None:
             return Scalar(str(number.value), number.unit)  # "5 feet 6 inches"
