@@ -175,12 +175,6 @@ def _merged(ends: list[_Ends]) -> list[Shape]:
     ]
 
 
-def _touch(left: _Ends, right: _Ends) -> bool:
-    if right.low == left.high:
-        return left.high_closed or not right.low_open
-    return right.low < left.high
-
-
 def _scalar(value: Fraction | float) -> Scalar:
     if isinstance(value, float):
         return Scalar("\\infty" if value > 0 else "-\\infty")
