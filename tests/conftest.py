@@ -1,7 +1,12 @@
-"""Set before jax is imported: CPU, eight devices, offline hub, persistent compilation cache."""
+"""Set before jax is imported: CPU, eight devices, offline hub, persistent compilation cache.
+
+Hypothesis draws the same examples at each run; `HYPOTHESIS_PROFILE=search` draws new ones.
+"""
 
 import os
 from pathlib import Path
+
+import hypothesis
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax_tests"
 
@@ -15,3 +20,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("search", derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
