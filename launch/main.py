@@ -25,7 +25,10 @@ from launch import arguments
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config as file[:preset].")
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run lives; default runs/<preset>, which all stages share."
+    "workdir",
+    None,
+    "Where the run lives; default runs/<preset>, which all stages share; of an experiment "
+    "runs/<preset>_<name>.",
 )
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
@@ -80,9 +83,19 @@ def start_compilation_cache(directory: str | None) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def default_workdir(preset: str) -> Path:
-    """runs/PRESET: shared by the configs of all stages, so that one finds what another made."""
-    return Path("runs") / preset
+def _flags_of_runs() -> list[str]:
+    """What the runs of an experiment are to be given of this command line."""
+    given = (DISTRIBUTED, COORDINATOR, NUM_PROCESSES, PROCESS_ID, COMPILATION_CACHE)
+    return [f"--{flag.name}={flag.value}" for flag in given if flag.present]
+
+
+def default_workdir(config: RunConfig) -> Path:
+    """runs/PRESET: shared by the configs of all stages, so that one finds what another made.
+
+    An experiment has a directory beside it, runs/PRESET_NAME.
+    """
+    name = config.experiment.name or "experiment"
+    return Path("runs") / (f"{config.preset}_{name}" if config.experiment.arms else config.preset)
 
 
 def _main(argv: Sequence[str]) -> None:
@@ -91,7 +104,12 @@ def _main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --workdir=DIR")
     config = settings.build(RunConfig, CONFIG.value)
-    workdir = Path(WORKDIR.value or default_workdir(config.preset))
+    workdir = Path(WORKDIR.value or default_workdir(config))
+    if config.experiment.arms:
+        from launch import experiment
+
+        experiment.run(config, workdir, _flags_of_runs())
+        return
     start_distributed()
     return_freed_memory_unless_cpu()
     start_compilation_cache(COMPILATION_CACHE.value)

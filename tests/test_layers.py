@@ -20,6 +20,7 @@ LAYERS = [
     },
     {"distill_jax.evaluation", "distill_jax.inference"},
     {"distill_jax.stages"},
+    {"distill_jax.experiments"},
     {"launch"},
     {"configs"},  # settings of a program of launch/ live beside it, so configs may import launch
 ]

@@ -31,6 +31,7 @@ def run(
     step_fn: StepFn,
     total: int,
     *,
+    max_tokens: int = 0,
     max_skipped: int = 10,
     eval_every: int = 0,
     evaluate: EvalFn | None = None,
@@ -47,6 +48,7 @@ def run(
             the host integer `step_tokens`, which is summed up to `num_tokens`. It must be
             a function of its arguments: then a resumed run equals an uninterrupted one.
         total: steps of the whole stage.
+        max_tokens: the step that brings `num_tokens` to this is the last; 0 is off.
         max_skipped: non-finite updates in a row that end the run.
         eval_every: steps between evaluations; 0 is never. One is also made before step 0.
         evaluate: figures of a state, logged under their own names.
@@ -71,11 +73,14 @@ def run(
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
             for step in range(start, total):
+                if max_tokens and tokens >= max_tokens:  # resumed after its last step
+                    break
                 clock.start()
                 state, metrics, completions = step_fn(state, step)
-                done, last = step + 1, step + 1 == total
                 metrics = dict(metrics)
                 tokens += int(metrics.pop("step_tokens"))
+                done = step + 1
+                last = done == total or 0 < max_tokens <= tokens
                 skips.note(state, now=last)
                 figures: dict[str, Any] = {}
                 if recorder.settings.metrics_due(done) or last:

@@ -45,13 +45,17 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
             state,
             step,
             settings.steps,
+            max_tokens=settings.max_tokens,
             max_skipped=settings.max_skipped,
             eval_every=settings.eval_every,
             evaluate=Validation(context, step),
             on_save=_weights_writer(settings.rewards, directory),
         )
     save_adapter(context, student.model.config, state.trainable["lora"], directory / "adapter")
-    return {"steps": settings.steps, "skipped_updates": int(sharding.fetch(state.skipped))}
+    return {
+        "steps": int(sharding.fetch(state.step)),
+        "skipped_updates": int(sharding.fetch(state.skipped)),
+    }
 
 
 def _weights_writer(rewards: RewardSettings, directory: Path) -> loop.SaveFn | None:

@@ -84,6 +84,9 @@ class RLSettings:
 
     algorithm: str = setting("grpo", "Entry of ALGORITHMS.", choices=tuple(ALGORITHMS))
     steps: int = setting(50, "Rollouts, each followed by its updates.", low=1)
+    max_tokens: int = setting(
+        0, "End after the step that reaches this many num_tokens; 0 is off.", low=0
+    )
     prompts_per_step: int = setting(16, "Prompts a step (P).", low=1)
     samples_per_prompt: int = setting(8, "Completions of each prompt (G).", low=1)
     num_iterations: int = setting(1, "Passes over a rollout's batch.", low=1)
@@ -121,6 +124,24 @@ class RLSettings:
 
 
 @dataclass(frozen=True)
+class ExperimentSettings:
+    """Several runs beside each other: every arm with every seed, then their comparison."""
+
+    name: str = setting("", "Of the experiment: its directory is runs/PRESET_NAME.")
+    arms: tuple[str, ...] = setting(
+        (), "Arms, each 'name: setting=value; setting=value'; none is one ordinary run."
+    )
+    seeds: tuple[int, ...] = setting((0, 1, 2), "Seeds of each arm.", low=0, high=2**32 - 1)
+    references: tuple[str, ...] = setting(
+        (), "Arms that the others are compared with; none: the first."
+    )
+
+    def __post_init__(self) -> None:
+        if self.arms and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
+            raise ConfigError(f"seeds={self.seeds}", wanted="at least one, none twice")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that a run is."""
 
@@ -144,6 +165,7 @@ class RunConfig:
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     records: RecordSettings = field(default_factory=RecordSettings)
+    experiment: ExperimentSettings = field(default_factory=ExperimentSettings)
 
     def __post_init__(self) -> None:
         if not self.stages:

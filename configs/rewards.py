@@ -1,0 +1,61 @@
+"""python -m launch.main --config=configs/rewards.py
+
+Does the reward help? One student, several rewards, equal training tokens, three seeds; controls
+that reward chance and form alone. Presets: --config=configs/rewards.py:smoke, see presets.py.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from configs import presets
+from distill_jax.core.settings import to_config_dict
+from distill_jax.stages.settings import ExperimentSettings, RunConfig
+from distill_jax.training.optimizer import OptimizerSettings
+
+_SFT_ONLY = "stages=('pretrain', 'sft', 'evaluate')"
+_NO_TEACHER = "rl.rewards.intrinsic_weight=0.0"
+_NO_GOLD = "rl.rewards.correctness_weight=0.0"
+
+
+def _tiny() -> RunConfig:
+    base = presets.tiny()
+    # A constant learning rate: a schedule would end at other steps for arms whose answers are
+    # longer.
+    optimizer = OptimizerSettings(learning_rate=1e-3, schedule="constant", warmup_steps=5, b2=0.99)
+    rl = dataclasses.replace(
+        base.rl, steps=400, max_tokens=600_000, eval_every=15, eval_problems=200,
+        optimizer=optimizer,
+    )  # fmt: skip
+    # Supervised arms: as many steps as make their tokens those of sft and rl together.
+    return dataclasses.replace(base, rl=rl, experiment=_experiment(longer=481, worked=339))
+
+
+def _smoke() -> RunConfig:
+    return dataclasses.replace(presets.smoke(), experiment=_experiment(longer=6, worked=6))
+
+
+def _experiment(*, longer: int, worked: int) -> ExperimentSettings:
+    return ExperimentSettings(
+        name="rewards",
+        arms=(
+            f"start: {_SFT_ONLY}",
+            f"sft_longer: {_SFT_ONLY}; sft.steps={longer}",
+            f"sft_worked: {_SFT_ONLY}; sft.steps={worked}; sft.answer_only=0.0",
+            f"correctness: {_NO_TEACHER}",
+            f"intrinsic: {_NO_GOLD}; rl.rewards.intrinsic_weight=1.0",
+            "both:",
+            f"random: {_NO_GOLD}; {_NO_TEACHER}; "
+            "rl.rewards.custom=distill_jax.rewards.controls:coin",
+            f"format: {_NO_GOLD}; {_NO_TEACHER}; rl.rewards.format_weight=1.0",
+        ),
+        references=("start", "correctness"),
+    )
+
+
+PRESETS = {"tiny": _tiny, "smoke": _smoke}
+
+
+def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
+    """Settings of the experiment."""
+    return to_config_dict(PRESETS[preset]())

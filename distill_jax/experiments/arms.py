@@ -1,0 +1,91 @@
+"""Arms of an experiment: a name and the settings in which it differs from the base."""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import build, check_name, to_config_dict
+from distill_jax.stages.pipeline import settings_of
+from distill_jax.stages.settings import ExperimentSettings, RunConfig
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+# Stages whose result arms may have in common, in order.
+_SHARED = ("pretrain", "sft")
+
+
+class Arm(NamedTuple):
+    """A name, fit for a directory, and {dotted setting: value}."""
+
+    name: str
+    changes: dict[str, Any]
+
+
+def parse(texts: Sequence[str]) -> list[Arm]:
+    """Arms from `name` or `name: setting=value; setting=value`.
+
+    Values are Python literals; what is none is a string.
+
+    Raises:
+        ConfigError: a name is missing, odd or there twice; no such setting; no `=`.
+    """
+    arms: list[Arm] = []
+    for text in texts:
+        name, _, rest = (part.strip() for part in text.partition(":"))
+        if not _NAME.fullmatch(name) or name in ("shared", *(arm.name for arm in arms)):
+            raise ConfigError(
+                f"experiment.arms has {text!r}",
+                wanted="'name: setting=value; …' with a name of its own, of letters, digits, ._-",
+            )
+        changes = {}
+        for part in filter(None, (part.strip() for part in rest.split(";"))):
+            setting, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals:
+                raise ConfigError(f"arm {name} has {part!r}", wanted="setting=value")
+            check_name(RunConfig, setting)
+            changes[setting] = _literal(value)
+        arms.append(Arm(name, changes))
+    return arms
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def config_of(base: RunConfig, arm: Arm | None, seed: int) -> RunConfig:
+    """The settings of one run; None is the base itself.
+
+    Raises:
+        ConfigError: a value of the arm is not allowed.
+    """
+    plain = dataclasses.replace(base, experiment=ExperimentSettings(), seed=seed)
+    if arm is None:
+        return plain
+    config = to_config_dict(plain)
+    for name, value in arm.changes.items():
+        *groups, last = name.split(".")
+        at = config
+        for group in groups:
+            at = at[group]
+        kind = at.get_type(last) if last in at else None
+        # As on the command line: 1 where 1.0 is meant.
+        at[last] = float(value) if kind is float and isinstance(value, int) else value
+    return build(RunConfig, config)
+
+
+def shared_stages(base: RunConfig, config: RunConfig) -> tuple[str, ...]:
+    """The first stages of a run whose results the base's would be, too."""
+    out: list[str] = []
+    for stage in _SHARED:
+        if stage not in base.stages and stage not in config.stages:
+            continue
+        both = stage in base.stages and stage in config.stages
+        if not both or settings_of(base, stage) != settings_of(config, stage):
+            break
+        out.append(stage)
+    return tuple(out)

@@ -1,0 +1,117 @@
+"""Arms beside each other over seeds: means, intervals, paired differences, Holm's correction."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special
+
+FIGURES = ("greedy", "pass@1")
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its 95% t interval; low and high None for one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Change(NamedTuple):
+    """An arm less the reference, paired by seed; p by Student's t, None for one seed, and
+    adjusted for all arms by Holm (1979)."""
+
+    interval: Interval
+    p_value: float | None
+    adjusted: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the adjusted p is below 0.05."""
+        return self.adjusted is not None and self.adjusted < 0.05
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """Mean of runs that differ in their seed, with the t interval of n − 1 degrees."""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Interval(mean, None, None)
+    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half)
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """Two-sided p of Student's t that the mean difference is 0; None for one seed.
+
+    Differences that are all alike have no spread to test: 1 where they are 0, else the sign
+    test's 2^(1−n).
+    """
+    n = len(differences)
+    if n < 2:
+        return None
+    mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    if spread < 1e-12:
+        return 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - n)
+    return float(2 * special.stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6:65–70.
+    """
+    order, out, largest = np.argsort(p_values), [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        out[index] = largest
+    return out
+
+
+def of_arm(rows: Rows, arm: str) -> list[Mapping[str, Any]]:
+    """The complete runs of an arm, by seed."""
+    return sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
+
+
+def changes(rows: Rows, arms: Sequence[str], reference: str, figure: str) -> dict[str, Change]:
+    """Each other arm less the reference, on the seeds that both have; arms without one are left
+    out.
+
+    Args:
+        rows: of `results.read_run`.
+        arms: names in the order of the table.
+        reference: the arm that is subtracted.
+        figure: e.g. "greedy".
+    """
+    base = {row["seed"]: row[figure] for row in of_arm(rows, reference)}
+    found: dict[str, tuple[Interval, float | None]] = {}
+    for arm in arms:
+        pairs = [
+            row[figure] - base[row["seed"]] for row in of_arm(rows, arm) if row["seed"] in base
+        ]
+        if arm != reference and pairs:
+            found[arm] = over_seeds(pairs), paired_p(pairs)
+    tested = [arm for arm, (_, p) in found.items() if p is not None]
+    adjusted = dict(zip(tested, holm([found[arm][1] or 0.0 for arm in tested]), strict=True))
+    return {arm: Change(*found[arm], adjusted.get(arm)) for arm in found}
+
+
+def band(rows: Rows, points: int = 41) -> dict[str, np.ndarray] | None:
+    """Learning curves of an arm's seeds, interpolated at common tokens: mean, least, most.
+
+    None without a curve. Ends where the shortest of them does: nothing is extrapolated.
+    """
+    curves = [row["curve"] for row in rows if len(row["curve"]) > 1]
+    if not curves:
+        return None
+    start = max(curve[0]["tokens"] for curve in curves)
+    end = min(curve[-1]["tokens"] for curve in curves)
+    at = np.linspace(start, end, points)
+    lines = np.stack(
+        [
+            np.interp(at, [p["tokens"] for p in curve], [p["accuracy"] for p in curve])
+            for curve in curves
+        ]
+    )
+    return {"tokens": at, "mean": lines.mean(0), "low": lines.min(0), "high": lines.max(0)}

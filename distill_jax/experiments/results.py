@@ -1,0 +1,118 @@
+"""What one run came to: read from its directory's files, never from memory of how it went."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.stages.context import read_json
+from distill_jax.training.records import METRICS_FILE, read_rows
+
+# The last of these that was evaluated is what the run made.
+SUBJECTS = ("student_before", "student_distilled", "student_after")
+# Stages that a student trains in, in order: their tokens are the run's.
+TRAINING = ("sft", "distill", "rl")
+_EMA, _SHARE = 0.5, 0.95
+
+
+def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
+    """A complete run as one JSON-able row.
+
+    Returns:
+        arm, seed, subject, greedy and pass@1 (shares), levels and subjects {name: {greedy,
+        pass@1, problems}}, mean_length, terminated, tokens (of training, by stage and whole),
+        seconds (likewise), curve [{tokens, accuracy}] on validation, gain_tokens and gain_steps
+        (`convergence`), curriculum [{step, p: {arm: share}}].
+
+    Raises:
+        CheckpointError: a file is not JSON.
+        DataError: nothing was evaluated here, or a damaged row.
+    """
+    results = {name: read_json(workdir / "evaluate" / f"{name}.json") for name in SUBJECTS}
+    found = {name: result for name, result in results.items() if result is not None}
+    subject = list(found)[-1]
+    result = found[subject]
+    rows = {stage: read_rows(workdir / stage / METRICS_FILE) for stage in TRAINING}
+    tokens = {stage: _tokens(rows[stage]) for stage in TRAINING if rows[stage]}
+    seconds = {}
+    for stage in (*tokens, "evaluate"):
+        done = read_json(workdir / stage / "done.json")
+        if done is not None:
+            seconds[stage] = done["seconds"]
+    last = list(tokens)[-1] if tokens else ""
+    curve = _curve(rows.get(last, []), sum(tokens.values()) - tokens.get(last, 0))
+    problems = result["problems"]
+    return {
+        "arm": arm,
+        "seed": seed,
+        "subject": subject,
+        "greedy": result["greedy"]["accuracy"]["mean"],
+        "pass@1": result["sampled"]["pass@1"]["mean"],
+        "mean_length": result["greedy"]["mean_length"],
+        "terminated": result["greedy"]["terminated"],
+        "levels": _groups(problems, "level"),
+        "subjects": _groups(problems, "subject"),
+        "tokens": {**tokens, "all": sum(tokens.values())},
+        "seconds": {**seconds, "all": sum(seconds.values())},
+        "curve": curve,
+        **convergence(curve),
+        "curriculum": _selection(rows.get(last, [])),
+    }
+
+
+def _tokens(rows: Sequence[Mapping[str, Any]]) -> int:
+    return max((int(row["num_tokens"]) for row in rows if "num_tokens" in row), default=0)
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], before: int) -> list[dict[str, Any]]:
+    """Validation accuracy over training tokens, those of the stages before counted in."""
+    out, tokens = [], 0
+    for row in rows:
+        tokens = row.get("num_tokens", tokens)
+        if row.get("eval/accuracy") is not None:
+            out.append(
+                {"step": row["step"], "tokens": before + tokens, "accuracy": row["eval/accuracy"]}
+            )
+    return out
+
+
+def convergence(curve: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """gain_steps, gain_tokens: the first evaluation whose moving average (half new, half old) has
+    95% of the whole gain; None without a curve or without a gain."""
+    nothing = {"gain_steps": None, "gain_tokens": None}
+    if len(curve) < 2 or curve[-1]["accuracy"] <= curve[0]["accuracy"]:
+        return nothing
+    accuracy = np.array([point["accuracy"] for point in curve])
+    average = [accuracy[0]]
+    for value in accuracy[1:]:
+        average.append(_EMA * value + (1 - _EMA) * average[-1])
+    wanted = accuracy[0] + _SHARE * (accuracy[-1] - accuracy[0])
+    for point, value in zip(curve, average, strict=True):
+        if value >= wanted:
+            return {"gain_steps": point["step"], "gain_tokens": point["tokens"]}
+    return nothing
+
+
+def _groups(problems: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[str, float]]:
+    names = sorted({str(row[key]) for row in problems if row.get(key) is not None})
+    out = {}
+    for name in names:
+        chosen = [row for row in problems if str(row.get(key)) == name]
+        out[name] = {
+            "greedy": float(np.mean([row["greedy_right"] for row in chosen])),
+            "pass@1": float(np.mean([np.mean(row["sampled_right"]) for row in chosen])),
+            "problems": len(chosen),
+        }
+    return out
+
+
+def _selection(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How often a curriculum meant to choose each of its arms, over steps; [] without one."""
+    prefix = "curriculum/p/"
+    out = []
+    for row in rows:
+        shares = {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}
+        if shares:
+            out.append({"step": row["step"], "p": shares})
+    return out

@@ -1,0 +1,194 @@
+"""An experiment: every arm with every seed, each in a process of its own; then the comparison.
+
+Started by launch.main for settings that name arms (`experiment.arms`), e.g.
+
+    python -m launch.main --config=configs/rewards.py
+
+A run that is complete is skipped, one that is not goes on, one that fails is told of and does not
+end the others. This process never starts JAX: the devices belong to the runs.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.settings import to_dict
+from distill_jax.experiments import arms as arms_of
+from distill_jax.experiments import figures, places, report, results
+from distill_jax.experiments.arms import Arm
+from distill_jax.stages.context import read_json, write_json
+from distill_jax.stages.settings import RunConfig
+from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON, Interrupted
+from distill_jax.training.progress import clock
+
+_CONFIG, _LOG = "config.json", "log.txt"
+
+
+class Failed(DistillError):
+    """Some runs of an experiment are not complete; the others and the report are."""
+
+
+def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
+    """Runs what is not complete, then writes all_results.json, the figure and the report.
+
+    Args:
+        config: with `experiment.arms`.
+        workdir: of the experiment.
+        flags: given on to each run's command line.
+
+    Raises:
+        ConfigError: an arm's settings are wrong, before any run.
+        Interrupted: asked to stop; the run in progress has saved itself.
+        Failed: some runs failed; all others are complete and reported.
+    """
+    settings = config.experiment
+    arms = arms_of.parse(settings.arms)
+    strange = set(settings.references) - {arm.name for arm in arms}
+    if strange:
+        raise ConfigError(f"experiment.references has {strange.pop()}", wanted="names of arms")
+    planned = [(arm, seed) for seed in settings.seeds for arm in arms]
+    for arm, seed in planned:
+        arms_of.config_of(config, arm, seed)  # a wrong value is told before the first run
+    workdir = workdir.absolute()
+    workdir.mkdir(parents=True, exist_ok=True)
+    failed: list[dict[str, Any]] = []
+    for number, (arm, seed) in enumerate(planned, 1):
+        begun = time.perf_counter()
+        error = _shared(config, arms, seed, workdir, flags) or _one(
+            config, arm, seed, workdir, flags
+        )
+        said = f"[{number}/{len(planned)}] {arm.name}, seed {seed}: "
+        if error:
+            failed.append({"arm": arm.name, "seed": seed, "error": error})
+            print(f"{said}failed: {error}", file=sys.stderr)
+        else:
+            print(f"{said}complete ({clock(time.perf_counter() - begun)})", file=sys.stderr)
+    write(config, workdir, failed)
+    if failed:
+        raise Failed(
+            f"{len(failed)} of {len(planned)} runs are not complete, the first: "
+            f"{failed[0]['arm']}, seed {failed[0]['seed']}: {failed[0]['error']}",
+            fix=f"see {_LOG} in its directory; the same command tries them again",
+        )
+
+
+def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) -> None:
+    """all_results.json, comprehensive_comparison.png and experiment_report.md."""
+    settings = config.experiment
+    arms = arms_of.parse(settings.arms)
+    names = [arm.name for arm in arms]
+    missing = {(run["arm"], run["seed"]) for run in failed}
+    rows = [
+        results.read_run(places.run_directory(workdir, name, seed), name, seed)
+        for name in names
+        for seed in settings.seeds
+        if (name, seed) not in missing
+    ]
+    content = {"experiment": to_dict(settings), "runs": rows, "failed": list(failed)}
+    write_json(workdir / "all_results.json", content)
+    figure = "comprehensive_comparison.png"
+    if rows:
+        figures.draw(rows, names, workdir / figure)
+    text = report.render(
+        arms,
+        settings.references or names[:1],
+        rows,
+        failed,
+        command=f"python -m launch.main {' '.join(sys.argv[1:])}",
+        figure=figure,
+    )
+    beside = workdir / "experiment_report.md.partial"
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(workdir / "experiment_report.md")
+    print(f"report: {workdir / 'experiment_report.md'}", file=sys.stderr)
+
+
+def _shared(
+    config: RunConfig, arms: Sequence[Arm], seed: int, workdir: Path, flags: Sequence[str]
+) -> str:
+    """Runs once what the arms of a seed have in common; the error, or ""."""
+    base = arms_of.config_of(config, None, seed)
+    common = [arms_of.shared_stages(base, arms_of.config_of(config, a, seed)) for a in arms]
+    longest = max(common, key=len)
+    if not longest:
+        return ""
+    directory = places.run_directory(workdir, places.SHARED, seed)
+    return _complete(dataclasses.replace(base, stages=longest), directory, flags)
+
+
+def _one(config: RunConfig, arm: Arm, seed: int, workdir: Path, flags: Sequence[str]) -> str:
+    base, wanted = (arms_of.config_of(config, which, seed) for which in (None, arm))
+    directory = places.run_directory(workdir, arm.name, seed)
+    places.adopt(
+        places.run_directory(workdir, places.SHARED, seed),
+        directory,
+        arms_of.shared_stages(base, wanted),
+    )
+    return _complete(wanted, directory, flags)
+
+
+def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
+    """Runs the stages of a config in a process of its own, unless all are; the error, or ""."""
+    content = json.loads(json.dumps(to_dict(config)))
+    done = [read_json(directory / stage / "done.json") for stage in config.stages]
+    if all(done) and read_json(directory / _CONFIG) == content:
+        return ""
+    write_json(directory / _CONFIG, content)
+    saved = importlib.util.find_spec("configs")
+    if saved is None or not saved.submodule_search_locations:
+        raise ConfigError("the package configs is not found", fix="start in the project's root")
+    file = Path(next(iter(saved.submodule_search_locations))) / "saved.py"
+    command = [
+        sys.executable, "-m", "launch.main", f"--config={file}:{directory / _CONFIG}",
+        f"--workdir={directory}", *flags,
+    ]  # fmt: skip
+    with (directory / _LOG).open("a", encoding="utf-8") as log:
+        code = _wait(command, log)
+    if code == 0 and all((directory / stage / "done.json").exists() for stage in config.stages):
+        return ""
+    lines = (directory / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    return f"exit code {code}: {said[-300:]}"
+
+
+def _wait(command: Sequence[str], log: Any) -> int:
+    """The exit code of a process; being asked to stop is given on to it.
+
+    Raises:
+        Interrupted: asked, and the process has ended.
+    """
+    asked: list[int] = []
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def give_on(number: int, frame: FrameType | None) -> None:
+        del frame
+        asked.append(number)
+        for process in begun:
+            process.send_signal(number)
+
+    before = {n: signal.signal(n, give_on) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        # A group of its own: the terminal's Ctrl-C reaches this process alone, which gives it on.
+        begun.append(
+            subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        )
+        if asked:
+            begun[0].send_signal(asked[0])
+        code = begun[0].wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        stopped = Interrupted(f"the experiment was asked to stop; {GO_ON}")
+        stopped.exit_code = EXIT_INTERRUPTED if asked[0] == signal.SIGINT else 0
+        raise stopped
+    return code
