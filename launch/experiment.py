@@ -156,8 +156,8 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     if code == 0 and all((directory / stage / "done.json").exists() for stage in config.stages):
         return ""
     lines = (directory / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-    said = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-    return f"exit code {code}: {said[-300:]}"
+    said = " / ".join([line.strip() for line in lines if line.strip()][-3:])
+    return f"exit code {code}: {said[-400:] or 'no output'}"
 
 
 def _wait(command: Sequence[str], log: Any) -> int:

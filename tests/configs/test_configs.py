@@ -1,13 +1,16 @@
 """Every committed config builds, in every preset, and its docstring holds the command to run it."""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from configs.presets import PRESETS
-from distill_jax.core.settings import build
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import build, to_dict
+from distill_jax.experiments import arms
 from distill_jax.stages import checks
 from distill_jax.stages.context import Context
 from distill_jax.stages.settings import STAGES, RunConfig
@@ -23,11 +26,13 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-# configs/bench.py is for launch.bench, which checks it itself.
+# configs/bench.py is for launch.bench, which checks it itself; configs/saved.py reads a file.
+OTHERS = ("bench", "saved")
+EXPERIMENTS = ("rewards",)
 FILES = [
     path
     for path in sorted((ROOT / "configs").glob("*.py"))
-    if "def get_config" in path.read_text(encoding="utf-8") and path.stem != "bench"
+    if "def get_config" in path.read_text(encoding="utf-8") and path.stem not in OTHERS
 ]
 
 
@@ -53,10 +58,40 @@ def test_the_command_stands_first(path: Path) -> None:
 def test_stages_of_the_configs() -> None:
     for path in FILES:
         stages = build(RunConfig, load(path).get_config()).stages
-        assert stages == (STAGES if path.stem == "rl" else (path.stem,)), path
+        whole = path.stem == "rl" or path.stem in EXPERIMENTS
+        assert stages == (STAGES if whole else (path.stem,)), path
     for preset in ("qwen_1_5b", "qwen_7b"):
         config = build(RunConfig, load(ROOT / "configs" / "rl.py").get_config(preset))
         assert config.stages == ("sft", "rl", "evaluate")  # nothing to pretrain
+
+
+def test_saved_settings_are_read_again(tmp_path: Path) -> None:
+    saved = load(ROOT / "configs" / "saved.py")
+    config = PRESETS["smoke"]()
+    plain, inside = tmp_path / "config.json", tmp_path / "run.json"
+    plain.write_text(json.dumps(to_dict(config)))
+    inside.write_text(json.dumps({"config": to_dict(config), "starts": []}))
+    for path in (plain, inside):
+        assert build(RunConfig, saved.get_config(str(path))) == config
+    for content, said in (("[", "not JSON"), ("[]", "list"), ('{"sead": 1}', "seed")):
+        plain.write_text(content)
+        with pytest.raises(ConfigError, match=said):
+            saved.get_config(str(plain))
+    for path in ("", str(tmp_path / "none.json")):
+        with pytest.raises(ConfigError, match="file"):
+            saved.get_config(path)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_arms_of_an_experiment_build(name: str) -> None:
+    module = load(ROOT / "configs" / f"{name}.py")
+    for preset in module.PRESETS:
+        config = build(RunConfig, module.get_config(preset))
+        found = arms.parse(config.experiment.arms)
+        assert len(found) >= 4 and config.experiment.name == name
+        for arm in found:
+            arms.config_of(config, arm, 0)
+        assert set(config.experiment.references) <= {arm.name for arm in found}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -100,6 +100,15 @@ def test_too_many_at_the_very_end_are_seen(tmp_path: Path) -> None:
         Toy(tmp_path, bad=(4, 5)).run(6, max_skipped=2)
 
 
+def test_a_budget_of_tokens_ends_the_run(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, checkpoint__every=1)
+    assert toy.run(10, max_tokens=7) == 1 - 3  # 3, 6, 9 tokens: the third step reaches 7
+    assert kept(tmp_path)[-1] == 3
+    assert rows(tmp_path, ".")[-1]["num_tokens"] == 9
+    again = Toy(tmp_path)
+    assert again.run(10, max_tokens=7) == 1 - 3 and again.ran == []
+
+
 def test_sigterm_saves_and_the_next_run_goes_on(tmp_path: Path) -> None:
     toy = Toy(tmp_path, checkpoint__every=100)
     toy.at = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 2 else None

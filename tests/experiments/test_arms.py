@@ -1,0 +1,63 @@
+"""Arms as text, their settings, and what they share with the base."""
+
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.experiments import arms
+from tests.stages.small import small
+
+
+def test_parse_by_hand() -> None:
+    found = arms.parse(["both:", "long: sft.steps=7; stages=('sft', 'evaluate')", "plain"])
+    assert found == [
+        ("both", {}),
+        ("long", {"sft.steps": 7, "stages": ("sft", "evaluate")}),
+        ("plain", {}),
+    ]
+    text = "x: rl.rewards.custom=a.b:c; rl.algorithm=ppo"
+    assert arms.parse([text])[0].changes == {"rl.rewards.custom": "a.b:c", "rl.algorithm": "ppo"}
+
+
+@pytest.mark.parametrize(
+    "texts, said",
+    [
+        ([""], "a name"),
+        (["a b: seed=1"], "a name"),
+        (["../up:"], "a name"),
+        (["shared:"], "a name"),
+        (["a:", "a: seed=1"], "of its own"),
+        (["a: rl.steps"], "setting=value"),
+        (["a: rl.stesp=3"], "rl.steps"),
+    ],
+)
+def test_wrong_arms_are_told(texts: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        arms.parse(texts)
+
+
+def test_settings_of_a_run() -> None:
+    base = small(experiment__arms=("a:",))
+    (arm,) = arms.parse(["a: rl.rewards.correctness_weight=2; rl.rewards.form=raw"])
+    config = arms.config_of(base, arm, 5)
+    assert (config.seed, config.experiment.arms) == (5, ())
+    assert config.rl.rewards.correctness_weight == 2.0 and config.rl.rewards.form == "raw"
+    assert arms.config_of(base, None, 1).rl == base.rl
+    with pytest.raises(ConfigError, match="above|more than|at least"):
+        arms.config_of(base, arms.parse(["a: rl.steps=0"])[0], 0)
+
+
+@pytest.mark.parametrize(
+    "change, shared",
+    [
+        ("rl.steps=9", ("pretrain", "sft")),
+        ("evaluate.samples=1", ("pretrain", "sft")),
+        ("sft.steps=9", ("pretrain",)),
+        ("lora.rank=2", ("pretrain",)),
+        ("sampling.temperature=0.5", ()),
+        ("stages=('pretrain', 'rl', 'evaluate')", ("pretrain",)),
+    ],
+)
+def test_stages_in_common(change: str, shared: tuple[str, ...]) -> None:
+    base = arms.config_of(small(), None, 0)
+    arm = arms.config_of(small(), arms.parse([f"a: {change}"])[0], 0)
+    assert arms.shared_stages(base, arm) == shared

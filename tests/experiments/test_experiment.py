@@ -1,0 +1,90 @@
+"""A whole experiment in small: sharing, skipping, a failing arm, the files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from distill_jax.rewards import controls
+from tests.stages import small as runs
+
+ARMS = (
+    "start: stages=('pretrain', 'sft', 'evaluate')",
+    "coin: rl.rewards.custom=distill_jax.rewards.controls:coin; rl.rewards.correctness_weight=0",
+    "broken: rl.rewards.custom=no.such.module:reward",
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    workdir = tmp_path_factory.mktemp("experiment")
+    process = runs.start(command(workdir, ARMS))
+    return workdir, runs.finish(process, code=2)
+
+
+def command(workdir: Path, arms: tuple[str, ...]) -> list[str]:
+    return runs.command(workdir, f"--config.experiment.arms={arms!r}", experiment__seeds="(0,)")
+
+
+def test_one_failing_arm_does_not_end_the_others(done: tuple[Path, str]) -> None:
+    workdir, said = done
+    assert "start, seed 0: complete" in said and "coin, seed 0: complete" in said
+    assert "broken, seed 0: failed" in said and "No module named" in said
+    assert "1 of 3 runs are not complete" in said
+    content = json.loads((workdir / "all_results.json").read_text())
+    assert [run["arm"] for run in content["runs"]] == ["start", "coin"]
+    assert content["failed"][0]["arm"] == "broken"
+    report = (workdir / "experiment_report.md").read_text()
+    assert "## Not complete" in report and "| coin | 1 |" in report
+    assert (workdir / "comprehensive_comparison.png").stat().st_size > 10_000
+
+
+def test_rows_tell_what_the_files_do(done: tuple[Path, str]) -> None:
+    workdir, _ = done
+    start, coin = json.loads((workdir / "all_results.json").read_text())["runs"]
+    assert start["subject"] == "student_before" and coin["subject"] == "student_after"
+    metrics = runs.rows(workdir / "coin" / "seed_0", "rl")
+    sft = runs.rows(workdir / "coin" / "seed_0", "sft")[-1]["num_tokens"]
+    assert coin["tokens"] == {
+        "sft": sft, "rl": metrics[-1]["num_tokens"], "all": sft + metrics[-1]["num_tokens"]
+    }  # fmt: skip
+    assert [p["accuracy"] for p in coin["curve"]] == [
+        row["eval/accuracy"] for row in metrics if "eval/accuracy" in row
+    ]
+    assert metrics[-1]["rewards/custom/mean"] > 0
+
+
+def test_arms_begin_with_what_they_share(done: tuple[Path, str]) -> None:
+    workdir, _ = done
+    paths = [
+        workdir / name / "seed_0" / "sft" / "adapter" / "adapter_model.safetensors"
+        for name in ("shared", "start", "coin")
+    ]
+    assert len({os.stat(path).st_ino for path in paths}) == 1
+
+
+def test_what_is_complete_is_skipped(done: tuple[Path, str]) -> None:
+    workdir, _ = done
+    log = workdir / "coin" / "seed_0" / "log.txt"
+    before = log.read_bytes()
+    said = runs.finish(runs.start(command(workdir, ARMS[:2])))
+    assert log.read_bytes() == before
+    assert "[2/2] coin, seed 0: complete (0:00)" in said
+    content = json.loads((workdir / "all_results.json").read_text())
+    assert content["failed"] == [] and len(content["runs"]) == 2
+
+
+def test_wrong_arms_end_before_any_run(tmp_path: Path) -> None:
+    wrong = ("fine: rl.steps=3", "bad: rl.steps=-1")
+    said = runs.finish(runs.start(command(tmp_path, wrong)), code=2)
+    assert "rl.steps" in said and "Traceback" not in said and list(tmp_path.iterdir()) == []
+
+
+def test_the_coin_is_fair_and_the_same_again() -> None:
+    prompts, texts = ["p"] * 2000, [str(i // 4) for i in range(2000)]
+    found = controls.coin(prompts, texts, texts)
+    assert found == controls.coin(prompts, texts, texts)
+    assert set(found) == {0.0, 1.0} and abs(sum(found) / 2000 - 0.5) < 0.05
+    groups = [found[i : i + 4] for i in range(0, 2000, 4)]
+    assert any(len(set(group)) == 2 for group in groups)  # equal texts, other rewards
