@@ -6,7 +6,6 @@ to try. It can be run while the stage is running. --json FILE writes the same.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from distill_jax.evaluation.findings import BAD, LOOK, OK, Finding
 from distill_jax.evaluation.trends import P_VALUE, Trend
 from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
 from launch.arguments import fail
+from launch.output import write_json
 
 STYLES = {OK: "green", LOOK: "yellow", BAD: "bold red"}
 
@@ -77,13 +77,6 @@ def _figure(trend: Trend) -> str:
     return f"{said}, {trend.rho:+.2f} ({trend.p_value:.1g}){jumped}"
 
 
-def _write(path: Path, directory: Path, findings: Sequence[Finding]) -> None:
-    beside = path.with_name(path.name + ".part")
-    content = {"directory": str(directory), "findings": [f.as_dict() for f in findings]}
-    beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    beside.replace(path)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, diagnoses, prints."""
     parser = argparse.ArgumentParser(prog="python -m launch.diagnose", description=__doc__)
@@ -96,10 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(error)
     Console().print(table(directory, findings))
     if flags.json:
+        content = {"directory": str(directory), "findings": [f.as_dict() for f in findings]}
         try:
-            _write(flags.json, directory, findings)
-        except OSError as error:
-            fail(DataError(f"cannot write {flags.json}: {error.strerror}"))
+            write_json(flags.json, content)
+        except DistillError as error:
+            fail(error)
 
 
 if __name__ == "__main__":

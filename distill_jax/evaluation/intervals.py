@@ -1,6 +1,7 @@
 """Intervals and paired tests for accuracies; no assumption that samples of a problem differ."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +103,20 @@ def mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
     tail = float(special.bdtr(min(gained, lost), gained + lost, 0.5))
     p_value = min(1.0, 2 * tail)  # both tails are alike where heads are as likely as tails
     return difference._replace(p_value=p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of m tests made together, in their order; 0.05 then bounds the chance of any error.
+
+    The i-th smallest of them, i = 0…m−1, becomes max over j ≤ i of min(1, (m − j)·p_j).
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6:65–70.
+    """
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = worst
+    return adjusted
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

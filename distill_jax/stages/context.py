@@ -86,6 +86,7 @@ class Context:
 
         Raises:
             TokenizerMismatchError: the teacher's differs.
+            ConfigError: the work directory's stages were run with another one.
         """
         config = self.config
         if config.student.path:
@@ -100,9 +101,15 @@ class Context:
             "size": config.tokenizer_size,
             "problems": to_dict(settings),
         }
-        # The note is written last: without it, or with another, the files are of no use, and no
-        # stage has used them, since stages refuse to go on with other settings.
-        if jax.process_index() == 0 and read_json(note) != json.loads(json.dumps(made_from)):
+        # The note is written last: without it the files are of no use; with another one they are
+        # of none as long as no stage has used them.
+        found, wanted = read_json(note), json.loads(json.dumps(made_from))
+        if found not in (None, wanted) and any(self.workdir.glob("*/settings.json")):
+            raise ConfigError(
+                f"the tokenizer in {where} was made from {found}, now from {wanted}",
+                fix="use the config and overrides of that run, or another --workdir",
+            )
+        if jax.process_index() == 0 and found != wanted:
             texts = synthetic.texts(settings, config.seed, _TOKENIZER_PROBLEMS)
             note.unlink(missing_ok=True)
             made = tokenizers.train_tokenizer(texts, config.tokenizer_size)
@@ -135,7 +142,7 @@ class Context:
         if split not in self._problems:
             prompts = chat.fitting_prompts(
                 self.tokenizer,
-                self._separate(split),
+                self.separate(split),
                 self.config.data.chat,
                 max_prompt_tokens=self.config.data.max_prompt_tokens,
                 on_long_prompt=self.config.data.on_long_prompt,
@@ -159,11 +166,14 @@ class Context:
             self._raw[split] = sources.load(self.config.data, split, self.config.seed)
         return self._raw[split]
 
-    def _separate(self, split: str) -> list[Problem]:
-        """The problems of a split; none of them stands in train and in a held-out split.
+    def separate(self, split: str) -> list[Problem]:
+        """The problems of a split, long ones too; none stands in train and in a held-out split.
 
         Published sources repeat a few questions: those leave train. In a file of the user's own
         it is a mistake.
+
+        Raises:
+            DataError: of the source; or a held-out problem also stands in train.
         """
         found, source = self._load(split), self.config.data.source
         if source in _PUBLISHED:

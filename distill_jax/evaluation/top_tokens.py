@@ -1,0 +1,109 @@
+"""The most probable next tokens at each position of given responses, by the model's own reading."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import ConfigError
+from distill_jax.kernels.logprob import gather_response
+from distill_jax.models.head_scores import head_scores
+from distill_jax.models.qwen import QwenModel
+from distill_jax.rollout.groups import round_up, training_batch
+from distill_jax.rollout.sampler import Rollout
+
+# Responses read at a time: what the layers hold of them stays small beside the weights.
+ROWS = 16
+
+
+class TopOfResponse(NamedTuple):
+    """Of a response of n tokens: ids_NK int32 and probs_NK float32, falling along K; N = n.
+
+    Position t is the distribution that token t was drawn from: it has not seen token t.
+    """
+
+    ids_NK: np.ndarray
+    probs_NK: np.ndarray
+
+
+class TopTokens:
+    """Reads responses teacher-forced; probabilities at temperature 1 over the tokens that exist.
+
+    Args:
+        model: any.
+        params: its weights {"base", "lora"}, on the mesh.
+        mesh: rows are split over data and fsdp.
+        k: how many tokens a position, 1 to vocab.
+        vocab: tokens that exist; logit rows beyond it never enter.
+        pad_id: fills rows behind the response.
+        multiple: lengths are rounded up to multiples of this, for few compiled programs.
+
+    Raises:
+        ConfigError: k outside 1..vocab.
+    """
+
+    def __init__(
+        self,
+        model: QwenModel,
+        params: Any,
+        mesh: Mesh,
+        *,
+        k: int,
+        vocab: int,
+        pad_id: int,
+        multiple: int,
+    ):
+        if not 1 <= k <= vocab:
+            raise ConfigError(f"top_k={k}", wanted=f"1 to {vocab}, the number of tokens")
+        self.model, self.params, self.k, self.vocab = model, params, k, vocab
+        self.pad_id, self.multiple = pad_id, multiple
+        self.rows = round_up(ROWS, sharding.batch_shards(mesh))
+        self._read = jax.jit(self._read_fn, out_shardings=sharding.batch_sharding(mesh))
+
+    def read(self, prompts: Sequence[Sequence[int]], rollout: Rollout) -> list[TopOfResponse]:
+        """The top tokens of each response, one response a prompt.
+
+        A response's last bits may depend on those that it is read with, as all of a batch's do;
+        which those are follows from the order alone.
+        """
+        out = []
+        for start in range(0, len(prompts), self.rows):
+            count = min(self.rows, len(prompts) - start)
+            # Filled up with the first row, so that one compiled program serves all.
+            chosen = [start + i if i < count else start for i in range(self.rows)]
+            part = Rollout(*(leaf[chosen] for leaf in rollout))
+            batch = training_batch(
+                [prompts[i] for i in chosen],
+                part,
+                1,
+                pad_id=self.pad_id,
+                multiple=self.multiple,
+            )
+            read = {name: batch[name] for name in ("tokens_BT", "prompt_len_B", "targets_BR")}
+            ids_BRK, probs_BRK = sharding.fetch(self._read(self.params, read))
+            for i in range(count):
+                n = int(part.length_B[i])
+                out.append(TopOfResponse(ids_BRK[i, :n], probs_BRK[i, :n]))
+        return out
+
+    def _read_fn(self, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        targets_BR = batch["targets_BR"]
+        B, R = targets_BR.shape
+        hidden_BTD = self.model.hidden(params, batch["tokens_BT"])
+        hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], R)
+        scores = head_scores(
+            hidden_BRD.reshape(B * R, -1),
+            self.model.head_VD(params),
+            targets_BR.reshape(-1),
+            alphas=(1.0,),
+            valid_vocab=self.vocab,
+            top_k=self.k,
+        )
+        assert scores.top_logits_NK is not None and scores.top_ids_NK is not None  # k >= 1
+        probs_NK = jnp.exp(scores.top_logits_NK - scores.lse_AN[0][:, None])
+        shape = (B, R, self.k)
+        return scores.top_ids_NK.reshape(shape), probs_NK.reshape(shape)

@@ -1,0 +1,235 @@
+"""Results to compare: what stage evaluate or export_answers wrote, read, and paired by problem."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distill_jax import answers
+from distill_jax.core.errors import DataError
+
+# What `--workdir` alone compares, (a, b), where both are there.
+DEFAULT_PAIRS = (
+    ("teacher", "student_after"),
+    ("student_before", "student_after"),
+    ("student_base", "student_before"),
+)
+_WANTED = "a result of stage evaluate (.json) or of launch.export_answers (.jsonl)"
+
+
+class Row(NamedTuple):
+    """One problem: `right` None where an error took the answer's place, `sampled` the shares."""
+
+    question: str
+    level: int | None
+    gold: str
+    right: bool | None
+    text: str
+    sampled: tuple[bool, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """The final answer of the text."""
+        found = answers.extract(self.text)
+        return found.text if found else "no answer"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model's answers by problem id; temperature None where nothing tells of it."""
+
+    name: str
+    path: Path
+    rows: dict[str, Row]
+    temperature: float | None
+
+
+class Pair(NamedTuple):
+    """Two results on the same problems, in a's order; `failed` were left out for an error."""
+
+    a: Result
+    b: Result
+    ids: list[str]
+    failed: int
+
+
+def find(name: str, workdir: Path | None) -> Path:
+    """The file of a name inside a work directory, or of a path.
+
+    Raises:
+        DataError: there is none; names what is.
+    """
+    places = [Path(name)]
+    if workdir is not None:
+        places = [*_inside(workdir, name), *places]
+    for place in places:
+        if place.is_file():
+            return place
+    for place in places:
+        part = place.with_name(place.name + ".part")
+        if part.is_file():
+            raise DataError(f"{part} is not complete", fix="run its export again, it goes on")
+    there = f"; {workdir} has {', '.join(known(workdir)) or 'none'}" if workdir else ""
+    raise DataError(f"no result {name}{there}", wanted=_WANTED)
+
+
+def _inside(workdir: Path, name: str) -> list[Path]:
+    return [workdir / "evaluate" / f"{name}.json", workdir / "export" / f"{name}.jsonl"]
+
+
+def known(workdir: Path) -> list[str]:
+    """Names that `find` knows in a work directory."""
+    made = [p.stem for p in sorted((workdir / "evaluate").glob("*.json")) if _is_result(p)]
+    # The suffix: settings beside an export end with .json.
+    return made + [p.stem for p in sorted((workdir / "export").glob("*.jsonl"))]
+
+
+def _is_result(path: Path) -> bool:
+    return path.stem not in ("settings", "run", "done")
+
+
+def default_pairs(workdir: Path) -> list[tuple[str, str]]:
+    """Those of DEFAULT_PAIRS that are there.
+
+    Raises:
+        DataError: none is.
+    """
+    there = [pair for pair in DEFAULT_PAIRS if all(_inside(workdir, n)[0].is_file() for n in pair)]
+    if not there:
+        has = ", ".join(known(workdir)) or "none"
+        raise DataError(
+            f"no two results of stage evaluate to compare in {workdir}, it has {has}",
+            fix="run stage evaluate, or name two results",
+        )
+    return there
+
+
+def read(path: Path, name: str) -> Result:
+    """A result.
+
+    Raises:
+        DataError: the file is neither kind of result, or damaged.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}", wanted=_WANTED) from error
+    if path.suffix == ".jsonl":
+        lines = [line for line in text.split("\n") if line.strip()]
+        rows = [_exported(_parsed(line, f"{path}:{i}"), f"{path}:{i}") for i, line in _count(lines)]
+        temperature = _exported_temperature(path)
+    else:
+        problems = _parsed(text, str(path)).get("problems")
+        if not isinstance(problems, list):
+            raise DataError(f"{path} has no list of problems", wanted=_WANTED)
+        rows = [_evaluated(row, f"{path}, problem {i}") for i, row in _count(problems)]
+        temperature = 0.0
+    out: dict[str, Row] = {}
+    for key, row in rows:
+        if key in out:
+            raise DataError(f"{path} has problem {key} twice")
+        out[key] = row
+    if not out:
+        raise DataError(f"{path} has no problems", wanted=_WANTED)
+    return Result(name, path, out, temperature)
+
+
+def _count(items: Sequence[Any]) -> Any:
+    return enumerate(items, 1)
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON: {error}", wanted=_WANTED) from None
+    if not isinstance(found, dict):
+        raise DataError(f"{where} is a {type(found).__name__}", wanted=_WANTED)
+    return found
+
+
+def _exported(row: dict[str, Any], where: str) -> tuple[str, Row]:
+    failed = row.get("error") is not None
+    right = None if failed else _flag(row, "right", where)
+    made = Row(
+        _text(row, "question", where),
+        _level(row, where),
+        str(row.get("ground_truth_text", "")),
+        right,
+        str(row.get("response") or ""),
+    )
+    return _text(row, "id", where), made
+
+
+def _exported_temperature(path: Path) -> float | None:
+    sidecar = path.with_name(path.name + ".settings.json")
+    try:
+        return float(json.loads(sidecar.read_text("utf-8"))["sampling"]["temperature"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # an export that was moved without it
+
+
+def _evaluated(row: Any, where: str) -> tuple[str, Row]:
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is a {type(row).__name__}", wanted=_WANTED)
+    sampled = row.get("sampled_right", [])
+    if not isinstance(sampled, list) or any(x not in (0, 1) for x in sampled):
+        raise DataError(f"{where}: sampled_right is {sampled!r}", wanted="a list of true and false")
+    made = Row(
+        _text(row, "question", where),
+        _level(row, where),
+        str(row.get("answer", "")),
+        _flag(row, "greedy_right", where),
+        str(row.get("greedy", "")),
+        tuple(bool(x) for x in sampled),
+    )
+    return _text(row, "id", where), made
+
+
+def _flag(row: dict[str, Any], name: str, where: str) -> bool:
+    if row.get(name) not in (0, 1):
+        raise DataError(f"{where}: {name} is {row.get(name)!r}", wanted="true or false")
+    return bool(row[name])
+
+
+def _level(row: dict[str, Any], where: str) -> int | None:
+    level = row.get("level")
+    if level is not None and not isinstance(level, int):
+        raise DataError(f"{where}: level is {level!r}", wanted="a whole number, or null")
+    return level
+
+
+def _text(row: dict[str, Any], name: str, where: str) -> str:
+    if not isinstance(row.get(name), str):
+        raise DataError(f"{where}: {name} is {row.get(name)!r}", wanted="a text")
+    return row[name]
+
+
+def pair(a: Result, b: Result, *, shared: bool = False) -> Pair:
+    """The problems of both.
+
+    Args:
+        a: one result.
+        b: another.
+        shared: leave out problems that one side alone has.
+
+    Raises:
+        DataError: the problems are not the same, or every one has an error.
+    """
+    both = [key for key in a.rows if key in b.rows]
+    if len(both) < max(len(a.rows), len(b.rows)) and not (shared and both):
+        counts = f"{a.name} has {len(a.rows)} problems, {b.name} {len(b.rows)}"
+        fix = "make both with the same data, split and number (evaluate.problems, --limit)"
+        if both:
+            fix += f", or add --shared to compare the {len(both)}"
+        raise DataError(f"{counts}: {len(both)} are in both", wanted="the same problems", fix=fix)
+    other = [key for key in both if a.rows[key].question != b.rows[key].question]
+    if other:
+        got = f"{len(other)} of {len(both)} problems ask something else in {b.name}"
+        fix = "make both with the same data and seed"
+        raise DataError(f"{got} than in {a.name}, first {other[0]}", fix=fix)
+    whole = [k for k in both if a.rows[k].right is not None and b.rows[k].right is not None]
+    if not whole:
+        raise DataError(f"no problem was answered in both {a.name} and {b.name}")
+    return Pair(a, b, whole, len(both) - len(whole))

@@ -1,0 +1,103 @@
+"""Answers of a model to the problems of a split, as JSONL, a row a problem.
+
+    python -m launch.export_answers --config=configs/rl.py:tiny --workdir=runs/tiny --model=student
+    python -m launch.export_answers --config=configs/rl.py:tiny --workdir=runs/tiny --model=teacher
+
+--model is teacher, base, sft, rl, student (the last of these three that is there), or a directory
+with a PEFT adapter or a Hugging Face model. Rows stand in the order of the problems; a problem
+that cannot be answered has a row with `error`. Stopped in any way, the same command goes on and
+ends with the same bytes; a file made with other settings is refused. launch/README.md lists the
+columns.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from rich.table import Table
+
+from distill_jax.core import settings
+from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.host_memory import return_freed_memory_unless_cpu
+from distill_jax.stages.settings import RunConfig
+from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON
+from launch import arguments
+from launch import main as main_job
+
+flags.adopt_module_key_flags(main_job)
+_MODEL = flags.DEFINE_string("model", "student", "teacher, base, sft, rl, student or a directory.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["test", "train", "validation"], "Of the problems.")
+_OUT = flags.DEFINE_string("out", None, "File; default WORKDIR/export/MODEL_SPLIT.jsonl.")
+_LIMIT = flags.DEFINE_integer("limit", None, "The first problems only.", lower_bound=1)
+_TOP_K = flags.DEFINE_integer("top_k", 5, "Next tokens told at each place; 0: none.", lower_bound=0)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", 0.0, "Divides the logits; 0 answers greedily.", lower_bound=0.0
+)
+
+
+def _out(name: str, workdir: Path) -> Path:
+    if _OUT.value:
+        return Path(_OUT.value)
+    # Imported late, as below.
+    from launch.model_choice import NAMES
+
+    if name not in NAMES:
+        raise ConfigError(f"--model={name} without --out", fix="name a file with --out=FILE.jsonl")
+    return workdir / "export" / f"{name}_{_SPLIT.value}.jsonl"
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    table = Table("", "", title=f"answers of {summary['model']}", show_header=False)
+    for name, value in summary.items():
+        table.add_row(name.replace("_", " "), str(value))
+    return table
+
+
+def _main(argv: Sequence[str]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    if len(argv) > 1:
+        raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --model=teacher")
+    config = settings.build(RunConfig, main_job.CONFIG.value)
+    workdir = Path(main_job.WORKDIR.value or main_job.default_workdir(config.preset))
+    out = _out(_MODEL.value, workdir)
+    main_job.start_distributed()
+    return_freed_memory_unless_cpu()
+    main_job.start_compilation_cache(main_job.COMPILATION_CACHE.value)
+    # Imported late: wrong flags are told at once, without waiting for the libraries.
+    from distill_jax.stages.context import Context
+    from launch import answering, model_choice
+
+    context = Context(config, workdir)
+    request = answering.Request(_SPLIT.value, _LIMIT.value, _TOP_K.value, _TEMPERATURE.value)
+    choice = model_choice.choose(context, _MODEL.value)
+    summary = answering.export(context, choice, request, out)
+    if jax.process_index() == 0:
+        context.console.print(_table(summary))
+        context.say(f"answers: {out}")
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    return arguments.parse(argv, RunConfig, "configs/rl.py or configs/rl.py:smoke")
+
+
+def _guarded(argv: Sequence[str]) -> None:
+    try:
+        _main(argv)
+    except DistillError as error:
+        arguments.fail(error)
+    except KeyboardInterrupt:
+        print(f"interrupted; {GO_ON}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def main() -> None:
+    """Console entry."""
+    app.run(_guarded, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    main()
