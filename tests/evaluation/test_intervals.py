@@ -97,3 +97,11 @@ def test_pass_at_k():
     assert math.isclose(intervals.pass_at_k(8, 3, 1), 3 / 8)
     with pytest.raises(ValueError, match="k=5 of 4"):
         intervals.pass_at_k(4, 1, 5)
+
+
+def test_holm_by_hand():
+    # Sorted .005, .01, .03, .04: ·4 = .02, ·3 = .03, ·2 = .06, and .04 may not fall below .06.
+    got = intervals.holm([0.01, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(got, [0.03, 0.06, 0.06, 0.02], atol=1e-12)
+    assert intervals.holm([0.2]) == [0.2] and intervals.holm([]) == []
+    assert intervals.holm([0.6, 0.7]) == [1.0, 1.0]

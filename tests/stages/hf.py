@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from distill_jax.data import synthetic
 from distill_jax.data.tokenizer import train_tokenizer
@@ -18,8 +19,13 @@ def tokenizer(seed: int = 0):
     return train_tokenizer(synthetic.texts(PROBLEMS, seed, 200), 300)
 
 
-def write_model(directory: Path, *, rows: int, tok=None, seed: int = 0, **changes) -> Path:
-    """A model whose embedding has this many rows, more than there are tokens."""
+def write_model(
+    directory: Path, *, rows: int, tok=None, seed: int = 0, noise: float = 0.0, **changes
+) -> Path:
+    """A model whose embedding has this many rows, more than there are tokens.
+
+    With noise on its weights it says more than one token over and over.
+    """
     fields = {
         "model_type": "qwen2",
         "vocab_size": rows,
@@ -34,7 +40,11 @@ def write_model(directory: Path, *, rows: int, tok=None, seed: int = 0, **change
     }
     config = QwenConfig(**fields)
     params = jax.jit(QwenModel.create(config).init)(jax.random.key(seed))
-    hf_io.save_hf(directory, config, params["base"], tokenizer=tok or tokenizer())
+    rng = np.random.default_rng(seed)
+    base = jax.tree.map(
+        lambda x: np.asarray(x + noise * rng.standard_normal(x.shape), x.dtype), params["base"]
+    )
+    hf_io.save_hf(directory, config, base, tokenizer=tok or tokenizer())
     return directory
 
 

@@ -1,0 +1,54 @@
+"""Top tokens of responses against the plain softmax of each position's logits."""
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.evaluation.top_tokens import TopTokens
+from distill_jax.rollout.sampler import Rollout
+from tests import tiny
+
+PROMPTS = [[7, 8, 9], [3], [4, 4, 11, 2, 6]]
+LENGTHS = [4, 1, 6]
+K = 3
+
+
+def rollout(rng):
+    tokens = np.full((len(PROMPTS), 6), tiny.PAD, np.int32)
+    for row, n in enumerate(LENGTHS):
+        tokens[row, :n] = rng.integers(1, tiny.VOCAB, n)
+    zeros = np.zeros(tokens.shape, np.float32)
+    return Rollout(tokens, np.array(LENGTHS, np.int32), np.ones(len(PROMPTS), bool), zeros, zeros)
+
+
+def test_each_position_is_read_before_its_token():
+    model, params = tiny.build()
+    mesh = tiny.mesh(data=2)
+    reader = TopTokens(
+        model, tiny.placed(params, mesh), mesh,
+        k=K, vocab=tiny.VOCAB, pad_id=tiny.PAD, multiple=8,
+    )  # fmt: skip
+    reader.rows = 2  # two batches, the second filled up
+    out = rollout(np.random.default_rng(0))
+    found = reader.read(PROMPTS, out)
+    assert [top.ids_NK.shape for top in found] == [(n, K) for n in LENGTHS]
+    for prompt, row, n, top in zip(PROMPTS, out.tokens_BR, LENGTHS, found, strict=True):
+        whole = [*prompt, *row[:n]]
+        for t in range(n):
+            # What stands before token t, nothing of it or behind it.
+            logits = tiny.naive_logits(model, params, whole[: len(prompt) + t])[-1]
+            logp = tiny.log_softmax(logits)
+            order = np.argsort(-logp)[:K]
+            assert top.ids_NK[t].tolist() == order.tolist()
+            np.testing.assert_allclose(top.probs_NK[t], np.exp(logp[order]), rtol=2e-5)
+    assert max(top.ids_NK.max() for top in found) < tiny.VOCAB
+
+
+@pytest.mark.parametrize("k", [0, tiny.VOCAB + 1])
+def test_impossible_k(k):
+    model, params = tiny.build()
+    with pytest.raises(ConfigError, match=f"top_k={k}"):
+        TopTokens(
+            model, jax.device_get(params), tiny.mesh(), k=k, vocab=tiny.VOCAB, pad_id=0, multiple=8
+        )

@@ -1,0 +1,300 @@
+"""Answers as JSONL: the rows, every kind of model, kill and resume to the same bytes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import CheckpointError, ConfigError, DataError, TokenizerMismatchError
+from distill_jax.data.tokenizer import train_tokenizer
+from distill_jax.stages.context import Context
+from launch import answering, model_choice
+from launch.answering import Request
+from tests.launch.conftest import Run
+from tests.stages.hf import write_model
+from tests.stages.small import ROOT, SMALL, small
+
+GREEDY = Request("test", top_k=3)
+
+
+def export(run: Run, out: Path, model: str = "sft", request: Request = GREEDY, **changes: Any):
+    context = run.context(**changes)
+    answering.export(context, model_choice.choose(context, model), request, out)
+    return read(out)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+@pytest.fixture(scope="module")
+def whole(random_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "whole.jsonl"
+    export(random_run, out)
+    return out
+
+
+def test_a_row_a_problem_in_their_order(whole: Path, random_run: Run) -> None:
+    rows, problems = read(whole), random_run.context().separate("test")
+    assert [row["index"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    assert [row["id"] for row in rows] == [p.id for p in problems]
+    assert [row["question"] for row in rows] == [p.question for p in problems]
+    assert [row["ground_truth"] for row in rows] == [p.solution for p in problems]
+    assert [row["ground_truth_text"] for row in rows] == [p.answer for p in problems]
+    assert [row["ground_truth_num"] for row in rows] == [int(p.answer) for p in problems]
+
+
+def test_a_problem_that_cannot_be_put_is_a_row_with_its_error(whole: Path) -> None:
+    rows = read(whole)
+    assert "prompt of " in rows[2]["error"] and "data.max_prompt_tokens=64" in rows[2]["error"]
+    assert "special token <|im_end|>" in rows[4]["error"]
+    for i, row in enumerate(rows):
+        assert (row["error"] is None) == (i not in (2, 4)) == (row["response"] is not None)
+    assert rows[2]["prompt"].startswith("<|im_start|>user\nAnd more.") and rows[4]["prompt"] is None
+
+
+def test_answers_are_those_of_the_model(whole: Path, random_run: Run) -> None:
+    context = random_run.context()
+    loaded = model_choice.choose(context, "sft").load(context)
+    hidden_of = jax.jit(loaded.model.hidden)
+    head = np.asarray(loaded.model.head_VD(loaded.params), np.float64)[: context.vocab]
+    for row in read(whole):
+        if row["error"]:
+            continue
+        prompt = context.tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
+        ids = row["response_ids"]
+        padded = np.zeros((1, 80), np.int32)
+        padded[0, : len(prompt + ids)] = prompt + ids
+        hidden = np.asarray(hidden_of(loaded.params, padded)[0], np.float64)
+        for t, token in enumerate(ids):
+            logits = hidden[len(prompt) + t - 1] @ head.T
+            p = np.exp(logits - logits.max())
+            assert (
+                row["top_ids"][t] == np.argsort(-p)[:3].tolist() and row["top_ids"][t][0] == token
+            )
+            np.testing.assert_allclose(row["top_probs"][t], np.sort(p / p.sum())[:-4:-1], rtol=1e-4)
+        assert row["response"] == context.text(ids)
+        assert row["ended"] == (ids[-1] == context.eos_id) and 1 <= len(ids) <= 6
+
+
+def test_models_differ_and_top_tokens_can_be_left_out(
+    whole: Path, random_run: Run, tmp_path: Path
+) -> None:
+    request = GREEDY._replace(top_k=0)
+    found = {"sft": read(whole)}
+    for name in ("base", "teacher"):
+        found[name] = export(random_run, tmp_path / f"{name}.jsonl", name, request)
+        assert found[name][0]["top_ids"] is None and found[name][0]["response_ids"]
+    said = {str([row["response_ids"] for row in rows]) for rows in found.values()}
+    assert len(said) == 3
+    # The same models by their directories.
+    for name, directory in (
+        ("sft", str(random_run.workdir / "sft")),
+        ("teacher", random_run.settings["teacher__path"]),
+    ):
+        by_path = export(random_run, tmp_path / f"{name}_path.jsonl", directory, request)
+        ids = [row["response_ids"] for row in by_path]
+        assert ids == [row["response_ids"] for row in found[name]]
+
+
+class Stop(Exception):
+    """Stands for whatever ends the program."""
+
+
+def test_gone_on_with_it_ends_with_the_same_bytes(
+    whole: Path, random_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cut.jsonl"
+    made, rows = [], answering._Writer.rows
+
+    def stopping(self: Any, start: int, *rest: Any) -> Any:
+        if start == stop_at:
+            raise Stop
+        made.append(start)
+        return rows(self, start, *rest)
+
+    monkeypatch.setattr(answering._Writer, "rows", stopping)
+    stop_at = 4
+    with pytest.raises(Stop):
+        export(random_run, out)
+    part = out.with_name("cut.jsonl.part")
+    assert not out.exists() and len(read(part)) == 4
+    part.write_bytes(part.read_bytes()[:-400])  # in the middle of a row: its batch is made again
+    stop_at = -1
+    made.clear()
+    export(random_run, out)
+    assert made == [2, 4] and out.read_bytes() == whole.read_bytes()
+    assert not part.exists()
+    made.clear()
+    export(random_run, out)
+    assert made == []
+
+
+def test_a_file_of_other_settings_is_refused(whole: Path, random_run: Run) -> None:
+    before = whole.read_bytes()
+    for request, changes, message in (
+        (GREEDY._replace(temperature=0.5), {}, "sampling was "),
+        (GREEDY._replace(top_k=2), {}, "top_k was 3, now 2"),
+        (GREEDY._replace(limit=4), {}, "rows was 6, now 4"),
+        (GREEDY, {"sampling__max_new_tokens": 5}, "sampling was "),
+    ):
+        with pytest.raises(DataError, match=message):
+            export(random_run, whole, "sft", request, **changes)
+    with pytest.raises(DataError, match="weights was"):
+        export(random_run, whole, "base")
+    assert whole.read_bytes() == before
+
+
+def test_samples_are_drawn_alike_whatever_the_limit(random_run: Run, tmp_path: Path) -> None:
+    request = Request("validation", top_k=0, temperature=1.0)
+    four = export(random_run, tmp_path / "4.jsonl", "base", request)
+    two = export(random_run, tmp_path / "2.jsonl", "base", request._replace(limit=2))
+    ids = [row["response_ids"] for row in four]
+    assert [row["response_ids"] for row in two] == ids[:2] and len({str(i) for i in ids}) == 4
+    greedy = request._replace(temperature=0.0)
+    assert ids != [r["response_ids"] for r in export(random_run, tmp_path / "g", "base", greedy)]
+
+
+def test_impossible_requests(random_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    with pytest.raises(ConfigError, match="top_k=301; wanted: at most 300"):
+        export(random_run, out, "base", GREEDY._replace(top_k=301))
+    with pytest.raises(ConfigError, match="max_new_tokens=128; wanted: less than the model's 128"):
+        export(random_run, out, "base", sampling__max_new_tokens=128)
+    with pytest.raises(DataError, match="no problem can be put to the model, first: prompt of"):
+        export(random_run, out, "base", data__max_prompt_tokens=3)
+    assert not out.exists()
+
+
+def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
+    context = random_run.context()
+    assert model_choice.choose(context, "student").name == "sft"  # no stage rl here
+    with pytest.raises(CheckpointError, match="run stage rl first: python -m launch.main"):
+        model_choice.choose(context, "rl")
+    with pytest.raises(CheckpointError, match="holds no model; wanted: one of teacher, base"):
+        model_choice.choose(context, str(tmp_path))
+    with pytest.raises(CheckpointError, match="no model studnet: no directory studnet"):
+        model_choice.choose(context, "studnet")
+    other = train_tokenizer(["quite other words " * 50], 300)
+    odd = write_model(tmp_path / "odd", rows=320, tok=other)
+    with pytest.raises(TokenizerMismatchError, match="a tokenizer other than the run's"):
+        model_choice.choose(context, str(odd)).load(context)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+# Ends itself, as a kill from outside would, with half a row behind two whole ones.
+KILLED = """
+import os, signal
+from distill_jax.evaluation.answer_file import AnswerFile
+from launch import export_answers
+append = AnswerFile.append
+def killed(self, rows):
+    append(self, rows)
+    self._handle.write(b'{"index": 2, "resp')
+    self._handle.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+AnswerFile.append = killed
+export_answers.main()
+"""
+
+
+def command(run: Run, *arguments: str) -> list[str]:
+    settings = {**{k.replace("__", "."): v for k, v in run.settings.items()}}
+    settings = {**SMALL, **settings, "stages": "('sft','rl','evaluate')"}
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    return ["--config=configs/rl.py:smoke", f"--workdir={run.workdir}", *flags, *arguments]
+
+
+def call(
+    program: list[str], arguments: list[str], input: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_killed_and_called_again(whole: Path, random_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    arguments = command(random_run, "--model=sft", "--top_k=3", f"--out={out}")
+    killed = call(["-c", KILLED], arguments)
+    assert killed.returncode == -9 and not out.exists(), killed.stderr
+    assert out.with_name("a.jsonl.part").read_bytes().endswith(b'{"index": 2, "resp')
+    done = call(["-m", "launch.export_answers"], arguments)
+    assert done.returncode == 0, done.stderr
+    assert "going on after 2 of 6 rows" in done.stderr
+    assert out.read_bytes() == whole.read_bytes()
+    assert "0 of 4 (0.0%)" in done.stderr and "errors" in done.stderr
+
+
+# Calls of the command, each in a fork of one process that has imported what it needs.
+MANY = """
+import json, os, runpy, sys
+from launch import main, answering
+calls = json.load(sys.stdin)
+for argv in calls:
+    child = os.fork()
+    if not child:
+        sys.argv = ["export_answers", *argv]
+        code = 1
+        try:
+            runpy.run_module("launch.export_answers", run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            code = stop.code
+        sys.stdout.flush()
+        os._exit(code or 0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for stream in (sys.stdout, sys.stderr):
+        print(f"--- {code}", file=stream, flush=True)
+"""
+
+
+def test_wrong_input_and_help(random_run: Run, tmp_path: Path) -> None:
+    new = ["--config=configs/rl.py:smoke", f"--workdir={tmp_path / 'new'}"]
+    wrong = [
+        (["--model=/nowhere"], "ConfigError: --model=/nowhere without --out; fix: name a file"),
+        (["--split=tset"], "value should be one of <test|train|validation>"),
+        (["--limit=0"], "--limit=0"),
+        (["--temperature=-1"], "--temperature=-1"),
+        (["more"], "ConfigError: stray argument 'more'"),
+        (["--model=rl", "--out=a.jsonl"], "CheckpointError: no adapter in "),
+    ]
+    calls = [command(random_run, *arguments) for arguments, _ in wrong] + [new, ["--help"]]
+    done = call(["-c", MANY], [], input=json.dumps(calls))
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.split("--- 2\n")
+    assert len(said) == len(calls), done.stderr  # all but the help ended with 2
+    messages = [message for _, message in wrong] + ["run stage pretrain first: python -m"]
+    for text, message in zip(said, messages, strict=False):
+        assert message in text and len(text.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+    shown = done.stdout.split("--- 2\n")[-1]
+    assert "python -m launch.export_answers --config=" in shown
+    for flag in ("--model", "--split", "--limit", "--top_k", "--temperature", "--workdir"):
+        assert flag in shown
+
+
+def test_another_tokenizer_is_not_written_over_that_of_a_run(tmp_path: Path) -> None:
+    context = Context(small(), tmp_path)
+    assert len(context.tokenizer) == 300
+    stage = tmp_path / "sft" / "settings.json"
+    held = (tmp_path / "tokenizer" / "tokenizer.json").read_bytes()
+    stage.parent.mkdir()
+    stage.write_text("{}")
+    with pytest.raises(ConfigError, match=r"was made from .*'size': 300.*, now from .*280"):
+        _ = Context(small(tokenizer_size=280), tmp_path).tokenizer
+    assert (tmp_path / "tokenizer" / "tokenizer.json").read_bytes() == held
+    stage.unlink()  # nothing was made with it: it may go
+    assert len(Context(small(tokenizer_size=280), tmp_path).tokenizer) == 280
