@@ -1,9 +1,11 @@
 """docs/config.md, generated from the settings' own docs: python -m launch.config_docs"""
 
+import argparse
 import dataclasses
 import sys
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,11 @@ def _limits(about: typing.Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Writes docs/config.md."""
+    argparse.ArgumentParser(prog="python -m launch.config_docs", description=__doc__).parse_args(
+        argv
+    )
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(render(RunConfig), encoding="utf-8")
     print(f"wrote {TARGET}", file=sys.stderr)

@@ -65,10 +65,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    lines = (__doc__ or "").splitlines()
     codes = "Exit codes: 0 it ended well, 1 it did not, 2 wrong input, 130 after Ctrl-C."
     parser = _Parser(
-        prog="python -m launch.sandbox", description=lines[0], epilog=codes, allow_abbrev=False
+        prog="python -m launch.sandbox",
+        description=__doc__,
+        epilog=codes,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", nargs="?", help="the program; - reads standard input")
     parser.add_argument("--probe", action="store_true", help="what this machine can hold")
