@@ -62,7 +62,7 @@ def _main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --model=teacher")
     config = settings.build(RunConfig, main_job.CONFIG.value)
-    workdir = Path(main_job.WORKDIR.value or main_job.default_workdir(config.preset))
+    workdir = Path(main_job.WORKDIR.value or main_job.default_workdir(config))
     out = _out(_MODEL.value, workdir)
     main_job.start_distributed()
     return_freed_memory_unless_cpu()

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
+from distill_jax.evaluation.intervals import holm
+
 FIGURES = ("greedy", "pass@1")
 Rows = Sequence[Mapping[str, Any]]
 
@@ -55,18 +57,6 @@ def paired_p(differences: Sequence[float]) -> float | None:
     if spread < 1e-12:
         return 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - n)
     return float(2 * special.stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given.
-
-    Source: Holm 1979, Scandinavian Journal of Statistics 6:65–70.
-    """
-    order, out, largest = np.argsort(p_values), [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        out[index] = largest
-    return out
 
 
 def of_arm(rows: Rows, arm: str) -> list[Mapping[str, Any]]:
