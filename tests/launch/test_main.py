@@ -13,7 +13,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from configs import presets, rewards
 from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core.settings import build
 from distill_jax.stages.settings import RunConfig
 from launch import arguments, main
 
@@ -248,4 +250,5 @@ def test_two_processes_on_loopback(tmp_path: Path) -> None:
 
 
 def test_default_workdir() -> None:
-    assert main.default_workdir("smoke") == Path("runs/smoke")
+    assert main.default_workdir(presets.smoke()) == Path("runs/smoke")
+    assert main.default_workdir(build(RunConfig, rewards.get_config())).name.startswith("tiny_")
