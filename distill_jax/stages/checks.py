@@ -10,7 +10,7 @@ from distill_jax.core.errors import CheckpointError, ConfigError, DataError, Mis
 from distill_jax.models import hf_io, hf_layout, peft_io
 from distill_jax.models import safetensor_files as files
 from distill_jax.models.qwen_config import QwenConfig
-from distill_jax.stages import pretrain, supervised
+from distill_jax.stages import curricula, pretrain, supervised
 from distill_jax.stages.context import Context
 from distill_jax.training import optimizer
 
@@ -181,6 +181,8 @@ def _check_data(context: Context, due: Sequence[str]) -> None:
                 wanted="as many problems: a step draws each of its prompts once",
                 fix="lower rl.prompts_per_step, or check data.limit and data.max_prompt_tokens",
             )
+        if "rl" in due:
+            curricula.of_rl(context)
     if "pretrain" in due and not (config.teacher.path and config.student.path):
         supervised.rows(context, answer_only=0.0)
     if "sft" in due:

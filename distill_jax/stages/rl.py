@@ -13,7 +13,7 @@ from distill_jax.evaluation.runner import completions
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.correctness import correctness
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.stages import loop
+from distill_jax.stages import curricula, loop
 from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.sft import save_adapter
@@ -34,7 +34,12 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
     updates = settings.steps * settings.num_iterations * settings.minibatches
     tx = optimizer.make(settings.optimizer, updates)
     state, shardings = states.create(
-        trainable, tx, config.seed, context.mesh, combine.fresh_state()
+        trainable,
+        tx,
+        config.seed,
+        context.mesh,
+        combine.fresh_state(),
+        curricula.of_rl(context).fresh(),
     )
     step = RLStep(context, student.model, frozen, reference, tx, shardings)
     with contextlib.closing(step):

@@ -4,27 +4,25 @@ import dataclasses
 import functools
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.core import rng, sharding
+from distill_jax.core import sharding
 from distill_jax.core.masked import masked_mean
-from distill_jax.data import batching
-from distill_jax.data.problem import Problem
 from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards import combine
 from distill_jax.rewards.cached_teacher import CachedTeacher
-from distill_jax.rewards.correctness import Correctness, correctness
+from distill_jax.rewards.correctness import Correctness
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.rewards.terms import HostTerms
 from distill_jax.rollout.groups import take_rows, training_batch
-from distill_jax.rollout.sampler import Rollout
-from distill_jax.stages import rl_teacher
+from distill_jax.stages import curricula, rl_teacher
 from distill_jax.stages.context import Context
+from distill_jax.stages.rl_rollout import Collected, Drawn, Rollouts
 from distill_jax.training import losses
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.state import TrainState
@@ -35,16 +33,6 @@ _LOSS_ARRAYS = (
     "tokens_BT", "prompt_len_B", "targets_BR", "loss_mask_BR", "behaviour_logp_BR",
     "advantage_BR", "return_BR", "old_value_BR", "old_logp_BR", "ref_logp_BR", "top_entropy_BR",
 )  # fmt: skip
-
-
-class Drawn(NamedTuple):
-    """A step's problems, their completions and what the answer checker said; B = P·G."""
-
-    problems: list[Problem]
-    prompts: list[list[int]]
-    rollout: Rollout
-    texts: list[str]
-    judged: Correctness
 
 
 class RLStep:
@@ -84,6 +72,8 @@ class RLStep:
         )
         self.rows = sharding.batch_sharding(context.mesh)
         self.sampler = context.sampler(model)
+        self.curriculum = curricula.of_rl(context)
+        self.rollouts = Rollouts(context, self.sampler, self.curriculum)
         self.terms = HostTerms(self.settings.rewards, several_hosts=jax.process_count() > 1)
         self.teacher = rl_teacher.make(context)
         self._score = self._scorer(values=self.algorithm.uses_values, entropy=by_entropy)
@@ -119,7 +109,9 @@ class RLStep:
     ) -> tuple[TrainState, Mapping[str, Any], list[dict[str, Any]]]:
         """Rollout, rewards, updates; metrics under TRL's names."""
         clock = _Clock()
-        drawn = self._draw(state, step)
+        before = sharding.fetch(state.curriculum_state)
+        collected = self.rollouts(self.weights(state), before, step)
+        drawn = collected.drawn
         clock.note("time/rollout")
         host = training_batch(
             drawn.prompts,
@@ -140,12 +132,14 @@ class RLStep:
         state = dataclasses.replace(state, reward_state=reward_state)
         clock.note("time/rewards", metrics)
         record = sharding.fetch(
-            {name: batch[name] for name in ("reward_B", "intrinsic_B", "advantage_B")}
+            {name: batch[name] for name in ("reward_B", "intrinsic_B", "advantage_B", "signal_B")}
         )
         state, updated = self._updates(state, batch, step)
+        state = self._learn(state, collected, record["signal_B"])
         clock.note("time/update", updated)
         metrics = {**metrics, **updated, **self._rollout_metrics(host, drawn.judged)}
         metrics |= {**self.terms.metrics(), **clock.times}
+        metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if isinstance(self.teacher, CachedTeacher):
             metrics |= self.teacher.metrics()
         problems = len(self.context.problems("train").problems)
@@ -159,59 +153,22 @@ class RLStep:
         params = {"base": self.frozen["base"], "lora": state.trainable["lora"]}
         return self.sampler.weights(params, self.config.sampling)
 
-    def _draw(self, state: TrainState, step: int) -> Drawn:
-        """A rollout; with dynamic sampling, groups whose rewards differ replace those alike."""
-        weights = self.weights(state)
-        drawn = self._round(weights, step, 0)
-        wanted = self.settings.prompts_per_step
-        groups = self._useful(drawn)
-        for number in range(1, self.settings.dynamic_sampling + 1):
-            if len(groups) >= wanted:
-                break
-            more = self._round(weights, step, number)
-            useful = self._useful(more)
-            drawn, groups = _replace_groups(
-                drawn, groups, more, useful, self.settings.samples_per_prompt
-            )
-        return drawn
-
-    def _round(self, weights: Any, step: int, number: int) -> Drawn:
-        settings, seed = self.settings, self.config.seed
-        data = self.context.problems("train")
-        rounds = settings.dynamic_sampling + 1
-        index = batching.batch_indices(
-            seed, step * rounds + number, settings.prompts_per_step, len(data.problems)
-        )
-        problems = [data.problems[i] for i in index]
-        prompts = [data.prompts[i] for i in index]
-        rollout = self.sampler.generate(
-            weights,
-            prompts,
-            self.config.sampling,
-            # Numbered by place, not by problem: one that is drawn twice (at an epoch's end) must
-            # not get the same samples twice.
-            key=rng.stream_key(rng.run_key(seed), "rollout", step, number),
-            prompt_ids=range(len(index)),
-            samples=settings.samples_per_prompt,
-        )
-        texts = [
-            self.context.text(row[:n])
-            for row, n in zip(rollout.tokens_BR, rollout.length_B, strict=True)
-        ]
-        rewards = settings.rewards
-        gold = [p.answer for p in problems for _ in range(settings.samples_per_prompt)]
-        judged = correctness(gold, texts, right=rewards.right, wrong=rewards.wrong)
-        return Drawn(problems, prompts, rollout, texts, judged)
-
-    def _useful(self, drawn: Drawn) -> np.ndarray:
-        right_PG = drawn.judged.right_B.reshape(-1, self.settings.samples_per_prompt)
-        return np.flatnonzero(right_PG.any(axis=1) & ~right_PG.all(axis=1))
-
     def _loss_mask(self, host: dict[str, np.ndarray]) -> np.ndarray:
         mask_BR = host["response_mask_BR"]
         if self.settings.mask_truncated:
             mask_BR = mask_BR * host["ended_B"][:, None].astype(np.float32)
         return mask_BR
+
+    def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
+        """The curriculum's state after this step: an arm's signal is its mean |advantage|."""
+        signal_P = signal_B.reshape(-1, self.settings.samples_per_prompt).mean(axis=1)
+        learnt = self.curriculum.update(
+            state.curriculum_state,
+            collected.ids_K,
+            collected.signal_K(signal_P),
+            collected.accuracy_K,
+        )
+        return dataclasses.replace(state, curriculum_state=learnt)
 
     # --- rewards and advantages ---------------------------------------------------------------
 
@@ -263,12 +220,14 @@ class RLStep:
         batch["reward_PG"] = reward_B.reshape(-1, G)
         arrays, metrics = self.algorithm.advantages(batch, self.algorithm_settings)
         advantage_B = masked_mean(arrays["advantage_BR"], mask_BR, axis=1)
+        signal_B = masked_mean(jnp.abs(arrays["advantage_BR"]), mask_BR, axis=1)
         metrics = {**joined.metrics, **metrics}
         metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(batch["reward_PG"]))
         metrics["reward_std"] = jnp.mean(jnp.std(batch["reward_PG"], axis=1, ddof=min(1, G - 1)))
         out = {name: batch[name] for name in _LOSS_ARRAYS if name in batch}
         out |= {**arrays, "reward_B": reward_B, "intrinsic_B": joined.intrinsic_B}
-        return {**out, "advantage_B": advantage_B}, joined.state, metrics
+        out |= {"advantage_B": advantage_B, "signal_B": signal_B}
+        return out, joined.state, metrics
 
     # --- updates ------------------------------------------------------------------------------
 
@@ -360,24 +319,3 @@ def _mean_of(seen: list[dict[str, Any]]) -> dict[str, Any]:
         else:
             out[name] = values.sum() if name == "skipped" else values.mean()
     return out
-
-
-def _replace_groups(
-    drawn: Drawn, useful: np.ndarray, more: Drawn, more_useful: np.ndarray, samples: int
-) -> tuple[Drawn, np.ndarray]:
-    """Puts useful groups of `more` in the place of groups of `drawn` that are not."""
-    places = np.setdiff1d(np.arange(len(drawn.problems)), useful)
-    pairs = list(zip(places, more_useful, strict=False))
-    problems, prompts, texts = list(drawn.problems), list(drawn.prompts), list(drawn.texts)
-    arrays = [np.array(a) for a in (*drawn.rollout, *drawn.judged)]
-    others = [*more.rollout, *more.judged]
-    for place, source in pairs:
-        problems[place], prompts[place] = more.problems[source], more.prompts[source]
-        here = slice(place * samples, (place + 1) * samples)
-        there = slice(source * samples, (source + 1) * samples)
-        texts[here] = more.texts[there]
-        for mine, theirs in zip(arrays, others, strict=True):
-            mine[here] = theirs[there]
-    width = len(drawn.rollout)
-    merged = Drawn(problems, prompts, Rollout(*arrays[:width]), texts, Correctness(*arrays[width:]))
-    return merged, np.concatenate([useful, places[: len(pairs)]])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.core.sharding import MeshSettings
+from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data.sources import DataSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
@@ -103,6 +104,7 @@ class RLSettings:
     eval_every: int = setting(0, "Steps between evaluations on validation; 0 is off.", low=0)
     eval_problems: int = setting(64, "Validation problems of such an evaluation.", low=1)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     group: GroupSettings = field(default_factory=GroupSettings)

@@ -21,14 +21,15 @@ class TrainState:
 
     Fields: step int32 [] (loop steps done); trainable (parameter tree); opt_state (optax, for
     trainable only); reward_state (what the rewards carry: running statistics, adaptive weights);
-    skipped int32 [] (updates dropped as not finite); skipped_in_row int32 []; key (typed key of the
-    run).
+    curriculum_state (values and counts of the arms); skipped int32 [] (updates dropped as not
+    finite); skipped_in_row int32 []; key (typed key of the run).
     """
 
     step: jax.Array
     trainable: Any
     opt_state: Any
     reward_state: Any
+    curriculum_state: Any
     skipped: jax.Array
     skipped_in_row: jax.Array
     key: jax.Array
@@ -80,6 +81,7 @@ def create(
     seed: int,
     mesh: Mesh,
     reward_state: Any = (),
+    curriculum_state: Any = (),
 ) -> tuple[TrainState, TrainState]:
     """A fresh state on the mesh, and the tree of its shardings."""
 
@@ -90,6 +92,7 @@ def create(
             trainable=trainable,
             opt_state=tx.init(trainable),
             reward_state=reward_state,
+            curriculum_state=curriculum_state,
             skipped=zero,
             skipped_in_row=zero,
             key=rng.run_key(seed),

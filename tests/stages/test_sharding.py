@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from distill_jax.core import rng, sharding
 from distill_jax.rewards import combine
-from distill_jax.stages import supervised
+from distill_jax.stages import curricula, supervised
 from distill_jax.stages.context import Context
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.training import losses, optimizer
@@ -61,7 +61,9 @@ def rl_update(where: Path, name: str, algorithm: str) -> tuple[states.TrainState
     if algorithm == "ppo":
         trainable = states.with_value_head(trainable, student.model.config.hidden_size)
     tx = optimizer.make(ctx.config.rl.optimizer, 4)
-    state, shardings = states.create(trainable, tx, 0, ctx.mesh, combine.fresh_state())
+    state, shardings = states.create(
+        trainable, tx, 0, ctx.mesh, combine.fresh_state(), curricula.of_rl(ctx).fresh()
+    )
     step = RLStep(ctx, student.model, frozen, reference, tx, shardings)
     state, metrics, completions = step(state, 0)
     figures = {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}

@@ -1,0 +1,1 @@
+"""Which problems a step draws, and what it learns about them."""

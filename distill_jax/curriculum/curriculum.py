@@ -1,0 +1,156 @@
+"""Curriculum: the one object that a stage holds; draws a step's problems, learns from them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import DataError
+from distill_jax.curriculum import arms, rewards, sample
+from distill_jax.curriculum.methods import CURRICULA, Choice, Plan
+from distill_jax.curriculum.settings import CurriculumSettings
+from distill_jax.data import batching
+from distill_jax.data.problem import Problem
+
+
+class Curriculum:
+    """What a stage draws; all that changes is in the state, which lies in TrainState.
+
+    Args:
+        settings: of the curriculum.
+        problems: the stage's training problems; draws are numbers into this list.
+        seed: of the run.
+        batch: problems a draw.
+        steps: of the stage.
+        rounds: draws that a step may make (dynamic sampling makes several).
+        out_shardings: where `update` leaves the state; None: where jax puts it.
+
+    Raises:
+        DataError: no problem is left, or the method has no levels to choose from.
+    """
+
+    def __init__(
+        self,
+        settings: CurriculumSettings,
+        problems: Sequence[Problem],
+        *,
+        seed: int,
+        batch: int,
+        steps: int,
+        rounds: int = 1,
+        out_shardings: Any = None,
+    ):
+        self.settings, self.seed, self.batch, self.rounds = settings, seed, batch, rounds
+        self.method = CURRICULA[settings.method]
+        self.arms = arms.build(problems, kind=settings.arms, unlevelled=settings.unlevelled)
+        if not self.method.one_shuffle and not self.arms.level_A.any():
+            raise DataError(
+                f"curriculum {settings.method}: none of {len(problems)} problems has a level",
+                fix="use data with levels (math, embedded), or curriculum uniform",
+            )
+        self.plan = Plan(
+            level_A=self.arms.level_A,
+            size_A=self.arms.size_A,
+            batch=batch,
+            temperature=settings.temperature,
+            floor=settings.floor,
+            pace_steps=settings.pace_steps or steps,
+            competence_start=settings.competence_start,
+        )
+        self._update = jax.jit(
+            lambda state, step: rewards.update(state, step, settings), out_shardings=out_shardings
+        )
+
+    @property
+    def note(self) -> str:
+        """What a user should know of problems without a level; empty if there are none."""
+        if not self.arms.unlevelled:
+            return ""
+        dropped = self.settings.unlevelled == "drop"
+        done = "dropped" if dropped else f"arm {arms.NO_LEVEL}"
+        return f"{self.arms.unlevelled} of {len(self.arms.arm_N)} problems have no level: {done}"
+
+    def fresh(self) -> rewards.State:
+        """The state before the first step: a dict of arrays [A], part of TrainState."""
+        return rewards.fresh(len(self.arms.names), self.settings.initial_q)
+
+    def problem_ids(
+        self, state: Mapping[str, Any], step: int, earlier: Sequence[int] | np.ndarray = ()
+    ) -> np.ndarray:
+        """Numbers of the problems of a draw, int64 [batch]: a pure function of its arguments.
+
+        Args:
+            state: the curriculum's, as it was before this step.
+            step: of the stage, from 0.
+            earlier: what former draws of this step gave, all of it.
+        """
+        number = len(earlier) // self.batch
+        if self.method.one_shuffle:
+            kept = self.arms.kept
+            return kept[
+                batching.batch_indices(
+                    self.seed, step * self.rounds + number, self.batch, len(kept)
+                )
+            ]
+        host = sharding.fetch(dict(state))
+        given_A = np.bincount(
+            self.arms.arm_N[np.asarray(earlier, np.int64)], minlength=len(self.arms.names)
+        )
+        return sample.draw(
+            self._choice(host, step),
+            self.arms,
+            host["count"] + given_A,
+            seed=self.seed,
+            step=step,
+            number=number,
+            batch=self.batch,
+        )
+
+    def _choice(self, host: Mapping[str, Any], step: int) -> Choice:
+        return self.method.choose(self.plan, host, step)
+
+    def update(
+        self,
+        state: Mapping[str, Any],
+        ids: np.ndarray,
+        signal: np.ndarray,
+        mastery: np.ndarray,
+    ) -> rewards.State:
+        """The state after a step.
+
+        Args:
+            state: before it.
+            ids: int [K], every problem that the step drew, in all its draws.
+            signal: float [K] in [0, 1], how much there was to learn; NaN: not measured.
+            mastery: float [K] in [0, 1], how well it went; NaN: not measured.
+        """
+        arm_K = self.arms.arm_N[np.asarray(ids, np.int64)]
+        measured = rewards.measure(arm_K, signal, mastery, len(self.arms.names))
+        return self._update(dict(state), measured)
+
+    def metrics(self, before: Mapping[str, Any], after: Mapping[str, Any], step: int) -> dict:
+        """Figures of a step by arm: values, counts and mastery after it, and p it was drawn with.
+
+        Args:
+            before: the state that the step drew from.
+            after: the state that `update` gave.
+            step: of the stage, from 0.
+        """
+        if len(self.arms.names) == 1:
+            return {}
+        host = sharding.fetch(dict(after))
+        columns = {
+            "q": host["q"],
+            "p": self._choice(sharding.fetch(dict(before)), step).share_A,
+            "count": host["count"],
+            # What was never measured is left out: 0 would be a figure.
+            "mastery": np.where(host["seen"], host["mastery"], np.nan),
+        }
+        return {
+            f"curriculum/{column}/{name}": value.item()
+            for column, values in columns.items()
+            for name, value in zip(self.arms.names, values, strict=True)
+            if np.isfinite(value)
+        }

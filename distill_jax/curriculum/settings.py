@@ -1,0 +1,66 @@
+"""CurriculumSettings: which curriculum, over which arms, and what an arm is valued for."""
+
+from dataclasses import dataclass
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.curriculum.arms import KINDS, UNLEVELLED
+from distill_jax.curriculum.methods import CURRICULA
+
+
+@dataclass(frozen=True)
+class CurriculumSettings:
+    """Which problems are drawn when."""
+
+    method: str = setting("uniform", "Entry of CURRICULA.", choices=tuple(CURRICULA))
+    arms: str = setting("level", "What the curriculum chooses from.", choices=KINDS)
+    unlevelled: str = setting(
+        "own_arm",
+        "Problems without a level: an arm of their own, dropped, or refused.",
+        choices=UNLEVELLED,
+    )
+    temperature: float = setting(
+        0.2, "τ of self_evolving; 1 is nearly uniform for values within 0 to 1.", above=0.0
+    )
+    learning_rate: float = setting(0.5, "α of the TD(0) update.", above=0.0, high=1.0)
+    floor: float = setting(
+        0.1, "Share that self_evolving spreads evenly over the arms.", low=0.0, high=1.0
+    )
+    initial_q: float = setting(0.0, "Value of an arm before its first reward.")
+    pace_steps: int = setting(
+        0, "Steps that ordered curricula take to the end; 0: the stage's steps.", low=0
+    )
+    competence_start: float = setting(
+        0.01, "Share of the problems that competence begins with (c₀).", above=0.0, high=1.0
+    )
+    signal_weight: float = setting(
+        1.0, "Weight of mean |advantage| (rl) or teacher-student gap (distill).", low=0.0
+    )
+    progress_weight: float = setting(
+        0.0, "Weight of an arm's own gain in mastery: knowledge transfer from the teacher.", low=0.0
+    )
+    retention_weight: float = setting(
+        0.0, "Weight of what an arm once learnt has lost since.", low=0.0
+    )
+    transfer_weight: float = setting(
+        0.0, "Weight of the gain of other arms after an arm was drawn.", low=0.0
+    )
+    learnt: float = setting(
+        0.5, "Moving mastery from which an arm counts as learnt (retention).", low=0.0, high=1.0
+    )
+    momentum: float = setting(
+        0.8, "Memory of an arm's moving mastery and transfer.", low=0.0, high=0.9999
+    )
+
+    def __post_init__(self) -> None:
+        weights = (
+            self.signal_weight,
+            self.progress_weight,
+            self.retention_weight,
+            self.transfer_weight,
+        )
+        if self.method == "self_evolving" and not any(weights):
+            raise ConfigError(
+                "self_evolving with signal, progress, retention and transfer weights of 0",
+                wanted="some weight: else no arm is ever worth more than another",
+            )

@@ -1,0 +1,59 @@
+"""The curriculum of a stage, made once: checks, the first state and the step share it."""
+
+from distill_jax.core import sharding
+from distill_jax.curriculum.curriculum import Curriculum
+from distill_jax.curriculum.settings import CurriculumSettings
+from distill_jax.stages.context import Context
+
+
+def of(
+    context: Context,
+    stage: str,
+    settings: CurriculumSettings,
+    *,
+    batch: int,
+    steps: int,
+    rounds: int = 1,
+) -> Curriculum:
+    """The curriculum over the training problems, numbered as in `context.problems("train")`.
+
+    Args:
+        context: run-wide things.
+        stage: that it belongs to.
+        settings: of the curriculum.
+        batch: problems a draw.
+        steps: of the stage.
+        rounds: draws that a step may make.
+
+    Raises:
+        DataError: no problem is left, or the method has no levels to choose from.
+    """
+
+    def make() -> Curriculum:
+        made = Curriculum(
+            settings,
+            context.problems("train").problems,
+            seed=context.config.seed,
+            batch=batch,
+            steps=steps,
+            rounds=rounds,
+            out_shardings=sharding.replicated(context.mesh),
+        )
+        if made.note:
+            context.say(f"{stage}: {made.note}")
+        return made
+
+    return context.once(("curriculum", stage), make)
+
+
+def of_rl(context: Context) -> Curriculum:
+    """The curriculum of stage rl."""
+    rl = context.config.rl
+    return of(
+        context,
+        "rl",
+        rl.curriculum,
+        batch=rl.prompts_per_step,
+        steps=rl.steps,
+        rounds=rl.dynamic_sampling + 1,
+    )
