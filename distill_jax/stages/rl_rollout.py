@@ -40,8 +40,12 @@ class Collected(NamedTuple):
     differs_K: np.ndarray
     accuracy_K: np.ndarray
 
-    def signal_K(self, signal_P: np.ndarray) -> np.ndarray:
-        """The signal of each problem drawn, from that of the trained groups.
+    def correctness_K(self) -> np.ndarray:
+        """2√(p(1−p)) of each problem drawn: GRPO's E|Â| of correctness alone."""
+        return 2 * np.sqrt(self.accuracy_K * (1 - self.accuracy_K))
+
+    def advantage_K(self, signal_P: np.ndarray) -> np.ndarray:
+        """Mean |advantage| of each problem drawn, from that of the trained groups.
 
         A group that dynamic sampling put away because its samples were alike teaches nothing: 0.
         Without these zeros an arm would look the better, the more of its groups were put away.

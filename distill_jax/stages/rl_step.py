@@ -160,13 +160,14 @@ class RLStep:
         return mask_BR
 
     def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
-        """The curriculum's state after this step: an arm's signal is its mean |advantage|."""
-        signal_P = signal_B.reshape(-1, self.settings.samples_per_prompt).mean(axis=1)
+        """The curriculum's state after this step."""
+        if self.settings.arm_signal == "correctness":
+            signal_K = collected.correctness_K()
+        else:
+            signal_P = signal_B.reshape(-1, self.settings.samples_per_prompt).mean(axis=1)
+            signal_K = collected.advantage_K(signal_P)
         learnt = self.curriculum.update(
-            state.curriculum_state,
-            collected.ids_K,
-            collected.signal_K(signal_P),
-            collected.accuracy_K,
+            state.curriculum_state, collected.ids_K, signal_K, collected.accuracy_K
         )
         return dataclasses.replace(state, curriculum_state=learnt)
 

@@ -19,6 +19,9 @@ from distill_jax.training.records import RecordSettings
 
 STAGES = ("pretrain", "sft", "rl", "evaluate")
 DTYPES = ("float32", "bfloat16")
+# What stage rl tells its curriculum of a group. With an intrinsic reward the samples of every
+# group differ, and GRPO's advantages are alike for hopeless, useful and mastered arms.
+ARM_SIGNALS = ("advantage", "correctness")
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,11 @@ class RLSettings:
     accumulate: int = setting(1, "Microbatches in each update.", low=1)
     dynamic_sampling: int = setting(
         0, "Extra rounds of prompts in place of groups all right or all wrong (DAPO).", low=0
+    )
+    arm_signal: str = setting(
+        "advantage",
+        "An arm's signal: mean |advantage|, or 2√(p(1−p)) of right answers alone.",
+        choices=ARM_SIGNALS,
     )
     mask_truncated: bool = setting(
         False, "Leave completions without EOS out of the loss (not out of the group's mean)."
