@@ -142,7 +142,7 @@ class RLStep:
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if isinstance(self.teacher, CachedTeacher):
             metrics |= self.teacher.metrics()
-        problems = len(self.context.problems("train").problems)
+        problems = len(self.curriculum.arms.kept)
         metrics["epoch"] = (step + 1) * self.settings.prompts_per_step / problems
         return state, metrics, self._records(drawn, record)
 

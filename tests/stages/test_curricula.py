@@ -1,0 +1,221 @@
+"""Curricula in stage rl: every method runs, stops and goes on; dynamic sampling; levels of MATH."""
+
+import json
+import os
+import signal
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import DataError
+from distill_jax.curriculum.methods import CURRICULA
+from distill_jax.rewards.correctness import Correctness
+from distill_jax.rollout.sampler import Rollout
+from distill_jax.stages import curricula, pipeline, rl_rollout
+from distill_jax.stages.rl_step import RLStep
+from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.stop import Interrupted
+from tests.stages.small import copy_stages, rows, small, weights
+
+STAGES = ("pretrain", "sft", "rl")
+
+
+def run(finished: Path, workdir: Path, **changes: Any) -> list[dict[str, Any]]:
+    if not workdir.exists():
+        copy_stages(finished, workdir, "pretrain", "sft")
+    how = {"stages": STAGES, "rl__steps": 3, "rl__eval_every": 0, **changes}
+    pipeline.run(small(**how), workdir)
+    return rows(workdir, "rl")
+
+
+def models(finished: Path) -> dict[str, str]:
+    """Settings of the models made there, as data from files ask for."""
+    made = finished / "pretrain"
+    return {f"{role}__path": str(made / role / "model") for role in ("teacher", "student")}
+
+
+def counts(row: dict[str, Any]) -> list[int]:
+    return [row[f"curriculum/count/level_{level}"] for level in (1, 2)]
+
+
+@pytest.mark.parametrize("method", CURRICULA)
+def test_every_method_runs(finished: Path, tmp_path: Path, method: str) -> None:
+    signal = "correctness" if method == "competence" else "advantage"
+    how = {"rl__curriculum__method": method, "rl__arm_signal": signal}
+    found = run(finished, tmp_path / "run", **how)
+    assert [sum(counts(row)) for row in found] == [4, 8, 12]
+    shares = [[row[f"curriculum/p/level_{level}"] for level in (1, 2)] for row in found]
+    np.testing.assert_allclose(np.sum(shares, axis=1), 1)
+    assert all(row[f"curriculum/q/level_{level}"] >= 0 for row in found for level in (1, 2))
+    # Two levels in three steps: the first has steps 0 and 1.
+    if method == "easy_to_hard":
+        assert [counts(row) for row in found] == [[4, 0], [8, 0], [8, 4]]
+    if method == "hard_to_easy":
+        assert [counts(row) for row in found] == [[0, 4], [0, 8], [4, 8]]
+    if method == "uniform":
+        np.testing.assert_allclose(shares, 0.5)
+    if method == "self_evolving":
+        # With an intrinsic reward even groups that are all wrong differ.
+        assert max(found[-1]["curriculum/q/level_1"], found[-1]["curriculum/q/level_2"]) > 0.1
+    if method == "competence":
+        # By correctness alone a group that is all wrong teaches nothing.
+        differ = [1 - row["frac_groups_all_wrong"] - row["frac_groups_all_right"] for row in found]
+        values = [row[f"curriculum/q/level_{level}"] for row in found for level in (1, 2)]
+        assert (max(values) > 0) == (max(differ) > 0)
+
+
+def test_stopped_and_run_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {
+        "rl__steps": 4,
+        "rl__curriculum__method": "self_evolving",
+        "rl__curriculum__arms": "level_subject",
+        "rl__curriculum__temperature": 0.05,
+        "rl__curriculum__retention_weight": 0.5,
+        "rl__curriculum__transfer_weight": 0.5,
+        "rl__dynamic_sampling": 1,
+    }
+    whole = run(finished, tmp_path / "whole", **how)
+    real = RLStep.__call__
+
+    def stopping(self: RLStep, state: Any, step: int) -> Any:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, state, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RLStep, "__call__", stopping)
+        with pytest.raises(Interrupted, match="saved at step 2 of 4"):
+            run(finished, tmp_path / "broken", **how)
+    assert run(finished, tmp_path / "broken", **how) == whole
+    assert weights(tmp_path / "broken", "rl") == weights(tmp_path / "whole", "rl")
+    assert "curriculum/count/level_2/arithmetic" in whole[0]
+
+
+def rollouts(draws: dict[int, float]) -> Any:
+    """Rollouts of four samples a problem; problem n gets draws[n] of them right."""
+    G = 4
+
+    def generate(weights: Any, prompts: list[list[int]], *_: Any, **__: Any) -> Rollout:
+        B = len(prompts) * G
+        tokens = np.array([[p[0], k] for p in prompts for k in range(G)], np.int32)
+        zero = np.zeros((B, 2), np.float32)
+        return Rollout(tokens, np.full(B, 2, np.int32), np.ones(B, bool), zero, zero)
+
+    def problem_ids(state: Any, step: int, earlier: Any = ()) -> np.ndarray:
+        return np.arange(4) + len(earlier)
+
+    problems = [SimpleNamespace(answer=str(n), id=n) for n in range(len(draws))]
+    settings = RLSettings(prompts_per_step=4, samples_per_prompt=G, dynamic_sampling=2)
+    context = SimpleNamespace(
+        config=SimpleNamespace(rl=settings, seed=0, sampling=None),
+        problems=lambda split: SimpleNamespace(
+            problems=problems, prompts=[[n] for n in range(len(draws))]
+        ),
+        text=lambda tokens: f"{tokens[0]}:{tokens[1]}",
+    )
+    made: Any = rl_rollout.Rollouts(
+        context,  # type: ignore[arg-type]
+        SimpleNamespace(generate=generate),  # type: ignore[arg-type]
+        SimpleNamespace(problem_ids=problem_ids),  # type: ignore[arg-type]
+    )
+    return made
+
+
+def test_dynamic_sampling_counts_what_it_puts_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Right answers of four: the first draw has one group that differs (1), the second two, the
+    # third two, of which there is room for one.
+    right = {0: 0, 1: 2, 2: 4, 3: 0, 4: 1, 5: 0, 6: 4, 7: 3, 8: 0, 9: 1, 10: 2, 11: 0}
+
+    def judge(golds: list[str], texts: list[str], **_: float) -> Correctness:
+        pairs = [text.split(":") for text in texts]
+        right_B = np.array([int(k) < right[int(n)] for n, k in pairs])
+        assert [n for n, _ in pairs] == golds
+        return Correctness(right_B.astype(np.float32), right_B, np.zeros(len(texts), bool))
+
+    monkeypatch.setattr(rl_rollout, "correctness", judge)
+    collected = rollouts({n: 0.0 for n in right})(None, {}, 0)
+    assert [p.id for p in collected.drawn.problems] == [4, 1, 7, 9]
+    assert [p[0] for p in collected.drawn.prompts] == [4, 1, 7, 9]
+    assert collected.drawn.texts[::4] == ["4:0", "1:0", "7:0", "9:0"]
+    assert collected.drawn.rollout.tokens_BR[::4, 0].tolist() == [4, 1, 7, 9]
+    assert collected.drawn.judged.right_B.reshape(4, 4).sum(axis=1).tolist() == [1, 2, 3, 1]
+    assert collected.ids_K.tolist() == list(range(12))
+    assert collected.owner_P.tolist() == [4, 1, 7, 9]
+    got = collected.advantage_K(np.array([0.4, 0.1, 0.7, 0.9]))
+    # 10 differs and found no room: not measured.
+    wanted = [0, 0.1, 0, 0, 0.4, 0, 0, 0.7, 0, 0.9, np.nan, 0]
+    np.testing.assert_allclose(got, wanted)
+    np.testing.assert_allclose(collected.correctness_K()[[0, 1, 4]], [0, 1, np.sqrt(0.75)])
+
+
+def test_what_the_settings_ask_for_is_checked_before_any_work(
+    finished: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"question": f"How many is {n} + 1?", "solution": f"#### {n + 1}", "level": "Level ?"}
+        for n in range(60)
+    ]
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, part in (("train", rows[:40]), ("validation", rows[40:50]), ("test", rows[50:])):
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    paths = models(finished)
+
+    def check(**changes: Any) -> pipeline.Context:
+        config = small(stages=("rl",), data__source=str(data), **paths, **changes)
+        context = pipeline.Context(config, tmp_path)
+        pipeline.check(context)
+        return context
+
+    with pytest.raises(DataError, match="none of 40 problems has a level"):
+        check(rl__curriculum__method="self_evolving")
+    with pytest.raises(DataError, match="40 of 40 problems have no level"):
+        check(rl__curriculum__unlevelled="error")
+    said: list[str] = []
+    context = pipeline.Context(small(data__source=str(data), **paths), tmp_path)
+    context.say = said.append  # type: ignore[method-assign]
+    curricula.of_rl(context)
+    curricula.of_rl(context)
+    assert said == ["rl: 40 of 40 problems have no level: arm no_level"]
+
+
+def test_math_of_the_hub_keeps_train_and_test_apart(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By content hash: a question that test repeats, in other case and spacing, leaves train."""
+
+    def load_dataset(repository: str, config: str, split: str) -> list[dict[str, str]]:
+        start = 0 if split == "train" else 100
+        numbers = list(range(start, start + 40)) + ([3] if split == "test" else [])
+        space = " " if split == "train" else "  "
+        return [
+            {
+                "problem": f"What{space}is {n} in {config}?",
+                "level": "Level ?" if n == 5 else f"Level {1 + n % 5}",
+                "type": config.title(),
+                "solution": f"\\boxed{{{n}}}",
+            }
+            for n in numbers
+        ]
+
+    fake = types.SimpleNamespace(load_dataset=load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    how = {"data__source": "math", "data__max_prompt_tokens": 512, **models(finished)}
+    context = pipeline.Context(small(rl__curriculum__arms="level_subject", **how), tmp_path)
+    said: list[str] = []
+    context.say = said.append  # type: ignore[method-assign]
+    train, test = (context.problems(split).problems for split in ("train", "test"))
+    assert not {p.content_hash for p in train} & {p.content_hash for p in test}
+    assert not any(p.question.startswith("What is 3 in") for p in train)
+    assert sum("is 3 in" in " ".join(p.question.split()) for p in test) == 7
+    assert "train: 7 problems dropped, they stand in a held-out split" in said
+    arms = curricula.of_rl(context).arms
+    assert len(arms.names) == 5 * 7 + 1 and "level_1/number_theory" in arms.names
+    assert arms.unlevelled == sum(p.level is None for p in train) > 0
