@@ -1,8 +1,11 @@
 """The curriculum of a stage, made once: checks, the first state and the step share it."""
 
+from collections.abc import Sequence
+
 from distill_jax.core import sharding
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.curriculum.settings import CurriculumSettings
+from distill_jax.data.problem import Problem
 from distill_jax.stages.context import Context
 
 
@@ -10,17 +13,19 @@ def of(
     context: Context,
     stage: str,
     settings: CurriculumSettings,
+    problems: Sequence[Problem],
     *,
     batch: int,
     steps: int,
     rounds: int = 1,
 ) -> Curriculum:
-    """The curriculum over the training problems, numbered as in `context.problems("train")`.
+    """The curriculum of a stage over its training problems.
 
     Args:
         context: run-wide things.
         stage: that it belongs to.
         settings: of the curriculum.
+        problems: draws are numbers into this list; the same at each call.
         batch: problems a draw.
         steps: of the stage.
         rounds: draws that a step may make.
@@ -32,7 +37,7 @@ def of(
     def make() -> Curriculum:
         made = Curriculum(
             settings,
-            context.problems("train").problems,
+            problems,
             seed=context.config.seed,
             batch=batch,
             steps=steps,
@@ -53,6 +58,7 @@ def of_rl(context: Context) -> Curriculum:
         context,
         "rl",
         rl.curriculum,
+        context.problems("train").problems,
         batch=rl.prompts_per_step,
         steps=rl.steps,
         rounds=rl.dynamic_sampling + 1,
