@@ -20,6 +20,7 @@ from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
+from distill_jax.stages.distill_settings import DistillSettings, TeacherSampleSettings
 from distill_jax.stages.settings import (
     ModelSettings,
     PretrainSettings,
@@ -74,6 +75,14 @@ def tiny() -> RunConfig:
             answer_only=0.7,
             optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=10),
         ),
+        # Weights and temperature of the curriculum system's published code are the defaults.
+        distill=DistillSettings(
+            steps=100,
+            batch_size=32,
+            eval_every=25,
+            teacher_samples=TeacherSampleSettings(problems=3200),
+            optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=10),
+        ),
         rl=RLSettings(
             algorithm="grpo",
             steps=100,
@@ -125,6 +134,15 @@ def smoke() -> RunConfig:
             batch_size=8,
             optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
         ),
+        distill=dataclasses.replace(
+            base.distill,
+            steps=3,
+            batch_size=8,
+            eval_every=2,
+            eval_problems=8,
+            teacher_samples=TeacherSampleSettings(problems=16, only_right=False, batch=8),
+            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
+        ),
         rl=dataclasses.replace(
             base.rl,
             steps=3,
@@ -156,6 +174,13 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
             steps=700,
             batch_size=32,
             accumulate=4,
+            optimizer=OptimizerSettings(learning_rate=2e-5, warmup_steps=100),
+        ),
+        distill=DistillSettings(
+            steps=700,
+            batch_size=32,
+            accumulate=4,
+            eval_every=100,
             optimizer=OptimizerSettings(learning_rate=2e-5, warmup_steps=100),
         ),
         rl=RLSettings(

@@ -25,6 +25,16 @@ PANELS: dict[str, Sequence[Panel]] = {
     "pretrain/teacher": (_LOSS,),
     "pretrain/student": (_LOSS,),
     "sft": (_LOSS, Panel("gradient norm", {"grad_norm": "gradient norm"})),
+    "distill": (
+        _LOSS,
+        Panel("divergence a token, nats", {"kl": "KL", "jsd": "JSD"}),
+        Panel("validation, forward KL to the teacher", {"eval/forward_kl": "KL"}),
+        Panel(
+            "accuracy",
+            {"accuracy": "train, sampled", "eval/accuracy": "validation, greedy"},
+            share=True,
+        ),
+    ),
     "rl": (
         Panel(
             "accuracy",

@@ -16,6 +16,7 @@ NAMES = {
     "teacher": "teacher",
     "student_base": "student base",
     "student_before": "student before RL",
+    "student_distilled": "student distilled",
     "student_after": "student after RL",
 }
 

@@ -59,7 +59,7 @@ def check_settings(context: Context, stages: Sequence[str]) -> None:
 def check_batches(context: Context, due: Sequence[str]) -> None:
     """The mesh has room for every batch."""
     config, mesh = context.config, context.mesh
-    for name in ("pretrain", "sft"):
+    for name in ("pretrain", "sft", "distill"):
         if name in due:
             settings = getattr(config, name)
             _check_microbatch(f"{name}.batch_size", settings.batch_size, settings.accumulate, mesh)
@@ -84,6 +84,7 @@ def check_schedules(context: Context, due: Sequence[str]) -> None:
     config, rl = context.config, context.config.rl
     updates: dict[str, tuple[optimizer.OptimizerSettings, int]] = {
         "sft": (config.sft.optimizer, config.sft.steps),
+        "distill": (config.distill.optimizer, config.distill.steps),
         "rl": (rl.optimizer, rl.steps * rl.num_iterations * rl.minibatches),
     }
     for role in ("teacher", "student"):
@@ -108,10 +109,11 @@ def _check_order(context: Context, due: Sequence[str]) -> None:
     if "pretrain" not in due:
         for role in _roles(context, due):
             context.model_path(role)
-    if "rl" in due and "sft" not in due:
-        adapter = context.start_adapter()
-        if adapter is not None:
-            peft_io.load_adapter(adapter, hf_io.load_config(context.model_path("student")))
+    if "sft" not in due:
+        starts = {"distill": context.distill_adapter, "rl": context.start_adapter}
+        for adapter in (find() for stage, find in starts.items() if stage in due):
+            if adapter is not None:
+                peft_io.load_adapter(adapter, hf_io.load_config(context.model_path("student")))
 
 
 def _roles(context: Context, due: Sequence[str]) -> list[str]:
@@ -119,7 +121,8 @@ def _roles(context: Context, due: Sequence[str]) -> list[str]:
     teacher = ("rl" in due and context.config.rl.rewards.intrinsic_weight > 0) or (
         "evaluate" in due and context.config.evaluate.teacher
     )
-    student = {"sft", "rl", "evaluate"} & set(due)
+    teacher = teacher or "distill" in due
+    student = {"sft", "distill", "rl", "evaluate"} & set(due)
     return ["teacher"] * bool(teacher) + ["student"] * bool(student)
 
 
@@ -173,7 +176,7 @@ def check_model_files(directory: Path) -> QwenConfig:
 
 def _check_data(context: Context, due: Sequence[str]) -> None:
     config = context.config
-    if {"pretrain", "sft", "rl"} & set(due):
+    if {"pretrain", "sft", "distill", "rl"} & set(due):
         count = len(context.problems("train").problems)
         if "rl" in due and count < config.rl.prompts_per_step:
             raise DataError(
@@ -187,7 +190,27 @@ def _check_data(context: Context, due: Sequence[str]) -> None:
         supervised.rows(context, answer_only=0.0)
     if "sft" in due:
         supervised.rows(context, answer_only=config.sft.answer_only)
-    if "rl" in due and config.rl.eval_every:
-        context.problems("validation")
+    if "distill" in due:
+        _check_distill(context)
+    for name in ("distill", "rl"):
+        if name in due and getattr(config, name).eval_every:
+            context.problems("validation")
     if "evaluate" in due:
         context.problems("test")
+
+
+def _check_distill(context: Context) -> None:
+    """The stage's rows, as far as they are known before the teacher has written any."""
+    settings, vocab = context.config.distill, context.vocab
+    if settings.loss.top_k > vocab:
+        raise ConfigError(
+            f"distill.loss.top_k={settings.loss.top_k}", wanted=f"at most {vocab}, all tokens"
+        )
+    if settings.data == "solutions":
+        supervised.rows(context, answer_only=0.0)
+    count = len(context.problems("train").problems)
+    if settings.data == "teacher_samples" and settings.teacher_samples.problems > count:
+        raise DataError(
+            f"distill.teacher_samples.problems={settings.teacher_samples.problems}",
+            wanted=f"at most the {count} training problems",
+        )

@@ -222,7 +222,7 @@ class Context:
         return f"run stage {stage} first: {command}"
 
     def adapter(self, stage: str) -> Path | None:
-        """The student's adapter that stage sft or rl made here, or None."""
+        """The student's adapter that stage sft, distill or rl made here, or None."""
         made = self.workdir / stage / "adapter"
         return made if (made / "adapter_config.json").is_file() else None
 
@@ -239,6 +239,27 @@ class Context:
                 fix=self.run_first("sft"),
             )
         return made
+
+    def distill_adapter(self) -> Path | None:
+        """The adapter that stage distill starts from; None is the bare student.
+
+        Raises:
+            CheckpointError: that of sft is wanted and is not there.
+        """
+        if self.config.distill.start == "base":
+            return None
+        made = self.adapter("sft")
+        if made is None:
+            raise CheckpointError(
+                f"no adapter in {self.workdir / 'sft' / 'adapter'}, distill.start=sft wants it",
+                fix=f"{self.run_first('sft')}, or set distill.start=base",
+            )
+        return made
+
+    def distilled(self) -> Path | None:
+        """What stage distill made here: an adapter, or a whole model; None when neither."""
+        model = self.workdir / "distill" / "model"
+        return model if (model / "config.json").is_file() else self.adapter("distill")
 
     def build(self, role: str, geometry: QwenConfig, *, lora: bool) -> QwenModel:
         """The model object of a role."""
@@ -274,14 +295,17 @@ class Context:
 
         Args:
             role: "teacher" (never with LoRA) or "student".
-            adapter: PEFT directory for the student; None gives it a fresh adapter.
+            adapter: PEFT directory for the student, or a whole model that takes its weights'
+                place; None gives it a fresh adapter, which changes nothing.
 
         Raises:
             CheckpointError: missing or damaged files, or an adapter of other settings.
         """
-        settings = self.settings_of(role)
+        settings, path = self.settings_of(role), self.model_path(role)
+        if adapter is not None and (adapter / "config.json").is_file():
+            path, adapter = adapter, None
         geometry, base = hf_io.load_hf(
-            self.model_path(role), param_dtype=settings.param_dtype, shardings=self.base_shardings
+            path, param_dtype=settings.param_dtype, shardings=self.base_shardings
         )
         self.check_rows(role, geometry)
         model = self.build(role, geometry, lora=role == "student")

@@ -28,16 +28,19 @@ def subjects(context: Context) -> dict[str, Path | None]:
     if context.config.evaluate.teacher:
         found["teacher"] = None
     before, after = context.adapter("sft"), context.adapter("rl")
-    if before is not None:
+    distilled = context.distilled()
+    if before is not None or (distilled is not None and not context.config.student.path):
         found["student_base"] = None
     if before is not None or context.config.student.path:
         found["student_before"] = before
+    if distilled is not None:
+        found["student_distilled"] = distilled
     if after is not None:
         found["student_after"] = after
     if not found:
         raise CheckpointError(
             f"nothing to evaluate in {context.workdir}",
-            wanted="an adapter of stage sft or rl, or evaluate.teacher=True",
+            wanted="what stage sft, distill or rl makes, or evaluate.teacher=True",
             fix=context.run_first("sft"),
         )
     return found

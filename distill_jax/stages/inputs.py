@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.rewards.cached_teacher import fingerprint
 from distill_jax.stages.context import Context
 
 _SPLITS = {
     "pretrain": ("train",),
     "sft": ("train",),
+    "distill": ("train", "validation"),
     "rl": ("train", "validation"),
     "evaluate": ("test",),
 }
@@ -30,8 +32,10 @@ def of(context: Context, stage: str) -> dict[str, str]:
     found = of_complete(context, stage)
     if stage == "rl":
         found["starting adapter"] = adapter_digest(context.start_adapter())
+    if stage == "distill":
+        found["starting adapter"] = adapter_digest(context.distill_adapter())
     for split in _SPLITS[stage]:
-        if split != "validation" or context.config.rl.eval_every:
+        if split != "validation" or getattr(context.config, stage).eval_every:
             problems = context.problems(split).problems
             parts = (f"{p.question}\0{p.solution}\0{p.answer}\0" for p in problems)
             found[f"{split} problems"] = _digest(part.encode() for part in parts)
@@ -44,15 +48,18 @@ def of_complete(context: Context, stage: str) -> dict[str, str]:
     for role in ("teacher", "student"):
         if context.settings_of(role).path:
             found[f"{role} model"] = _digest(_model_parts(context.model_path(role)))
-    if stage == "rl" and context.adapter("sft") is not None:
+    wants = stage == "rl" or (stage == "distill" and context.config.distill.start == "sft")
+    if wants and context.adapter("sft") is not None:
         found["starting adapter"] = adapter_digest(context.adapter("sft"))
     return found
 
 
 def adapter_digest(adapter: Path | None) -> str:
-    """Of an adapter's weights; "none" for the bare model."""
+    """Of an adapter's weights, or those of a whole model in its place; "none" for the bare one."""
     if adapter is None:
         return "none"
+    if (adapter / "config.json").is_file():
+        return fingerprint(adapter)
     return _digest([(adapter / "adapter_model.safetensors").read_bytes()])
 
 

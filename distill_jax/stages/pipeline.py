@@ -10,7 +10,7 @@ from typing import Any
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import to_dict
-from distill_jax.stages import checks, evaluate, inputs, pretrain, rl, sft
+from distill_jax.stages import checks, distill, evaluate, inputs, pretrain, rl, sft
 from distill_jax.stages.context import Context, read_json, write_json
 from distill_jax.stages.settings import STAGES as ORDER
 from distill_jax.stages.settings import RunConfig
@@ -21,6 +21,7 @@ from distill_jax.training.progress import clock
 STAGES: dict[str, Callable[[Context, Path], dict[str, Any]]] = {
     "pretrain": pretrain.run,
     "sft": sft.run,
+    "distill": distill.run,
     "rl": rl.run,
     "evaluate": evaluate.run,
 }
@@ -31,8 +32,18 @@ _SHARED = ("seed", "data", "sampling", "teacher", "student", "tokenizer_size")
 _DEPENDS = {
     "pretrain": ("pretrain",),
     "sft": ("lora", "sft"),
+    "distill": ("lora", "distill"),
     "rl": ("rl",),
     "evaluate": ("evaluate",),
+}
+# The stages before it that a stage builds on. Evaluate looks at what distill made, but knows each
+# student by its weights.
+_BUILDS_ON = {
+    "pretrain": (),
+    "sft": ("pretrain",),
+    "distill": ("pretrain", "sft"),
+    "rl": ("pretrain", "sft"),
+    "evaluate": ("pretrain", "sft", "rl"),
 }
 
 
@@ -119,8 +130,10 @@ def settings_of(config: RunConfig, stage: str) -> dict[str, Any]:
     """The settings that a stage's result depends on."""
     whole = to_dict(config)
     names = list(_SHARED)
-    for earlier in ORDER[: ORDER.index(stage) + 1]:
-        names += _DEPENDS[earlier]
+    for one in (*_BUILDS_ON[stage], stage):
+        names += _DEPENDS[one]
+    if stage == "distill" and config.distill.start == "base":
+        names.remove("sft")
     if config.teacher.path and config.student.path:
         names = [name for name in names if name not in ("pretrain", "tokenizer_size")]
     return {name: whole[name] for name in names}
@@ -134,7 +147,8 @@ def check(context: Context) -> None:
         DistillError: see `checks.check`.
     """
     stages = context.config.stages
-    for stage in ORDER[: ORDER.index(stages[-1]) + 1]:
+    concerned = {*stages, *(one for stage in stages for one in _BUILDS_ON[stage])}
+    for stage in (one for one in ORDER if one in concerned):
         for file in ("done.json", "settings.json"):
             path = context.workdir / stage / file
             found = read_json(path)
@@ -149,7 +163,7 @@ def _same(context: Context, stage: str, path: Path, found: Any) -> None:
     difference = _first_difference(found, wanted, "")
     if difference:
         # The stages are looked at in order: those before this one are of the same settings.
-        before = ["tokenizer", *ORDER[: ORDER.index(stage)]]
+        before = ["tokenizer", *_BUILDS_ON[stage]]
         made = [name for name in before if (context.workdir / name).exists()]
         kept = f"{context.workdir}/{{{','.join(made)}}}"
         keep = f"; mkdir -p NEW && cp -r {kept} NEW/ keeps what comes before it"

@@ -8,12 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_jax.core import rng, sharding
-from distill_jax.evaluation.runner import completions
+from distill_jax.core import sharding
 from distill_jax.rewards import adaptive, combine
-from distill_jax.rewards.correctness import correctness
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.stages import curricula, loop
+from distill_jax.stages import curricula, loop, validation
 from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.sft import save_adapter
@@ -96,24 +94,5 @@ class Validation:
 
     def __call__(self, state: states.TrainState) -> dict[str, float]:
         """Figures under `eval/`."""
-        context, config = self.context, self.context.config
-        data = context.problems("validation")
-        count = min(config.rl.eval_problems, len(data.prompts))
-        sampling = config.evaluate.greedy(config.sampling)
-        tokens, lengths, ended = completions(
-            self.step.sampler,
-            self.step.weights(state),
-            data.prompts[:count],
-            sampling,
-            key=rng.stream_key(rng.run_key(config.seed), "validation"),
-            samples=1,
-            batch=config.evaluate.batch,
-        )
-        texts = [context.text(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
-        gold = [p.answer for p in data.problems[:count]]
-        judged = correctness(gold, texts, right=1.0, wrong=0.0)
-        return {
-            "eval/accuracy": float(np.mean(judged.right_B)),
-            "eval/mean_length": float(np.mean(lengths)),
-            "eval/terminated": float(np.mean(ended)),
-        }
+        count = self.context.config.rl.eval_problems
+        return validation.greedy(self.context, self.step.sampler, self.step.weights(state), count)

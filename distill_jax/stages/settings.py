@@ -12,12 +12,15 @@ from distill_jax.models.lora import LoraConfig
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.rollout.sampler import SamplingSettings
+from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
 from distill_jax.training.checkpoint import CheckpointSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.records import RecordSettings
 
-STAGES = ("pretrain", "sft", "rl", "evaluate")
+STAGES = ("pretrain", "sft", "distill", "rl", "evaluate")
+# Distillation is a way of its own beside rl: it is run when asked for.
+MAIN_STAGES = ("pretrain", "sft", "rl", "evaluate")
 DTYPES = ("float32", "bfloat16")
 # What stage rl tells its curriculum of a group. With an intrinsic reward the samples of every
 # group differ, and GRPO's advantages are alike for hopeless, useful and mastered arms.
@@ -156,7 +159,7 @@ class RunConfig:
     """Everything that a run is."""
 
     preset: str = setting("tiny", "Name of the preset that these settings began as.")
-    stages: tuple[str, ...] = setting(STAGES, "Stages to run, in this order.", choices=STAGES)
+    stages: tuple[str, ...] = setting(MAIN_STAGES, "Stages to run, in this order.", choices=STAGES)
     seed: int = setting(
         0, "Seed of weights, data order, sampling and dropout.", low=0, high=2**32 - 1
     )
@@ -170,6 +173,7 @@ class RunConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     sft: SFTSettings = field(default_factory=SFTSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
     rl: RLSettings = field(default_factory=RLSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
@@ -187,6 +191,11 @@ class RunConfig:
                 "sampling.temperature=0 in stage rl",
                 wanted="more than 0: greedy completions of a prompt are all alike",
             )
+        if self.sampling.temperature == 0.0 and "distill" in self.stages and self.distill.draws:
+            raise ConfigError(
+                "sampling.temperature=0 in stage distill, which learns on the student's samples",
+                wanted="more than 0: greedy completions show only what the student does anyway",
+            )
         buffer, longest = self.rl.rewards.overlong_buffer, self.sampling.max_new_tokens
         if buffer > longest and "rl" in self.stages:
             raise ConfigError(
@@ -194,11 +203,12 @@ class RunConfig:
                 wanted="a part of the longest completion",
             )
         best = self.checkpoint.keep_best or ""
-        if best.startswith("eval/") and "rl" in self.stages and not self.rl.eval_every:
-            raise ConfigError(
-                f"checkpoint.keep_best={best} with rl.eval_every=0",
-                fix="set rl.eval_every, or keep_best to a metric that is logged",
-            )
+        for name, every in (("distill", self.distill.eval_every), ("rl", self.rl.eval_every)):
+            if best.startswith("eval/") and name in self.stages and not every:
+                raise ConfigError(
+                    f"checkpoint.keep_best={best} with {name}.eval_every=0",
+                    fix=f"set {name}.eval_every, or keep_best to a metric that is logged",
+                )
         embedded = self.data.source == "embedded"
         for name, model in (("teacher", self.teacher), ("student", self.student)):
             if not model.path and not embedded:

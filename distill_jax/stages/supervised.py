@@ -1,5 +1,6 @@
 """Supervised batches as a function of (seed, step), and the step that trains on them."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ class Rows:
         max_response: longest response in tokens; longer rows are dropped and counted.
 
     Attributes:
+        examples: the rows, rendered.
+        problems: the problem of each.
         bare_answers: share of all rows that show the answer alone.
     """
 
@@ -40,7 +43,9 @@ class Rows:
         rendered = chat.render_examples(
             context.tokenizer, problems, solutions, context.config.data.chat
         )
-        self.examples = [e for e in rendered if len(e.response) <= max_response]
+        fits = [len(e.response) <= max_response for e in rendered]
+        self.examples = list(itertools.compress(rendered, fits))
+        self.problems = list(itertools.compress(problems, fits))
         dropped = len(rendered) - len(self.examples)
         if not self.examples:
             raise DataError(

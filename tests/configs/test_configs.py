@@ -13,7 +13,7 @@ from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms
 from distill_jax.stages import checks
 from distill_jax.stages.context import Context
-from distill_jax.stages.settings import STAGES, RunConfig
+from distill_jax.stages.settings import MAIN_STAGES, STAGES, RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ FILES = [
 
 
 def test_the_stages_have_configs() -> None:
-    assert {"pretrain", "sft", "rl", "evaluate"} <= {path.stem for path in FILES}
+    assert {*STAGES} <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -58,9 +58,12 @@ def test_the_command_stands_first(path: Path) -> None:
 def test_stages_of_the_configs() -> None:
     for path in FILES:
         stages = build(RunConfig, load(path).get_config()).stages
-        whole = path.stem == "rl" or path.stem in EXPERIMENTS
-        assert stages == (STAGES if whole else (path.stem,)), path
+        wanted = {"rl": MAIN_STAGES, "distill": ("pretrain", "distill", "evaluate")}
+        wanted |= dict.fromkeys(EXPERIMENTS, MAIN_STAGES)
+        assert stages == wanted.get(path.stem, (path.stem,)), path
     for preset in ("qwen_1_5b", "qwen_7b"):
+        config = build(RunConfig, load(ROOT / "configs" / "distill.py").get_config(preset))
+        assert config.stages == ("distill", "evaluate")
         config = build(RunConfig, load(ROOT / "configs" / "rl.py").get_config(preset))
         assert config.stages == ("sft", "rl", "evaluate")  # nothing to pretrain
 

@@ -91,7 +91,7 @@ def test_a_workdir_that_cannot_be_written_to(
         ({"rl__minibatches": 3}, "rl.prompts_per_step×samples_per_prompt=16 rows in"),
         ({"rl__samples_per_prompt": 1}, "rl.samples_per_prompt=1 with algorithm=grpo"),
         ({"student__num_heads": 3}, "student.hidden_size=16 with num_heads=3"),
-        ({"stages": ("rl", "sft")}, "wanted: the order pretrain, sft, rl, evaluate"),
+        ({"stages": ("rl", "sft")}, "the order pretrain, sft, distill, rl, evaluate"),
         ({"sampling__temperature": 0.0}, "greedy completions of a prompt are all alike"),
         ({"rl__rewards__right": -1.0}, "rl.rewards.right=-1.0 with wrong=0.0"),
         ({"rl__rewards__overlong_buffer": 25}, "overlong_buffer=25 with sampling."),
@@ -101,6 +101,21 @@ def test_a_workdir_that_cannot_be_written_to(
         ({"data__source": "gsm8k"}, "teacher.path is empty with data.source=gsm8k"),
         ({"student__path": "somewhere"}, "wanted: both paths or neither"),
         ({"lora__targets": ("w_proj",)}, "lora.targets=('w_proj',)"),
+        ({"distill__lmbda": 1.0}, "distill.lmbda=1 with data=solutions; wanted: less than 1"),
+        ({"distill__data": "student_samples"}, "distill.ce_weight=0.3 with data=student_samples"),
+        ({"distill__loss__beta": 0.1}, "distill.loss.beta=0.1 with divergence=forward"),
+        (
+            {"stages": ("distill",), "distill__lmbda": 0.5, "sampling__temperature": 0.0},
+            "sampling.temperature=0 in stage distill",
+        ),
+        (
+            {
+                "stages": ("distill",),
+                "distill__eval_every": 0,
+                "checkpoint__keep_best": "eval/accuracy",
+            },
+            "keep_best=eval/accuracy with distill.eval_every=0",
+        ),
     ],
 )
 def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
@@ -131,6 +146,30 @@ def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
             "set data.on_long_prompt=drop",
         ),
         ({"sampling__max_new_tokens": 2}, DataError, "training responses are longer than 2"),
+        (
+            {"stages": ("pretrain", "distill"), "distill__loss__top_k": 999},
+            ConfigError,
+            "distill.loss.top_k=999; wanted: at most",
+        ),
+        (
+            {"stages": ("pretrain", "distill"), "distill__optimizer__warmup_steps": 9},
+            ConfigError,
+            "distill.optimizer.warmup_steps=9 of 3",
+        ),
+        (
+            {"stages": ("pretrain", "distill"), "distill__batch_size": 12},
+            MeshError,
+            "distill.batch_size=12 rows",
+        ),
+        (
+            {
+                "stages": ("pretrain", "distill"),
+                "distill__data": "teacher_samples",
+                "distill__teacher_samples__problems": 65,
+            },
+            DataError,
+            "distill.teacher_samples.problems=65; wanted: at most the 64 training problems",
+        ),
     ],
 )
 def test_settings_that_cannot_work_here(

@@ -1,0 +1,63 @@
+"""The teacher's k most probable tokens at each response position, for distillation."""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from distill_jax.core import sharding
+from distill_jax.kernels.logprob import gather_response
+from distill_jax.models.head_top_k import head_top_k
+from distill_jax.models.qwen import QwenModel
+
+
+class TopKScores(NamedTuple):
+    """ids_BRK int32; logp_BRK f32, falling along K, of the full distribution."""
+
+    ids_BRK: jax.Array
+    logp_BRK: jax.Array
+
+
+class TopKScorer:
+    """Top-k of the distribution that each token of a given response is drawn from.
+
+    Args:
+        model: the teacher.
+        params: its weights, on the mesh.
+        mesh: rows are split over data and fsdp.
+        k: tokens kept at each position.
+        temperature: of distillation, T; divides the logits.
+        vocab: tokens that exist; logit rows beyond it never enter.
+    """
+
+    def __init__(
+        self,
+        model: QwenModel,
+        params: Any,
+        mesh: Mesh,
+        *,
+        k: int,
+        vocab: int,
+        temperature: float = 1.0,
+    ):
+        self.model, self.params, self.k = model, params, k
+        self.temperature, self.vocab = temperature, vocab
+        self._score = jax.jit(self._score_fn, out_shardings=sharding.batch_sharding(mesh))
+
+    def score(self, batch: dict[str, Any]) -> TopKScores:
+        """Scores of a batch that holds tokens_BT, prompt_len_B and targets_BR."""
+        names = ("tokens_BT", "prompt_len_B", "targets_BR")
+        return self._score(self.params, {name: batch[name] for name in names})
+
+    def _score_fn(self, params: Any, batch: dict[str, jax.Array]) -> TopKScores:
+        B, R = batch["targets_BR"].shape
+        hidden_BTD = self.model.hidden(params, batch["tokens_BT"])
+        hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], R)
+        logp_NK, ids_NK = head_top_k(
+            hidden_BRD.reshape(B * R, -1),
+            self.model.head_VD(params),
+            self.k,
+            valid_vocab=self.vocab,
+            temperature=self.temperature,
+        )
+        return TopKScores(ids_NK.reshape(B, R, self.k), logp_NK.reshape(B, R, self.k))

@@ -1,0 +1,207 @@
+"""One distillation step: rows that were given or that the student draws, then the update."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill_jax.core import rng, sharding
+from distill_jax.data import batching, chat
+from distill_jax.data.problem import Problem
+from distill_jax.evaluation.distribution import Side, compare_on_responses, token_means
+from distill_jax.models.qwen import QwenModel
+from distill_jax.rewards.correctness import correctness
+from distill_jax.rewards.top_k import TopKScorer
+from distill_jax.stages import supervised, validation
+from distill_jax.stages.context import Context, Loaded
+from distill_jax.stages.distill_rows import Rows
+from distill_jax.stages.distill_settings import DistillSettings
+from distill_jax.training import distillation
+from distill_jax.training.state import TrainState, join
+from distill_jax.training.step import make_update
+
+
+def problem_ids(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
+    """Which of the stage's `count` rows a step takes: int [batch_size].
+
+    A function of its arguments alone; a curriculum takes its place by adding its weights.
+    """
+    return batching.batch_indices(seed, step, batch_size, count)
+
+
+def draws(settings: DistillSettings, seed: int, step: int) -> bool:
+    """Whether this step takes the student's own samples: with odds λ, by the step's own key."""
+    if settings.data == "student_samples":
+        return True
+    if not settings.lmbda:
+        return False
+    key = rng.stream_key(rng.run_key(seed), "distill lambda", step)
+    return float(jax.random.uniform(key)) < settings.lmbda
+
+
+class DistillStep:
+    """The loop's step of stage distill: a function of (state, step), beside compiled programs.
+
+    Args:
+        context: settings, mesh, problems.
+        student: the model that learns.
+        frozen: what of its parameters does not.
+        teacher: the model that it learns from, with its weights.
+        rows: problems with their given responses.
+        tx: optimiser.
+        shardings: of the state.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        student: QwenModel,
+        frozen: Any,
+        teacher: Loaded,
+        rows: Rows,
+        tx: Any,
+        shardings: TrainState,
+    ):
+        self.context, self.student, self.teacher, self.rows = context, student, teacher, rows
+        self.config, self.settings = context.config, context.config.distill
+        self.frozen, self.sampler = frozen, context.sampler(student)
+        self._rows = sharding.batch_sharding(context.mesh)
+        self._scorer = self._top_k_scorer() if self.settings.loss.top_k else None
+        self._compare = jax.jit(self._compare_fn)
+        self._updates = {}
+        for given in (True, False):
+            loss, totals = distillation.distill(
+                student, teacher.model, self.settings.loss, context.vocab, given=given
+            )
+            self._updates[given] = make_update(
+                loss, totals, tx, context.mesh, shardings, accumulate=self.settings.accumulate
+            )
+
+    def __call__(
+        self, state: TrainState, step: int
+    ) -> tuple[TrainState, Mapping[str, Any], list[dict[str, Any]]]:
+        """One update; metrics under TRL's names."""
+        seed, size = self.config.seed, self.settings.batch_size
+        index = problem_ids(seed, step, size, len(self.rows.examples))
+        examples = [self.rows.examples[i] for i in index]
+        own = draws(self.settings, seed, step)
+        metrics: dict[str, Any] = {}
+        records: list[dict[str, Any]] = []
+        if own:
+            problems = [self.rows.problems[i] for i in index]
+            examples, metrics, records = self._draw(state, step, problems, examples)
+        host = supervised.pack(examples, self.context.pad_id)
+        batch = sharding.place(host, self._rows)
+        frozen = self.frozen
+        if self._scorer is None:
+            frozen = {**frozen, "teacher": self.teacher.params}
+        else:
+            scores = self._scorer.score(batch)
+            batch |= {"teacher_ids_BRK": scores.ids_BRK, "teacher_logp_BRK": scores.logp_BRK}
+        update = self._updates[not own]
+        state, updated = update(state, frozen, batch, np.int32(0), np.int32(1))
+        metrics |= updated
+        if self.settings.lmbda:
+            metrics["on_policy"] = float(own)
+        metrics["epoch"] = (step + 1) * size / len(self.rows.examples)
+        metrics["step_tokens"] = int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
+        return state, metrics, records
+
+    def weights(self, state: TrainState) -> Any:
+        """Decode weights of the student in this state."""
+        return self.sampler.weights(join(state.trainable, self.frozen), self.config.sampling)
+
+    def _draw(
+        self, state: TrainState, step: int, problems: Sequence[Problem], given: Sequence[Any]
+    ) -> tuple[list[chat.Example], dict[str, Any], list[dict[str, Any]]]:
+        """The student's answers to these problems, their figures, and rows to write down."""
+        rollout = self.sampler.generate(
+            self.weights(state),
+            [example.prompt for example in given],
+            self.config.sampling,
+            key=rng.stream_key(rng.run_key(self.config.seed), "distill rollout", step),
+            prompt_ids=range(len(given)),
+        )
+        lengths = rollout.length_B
+        responses = [row[:n].tolist() for row, n in zip(rollout.tokens_BR, lengths, strict=True)]
+        texts = [self.context.text(response) for response in responses]
+        judged = correctness([p.answer for p in problems], texts, right=1.0, wrong=0.0)
+        metrics = {
+            "completions/mean_length": float(lengths.mean()),
+            "completions/min_length": float(lengths.min()),
+            "completions/max_length": float(lengths.max()),
+            "completions/clipped_ratio": float(1.0 - rollout.ended_B.mean()),
+            "accuracy": float(judged.right_B.mean()),
+        }
+        records = [
+            {
+                "prompt": problem.question,
+                "completion": text,
+                "gold": problem.answer,
+                "correctness": float(right),
+            }
+            for problem, text, right in zip(problems, texts, judged.right_B, strict=True)
+        ]
+        pairs = zip(given, responses, strict=True)
+        return [chat.Example(one.prompt, response) for one, response in pairs], metrics, records
+
+    def _top_k_scorer(self) -> TopKScorer:
+        loss = self.settings.loss
+        return TopKScorer(
+            self.teacher.model,
+            self.teacher.params,
+            self.context.mesh,
+            k=loss.top_k,
+            vocab=self.context.vocab,
+            temperature=loss.temperature,
+        )
+
+    # --- validation ---------------------------------------------------------------------------
+
+    def validate(self, state: TrainState) -> dict[str, float]:
+        """Figures under `eval/`: greedy accuracy, and how near the teacher's distribution is.
+
+        The latter on the validation problems' own solutions, at temperature 1, whole
+        distributions: the same tokens at each evaluation.
+        """
+        count = self.settings.eval_problems
+        figures = validation.greedy(self.context, self.sampler, self.weights(state), count)
+        params, found = join(state.trainable, self.frozen), []
+        for host, rows in self._held_out:
+            batch = sharding.place(host, self._rows)
+            scores = sharding.fetch(self._compare(params, self.teacher.params, batch))
+            # Rows that fill the batch up count for nothing.
+            kept = type(scores)(*(x_BR[:rows] for x_BR in scores))
+            found.append((kept, host["response_len_B"][:rows]))
+        near = token_means(found)
+        names = ("forward_kl", "reverse_kl", "jensen_shannon", "top1_agreement")
+        return {**figures, **{f"eval/{name}": float(near[name] or 0.0) for name in names}}
+
+    @functools.cached_property
+    def _held_out(self) -> list[tuple[dict[str, np.ndarray], int]]:
+        """Batches of validation solutions, each with how many of its rows are not filling."""
+        data, size = self.context.problems("validation"), self.settings.batch_size
+        problems = data.problems[: self.settings.eval_problems]
+        texts = [p.solution or batching.bare_answer(p) for p in problems]
+        chat_settings = self.config.data.chat
+        examples = chat.render_examples(self.context.tokenizer, problems, texts, chat_settings)
+        limit = self.config.sampling.max_new_tokens
+        examples = [e for e in examples if len(e.response) <= limit]
+        out = []
+        for start in range(0, len(examples), size):
+            part = examples[start : start + size]
+            filled = part + part[-1:] * (size - len(part))
+            out.append((supervised.pack(filled, self.context.pad_id), len(part)))
+        return out
+
+    def _compare_fn(self, params: Any, teacher: Any, batch: Any) -> Any:
+        return compare_on_responses(
+            Side(self.student, params),
+            Side(self.teacher.model, teacher),
+            batch["tokens_BT"],
+            batch["prompt_len_B"],
+            response_size=batch["targets_BR"].shape[1],
+            vocab=self.context.vocab,
+        )

@@ -1,0 +1,133 @@
+"""The loss of distillation: a student's divergence from its teacher, mixed with cross-entropy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.masked import masked_sum
+from distill_jax.core.settings import setting
+from distill_jax.kernels.divergence import KINDS, branch
+from distill_jax.kernels.logprob import gather_response
+from distill_jax.models.head_scores import head_divergence, head_scores
+from distill_jax.models.head_top_k_divergence import head_top_k_divergence
+from distill_jax.models.qwen import QwenModel
+from distill_jax.training.state import join
+from distill_jax.training.step import LossFn, TotalsFn
+
+
+@dataclass(frozen=True)
+class DistillLossSettings:
+    """kd_weight·T²·divergence + ce_weight·cross-entropy, a mean over response tokens."""
+
+    divergence: str = setting(
+        "forward", "forward KL(P‖Q) of teacher P, reverse KL(Q‖P), or jsd.", choices=KINDS
+    )
+    beta: float = setting(
+        0.5, "β of jsd: M = βP + (1−β)Q; 0 means forward, 1 reverse.", low=0.0, high=1.0
+    )
+    temperature: float = setting(
+        3.0, "T that divides both models' logits; the divergence is multiplied by T².", above=0.0
+    )
+    kd_weight: float = setting(0.7, "Weight of the divergence.", above=0.0)
+    ce_weight: float = setting(
+        0.3,
+        "Weight of the cross-entropy (at temperature 1) on given tokens: those of solutions or of "
+        "the teacher, never the student's own.",
+        low=0.0,
+    )
+    top_k: int = setting(
+        0,
+        "0 compares whole distributions. Else the teacher gives its k most probable tokens and "
+        "the mass of all others, a lower bound of the divergence.",
+        low=0,
+    )
+
+    def __post_init__(self) -> None:
+        if self.beta != 0.5 and self.divergence != "jsd":
+            raise ConfigError(
+                f"beta={self.beta} with divergence={self.divergence}", wanted="divergence=jsd"
+            )
+
+    @property
+    def measure(self) -> str:
+        """What the divergence is recorded as: "kl" or "jsd"."""
+        return "jsd" if branch(self.divergence, self.beta) == "jsd" else "kl"
+
+
+def response_hidden(
+    model: QwenModel, params: Any, batch: Any, dropout_key: jax.Array | None = None
+) -> jax.Array:
+    """States that the response tokens are drawn from: [B·R, D]."""
+    hidden_BTD = model.hidden(params, batch["tokens_BT"], dropout_key=dropout_key)
+    size = batch["targets_BR"].shape[1]
+    hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], size)
+    return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
+
+
+def distill(
+    student: QwenModel,
+    teacher: QwenModel,
+    settings: DistillLossSettings,
+    vocab: int,
+    *,
+    given: bool,
+) -> tuple[LossFn, TotalsFn]:
+    """The loss on response tokens, EOS included: mean over the batch's tokens.
+
+    The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR; `frozen` holds the
+    teacher's parameters under "teacher". With top_k the batch holds teacher_logp_BRK and
+    teacher_ids_BRK instead.
+
+    The gradient goes through the student's distributions at these tokens alone, also where the
+    student has drawn them: no term asks for the way that its choices change what comes after
+    (arXiv 2306.13649, as TRL's GKD does it).
+
+    Args:
+        student: Q.
+        teacher: P; may have another width and other logit rows.
+        settings: of the loss.
+        vocab: tokens that exist in both.
+        given: whether the tokens were given, by solutions or the teacher: then ce_weight counts.
+
+    Metrics: "kl" or "jsd", the divergence without T²; "ce", the cross-entropy, where it counts.
+    """
+    ce_weight = settings.ce_weight if given else 0.0
+    how: dict[str, Any] = {
+        "kind": settings.divergence,
+        "beta": settings.beta,
+        "temperature": settings.temperature,
+        "valid_vocab": vocab,
+    }
+
+    def totals(batch: Any) -> jax.Array:
+        return jnp.maximum(jnp.sum(batch["loss_mask_BR"]), 1.0)
+
+    def divergence_N(hidden_ND: jax.Array, head_VD: jax.Array, frozen: Any, batch: Any):
+        if settings.top_k:
+            shape = (-1, settings.top_k)
+            ids_NK = batch["teacher_ids_BRK"].reshape(shape)
+            logp_NK = batch["teacher_logp_BRK"].reshape(shape)
+            return head_top_k_divergence(hidden_ND, head_VD, ids_NK, logp_NK, **how)
+        params = frozen["teacher"]
+        teacher_NE = response_hidden(teacher, params, batch)
+        return head_divergence(hidden_ND, head_VD, teacher_NE, teacher.head_VD(params), **how)
+
+    def loss(trainable: Any, frozen: Any, batch: Any, tokens: jax.Array, key: jax.Array):
+        params = join(trainable, frozen)
+        hidden_ND = response_hidden(student, params, batch, key)
+        head_VD, mask_N = student.head_VD(params), batch["loss_mask_BR"].reshape(-1)
+        value_N = divergence_N(hidden_ND, head_VD, frozen, batch)
+        kd = masked_sum(value_N, mask_N) / tokens
+        metrics = {settings.measure: kd / settings.temperature**2}
+        value = settings.kd_weight * kd
+        if ce_weight:
+            targets_N = batch["targets_BR"].reshape(-1)
+            logp_N = head_scores(hidden_ND, head_VD, targets_N, valid_vocab=vocab).logp_N
+            metrics["ce"] = -masked_sum(logp_N, mask_N) / tokens
+            value += ce_weight * metrics["ce"]
+        return value, jax.lax.stop_gradient(metrics)
+
+    return loss, totals
