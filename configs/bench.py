@@ -23,6 +23,8 @@ _GPU = BenchSettings(
     prompt_tokens=192,
     completion_tokens=256,
     generate_rows=(1, 64, 256),
+    distill_tokens=8192,
+    distill_width=1536,
     repeats=5,
     warmup=1,
     # One H200: 790 TFLOP/s of bf16 products as measured, 4.3 TB/s.
@@ -34,7 +36,7 @@ PRESETS = {
     "cpu": BenchSettings(),
     "smoke": BenchSettings(
         repeats=2, warmup=1, sft_rows=4, sft_tokens=16, prompts=2, samples=2, prompt_tokens=8,
-        completion_tokens=8, generate_rows=(4,),
+        completion_tokens=8, generate_rows=(4,), distill_tokens=256, distill_width=8,
     ),
     "gpu_1_5b": _GPU,
     "gpu_7b": dataclasses.replace(_GPU, model="qwen2_5_7b", sft_rows=16, accumulate=2),

@@ -19,7 +19,7 @@ from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.core.settings import build
 from distill_jax.training.manifest import describe_run
-from launch import arguments
+from launch import arguments, bench_distill
 from launch.bench_steps import Bench, BenchSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/bench.py[:preset]")
@@ -42,6 +42,13 @@ def run(settings: BenchSettings) -> dict[str, Any]:
         bench.generate(rows)
     bench.sft("lora")
     bench.rl()
+    bench_distill.distill(
+        bench,
+        tokens=settings.distill_tokens,
+        width=settings.distill_width,
+        vocab=settings.distill_vocab,
+        dtype=settings.dtype,
+    )
     if settings.full:
         bench.sft("full")
     return {
@@ -55,7 +62,7 @@ def run(settings: BenchSettings) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> Table:
     """The figures for people."""
     out = Table(title=f"{result['model']}: median \\[min, max] over repetitions")
-    for name in ("figure", "seconds", "first call, s", "tokens/s", "share of peak"):
+    for name in ("figure", "seconds", "first call, s", "tokens/s", "share of peak", "temp, MB"):
         out.add_column(name, justify="left" if name == "figure" else "right")
     for name, figure in result["figures"].items():
         share = figure.get("mfu", figure.get("roofline_fraction"))
@@ -65,6 +72,7 @@ def table(result: dict[str, Any]) -> Table:
             f"{figure['first_call_s']:.2f}" if "first_call_s" in figure else "–",
             f"{figure['tokens_per_s']:,.0f}" if "tokens_per_s" in figure else "–",
             f"{100 * share:.1f}%" if share is not None else "–",
+            f"{figure['temp_bytes'] / 1e6:,.0f}" if "temp_bytes" in figure else "–",
         )
     return out
 

@@ -31,6 +31,7 @@ def test_smoke_prints_one_line_of_positive_figures():
     assert set(figures) == {
         "teacher_forward_s", "generate_4_s", "lora_step_s", "full_step_s",
         "grpo_rollout_s", "grpo_teacher_s", "grpo_update_s", "grpo_step_s",
+        "distill_chunked_s", "distill_naive_s",
     }  # fmt: skip
     for figure in figures.values():
         assert 0 < figure["min"] <= figure["median"] <= figure["max"]
@@ -40,6 +41,9 @@ def test_smoke_prints_one_line_of_positive_figures():
     rows, tokens = 4, 8
     speed = rows * tokens / figures["generate_4_s"]["median"]
     assert figures["generate_4_s"]["tokens_per_s"] == pytest.approx(speed)
+    # The plain formula holds [N, V] of both models, the chunked one never.
+    chunked, naive = (figures[f"distill_{way}_s"]["temp_bytes"] for way in ("chunked", "naive"))
+    assert naive >= 2 * 4 * 256 * 151_936 > 2 * chunked
     assert result["peak_memory"]["process_bytes"] > 10**8
     assert result["versions"]["jax"]
 

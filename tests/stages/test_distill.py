@@ -1,0 +1,380 @@
+"""Stage distill, each kind of data and student: what it leaves, resumes, and what it learns on."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import CheckpointError, ConfigError, DataError
+from distill_jax.models import hf_io
+from distill_jax.rewards.correctness import Correctness
+from distill_jax.stages import distill, distill_rows, distill_step, inputs, pipeline
+from distill_jax.stages.context import Context
+from distill_jax.stages.distill_settings import DistillSettings
+from distill_jax.stages.distill_step import DistillStep
+from distill_jax.stages.stop import Interrupted
+from distill_jax.training import optimizer
+from distill_jax.training import state as states
+from tests.stages.small import command, copy_stages, finish, rows, small, start, weights
+
+# Every way of the data, the divergence, the parameters, the start, and stored scores.
+WAYS: dict[str, dict[str, Any]] = {
+    "solutions": {"accumulate": 1},
+    "teacher": {
+        "data": "teacher_samples",
+        "start": "sft",
+        "trainable": "full",
+        "loss__divergence": "jsd",
+        "loss__top_k": 8,
+    },
+    "student": {
+        "data": "student_samples",
+        "start": "sft",
+        "loss__divergence": "reverse",
+        "loss__temperature": 1.0,
+        "loss__ce_weight": 0.0,
+    },
+    "mixed": {"steps": 6, "lmbda": 0.5, "data": "teacher_samples", "eval_every": 3},
+}
+
+
+def way(name: str, **changes: Any) -> Any:
+    settings = {f"distill__{key}": value for key, value in WAYS[name].items()}
+    return small(stages=("distill",), **{**settings, **changes})
+
+
+class Trained(dict[str, Path]):
+    """A work directory of each way, run to its end when it is first asked for."""
+
+    def __init__(self, finished: Path, where: Path):
+        super().__init__()
+        self.finished, self.where = finished, where
+
+    def __missing__(self, name: str) -> Path:
+        workdir = copy_stages(self.finished, self.where / name, "pretrain", "sft")
+        pipeline.run(way(name), workdir)
+        self[name] = workdir
+        return workdir
+
+
+@pytest.fixture(scope="module")
+def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(finished, tmp_path_factory.mktemp("distilled"))
+
+
+def done(workdir: Path) -> dict[str, Any]:
+    return json.loads((workdir / "distill" / "done.json").read_text())
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_metrics_have_the_names_users_know(trained: Trained, name: str) -> None:
+    common = {"step", "loss", "grad_norm", "learning_rate", "num_tokens", "epoch", "skipped"}
+    evaluated = {"eval/accuracy", "eval/mean_length", "eval/terminated", "eval/forward_kl"}
+    own = {f"completions/{name}" for name in ("mean_length", "clipped_ratio")} | {"accuracy"}
+    first, *found = rows(trained[name], "distill")
+    assert first["step"] == 0 and evaluated <= first.keys() and "loss" not in first
+    assert [row["step"] for row in found] == list(range(1, len(found) + 1))
+    for row in found:
+        drawn = name == "student" or row.get("on_policy") == 1.0
+        assert common <= row.keys() and np.isfinite(row["loss"])
+        assert ("jsd" in row, "kl" in row) == (name == "teacher", name != "teacher")
+        assert ("ce" in row) == (not drawn) and (own <= row.keys()) == drawn
+    assert evaluated <= found[-1].keys()
+    tokens = [row["num_tokens"] for row in found]
+    assert tokens == sorted(tokens) and tokens[0] > 8
+
+
+def test_completions_are_the_students_own(trained: Trained) -> None:
+    found = rows(trained["student"], "distill", "completions.jsonl")
+    assert [row["step"] for row in found] == [2] * 8  # records.completions_every=2, 3 steps
+    assert all(
+        row.keys() == {"step", "prompt", "completion", "gold", "correctness"} for row in found
+    )
+    assert not (trained["solutions"] / "distill" / "completions.jsonl").exists()
+
+
+def test_what_is_left_behind(trained: Trained, finished: Path) -> None:
+    assert weights(trained["student"], "distill") != weights(finished, "sft")
+    assert not (trained["student"] / "distill" / "model").exists()
+    # The whole model starts as the base with sft's adapter added, and moves from there.
+    ctx = Context(way("teacher"), trained["teacher"])
+    model, start, frozen = distill.starting_student(ctx)
+    assert model.lora is None and frozen == {"lora": {}}
+    adapted = ctx.load("student", ctx.adapter("sft"))
+    tokens = np.arange(8, dtype=np.int32)[None]
+    np.testing.assert_allclose(
+        model.hidden(states.join(start, frozen), tokens),
+        adapted.model.hidden(adapted.params, tokens),
+        atol=1e-5,
+    )
+    geometry, base = hf_io.load_hf(trained["teacher"] / "distill" / "model")
+    assert geometry == model.config
+    pairs = zip(jax.tree.leaves(base), jax.tree.leaves(start["base"]), strict=True)
+    moved = [np.max(np.abs(a - np.asarray(b))) for a, b in pairs]
+    assert 1e-4 < max(moved) < 1e-2  # two or three steps of at most 1e-3
+
+
+@pytest.mark.parametrize("name", ["solutions", "teacher"])
+def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> None:
+    ctx = Context(way(name), trained[name])
+    found = pipeline.evaluate.subjects(ctx)
+    assert list(found) == ["teacher", "student_base", "student_before", "student_distilled"]
+    where = found["student_distilled"]
+    assert where == trained[name] / "distill" / ("model" if name == "teacher" else "adapter")
+    assert inputs.adapter_digest(where) not in ("none", inputs.adapter_digest(ctx.adapter("sft")))
+    # Loaded as evaluate does it, it is the model that was trained.
+    loaded = ctx.load("student", where)
+    tokens = np.arange(8, dtype=np.int32)[None]
+    got = loaded.model.hidden(loaded.params, tokens)
+    if name == "teacher":
+        _, base = hf_io.load_hf(where)
+        want = loaded.model.replace(lora=None).hidden({"base": base, "lora": {}}, tokens)
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    bare = ctx.load("student")
+    assert np.max(np.abs(got - bare.model.hidden(bare.params, tokens))) > 1e-4
+
+
+def test_report_names_the_distilled_student(
+    trained: Trained, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(context: Any, name: str, adapter: Any, data: Any) -> dict[str, Any]:
+        name = "student_before" if name == "student_distilled" else name
+        return json.loads((finished / "evaluate" / f"{name}.json").read_text())
+
+    monkeypatch.setattr(pipeline.evaluate, "_evaluate", known)
+    pipeline.run(small(stages=("evaluate",)), trained["solutions"])
+    text = (trained["solutions"] / "report.md").read_text(encoding="utf-8")
+    assert "student distilled" in text and "(report/distill.png)" in text
+
+
+# --- teacher's samples ------------------------------------------------------------------------
+
+
+def test_teacher_samples_are_kept_as_drawn(trained: Trained) -> None:
+    workdir = trained["teacher"]
+    files = sorted((workdir / "distill" / "teacher_samples").iterdir())
+    assert [file.name for file in files] == ["part_00000.npz", "part_00001.npz"]
+    ctx = Context(way("teacher"), workdir)
+    found = distill_rows.make(ctx, workdir / "distill", ctx.load("teacher"))
+    assert found.problems == ctx.problems("train").problems[:16]
+    parts = [np.load(file) for file in files]
+    ended = np.concatenate([part["ended_N"] for part in parts])
+    for row, example in enumerate(found.examples):
+        part, at = parts[row // 8], row % 8
+        assert example.prompt == ctx.problems("train").prompts[row]
+        n = int(part["length_N"][at])
+        assert example.response == part["tokens_NR"][at, :n].tolist()
+        assert (example.response[-1] == ctx.eos_id) == ended[row]
+    figures = done(workdir)["figures"]
+    assert figures["rows"] == 16 and figures["teacher_terminated"] == pytest.approx(ended.mean())
+
+
+def test_only_right_samples_and_none_made_twice(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copy_stages(trained["teacher"], tmp_path / "run", "pretrain", "sft")
+    config = way("teacher", distill__teacher_samples__only_right=True)
+    ctx, made = Context(config, workdir), []
+    teacher, real = ctx.load("teacher"), distill_rows.completions
+
+    def judge(golds: Any, texts: Any, **_: Any) -> Correctness:
+        # By their place: the first of each file of 8, and of the second file the last, too.
+        right_B = np.arange(len(texts)) % 8 == 0
+        right_B[-1] = len(made) == 2
+        return Correctness(right_B.astype(np.float32), right_B, np.zeros(len(texts), bool))
+
+    def draw(*args: Any, **how: Any) -> Any:
+        made.append(args[2])
+        if len(made) == 1:
+            ctx.stop.asked = True
+        return real(*args, **how)
+
+    monkeypatch.setattr(distill_rows, "correctness", judge)
+    monkeypatch.setattr(distill_rows, "completions", draw)
+    with pytest.raises(Interrupted, match="8 of the teacher's 16 solutions are kept"):
+        distill_rows.make(ctx, workdir / "distill", teacher)
+    ctx.stop.asked = False
+    found = distill_rows.make(ctx, workdir / "distill", teacher)
+    assert len(made) == 2 and made[1] == ctx.problems("train").prompts[8:16]
+    problems = ctx.problems("train").problems
+    assert found.problems == [problems[0], problems[8], problems[15]]
+    assert found.figures == {"teacher_accuracy": 3 / 16, "rows": 3,
+                             "teacher_terminated": found.figures["teacher_terminated"]}  # fmt: skip
+    # The interrupted run has the very files of the whole one.
+    for file in (trained["teacher"] / "distill" / "teacher_samples").iterdir():
+        mine = np.load(workdir / "distill" / "teacher_samples" / file.name)
+        np.testing.assert_array_equal(mine["tokens_NR"], np.load(file)["tokens_NR"])
+    file = workdir / "distill" / "teacher_samples" / "part_00001.npz"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"part_00001\.npz cannot be read"):
+        distill_rows.make(ctx, workdir / "distill", teacher)
+
+
+def test_a_teacher_that_is_never_right(trained: Trained, tmp_path: Path) -> None:
+    workdir = copy_stages(trained["teacher"], tmp_path / "run", "pretrain", "sft")
+    ctx = Context(way("teacher", distill__teacher_samples__only_right=True), workdir)
+    with pytest.raises(DataError, match="none of the teacher's 16 solutions is right"):
+        distill_rows.make(ctx, workdir / "distill", ctx.load("teacher"))
+
+
+# --- which step draws -------------------------------------------------------------------------
+
+
+def test_lambda_is_the_share_of_steps_that_draw(trained: Trained) -> None:
+    settings = DistillSettings(lmbda=0.3)
+    drawn = [distill_step.draws(settings, 5, step) for step in range(400)]
+    # Standard deviation of the share: 2.3%.
+    assert np.mean(drawn) == pytest.approx(0.3, abs=0.07)
+    assert drawn[:50] != [distill_step.draws(settings, 6, step) for step in range(50)]
+    found = rows(trained["mixed"], "distill")[1:]
+    mixed = way("mixed").distill
+    want = [float(distill_step.draws(mixed, 0, step)) for step in range(6)]
+    assert [row["on_policy"] for row in found] == want and 0 < sum(want) < 6
+
+
+# --- resume -----------------------------------------------------------------------------------
+
+
+def equal(one: Path, other: Path) -> None:
+    assert weights(one, "distill") == weights(other, "distill")
+    assert rows(one, "distill") == rows(other, "distill")
+    texts = [(w / "distill" / "completions.jsonl").read_bytes() for w in (one, other)]
+    assert texts[0] == texts[1]
+
+
+def test_broken_off_and_resumed_gives_the_same_bits(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copy_stages(trained["mixed"], tmp_path / "run", "pretrain", "sft")
+    config, real = way("mixed", checkpoint__every=2), DistillStep.__call__
+
+    def breaks(self: DistillStep, state: Any, step: int) -> Any:
+        if step == 3:
+            raise KeyboardInterrupt
+        return real(self, state, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillStep, "__call__", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(config, workdir)
+    assert not (workdir / "distill" / "done.json").exists()
+    pipeline.run(config, workdir)
+    equal(workdir, trained["mixed"])
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    how = {f"distill.{name}".replace("__", "."): value for name, value in WAYS["mixed"].items()}
+    how |= {"stages": "('distill',)", "distill.steps": 40, "checkpoint.every": 3}
+    how["lora.dropout"] = 0.1
+    whole = copy_stages(finished, tmp_path / "whole", "pretrain")
+    finish(start(command(whole, **how)))
+    broken = copy_stages(finished, tmp_path / "broken", "pretrain")
+    process = start(command(broken, **how))
+    mark, file = f'"step": {random.randint(2, 20)},', broken / "distill" / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (file.exists() and mark in file.read_text(encoding="utf-8")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    finish(process, code=-9)
+    assert not (broken / "distill" / "done.json").exists(), "stopped too late to test anything"
+    assert "distill: resuming after step" in finish(start(command(broken, **how)))
+    equal(broken, whole)
+
+
+# --- what a step does -------------------------------------------------------------------------
+
+
+def one_update(workdir: Path, config: Any, mesh: Any) -> tuple[Any, dict[str, Any]]:
+    ctx = Context(config, workdir)
+    ctx.mesh = sharding.make_mesh(sharding.MeshSettings(*mesh), jax.devices()[: int(np.prod(mesh))])
+    teacher = ctx.load("teacher")
+    found = distill_rows.make(ctx, workdir / "distill", teacher)
+    student, trainable, frozen = distill.starting_student(ctx)
+    tx = optimizer.make(config.distill.optimizer, 3)
+    state, shardings = states.create(trainable, tx, 0, ctx.mesh)
+    step = DistillStep(ctx, student, frozen, teacher, found, tx, shardings)
+    state, metrics, _ = step(state, 0)
+    return sharding.fetch({"of": state.trainable, "opt": state.opt_state}), {
+        name: float(value) for name, value in metrics.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["student", "teacher"])
+def test_eight_devices_equal_one(trained: Trained, name: str) -> None:
+    # eps hides no difference that counts, and keeps noise in gradients near 0 from being one.
+    config = way(name, distill__optimizer__eps=1e-4)
+    want, figures = one_update(trained[name], config, (1, 1, 1))
+    for mesh in ((1, 4, 2), (4, 1, 2)):
+        got, more = one_update(trained[name], config, mesh)
+        assert more.keys() == figures.keys()
+        for key, value in figures.items():
+            np.testing.assert_allclose(more[key], value, rtol=2e-3, atol=1e-4, err_msg=key)
+        jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=2e-2, atol=2e-5), got, want)
+
+
+def test_microbatches_change_nothing(trained: Trained) -> None:
+    want, figures = one_update(trained["teacher"], way("teacher"), (1, 1, 1))
+    config = way("teacher", distill__accumulate=4)
+    got, more = one_update(trained["teacher"], config, (1, 1, 1))
+    np.testing.assert_allclose(more["loss"], figures["loss"], rtol=1e-5)
+    np.testing.assert_allclose(more["jsd"], figures["jsd"], rtol=1e-5)
+    np.testing.assert_allclose(more["grad_norm"], figures["grad_norm"], rtol=1e-4)
+
+
+def test_the_student_comes_nearer_to_its_teacher(trained: Trained, tmp_path: Path) -> None:
+    workdir = copy_stages(trained["solutions"], tmp_path / "run", "pretrain")
+    changes = {
+        "trainable": "full",
+        "steps": 40,
+        "eval_every": 40,
+        "eval_problems": 8,
+        "loss__temperature": 1.0,
+        "loss__kd_weight": 1.0,
+        "loss__ce_weight": 0.0,
+        "optimizer__learning_rate": 1e-2,
+    }
+    pipeline.run(way("solutions", **{f"distill__{k}": v for k, v in changes.items()}), workdir)
+    found = rows(workdir, "distill")
+    before, after = found[0], found[-1]
+    assert after["eval/forward_kl"] < 0.5 * before["eval/forward_kl"]
+    assert after["eval/jensen_shannon"] < 0.5 * before["eval/jensen_shannon"]
+    assert found[-1]["kl"] < 0.5 * found[1]["kl"]
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+def test_who_depends_on_whose_settings(trained: Trained) -> None:
+    workdir = trained["solutions"]
+    other = {"distill__loss__temperature": 2.0}
+    with pytest.raises(ConfigError, match="distill.loss.temperature was 3.0, now 2.0") as error:
+        pipeline.check(Context(small(stages=("distill",), **other), workdir))
+    assert "{tokenizer,pretrain,sft} NEW/" in str(error.value)
+    # rl and evaluate go on beside it; a bare start asks nothing of sft, another does.
+    pipeline.check(Context(small(stages=("evaluate",), **other), workdir))
+    assert "distill" not in pipeline.settings_of(small(), "rl")
+    assert "sft" not in pipeline.settings_of(small(), "distill")
+    assert "sft" in pipeline.settings_of(small(distill__start="sft"), "distill")
+
+
+def test_a_start_from_sft_needs_sft(trained: Trained, tmp_path: Path) -> None:
+    workdir = copy_stages(trained["solutions"], tmp_path / "run", "pretrain")
+    with pytest.raises(CheckpointError, match=r"distill.start=sft wants it.*configs/sft\.py"):
+        pipeline.check(Context(way("student"), workdir))
+    before = inputs.of(Context(way("student"), trained["student"]), "distill")
+    assert {"starting adapter", "train problems", "validation problems"} <= before.keys()
+    workdir = copy_stages(trained["student"], tmp_path / "other", "pretrain", "sft", "distill")
+    file = "adapter/adapter_model.safetensors"
+    (workdir / "sft" / file).write_bytes((workdir / "distill" / file).read_bytes())
+    with pytest.raises(ConfigError, match="begun with another starting adapter"):
+        pipeline.run(way("student"), workdir)

@@ -1,0 +1,190 @@
+"""The loss of distillation, through models and heads, against the plain formula on whole rows."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.kernels import divergence
+from distill_jax.rewards.top_k import TopKScorer
+from distill_jax.training import distillation
+from distill_jax.training import state as states
+from distill_jax.training.distillation import DistillLossSettings
+from tests import tiny
+from tests.tiny import VOCAB
+
+PROMPT = np.array([3, 1, 4, 2], np.int32)
+ANSWER = np.array([4, 5, 2, 3], np.int32)
+R, T = 5, 9
+MIX = {"kd_weight": 0.6, "ce_weight": 0.5}
+CASES = [
+    DistillLossSettings("forward", temperature=3.0, **MIX),
+    DistillLossSettings("reverse", temperature=0.7, **MIX),
+    DistillLossSettings("jsd", beta=0.3, temperature=2.0, **MIX),
+    DistillLossSettings("jsd", beta=1.0, temperature=1.0, kd_weight=1.0, ce_weight=0.0),
+]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """(student, its params), (teacher, its params): of other widths and numbers of logit rows."""
+    wide = dataclasses.replace(tiny.ONE_LAYER, hidden_size=24, vocab_size=tiny.ROWS + 8)
+    untied = dataclasses.replace(tiny.ONE_LAYER, tie_embeddings=False)
+    return tiny.build(untied, noise=0.3), tiny.build(wide, lora=False, seed=1, noise=0.3)
+
+
+def made(seed=0):
+    rng = np.random.default_rng(seed)
+    tokens_BT = rng.integers(1, VOCAB, (4, T)).astype(np.int32)
+    targets_BR = np.zeros((4, R), np.int32)
+    for row, (p, n) in enumerate(zip(PROMPT, ANSWER, strict=True)):
+        tokens_BT[row, p + n :] = 0
+        targets_BR[row, :n] = tokens_BT[row, p : p + n]
+    mask_BR = (np.arange(R)[None] < ANSWER[:, None]).astype(np.float32)
+    return {
+        "tokens_BT": tokens_BT,
+        "prompt_len_B": PROMPT,
+        "targets_BR": targets_BR,
+        "loss_mask_BR": mask_BR,
+    }
+
+
+def plain(pair, settings, mode, batch):
+    """The same loss with all logits at once, a loop over rows, and nothing masked."""
+    (student, params), (teacher, teacher_params) = pair
+    kernel = {"forward": divergence.forward_kl, "reverse": divergence.reverse_kl}
+    frozen = states.split(params, mode)[1]
+
+    def loss(trainable):
+        both = states.join(trainable, frozen)
+        logits = [
+            model.hidden(p, batch["tokens_BT"]) @ model.head_VD(p).T
+            for model, p in ((student, both), (teacher, teacher_params))
+        ]
+        q, p = (x[..., :VOCAB] for x in logits)
+        kd, ce = 0.0, 0.0
+        for row, (first, n) in enumerate(zip(PROMPT, ANSWER, strict=True)):
+            at = slice(first - 1, first + n - 1)
+            if settings.divergence == "jsd":
+                how = {"beta": settings.beta, "temperature": settings.temperature}
+                kd += divergence.jsd_beta(p[row, at], q[row, at], **how).sum()
+            else:
+                one = kernel[settings.divergence]
+                kd += one(p[row, at], q[row, at], temperature=settings.temperature).sum()
+            tokens = batch["tokens_BT"][row, first : first + n]
+            ce -= jax.nn.log_softmax(q[row, at])[np.arange(n), tokens].sum()
+        return (settings.kd_weight * kd + settings.ce_weight * ce) / ANSWER.sum()
+
+    return jax.jit(jax.value_and_grad(loss))(states.split(params, mode)[0])
+
+
+def chunked(pair, settings, mode, batch, *, given=True, student=None):
+    (model, params), (teacher, teacher_params) = pair
+    loss, totals = distillation.distill(student or model, teacher, settings, VOCAB, given=given)
+    trainable, frozen = states.split(params, mode)
+    if settings.top_k:
+        where = tiny.mesh()
+        how = {"k": settings.top_k, "vocab": VOCAB, "temperature": settings.temperature}
+        scores = TopKScorer(teacher, tiny.placed(teacher_params, where), where, **how).score(
+            {**batch, "response_len_B": ANSWER}
+        )
+        batch = {**batch, "teacher_ids_BRK": scores.ids_BRK, "teacher_logp_BRK": scores.logp_BRK}
+        batch = jax.tree.map(np.asarray, batch)
+    else:
+        frozen = {**frozen, "teacher": teacher_params}
+
+    @jax.jit
+    def run(trainable, frozen, batch):
+        one = jax.value_and_grad(loss, has_aux=True)
+        return one(trainable, frozen, batch, totals(batch), jax.random.key(0))
+
+    (value, metrics), grads = run(trainable, frozen, batch)
+    return value, grads, metrics
+
+
+def same(got, want, tolerance=5e-5):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    jax.tree.map(
+        lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-3, atol=tolerance), got, want
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode"), zip(CASES, ("lora", "full", "lora", "full"), strict=True)
+)
+def test_value_and_gradients_are_those_of_the_plain_formula(pair, settings, mode):
+    value, grads, metrics = chunked(pair, settings, mode, made())
+    want, want_grads = plain(pair, settings, mode, made())
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    same(grads, want_grads)
+    # LoRA's A and B, or every weight with the head among them, get a gradient.
+    leaves = jax.tree_util.tree_leaves_with_path(grads)
+    silent = [jax.tree_util.keystr(path) for path, x in leaves if not np.any(x)]
+    # Where heads draw their keys from cannot matter: softmax does not see a shift.
+    assert all("k_proj" in name and "bias" in name for name in silent), silent
+    if mode == "full":
+        assert np.any(grads["base"]["lm_head"]["kernel"])
+    parts = settings.kd_weight * settings.temperature**2 * metrics[settings.measure]
+    parts += settings.ce_weight * metrics.get("ce", 0.0)
+    np.testing.assert_allclose(value, parts, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", CASES[1:3])
+def test_all_tokens_listed_equals_exact(pair, settings):
+    exact = chunked(pair, settings, "full", made())
+    listed = chunked(pair, dataclasses.replace(settings, top_k=VOCAB), "full", made())
+    np.testing.assert_allclose(listed[0], exact[0], rtol=1e-4)
+    same(listed[1], exact[1], 5e-5)
+    few = chunked(pair, dataclasses.replace(settings, top_k=3), "full", made())
+    assert few[2][settings.measure] < 0.99 * exact[2][settings.measure]
+
+
+class Disturbed:
+    """A student whose states at places that score no response token are moved far away."""
+
+    def __init__(self, model):
+        self.model, self.head_VD = model, model.head_VD
+
+    def hidden(self, params, tokens_BT, **how):
+        place_T = jnp.arange(tokens_BT.shape[1])
+        scores_BT = place_T >= PROMPT[:, None] - 1
+        scores_BT &= place_T < (PROMPT + ANSWER)[:, None] - 1
+        found = self.model.hidden(params, tokens_BT, **how)
+        return jnp.where(scores_BT[..., None], found, 5.0 - found)
+
+
+@pytest.mark.parametrize("top_k", [0, 4])
+def test_prompts_and_padding_are_not_in_the_loss(pair, top_k):
+    settings = dataclasses.replace(CASES[0], top_k=top_k)
+    want = chunked(pair, settings, "lora", made())
+    got = chunked(pair, settings, "lora", made(), student=Disturbed(pair[0][0]))
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+    same(got[1], want[1], 1e-6)
+    batch = made()
+    batch["targets_BR"][batch["loss_mask_BR"] == 0] = 7
+    np.testing.assert_array_equal(chunked(pair, settings, "lora", batch)[0], want[0])
+
+
+def test_the_last_token_of_a_response_is_in_the_loss(pair):
+    last = made()
+    last["loss_mask_BR"] = (np.arange(R)[None] == ANSWER[:, None] - 1).astype(np.float32)
+    value, grads, _ = chunked(pair, CASES[0], "lora", last)
+    assert value > 0 and all(np.any(x) for x in jax.tree.leaves(grads))
+
+
+def test_cross_entropy_is_for_given_tokens_alone(pair):
+    settings = CASES[0]
+    own, grads, metrics = chunked(pair, settings, "lora", made(), given=False)
+    alone = dataclasses.replace(settings, ce_weight=0.0)
+    want = chunked(pair, alone, "lora", made())
+    np.testing.assert_allclose(own, want[0], rtol=1e-6)
+    same(grads, want[1], 1e-7)
+    assert set(metrics) == {"kl"}
+
+
+def test_beta_is_for_jsd():
+    with pytest.raises(ConfigError, match="beta=0.2 with divergence=reverse"):
+        DistillLossSettings("reverse", beta=0.2)
