@@ -32,6 +32,7 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         state,
         step,
         settings.steps,
+        max_tokens=settings.max_tokens,
         max_skipped=settings.max_skipped,
         eval_every=settings.eval_every,
         evaluate=step.validate,
@@ -41,8 +42,8 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
     else:
         base = state.trainable["base"]
         hf_io.save_hf(directory / "model", student.config, base, tokenizer=context.tokenizer)
-    skipped = int(sharding.fetch(state.skipped))
-    return {"steps": settings.steps, "skipped_updates": skipped, **rows.figures}
+    counts = {"steps": state.step, "skipped_updates": state.skipped}
+    return {**{name: int(x) for name, x in sharding.fetch(counts).items()}, **rows.figures}
 
 
 def starting_student(context: Context) -> tuple[QwenModel, dict[str, Any], dict[str, Any]]:

@@ -45,6 +45,9 @@ class DistillSettings:
         high=1.0,
     )
     steps: int = setting(100, "Steps.", low=1)
+    max_tokens: int = setting(
+        0, "End after the step that reaches this many num_tokens; 0 is off.", low=0
+    )
     batch_size: int = setting(32, "Rows a step, each of another problem.", low=1)
     accumulate: int = setting(1, "Microbatches a step.", low=1)
     max_skipped: int = setting(10, "Stop after this many skipped updates in a row.", low=1)
