@@ -15,6 +15,12 @@ from distill_jax.training.optimizer import OptimizerSettings
 
 _SFT_ONLY = "stages=('pretrain', 'sft', 'evaluate')"
 _NO_TEACHER = "rl.rewards.intrinsic_weight=0.0"
+# On-policy reverse KL: GKD with λ = 1 and the exact divergence at the student's own samples.
+_REVERSE_KL = (
+    "stages=('pretrain', 'sft', 'distill', 'evaluate'); distill.start=sft; "
+    "distill.data=student_samples; distill.loss.divergence=reverse; distill.loss.temperature=1.0; "
+    "distill.loss.kd_weight=1.0; distill.loss.ce_weight=0.0"
+)
 _NO_GOLD = "rl.rewards.correctness_weight=0.0"
 
 
@@ -27,8 +33,14 @@ def _tiny() -> RunConfig:
         base.rl, steps=400, max_tokens=600_000, eval_every=15, eval_problems=200,
         optimizer=optimizer,
     )  # fmt: skip
+    distill = dataclasses.replace(
+        base.distill, steps=400, max_tokens=600_000, batch_size=128, eval_every=15,
+        eval_problems=200, optimizer=optimizer,
+    )  # fmt: skip
     # Supervised arms: as many steps as make their tokens those of sft and rl together.
-    return dataclasses.replace(base, rl=rl, experiment=_experiment(longer=481, worked=339))
+    return dataclasses.replace(
+        base, rl=rl, distill=distill, experiment=_experiment(longer=481, worked=339)
+    )
 
 
 def _smoke() -> RunConfig:
@@ -45,6 +57,7 @@ def _experiment(*, longer: int, worked: int) -> ExperimentSettings:
             f"correctness: {_NO_TEACHER}",
             f"intrinsic: {_NO_GOLD}; rl.rewards.intrinsic_weight=1.0",
             "both:",
+            f"reverse_kl: {_REVERSE_KL}",
             f"random: {_NO_GOLD}; {_NO_TEACHER}; "
             "rl.rewards.custom=distill_jax.rewards.controls:coin",
             f"format: {_NO_GOLD}; {_NO_TEACHER}; rl.rewards.format_weight=1.0",

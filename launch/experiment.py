@@ -10,7 +10,6 @@ end the others. This process never starts JAX: the devices belong to the runs.
 
 import dataclasses
 import importlib.util
-import json
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from distill_jax.core.errors import ConfigError, DistillError
-from distill_jax.core.settings import to_dict
+from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms as arms_of
 from distill_jax.experiments import figures, places, report, results
 from distill_jax.experiments.arms import Arm
@@ -138,11 +137,10 @@ def _one(config: RunConfig, arm: Arm, seed: int, workdir: Path, flags: Sequence[
 
 def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     """Runs the stages of a config in a process of its own, unless all are; the error, or ""."""
-    content = json.loads(json.dumps(to_dict(config)))
     done = [read_json(directory / stage / "done.json") for stage in config.stages]
-    if all(done) and read_json(directory / _CONFIG) == content:
+    if all(done) and _saved(directory / _CONFIG) == config:
         return ""
-    write_json(directory / _CONFIG, content)
+    write_json(directory / _CONFIG, to_dict(config))
     saved = importlib.util.find_spec("configs")
     if saved is None or not saved.submodule_search_locations:
         raise ConfigError("the package configs is not found", fix="start in the project's root")
@@ -158,6 +156,14 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     lines = (directory / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()
     said = " / ".join([line.strip() for line in lines if line.strip()][-3:])
     return f"exit code {code}: {said[-400:] or 'no output'}"
+
+
+def _saved(path: Path) -> RunConfig | None:
+    """The settings in a file, later ones at their defaults; None where they are none."""
+    try:
+        return build(RunConfig, read_json(path) or {})
+    except ConfigError:
+        return None
 
 
 def _wait(command: Sequence[str], log: Any) -> int:

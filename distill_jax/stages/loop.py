@@ -45,11 +45,11 @@ def run(
         directory: the stage's own; checkpoints go to `checkpoints/`.
         state: fresh state; replaced by the checkpoint's if there is one.
         step_fn: (state, step) -> (state, metrics, completions); step counts from 0; metrics hold
-            the host integer `step_tokens`, which is summed up to `num_tokens`. It must be
-            a function of its arguments: then a resumed run equals an uninterrupted one.
+            the host integer `step_tokens`, summed up to `num_tokens`. It must be a function of
+            its arguments: then a resumed run equals an uninterrupted one.
         total: steps of the whole stage.
         max_tokens: the step that brings `num_tokens` to this is the last; 0 is off.
-        max_skipped: non-finite updates in a row that end the run.
+        max_skipped: so many non-finite updates in a row end the run.
         eval_every: steps between evaluations; 0 is never. One is also made before step 0.
         evaluate: figures of a state, logged under their own names.
         on_save: called with (step, state, figures) when a checkpoint is made, for files beside it.
@@ -65,6 +65,7 @@ def run(
             state, start = restored.state, restored.step
             tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
             context.say(f"{name}: resuming after step {start} of {total}")
+        total = start if 0 < max_tokens <= tokens else total  # restored after its last step
         clock = _StepTime()
         with (
             _recorder(context, name, directory, start) as recorder,
@@ -73,21 +74,16 @@ def run(
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
             for step in range(start, total):
-                if max_tokens and tokens >= max_tokens:  # resumed after its last step
-                    break
                 clock.start()
                 state, metrics, completions = step_fn(state, step)
                 metrics = dict(metrics)
                 tokens += int(metrics.pop("step_tokens"))
-                done = step + 1
-                last = done == total or 0 < max_tokens <= tokens
+                done, last = step + 1, step + 1 == total or 0 < max_tokens <= tokens
                 skips.note(state, now=last)
                 figures: dict[str, Any] = {}
                 if recorder.settings.metrics_due(done) or last:
                     figures = {**sharding.fetch(metrics), "num_tokens": tokens}
-                clock.stop()
-                if figures:
-                    figures["step_time"] = clock.mean()
+                clock.stop(figures)
                 if eval_every and evaluate is not None and (done % eval_every == 0 or last):
                     figures.update(evaluate(state))
                 if figures:
@@ -184,14 +180,13 @@ class _StepTime:
     def start(self) -> None:
         self._begun = time.perf_counter()
 
-    def stop(self) -> None:
+    def stop(self, figures: dict[str, Any]) -> None:
+        """Adds the mean to the figures, where there are any, and begins a new one."""
         self._seconds += time.perf_counter() - self._begun
         self._steps += 1
-
-    def mean(self) -> float:
-        out = self._seconds / self._steps
-        self._seconds, self._steps = 0.0, 0
-        return out
+        if figures:
+            figures["step_time"] = self._seconds / self._steps
+            self._seconds, self._steps = 0.0, 0
 
 
 def _headline(figures: Mapping[str, Any]) -> dict[str, Any]:

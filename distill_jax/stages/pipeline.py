@@ -9,7 +9,7 @@ from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.settings import to_dict
+from distill_jax.core.settings import build, to_dict
 from distill_jax.stages import checks, distill, evaluate, inputs, pretrain, rl, sft
 from distill_jax.stages.context import Context, read_json, write_json
 from distill_jax.stages.settings import STAGES as ORDER
@@ -160,7 +160,7 @@ def check(context: Context) -> None:
 
 def _same(context: Context, stage: str, path: Path, found: Any) -> None:
     wanted = json.loads(json.dumps(settings_of(context.config, stage)))
-    difference = _first_difference(found, wanted, "")
+    difference = _first_difference(_whole(found), wanted, "")
     if difference:
         # The stages are looked at in order: those before this one are of the same settings.
         before = ["tokenizer", *_BUILDS_ON[stage]]
@@ -172,6 +172,15 @@ def _same(context: Context, stage: str, path: Path, found: Any) -> None:
             fix=f"use another --workdir=NEW, or delete {path.parent}"
             + (keep if len(made) > 1 else ""),
         )
+
+
+def _whole(found: dict[str, Any]) -> dict[str, Any]:
+    """Settings as saved, those that came into being later at their defaults."""
+    try:
+        now = to_dict(build(RunConfig, found))
+    except ConfigError:  # one that is no more: told of as a difference
+        return found
+    return json.loads(json.dumps({name: now[name] for name in found}))
 
 
 def _first_difference(found: Any, wanted: Any, name: str) -> str:
