@@ -65,7 +65,6 @@ def run(
             state, start = restored.state, restored.step
             tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
             context.say(f"{name}: resuming after step {start} of {total}")
-        total = start if 0 < max_tokens <= tokens else total  # restored after its last step
         clock = _StepTime()
         with (
             _recorder(context, name, directory, start) as recorder,
@@ -74,6 +73,8 @@ def run(
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
             for step in range(start, total):
+                if 0 < max_tokens <= tokens:  # the last step is behind
+                    break
                 clock.start()
                 state, metrics, completions = step_fn(state, step)
                 metrics = dict(metrics)
@@ -99,10 +100,12 @@ def run(
                         on_save(done, state, figures)
                 if asked and not last:
                     checkpoints.wait()
-                    raise Interrupted(
-                        f"{name} was asked to stop and is saved at step {done} of {total}; {GO_ON}"
-                    )
+                    raise _stopped(name, done, total)
     return state
+
+
+def _stopped(name: str, done: int, total: int) -> Interrupted:
+    return Interrupted(f"{name} was asked to stop and is saved at step {done} of {total}; {GO_ON}")
 
 
 def _recorder(context: Context, name: str, directory: Path, start: int) -> Recorder:
