@@ -80,7 +80,9 @@ def _bars(
             values = [row[key][name]["greedy"] for row in _of(rows, arm) if name in row[key]]
             means.append(float(np.mean(values)) if values else np.nan)
             spread = (min(values), max(values)) if values else (np.nan, np.nan)
-            errors.append((means[-1] - spread[0], spread[1] - means[-1]))
+            # A mean of equal values may be off by one rounding.
+            reach = (means[-1] - spread[0], spread[1] - means[-1])
+            errors.append(np.maximum(reach, 0.0))
         axis.bar(
             np.arange(len(names)) + (number - (len(arms) - 1) / 2) * width,
             means,
