@@ -50,7 +50,7 @@ class Choice(NamedTuple):
             self.model, param_dtype=dtype, shardings=context.base_shardings
         )
         context.check_rows(self.role, geometry)
-        model = context.build(self.role, geometry, lora=False)
+        model = context.build(self.role, geometry, lora=None)
         return Loaded(model, {"base": base, "lora": {}})
 
     def digests(self, context: Context) -> dict[str, Any]:

@@ -51,6 +51,34 @@ PANELS: dict[str, Sequence[Panel]] = {
 }
 
 
+class Bars(NamedTuple):
+    """Means over steps with their intervals, in [0, 1]."""
+
+    steps: Sequence[int]
+    means: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+
+
+def draw_bars(lines: Mapping[str, Bars], path: Path, title: str) -> Path:
+    """A PNG of shares over steps, each line with its intervals as bars; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, axis = plt.subplots(figsize=(5.5, 3.6))
+    for name, bars in lines.items():
+        below = [max(0.0, mean - low) for mean, low in zip(bars.means, bars.lows, strict=True)]
+        above = [max(0.0, high - mean) for mean, high in zip(bars.means, bars.highs, strict=True)]
+        axis.errorbar(bars.steps, bars.means, (below, above), label=name, marker=".", capsize=3)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xlabel("step")
+    axis.set_title(title, fontsize=10)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """Rows of a metrics file; none when it does not exist."""
     if not path.exists():

@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from distill_jax.evaluation import intervals
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head_comparison import TokenComparison, head_comparison
 from distill_jax.models.qwen import QwenModel
+
+# Measures between 0 and 1; the others have no upper bound to cut an interval at.
+SHARES = ("cosine", "top1_agreement")
 
 
 class Side(NamedTuple):
@@ -99,3 +103,26 @@ def token_means(
             total += float(np.sum(np.where(length_B > 0, mean_B * length_B, 0.0)))
         out[name] = total / tokens if tokens else None
     return {**out, "tokens": tokens, "responses": sum(map(len, lengths))}
+
+
+def summary(batches: Sequence[tuple[TokenComparison, np.ndarray]]) -> dict[str, Any]:
+    """Both means of each measure: over all tokens, and over responses with its interval.
+
+    Args:
+        batches: of (scores [B, R], response_len_B), each response once.
+
+    Returns:
+        JSON-able {"tokens", "responses", measure: {"token_mean", "mean", "low", "high" (95%, t over
+        responses)}}; divergences in nats; None where there is nothing to go by.
+    """
+    means = token_means(batches)
+    out: dict[str, Any] = {name: means.pop(name) for name in ("tokens", "responses")}
+    each = [response_means(scores, length_B) for scores, length_B in batches]
+    for name, mean in means.items():
+        value_N = np.concatenate([one[name] for one in each]) if each else np.zeros(0)
+        value_N = value_N[np.isfinite(value_N)]
+        interval = intervals.mean_interval if name in SHARES else intervals.nonnegative_interval
+        found = interval(value_N) if len(value_N) else None
+        estimate = found._asdict() if found else dict.fromkeys(intervals.Estimate._fields)
+        out[name] = {"token_mean": mean, **estimate}
+    return out

@@ -58,6 +58,16 @@ def mean_interval(score_N: np.ndarray) -> Estimate:
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
+def nonnegative_interval(value_N: np.ndarray) -> Estimate | None:
+    """Mean of values of any size from 0 on, t interval; None for one value: it has no spread."""
+    n = len(value_N)
+    if n < 2:
+        return None
+    mean = float(np.mean(value_N))
+    half = float(special.stdtrit(n - 1, 0.975) * np.std(value_N, ddof=1) / math.sqrt(n))
+    return Estimate(mean, max(0.0, mean - half), mean + half)
+
+
 def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
     """Paired t-test of per-problem scores on the same problems in the same order.
 

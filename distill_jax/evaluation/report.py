@@ -9,16 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from distill_jax.evaluation import intervals, report_measures
+from distill_jax.evaluation import intervals, report_checkpoints, report_measures
 from distill_jax.evaluation.curves import draw_curves
-
-NAMES = {
-    "teacher": "teacher",
-    "student_base": "student base",
-    "student_before": "student before RL",
-    "student_distilled": "student distilled",
-    "student_after": "student after RL",
-}
 
 
 def rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -31,7 +23,14 @@ def rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             part = result[kind]
             cells = [report_measures.estimate_cell(part["levels"].get(level)) for level in levels]
             label = "greedy" if kind == "greedy" else _pass_label(result)
-            out.append([NAMES[name], label, report_measures.estimate_cell(part[whole]), *cells])
+            out.append(
+                [
+                    report_measures.label(name),
+                    label,
+                    report_measures.estimate_cell(part[whole]),
+                    *cells,
+                ]
+            )
     return header, out
 
 
@@ -74,7 +73,7 @@ def difference_lines(results: Mapping[str, Any]) -> list[str]:
             mean, low, high = (100 * x for x in (d.mean, d.low, d.high))
             word = "significant" if d.significant else "not significant"
             out.append(
-                f"against {NAMES[earlier]}, {name}: {mean:+.1f} points "
+                f"against {report_measures.label(earlier)}, {name}: {mean:+.1f} points "
                 f"[{low:+.1f}, {high:+.1f}], p = {d.p_value:.2g}, {word}"
             )
     return out
@@ -99,6 +98,7 @@ def print_table(console: Console, results: Mapping[str, Any]) -> None:
 def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Writes workdir/report.md and the PNGs that it shows, in workdir/report/."""
     images = draw_curves(workdir, workdir / "report")
+    path = report_checkpoints.draw(results, workdir / "report")
     header, cells = rows(results)
     count = max((r["num_problems"] for r in results.values()), default=0)
     data = config["data"]
@@ -125,7 +125,8 @@ def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) 
             f"(McNemar for greedy, paired t for pass@1).\n\n{lines}"
         )
     parts.append("## Answers\n" + _answer_table(results))
-    parts += report_measures.sections(results, NAMES)
+    parts += report_measures.sections(results)
+    parts += report_checkpoints.sections(workdir, results, path)
     if images:
         shown = "\n\n".join(f"![{p.stem}](report/{p.name})" for p in images)
         parts.append(f"## Learning curves\n{shown}")
@@ -152,7 +153,7 @@ def _answer_table(results: Mapping[str, Any]) -> str:
             part = result[kind]
             cells.append(
                 [
-                    NAMES[name],
+                    report_measures.label(name),
                     kind,
                     f"{part['mean_length']:.1f}",
                     f"{100 * part['terminated']:.1f}%",
@@ -173,6 +174,6 @@ def _examples(results: Mapping[str, Any], most: int = 5) -> str:
             one = result["problems"][i]
             mark = "right" if one["greedy_right"] else "wrong"
             answer = one["greedy"].strip().replace("\n", " ⏎ ").replace("`", "'")
-            lines.append(f"- {NAMES[name]} ({mark}): `{answer}`")
+            lines.append(f"- {report_measures.label(name)} ({mark}): `{answer}`")
         out.append("\n".join(lines))
     return "\n\n".join(out)

@@ -3,6 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NAMES = {
+    "teacher": "teacher",
+    "student_base": "student base",
+    "student_before": "student before RL",
+    "student_distilled": "student distilled",
+    "student_after": "student after RL",
+    "model": "model given",
+}
+CHECKPOINT = "rl_step_"  # and the step: a checkpoint of stage rl
 REASONING = {
     "step_coverage": "steps covered",
     "logical_consistency": "equations true",
@@ -15,6 +24,22 @@ HACKING = {
     "several_answers": "several answers",
     "no_answer": "no answer",
 }
+
+
+DISTRIBUTION = {
+    "forward_kl": "KL(teacher‖student)",
+    "reverse_kl": "KL(student‖teacher)",
+    "jensen_shannon": "Jensen-Shannon",
+    "cosine": "cosine",
+    "top1_agreement": "top-1 agreement",
+}
+
+
+def label(name: str) -> str:
+    """What a reader calls a subject."""
+    if name.startswith(CHECKPOINT):
+        return f"student at RL step {name.removeprefix(CHECKPOINT)}"
+    return NAMES[name]
 
 
 def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -31,7 +56,7 @@ def estimate_cell(estimate: Mapping[str, Any] | None) -> str:
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def sections(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+def sections(results: Mapping[str, Any]) -> list[str]:
     """Markdown sections; none for results of before these were measured."""
     known = {name: r for name, r in results.items() if "reasoning" in r["greedy"]}
     if not known:
@@ -41,7 +66,7 @@ def sections(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     if budgets:
         header = ["model", *(f"pass@{k}" for k in budgets), *(f"maj@{k}" for k in budgets)]
         cells = [
-            [names[name], *(
+            [label(name), *(
                 estimate_cell(result["sampled"][kind].get(k))
                 for kind in ("pass@k", "maj@k") for k in budgets
             )]
@@ -50,7 +75,7 @@ def sections(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
         out.append("## Several samples\n" + markdown_table(header, cells))
     header = ["model", "decoding", *REASONING.values()]
     cells = [
-        [names[name], kind, *(estimate_cell(result[kind]["reasoning"][key]) for key in REASONING)]
+        [label(name), kind, *(estimate_cell(result[kind]["reasoning"][key]) for key in REASONING)]
         for name, result in known.items()
         for kind in ("greedy", "sampled")
     ]
@@ -61,12 +86,37 @@ def sections(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     )
     header = ["model", "decoding", *HACKING.values()]
     cells = [
-        [names[name], kind, *(_share(result[kind]["hacking"][key]) for key in HACKING)]
+        [label(name), kind, *(_share(result[kind]["hacking"][key]) for key in HACKING)]
         for name, result in known.items()
         for kind in ("greedy", "sampled")
     ]
     out.append("## Signs of reward hacking\n" + markdown_table(header, cells))
-    return out
+    return out + _distribution(results)
+
+
+def _distribution(results: Mapping[str, Any]) -> list[str]:
+    found = {name: r["distribution"] for name, r in results.items() if r.get("distribution")}
+    if not found:
+        return []
+    cells = [
+        [label(name), f"{one['tokens']}", *(number_cell(one[key]) for key in DISTRIBUTION)]
+        for name, one in found.items()
+    ]
+    return [
+        "## Beside the teacher\nNext-token distributions of student and teacher on the student's "
+        "own greedy answers: mean over tokens (divergences in nats), 95% interval over answers.\n\n"
+        + markdown_table(["model", "tokens", *DISTRIBUTION.values()], cells)
+    ]
+
+
+def number_cell(estimate: Mapping[str, Any]) -> str:
+    """The mean over tokens, and the interval of the mean over answers; dashes for none."""
+    if estimate["token_mean"] is None:
+        return "–"
+    shown = f"{estimate['token_mean']:.4f}"
+    if estimate["low"] is None:
+        return shown
+    return f"{shown} [{estimate['low']:.4f}, {estimate['high']:.4f}]"
 
 
 def _share(value: float | None) -> str:

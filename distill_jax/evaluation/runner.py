@@ -8,9 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.data.chat import Prompts
+from distill_jax.data.problem import Problem
 from distill_jax.evaluation import intervals
+from distill_jax.evaluation.answers_file import AnswersFile, Batch
 from distill_jax.evaluation.measures import measures
 from distill_jax.rewards.correctness import correctness
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
@@ -25,6 +28,22 @@ class EvaluateSettings:
     temperature: float = setting(1.0, "Temperature of those samples.", above=0.0)
     batch: int = setting(256, "Completions decoded at a time.", low=1)
     teacher: bool = setting(True, "Evaluate the teacher too.")
+    checkpoints: str = setting(
+        "none", "Checkpoints of stage rl evaluated too: none, all that are kept, or a step."
+    )
+    model: str = setting(
+        "", "Hugging Face directory or hub id, or PEFT adapter of the student, evaluated too."
+    )
+    distribution: bool = setting(
+        True, "Compare each student's next-token distribution with the teacher's, on its answers."
+    )
+    compare_batch: int = setting(32, "Answers on which two models are compared at a time.", low=1)
+
+    def __post_init__(self) -> None:
+        if self.checkpoints not in ("none", "all") and not self.checkpoints.isdecimal():
+            raise ConfigError(
+                f"checkpoints={self.checkpoints!r}", wanted="none, all or a step, e.g. 100"
+            )
 
     def greedy(self, sampling: SamplingSettings) -> SamplingSettings:
         """The limits of `sampling`, decoded greedily."""
@@ -48,11 +67,15 @@ def completions(
     samples: int,
     batch: int,
     tick: Tick | None = None,
+    kept: AnswersFile | None = None,
+    decoding: str = "",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Completions of all prompts in batches: tokens [B, R], lengths [B], ended [B]; prompt-major.
 
     A prompt's number seeds its randomness, so the batch size changes nothing but speed. The last
-    batch is filled up with repeats, so that one compiled program serves all.
+    batch is filled up with repeats, so that one compiled program serves all. Batches that are
+    `kept` under this decoding's name are not drawn again; batches are the same at every start,
+    so that the rest is drawn as it would have been.
     """
     each = max(1, min(batch // samples, len(prompts)))
     tokens, lengths, ended = [], [], []
@@ -60,6 +83,12 @@ def completions(
     order = np.argsort([len(p) for p in prompts], kind="stable")
     for start in range(0, len(prompts), each):
         rows = order[start : start + each]
+        known = kept.find(decoding, rows.tolist()) if kept is not None else None
+        if known is not None:
+            tokens.append(_padded(known.tokens, settings.max_new_tokens, sampler.pad_id))
+            lengths.append(np.array([len(row) for row in known.tokens], np.int32))
+            ended.append(np.array(known.ended, bool))
+            continue
         filled = np.concatenate([rows, np.repeat(rows[-1:], each - len(rows))])
         out = sampler.generate(
             weights,
@@ -73,8 +102,12 @@ def completions(
         tokens.append(out.tokens_BR[:count])
         lengths.append(out.length_B[:count])
         ended.append(out.ended_B[:count])
+        if kept is not None:
+            drawn = zip(tokens[-1], lengths[-1], strict=True)
+            rows_of = [row[:n].tolist() for row, n in drawn]
+            kept.add(Batch(decoding, tuple(rows.tolist()), rows_of, ended[-1].tolist()))
         if tick is not None:
-            tick(len(rows) * samples)
+            tick(count)
     back = np.argsort(order, kind="stable")
 
     def undo(parts: list[np.ndarray]) -> np.ndarray:
@@ -83,6 +116,13 @@ def completions(
         return grouped.reshape(len(prompts) * samples, *whole.shape[1:])
 
     return undo(tokens), undo(lengths), undo(ended)
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, pad_id: int) -> np.ndarray:
+    out = np.full((len(rows), width), pad_id, np.int32)
+    for place, row in enumerate(rows):
+        out[place, : len(row)] = row
+    return out
 
 
 def evaluate(
@@ -95,6 +135,7 @@ def evaluate(
     key: jax.Array,
     text: Callable[[Any], str],
     tick: Tick | None = None,
+    kept: AnswersFile | None = None,
 ) -> dict[str, Any]:
     """Greedy accuracy and pass@1 of a model, overall and per level, with every completion.
 
@@ -107,6 +148,7 @@ def evaluate(
         key: typed key; the same for all models compared.
         text: tokens -> text.
         tick: called with the number of completions just finished.
+        kept: where completions are written as they come, and taken from if they are there.
 
     Returns:
         JSON-able {"num_problems", "samples", "greedy": {...}, "sampled": {...},
@@ -119,7 +161,7 @@ def evaluate(
         ("greedy", settings.greedy(sampling), 1),
         ("sampled", settings.sampled(sampling), settings.samples),
     ):
-        tokens, lengths, ended = completions(
+        drawn = completions(
             sampler,
             weights,
             data.prompts,
@@ -128,19 +170,10 @@ def evaluate(
             samples=samples,
             batch=settings.batch,
             tick=tick,
+            kept=kept,
+            decoding=name,
         )
-        texts = [text(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
-        gold = [p.answer for p in problems for _ in range(samples)]
-        judged = correctness(gold, texts, right=1.0, wrong=0.0)
-        right_PG = judged.right_B.reshape(-1, samples)
-        runs[name] = {
-            "right_PG": right_PG,
-            "measures": measures(problems, texts, tokens, lengths, ended, right_PG),
-            "undecided": float(np.mean(judged.undecided_B)),
-            "texts": texts,
-            "length": float(np.mean(lengths)),
-            "ended": float(np.mean(ended)),
-        }
+        runs[name] = _judged(problems, drawn, samples, text)
     levels = [p.level for p in problems]
     greedy_N = runs["greedy"]["right_PG"][:, 0]
     sampled_N = runs["sampled"]["right_PG"].mean(axis=1)
@@ -161,6 +194,28 @@ def evaluate(
             **runs["sampled"]["measures"],
         },
         "problems": _individual(problems, runs, settings.samples),
+    }
+
+
+def _judged(
+    problems: Sequence[Problem],
+    drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
+    samples: int,
+    text: Callable[[Any], str],
+) -> dict[str, Any]:
+    """What the answer check and the measures say of the completions of one decoding."""
+    tokens, lengths, ended = drawn
+    texts = [text(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
+    gold = [p.answer for p in problems for _ in range(samples)]
+    judged = correctness(gold, texts, right=1.0, wrong=0.0)
+    right_PG = judged.right_B.reshape(-1, samples)
+    return {
+        "right_PG": right_PG,
+        "measures": measures(problems, texts, tokens, lengths, ended, right_PG),
+        "undecided": float(np.mean(judged.undecided_B)),
+        "texts": texts,
+        "length": float(np.mean(lengths)),
+        "ended": float(np.mean(ended)),
     }
 
 

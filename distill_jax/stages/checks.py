@@ -10,7 +10,7 @@ from distill_jax.core.errors import CheckpointError, ConfigError, DataError, Mis
 from distill_jax.models import hf_io, hf_layout, peft_io
 from distill_jax.models import safetensor_files as files
 from distill_jax.models.qwen_config import QwenConfig
-from distill_jax.stages import curricula, pretrain, supervised
+from distill_jax.stages import curricula, pretrain, subjects, supervised
 from distill_jax.stages.context import Context
 from distill_jax.training import optimizer
 
@@ -36,6 +36,7 @@ def check(context: Context, stages: Sequence[str], due: Sequence[str]) -> None:
     check_schedules(context, due)
     _check_order(context, due)
     _check_models(context, due)
+    _check_subjects(context, due)
     _check_data(context, due)
 
 
@@ -118,12 +119,38 @@ def _check_order(context: Context, due: Sequence[str]) -> None:
 
 def _roles(context: Context, due: Sequence[str]) -> list[str]:
     """The models that the stages load."""
+    settings = context.config.evaluate
     teacher = ("rl" in due and context.config.rl.rewards.intrinsic_weight > 0) or (
-        "evaluate" in due and context.config.evaluate.teacher
+        "evaluate" in due and (settings.teacher or settings.distribution)
     )
     teacher = teacher or "distill" in due
-    student = {"sft", "distill", "rl", "evaluate"} & set(due)
+    # A whole model that is given may be all there is.
+    students = not settings.model or _has_student(context, due)
+    student = {"sft", "distill", "rl"} & set(due) or ("evaluate" in due and students)
     return ["teacher"] * bool(teacher) + ["student"] * bool(student)
+
+
+def _has_student(context: Context, due: Sequence[str]) -> bool:
+    made = context.workdir / "pretrain" / "student" / "model" / "config.json"
+    return bool(context.config.student.path) or "pretrain" in due or made.is_file()
+
+
+def _check_subjects(context: Context, due: Sequence[str]) -> None:
+    """What the settings of evaluate name beside what the stages make."""
+    if "evaluate" not in due:
+        return
+    if "rl" not in due:
+        subjects.checkpoint_steps(context)
+    if not context.config.evaluate.model:
+        return
+    path = hf_io.model_dir(context.config.evaluate.model)
+    if (path / peft_io.CONFIG).is_file():
+        if "pretrain" not in due:
+            peft_io.load_adapter(path, hf_io.load_config(context.model_path("student")))
+    else:
+        geometry = check_model_files(path)
+        context.check_rows("model", geometry, subjects.own_tokenizer(context, path))
+        _check_positions(context, "model", geometry)
 
 
 def _check_models(context: Context, due: Sequence[str]) -> None:
@@ -134,7 +161,7 @@ def _check_models(context: Context, due: Sequence[str]) -> None:
         else:
             geometry = check_model_files(context.model_path(role))
         context.check_rows(role, geometry)
-        context.build(role, geometry, lora=role == "student")
+        context.build(role, geometry, lora=context.lora_of(role))
         _check_positions(context, role, geometry)
 
 

@@ -19,6 +19,7 @@ from distill_jax.data import chat, sources, synthetic
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.data.problem import Problem, overlap
 from distill_jax.models import hf_io, peft_io
+from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rollout.sampler import Sampler
@@ -261,12 +262,12 @@ class Context:
         model = self.workdir / "distill" / "model"
         return model if (model / "config.json").is_file() else self.adapter("distill")
 
-    def build(self, role: str, geometry: QwenConfig, *, lora: bool) -> QwenModel:
+    def build(self, role: str, geometry: QwenConfig, *, lora: LoraConfig | None) -> QwenModel:
         """The model object of a role."""
         s = self.settings_of(role)
         return QwenModel.create(
             geometry,
-            self.config.lora if lora else None,
+            lora,
             compute_dtype=s.compute_dtype,
             param_dtype=s.param_dtype,
             unroll=s.unroll,
@@ -275,19 +276,31 @@ class Context:
             fuse=self.mesh.shape["tensor"] == 1,
         )
 
+    def lora_of(self, role: str) -> LoraConfig | None:
+        """The student's adapter; the teacher has none."""
+        return self.config.lora if role == "student" else None
+
     def base_shardings(self, geometry: QwenConfig) -> Any:
         """NamedShardings of a base tree."""
         model = QwenModel.create(geometry)
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         return param_shardings({"base": shapes["base"]}, self.mesh)["base"]
 
-    def check_rows(self, role: str, geometry: QwenConfig) -> None:
-        """Raises ConfigError when the model has fewer embedding rows than there are tokens."""
-        if self.vocab > geometry.vocab_size:
+    def check_rows(self, role: str, geometry: QwenConfig, tokenizer: Any = None) -> None:
+        """Raises ConfigError when the model has fewer embedding rows than there are tokens.
+
+        Args:
+            role: "teacher", "student", or "model" (of evaluate.model).
+            geometry: of the model.
+            tokenizer: None is the run's.
+        """
+        tokens = len(tokenizer or self.tokenizer)
+        if tokens > geometry.vocab_size:
+            name = "evaluate.model" if role == "model" else f"{role}.path"
             raise ConfigError(
-                f"the tokenizer has {self.vocab} tokens, the {role} {geometry.vocab_size} rows",
+                f"the tokenizer has {tokens} tokens, the {role} {geometry.vocab_size} rows",
                 wanted="a row for every token",
-                fix=f"set {role}.path to a model of this tokenizer",
+                fix=f"set {name} to a model of this tokenizer",
             )
 
     def load(self, role: str, adapter: Path | None = None) -> Loaded:
@@ -308,7 +321,7 @@ class Context:
             path, param_dtype=settings.param_dtype, shardings=self.base_shardings
         )
         self.check_rows(role, geometry)
-        model = self.build(role, geometry, lora=role == "student")
+        model = self.build(role, geometry, lora=self.lora_of(role))
         lora: dict[str, Any] = {}
         if role == "student":
             if adapter is not None:
@@ -331,9 +344,11 @@ class Context:
             lora = sharding.place(lora, param_shardings({"lora": lora}, self.mesh)["lora"])
         return Loaded(model, {"base": base, "lora": lora})
 
-    def sampler(self, model: QwenModel) -> Sampler:
-        """A sampler with this run's tokens and mesh."""
-        return Sampler(model, self.mesh, eos_id=self.eos_id, pad_id=self.pad_id, vocab=self.vocab)
+    def sampler(self, model: QwenModel, tokenizer: Any = None) -> Sampler:
+        """A sampler with this run's mesh, and its tokens or those of another tokenizer."""
+        tok = tokenizer or self.tokenizer
+        eos, pad = tokenizers.eos_id(tok), tokenizers.pad_id(tok)
+        return Sampler(model, self.mesh, eos_id=eos, pad_id=pad, vocab=len(tok))
 
     def text(self, tokens: Any) -> str:
         """Decoded text without special tokens."""

@@ -8,7 +8,7 @@ import jax
 from distill_jax.core import sharding
 from distill_jax.models import hf_io, lora
 from distill_jax.models.qwen import QwenModel
-from distill_jax.stages import distill_rows, loop
+from distill_jax.stages import distill_rows, export_files, loop
 from distill_jax.stages.context import Context
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.sft import save_adapter
@@ -37,13 +37,15 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         eval_every=settings.eval_every,
         evaluate=step.validate,
     )
+    made = directory / ("adapter" if settings.trainable == "lora" else "model")
     if settings.trainable == "lora":
-        save_adapter(context, student.config, state.trainable["lora"], directory / "adapter")
+        save_adapter(context, student.config, state.trainable["lora"], made)
     else:
-        base = state.trainable["base"]
-        hf_io.save_hf(directory / "model", student.config, base, tokenizer=context.tokenizer)
-    counts = {"steps": state.step, "skipped_updates": state.skipped}
-    return {**{name: int(x) for name, x in sharding.fetch(counts).items()}, **rows.figures}
+        hf_io.save_hf(made, student.config, state.trainable["base"], tokenizer=context.tokenizer)
+    found = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
+    counts = {name: int(x) for name, x in found.items()}
+    export_files.write_model_info(context, "distill", made, counts["steps"])
+    return {**counts, **rows.figures}
 
 
 def starting_student(context: Context) -> tuple[QwenModel, dict[str, Any], dict[str, Any]]:

@@ -1,69 +1,34 @@
-"""Stage evaluate: teacher and student, before and after, on held-out problems; the report."""
+"""Stage evaluate: teacher and students on held-out problems; the report."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from distill_jax.core import rng, sharding
-from distill_jax.core.errors import CheckpointError
+from distill_jax.core.settings import to_dict
+from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import report, runner
-from distill_jax.stages import inputs
-from distill_jax.stages.context import Context, read_json, write_json
+from distill_jax.evaluation.answers_file import AnswersFile
+from distill_jax.stages import agreement, export_files, subjects
+from distill_jax.stages.context import Context, Loaded, read_json, write_json
 from distill_jax.stages.stop import GO_ON, Interrupted
+from distill_jax.stages.subjects import Subject
 from distill_jax.training.progress import Progress
-
-
-def subjects(context: Context) -> dict[str, Path | None]:
-    """What can be evaluated in this work directory: name -> adapter (None: the bare model).
-
-    The bare student is one of them: sft may leave a student that is worse than it was, and what
-    reinforcement then wins back must not pass for progress.
-
-    Raises:
-        CheckpointError: nothing.
-    """
-    found: dict[str, Path | None] = {}
-    if context.config.evaluate.teacher:
-        found["teacher"] = None
-    before, after = context.adapter("sft"), context.adapter("rl")
-    distilled = context.distilled()
-    if before is not None or (distilled is not None and not context.config.student.path):
-        found["student_base"] = None
-    if before is not None or context.config.student.path:
-        found["student_before"] = before
-    if distilled is not None:
-        found["student_distilled"] = distilled
-    if after is not None:
-        found["student_after"] = after
-    if not found:
-        raise CheckpointError(
-            f"nothing to evaluate in {context.workdir}",
-            wanted="what stage sft, distill or rl makes, or evaluate.teacher=True",
-            fix=context.run_first("sft"),
-        )
-    return found
 
 
 def run(context: Context, directory: Path) -> dict[str, Any]:
     """Evaluates each subject that has no result yet, prints the table, writes report.md."""
-    settings = context.config.evaluate
     data = context.problems("test")
-    count = min(settings.problems, len(data.prompts))
+    count = min(context.config.evaluate.problems, len(data.prompts))
     data = Prompts(data.problems[:count], data.prompts[:count], data.dropped)
     results = {}
-    for name, adapter in subjects(context).items():
-        path = directory / f"{name}.json"
-        # A student is evaluated again once it has an adapter, or another one.
-        weights = inputs.adapter_digest(adapter)
-        known = read_json(path)
-        if known is not None and known.get("adapter") == weights:
-            results[name] = known
-            continue
-        results[name] = {"adapter": weights, **_evaluate(context, name, adapter, data)}
-        write_json(path, results[name])
-        sharding.barrier(f"evaluate {name}")
+    for subject in subjects.find(context):
+        results[subject.name] = _result(context, directory, subject, data)
+        sharding.barrier(f"evaluate {subject.name}")
     if jax.process_index() == 0:
         report.print_table(context.console, results)
         report.write(context.workdir, results, context.config_dict)
@@ -71,31 +36,125 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
     return {name: _figures(result) for name, result in results.items()}
 
 
-def _evaluate(context: Context, name: str, adapter: Path | None, data: Prompts) -> dict[str, Any]:
+def _result(context: Context, directory: Path, subject: Subject, data: Prompts) -> dict[str, Any]:
+    """The subject's result: that of before, if it is of these weights, prompts and settings."""
+    data = _own_prompts(context, subject, data)
+    made_from = _made_from(context, subject, data)
+    path = directory / f"{subject.name}.json"
+    known = read_json(path)
+    compares = _compares(context, subject)
+    fresh = known is None or known.get("made_from") != made_from
+    if fresh or (compares and known["distribution"] is None):
+        answers = AnswersFile(answers_path(directory, subject.name), made_from)
+        if answers.begun_afresh:
+            context.say(f"{subject.name}: other weights or prompts than before, begun afresh")
+        known = {"made_from": made_from, **_evaluate(context, subject, data, answers, compares)}
+        write_json(path, known)
+        fresh = True
+    export_files.write_evaluation(context, directory / subject.name, subject, known, fresh=fresh)
+    return known
+
+
+def answers_path(directory: Path, name: str) -> Path:
+    """Where a subject's completions are kept as token ids."""
+    return directory / f"{name}.checkpoint.jsonl"
+
+
+def _compares(context: Context, subject: Subject) -> bool:
+    # Distributions over other tokens cannot be compared.
+    same_tokens = subject.tokenizer is None
+    return context.config.evaluate.distribution and same_tokens and subject.name != "teacher"
+
+
+def _own_prompts(context: Context, subject: Subject, data: Prompts) -> Prompts:
+    """The problems as the subject's tokenizer writes them."""
+    if subject.tokenizer is None:
+        return data
+    settings = context.config.data
+    own = chat.fitting_prompts(
+        subject.tokenizer,
+        data.problems,
+        settings.chat,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        on_long_prompt=settings.on_long_prompt,
+    )
+    if own.dropped:
+        context.say(f"{subject.name}: {own.dropped} problems dropped, too long in its own tokens")
+    return own
+
+
+def _made_from(context: Context, subject: Subject, data: Prompts) -> dict[str, Any]:
+    """All that the subject's answers depend on; a result of something else is not its result."""
     config = context.config
-    loaded = context.load("teacher" if name == "teacher" else "student", adapter)
-    sampler = context.sampler(loaded.model)
-    total = len(data.prompts) * (1 + config.evaluate.samples)
-    with Progress(f"evaluate {name}", total, unit="answers", console=context.console) as progress:
-        done = 0
+    tokens = hashlib.blake2b(digest_size=16)
+    for problem, prompt in zip(data.problems, data.prompts, strict=True):
+        tokens.update(f"{problem.id}\0{problem.answer}\0{len(prompt)}\0".encode())
+        tokens.update(np.asarray(prompt, np.int32).tobytes())
+    names = ("samples", "temperature", "batch")
+    return {
+        **subject.weights,
+        "prompts": tokens.hexdigest(),
+        "seed": config.seed,
+        "evaluate": {name: getattr(config.evaluate, name) for name in names},
+        "sampling": to_dict(config.sampling),
+    }
+
+
+def _evaluate(
+    context: Context, subject: Subject, data: Prompts, answers: AnswersFile, compares: bool
+) -> dict[str, Any]:
+    config, loaded = context.config, subject.load()
+    sampler = context.sampler(loaded.model, subject.tokenizer)
+    tokenizer = subject.tokenizer or context.tokenizer
+    done, total = answers.count(), len(data.prompts) * (1 + config.evaluate.samples)
+    bar = f"evaluate {subject.name}"
+    with Progress(bar, total, start=done, unit="answers", console=context.console) as progress:
 
         def tick(count: int) -> None:
             nonlocal done
             done += count
             progress.update(done)
-            if context.stop.due(done):
-                raise Interrupted(f"evaluate was asked to stop; {name} is not complete; {GO_ON}")
+            _stop_if_asked(
+                context, f"{subject.name} is not complete, {done} of {total} answers", done
+            )
 
-        return runner.evaluate(
+        result = runner.evaluate(
             sampler,
             sampler.weights(loaded.params, config.sampling),
             data,
             config.evaluate,
             config.sampling,
             key=rng.stream_key(rng.run_key(config.seed), "evaluate"),
-            text=context.text,
+            text=lambda tokens: chat.decode(tokenizer, tokens),
             tick=tick,
+            kept=answers,
         )
+    greedy = [completions[0] for completions in answers.responses("greedy")]
+    distribution = _distribution(context, loaded, data, greedy, bar) if compares else None
+    return {**result, "distribution": distribution}
+
+
+def _distribution(
+    context: Context, loaded: Loaded, data: Prompts, responses: list[list[int]], bar: str
+) -> dict[str, Any]:
+    """The student beside the teacher on the student's greedy answers."""
+    done = 0
+    bar, total = f"{bar} beside the teacher", len(responses)
+    with Progress(bar, total, unit="answers", console=context.console) as progress:
+
+        def tick(count: int) -> None:
+            nonlocal done
+            done += count
+            progress.update(done)
+            _stop_if_asked(context, f"{done} of {total} answers compared, all are kept", done)
+
+        teacher = subjects.teacher(context)
+        return agreement.compare(context, loaded, teacher, data.prompts, responses, tick=tick)
+
+
+def _stop_if_asked(context: Context, state: str, done: int) -> None:
+    if context.stop.due(done):
+        raise Interrupted(f"evaluate was asked to stop; {state}; {GO_ON}")
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:

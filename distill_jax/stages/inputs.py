@@ -47,11 +47,16 @@ def of_complete(context: Context, stage: str) -> dict[str, str]:
     found = {}
     for role in ("teacher", "student"):
         if context.settings_of(role).path:
-            found[f"{role} model"] = _digest(_model_parts(context.model_path(role)))
+            found[f"{role} model"] = model_digest(context.model_path(role))
     wants = stage == "rl" or (stage == "distill" and context.config.distill.start == "sft")
     if wants and context.adapter("sft") is not None:
         found["starting adapter"] = adapter_digest(context.adapter("sft"))
     return found
+
+
+def model_digest(directory: Path) -> str:
+    """Of a model's configuration and the beginnings of its weight files."""
+    return _digest(_model_parts(directory))
 
 
 def adapter_digest(adapter: Path | None) -> str:

@@ -45,6 +45,8 @@ _BUILDS_ON = {
     "rl": ("pretrain", "sft"),
     "evaluate": ("pretrain", "sft", "rl"),
 }
+# Of the settings of evaluate: which models are looked at, which changes nothing of what is found.
+_CHOICE = ("teacher", "checkpoints", "model", "distribution", "compare_batch")
 
 
 def run(config: RunConfig, workdir: Path) -> None:
@@ -136,7 +138,14 @@ def settings_of(config: RunConfig, stage: str) -> dict[str, Any]:
         names.remove("sft")
     if config.teacher.path and config.student.path:
         names = [name for name in names if name not in ("pretrain", "tokenizer_size")]
-    return {name: whole[name] for name in names}
+    return _without_choice({name: whole[name] for name in names})
+
+
+def _without_choice(settings: dict[str, Any]) -> dict[str, Any]:
+    if "evaluate" not in settings:
+        return settings
+    kept = {name: x for name, x in settings["evaluate"].items() if name not in _CHOICE}
+    return {**settings, "evaluate": kept}
 
 
 def check(context: Context) -> None:
@@ -160,7 +169,7 @@ def check(context: Context) -> None:
 
 def _same(context: Context, stage: str, path: Path, found: Any) -> None:
     wanted = json.loads(json.dumps(settings_of(context.config, stage)))
-    difference = _first_difference(_whole(found), wanted, "")
+    difference = _first_difference(_without_choice(_whole(found)), wanted, "")
     if difference:
         # The stages are looked at in order: those before this one are of the same settings.
         before = ["tokenizer", *_BUILDS_ON[stage]]

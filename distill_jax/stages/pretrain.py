@@ -58,7 +58,7 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
 def _train(context: Context, role: str, number: int, directory: Path) -> None:
     settings, config = context.config.pretrain, context.config
     shape = geometry(context.settings_of(role), context)
-    model = context.build(role, shape, lora=False)
+    model = context.build(role, shape, lora=None)
     key = rng.stream_key(rng.run_key(config.seed), "pretrain", number)
     shapes = jax.eval_shape(model.init, key)
     where = states.param_shardings(shapes, context.mesh)

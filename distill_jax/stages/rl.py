@@ -11,7 +11,7 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.stages import curricula, loop, validation
+from distill_jax.stages import curricula, export_files, loop, validation
 from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.sft import save_adapter
@@ -52,21 +52,22 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
             max_skipped=settings.max_skipped,
             eval_every=settings.eval_every,
             evaluate=Validation(context, step),
-            on_save=_weights_writer(settings.rewards, directory),
+            on_save=_save_hook(settings.rewards, directory),
         )
     save_adapter(context, student.model.config, state.trainable["lora"], directory / "adapter")
-    return {
-        "steps": int(sharding.fetch(state.step)),
-        "skipped_updates": int(sharding.fetch(state.skipped)),
-    }
+    steps = int(sharding.fetch(state.step))
+    export_files.write_model_info(context, "rl", directory / "adapter", steps)
+    export_files.write_stats(directory, export_files.FINAL_STATS)
+    return {"steps": steps, "skipped_updates": int(sharding.fetch(state.skipped))}
 
 
-def _weights_writer(rewards: RewardSettings, directory: Path) -> loop.SaveFn | None:
-    """Writes `adaptive_weights_step_N.json` at each checkpoint; None where weights are fixed."""
-    if not rewards.adaptive:
-        return None
+def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:
+    """At each checkpoint: `training_stats.json`, and `adaptive_weights_step_N.json` of such."""
 
     def write(step: int, state: states.TrainState, figures: Mapping[str, Any]) -> None:
+        export_files.write_stats(directory)
+        if not rewards.adaptive:
+            return
         found = sharding.fetch(state.reward_state)["adaptive"]
         gains, factors = adaptive.gains(found), adaptive.multipliers(found)
         weights = {n: w * float(factors.get(n, 1.0)) for n, w in rewards.weights.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.models import peft_io
-from distill_jax.stages import loop, supervised
+from distill_jax.stages import export_files, loop, supervised
 from distill_jax.stages.context import Context
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
@@ -27,6 +27,7 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         context, "sft", directory, state, step, settings.steps, max_skipped=settings.max_skipped
     )
     save_adapter(context, student.model.config, state.trainable["lora"], directory / "adapter")
+    export_files.write_model_info(context, "sft", directory / "adapter", settings.steps)
     skipped = int(sharding.fetch(state.skipped))
     return {
         "steps": settings.steps,

@@ -94,7 +94,9 @@ def test_metrics_have_the_names_users_know(trained: Trained, name: str) -> None:
 
 def test_completions_are_the_students_own(trained: Trained) -> None:
     found = rows(trained["student"], "distill", "completions.jsonl")
-    assert [row["step"] for row in found] == [1] * 8 + [2] * 8  # of 3 steps: the first, and each second
+    assert [row["step"] for row in found] == [1] * 8 + [
+        2
+    ] * 8  # of 3 steps: the first, and each second
     assert all(
         row.keys() == {"step", "prompt", "completion", "gold", "correctness"} for row in found
     )

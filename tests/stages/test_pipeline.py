@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.core.settings import to_dict
 from distill_jax.models import hf_io, peft_io
-from distill_jax.stages import inputs, pipeline
+from distill_jax.stages import pipeline
 from distill_jax.training import optimizer
 from distill_jax.training.records import read_rows
 from tests.stages.small import copy_stages, rows, small, weights
@@ -209,10 +209,11 @@ def test_evaluation_before_rl_is_completed_after_it(
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
     asked: list[str] = []
 
-    def pretend(context: Any, name: str, adapter: Any, data: Any) -> dict[str, Any]:
-        asked.append(name)
-        result = json.loads((finished / "evaluate" / f"{name}.json").read_text())
-        return {**result, "adapter": inputs.adapter_digest(adapter)}
+    def pretend(context: Any, subject: Any, *_: Any) -> dict[str, Any]:
+        asked.append(subject.name)
+        result = json.loads((finished / "evaluate" / f"{subject.name}.json").read_text())
+        del result["made_from"]
+        return result
 
     monkeypatch.setattr(pipeline.evaluate, "_evaluate", pretend)
     only = dataclasses.replace(small(), stages=("evaluate",))

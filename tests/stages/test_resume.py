@@ -125,10 +125,10 @@ def test_sigterm_in_evaluation(
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
     real = pipeline.evaluate._evaluate
 
-    def interrupted(context: Any, name: str, *rest: Any) -> dict[str, Any]:
-        if name == "student_before":
+    def interrupted(context: Any, subject: Any, *rest: Any) -> dict[str, Any]:
+        if subject.name == "student_before":
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(context, name, *rest)
+        return real(context, subject, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.evaluate, "_evaluate", interrupted)

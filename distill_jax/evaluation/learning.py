@@ -1,0 +1,103 @@
+"""How a training run learned: when it converged, what a token brought, how steady its end is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distill_jax.evaluation.trends import values
+
+# Weight of a new row in the moving average: about the last five rows count.
+EMA_WEIGHT = 0.2
+# Share of the whole gain at which a run counts as converged.
+SHARE = 0.95
+# Metrics that are to rise.
+METRICS = ("reward", "accuracy", "eval/accuracy")
+# A line goes through any two points: below three nothing is left to measure.
+_FEWEST = 3
+
+
+def ema(value_K: np.ndarray, weight: float = EMA_WEIGHT) -> np.ndarray:
+    """Exponential moving average that begins at the first value.
+
+    e_0 = x_0; e_k = (1 − w)·e_{k−1} + w·x_k.
+    """
+    out_K = np.array(value_K, float)
+    for k in range(1, len(out_K)):
+        out_K[k] = (1 - weight) * out_K[k - 1] + weight * out_K[k]
+    return out_K
+
+
+def convergence_step(points_K2: np.ndarray, weight: float = EMA_WEIGHT) -> int | None:
+    """The first step whose average has 95% of the whole gain.
+
+    Args:
+        points_K2: (step, value), in the steps' order.
+        weight: of a new value in the average.
+
+    Returns:
+        A step; None without a gain, or below three points.
+    """
+    if len(points_K2) < _FEWEST:
+        return None
+    gain_K = ema(points_K2[:, 1], weight)
+    gain_K = gain_K - gain_K[0]
+    if gain_K[-1] <= 0:
+        return None
+    return int(points_K2[np.argmax(gain_K >= SHARE * gain_K[-1]), 0])
+
+
+def efficiency(
+    points_K2: np.ndarray, tokens: float | None, weight: float = EMA_WEIGHT
+) -> float | None:
+    """Gain of the average per million training tokens; None below two points or without tokens."""
+    if len(points_K2) < 2 or not tokens:
+        return None
+    average_K = ema(points_K2[:, 1], weight)
+    return float(average_K[-1] - average_K[0]) / (tokens / 1e6)
+
+
+def stability(points_K2: np.ndarray) -> float | None:
+    """Standard deviation (ddof 0) of the last fifth of the values around their straight line.
+
+    Args:
+        points_K2: (step, value), in the steps' order.
+
+    Returns:
+        In the metric's unit, 0 is steadiest; None where that fifth has fewer than three points.
+    """
+    last_k2 = points_K2[-(len(points_K2) // 5) :] if len(points_K2) >= 5 else points_K2[:0]
+    if len(last_k2) < _FEWEST:
+        return None
+    step_k, value_k = last_k2[:, 0] - last_k2[:, 0].mean(), last_k2[:, 1]
+    slope = float(step_k @ value_k) / float(step_k @ step_k)
+    return float(np.std(value_k - slope * step_k))
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Convergence, efficiency and stability of each metric of METRICS that the rows have.
+
+    Args:
+        rows: of a stage's metrics.jsonl.
+
+    Returns:
+        {"steps", "num_tokens", "metrics": {name: {"first", "last" (moving averages),
+        "convergence_step", "gain_per_million_tokens", "stability"}}}; None without such a metric.
+    """
+    counted = values(rows, "num_tokens")
+    tokens = int(counted[-1, 1]) if len(counted) else None
+    found: dict[str, Any] = {}
+    for name in METRICS:
+        points_K2 = values(rows, name)
+        if len(points_K2):
+            average_K = ema(points_K2[:, 1])
+            found[name] = {
+                "first": float(average_K[0]),
+                "last": float(average_K[-1]),
+                "convergence_step": convergence_step(points_K2),
+                "gain_per_million_tokens": efficiency(points_K2, tokens),
+                "stability": stability(points_K2),
+            }
+    if not found:
+        return None
+    return {"steps": int(rows[-1]["step"]), "num_tokens": tokens, "metrics": found}

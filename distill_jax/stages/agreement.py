@@ -1,0 +1,106 @@
+"""Two models' next-token distributions on the same prompts and responses, batch by batch.
+
+The responses are token ids as they were drawn (`evaluation.answers_file` keeps them), and both
+models read exactly these.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill_jax.core import sharding
+from distill_jax.data import batching
+from distill_jax.data.chat import Example
+from distill_jax.evaluation import distribution
+from distill_jax.evaluation.distribution import Side
+from distill_jax.models.head_comparison import TokenComparison
+from distill_jax.models.qwen import QwenModel
+from distill_jax.rollout.groups import round_up
+from distill_jax.stages.context import Context, Loaded
+
+
+def compare(
+    context: Context,
+    student: Loaded,
+    teacher: Loaded,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    *,
+    tick: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """KL both ways, Jensen-Shannon, cosine and top-1 agreement on given responses.
+
+    Args:
+        context: mesh, vocabulary, `evaluate.compare_batch`.
+        student: Q.
+        teacher: P; of the same tokenizer.
+        prompts: N prompts' token ids.
+        responses: N responses' token ids, EOS counted, at least one token each.
+        tick: called with the number of responses just compared.
+
+    Returns:
+        See `distribution.summary`.
+    """
+    shards = sharding.batch_shards(context.mesh)
+    size = round_up(min(context.config.evaluate.compare_batch, len(prompts)), shards)
+    multiple = context.config.rl.batch_multiple
+    # Rows of similar length share a batch.
+    order = np.argsort(
+        [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], kind="stable"
+    )
+    found: list[tuple[TokenComparison, np.ndarray]] = []
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        # The last batch is filled up with repeats, which are dropped below.
+        filled = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
+        examples = [Example(list(prompts[i]), list(responses[i])) for i in filled]
+        longest = max(len(e.prompt) + len(e.response) for e in examples)
+        packed = batching.pack_examples(
+            examples, pad_id=context.pad_id, sizes=(round_up(longest, multiple),)
+        )
+        length_B = packed["response_len_B"]
+        placed = sharding.place(
+            {name: packed[name] for name in ("tokens_BT", "prompt_len_B")},
+            sharding.batch_sharding(context.mesh),
+        )
+        scores = _scores(
+            student.model,
+            teacher.model,
+            round_up(int(length_B.max()), multiple),
+            context.vocab,
+            student.params,
+            teacher.params,
+            placed["tokens_BT"],
+            placed["prompt_len_B"],
+        )
+        count = len(rows)
+        host = TokenComparison(*(x_BR[:count] for x_BR in sharding.fetch(scores)))
+        found.append((host, length_B[:count]))
+        if tick is not None:
+            tick(count)
+    return distribution.summary(found)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _scores(
+    student: QwenModel,
+    teacher: QwenModel,
+    response_size: int,
+    vocab: int,
+    student_params: Any,
+    teacher_params: Any,
+    tokens_BT: jax.Array,
+    prompt_len_B: jax.Array,
+) -> TokenComparison:
+    """One compiled program for all checkpoints of a student."""
+    return distribution.compare_on_responses(
+        Side(student, student_params),
+        Side(teacher, teacher_params),
+        tokens_BT,
+        prompt_len_B,
+        response_size=response_size,
+        vocab=vocab,
+    )

@@ -1,0 +1,74 @@
+"""Some arrays of a stage's checkpoints, read beside a run that may still be writing more."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from distill_jax.core.errors import CheckpointError
+
+# What orbax, tensorstore and json raise for files that are gone, cut short or altered.
+_DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError, EOFError)
+
+
+def steps(directory: str | Path) -> list[int]:
+    """The steps whose checkpoints are complete, oldest first; none without such a directory.
+
+    Unlike `Checkpointer` this removes nothing: a half-written step may belong to another process.
+    """
+    directory = Path(directory)
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+
+
+def read(directory: str | Path, step: int, prefix: str) -> dict[str, Any]:
+    """The part of a checkpoint's state below a dotted path.
+
+    Args:
+        directory: as given to `Checkpointer`.
+        step: one of `steps(directory)`.
+        prefix: e.g. "trainable.lora".
+
+    Returns:
+        Nested dict of numpy arrays, the prefix taken off.
+
+    Raises:
+        CheckpointError: no such step, damaged files, or nothing below that path.
+    """
+    where = Path(directory).absolute() / str(step)
+    if step not in steps(directory):
+        known = ", ".join(map(str, steps(directory))) or "none is there"
+        raise CheckpointError(f"no checkpoint of step {step} in {directory}", wanted=known)
+    try:
+        index = json.loads((where / "meta" / "metadata").read_text(encoding="utf-8"))["index"]
+        names = [name for name in index if name.startswith(f"{prefix}.")]
+        arrays = _arrays(where, {name: index[name] for name in names}) if names else {}
+    except Exception as error:
+        # tensorstore's failures come out of orbax as bare Exception, beside the usual kinds.
+        if type(error) is not Exception and not isinstance(error, _DAMAGE):
+            raise
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise CheckpointError(
+            f"checkpoint {where} is damaged: {type(error).__name__}: {reason}",
+            fix="take another step",
+        ) from error
+    if not names:
+        raise CheckpointError(f"checkpoint {where} has nothing below {prefix}")
+    out: dict[str, Any] = {}
+    for name in names:
+        *parents, last = name.removeprefix(f"{prefix}.").split(".")
+        at = out
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = arrays[name]
+    return out
+
+
+def _arrays(where: Path, index: dict[str, Any]) -> dict[str, np.ndarray]:
+    wanted = {name: np.zeros(one["shape"], one["dtype"]) for name, one in index.items()}
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+        return reader.restore(where / "state", args=args)
