@@ -1,6 +1,7 @@
 """Stage evaluate: teacher and students on held-out problems; the report."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import jax
 import numpy as np
 
 from distill_jax.core import rng, sharding
+from distill_jax.core.errors import CheckpointError
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import report, runner
+from distill_jax.evaluation import answers_file, report, runner
 from distill_jax.evaluation.answers_file import AnswersFile
 from distill_jax.stages import agreement, export_files, subjects
 from distill_jax.stages.context import Context, Loaded, read_json, write_json
@@ -22,10 +24,7 @@ from distill_jax.training.progress import Progress
 
 def run(context: Context, directory: Path) -> dict[str, Any]:
     """Evaluates each subject that has no result yet, prints the table, writes report.md."""
-    data = context.problems("test")
-    count = min(context.config.evaluate.problems, len(data.prompts))
-    data = Prompts(data.problems[:count], data.prompts[:count], data.dropped)
-    results = {}
+    data, results = held_out(context), {}
     for subject in subjects.find(context):
         results[subject.name] = _result(context, directory, subject, data)
         sharding.barrier(f"evaluate {subject.name}")
@@ -34,6 +33,32 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         report.write(context.workdir, results, context.config_dict)
         context.say(f"report: {context.workdir / 'report.md'}")
     return {name: _figures(result) for name, result in results.items()}
+
+
+def held_out(context: Context) -> Prompts:
+    """The problems that all subjects answer."""
+    data = context.problems("test")
+    count = min(context.config.evaluate.problems, len(data.prompts))
+    return Prompts(data.problems[:count], data.prompts[:count], data.dropped)
+
+
+def greedy_answers(context: Context, subject: Subject, data: Prompts) -> list[list[int]]:
+    """Token ids of the subject's greedy answers to these problems, as stage evaluate kept them.
+
+    Raises:
+        CheckpointError: it has not answered all of them, or with other weights or settings.
+    """
+    path = answers_path(context.workdir / "evaluate", subject.name)
+    found, batches, _ = answers_file.read(path)
+    made_from = json.loads(json.dumps(_made_from(context, subject, data)))
+    answers = answers_file.responses(batches, "greedy")
+    if found != made_from or len(answers) != len(data.prompts):
+        got = "was made from something else" if found else "is not there"
+        if found == made_from:
+            got = f"has {len(answers)} greedy answers"
+        wanted = f"{len(data.prompts)} answers of {subject.name} as it is now"
+        raise CheckpointError(f"{path} {got}", wanted=wanted, fix=context.run_first("evaluate"))
+    return [completions[0] for completions in answers]
 
 
 def _result(context: Context, directory: Path, subject: Subject, data: Prompts) -> dict[str, Any]:
