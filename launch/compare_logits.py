@@ -48,7 +48,7 @@ def config_of(workdir: Path) -> RunConfig:
 def table(result: Mapping[str, Any]) -> Table:
     """A row a pair; means over tokens, 95% intervals over answers."""
     title = f"on {result['problems']} greedy answers of {label(result['answers_of'])}"
-    out = Table(title=title, caption="nats; mean over tokens [95% interval over answers]")
+    out = Table(title=title, caption="nats; means over tokens [95% intervals over answers]")
     for name in ("P", "Q"):
         out.add_column(name)
     for name in TITLES.values():

@@ -106,23 +106,24 @@ def token_means(
 
 
 def summary(batches: Sequence[tuple[TokenComparison, np.ndarray]]) -> dict[str, Any]:
-    """Both means of each measure: over all tokens, and over responses with its interval.
+    """The mean of each measure over all response tokens, with its interval over responses.
 
     Args:
-        batches: of (scores [B, R], response_len_B), each response once.
+        batches: of (scores [B, R], response_len_B), each response once and none empty.
 
     Returns:
-        JSON-able {"tokens", "responses", measure: {"token_mean", "mean", "low", "high" (95%, t over
-        responses)}}; divergences in nats; None where there is nothing to go by.
+        JSON-able {"tokens", "responses", measure: {"mean", "low", "high" (95%)}}; divergences in
+        nats; None without a response.
     """
     means = token_means(batches)
     out: dict[str, Any] = {name: means.pop(name) for name in ("tokens", "responses")}
+    size_N = np.concatenate([length_B for _, length_B in batches]) if batches else np.zeros(0)
     each = [response_means(scores, length_B) for scores, length_B in batches]
-    for name, mean in means.items():
-        value_N = np.concatenate([one[name] for one in each]) if each else np.zeros(0)
-        value_N = value_N[np.isfinite(value_N)]
-        interval = intervals.mean_interval if name in SHARES else intervals.nonnegative_interval
-        found = interval(value_N) if len(value_N) else None
-        estimate = found._asdict() if found else dict.fromkeys(intervals.Estimate._fields)
-        out[name] = {"token_mean": mean, **estimate}
+    for name in means:
+        estimate: dict[str, Any] = dict.fromkeys(intervals.Estimate._fields)
+        if len(size_N):
+            total_N = np.concatenate([one[name] for one in each]) * size_N
+            most = 1.0 if name in SHARES else np.inf
+            estimate = intervals.ratio_interval(total_N, size_N, most)._asdict()
+        out[name] = estimate
     return out

@@ -58,14 +58,25 @@ def mean_interval(score_N: np.ndarray) -> Estimate:
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
-def nonnegative_interval(value_N: np.ndarray) -> Estimate | None:
-    """Mean of values of any size from 0 on, t interval; None for one value: it has no spread."""
-    n = len(value_N)
-    if n < 2:
-        return None
-    mean = float(np.mean(value_N))
-    half = float(special.stdtrit(n - 1, 0.975) * np.std(value_N, ddof=1) / math.sqrt(n))
-    return Estimate(mean, max(0.0, mean - half), mean + half)
+def ratio_interval(total_N: np.ndarray, size_N: np.ndarray, most: float = math.inf) -> Estimate:
+    """Mean over tokens, Σ total / Σ size, with a t interval over the groups that hold them.
+
+    Tokens of one answer are not independent, so an answer counts once: the interval is that of a
+    ratio, std(total_i − mean·size_i)/(mean size·√N) (Cochran 1977, 6.4). Groups that are all alike
+    have no spread: a share takes Wilson's interval of as many, another measure its own mean.
+
+    Args:
+        total_N: sum of a measure over each group's tokens, at least 0.
+        size_N: tokens of each group, at least 1; N at least 1.
+        most: the measure's upper bound; 1 for a share.
+    """
+    n, mean = len(total_N), float(np.sum(total_N) / np.sum(size_N))
+    rest_N = total_N - mean * size_N
+    if n < 2 or np.ptp(rest_N) == 0.0:
+        return wilson(min(mean, 1.0) * n, n) if most == 1.0 else Estimate(mean, mean, mean)
+    error = float(np.std(rest_N, ddof=1)) / (float(np.mean(size_N)) * math.sqrt(n))
+    half = float(special.stdtrit(n - 1, 0.975)) * error
+    return Estimate(mean, max(0.0, mean - half), min(most, mean + half))
 
 
 def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:

@@ -7,8 +7,6 @@ import numpy as np
 
 from distill_jax.evaluation.trends import values
 
-# Weight of a new row in the moving average: about the last five rows count.
-EMA_WEIGHT = 0.2
 # Share of the whole gain at which a run counts as converged.
 SHARE = 0.95
 # Metrics that are to rise.
@@ -17,23 +15,30 @@ METRICS = ("reward", "accuracy", "eval/accuracy")
 _FEWEST = 3
 
 
-def ema(value_K: np.ndarray, weight: float = EMA_WEIGHT) -> np.ndarray:
+def ema(value_K: np.ndarray, weight: float | None = None) -> np.ndarray:
     """Exponential moving average that begins at the first value.
 
     e_0 = x_0; e_k = (1 − w)·e_{k−1} + w·x_k.
+
+    Args:
+        value_K: values in their order.
+        weight: w; None takes 2/(s + 1), whose span s is a fifth of the values, at least one: few
+            values are hardly averaged, since their end would lag far behind.
     """
     out_K = np.array(value_K, float)
+    if weight is None:
+        weight = 2 / (max(1.0, len(out_K) / 5) + 1)
     for k in range(1, len(out_K)):
         out_K[k] = (1 - weight) * out_K[k - 1] + weight * out_K[k]
     return out_K
 
 
-def convergence_step(points_K2: np.ndarray, weight: float = EMA_WEIGHT) -> int | None:
+def convergence_step(points_K2: np.ndarray, weight: float | None = None) -> int | None:
     """The first step whose average has 95% of the whole gain.
 
     Args:
         points_K2: (step, value), in the steps' order.
-        weight: of a new value in the average.
+        weight: see `ema`.
 
     Returns:
         A step; None without a gain, or below three points.
@@ -48,7 +53,7 @@ def convergence_step(points_K2: np.ndarray, weight: float = EMA_WEIGHT) -> int |
 
 
 def efficiency(
-    points_K2: np.ndarray, tokens: float | None, weight: float = EMA_WEIGHT
+    points_K2: np.ndarray, tokens: float | None, weight: float | None = None
 ) -> float | None:
     """Gain of the average per million training tokens; None below two points or without tokens."""
     if len(points_K2) < 2 or not tokens:

@@ -89,7 +89,7 @@ def _training(trained: Mapping[str, Any]) -> str:
     ]
     return (
         f"## Training\nStage rl over {trained['steps']} steps. First and last are of a moving "
-        f"average (weight {learning.EMA_WEIGHT:g} of a new row); it converged where that had "
+        "average that spans a fifth of the rows; it converged where that had "
         f"{100 * learning.SHARE:.0f}% of its gain. The spread is the standard deviation of the "
         "last fifth of the rows around their straight line.\n\n" + markdown_table(header, cells)
     )

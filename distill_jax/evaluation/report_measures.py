@@ -104,19 +104,17 @@ def _distribution(results: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "## Beside the teacher\nNext-token distributions of student and teacher on the student's "
-        "own greedy answers: mean over tokens (divergences in nats), 95% interval over answers.\n\n"
-        + markdown_table(["model", "tokens", *DISTRIBUTION.values()], cells)
+        "own greedy answers: means over tokens (divergences in nats), 95% intervals over answers."
+        "\n\n" + markdown_table(["model", "tokens", *DISTRIBUTION.values()], cells)
     ]
 
 
 def number_cell(estimate: Mapping[str, Any]) -> str:
-    """The mean over tokens, and the interval of the mean over answers; dashes for none."""
-    if estimate["token_mean"] is None:
+    """Mean and interval as they are; a dash where there is none."""
+    if estimate["mean"] is None:
         return "–"
-    shown = f"{estimate['token_mean']:.4f}"
-    if estimate["low"] is None:
-        return shown
-    return f"{shown} [{estimate['low']:.4f}, {estimate['high']:.4f}]"
+    mean, low, high = (estimate[k] for k in ("mean", "low", "high"))
+    return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _share(value: float | None) -> str:

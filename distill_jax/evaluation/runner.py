@@ -13,7 +13,7 @@ from distill_jax.core.settings import setting
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation import intervals
-from distill_jax.evaluation.answers_file import AnswersFile, Batch
+from distill_jax.evaluation.kept_answers import Batch, KeptAnswers
 from distill_jax.evaluation.measures import measures
 from distill_jax.rewards.correctness import correctness
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
@@ -67,7 +67,7 @@ def completions(
     samples: int,
     batch: int,
     tick: Tick | None = None,
-    kept: AnswersFile | None = None,
+    kept: KeptAnswers | None = None,
     decoding: str = "",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Completions of all prompts in batches: tokens [B, R], lengths [B], ended [B]; prompt-major.
@@ -135,7 +135,7 @@ def evaluate(
     key: jax.Array,
     text: Callable[[Any], str],
     tick: Tick | None = None,
-    kept: AnswersFile | None = None,
+    kept: KeptAnswers | None = None,
 ) -> dict[str, Any]:
     """Greedy accuracy and pass@1 of a model, overall and per level, with every completion.
 

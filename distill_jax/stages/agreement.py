@@ -1,6 +1,6 @@
 """Two models' next-token distributions on the same prompts and responses, batch by batch.
 
-The responses are token ids as they were drawn (`evaluation.answers_file` keeps them), and both
+The responses are token ids as they were drawn (`evaluation.kept_answers` keeps them), and both
 models read exactly these.
 """
 

@@ -13,8 +13,8 @@ from distill_jax.core.errors import CheckpointError
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import answers_file, report, runner
-from distill_jax.evaluation.answers_file import AnswersFile
+from distill_jax.evaluation import kept_answers, report, runner
+from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.stages import agreement, export_files, subjects
 from distill_jax.stages.context import Context, Loaded, read_json, write_json
 from distill_jax.stages.stop import GO_ON, Interrupted
@@ -49,9 +49,9 @@ def greedy_answers(context: Context, subject: Subject, data: Prompts) -> list[li
         CheckpointError: it has not answered all of them, or with other weights or settings.
     """
     path = answers_path(context.workdir / "evaluate", subject.name)
-    found, batches, _ = answers_file.read(path)
+    found, batches, _ = kept_answers.read(path)
     made_from = json.loads(json.dumps(_made_from(context, subject, data)))
-    answers = answers_file.responses(batches, "greedy")
+    answers = kept_answers.responses(batches, "greedy")
     if found != made_from or len(answers) != len(data.prompts):
         got = "was made from something else" if found else "is not there"
         if found == made_from:
@@ -70,7 +70,7 @@ def _result(context: Context, directory: Path, subject: Subject, data: Prompts) 
     compares = _compares(context, subject)
     fresh = known is None or known.get("made_from") != made_from
     if fresh or (compares and known["distribution"] is None):
-        answers = AnswersFile(answers_path(directory, subject.name), made_from)
+        answers = KeptAnswers(answers_path(directory, subject.name), made_from)
         if answers.begun_afresh:
             context.say(f"{subject.name}: other weights or prompts than before, begun afresh")
         known = {"made_from": made_from, **_evaluate(context, subject, data, answers, compares)}
@@ -126,7 +126,7 @@ def _made_from(context: Context, subject: Subject, data: Prompts) -> dict[str, A
 
 
 def _evaluate(
-    context: Context, subject: Subject, data: Prompts, answers: AnswersFile, compares: bool
+    context: Context, subject: Subject, data: Prompts, answers: KeptAnswers, compares: bool
 ) -> dict[str, Any]:
     config, loaded = context.config, subject.load()
     sampler = context.sampler(loaded.model, subject.tokenizer)
@@ -139,9 +139,8 @@ def _evaluate(
             nonlocal done
             done += count
             progress.update(done)
-            _stop_if_asked(
-                context, f"{subject.name} is not complete, {done} of {total} answers", done
-            )
+            state = f"{subject.name} is not complete, {done} of {total} answers are kept"
+            _stop_if_asked(context, state, done)
 
         result = runner.evaluate(
             sampler,
@@ -171,7 +170,7 @@ def _distribution(
             nonlocal done
             done += count
             progress.update(done)
-            _stop_if_asked(context, f"{done} of {total} answers compared, all are kept", done)
+            _stop_if_asked(context, f"{bar}: its {total} answers are kept", done)
 
         teacher = subjects.teacher(context)
         return agreement.compare(context, loaded, teacher, data.prompts, responses, tick=tick)

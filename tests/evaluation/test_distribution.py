@@ -10,6 +10,7 @@ from distill_jax.evaluation.distribution import (
     Side,
     compare_on_responses,
     response_means,
+    summary,
     token_means,
 )
 from distill_jax.models.head_comparison import TokenComparison
@@ -123,3 +124,19 @@ def test_means_weigh_tokens_over_batches_of_different_sizes():
     assert got["top1_agreement"] == pytest.approx(5 * got["forward_kl"])
     np.testing.assert_array_equal(response_means(one, lengths)["forward_kl"], [2.0, 5.0, np.nan])
     assert token_means([])["cosine"] is None
+
+
+def test_summary_by_hand():
+    # Two answers of 3 and 1 tokens; every measure the same numbers.
+    score = np.array([[0.2, 0.4, 0.6, 9.0], [1.0, 9.0, 9.0, 9.0]], np.float32)
+    got = summary([(TokenComparison(*[score] * 5), np.array([3, 1]))])
+    assert got["tokens"] == 4 and got["responses"] == 2
+    # Mean 2.2/4 = .55; rests 1.2 − 1.65 and 1 − .55, ±.45: std √2·.45, over (2·√2).
+    half = 12.7062047 * 0.45 / 2
+    for name in ("forward_kl", "cosine"):
+        assert got[name]["mean"] == pytest.approx(0.55)
+        assert got[name]["low"] == max(0.0, 0.55 - half) == 0.0
+    assert got["forward_kl"]["high"] == pytest.approx(0.55 + half, rel=1e-6)
+    assert got["cosine"]["high"] == 1.0
+    nothing = summary([])
+    assert nothing["tokens"] == 0 and nothing["cosine"] == {"mean": None, "low": None, "high": None}

@@ -105,3 +105,26 @@ def test_holm_by_hand():
     np.testing.assert_allclose(got, [0.03, 0.06, 0.06, 0.02], atol=1e-12)
     assert intervals.holm([0.2]) == [0.2] and intervals.holm([]) == []
     assert intervals.holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_the_interval_of_a_mean_over_tokens_counts_answers():
+    rng = np.random.default_rng(0)
+    size_N = rng.integers(1, 20, 400)
+    # Tokens of an answer are alike: as many tokens as they are, there are 400 things to go by.
+    total_N = size_N * rng.random(400)
+    got = intervals.ratio_interval(total_N, size_N)
+    np.testing.assert_allclose(got.mean, total_N.sum() / size_N.sum())
+    draws = rng.integers(0, 400, (4000, 400))
+    means = total_N[draws].sum(axis=1) / size_N[draws].sum(axis=1)  # the bootstrap
+    np.testing.assert_allclose(got[1:], np.quantile(means, [0.025, 0.975]), atol=0.004)
+    # Of equal sizes it is the t interval of the answers' means.
+    value_N = rng.random(30)
+    np.testing.assert_allclose(
+        intervals.ratio_interval(7 * value_N, np.full(30, 7)), intervals.mean_interval(value_N)
+    )
+
+
+def test_a_ratio_without_spread():
+    size_N = np.array([3, 5, 2])
+    assert intervals.ratio_interval(size_N * 1.0, size_N, 1.0) == intervals.wilson(3, 3)
+    assert intervals.ratio_interval(size_N * 0.0, size_N) == (0.0, 0.0, 0.0)

@@ -5,9 +5,11 @@ import jax
 import numpy as np
 import pytest
 
+from distill_jax.core.errors import ConfigError
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation import runner
+from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from tests import tiny
@@ -115,3 +117,86 @@ def test_a_real_sampler_gives_the_same_in_any_batch_and_ticks():
     # Row 2·i + g is sample g of prompt i.
     alone = sampler.generate(weights, [prompts[3]], LIMITS, key=KEY, prompt_ids=[3], samples=2)
     np.testing.assert_array_equal(outs[0][0][6:8], alone.tokens_BR)
+
+
+class Cut(Exception):
+    """The process died."""
+
+
+class Kept(Scripted):
+    """A scripted sampler as wide as the limits, that counts what it draws."""
+
+    pad_id = 0
+
+    def generate(self, *args, **kwargs):
+        out = super().generate(*args, **kwargs)
+        return out._replace(tokens_BR=np.pad(out.tokens_BR, ((0, 0), (0, 2))))
+
+
+def drawn(sampler):
+    """(greedy?, problem) of all that was drawn, without the repeats that fill a batch."""
+    return [(s.temperature == 0, i) for _, s, ids in sampler.calls for i in dict.fromkeys(ids)]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
+def test_stopped_anywhere_it_goes_on_and_draws_nothing_twice(tmp_path, after):
+    whole_file = KeptAnswers(tmp_path / "whole.jsonl", {"weights": "w"})
+    whole_sampler = Kept()
+    whole = run_kept(whole_sampler, whole_file)
+    assert len(whole_sampler.calls) == 5  # problems 4 + 1, then 2 + 2 + 1
+
+    file, sampler, ticks = tmp_path / "cut.jsonl", Kept(), []
+
+    def tick(count):
+        ticks.append(count)
+        if len(ticks) == after:
+            raise Cut
+
+    with pytest.raises(Cut):
+        run_kept(sampler, KeptAnswers(file, {"weights": "w"}), tick)
+    again = KeptAnswers(file, {"weights": "w"})
+    assert again.count() == sum(ticks)
+    assert run_kept(sampler, again) == whole
+    assert file.read_bytes() == whole_file.path.read_bytes()
+    both = drawn(sampler)
+    assert len(both) == len(set(both)) == 10 and sorted(both) == sorted(drawn(whole_sampler))
+    # Once more: nothing is left to draw.
+    count = len(sampler.calls)
+    assert run_kept(sampler, KeptAnswers(file, {"weights": "w"})) == whole
+    assert len(sampler.calls) == count
+
+
+def run_kept(sampler, kept, tick=None):
+    settings = EvaluateSettings(samples=2, batch=4, temperature=0.9)
+    return runner.evaluate(
+        sampler, None, problems(), settings, LIMITS, key=KEY, text=text, tick=tick, kept=kept
+    )
+
+
+def test_a_batch_drawn_alone_equals_it_after_others(tmp_path):
+    model, params = tiny.build()
+    sampler = Sampler(model, tiny.mesh(), eos_id=tiny.EOS, pad_id=tiny.PAD, vocab=tiny.VOCAB)
+    weights = sampler.weights(params, LIMITS)
+    prompts = [[3, 4, 5], [6], [7, 8], [9], [2, 2, 2]]
+
+    def complete(kept):
+        return runner.completions(
+            sampler, weights, prompts, LIMITS, key=KEY, samples=2, batch=4, kept=kept, decoding="s"
+        )
+
+    whole = complete(None)
+    file = KeptAnswers(tmp_path / "x.jsonl", {})
+    complete(file)
+    lines = file.path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 4
+    file.path.write_bytes(b"".join(lines[:2]) + lines[2][:9])  # killed in the second batch
+    for x, y in zip(complete(KeptAnswers(file.path, {})), whole, strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert x.dtype == y.dtype
+    assert file.path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize("checkpoints", ["some", "-1", "1.5", ""])
+def test_checkpoints_are_none_all_or_a_step(checkpoints):
+    with pytest.raises(ConfigError, match="none, all or a step"):
+        EvaluateSettings(checkpoints=checkpoints)

@@ -140,3 +140,31 @@ def test_sigterm_in_evaluation(
     for name in ("teacher", "student_base", "student_before", "student_after"):
         mine, whole = (w / "evaluate" / f"{name}.json" for w in (workdir, finished))
         assert mine.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_in_evaluation(finished: Path, tmp_path: Path) -> None:
+    how = {"stages": "('evaluate',)", "evaluate.batch": 2, "evaluate.problems": 16}
+    runs = [
+        copy_stages(finished, tmp_path / name, "pretrain", "sft", "rl") for name in ("cut", "whole")
+    ]
+    cut, whole = runs
+    finish(start(command(whole, **how)))
+    killed = start(command(cut, **how))
+    path = cut / "evaluate" / "student_before.checkpoint.jsonl"
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < 4:
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(killed.pid, signal.SIGKILL)
+    finish(killed, code=-9)
+    assert not (path.parent / "student_before.json").exists(), "killed too late to test anything"
+    kept = path.read_bytes()
+    finish(start(command(cut, **how)))
+    whole_lines = kept[: kept.rindex(b"\n") + 1]
+    assert path.read_bytes().startswith(whole_lines), "drawn again"
+    for name in ("teacher", "student_base", "student_before", "student_after"):
+        for file in (f"{name}.json", f"{name}.checkpoint.jsonl"):
+            assert (cut / "evaluate" / file).read_bytes() == (
+                whole / "evaluate" / file
+            ).read_bytes()

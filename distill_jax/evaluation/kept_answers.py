@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     ended: list[bool]
 
 
-class AnswersFile:
+class KeptAnswers:
     """Completions on disk, found again by decoding and problems.
 
     A line is written when its batch is complete; a torn last line (the process was killed) is

@@ -1,0 +1,256 @@
+"""Stage evaluate: its subjects, its files, and going on after a stop."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import CheckpointError
+from distill_jax.data import tokenizer as tokenizers
+from distill_jax.evaluation import kept_answers
+from distill_jax.evaluation.runner import Sampler
+from distill_jax.models import hf_io, peft_io
+from distill_jax.stages import agreement, evaluate, pipeline, subjects
+from distill_jax.stages.context import Context
+from distill_jax.stages.stop import Interrupted, StopSignal
+from tests.stages.hf import tokenizer, write_model
+from tests.stages.small import copy_stages, small
+
+DONE = ("pretrain", "sft", "rl")
+STUDENTS = ("student_base", "student_before", "student_after")
+
+
+def only(**changes: Any) -> Any:
+    return small(stages=("evaluate",), **changes)
+
+
+def result(workdir: Path, name: str) -> dict[str, Any]:
+    return json.loads((workdir / "evaluate" / f"{name}.json").read_text())
+
+
+def view(workdir: Path, name: str) -> dict[str, Any]:
+    return json.loads((workdir / "evaluate" / name / "evaluation_results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def more(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run, evaluated again with its checkpoints and its student as a model given."""
+    workdir = tmp_path_factory.mktemp("more") / "run"
+    shutil.copytree(finished, workdir)
+    pipeline.run(only(evaluate__checkpoints="all", evaluate__model=str(plain(workdir))), workdir)
+    return workdir
+
+
+def plain(workdir: Path) -> Path:
+    return workdir / "pretrain" / "student" / "model"
+
+
+def test_choosing_more_leaves_what_is_there(finished: Path, more: Path) -> None:
+    for name in ("teacher", *STUDENTS):
+        for file in (f"{name}.json", f"{name}.checkpoint.jsonl"):
+            before, after = (w / "evaluate" / file for w in (finished, more))
+            assert before.read_bytes() == after.read_bytes()
+        assert view(finished, name)["evaluation_time"] == view(more, name)["evaluation_time"]
+
+
+def test_checkpoints_and_the_model_given_are_what_they_hold(more: Path) -> None:
+    # The last checkpoint is the adapter that was exported; a bare model is the student's base.
+    for name, same in (("rl_step_2", "student_after"), ("model", "student_base")):
+        one, other = result(more, name), result(more, same)
+        assert {**one, "made_from": 0} == {**other, "made_from": 0}
+    assert result(more, "rl_step_1")["distribution"] != result(more, "rl_step_2")["distribution"]
+    text = (more / "report.md").read_text(encoding="utf-8")
+    assert "student at RL step 1" in text and "model given" in text
+    table = text.split("## Checkpoints\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| 0", "| 1", "| 2"]
+    assert (more / "report" / "checkpoints.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_have_the_names_that_others_read(finished: Path, more: Path) -> None:
+    got = view(more, "student_after")
+    assert {
+        "checkpoint_path", "teacher_model", "evaluation_time", "accuracy", "reasoning_quality",
+        "distillation_effect", "statistics", "individual_results", "training",
+    } <= got.keys()  # fmt: skip
+    measured = result(more, "student_after")
+    assert got["accuracy"] == measured["greedy"]["accuracy"]["mean"]
+    assert got["individual_results"] == measured["problems"] and len(measured["problems"]) == 4
+    assert got["distillation_effect"] == measured["distribution"]
+    assert got["checkpoint_path"] == str(more / "rl" / "adapter")
+    assert got["training"]["steps"] == 2 and "reward" in got["training"]["metrics"]
+    assert view(more, "rl_step_1")["training"]["steps"] == 1
+    assert view(more, "student_before")["training"] is None
+    assert view(more, "teacher")["distillation_effect"] is None
+    # Nothing of the machine stands in what results are compared by.
+    assert str(more) not in json.dumps(measured) and "time" not in json.dumps(measured)
+    stats = json.loads((finished / "rl" / "final_training_stats.json").read_text())
+    assert stats["step"] == 2 and stats["steps"] == [1, 2] and stats["value_losses"] == []
+    assert len(stats["total_rewards"]) == len(stats["intrinsic_rewards"]) == 2
+    assert stats == json.loads((finished / "rl" / "training_stats.json").read_text())
+    info = json.loads((finished / "rl" / "adapter" / "model_info.json").read_text())
+    assert info["training_steps"] == 2 and info["final_reward"] == stats["total_rewards"][-1]
+    assert info["model_type"] == "lora_rl" and info["config_summary"]["algorithm"] == "grpo"
+    used = json.loads((finished / "rl" / "adapter" / "training_config.json").read_text())
+    assert used == json.loads(json.dumps(Context(small(), finished).config_dict))
+    sft = json.loads((finished / "sft" / "adapter" / "model_info.json").read_text())
+    assert sft["final_reward"] is None and sft["teacher_model"] is None
+
+
+def test_a_checkpoint_that_is_not_kept_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"checkpoints=7 .*wanted: all, or one of 1, 2"):
+        pipeline.run(only(evaluate__checkpoints="7"), finished)
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
+    with pytest.raises(CheckpointError, match=r"checkpoints=all with 0 .*wanted: at least one"):
+        pipeline.run(only(evaluate__checkpoints="all"), workdir)
+    with pytest.raises(CheckpointError, match="no directory"):
+        pipeline.run(only(evaluate__model=str(tmp_path / "nothing")), workdir)
+
+
+def test_an_adapter_of_another_rank_beside_the_students_base(
+    finished: Path, tmp_path: Path
+) -> None:
+    geometry = hf_io.load_config(plain(finished))
+    lora, settings = peft_io.load_adapter(finished / "rl" / "adapter", geometry)
+    # Twice the rank, the second half zero, twice alpha: the same function.
+    wider = jax.tree_util.tree_map_with_path(
+        lambda path, x: np.concatenate(
+            [x, np.zeros_like(x)], axis=2 if path[-1].key == "lora_A" else 1
+        ),
+        jax.device_get(lora),
+    )
+    twice = type(settings)(rank=8, alpha=16.0, targets=settings.targets)
+    peft_io.save_adapter(tmp_path / "wider", geometry, twice, wider, "x")
+    workdir = copy_stages(finished, tmp_path / "run", *DONE)
+    pipeline.run(only(evaluate__model=str(tmp_path / "wider"), evaluate__teacher=False), workdir)
+    one, other = result(workdir, "model"), result(workdir, "student_after")
+    assert one["problems"] == other["problems"]
+    for name, value in one["distribution"].items():
+        if isinstance(value, dict):
+            assert value["mean"] == pytest.approx(other["distribution"][name]["mean"], abs=1e-5)
+
+
+def test_a_model_alone_with_a_tokenizer_of_its_own(finished: Path, tmp_path: Path) -> None:
+    own = tokenizer(seed=5)
+    model = write_model(tmp_path / "model", rows=320, tok=own, seed=3)
+    config = only(evaluate__model=str(model), evaluate__teacher=False, evaluate__distribution=False)
+    pipeline.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "pretrain").exists()
+    got = result(tmp_path / "run", "model")
+    assert got["num_problems"] == 4 and got["distribution"] is None
+    path = tmp_path / "run" / "evaluate" / "model.checkpoint.jsonl"
+    answers = kept_answers.responses(kept_answers.read(path)[1], "greedy")
+    assert max(max(answer) for (answer,) in answers) < len(own)
+    read_back = own.decode(answers[0][0], skip_special_tokens=True)
+    assert got["problems"][0]["greedy"] == read_back
+    ours = Context(small(), finished).tokenizer
+    with pytest.raises(ValueError, match="one tokenizer"):
+        tokenizers.check_same_tokenizer(ours, own)  # else this test shows nothing
+
+
+def test_stopped_in_the_middle_it_goes_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Greedy in batches of two problems and one, sampled in batches of one: six draws a subject.
+    # Asked to stop after four of the second subject.
+    how = {"evaluate__batch": 2, "evaluate__problems": 3, "evaluate__distribution": False}
+    drawn: list[tuple[float, int]] = []
+    real = Sampler.generate
+
+    def counted(self: Sampler, weights: Any, prompts: Any, settings: Any, **rest: Any) -> Any:
+        drawn.extend((settings.temperature, i) for i in dict.fromkeys(rest["prompt_ids"]))
+        return real(self, weights, prompts, settings, **rest)
+
+    monkeypatch.setattr(Sampler, "generate", counted)
+    whole = copy_stages(finished, tmp_path / "whole", *DONE)
+    pipeline.run(only(**how), whole)
+    in_one_go, drawn[:] = list(drawn), []
+    assert len(in_one_go) == 4 * 6
+
+    cut = copy_stages(finished, tmp_path / "cut", *DONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignal, "due", lambda self, step: len(drawn) == 6 + 4)
+        with pytest.raises(Interrupted, match="student_base is not complete, 5 of 9 answers are"):
+            pipeline.run(only(**how), cut)
+    assert not (cut / "evaluate" / "student_base.json").exists()
+    lines = (cut / "evaluate" / "student_base.checkpoint.jsonl").read_bytes()
+    # Killed while it wrote the next line.
+    (cut / "evaluate" / "student_base.checkpoint.jsonl").write_bytes(lines + b'{"decoding":"sa')
+    pipeline.run(only(**how), cut)
+    assert drawn == in_one_go
+    for name in ("teacher", *STUDENTS):
+        for file in (f"{name}.json", f"{name}.checkpoint.jsonl"):
+            assert (cut / "evaluate" / file).read_bytes() == (
+                whole / "evaluate" / file
+            ).read_bytes()
+
+
+def test_other_weights_begin_afresh(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how = {"evaluate__teacher": False, "evaluate__distribution": False}
+    workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate")
+    (workdir / "evaluate" / "student_after.json").unlink()  # as if stopped before the end
+    file = "adapter/adapter_model.safetensors"
+    shutil.copy(workdir / "sft" / file, workdir / "rl" / file)
+    pipeline.run(only(**how), workdir)
+    assert "student_after: other weights or prompts than before, begun afresh" in (
+        capfd.readouterr().err
+    )
+    one, other = result(workdir, "student_after"), result(workdir, "student_before")
+    assert one["problems"] == other["problems"] and one["made_from"] == other["made_from"]
+
+
+def test_the_comparison_can_be_made_later(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", *DONE)
+    pipeline.run(only(evaluate__distribution=False), workdir)
+    assert result(workdir, "student_after")["distribution"] is None
+    assert "Beside the teacher" not in (workdir / "report.md").read_text(encoding="utf-8")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the answers are there")
+
+    monkeypatch.setattr(Sampler, "generate", refuse)
+    pipeline.run(only(), workdir)
+    for name in ("teacher", *STUDENTS):
+        before, after = (w / "evaluate" / f"{name}.json" for w in (finished, workdir))
+        assert before.read_bytes() == after.read_bytes()
+
+
+def test_agreement_by_batches_of_any_size(finished: Path) -> None:
+    found = []
+    for size in (8, 32):
+        context = Context(only(evaluate__compare_batch=size, evaluate__problems=11), finished)
+        student, teacher = context.load("student", context.adapter("rl")), context.load("teacher")
+        data = evaluate.held_out(context)
+        rng = np.random.default_rng(0)
+        answers = [rng.integers(3, context.vocab, n).tolist() for n in range(1, 12)]
+        found.append(agreement.compare(context, student, teacher, data.prompts, answers))
+    assert found[0]["tokens"] == found[1]["tokens"] == sum(range(1, 12))
+    assert found[0]["responses"] == 11  # and not the 16 of two full batches
+    for name in ("forward_kl", "reverse_kl", "jensen_shannon", "cosine", "top1_agreement"):
+        for part in ("mean", "low", "high"):
+            assert found[0][name][part] == pytest.approx(found[1][name][part], abs=1e-6)
+    itself = agreement.compare(context, student, student, data.prompts, answers)
+    assert itself["forward_kl"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert itself["top1_agreement"]["mean"] == 1.0
+
+
+def test_kept_answers_must_be_those_of_the_model(finished: Path, tmp_path: Path) -> None:
+    context = Context(only(), finished)
+    after = next(s for s in subjects.find(context) if s.name == "student_after")
+    data = evaluate.held_out(context)
+    answers = evaluate.greedy_answers(context, after, data)
+    texts = [p["greedy"] for p in result(finished, "student_after")["problems"]]
+    assert [context.text(answer) for answer in answers] == texts
+    other = Context(only(evaluate__temperature=0.5), finished)
+    with pytest.raises(CheckpointError, match="was made from something else"):
+        evaluate.greedy_answers(other, after, data)
+    empty = Context(only(), tmp_path)
+    with pytest.raises(CheckpointError, match="is not there"):
+        evaluate.greedy_answers(empty, after, data)
