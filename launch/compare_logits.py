@@ -1,6 +1,6 @@
 """Next-token distributions of RL student, SFT student and teacher on the same prefixes, in pairs.
 
-python -m launch.compare_logits --workdir=runs/tiny
+    python -m launch.compare_logits --workdir=runs/tiny
 
 Needs a work directory in which stage evaluate is complete; its settings are those of that run. The
 prefixes are the greedy answers of --answers (student_after, student_before or teacher), token for
@@ -22,6 +22,7 @@ from distill_jax.stages import pairs
 from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.settings import RunConfig
 from distill_jax.training.manifest import RUN_FILE, read_manifest
+from launch import main as main_job
 from launch.arguments import fail
 
 # P and Q of a pair in place of teacher and student.
@@ -61,12 +62,17 @@ def table(result: Mapping[str, Any]) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, compares, prints."""
-    parser = argparse.ArgumentParser(prog="python -m launch.compare_logits", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.compare_logits",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--workdir", type=Path, required=True, help="of a run")
     parser.add_argument(
         "--answers", choices=pairs.MODELS, default="student_after", help="whose the prefixes are"
     )
     flags = parser.parse_args(argv)
+    main_job.start_compilation_cache(None)
     try:
         context = Context(config_of(flags.workdir), flags.workdir)
         result = pairs.compare_all(context, flags.answers, say=context.say)

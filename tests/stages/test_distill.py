@@ -16,7 +16,7 @@ from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
 from distill_jax.models import hf_io
 from distill_jax.rewards.correctness import Correctness
-from distill_jax.stages import distill, distill_rows, distill_step, inputs, pipeline
+from distill_jax.stages import distill, distill_rows, distill_step, inputs, pipeline, subjects
 from distill_jax.stages.context import Context
 from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.distill_step import DistillStep
@@ -127,7 +127,7 @@ def test_what_is_left_behind(trained: Trained, finished: Path) -> None:
 @pytest.mark.parametrize("name", ["solutions", "teacher"])
 def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> None:
     ctx = Context(way(name), trained[name])
-    found = pipeline.evaluate.subjects(ctx)
+    found = {subject.name: subject.path for subject in subjects.find(ctx)}
     assert list(found) == ["teacher", "student_base", "student_before", "student_distilled"]
     where = found["student_distilled"]
     assert where == trained[name] / "distill" / ("model" if name == "teacher" else "adapter")
@@ -147,8 +147,8 @@ def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> No
 def test_report_names_the_distilled_student(
     trained: Trained, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def known(context: Any, name: str, adapter: Any, data: Any) -> dict[str, Any]:
-        name = "student_before" if name == "student_distilled" else name
+    def known(context: Any, subject: Any, *_: Any) -> dict[str, Any]:
+        name = subject.name.replace("distilled", "before")
         return json.loads((finished / "evaluate" / f"{name}.json").read_text())
 
     monkeypatch.setattr(pipeline.evaluate, "_evaluate", known)
