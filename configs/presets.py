@@ -18,6 +18,7 @@ from distill_jax.data.sources import DataSettings
 from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
+from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.stages.distill_settings import DistillSettings, TeacherSampleSettings
@@ -192,6 +193,7 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
             minibatches=2,
             accumulate=4,
             eval_every=100,
+            buckets=BucketSettings(lengths=4, rows=32),
             optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
             rewards=RewardSettings(
                 correctness_weight=0.3, intrinsic_weight=0.7, right=1.0, wrong=-0.5

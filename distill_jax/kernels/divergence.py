@@ -125,10 +125,24 @@ def top_k_tail_divergence(
     return temperature**2 * divergence_of_logp(teacher_XK, student_XK, kind=kind, beta=beta)
 
 
-def _with_tail(logp_XK: jax.Array) -> jax.Array:
-    # Rounding may bring the sum to 1 or over it; a tail of 1e-7 on both sides then cancels.
+def log_tail(logp_XK: jax.Array) -> jax.Array:
+    """log(1 − Σ exp(logp)) over the last axis: the mass that is not on the listed tokens.
+
+    Rounding may bring the sum to 1 or over it: the tail is never below 1e-7.
+
+    Args:
+        logp_XK: log-probabilities over a larger vocabulary, float [..., K].
+
+    Returns:
+        [...], in logp's dtype.
+    """
     listed_X = jnp.minimum(jax.nn.logsumexp(logp_XK, axis=-1), -1e-7)
-    return jnp.concatenate([logp_XK, jnp.log(-jnp.expm1(listed_X))[..., None]], axis=-1)
+    return jnp.log(-jnp.expm1(listed_X))
+
+
+def _with_tail(logp_XK: jax.Array) -> jax.Array:
+    # Where a tail of 1e-7 stands on both sides it cancels.
+    return jnp.concatenate([logp_XK, log_tail(logp_XK)[..., None]], axis=-1)
 
 
 def cosine_distance(a_XD: jax.Array, b_XD: jax.Array, *, eps: float = 1e-8) -> jax.Array:

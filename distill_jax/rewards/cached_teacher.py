@@ -1,4 +1,4 @@
-"""A teacher that scores only what it has not scored yet.
+"""A teacher that scores only what it has not scored yet: (Q, V) or top-k, whatever its kind.
 
 To the bit: on a given machine XLA's scores of a row depend on the padded shape of the batch that
 it stands in (rows, T, R), not on its place there nor on the other rows (measured on CPU; tests
@@ -7,7 +7,8 @@ a time, and the shape, the mesh, the device and jax's version are part of the ke
 is the one that scoring again would give. What is cached, evicted or damaged then changes the
 time of a step and nothing else, and a run resumed after a kill gives the bits of one that was
 not, with any cache. Against a run without a cache, scores differ by rounding (1e-6) unless `rows`
-is at least the batch's. With rows=0 the last bits do depend on what was cached.
+is at least the batch's. With rows=0 the last bits do depend on what was cached. A teacher in
+length buckets brings a shape for each row along, which stands in the place of `rows`.
 
 Whether a row's place matters is up to the device's kernels: before relying on this on another
 kind of device than a CPU, run `tests/rewards/test_teacher_cache_scoring.py` there.
@@ -28,13 +29,14 @@ from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value
-from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
+from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, Scorer
+from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, TopK, Value
+from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.rewards.teacher_cache import CacheSettings, ScoreCache
+from distill_jax.rewards.top_k import TopKScores
 
-_NAMES = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
 Batch = dict[str, np.ndarray]
-Arrays = tuple[np.ndarray, ...]  # q_BR, value_BR, end_value_B
+Arrays = tuple[np.ndarray, ...]  # those of TeacherScores or of TopKScores
 
 
 def fingerprint(directory: str | Path) -> str:
@@ -58,13 +60,13 @@ def fingerprint(directory: str | Path) -> str:
 
 
 class CachedTeacher:
-    """Has `TeacherScorer`'s `score`; see the module for what its bits depend on.
+    """Has its teacher's `score`; see the module for what its bits depend on.
 
     What stands beyond a response's length is 0. With several processes, process 0 keeps the
     cache and tells the others what it found.
 
     Args:
-        teacher: scores what is missing.
+        teacher: scores what is missing: `TeacherScorer` or `TopKScorer`, in length buckets or not.
         mesh: the teacher's.
         settings: of the cache, megabytes above 0.
         model: digest of the teacher's weights, see `fingerprint`.
@@ -77,7 +79,7 @@ class CachedTeacher:
 
     def __init__(
         self,
-        teacher: TeacherScorer,
+        teacher: Scorer,
         mesh: Mesh,
         settings: CacheSettings,
         *,
@@ -89,7 +91,8 @@ class CachedTeacher:
             raise ConfigError("megabytes=0", wanted="above 0 for a cached teacher")
         self.teacher, self.settings = teacher, settings
         self._rows, self._shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
-        source = ScoreSource(model, tokenizer, (float(teacher.alpha),), teacher.vocab)
+        self._buckets = teacher if isinstance(teacher, BucketedTeacher) else None
+        source = ScoreSource(model, tokenizer, teacher.alphas, teacher.vocab, teacher.kind)
         if jax.process_index() != 0:
             settings = replace(settings, directory="")
         self.cache = ScoreCache(settings, source, warn=warn)
@@ -100,20 +103,18 @@ class CachedTeacher:
             f"{jax.config.values['jax_default_matmul_precision']}, {teacher.model!r}"
         )
 
-    def score(self, batch: dict[str, Any]) -> TeacherScores:
-        """Scores of a batch, as `TeacherScorer.score`."""
+    def score(self, batch: dict[str, Any]) -> Any:
+        """Scores of a batch, as the teacher's own `score`."""
         host = {name: np.asarray(x) for name, x in sharding.fetch(_only(batch)).items()}
         rows = [
             Row(tokens[:p], targets[:n])
-            for tokens, p, n, targets in zip(*(host[name] for name in _NAMES), strict=True)
+            for tokens, p, n, targets in zip(*(host[name] for name in NAMES), strict=True)
         ]
-        count, program = len(rows), self._program
+        count = len(rows)
         size = self._padded(min(self.settings.rows, count)) if self.settings.rows else 0
-        if size:
-            T, R = host["tokens_BT"].shape[1], host["targets_BR"].shape[1]
-            program += f", rows {size} T {T} R {R}"
-        out = _Merged(count, host["targets_BR"].shape[1])
-        values = self.cache.lookup(rows, program) if jax.process_index() == 0 else [None] * count
+        programs = self._programs(rows, size, host)
+        out = _Merged(self.cache.source.top_k, count, host["targets_BR"].shape[1])
+        values = self.cache.lookup(rows, programs) if jax.process_index() == 0 else [None] * count
         for index, value in enumerate(values):
             if value is not None:
                 out.put(index, value)
@@ -122,7 +123,9 @@ class CachedTeacher:
         if not copies:
             return out.placed(self._rows)
         first = np.array(list(copies))
-        if len(first) == count and size in (0, count):
+        if self._buckets is not None:
+            scored = tuple(self._buckets.score_rows({name: x[first] for name, x in host.items()}))
+        elif len(first) == count and size in (0, count):
             scored = tuple(sharding.fetch(self.teacher.score(batch)))
         else:
             scored = self._score_missing(host, first, size)
@@ -134,7 +137,10 @@ class CachedTeacher:
         if jax.process_index() == 0:
             # What is not finite is no score to keep: it may have been the machine's fault.
             good = [p for p, value in enumerate(new) if all(np.isfinite(x).all() for x in value)]
-            self.cache.store([rows[first[p]] for p in good], [new[p] for p in good], program)
+            at = [first[p] for p in good]
+            self.cache.store(
+                [rows[i] for i in at], [new[p] for p in good], [programs[i] for i in at]
+            )
         return out.placed(self._rows)
 
     def metrics(self) -> dict[str, float]:
@@ -144,6 +150,16 @@ class CachedTeacher:
     def close(self) -> None:
         """Closes the cache."""
         self.cache.close()
+
+    def _programs(self, rows: list[Row], size: int, host: Batch) -> list[str]:
+        """What decides the last bits of each row's scores, beside row and source."""
+        if self._buckets is not None:
+            shapes = [self._buckets.shape(len(row.prompt_P) + len(row.response_R)) for row in rows]
+            return [self._program + ", rows {} T {} R {}".format(*shape) for shape in shapes]
+        if not size:
+            return [self._program] * len(rows)
+        T, R = host["tokens_BT"].shape[1], host["targets_BR"].shape[1]
+        return [f"{self._program}, rows {size} T {T} R {R}"] * len(rows)
 
     def _padded(self, count: int) -> int:
         return -(-count // self._shards) * self._shards
@@ -165,19 +181,23 @@ class CachedTeacher:
 
 
 class _Merged:
-    """Scores of a batch, filled row by row."""
+    """Scores of a batch, filled row by row; k is 0 for (Q, V)."""
 
-    def __init__(self, count: int, width: int):
+    def __init__(self, k: int, count: int, width: int):
         self.known_B = np.zeros(count, bool)
-        shapes = ((count, width), (count, width), (count,))
-        self.scores: Arrays = tuple(np.zeros(shape, np.float32) for shape in shapes)
+        self._type = TopKScores if k else TeacherScores
+        shapes = ((width, k), (width, k), (width,)) if k else ((width,), (width,), ())
+        kinds = (np.int32 if k else np.float32, np.float32, np.float32)
+        self.scores: Arrays = tuple(
+            np.zeros((count, *shape), kind) for shape, kind in zip(shapes, kinds, strict=True)
+        )
 
     def put(self, row: int, value: Value) -> None:
-        assert isinstance(value, RowScores)
-        q_BR, value_BR, end_value_B = self.scores
-        n = len(value.q_R)
-        q_BR[row, :n], value_BR[row, :n] = value.q_R, value.value_R
-        end_value_B[row] = value.end_value
+        for target, x in zip(self.scores, value, strict=True):
+            if target.ndim > 1:
+                target[row, : len(x)] = x
+            else:
+                target[row] = x
         self.known_B[row] = True
 
     def agree(self) -> None:
@@ -187,14 +207,14 @@ class _Merged:
             mine = (self.known_B.astype(np.int32), *(x.view(np.int32) for x in self.scores))
             known, *bits = map(np.array, multihost_utils.broadcast_one_to_all(mine))
             self.known_B = known.astype(bool)
-            self.scores = tuple(x.view(np.float32) for x in bits)
+            self.scores = tuple(x.view(own.dtype) for x, own in zip(bits, self.scores, strict=True))
 
-    def placed(self, where: Any) -> TeacherScores:
-        return TeacherScores(*sharding.place(self.scores, where))
+    def placed(self, where: Any) -> Any:
+        return self._type(*sharding.place(self.scores, where))
 
 
 def _only(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: batch[name] for name in _NAMES}
+    return {name: batch[name] for name in NAMES}
 
 
 def _copies(rows: list[Row], missing: np.ndarray) -> dict[int, list[int]]:
@@ -209,7 +229,7 @@ def _copies(rows: list[Row], missing: np.ndarray) -> dict[int, list[int]]:
     return out
 
 
-def _cut(scores: Arrays, row: int, tokens: int) -> RowScores:
-    q_BR, value_BR, end_value_B = scores
-    cut = (q_BR[row, :tokens], value_BR[row, :tokens], end_value_B[row])
-    return RowScores(*(np.array(x) for x in cut))
+def _cut(scores: Arrays, row: int, tokens: int) -> Value:
+    # A cached value has the arrays of the scores, in their order.
+    cut = [np.array(x[row, :tokens] if x.ndim > 1 else x[row]) for x in scores]
+    return TopK(*cut) if scores[0].ndim == 3 else RowScores(*cut)

@@ -105,14 +105,14 @@ class ScoreCache:
         self._hits = self._misses = self._evicted = self._rejected = self._damaged = 0
         self._rate = 0.0
 
-    def lookup(self, rows: Sequence[Row], program: str = "") -> list[Value | None]:
+    def lookup(self, rows: Sequence[Row], program: str | Sequence[str] = "") -> list[Value | None]:
         """The value of each row, None where it is not known.
 
         Args:
             rows: the same one may stand there twice, and counts twice.
-            program: see `ScoreSource.key`.
+            program: see `ScoreSource.key`; one for all rows, or one a row.
         """
-        keys = [self.source.key(row, program) for row in rows]
+        keys = self._keys(rows, program)
         found: dict[bytes, Value] = {}
         absent: dict[bytes, Row] = {}
         for key, row in zip(keys, rows, strict=True):
@@ -132,7 +132,9 @@ class ScoreCache:
         self._rate = hits / len(rows) if rows else 0.0
         return values
 
-    def store(self, rows: Sequence[Row], values: Sequence[Value], program: str = "") -> None:
+    def store(
+        self, rows: Sequence[Row], values: Sequence[Value], program: str | Sequence[str] = ""
+    ) -> None:
         """Keeps the values of these rows; on disk, one that is there already stays.
 
         Args:
@@ -144,12 +146,12 @@ class ScoreCache:
             ValueError: a value of another kind, shape or dtype.
         """
         entries: dict[bytes, bytes] = {}
-        for row, value in zip(rows, values, strict=True):
+        keys = self._keys(rows, program)
+        for key, row, value in zip(keys, rows, values, strict=True):
             k = value.ids_RK.shape[1] if isinstance(value, TopK) else 0
             if (k, len(value[0])) != (self.source.top_k, len(row.response_R)):
                 want = f"{len(row.response_R)} tokens of kind {self.source.kind}"
                 raise ValueError(f"{len(value[0])} tokens with k={k}, wanted {want}")
-            key = self.source.key(row, program)
             entries[key] = encode(key, value)
         disk_limit = self._disk.max_bytes if self._disk is not None else self._memory.maxsize
         for key, blob in entries.items():
@@ -184,6 +186,10 @@ class ScoreCache:
             if self._uses:
                 self._write({})
             self._disk.close()
+
+    def _keys(self, rows: Sequence[Row], program: str | Sequence[str]) -> list[bytes]:
+        programs = [program] * len(rows) if isinstance(program, str) else program
+        return [self.source.key(row, own) for row, own in zip(rows, programs, strict=True)]
 
     def _take(self, found: dict[bytes, Value], key: bytes, row: Row, blob: object) -> bool:
         """Whether the bytes are sound; then their value is in `found`."""

@@ -1,4 +1,8 @@
-"""The teacher's k most probable tokens at each response position, for distillation."""
+"""The teacher's k most probable tokens at each response position, for distillation offline.
+
+Two k-vectors and one number a token; no array has a vocabulary axis beside batch and time.
+`CachedTeacher` keeps them as it keeps (Q, V).
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,16 +10,19 @@ import jax
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
+from distill_jax.kernels.divergence import log_tail
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head_top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
 
 
 class TopKScores(NamedTuple):
-    """ids_BRK int32; logp_BRK f32, falling along K, of the full distribution."""
+    """ids_BRK int32; logp_BRK f32, falling along K, of the full distribution at the scorer's
+    temperature; log_tail_BR f32, the log of the mass that is not on those k."""
 
     ids_BRK: jax.Array
     logp_BRK: jax.Array
+    log_tail_BR: jax.Array
 
 
 class TopKScorer:
@@ -44,8 +51,27 @@ class TopKScorer:
         self.temperature, self.vocab = temperature, vocab
         self._score = jax.jit(self._score_fn, out_shardings=sharding.batch_sharding(mesh))
 
+    @property
+    def kind(self) -> str:
+        """Of `score_bytes.ScoreSource`."""
+        return f"top_k:{self.k}"
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Temperatures that the scores depend on."""
+        return (float(self.temperature),)
+
     def score(self, batch: dict[str, Any]) -> TopKScores:
-        """Scores of a batch that holds tokens_BT, prompt_len_B and targets_BR."""
+        """Scores of responses that are given, the student's own or a data set's.
+
+        Args:
+            batch: tokens_BT int32 (prompt and response without a gap, right padded),
+                prompt_len_B int32, and targets_BR int32, of which only the width R counts. What
+                comes out beyond a response's length means nothing.
+
+        Raises:
+            ConfigError: an impossible k, vocabulary or temperature.
+        """
         names = ("tokens_BT", "prompt_len_B", "targets_BR")
         return self._score(self.params, {name: batch[name] for name in names})
 
@@ -60,4 +86,5 @@ class TopKScorer:
             valid_vocab=self.vocab,
             temperature=self.temperature,
         )
-        return TopKScores(ids_NK.reshape(B, R, self.k), logp_NK.reshape(B, R, self.k))
+        logp_BRK = logp_NK.reshape(B, R, self.k)
+        return TopKScores(ids_NK.reshape(B, R, self.k), logp_BRK, log_tail(logp_BRK))

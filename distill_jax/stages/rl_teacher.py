@@ -1,25 +1,37 @@
-"""The teacher of stage rl: scorer, and a cache of its scores where one is set."""
+"""The teacher of stage rl: scorer, in length buckets and with a cache of scores where set."""
 
 import hashlib
 
+from distill_jax.rewards import length_buckets
 from distill_jax.rewards.cached_teacher import CachedTeacher, fingerprint
+from distill_jax.rewards.length_buckets import BucketedTeacher, Scorer
 from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.stages.context import Context
 
 
-def make(context: Context) -> TeacherScorer | CachedTeacher | None:
+def make(context: Context) -> Scorer | CachedTeacher | None:
     """The scorer; None where the intrinsic reward has no weight."""
     settings = context.config.rl
     if not settings.rewards.intrinsic_weight:
         return None
     loaded = context.load("teacher")
-    scorer = TeacherScorer(
+    scorer: Scorer = TeacherScorer(
         loaded.model,
         loaded.params,
         context.mesh,
         alpha=settings.rewards.alpha,
         vocab=context.vocab,
     )
+    if settings.buckets.lengths > 1:
+        sampling, data = context.config.sampling, context.config.data
+        longest = data.max_prompt_tokens + sampling.max_new_tokens
+        scorer = BucketedTeacher(
+            scorer,
+            context.mesh,
+            sizes=length_buckets.lengths(settings.buckets, longest, settings.batch_multiple),
+            rows=settings.buckets.rows,
+            response=sampling.max_new_tokens,
+        )
     if not settings.cache.megabytes:
         return scorer
     tokenizer = context.tokenizer.backend_tokenizer.to_str().encode()

@@ -9,6 +9,7 @@ from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data.sources import DataSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
+from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.rollout.sampler import SamplingSettings
@@ -118,6 +119,7 @@ class RLSettings:
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    buckets: BucketSettings = field(default_factory=BucketSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
     ppo: PPOSettings = field(default_factory=PPOSettings)
 

@@ -1,5 +1,7 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -94,6 +96,28 @@ def test_scores_over_a_mesh_equal_those_of_one_device(teacher):
     )
     for x, y in zip(split.score(batch()), scorer(teacher).score(batch()), strict=True):
         np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_a_bfloat16_teachers_logits_are_not_rounded_to_bfloat16(teacher):
+    """Weights and states in bfloat16, products summed and kept in float32."""
+    model, params = teacher
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    half["base"]["lm_head"] = {"kernel": half["base"]["lm_head"]["kernel"] * 16}  # logits near 30
+    own = model.replace(compute_dtype="bfloat16", param_dtype="bfloat16")
+    got, host = scorer((own, half)).score(batch()), batch()
+    hidden_BTD = np.asarray(jax.jit(own.hidden)(half, host["tokens_BT"]), np.float64)
+    head_VD = np.asarray(half["base"]["lm_head"]["kernel"], np.float64)[:VOCAB]
+    rounding = 0.0
+    for row in range(4):
+        p, n = host["prompt_len_B"][row], LENGTH[row]
+        logits = hidden_BTD[row, p - 1 : p + n] @ head_VD.T
+        value = np.log(np.exp(logits).sum(axis=1))
+        q = logits[np.arange(n), host["targets_BR"][row, :n]]
+        np.testing.assert_allclose(got.q_BR[row, :n], q, atol=2e-5)
+        np.testing.assert_allclose(got.value_BR[row, :n], value[:-1], atol=2e-5)
+        np.testing.assert_allclose(got.end_value_B[row], value[-1], atol=2e-5)
+        rounding = max(rounding, np.abs(q.astype(jnp.bfloat16).astype(np.float64) - q).max())
+    assert rounding > 1000 * 2e-5
 
 
 # --- the reward made of them ----------------------------------------------------------------------

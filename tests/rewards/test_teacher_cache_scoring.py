@@ -57,7 +57,7 @@ class Spy:
 
     def __init__(self, teacher):
         self.teacher, self.model = teacher, teacher.model
-        self.alpha, self.vocab = teacher.alpha, teacher.vocab
+        self.alphas, self.kind, self.vocab = teacher.alphas, teacher.kind, teacher.vocab
         self.calls = []
 
     def score(self, batch):

@@ -1,0 +1,180 @@
+"""Teacher scoring in a few row lengths: a short row is not computed at the longest one's.
+
+Each row goes into the shortest of a few fixed lengths that holds it, and each call has the same
+number of rows. So a teacher is compiled once a length, whatever batches come, and the shape that a
+row is scored in is a function of the row alone: its bits depend neither on the other rows nor on
+what a cache knew.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from jax.sharding import Mesh
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.data.batching import bucket, bucket_sizes
+from distill_jax.models.qwen import QwenModel
+
+NAMES = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
+
+
+class Scorer(Protocol):
+    """What `TeacherScorer`, `TopKScorer` and `BucketedTeacher` have in common."""
+
+    model: QwenModel
+    vocab: int
+
+    @property
+    def kind(self) -> str:
+        """Of `score_bytes.ScoreSource`."""
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Temperatures that the scores depend on."""
+
+    def score(self, batch: dict[str, Any]) -> Any:
+        """A NamedTuple of arrays [B, R, ...] or [B]."""
+
+
+@dataclass(frozen=True)
+class BucketSettings:
+    """Row lengths that the teacher scores in."""
+
+    lengths: int = setting(
+        1,
+        "Row lengths in even steps up to the longest prompt and completion; each row is scored in "
+        "the shortest that holds it. 1 scores a batch whole, at its own length.",
+        low=1,
+    )
+    rows: int = setting(
+        32, "Rows of one such call, rounded up to what the mesh splits evenly.", low=1
+    )
+
+
+def lengths(settings: BucketSettings, longest: int, multiple: int) -> tuple[int, ...]:
+    """The row lengths, rising.
+
+    Args:
+        settings: how many.
+        longest: prompt and completion together, in tokens.
+        multiple: each length is a multiple of it.
+    """
+    return bucket_sizes(longest, count=settings.lengths, multiple=multiple)
+
+
+class BucketedTeacher:
+    """Has a scorer's `score`; what stands beyond a response's length is 0.
+
+    Args:
+        teacher: scores each call.
+        mesh: the teacher's.
+        sizes: row lengths, see `lengths`.
+        rows: rows of a call, rounded up to a multiple of the mesh's data×fsdp.
+        response: longest response in tokens.
+
+    Raises:
+        ConfigError: no size, or one that is not above 0.
+    """
+
+    def __init__(
+        self, teacher: Scorer, mesh: Mesh, *, sizes: Sequence[int], rows: int, response: int
+    ):
+        if not sizes or min(*sizes, rows, response) < 1:
+            got = f"sizes={tuple(sizes)}, rows={rows}, response={response}"
+            raise ConfigError(got, wanted="every one above 0")
+        self.teacher, self.model, self.vocab = teacher, teacher.model, teacher.vocab
+        self.sizes, self.response = tuple(sorted(sizes)), response
+        self._where, shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
+        self.rows = -(-rows // shards) * shards
+
+    @property
+    def kind(self) -> str:
+        """Of `score_bytes.ScoreSource`."""
+        return self.teacher.kind
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Temperatures that the scores depend on."""
+        return self.teacher.alphas
+
+    def shape(self, tokens: int) -> tuple[int, int, int]:
+        """(rows, T, R) of the call that scores a row of so many tokens.
+
+        Raises:
+            DataError: no size holds it.
+        """
+        T = bucket(tokens, self.sizes)
+        return self.rows, T, min(self.response, T)
+
+    def score(self, batch: dict[str, Any]) -> Any:
+        """Scores as the teacher's own `score` gives them, placed on the mesh.
+
+        Args:
+            batch: on the host or on the mesh; as many rows as the mesh splits evenly.
+
+        Raises:
+            DataError: a row longer than the greatest size.
+        """
+        return sharding.place(self.score_rows(batch), self._where)
+
+    def score_rows(self, batch: dict[str, Any]) -> Any:
+        """The same for any number of rows, as numpy."""
+        host = {n: np.asarray(x) for n, x in sharding.fetch({n: batch[n] for n in NAMES}).items()}
+        length_B = host["response_len_B"]
+        shapes = [self.shape(int(total)) for total in host["prompt_len_B"] + length_B]
+        parts, scored = [], []
+        for shape in sorted(set(shapes)):
+            members = np.flatnonzero([own == shape for own in shapes])
+            for start in range(0, len(members), self.rows):
+                parts.append(members[start : start + self.rows])
+                placed = sharding.place(_call(host, parts[-1], shape), self._where)
+                scored.append(self.teacher.score(placed))
+        out = _merge(parts, sharding.fetch(scored), length_B, host["targets_BR"].shape[1])
+        return type(scored[0])(*out)
+
+
+def _call(
+    host: dict[str, np.ndarray], part: np.ndarray, shape: tuple[int, int, int]
+) -> dict[str, np.ndarray]:
+    """These rows in arrays of this shape; filled up with the first of them."""
+    rows, T, R = shape
+    index = np.full(rows, part[0])
+    index[: len(part)] = part
+    cut = {name: x[index] for name, x in host.items()}
+    # Padding at the right is never attended to, so its tokens do not matter.
+    return {
+        **cut,
+        "tokens_BT": _width(cut["tokens_BT"], T),
+        "targets_BR": _width(cut["targets_BR"], R),
+    }
+
+
+def _width(x_BT: np.ndarray, width: int) -> np.ndarray:
+    short = max(0, width - x_BT.shape[1])
+    return np.pad(x_BT[:, :width], ((0, 0), (0, short)))
+
+
+def _merge(
+    parts: Sequence[np.ndarray], scored: Sequence[Any], length_B: np.ndarray, width: int
+) -> list[np.ndarray]:
+    """Arrays [B, width, ...] or [B]; row i of a part goes where the part says, 0 beyond lengths."""
+    B = len(length_B)
+    out = [
+        np.zeros((B, *((width, *x.shape[2:]) if x.ndim > 1 else ())), x.dtype) for x in scored[0]
+    ]
+    for part, arrays in zip(parts, scored, strict=True):
+        for target, x in zip(out, arrays, strict=True):
+            if x.ndim == 1:
+                target[part] = x[: len(part)]
+            else:
+                R = min(width, x.shape[1])
+                target[part, :R] = x[: len(part), :R]
+    beyond_BR = np.arange(width)[None, :] >= length_B[:, None]
+    for target in out:
+        if target.ndim > 1:
+            target[beyond_BR] = 0
+    return out
