@@ -29,11 +29,13 @@ REQUIRED = [
     "transformers>=5.0,<6",
 ]
 TENSORBOARD = ["tensorboardX>=2.6"]
+INT8 = ["qwix>=0.1.8"]
 TEST = [
     "hypothesis>=6.100",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    *INT8,
     *TENSORBOARD,
 ]
 
@@ -52,6 +54,7 @@ setup(
         "cuda13": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "tensorboard": TENSORBOARD,
+        "int8": INT8,
         "wandb": ["wandb>=0.19"],
         "dev": [*TEST, "mypy>=1.15", "ruff>=0.11", "types-cachetools>=7.0"],
     },

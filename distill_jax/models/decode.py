@@ -13,6 +13,7 @@ from distill_jax.models.attention import Implementation, attention
 from distill_jax.models.cache import KVCache
 from distill_jax.models.layers import apply_rope, rms_norm, rope_table, silu_gate
 from distill_jax.models.lora import LoraConfig, join_adapters
+from distill_jax.models.quantised import join, product
 from distill_jax.models.qwen_config import QwenConfig
 
 Weights = dict[str, Any]
@@ -65,7 +66,7 @@ def build_weights(
 
 
 def _projection(pairs, scale: float, merge_lora: bool, dtype: jnp.dtype) -> Weights:
-    kernel = jnp.concatenate([linear["kernel"] for linear, _ in pairs], axis=1)
+    kernel = join([linear["kernel"] for linear, _ in pairs])
     out: Weights = {}
     if "bias" in pairs[0][0]:
         out["bias"] = jnp.concatenate([linear["bias"] for linear, _ in pairs]).astype(dtype)
@@ -85,7 +86,7 @@ def _apply(x_BD: jax.Array, projections: list[Weights], sizes: tuple[int, ...]) 
     """Outputs of the given sizes, whether the kernels are joined or not."""
     outputs = []
     for one in projections:
-        y = x_BD @ one["kernel"]
+        y = product(x_BD, one["kernel"])
         if "lora_A" in one:
             y = y + (x_BD @ one["lora_A"]) @ one["lora_B"]
         outputs.append(y + one["bias"] if "bias" in one else y)

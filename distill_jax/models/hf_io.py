@@ -71,6 +71,7 @@ def load_hf(
     *,
     param_dtype: Any = jnp.float32,
     shardings: Callable[[QwenConfig], Any] | None = None,
+    convert: Callable[[tuple[str, ...], jax.Array], Any] | None = None,
     revision: str | None = None,
 ) -> tuple[QwenConfig, dict[str, Any]]:
     """Read a model, leaf by leaf: the host never holds more than one stacked leaf.
@@ -80,6 +81,8 @@ def load_hf(
         param_dtype: type that every parameter is converted to.
         shardings: given the configuration, a tree of NamedShardings like the base tree; None
             leaves the arrays uncommitted on the default device.
+        convert: given a leaf's path and the array, what stands in the tree instead; devices hold
+            one leaf before and after at a time.
         revision: see `model_dir`.
 
     Returns:
@@ -99,9 +102,8 @@ def load_hf(
         for leaf in leaves:
             host = _read_leaf(reader, leaf, dtype)
             target = hf_layout.get(targets, leaf.path) if targets is not None else None
-            hf_layout.put(
-                base, leaf.path, jnp.asarray(host) if target is None else place(host, target)
-            )
+            array = jnp.asarray(host) if target is None else place(host, target)
+            hf_layout.put(base, leaf.path, convert(leaf.path, array) if convert else array)
     return config, base
 
 

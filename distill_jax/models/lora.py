@@ -13,6 +13,7 @@ from jax.scipy.linalg import block_diag
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.models.quantised import join, product
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
@@ -129,12 +130,12 @@ def project(
     if not fuse and len(linears) > 1:
         return [project(x_NI, (one,), dropout_key=dropout_key)[0] for one in linears]
     dtype = x_NI.dtype
-    kernel_IO = _join([one.kernel[...].astype(dtype) for one in linears])
+    kernel_IO = join([one.kernel[...].astype(dtype) for one in linears])
     adapted = [one for one in linears if one.lora is not None]
     if not adapted:
-        y_NO = x_NI @ kernel_IO
+        y_NO = product(x_NI, kernel_IO)
     elif dropout_key is not None and any(one.lora and one.lora.dropout for one in linears):
-        drops = _join([_dropped_adapter(x_NI, one, dropout_key) for one in linears])
+        drops = join([_dropped_adapter(x_NI, one, dropout_key) for one in linears])
         y_NO = x_NI @ kernel_IO + drops
     else:
         a_IR, b_RO = join_adapters(
@@ -158,10 +159,6 @@ def project(
     ]
 
 
-def _join(columns: list[jax.Array]) -> jax.Array:
-    return columns[0] if len(columns) == 1 else jnp.concatenate(columns, axis=1)
-
-
 def join_adapters(
     adapters: Sequence[tuple[jax.Array, jax.Array] | None], outs: Sequence[int]
 ) -> tuple[jax.Array, jax.Array]:
@@ -182,7 +179,7 @@ def join_adapters(
         jnp.zeros((0, out), dtype) if pair is None else pair[1]
         for pair, out in zip(adapters, outs, strict=True)
     ]
-    return _join(left), block_diag(*blocks)
+    return join(left), block_diag(*blocks)
 
 
 def _dropped_adapter(x_NI: jax.Array, linear: Linear, key: jax.Array) -> jax.Array:

@@ -346,7 +346,8 @@ def logical_axes(params: Params) -> Params:
     """
 
     def axes(path, leaf) -> tuple[str | None, ...]:
-        names = [entry.key for entry in path]
+        # Below a quantised kernel stand its values and scales: their axes are the kernel's.
+        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
         stacked: tuple[str | None, ...] = ("layers",) if "layers" in names else ()
         module, kind = names[-2], names[-1]
         if kind == "scale":

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError, MissingExtraError
-from distill_jax.models import hf_io, hf_layout, peft_io
+from distill_jax.models import hf_io, hf_layout, peft_io, quantised
 from distill_jax.models import safetensor_files as files
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.stages import curricula, pretrain, subjects, supervised
@@ -49,6 +49,8 @@ def check_settings(context: Context, stages: Sequence[str]) -> None:
             wanted="an empty path: it trains the models that have none",
             fix="start with configs/sft.py",
         )
+    if config.teacher.quantise != "none":
+        quantised.library()
     for setting, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
         if getattr(config.records, setting) and importlib.util.find_spec(package) is None:
             raise MissingExtraError(

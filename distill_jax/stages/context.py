@@ -18,7 +18,7 @@ from distill_jax.core.settings import to_dict
 from distill_jax.data import chat, sources, synthetic
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.data.problem import Problem, overlap
-from distill_jax.models import hf_io, peft_io
+from distill_jax.models import hf_io, peft_io, quantised
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
@@ -313,12 +313,22 @@ class Context:
 
         Raises:
             CheckpointError: missing or damaged files, or an adapter of other settings.
+            MissingExtraError: quantise=int8 without qwix.
         """
         settings, path = self.settings_of(role), self.model_path(role)
         if adapter is not None and (adapter / "config.json").is_file():
             path, adapter = adapter, None
+
+        def held(path: tuple[str, ...], leaf: jax.Array) -> Any:
+            if settings.quantise == "none" or not quantised.is_quantised(path):
+                return leaf
+            return quantised.quantise(leaf, settings.compute_dtype)
+
         geometry, base = hf_io.load_hf(
-            path, param_dtype=settings.param_dtype, shardings=self.base_shardings
+            path,
+            param_dtype=settings.param_dtype,
+            shardings=self.base_shardings,
+            convert=held,
         )
         self.check_rows(role, geometry)
         model = self.build(role, geometry, lora=self.lora_of(role))

@@ -39,7 +39,7 @@ def make(context: Context) -> Scorer | CachedTeacher | None:
         scorer,
         context.mesh,
         settings.cache,
-        model=fingerprint(context.model_path("teacher")),
+        model=f"{fingerprint(context.model_path('teacher'))} {context.config.teacher.quantise}",
         tokenizer=hashlib.blake2b(tokenizer, digest_size=16).hexdigest(),
         warn=context.say,
     )

@@ -9,6 +9,7 @@ from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data.sources import DataSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
+from distill_jax.models.quantised import QUANTISE
 from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher_cache import CacheSettings
@@ -43,6 +44,12 @@ class ModelSettings:
     compute_dtype: str = setting("float32", "Dtype of matrix products.", choices=DTYPES)
     unroll: bool = setting(True, "Unroll the layers (CPU, GPU) instead of scanning them (TPU).")
     remat: bool = setting(False, "Recompute each layer's activations in the backward pass.")
+    quantise: str = setting(
+        "none",
+        "int8 holds the teacher's projection kernels as int8 with a scale an output channel (extra "
+        "int8); the student's cannot be.",
+        choices=QUANTISE,
+    )
     attention: str | None = setting(
         None, "Attention: None picks; xla or cudnn asks for one.", choices=("xla", "cudnn")
     )
@@ -211,6 +218,12 @@ class RunConfig:
                     f"checkpoint.keep_best={best} with {name}.eval_every=0",
                     fix=f"set {name}.eval_every, or keep_best to a metric that is logged",
                 )
+        if self.student.quantise != "none":
+            raise ConfigError(
+                f"student.quantise={self.student.quantise}",
+                wanted="none: its adapter is merged into its kernels, and exported beside them",
+                fix="set teacher.quantise, the teacher is what takes the memory",
+            )
         embedded = self.data.source == "embedded"
         for name, model in (("teacher", self.teacher), ("student", self.student)):
             if not model.path and not embedded:
