@@ -18,7 +18,8 @@ from distill_jax.core import rng, sharding
 from distill_jax.core.settings import setting
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.qwen_config import PRESETS, QwenConfig
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.models.released import PRESETS
 from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.rollout.groups import training_batch
 from distill_jax.rollout.sampler import Sampler, SamplingSettings

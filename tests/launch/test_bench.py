@@ -12,7 +12,7 @@ import pytest
 from configs import bench as configs
 from distill_jax.core.errors import ConfigError, MeshError
 from distill_jax.core.settings import build
-from distill_jax.models.qwen_config import PRESETS
+from distill_jax.models.released import PRESETS
 from launch import roofline
 from launch.bench_steps import Bench, BenchSettings, geometry
 from third_party.peers import shapes

@@ -10,7 +10,8 @@ from distill_jax.core.sharding import MeshSettings, make_mesh, shardings
 from distill_jax.models import heads
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel, logical_axes
-from distill_jax.models.qwen_config import PRESETS, QwenConfig, YarnConfig
+from distill_jax.models.qwen_config import QwenConfig, YarnConfig
+from distill_jax.models.released import PRESETS
 
 QWEN2 = QwenConfig("qwen2", 48, 32, 40, 2, 4, 2, 8)
 QWEN3 = QwenConfig(

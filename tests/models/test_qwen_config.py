@@ -9,7 +9,8 @@ import pytest
 from distill_jax.core.errors import ConfigError
 from distill_jax.models import hf_layout
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.qwen_config import FULL, PRESETS, SLIDING, QwenConfig, YarnConfig
+from distill_jax.models.qwen_config import FULL, SLIDING, QwenConfig, YarnConfig
+from distill_jax.models.released import PRESETS, released
 
 HF = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -36,8 +37,10 @@ PUBLISHED = {
     "qwen2_5_7b": 7_615_616_512,
     "qwen2_5_14b": 14_770_033_664,
     "qwen2_5_32b": 32_763_876_352,
+    "qwen2_5_72b": 72_706_203_648,
     "qwen2_5_math_1_5b": 1_543_714_304,
     "qwen2_5_math_7b": 7_615_616_512,
+    "qwen2_5_math_72b": 72_706_203_648,
     "qwen3_0_6b": 751_632_384 - 151_936 * 1024,
     "qwen3_1_7b": 2_031_739_904 - 151_936 * 2048,
     "qwen3_4b": 4_022_468_096,
@@ -63,7 +66,7 @@ def test_a_variant_shares_the_shape_of_its_base():
     for name, config in PRESETS.items():
         base = name.removesuffix("_instruct").removesuffix("_base")
         assert config.parameter_count() == PUBLISHED[base]
-    assert len(PRESETS) == 27
+    assert len(PRESETS) == 31
     assert PRESETS["qwen2_5_math_7b"].rope_theta == 10_000.0
     assert PRESETS["qwen2_5_math_7b"].max_position_embeddings == 4096
     assert PRESETS["qwen2_5_7b_instruct"].eos_token_id == 151645
@@ -179,3 +182,11 @@ def test_a_mixed_family_has_no_way_out():
     config = dataclasses.replace(QwenConfig.from_hf(HF), qk_norm=True)
     with pytest.raises(ConfigError, match="qk_norm=True"):
         config.to_hf()
+
+
+def test_hub_ids_name_their_geometry():
+    assert released("Qwen/Qwen2.5-32B-Instruct") == PRESETS["qwen2_5_32b_instruct"]
+    assert released("Qwen/Qwen2.5-Math-7B") == PRESETS["qwen2_5_math_7b"]
+    assert released("Qwen/Qwen3-0.6B-Base") == PRESETS["qwen3_0_6b_base"]
+    for other in ("Qwen2.5-7B", "somebody/Qwen2.5-7B", "Qwen/Qwen2.5-8B", "runs/tiny/model", ""):
+        assert released(other) is None
