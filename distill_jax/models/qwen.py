@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.models import decode as decoding
@@ -117,6 +118,8 @@ class QwenModel:
         remat: recompute each block in the backward pass, saving its activations' memory.
         attention_impl: see `attention.attention`.
         fuse: join kernels that share an input; turn off when the mesh splits tensors.
+        rows: where activations [rows, ...] lie, or None to leave it to XLA. Needed under fsdp: XLA
+            would split the states' width as it finds the embedding's, and hold all rows everywhere.
         graph: nnx graph definition of one block.
     """
 
@@ -128,6 +131,7 @@ class QwenModel:
     remat: bool
     attention_impl: Implementation
     fuse: bool
+    rows: NamedSharding | None
     graph: Any = field(compare=False, repr=False)
 
     @classmethod
@@ -142,6 +146,7 @@ class QwenModel:
         remat: bool = False,
         attention_impl: Implementation = None,
         fuse: bool = True,
+        rows: NamedSharding | None = None,
     ) -> "QwenModel":
         """A model of this geometry; see the class for the settings.
 
@@ -157,7 +162,7 @@ class QwenModel:
             raise ConfigError(got, wanted="bfloat16 or float16", fix="set attention_impl='xla'")
         block = nnx.eval_shape(lambda: Block(config, lora, dtype=stored, rngs=nnx.Rngs(0)))
         graph = _split(block)[0]
-        return cls(config, lora, compute, stored, unroll, remat, attention_impl, fuse, graph)
+        return cls(config, lora, compute, stored, unroll, remat, attention_impl, fuse, rows, graph)
 
     def replace(self, **changes: Any) -> "QwenModel":
         """The same model with other settings, e.g. `replace(lora=None)`."""
@@ -206,10 +211,10 @@ class QwenModel:
                 positions_BT = jnp.maximum(jnp.cumsum(valid_BT, axis=1) - 1, 0)
         rope = rope_table(self.config, positions_BT)
         x_ND = jnp.take(base["embed_tokens"]["embedding"], tokens_BT.reshape(-1), axis=0)
-        x_ND = x_ND.astype(self.compute_dtype)
+        x_ND = self._by_rows(x_ND.astype(self.compute_dtype))
 
         def block(weights, x_ND, window, key):
-            return nnx.merge(self.graph, *weights)(
+            x_ND = nnx.merge(self.graph, *weights)(
                 x_ND,
                 rope,
                 (batch, time),
@@ -219,6 +224,7 @@ class QwenModel:
                 implementation=self.attention_impl,
                 dropout_key=key,
             )
+            return self._by_rows(x_ND)
 
         if self.lora is None or self.lora.dropout == 0:
             dropout_key = None
@@ -226,6 +232,11 @@ class QwenModel:
         x_ND = self._run_layers(block, stacked, x_ND, dropout_key)
         x_ND = rms_norm(x_ND, base["norm"]["scale"], self.config.rms_norm_eps)
         return x_ND.reshape(batch, time, -1)
+
+    def _by_rows(self, x_ND: jax.Array) -> jax.Array:
+        if self.rows is None or x_ND.shape[0] % self.rows.mesh.size:
+            return x_ND
+        return jax.lax.with_sharding_constraint(x_ND, self.rows)
 
     def _run_layers(self, block, stacked, x_ND, dropout_key) -> jax.Array:
         config = self.config

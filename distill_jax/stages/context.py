@@ -274,6 +274,7 @@ class Context:
             remat=s.remat,
             attention_impl=cast(Any, s.attention),  # a Literal there; `choices` hold it here
             fuse=self.mesh.shape["tensor"] == 1,
+            rows=sharding.batch_sharding(self.mesh),
         )
 
     def lora_of(self, role: str) -> LoraConfig | None:

@@ -1,5 +1,6 @@
 """Stage pretrain: tiny Qwen models from scratch, teacher and student, on worked solutions."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rollout.groups import round_up
 from distill_jax.stages import loop, supervised
 from distill_jax.stages.context import Context
-from distill_jax.stages.settings import ModelSettings
+from distill_jax.stages.settings import ModelSettings, RunConfig
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.step import make_update
@@ -22,10 +23,19 @@ _VOCAB_MULTIPLE = 64
 
 def geometry(settings: ModelSettings, context: Context) -> QwenConfig:
     """The Qwen2 geometry of a model that is trained here."""
-    longest = context.config.data.max_prompt_tokens + context.config.sampling.max_new_tokens
+    return dataclasses.replace(
+        made_geometry(settings, context.config, context.vocab),
+        eos_token_id=context.eos_id,
+        pad_token_id=context.pad_id,
+    )
+
+
+def made_geometry(settings: ModelSettings, config: RunConfig, vocab: int) -> QwenConfig:
+    """The same before there is a tokenizer."""
+    longest = config.data.max_prompt_tokens + config.sampling.max_new_tokens
     return QwenConfig(
         model_type="qwen2",
-        vocab_size=round_up(context.vocab, _VOCAB_MULTIPLE),
+        vocab_size=round_up(vocab, _VOCAB_MULTIPLE),
         hidden_size=settings.hidden_size,
         intermediate_size=settings.intermediate_size,
         num_layers=settings.num_layers,
@@ -37,8 +47,6 @@ def geometry(settings: ModelSettings, context: Context) -> QwenConfig:
         # 1/√D: Qwen's own 0.02 suits widths in the thousands; a width of 112 learns several times
         # slower with it.
         initializer_range=settings.hidden_size**-0.5,
-        eos_token_id=context.eos_id,
-        pad_token_id=context.pad_id,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.stages import curricula, export_files, loop, validation
+from distill_jax.stages import curricula, export_files, forecast, loop, validation
 from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.sft import save_adapter
@@ -23,6 +23,7 @@ from distill_jax.training.algorithms import ALGORITHMS
 def run(context: Context, directory: Path) -> dict[str, Any]:
     """Trains the student's adapter on rewards; exports `adapter/` in PEFT's form."""
     config, settings = context.config, context.config.rl
+    forecast.show(context, "rl")
     student = context.load("student", context.start_adapter())
     algorithm = ALGORITHMS[settings.algorithm]
     trainable, frozen = states.split(student.params, "lora")

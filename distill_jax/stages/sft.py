@@ -5,7 +5,7 @@ from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.models import peft_io
-from distill_jax.stages import export_files, loop, supervised
+from distill_jax.stages import export_files, forecast, loop, supervised
 from distill_jax.stages.context import Context
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
@@ -15,6 +15,7 @@ from distill_jax.training.step import make_update
 def run(context: Context, directory: Path) -> dict[str, Any]:
     """Trains the student's adapter; exports `adapter/` in PEFT's form."""
     config, settings = context.config, context.config.sft
+    forecast.show(context, "sft")
     student = context.load("student")
     tx = optimizer.make(settings.optimizer, settings.steps)
     trainable, frozen = states.split(student.params, "lora")

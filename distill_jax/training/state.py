@@ -68,11 +68,23 @@ def state_shardings(state: TrainState, tx: optax.GradientTransformation, mesh: M
     """NamedShardings for a state (or its shapes): moments lie where their parameters do."""
     whole = sharding.replicated(mesh)
     of_params = param_shardings(state.trainable, mesh)
-    of_opt = optax.tree.map_params(
-        tx, lambda _, s: s, state.opt_state, of_params, transform_non_params=lambda _: whole
-    )
+    of_opt = opt_shardings(state.opt_state, state.trainable, tx, mesh)
     rest = jax.tree.map(lambda _: whole, state)
     return rest.replace(trainable=of_params, opt_state=of_opt)
+
+
+def opt_shardings(
+    opt_state: Any, trainable: dict[str, Any], tx: optax.GradientTransformation, mesh: Mesh
+) -> Any:
+    """NamedShardings of an optimiser's state (or its shapes): moments lie as their parameters."""
+    whole = sharding.replicated(mesh)
+    return optax.tree.map_params(
+        tx,
+        lambda _, s: s,
+        opt_state,
+        param_shardings(trainable, mesh),
+        transform_non_params=lambda _: whole,
+    )
 
 
 def create(

@@ -1,0 +1,171 @@
+"""Bytes of activations on one device, by formula: of scoring, of an update, of decoding.
+
+Counted are the arrays that XLA was seen to hold at a program's fullest moment (memory_analysis of
+float32 programs on CPU, which tests compare: within 15% of arguments, outputs and temporaries
+together). Elements a token and layer stand in the order in which a block makes them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from distill_jax.models.head_chunks import num_chunks
+from distill_jax.models.qwen_config import QwenConfig
+
+_F32 = 4
+
+
+class Rows(NamedTuple):
+    """One device's rows of a call: how many, row length T, response length R."""
+
+    rows: int
+    T: int
+    R: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """What decides how large a model's activations are.
+
+    Attributes:
+        geometry: of the model.
+        compute_dtype: of activations.
+        fsdp: over how many devices weights are split that a layer must gather.
+        tensor: over how many devices heads, feed-forward and vocabulary are split.
+        unroll: layers one after another, not scanned.
+        remat: a block's activations are recomputed in the backward pass.
+        rank: of the adapters, 0 for none.
+        dropout: whether adapters drop entries of their inputs.
+        cpu: as XLA:CPU compiles it, which cuts out the kernels of all unrolled layers ahead and
+            drops the recomputing of unrolled layers.
+    """
+
+    geometry: QwenConfig
+    compute_dtype: str = "float32"
+    fsdp: int = 1
+    tensor: int = 1
+    unroll: bool = True
+    remat: bool = False
+    rank: int = 0
+    dropout: bool = False
+    cpu: bool = False
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an activation."""
+        return jnp.dtype(self.compute_dtype).itemsize
+
+    def split(self, extent: int) -> int:
+        """An extent's part on one device, where the tensor axis divides it."""
+        return extent // self.tensor if extent % self.tensor == 0 else extent
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """D, queries, keys and values together, F: elements of a token on one device."""
+        g = self.geometry
+        keys = 2 * self.split(g.num_kv_heads) * g.head_dim
+        return (
+            g.hidden_size,
+            self.split(g.num_heads) * g.head_dim,
+            keys,
+            self.split(g.intermediate_size),
+        )
+
+    @property
+    def layer_kernels(self) -> int:
+        """Elements of one layer's kernels, gathered over fsdp."""
+        D, q, keys, F = self.widths
+        return D * (2 * q + keys + 3 * F)
+
+    @property
+    def vocab(self) -> int:
+        """Head rows on one device."""
+        return self.split(self.geometry.vocab_size)
+
+
+def _kept(program: Program, T: int) -> int:
+    """Elements a token that one block keeps for its backward pass."""
+    D, q, keys, F = program.widths
+    weights = program.split(program.geometry.num_heads) * T  # unnormalised attention weights
+    inputs = 4 * D  # two residual sums, two normed
+    heads = 2 * (q + keys) + 2 * q  # before and after rope; attended, in both layouts
+    kept = inputs + heads + weights + 3 * F
+    if program.rank and program.dropout:
+        kept += 5 * D + q + F  # each adapter's own copy of its input
+    return kept
+
+
+def _logits(program: Program, tokens: int, *, shards: int = 1) -> int:
+    """float32 elements of one chunk's logits."""
+    # The chunks are those of the whole batch; each holds as many tokens of every device.
+    chunks = num_chunks(tokens * shards, program.geometry.vocab_size, None)
+    return -(-tokens // chunks) * program.vocab
+
+
+def _weights_at_once(program: Program) -> int:
+    """Elements of kernels beside the arguments: layers cut out ahead, and those that are joined."""
+    D, q, keys, F = program.widths
+    joined = D * max(2 * F, q + keys) if program.tensor == 1 else 0
+    layers = program.geometry.num_layers - 1 if program.unroll and program.cpu else 1
+    return layers * program.layer_kernels + joined
+
+
+def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
+    """Bytes of a forward pass with its head.
+
+    Args:
+        program: the model; its remat does not matter.
+        rows: on one device.
+        shards: devices that the rows of one call are split over.
+    """
+    D, q, _, F = program.widths
+    N, size = rows.rows * rows.T, program.itemsize
+    weights = program.split(program.geometry.num_heads) * rows.T
+    attention = size * N * (D + q + weights) + _F32 * N * weights
+    mlp = size * N * (2 * D + 3 * F)
+    layer = max(attention, mlp) + size * _weights_at_once(program)
+    head = _F32 * _logits(program, rows.rows * rows.R, shards=shards)
+    return max(layer, head + size * rows.rows * rows.R * D)
+
+
+def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
+    """Bytes of a loss and its gradient in the adapters, of one microbatch.
+
+    Args:
+        program: the model with adapters.
+        rows: on one device.
+        shards: devices that the rows of a microbatch are split over.
+    """
+    D, _, _, F = program.widths
+    L, N, size = program.geometry.num_layers, rows.rows * rows.T, program.itemsize
+    kernels = size * program.layer_kernels
+    # In float32 an adapter is added to its kernel, and the sum is kept (lora.project).
+    merged = kernels if size == _F32 and 2 * N >= D and not program.dropout else 0
+    block = size * N * _kept(program, rows.T) + merged
+    recomputed = program.remat and not (program.unroll and program.cpu)
+    backward = 3 * F + (2 * D if program.tensor > 1 else 0)  # tensor: partial sums to be added up
+    if recomputed:
+        weights = program.split(program.geometry.num_heads) * rows.T
+        backward = max(backward, weights * 5 // 4)
+    backward *= size * N
+    chunk = _logits(program, rows.rows * rows.R, shards=shards)
+    head = 2 * _F32 * chunk + size * rows.rows * rows.R * D
+    if recomputed:
+        saved = size * L * N * D
+        return saved + max(block + backward + kernels, head)
+    if program.unroll:
+        cut = kernels if program.cpu else 0
+        return L * (block + cut + size * N * D) + max(backward, head) + kernels
+    return L * block + max(block + size * N * D + kernels, head)
+
+
+def decoding(program: Program, rows: int) -> int:
+    """Bytes of a decode segment beside its weights and cache: logits twice, gathered weights.
+
+    Under fsdp the weights of all layers are gathered before the first step of a segment.
+    """
+    g, size = program.geometry, program.itemsize
+    D = g.hidden_size
+    gathered = g.num_layers * program.layer_kernels + 2 * program.vocab * D
+    return 2 * _F32 * rows * program.vocab + (size * gathered if program.fsdp > 1 else 0)

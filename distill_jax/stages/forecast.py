@@ -1,0 +1,335 @@
+"""What a run will hold on each device, forecast from settings and geometries: nothing is loaded.
+
+Weights, optimiser and cache are exact: shapes by `jax.eval_shape`, split by the rules of the real
+load over a mesh that need not exist. Activations are estimated (`activations.py`). What XLA does
+beyond that differs by platform: see docs/benchmarks.md.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+from rich.table import Table
+
+from distill_jax.core import sharding
+from distill_jax.models import hf_io, quantised
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.rewards import length_buckets
+from distill_jax.rollout.groups import round_up
+from distill_jax.stages import activations
+from distill_jax.stages.activations import Program, Rows
+from distill_jax.stages.context import Context
+from distill_jax.stages.settings import ModelSettings, RunConfig
+from distill_jax.training import optimizer
+from distill_jax.training import state as states
+from distill_jax.training.algorithms import ALGORITHMS
+
+GB = 10**9
+AnyMesh = Mesh | AbstractMesh
+# Rows of supervised batches are padded to a multiple of this.
+_SFT_MULTIPLE = 16
+
+
+class Part(NamedTuple):
+    """A line of the table: bytes on one device, and whether they stay for the whole stage."""
+
+    name: str
+    bytes: int
+    stays: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """Bytes on each device of one stage.
+
+    Attributes:
+        stage: "sft" or "rl".
+        devices: of the mesh.
+        parts: what stays, then what each phase of a step adds; phases follow one another.
+    """
+
+    stage: str
+    devices: int
+    parts: tuple[Part, ...]
+
+    @property
+    def resident(self) -> int:
+        """Bytes that stay."""
+        return sum(part.bytes for part in self.parts if part.stays)
+
+    @property
+    def phase(self) -> Part:
+        """The phase that adds most."""
+        return max((part for part in self.parts if not part.stays), key=lambda part: part.bytes)
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the fullest moment."""
+        return self.resident + self.phase.bytes
+
+
+def abstract_mesh(config: RunConfig, devices: int) -> AbstractMesh:
+    """The run's mesh over so many devices, none of which need exist.
+
+    Raises:
+        MeshError: the extents do not multiply to them.
+    """
+    return AbstractMesh(config.mesh.shape(devices), sharding.AXES)
+
+
+def device_bytes(shapes: Any, shardings: Any) -> int:
+    """Bytes of a tree on the device that holds most.
+
+    Args:
+        shapes: ShapeDtypeStructs (or arrays).
+        shardings: NamedShardings, a tree of the same structure.
+    """
+    sizes = jax.tree.map(
+        lambda leaf, where: math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
+        shapes,
+        shardings,
+    )
+    return sum(jax.tree.leaves(sizes))
+
+
+def weights_bytes(
+    geometry: QwenConfig, settings: ModelSettings, mesh: AnyMesh, *, dtype: str = ""
+) -> int:
+    """A base tree on one device as `Context.load` holds it; `dtype` in place of param_dtype."""
+    held = dtype or settings.param_dtype
+    model = QwenModel.create(geometry, param_dtype=held)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    if settings.quantise == "int8" and not dtype:
+        shapes = {**shapes, "base": _as_int8(shapes["base"], settings.compute_dtype)}
+    return device_bytes(shapes, states.param_shardings(shapes, mesh))
+
+
+def _as_int8(tree: Any, dtype: str, path: tuple[str, ...] = ()) -> Any:
+    """Shapes of the tree with quantised kernels, as a dict of values and scales."""
+    if isinstance(tree, Mapping):
+        return {name: _as_int8(leaf, dtype, (*path, name)) for name, leaf in tree.items()}
+    if not quantised.is_quantised(path):
+        return tree
+    L, _, out = tree.shape
+    return _Int8(
+        jax.ShapeDtypeStruct(tree.shape, jnp.int8), jax.ShapeDtypeStruct((L, 1, out), dtype)
+    )
+
+
+class _Int8(NamedTuple):
+    """The leaves of qwix's QArray, without qwix."""
+
+    qvalue: jax.ShapeDtypeStruct
+    scale: jax.ShapeDtypeStruct
+
+
+def forecast(
+    config: RunConfig,
+    teacher: QwenConfig,
+    student: QwenConfig,
+    mesh: AnyMesh,
+    stage: str,
+    *,
+    cpu: bool = False,
+) -> Forecast:
+    """What stage "sft" or "rl" holds on each device.
+
+    Args:
+        config: the run's settings; lengths are taken at their limits.
+        teacher: geometry; its weights count in "rl" where the intrinsic reward has weight.
+        student: geometry.
+        mesh: real or abstract.
+        stage: "sft" or "rl".
+        cpu: see `activations.Program`.
+
+    Raises:
+        ConfigError: an adapter or attention that the model cannot have.
+    """
+    job = _Job(config, teacher, student, mesh, cpu)
+    parts = job.sft() if stage == "sft" else job.rl()
+    return Forecast(stage, mesh.size, tuple(parts))
+
+
+class _Job:
+    """The pieces of a stage's memory, one method each."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        teacher: QwenConfig,
+        student: QwenConfig,
+        mesh: AnyMesh,
+        cpu: bool,
+    ):
+        self.config, self.mesh, self.cpu = config, mesh, cpu
+        self.geometries = {"teacher": teacher, "student": student}
+        self.shards = int(mesh.shape["data"] * mesh.shape["fsdp"])
+
+    def settings(self, role: str) -> ModelSettings:
+        return self.config.teacher if role == "teacher" else self.config.student
+
+    def program(self, role: str, *, dropout: bool = False) -> Program:
+        settings, adapted = self.settings(role), role == "student"
+        return Program(
+            self.geometries[role],
+            settings.compute_dtype,
+            fsdp=self.mesh.shape["fsdp"],
+            tensor=self.mesh.shape["tensor"],
+            unroll=settings.unroll,
+            remat=settings.remat,
+            rank=self.config.lora.rank if adapted else 0,
+            dropout=dropout and self.config.lora.dropout > 0,
+            cpu=self.cpu,
+        )
+
+    def rows(self, count: int, T: int, R: int) -> Rows:
+        return Rows(-(-count // self.shards), T, R)
+
+    def sft(self) -> list[Part]:
+        settings, sampling = self.config.sft, self.config.sampling
+        T = round_up(self.config.data.max_prompt_tokens + sampling.max_new_tokens, _SFT_MULTIPLE)
+        R = round_up(sampling.max_new_tokens, _SFT_MULTIPLE)
+        rows = self.rows(settings.batch_size // settings.accumulate, T, R)
+        held = activations.update(self.program("student", dropout=True), rows, shards=self.shards)
+        return [
+            self._base("student"),
+            *self._trained(settings.optimizer, values=False, reference=False),
+            Part("update: activations", held, False),
+        ]
+
+    def rl(self) -> list[Part]:
+        rl, sampling = self.config.rl, self.config.sampling
+        B, R = rl.prompts_per_step * rl.samples_per_prompt, sampling.max_new_tokens
+        T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
+        values = ALGORITHMS[rl.algorithm].uses_values
+        part = B // rl.minibatches // rl.accumulate
+        student = self.program("student")
+
+        def scored(role: str, rows: int, more: int) -> int:
+            placed = self.rows(rows, T, R + more)
+            program = student if role == "student" else self.program("teacher")
+            return activations.scoring(program, placed, shards=self.shards)
+
+        parts = [self._base("student")]
+        if rl.rewards.intrinsic_weight:
+            parts.insert(0, self._base("teacher"))
+            calls = rl.buckets.rows if rl.buckets.lengths > 1 else B
+            if rl.buckets.lengths > 1:
+                limit = self.config.data.max_prompt_tokens + R
+                T = max(T, length_buckets.lengths(rl.buckets, limit, rl.batch_multiple)[-1])
+            parts.append(Part("teacher scoring: activations", scored("teacher", calls, 1), False))
+        parts += self._trained(rl.optimizer, values=values, reference=True)
+        update = activations.update(student, self.rows(part, T, R), shards=self.shards)
+        return [
+            *parts,
+            Part("rollout: decode weights, cache, logits", self._rollout(B), False),
+            Part("student scoring: activations", scored("student", B, int(values)), False),
+            Part("update: activations", update, False),
+        ]
+
+    def _base(self, role: str) -> Part:
+        settings = self.settings(role)
+        size = weights_bytes(self.geometries[role], settings, self.mesh)
+        held = settings.quantise if settings.quantise != "none" else settings.param_dtype
+        return Part(f"{role} weights ({held})", size, True)
+
+    def _trained(self, how: Any, *, values: bool, reference: bool) -> list[Part]:
+        """Adapter, value head and reference; optimiser state."""
+        model = QwenModel.create(self.geometries["student"], self.config.lora)
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        adapter = {"lora": shapes["lora"]}
+        trainable = dict(adapter)
+        if values:
+            head = jax.eval_shape(lambda: states.with_value_head({}, model.config.hidden_size))
+            trainable |= head
+        tx = optimizer.make(how, 10**6)
+        opt = jax.eval_shape(tx.init, trainable)
+        where = states.opt_shardings(opt, trainable, tx, self.mesh)
+        copies = device_bytes(trainable, states.param_shardings(trainable, self.mesh))
+        if reference:
+            copies += device_bytes(adapter, states.param_shardings(adapter, self.mesh))
+        label = "adapter, its reference" if reference else "adapter"
+        return [
+            Part(label + (", value head" if values else ""), copies, True),
+            Part("optimiser state", device_bytes(opt, where), True),
+        ]
+
+    def _rollout(self, B: int) -> int:
+        """A copy of the weights for decoding, the cache of all rows, one segment."""
+        g, settings, sampling = (
+            self.geometries["student"],
+            self.config.student,
+            self.config.sampling,
+        )
+        program, rows = self.program("student"), -(-B // self.shards)
+        copy = weights_bytes(g, settings, self.mesh, dtype=settings.compute_dtype)
+        if g.tie_embeddings:  # the head stands beside the embedding
+            copy += device_bytes(*self._table(g, settings.compute_dtype))
+        prompt = round_up(self.config.data.max_prompt_tokens, sampling.prompt_multiple)
+        slots = prompt + sampling.max_new_tokens
+        heads = program.split(g.num_kv_heads)
+        cache = 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize
+        return copy + cache + activations.decoding(program, rows)
+
+    def _table(self, geometry: QwenConfig, dtype: str) -> tuple[Any, Any]:
+        shape = (geometry.vocab_size, geometry.hidden_size)
+        leaf = jax.ShapeDtypeStruct(shape, dtype)
+        spec = sharding.partition_spec(("vocab", "embed"), shape, self.mesh)
+        return leaf, jax.sharding.NamedSharding(self.mesh, spec)
+
+
+def device_limit() -> int | None:
+    """Bytes that this process may take of a device's memory; None where jax does not say."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit")
+
+
+def show(context: Context, stage: str) -> None:
+    """Prints the forecast of a stage that is about to load its models; reads config.json alone."""
+    config = context.config
+    shapes = {"student": hf_io.load_config(context.model_path("student"))}
+    shapes["teacher"] = shapes["student"]
+    if stage == "rl" and config.rl.rewards.intrinsic_weight:
+        shapes["teacher"] = hf_io.load_config(context.model_path("teacher"))
+    cpu = jax.default_backend() == "cpu"
+    found = forecast(config, shapes["teacher"], shapes["student"], context.mesh, stage, cpu=cpu)
+    limit = device_limit()
+    if jax.process_index() == 0:
+        context.console.print(table(found, limit))
+    if warning(found, limit):
+        context.say(warning(found, limit))
+
+
+def table(found: Forecast, limit: int | None) -> Table:
+    """The forecast for people."""
+    where = "one device" if found.devices == 1 else f"each of {found.devices} devices"
+    out = Table(title=f"{found.stage}: memory forecast, GB on {where}")
+    out.add_column("what")
+    out.add_column("GB", justify="right")
+    for part in sorted(found.parts, key=lambda part: not part.stays):
+        out.add_row(part.name if part.stays else f"+ {part.name}", _gb(part.bytes))
+    out.add_section()
+    out.add_row("stays", _gb(found.resident))
+    out.add_row(f"peak, at {found.phase.name.split(':')[0]}", _gb(found.peak))
+    out.add_row("device", "unknown" if limit is None else _gb(limit))
+    return out
+
+
+def warning(found: Forecast, limit: int | None) -> str:
+    """What to say when the peak is over the device's memory; empty when it is not, or unknown."""
+    if limit is None or found.peak <= limit:
+        return ""
+    return (
+        f"WARNING: stage {found.stage} is forecast to need {_gb(found.peak)} GB of each device, "
+        f"which has {_gb(limit)}; use more devices along mesh.fsdp, teacher.quantise=int8, "
+        "more rl.accumulate or sft.accumulate, fewer rl.buckets.rows"
+    )
+
+
+def _gb(count: int) -> str:
+    return f"{count / GB:.2f}" if count >= GB / 100 else f"{count / GB:.2g}"

@@ -1,0 +1,278 @@
+"""The memory forecast: bytes of trees to the byte, activations beside XLA's own analysis."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_jax.core import rng, sharding
+from distill_jax.models import cache as kv
+from distill_jax.models import quantised
+from distill_jax.models.lora import LoraConfig
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.rewards.teacher import TeacherScorer
+from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
+from distill_jax.stages import activations, forecast
+from distill_jax.stages.activations import Program, Rows
+from distill_jax.training import losses, optimizer
+from distill_jax.training import state as states
+from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
+from distill_jax.training.step import make_update
+from tests import tiny
+from tests.stages.small import small
+
+MESHES = {"one": (1, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 1, 2), "all": (2, 2, 2)}
+# Width, feed-forward, layers, heads, kv heads, vocabulary.
+NARROW, WIDE = (64, 160, 2, 4, 2, 512), (128, 512, 3, 4, 1, 2048)
+
+
+def geometry(sizes: tuple[int, ...]) -> QwenConfig:
+    D, F, L, H, K, V = sizes
+    return QwenConfig("qwen2", V, D, F, L, H, K, D // H)
+
+
+def abstract(tree: Any, where: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where
+    )
+
+
+def shapes(model: QwenModel, mesh: Any) -> Any:
+    found = jax.eval_shape(model.init, jax.random.key(0))
+    return abstract(found, states.param_shardings(found, mesh))
+
+
+def model_of(sizes: tuple[int, ...], mesh: Any, **how: Any) -> QwenModel:
+    fuse, rows = mesh.shape["tensor"] == 1, sharding.batch_sharding(mesh)
+    return QwenModel.create(geometry(sizes), fuse=fuse, rows=rows, **how)
+
+
+def program_of(sizes: tuple[int, ...], mesh: Any, **how: Any) -> Program:
+    split = {"fsdp": mesh.shape["fsdp"], "tensor": mesh.shape["tensor"]}
+    return Program(geometry(sizes), **split, cpu=True, **how)
+
+
+def batch_of(B: int, T: int, R: int, mesh: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    where = sharding.batch_sharding(mesh)
+    kinds: dict[str, Any] = {
+        "tokens_BT": ((B, T), jnp.int32),
+        "prompt_len_B": ((B,), jnp.int32),
+        "response_len_B": ((B,), jnp.int32),
+        "targets_BR": ((B, R), jnp.int32),
+    }
+    return {
+        name: jax.ShapeDtypeStruct(*kinds.get(name, ((B, R), jnp.float32)), sharding=where)
+        for name in names
+    }
+
+
+def total(compiled: Any) -> tuple[int, int]:
+    """Arguments and outputs that do not alias; temporaries."""
+    m = compiled.memory_analysis()
+    held = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return held, m.temp_size_in_bytes
+
+
+def near(compiled: Any, forecast_bytes: int) -> None:
+    held, temp = total(compiled)
+    assert abs(forecast_bytes - temp) <= 0.15 * (held + temp), (forecast_bytes, temp, held)
+    assert temp > held / 3, "the arguments would hide any error"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "mesh", "unroll"),
+    [
+        (NARROW, (16, 64, 32), "one", True),
+        (WIDE, (16, 128, 64), "one", False),
+        (NARROW, (8, 256, 32), "one", False),
+        ((64, 160, 2, 4, 2, 16384), (16, 64, 32), "one", True),
+        (WIDE, (64, 128, 64), "fsdp", False),
+        (WIDE, (64, 128, 64), "all", True),
+    ],
+)
+def test_scoring(sizes: Any, rows: Any, mesh: str, unroll: bool) -> None:
+    where = tiny.mesh(*MESHES[mesh])
+    model = model_of(sizes, where, unroll=unroll)
+    teacher = TeacherScorer(model, None, where, alpha=1.0, vocab=sizes[-1])
+    names = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
+    compiled = teacher._score.lower(shapes(model, where), batch_of(*rows, where, names)).compile()
+    B, T, R = rows
+    shards = sharding.batch_shards(where)
+    found = activations.scoring(
+        program_of(sizes, where, unroll=unroll), Rows(B // shards, T, R + 1), shards=shards
+    )
+    near(compiled, found)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "mesh", "how"),
+    [
+        (NARROW, (16, 64, 32), "one", {"unroll": True}),
+        (NARROW, (16, 64, 32), "one", {"unroll": True, "remat": True}),
+        (NARROW, (16, 64, 32), "one", {"unroll": False}),
+        (WIDE, (16, 128, 64), "one", {"unroll": False, "remat": True}),
+        (NARROW, (4, 256, 128), "one", {"unroll": False, "remat": True}),
+        (NARROW, (32, 64, 32), "one", {"unroll": False, "remat": True, "accumulate": 2}),
+        (NARROW, (16, 64, 32), "one", {"unroll": False, "remat": True, "algorithm": "ppo"}),
+        (WIDE, (64, 128, 64), "fsdp", {"unroll": False, "remat": True}),
+        (WIDE, (64, 128, 64), "tensor", {"unroll": False, "remat": True}),
+        (WIDE, (64, 128, 64), "all", {"unroll": False, "remat": True}),
+        (WIDE, (64, 128, 64), "fsdp", {"unroll": True}),
+    ],
+)
+def test_update(sizes: Any, rows: Any, mesh: str, how: dict[str, Any]) -> None:
+    how = dict(how)
+    where, name = tiny.mesh(*MESHES[mesh]), how.pop("algorithm", "grpo")
+    accumulate = how.pop("accumulate", 1)
+    algorithm = ALGORITHMS[name]
+    settings = PPOSettings() if algorithm.uses_values else GroupSettings()
+    model = model_of(sizes, where, lora=LoraConfig(rank=4), **how)
+    trainable, frozen = states.split(shapes(model, where), "lora")
+    if algorithm.uses_values:
+        trainable = jax.eval_shape(lambda x: states.with_value_head(x, sizes[0]), trainable)
+    tx = optimizer.make(optimizer.OptimizerSettings(), 10)
+    state = jax.eval_shape(lambda x: fresh(x, tx), trainable)
+    lies = states.state_shardings(state, tx, where)
+    loss, totals = losses.policy(model, algorithm, settings, temperature=1.0, vocab=sizes[-1])
+    update = make_update(loss, totals, tx, where, lies, accumulate=accumulate)
+    names = ("tokens_BT", "prompt_len_B", "targets_BR", "loss_mask_BR", "behaviour_logp_BR",
+             "advantage_BR", "old_logp_BR", "return_BR", "old_value_BR")  # fmt: skip
+    batch = batch_of(*rows, where, names)
+    numbers = (np.int32(0), np.int32(1))
+    compiled = update.lower(abstract(state, lies), frozen, batch, *numbers).compile()  # type: ignore[attr-defined]
+    B, T, R = rows
+    shards = sharding.batch_shards(where)
+    found = activations.update(
+        program_of(sizes, where, rank=4, **how), Rows(B // shards // accumulate, T, R),
+        shards=shards,
+    )  # fmt: skip
+    near(compiled, found)
+
+
+def fresh(trainable: Any, tx: Any) -> states.TrainState:
+    zero = jnp.zeros((), jnp.int32)
+    return states.TrainState(zero, trainable, tx.init(trainable), (), zero, zero, rng.run_key(0))
+
+
+@pytest.mark.parametrize("mesh", ["one", "fsdp", "all"])
+def test_decoding(mesh: str) -> None:
+    where, sizes, B, prompt, new = tiny.mesh(*MESHES[mesh]), WIDE, 64, 32, 64
+    model = model_of(sizes, where, lora=LoraConfig(rank=4))
+    sampler = Sampler(model, where, eos_id=1, pad_id=0, vocab=sizes[-1])
+    settings = SamplingSettings(max_new_tokens=new, segment=4)
+    params = shapes(model, where)
+    made = sampler._weights.lower(params, True).compile()
+    weights = jax.eval_shape(lambda x: sampler._weights_fn(x, True), params)
+    weights = abstract(weights, made.output_shardings)
+    g, S, size = model.config, prompt + new, jax.ShapeDtypeStruct
+
+    def buffers(*shape: int) -> Any:
+        one = size(shape, jnp.float32, sharding=sampler.cache_sharding)
+        return (one,) * g.num_layers
+
+    K, h, lies = g.num_kv_heads, g.head_dim, sampler.rows
+    carry = Carry(
+        size((B, g.hidden_size), jnp.float32, sharding=lies),
+        kv.KVCache(buffers(B, K, h, S), buffers(B, K, S, h)),
+        size((B, S), jnp.int32, sharding=lies),
+        size((B,), jnp.int32, sharding=lies),
+        size((B,), jnp.bool_, sharding=lies),
+        size((B,), jax.eval_shape(lambda: jax.random.key(0)).dtype),
+    )
+    start = np.array([0, prompt], np.int32)
+    held, temp = total(sampler._segment.lower(weights, carry, start, 4, settings).compile())
+    config = small(
+        data__max_prompt_tokens=prompt, sampling__max_new_tokens=new, sampling__prompt_multiple=8
+    )
+    job = forecast._Job(config, g, g, where, True)
+    # Its weights copy, cache and temporaries are what the segment's program holds.
+    assert abs(job._rollout(B) - held - temp) <= 0.15 * (held + temp)
+
+
+# --- trees, to the byte ---------------------------------------------------------------------------
+
+
+def on_first_device(tree: Any) -> int:
+    first = jax.devices()[0]
+    parts = [s for leaf in jax.tree.leaves(tree) for s in leaf.addressable_shards]
+    return sum(part.data.nbytes for part in parts if part.device == first)
+
+
+@pytest.mark.parametrize("mesh", ["one", "fsdp", "all"])
+@pytest.mark.parametrize("quantise", ["none", "int8"])
+def test_weights_are_those_of_the_real_load(mesh: str, quantise: str) -> None:
+    where = tiny.mesh(*MESHES[mesh])
+    model, params = tiny.build(geometry(NARROW), lora=False)
+    placed = tiny.placed(params, where)["base"]
+    if quantise == "int8":
+        placed = jax.tree_util.tree_map_with_path(
+            lambda path, x: (
+                quantised.quantise(x, jnp.float32)
+                if quantised.is_quantised(tuple(k.key for k in path))
+                else x
+            ),
+            placed,
+        )
+    settings = dataclasses.replace(small().teacher, quantise=quantise)
+    mine = jax.sharding.AbstractMesh(MESHES[mesh], sharding.AXES)
+    for some in (where, mine):
+        assert forecast.weights_bytes(model.config, settings, some) == on_first_device(placed)
+
+
+@pytest.mark.parametrize("mesh", ["one", "all"])
+def test_adapter_and_optimiser_are_those_of_the_real_state(mesh: str) -> None:
+    where = tiny.mesh(*MESHES[mesh])
+    config = small(lora__rank=4)
+    model, params = tiny.build(geometry(NARROW), lora=False)
+    model = model.replace(lora=config.lora)
+    lora = tiny.placed({"lora": jax.jit(model.init)(jax.random.key(0))["lora"]}, where)
+    trainable = states.with_value_head(lora, model.config.hidden_size)
+    tx = optimizer.make(config.rl.optimizer, 10)
+    state, _ = states.create(trainable, tx, 0, where)
+    job = forecast._Job(config, model.config, model.config, where, True)
+    copies, moments = job._trained(config.rl.optimizer, values=True, reference=True)
+    assert moments.bytes == on_first_device(state.opt_state)
+    assert copies.bytes == on_first_device(state.trainable) + on_first_device(lora)
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def made(stage: str, **changes: Any) -> forecast.Forecast:
+    mesh = forecast.abstract_mesh(small(**changes), 8)
+    return forecast.forecast(small(**changes), geometry(WIDE), geometry(NARROW), mesh, stage)
+
+
+def test_the_peak_is_what_stays_and_the_greatest_phase() -> None:
+    found = made("rl")
+    stays = sum(part.bytes for part in found.parts if part.stays)
+    assert found.peak == stays + max(part.bytes for part in found.parts if not part.stays)
+    assert any("teacher weights" in part.name for part in found.parts)
+    without = made("rl", rl__rewards__intrinsic_weight=0.0)
+    assert not any("teacher" in part.name for part in without.parts)
+    assert not any("teacher" in part.name for part in made("sft").parts)
+
+
+def test_settings_move_it_as_they_should() -> None:
+    def part(name: str, **changes: Any) -> int:
+        return next(p.bytes for p in made("rl", **changes).parts if name in p.name)
+
+    assert part("teacher weights", teacher__quantise="int8") < part("teacher weights") / 2
+    assert part("teacher weights", mesh__data=1, mesh__fsdp=8) < part("teacher weights") / 4
+    assert part("update", rl__accumulate=2) < part("update")
+    assert part("update", student__remat=True) < part("update")
+    whole = part("teacher scoring", rl__prompts_per_step=32)
+    cut = {"rl__buckets__lengths": 2, "rl__buckets__rows": 8}
+    assert part("teacher scoring", rl__prompts_per_step=32, **cut) < whole / 8
+    assert part("rollout", sampling__max_new_tokens=100) > part("rollout")
+
+
+def test_a_warning_only_where_it_is_over() -> None:
+    found = made("rl")
+    assert forecast.warning(found, None) == forecast.warning(found, found.peak) == ""
+    assert "WARNING" in forecast.warning(found, found.peak - 1)
+    assert forecast.table(found, None).row_count == forecast.table(found, 10).row_count
