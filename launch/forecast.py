@@ -54,9 +54,9 @@ def geometry(settings: ModelSettings, config: RunConfig) -> QwenConfig:
 def run(config: RunConfig, devices: int) -> list[forecast.Forecast]:
     """The forecasts of the stages sft and rl, those that the config has."""
     mesh = forecast.abstract_mesh(config, devices)
-    shapes = [geometry(settings, config) for settings in (config.teacher, config.student)]
+    teacher, student = geometry(config.teacher, config), geometry(config.student, config)
     return [
-        forecast.forecast(config, *shapes, mesh, stage)
+        forecast.forecast(config, teacher, student, mesh, stage)
         for stage in ("sft", "rl")
         if stage in config.stages
     ]

@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from distill_jax.core.errors import MeshError
 from distill_jax.core.settings import setting
 
+# An abstract one tells where arrays would lie on devices that are not here.
+AnyMesh = Mesh | AbstractMesh
 AXES = ("data", "fsdp", "tensor")
 
 # Logical name -> mesh axis. Names that are not listed are replicated.
@@ -62,7 +64,7 @@ def make_mesh(settings: MeshSettings, devices: list[jax.Device] | None = None) -
     return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -88,7 +90,7 @@ def check_batch(name: str, size: int, mesh: Mesh) -> None:
         )
 
 
-def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh):
+def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: AnyMesh):
     """Mesh axes for an array with these logical axes.
 
     An extent that its mesh axis does not divide stays whole (e.g. 2 kv heads over tensor=4), so
@@ -106,7 +108,7 @@ def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: M
     return PartitionSpec(*parts)
 
 
-def shardings(tree: Any, axes: Any, mesh: Mesh) -> Any:
+def shardings(tree: Any, axes: Any, mesh: AnyMesh) -> Any:
     """NamedShardings for a tree of arrays (or ShapeDtypeStructs) from its tree of logical axes."""
     return jax.tree.map(
         lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh)),

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh
 from rich.table import Table
 
 from distill_jax.core import sharding
+from distill_jax.core.sharding import AnyMesh
 from distill_jax.models import hf_io, quantised
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
@@ -30,7 +31,6 @@ from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 
 GB = 10**9
-AnyMesh = Mesh | AbstractMesh
 # Rows of supervised batches are padded to a multiple of this.
 _SFT_MULTIPLE = 16
 

@@ -55,7 +55,7 @@ def with_value_head(trainable: dict[str, Any], hidden_size: int) -> dict[str, An
     return {**trainable, "value_head": heads.init(hidden_size)}
 
 
-def param_shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+def param_shardings(params: dict[str, Any], mesh: sharding.AnyMesh) -> dict[str, Any]:
     """NamedShardings of {"base", "lora"} and of a value head if there is one."""
     model_part: dict[str, Any] = {n: params[n] for n in ("base", "lora") if n in params}
     out = sharding.shardings(model_part, logical_axes(model_part), mesh)
@@ -74,7 +74,10 @@ def state_shardings(state: TrainState, tx: optax.GradientTransformation, mesh: M
 
 
 def opt_shardings(
-    opt_state: Any, trainable: dict[str, Any], tx: optax.GradientTransformation, mesh: Mesh
+    opt_state: Any,
+    trainable: dict[str, Any],
+    tx: optax.GradientTransformation,
+    mesh: sharding.AnyMesh,
 ) -> Any:
     """NamedShardings of an optimiser's state (or its shapes): moments lie as their parameters."""
     whole = sharding.replicated(mesh)

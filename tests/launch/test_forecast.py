@@ -1,0 +1,63 @@
+"""The forecast of a preset on devices that are not here, without weights or network."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import presets
+from distill_jax.core.errors import ConfigError
+from launch import forecast
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parts(preset: str, devices: int) -> dict[str, int]:
+    found = forecast.run(getattr(presets, preset)(), devices)
+    assert [one.stage for one in found] == ["sft", "rl"]
+    return forecast.as_dict(found[1])["parts"]
+
+
+def test_weights_of_the_presets_by_hand() -> None:
+    # 32,763,876,352 parameters in bfloat16 over eight; norms alone are whole on each.
+    teacher = parts("qwen_7b", 8)["teacher weights (bfloat16)"]
+    assert teacher == pytest.approx(32_763_876_352 * 2 / 8, rel=1e-3)
+    one = parts("qwen_1_5b", 1)
+    assert one["teacher weights (bfloat16)"] == 7_615_616_512 * 2
+    assert one["student weights (bfloat16)"] == 1_543_714_304 * 2
+
+
+@pytest.mark.parametrize(("preset", "devices"), [("qwen_1_5b", 1), ("qwen_7b", 8)])
+def test_presets_fit_their_devices(preset: str, devices: int) -> None:
+    for found in forecast.run(getattr(presets, preset)(), devices):
+        assert found.devices == devices and 1e9 < found.peak < 60e9  # of 80
+
+
+def test_models_made_here_have_a_geometry_too() -> None:
+    assert parts("tiny", 1)["student weights (float32)"] > 0
+
+
+def test_an_unknown_model_is_refused() -> None:
+    config = presets.qwen_7b()
+    settings = dataclasses.replace(config.teacher, path="somebody/model")
+    with pytest.raises(ConfigError, match="somebody/model"):
+        forecast.geometry(settings, config)
+
+
+def test_the_command() -> None:
+    command = [sys.executable, "-m", "launch.forecast", "--config=configs/rl.py:qwen_7b"]
+    done = subprocess.run(
+        [*command, "--devices=8", "--device_gb=20"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    sft, rl = json.loads(done.stdout)
+    assert (sft["stage"], rl["stage"], rl["devices"]) == ("sft", "rl", 8)
+    assert "teacher weights" in done.stderr and "WARNING: stage rl" in done.stderr
+    assert "WARNING: stage sft" not in done.stderr
+    done = subprocess.run(
+        [*command, "--config.mesh.fsdp=3"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "mesh" in done.stderr
