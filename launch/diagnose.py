@@ -16,7 +16,6 @@ from rich.table import Table
 from distill_jax.core.errors import DataError, DistillError
 from distill_jax.evaluation import diagnosis
 from distill_jax.evaluation.findings import BAD, LOOK, OK, Finding
-from distill_jax.evaluation.trends import P_VALUE, Trend
 from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
 from launch.arguments import fail
 from launch.output import write_json
@@ -63,18 +62,12 @@ def table(directory: Path, findings: Sequence[Finding]) -> Table:
         style = STYLES.get(finding.status, "dim")
         lines = [finding.said] if finding.said else []
         if finding.trend is not None:
-            lines.append(_figure(finding.trend))
+            lines.append(finding.trend.told())
         lines += [f"[cyan]{name}[/cyan]: {how}" for name, how in finding.suggestions.items()]
         out.add_row(finding.what, f"[{style}]{finding.status}[/{style}]", "\n".join(lines))
     return out
 
 
-def _figure(trend: Trend) -> str:
-    said = f"{trend.name} {trend.first:.4g} → {trend.last:.4g}"
-    if trend.rho is None or trend.p_value is None:
-        return said
-    jumped = ", a jump" if trend.direction and trend.p_value >= P_VALUE else ""
-    return f"{said}, {trend.rho:+.2f} ({trend.p_value:.1g}){jumped}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

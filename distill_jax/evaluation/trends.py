@@ -60,6 +60,14 @@ class Trend(NamedTuple):
             return 1.0 if self.last == 0 else math.inf
         return self.last / self.first
 
+    def told(self) -> str:
+        """In a line: first and last fifth, Spearman's rho and its p-value, whether it jumped."""
+        said = f"{self.name} {self.first:.4g} → {self.last:.4g}"
+        if self.rho is None or self.p_value is None:
+            return said
+        jumped = ", a jump" if self.direction and self.p_value >= P_VALUE else ""
+        return f"{said}, {self.rho:+.2f} ({self.p_value:.1g}){jumped}"
+
 
 def values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """[K, 2] of (step, value) of the rows that have a finite number under the name."""

@@ -15,7 +15,7 @@ from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import kept_answers, report, runner
 from distill_jax.evaluation.kept_answers import KeptAnswers
-from distill_jax.stages import agreement, export_files, subjects
+from distill_jax.stages import agreement, export_files, subjects, token_scores
 from distill_jax.stages.context import Context, Loaded, read_json, write_json
 from distill_jax.stages.stop import GO_ON, Interrupted
 from distill_jax.stages.subjects import Subject
@@ -32,6 +32,7 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         report.print_table(context.console, results)
         report.write(context.workdir, results, context.config_dict)
         context.say(f"report: {context.workdir / 'report.md'}")
+    token_scores.write_report(context)
     return {name: _figures(result) for name, result in results.items()}
 
 

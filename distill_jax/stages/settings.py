@@ -7,6 +7,7 @@ from distill_jax.core.settings import setting
 from distill_jax.core.sharding import MeshSettings
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data.sources import DataSettings
+from distill_jax.evaluation.html_data import ReportSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.quantised import QUANTISE
@@ -186,6 +187,7 @@ class RunConfig:
     rl: RLSettings = field(default_factory=RLSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     records: RecordSettings = field(default_factory=RecordSettings)
     experiment: ExperimentSettings = field(default_factory=ExperimentSettings)

@@ -1,0 +1,138 @@
+"""Tokens of a response as a page shows them: what is invisible made visible, and a colour class."""
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+# Lower bounds of the teacher's probability of a token; below the last one is a class more. Blue is
+# what the teacher would write, too, orange what it would not.
+BOUNDS = (0.9, 0.5, 0.2, 0.05, 0.01)
+_SHOWN = {"\n": "↵\n", "\t": "⇥\t"}
+# Control, format and unassigned characters: they would hide, or turn the direction of the text.
+_HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+
+
+class Cell(NamedTuple):
+    """A token on the page: text shown, colour class, what it says of itself; and, after the last
+    token of a letter that several tokens share, that letter."""
+
+    shown: str
+    colour: str
+    title: str
+    joined: str = ""
+
+
+class Swatch(NamedTuple):
+    """A line of the legend: class, the teacher's probabilities, the rewards."""
+
+    colour: str
+    probability: str
+    reward: str
+
+
+def visible(text: str) -> str:
+    """The text with line breaks and tabs marked, and other hidden characters as escapes."""
+    return "".join(
+        _SHOWN.get(c) or (f"\\u{ord(c):04x}" if unicodedata.category(c) in _HIDDEN else c)
+        for c in text
+    )
+
+
+def raw_bytes(token: Mapping[str, Any]) -> bytes:
+    """The bytes of a token of tokens.json: its "text", or "bytes" in hexadecimal digits where they
+    are not UTF-8 by themselves."""
+    return token["text"].encode() if "text" in token else bytes.fromhex(token["bytes"])
+
+
+def stored_text(raw: bytes) -> dict[str, str]:
+    """What `raw_bytes` reads, for tokens.json."""
+    try:
+        return {"text": raw.decode()}
+    except UnicodeDecodeError:
+        return {"bytes": raw.hex()}
+
+
+def colour(reward: float, alpha: float) -> str:
+    """The class of a canonical intrinsic reward r = α·log π_T: "t0" (blue) to "t5" (orange)."""
+    probability = math.exp(reward / alpha)
+    return f"t{sum(probability < bound for bound in BOUNDS)}"
+
+
+def legend(alpha: float) -> list[Swatch]:
+    """The classes with their bounds, as probabilities and as rewards at this α."""
+    out = []
+    highs, lows = (None, *BOUNDS), (*BOUNDS, None)
+    for number, (high, low) in enumerate(zip(highs, lows, strict=True)):
+        if low is None:
+            said, reward = f"below {high:g}", f"below {alpha * math.log(BOUNDS[-1]):.2f}"
+        else:
+            said = f"{low:g} to {high or 1:g}"
+            top = alpha * math.log(high) if high else 0.0
+            reward = f"{alpha * math.log(low):.2f} to {top:.2f}"
+        out.append(Swatch(f"t{number}", said, reward))
+    return out
+
+
+def title(token: Mapping[str, Any], alpha: float) -> str:
+    """A token's figures in one line."""
+    r, share, q, value, logp = figures(token, alpha)
+    return (
+        f"r {r}, teacher's probability {share}, Q {q}, V {value}, writer's log-probability {logp}"
+    )
+
+
+def figures(token: Mapping[str, Any], alpha: float) -> list[str]:
+    """r, the teacher's probability, Q, V and the log-probability under who wrote the token."""
+    share = f"{math.exp(token['reward'] / alpha):.3g}"
+    q, value, logp = (number(token[name]) for name in ("q", "value", "logp"))
+    return [number(token["reward"]), share, q, value, logp]
+
+
+def number(x: float) -> str:
+    """Three decimals, and no minus before a zero."""
+    return f"{round(x, 3) + 0.0:.3f}"
+
+
+def cells(tokens: Sequence[Mapping[str, Any]], alpha: float) -> list[Cell]:
+    """A cell a token.
+
+    Args:
+        tokens: of tokens.json: text or bytes, reward, q, value, logp.
+        alpha: soft temperature that the rewards were made with.
+    """
+    raw = [raw_bytes(token) for token in tokens]
+    joined = _joined(raw)
+    return [
+        Cell(
+            visible(part.decode("utf-8", "backslashreplace")),
+            colour(token["reward"], alpha),
+            title(token, alpha),
+            visible(joined.get(place, "")),
+        )
+        for place, (token, part) in enumerate(zip(tokens, raw, strict=True))
+    ]
+
+
+def _joined(raw: Sequence[bytes]) -> dict[int, str]:
+    """Place of the last token of each run that is UTF-8 only as a whole -> its text."""
+    out, start = {}, 0
+    while start < len(raw):
+        end = start + 1
+        if not _is_text(raw[start]):
+            # Only tokens that are broken by themselves can mend one another.
+            while end < len(raw) and not _is_text(b"".join(raw[start:end])):
+                if _is_text(raw[end]):
+                    break
+                end += 1
+            whole = b"".join(raw[start:end])
+            if _is_text(whole):
+                out[end - 1] = whole.decode()
+            else:
+                end = start + 1
+        start = end
+    return out
+
+
+def _is_text(raw: bytes) -> bool:
+    return "text" in stored_text(raw)
