@@ -78,7 +78,7 @@ def scale(data: RunData) -> str:
         f"the teacher, in canonical form, α = {alpha:g}; π = softmax(Q/α) and r = Q − V. Blue: "
         "the teacher, reading along, would likely have written it, too. Orange and underlined: "
         "hardly. The legend gives the teacher's probability and r. ↵ marks a line break, "
-        "\\x… a byte that is no letter by itself."
+        "\\x… in italics a byte of a letter that several tokens make together."
     )
 
 

@@ -14,8 +14,8 @@ _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 
 
 class Cell(NamedTuple):
-    """A token on the page: text shown, colour class, what it says of itself; and, after the last
-    token of a letter that several tokens share, that letter."""
+    """A token on the page: text shown; colour class, and "raw" where its bytes are no text by
+    themselves; its figures; and, on the last of several tokens that share a letter, that text."""
 
     shown: str
     colour: str
@@ -106,7 +106,7 @@ def cells(tokens: Sequence[Mapping[str, Any]], alpha: float) -> list[Cell]:
     return [
         Cell(
             visible(part.decode("utf-8", "backslashreplace")),
-            colour(token["reward"], alpha),
+            colour(token["reward"], alpha) + ("" if _is_text(part) else " raw"),
             title(token, alpha),
             visible(joined.get(place, "")),
         )

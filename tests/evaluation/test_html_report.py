@@ -1,0 +1,414 @@
+"""The page as a browser's parser sees it: whole, escaped, alone, and with every figure in it."""
+
+import base64
+import dataclasses
+import json
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import CheckpointError, DataError
+from distill_jax.core.settings import to_dict
+from distill_jax.evaluation import html_data, html_figures, html_report, html_tokens, intervals
+from distill_jax.evaluation.html_data import RunData, Stage
+from distill_jax.evaluation.report import NAMES
+
+EVIL = "<script src='http://x.test/a.js'>alert(1)</script> & \"<img src=//x.test/b onerror=c>'"
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+START = {
+    "time": "2026-01-02T03:04:05+00:00",
+    "command": ["main.py", EVIL],
+    "python": "3.11.7",
+    "platform": EVIL,
+    "versions": {"jax": "0.10.2"},
+    "devices": {"platform": "cpu", "kind": "cpu", "count": 1, "processes": 1},
+    "git": {"commit": "c0ffee", "changed_files": True},
+}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and text; asserts that tags are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements = [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        assert len({name for name, _ in attrs}) == len(attrs)
+        element = {"tag": tag, "text": "", "inside": [e["tag"] for e in self.open], **dict(attrs)}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self.open:
+            element["text"] += data
+
+    def all(self, tag, of_class=None):
+        found = [e for e in self.elements if e["tag"] == tag]
+        return [e for e in found if of_class is None or of_class in e.get("class", "").split()]
+
+    def text_of(self, id):
+        (section,) = [e for e in self.elements if e.get("id") == id]
+        return section["text"]
+
+
+def result(name, right, levels=(1, 2)):
+    estimate = intervals.wilson(sum(right), len(right))._asdict()
+    shares = {"mean_length": 7.25, "terminated": 0.9, "undecided": 0.05}
+    by_level = {str(level): estimate for level in levels}
+    return {
+        "adapter": f"digest of {name}",
+        "num_problems": len(right),
+        "samples": 2,
+        "temperature": 1.0,
+        "greedy": {"accuracy": estimate, "levels": by_level, **shares},
+        "sampled": {"pass@1": estimate, "levels": by_level, **shares},
+        "problems": [
+            {
+                "id": f"p{i}",
+                "question": f"What is {i}? {EVIL}",
+                "level": levels[i % len(levels)] if levels else None,
+                "answer": f"{i} {EVIL}",
+                "greedy": f"{name} says {EVIL}",
+                "greedy_right": yes,
+                "sampled": ["a", "b"],
+                "sampled_right": [yes, False],
+            }
+            for i, yes in enumerate(right)
+        ],
+    }
+
+
+RESULTS = {
+    "teacher": result("teacher", [True, True, True, True]),
+    "student_before": result("student_before", [False, True, False, True]),
+    "student_after": result("student_after", [True, False, False, True]),
+}
+PIECES = [b"<script>", b"\n", b"</span>", b"\xe2\x82", b"\xac", b'"&', b"<|im_end|>"]
+TOKENS = [
+    {
+        "id": i,
+        **html_tokens.stored_text(raw),
+        "reward": -0.9 * i,
+        "q": 1.5,
+        "value": 1.5 + 0.9 * i,
+        "logp": -0.125 * i,
+    }
+    for i, raw in enumerate(PIECES)
+]
+METRICS = {
+    "sft": [{"step": i, "loss": 2.0 / i, "grad_norm": None} for i in range(1, 5)],
+    "rl": [{"step": 0, "eval/accuracy": 0.25}]
+    + [
+        {
+            "step": i,
+            "reward": i / 30,
+            "accuracy": i / 30,
+            "entropy": 1.0,
+            "kl": 0.01 * i,
+            "completions/mean_length": 20.0,
+            "completions/clipped_ratio": 0.9,
+            "clip_ratio/region_mean": 0.1,
+            "rewards/intrinsic/mean": -1.0 * i,
+            "rewards/intrinsic/std": 0.5,
+            "rewards/intrinsic/weight": 1.25,
+            "rewards/intrinsic/scale": 2.0,
+            "rewards/format/mean": 0.5,
+            "rewards/format/std": None if i == 3 else 0.25,
+        }
+        for i in range(1, 31)
+    ],
+}
+
+
+def shown(name, verdict, tokens=TOKENS):
+    text = f"{name} says {EVIL}"
+    ended, same = name == "teacher", name != "student_after"
+    return {
+        "text": text,
+        "verdict": verdict,
+        "ended": ended,
+        "tokens": tokens,
+        "as_evaluated": same,
+    }
+
+
+def tokens_of(names=("student_before", "student_after", "teacher"), verdict="wrong"):
+    problem = {
+        "id": "p0",
+        "question": f"Why? {EVIL}",
+        "level": 1,
+        "gold": EVIL,
+        "kind": "became right",
+    }
+    return {
+        "made_from": {
+            "subjects": {name: RESULTS[name]["adapter"] for name in names},
+            "problems": ["p0"],
+            "alpha": 1.0,
+        },
+        "problems": [{**problem, "responses": {name: shown(name, verdict) for name in names}}],
+    }
+
+
+@pytest.fixture(scope="module")
+def config():
+    # The settings of all stages are composed above this layer; the page reads them as plain values.
+    from configs import presets
+
+    return json.loads(json.dumps(to_dict(presets.smoke())))
+
+
+@pytest.fixture(scope="module")
+def data(config):
+    stages = [Stage("sft", [START], 61.0), Stage("rl", [START, START])]
+    completions = [{"step": 1, "completion": EVIL, "reward": 1.0}] * 40
+    return RunData(EVIL, config, stages, METRICS, completions, RESULTS, tokens_of())
+
+
+@pytest.fixture(scope="module")
+def answers_only(data):
+    """Without curves, which take the time."""
+    return dataclasses.replace(data, metrics={}, completions=())
+
+
+@pytest.fixture(scope="module")
+def page(data):
+    return Page(html_report.render(data))
+
+
+def check_alone(page):
+    """No element can fetch or run anything; ids are unique and links find them."""
+    ids = [e["id"] for e in page.elements if "id" in e]
+    assert len(set(ids)) == len(ids)
+    for element in page.elements:
+        assert element["tag"] not in {"script", "link", "iframe", "object", "base", "form"}
+        for name, value in element.items():
+            assert not name.startswith("on"), element
+            if name in {"src", "srcset", "data", "action", "poster", "background"}:
+                assert value.startswith("data:image/svg+xml;base64,")
+            if name == "href":
+                assert value[0] == "#" and value[1:] in ids
+            assert name != "style"
+    (style,) = page.all("style")
+    assert not {"url(", "@import", "http", "expression"} & {
+        word for word in ("url(", "@import", "http", "expression") if word in style["text"]
+    }
+    policy = [e for e in page.all("meta") if e.get("http-equiv") == "Content-Security-Policy"]
+    assert policy[0]["content"].startswith("default-src 'none'")
+
+
+def test_the_page_stands_alone(page):
+    check_alone(page)
+    assert page.elements[0]["tag"] == "html" and page.elements[0]["lang"] == "en"
+
+
+def test_what_models_and_data_say_is_text(page):
+    # As often as it was put in, and never as markup: no element but our own images.
+    assert all(e["src"].startswith("data:") for e in page.all("img"))
+    assert page.text_of("problems").count(EVIL) == 2  # question and gold; answers are tokens
+    assert page.all("title")[0]["text"] == f"Run {EVIL}"
+    assert page.text_of("summary").count(EVIL) == 2  # platform and command, once for three starts
+
+
+def test_images_have_texts_and_are_whole(page):
+    images = page.all("img")
+    assert len(images) >= 14
+    for image in images:
+        assert len(image["alt"]) > 20
+        svg = base64.b64decode(image["src"].split(",", 1)[1])
+        root = ET.fromstring(svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert b"currentColor" in svg and b"prefers-color-scheme:dark" in svg
+        assert html_figures._INK.encode() not in svg
+        links = [v for e in root.iter() for k, v in e.items() if k.endswith("href")]
+        assert all(link.startswith("#") for link in links)
+
+
+def test_tables_have_headers_and_full_rows(page):
+    for cell in page.all("th"):
+        assert cell["scope"] in ("col", "row")
+    rows, width = [], 0
+    for element in page.elements:
+        if element["tag"] == "tr":
+            rows.append(0)
+            if "thead" in element["inside"]:
+                width = 0
+        elif element["tag"] in ("td", "th"):
+            rows[-1] += 1
+            if "thead" in element["inside"]:
+                width = rows[-1]
+            else:
+                assert rows[-1] <= width
+    assert len(page.all("table")) == len(page.all("caption")) >= 6
+    assert sum(rows) == len(page.all("td")) + len(page.all("th"))
+
+
+def test_every_token_is_there_with_its_figures(page):
+    spans = [e for e in page.all("span", "t")]
+    assert len(spans) == 3 * len(PIECES)
+    alpha_colours = ["t0", "t2", "t3", "t3", "t4", "t4", "t5"]  # exp(−.9 i)
+    wanted = ["<script>", "↵\n", "</span>", r"\xe2\x82", r"\xac", '"&', "<|im_end|>"]
+    for number, span in enumerate(spans):
+        token = TOKENS[number % len(PIECES)]
+        assert span["text"] == wanted[number % len(PIECES)]
+        assert alpha_colours[number % len(PIECES)] in span["class"].split()
+        assert span["title"] == html_tokens.title(token, 1.0)
+        assert f"r {token['reward']:.3f}".replace("-0.000", "0.000") in span["title"]
+    assert [e["text"] for e in page.all("span", "letter")] == ["€"] * 3
+    # And as a table, for who cannot point at a token.
+    rows = [e["text"] for e in page.all("tr") if "details" in e["inside"]]
+    assert len(rows) == 3 * (1 + len(PIECES))
+    assert rows[2] == "2↵-0.9000.4071.5002.400-0.125"
+    assert len(page.all("li", "t")) == 6 and "below -4.61" in page.text_of("problems")
+
+
+def test_verdicts_and_notes(page):
+    answers = page.all("section", "answer")
+    assert [a["text"].strip().split("\n")[0] for a in answers] == [
+        "student before RL", "student after RL", "teacher",
+    ]  # fmt: skip
+    assert all("✗ wrong · 7 tokens, " in a["text"] for a in answers)
+    assert "cut off" in answers[0]["text"] and "7 tokens, ended" in answers[2]["text"]
+    assert "r: mean -2.700, lowest -5.400" in answers[0]["text"]
+    same = ["not the very text" in a["text"] for a in answers]
+    assert same == [False, True, False]
+    text = page.text_of("problems")
+    assert (
+        "Of 4 problems, from student before RL to student after RL: 1 became right, 1 became"
+        in text
+    )
+    assert "Became right, level 1 (p0)" in text and "Greedy answers decide." in text
+
+
+@pytest.mark.parametrize("verdict", ["right", "wrong", "undecided"])
+def test_every_verdict_is_told(answers_only, verdict):
+    changed = dataclasses.replace(answers_only, tokens=tokens_of(verdict=verdict))
+    answers = Page(html_report.render(changed)).all("section", "answer")
+    sign = {"right": "✓ ", "wrong": "✗ ", "undecided": "? "}[verdict]
+    assert all(sign + verdict in a["text"] for a in answers)
+
+
+def test_summary_by_hand(page):
+    text = page.text_of("summary")
+    low, high = (100 * x for x in intervals.wilson(2, 4)[1:])
+    assert f"50.0[{low:.1f}, {high:.1f}]" in text and "level 2" in text
+    assert "student after RL against student before RL, greedy: +0.0 points" in text
+    assert "grpo, 3 steps of 4 × 4 completions, learning rate 0.001" in text
+    assert "correctness 1, intrinsic 0.5" in text and "custom" not in text
+    assert "c0ffee and uncommitted changes" in text and "jax 0.10.2" in text
+    assert "2026-01-02 03:04:05 UTC" in text and "1:01" in text
+    header = page.all("header")[0]["text"]
+    assert "Complete: sft. Begun and not complete: rl." in header
+
+
+def test_findings_are_those_of_the_diagnosis(page):
+    text = page.text_of("diagnosis")
+    assert "truncated" in text and "completions/clipped_ratio 0.9 → 0.9" in text
+    (bad,) = [e["text"] for e in page.all("td", "status-bad") if e["text"] == "bad"]
+    assert "sampling.max_new_tokens" in text and bad
+
+
+def test_curves_of_every_stage_and_reward_terms():
+    captions = [image.caption for image in html_figures.curves("rl", METRICS["rl"])]
+    assert captions == [
+        "accuracy", "reward, weighted and normalised", "KL to the reference",
+        "entropy of the policy, nats a token", "completion length, tokens",
+        "completions without EOS", "tokens whose ratio is clipped",
+    ]  # fmt: skip
+    (loss,) = html_figures.curves("sft", METRICS["sft"])  # a norm of nulls is not drawn
+    assert loss.alt == (
+        "sft: loss, against the step. loss: 2 at step 1, 0.5 at step 4, between 0.5 and 2."
+    )
+    terms = html_figures.rewards(METRICS["rl"])
+    assert [image.caption for image in terms] == [
+        "format, mean ± std", "intrinsic, mean ± std", "adaptive weight of each term",
+        "running scale that the intrinsic reward is divided by",
+    ]  # fmt: skip
+
+
+def test_the_band_is_the_mean_and_a_standard_deviation(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(html_figures, "_plot", lambda *a, **k: drawn.append(a[2]))
+    html_figures.rewards(METRICS["rl"])
+    (format_line,), (line,) = drawn[:2]
+    np.testing.assert_allclose(line.points_K2[:, 1], -np.arange(1.0, 31))
+    np.testing.assert_allclose(line.spread_K, 0.5)
+    # A step without a standard deviation has no place in the band, nor in the line.
+    assert 3 not in format_line.points_K2[:, 0] and len(format_line.spread_K) == 29
+
+
+def test_levels_say_every_figure():
+    image = html_figures.levels(RESULTS, "greedy")
+    for name, mean in zip(RESULTS, (100.0, 50.0, 50.0), strict=True):
+        assert f"{NAMES[name]}: level 1 {mean:.1f}%, level 2 {mean:.1f}%" in image.alt
+    assert html_figures.levels({"teacher": result("teacher", [True], levels=())}, "greedy") is None
+
+
+def test_the_same_data_give_the_same_bytes(data):
+    assert html_report.render(data) == html_report.render(data)
+
+
+def test_without_tokens_answers_are_shown_as_they_were_evaluated(answers_only):
+    page = Page(html_report.render(dataclasses.replace(answers_only, tokens=None)))
+    check_alone(page)
+    assert page.all("span", "t") == [] and page.all("li", "t") == []
+    said = [e["text"] for e in page.all("div", "said")]
+    assert len(said) == 4 * 3 and f"student_after says {EVIL}" in said
+    assert "No tokens were scored" in page.text_of("problems")
+
+
+def test_tokens_of_other_weights_are_told(answers_only):
+    tokens = tokens_of()
+    tokens["made_from"]["subjects"]["student_after"] = "another"
+    page = Page(html_report.render(dataclasses.replace(answers_only, tokens=tokens)))
+    assert "of other weights than the evaluation above: student after RL." in page.text_of(
+        "problems"
+    )
+
+
+def test_a_run_that_has_only_begun_says_what_is_missing(config):
+    stages = [Stage("sft", [START])]
+    page = Page(html_report.render(RunData("run", config, stages, {"sft": METRICS["sft"]})))
+    check_alone(page)
+    missing = [e["text"] for e in page.all("p", "missing")]
+    assert len(missing) == 5 and any("No model was evaluated yet" in text for text in missing)
+    assert len(page.all("img")) == 1
+
+
+def test_reading_a_work_directory(tmp_path, config):
+    with pytest.raises(DataError, match="no stage has begun in"):
+        html_data.read(tmp_path)
+    for stage, started in (("rl", 2), ("sft", 1), ("other", 1)):
+        (tmp_path / stage).mkdir()
+        told = {"config": {**config, "seed": started}, "starts": [START] * started}
+        (tmp_path / stage / "run.json").write_text(json.dumps(told))
+    for stage, rows in METRICS.items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / stage / "metrics.jsonl").write_text(lines)
+    (tmp_path / "sft" / "done.json").write_text(
+        json.dumps({"seconds": 3.5, "figures": {"steps": 4}})
+    )
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "teacher.json").write_text(json.dumps(RESULTS["teacher"]))
+    (tmp_path / "evaluate" / "done.json").write_text("{}")
+    got = html_data.read(tmp_path)
+    assert [stage.name for stage in got.stages] == ["sft", "rl", "other"]
+    assert got.stages[0].seconds == 3.5 and got.stages[1].seconds is None
+    assert got.metrics == METRICS and got.results == {"teacher": RESULTS["teacher"]}
+    assert got.tokens is None and got.config["data"]["source"] == "embedded"
+    path = html_report.write(tmp_path)
+    assert path == tmp_path / "report.html" and not list(tmp_path.glob("*.partial"))
+    check_alone(Page(path.read_text(encoding="utf-8")))
+    (tmp_path / "evaluate" / "teacher.json").write_text("{")
+    with pytest.raises(CheckpointError, match="teacher.json is not JSON"):
+        html_data.read(tmp_path)
