@@ -140,12 +140,13 @@ def test_complete_stages_are_skipped(finished: Path, monkeypatch: pytest.MonkeyP
     for stage in ("pretrain", "sft", "rl"):
         monkeypatch.setitem(pipeline.STAGES, stage, refuse)
     monkeypatch.setattr(pipeline.evaluate, "_evaluate", refuse)
+    monkeypatch.setattr(pipeline.evaluate.token_scores, "_load", refuse)
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     (finished / "report.md").unlink()
     pipeline.run(small(), finished)
     after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     changed = {p.relative_to(finished).parts[0] for p in after if after[p] != before.get(p)}
-    assert changed == {"report", "report.md"} and before.keys() == after.keys()
+    assert changed == {"report", "report.md", "report.html"} and before.keys() == after.keys()
 
 
 def test_mesh_checkpoints_and_records_may_change(
