@@ -125,7 +125,11 @@ def _scored(name: str, response: Mapping[str, Any], alpha: float) -> Answer:
     if not response["as_evaluated"]:
         told.append("not the very text of the evaluation, whose batch was another")
     rows = [
-        [str(place), cell.shown.replace("\n", ""), *html_tokens.figures(token, alpha)]
+        [
+            str(place),
+            cell.shown.replace("\n", "").replace(" ", "␣"),
+            *html_tokens.figures(token, alpha),
+        ]
         for place, (cell, token) in enumerate(zip(cells, tokens, strict=True), 1)
     ]
     shown = html_tokens.visible(response["text"])

@@ -111,7 +111,8 @@ def _stages(stages: Sequence[Stage]) -> Table:
     rows = []
     for stage in stages:
         first = stage.starts[0]["time"] if stage.starts else "–"
-        first = first.replace("T", " ").replace("+00:00", " UTC")
+        # Spaces that do not break: on a phone the table scrolls.
+        first = first.replace("T", "\u00a0").replace("+00:00", "\u00a0UTC")
         state = "begun" if stage.seconds is None else "complete"
         took = "–" if stage.seconds is None else clock(stage.seconds)
         rows.append([stage.name, first, str(len(stage.starts)), state, took])
