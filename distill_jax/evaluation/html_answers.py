@@ -6,7 +6,7 @@ from typing import Any
 
 from distill_jax.evaluation import chosen, html_tokens
 from distill_jax.evaluation.html_data import RunData
-from distill_jax.evaluation.report import NAMES
+from distill_jax.evaluation.report_measures import label
 
 # Shown without tokens, where nobody scored any.
 _WITHOUT_TOKENS = 9
@@ -65,7 +65,7 @@ def rule(data: RunData) -> str:
     found = chosen.by_kind(*(data.results[name]["problems"] for name in compared))
     counts = ", ".join(f"{len(places)} {kind}" for kind, places in found.items() if places)
     total = sum(len(places) for places in found.values())
-    first, last = (NAMES[name] for name in compared)
+    first, last = (label(name) for name in compared)
     between = f"from {first} to {last}" if first != last else f"of {first}"
     return f"Of {total} problems, {between}: {counts}. {chosen.RULE}"
 
@@ -91,13 +91,13 @@ def notes(data: RunData) -> list[str]:
         ]
     made_from = data.tokens["made_from"]["subjects"]
     other = [
-        NAMES[name]
-        for name, adapter in made_from.items()
-        if name in data.results and data.results[name].get("adapter") != adapter
+        label(name)
+        for name, weights in made_from.items()
+        if name in data.results and data.results[name]["made_from"] != weights
     ]
     if other:
         return [
-            f"The tokens are of other weights than the evaluation above: {', '.join(other)}. "
+            f"The tokens are of another evaluation than the one above: {', '.join(other)}. "
             "Run python -m launch.report with --config to score them again."
         ]
     return []
@@ -111,7 +111,7 @@ def _shown(problem: Mapping[str, Any], answers: Sequence[Answer]) -> Shown:
 
 def _plain(name: str, problem: Mapping[str, Any]) -> Answer:
     verdict = "right" if problem["greedy_right"] else "wrong"
-    return Answer(NAMES[name], verdict, (), html_tokens.visible(problem["greedy"]))
+    return Answer(label(name), verdict, (), html_tokens.visible(problem["greedy"]))
 
 
 def _scored(name: str, response: Mapping[str, Any], alpha: float) -> Answer:
@@ -122,8 +122,6 @@ def _scored(name: str, response: Mapping[str, Any], alpha: float) -> Answer:
         rewards = [token["reward"] for token in tokens]
         mean, lowest = map(html_tokens.number, (sum(rewards) / len(rewards), min(rewards)))
         told.append(f"r: mean {mean}, lowest {lowest}")
-    if not response["as_evaluated"]:
-        told.append("not the very text of the evaluation, whose batch was another")
     rows = [
         [
             str(place),
@@ -133,4 +131,4 @@ def _scored(name: str, response: Mapping[str, Any], alpha: float) -> Answer:
         for place, (cell, token) in enumerate(zip(cells, tokens, strict=True), 1)
     ]
     shown = html_tokens.visible(response["text"])
-    return Answer(NAMES[name], response["verdict"], told, shown, cells, rows=rows)
+    return Answer(label(name), response["verdict"], told, shown, cells, rows=rows)

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.core.settings import setting
-from distill_jax.evaluation.report import NAMES
+from distill_jax.evaluation.report_measures import CHECKPOINT, NAMES
 from distill_jax.training import manifest
 from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
 
@@ -106,9 +106,14 @@ def _stage_names(workdir: Path) -> list[str]:
 
 
 def read_results(workdir: Path) -> dict[str, Any]:
-    """What stage evaluate wrote of each subject that the report knows by name."""
-    paths = {name: workdir / "evaluate" / f"{name}.json" for name in NAMES}
-    return {name: _read_json(path) for name, path in paths.items() if path.is_file()}
+    """What stage evaluate wrote of each subject, in the order in which a run has them."""
+    found = {path.stem for path in (workdir / "evaluate").glob("*.json")}
+    steps = [name for name in found if name.startswith(CHECKPOINT)]
+    steps.sort(key=lambda name: int(name.removeprefix(CHECKPOINT)))
+    names = [name for name in NAMES if name in found]
+    at = names.index("student_after") if "student_after" in names else len(names)
+    ordered = [*names[:at], *steps, *names[at:]]
+    return {name: _read_json(workdir / "evaluate" / f"{name}.json") for name in ordered}
 
 
 def tokens_file(workdir: Path) -> Path:

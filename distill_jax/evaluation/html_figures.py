@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distill_jax.evaluation import trends
-from distill_jax.evaluation.report import NAMES
+from distill_jax.evaluation.report_measures import label
 
 # As Okabe and Ito chose them for the colour-blind; the blue is lighter, to be seen on black, too.
-COLOURS = ("#1f83c6", "#d55e00", "#009e73", "#cc79a7")
+COLOURS = ("#1f83c6", "#d55e00", "#009e73", "#cc79a7", "#8c8c00", "#7f7f7f")
 _DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
 # Drawn in this colour and then made the page's own, which is light on a dark page.
 _INK = "#123456"
 _THEME = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
@@ -144,7 +144,7 @@ def levels(results: Mapping[str, Any], kind: str) -> Image | None:
             found = [(i, e) for i, e in at if e is not None and e["mean"] is not None]
             if not found:
                 continue
-            shift = 0.14 * (number - (len(results) - 1) / 2)
+            shift = min(0.14, 0.7 / len(results)) * (number - (len(results) - 1) / 2)
             mean = np.array([100 * e["mean"] for _, e in found])
             low, high = (np.array([100 * e[k] for _, e in found]) for k in ("low", "high"))
             axis.errorbar(
@@ -155,12 +155,12 @@ def levels(results: Mapping[str, Any], kind: str) -> Image | None:
                 color=COLOURS[number % len(COLOURS)],
                 capsize=2,
                 markersize=4,
-                label=NAMES[name],
+                label=label(name),
             )
             values = ", ".join(
                 f"level {known[i]} {m:.1f}%" for (i, _), m in zip(found, mean, strict=True)
             )
-            said.append(f"{NAMES[name]}: {values}")
+            said.append(f"{label(name)}: {values}")
         axis.set_xticks(range(len(known)), known)
         axis.set_xlabel("level")
         axis.set_ylim(-3, 103)

@@ -80,6 +80,11 @@ class KeptAnswers:
         return responses(list(self._batches.values()), decoding)
 
 
+def answers_path(directory: Path, name: str) -> Path:
+    """Where a subject's completions are kept as token ids."""
+    return directory / f"{name}.checkpoint.jsonl"
+
+
 def read(path: Path) -> tuple[dict[str, Any] | None, list[Batch], int]:
     """What such a file holds.
 

@@ -49,7 +49,7 @@ def greedy_answers(context: Context, subject: Subject, data: Prompts) -> list[li
     Raises:
         CheckpointError: it has not answered all of them, or with other weights or settings.
     """
-    path = answers_path(context.workdir / "evaluate", subject.name)
+    path = kept_answers.answers_path(context.workdir / "evaluate", subject.name)
     found, batches, _ = kept_answers.read(path)
     made_from = json.loads(json.dumps(_made_from(context, subject, data)))
     answers = kept_answers.responses(batches, "greedy")
@@ -71,7 +71,7 @@ def _result(context: Context, directory: Path, subject: Subject, data: Prompts) 
     compares = _compares(context, subject)
     fresh = known is None or known.get("made_from") != made_from
     if fresh or (compares and known["distribution"] is None):
-        answers = KeptAnswers(answers_path(directory, subject.name), made_from)
+        answers = KeptAnswers(kept_answers.answers_path(directory, subject.name), made_from)
         if answers.begun_afresh:
             context.say(f"{subject.name}: other weights or prompts than before, begun afresh")
         known = {"made_from": made_from, **_evaluate(context, subject, data, answers, compares)}
@@ -79,11 +79,6 @@ def _result(context: Context, directory: Path, subject: Subject, data: Prompts) 
         fresh = True
     export_files.write_evaluation(context, directory / subject.name, subject, known, fresh=fresh)
     return known
-
-
-def answers_path(directory: Path, name: str) -> Path:
-    """Where a subject's completions are kept as token ids."""
-    return directory / f"{name}.checkpoint.jsonl"
 
 
 def _compares(context: Context, subject: Subject) -> bool:

@@ -1,43 +1,36 @@
 """The intrinsic reward of each token of a few chosen answers, for the HTML report.
 
-The chosen problems are answered anew, greedily, as stage evaluate did: results keep texts, and a
-text does not tell the tokens that made it. report/tokens.json holds all that the page shows of
-them, so that the page can be made again without models.
+The tokens are those that stage evaluate drew and kept. report/tokens.json holds all that the page
+shows of them, so that the page can be made again without models.
 """
 
-import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.core import rng, sharding
+from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, DataError
-from distill_jax.data.problem import Problem
+from distill_jax.data import batching
+from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
-from distill_jax.evaluation import chosen, html_data, html_report
+from distill_jax.evaluation import chosen, html_data, html_report, kept_answers
 from distill_jax.evaluation.html_tokens import stored_text
-from distill_jax.rewards import combine
-from distill_jax.rewards.correctness import Correctness, correctness
-from distill_jax.rewards.teacher import TeacherScorer
-from distill_jax.rollout.groups import round_up, take_rows, training_batch
-from distill_jax.rollout.sampler import Rollout
-from distill_jax.stages import inputs
+from distill_jax.kernels.intrinsic import intrinsic_reward
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.response import response_scores
+from distill_jax.rollout.groups import round_up
+from distill_jax.stages import subjects
 from distill_jax.stages.context import Context, Loaded, write_json
 from distill_jax.stages.stop import GO_ON, Interrupted
 
 # Answers scored at a time: those of a page in one compiled program, in little memory.
 _SCORED = 32
 _DIGITS = 5
-
-
-class Asked(NamedTuple):
-    """Problems with their prompts."""
-
-    problems: list[Problem]
-    prompts: list[list[int]]
 
 
 def write_report(context: Context, problems: int | None = None) -> Path:
@@ -53,7 +46,7 @@ def write_report(context: Context, problems: int | None = None) -> Path:
         The page's path.
 
     Raises:
-        CheckpointError: a result is of another adapter than there is now.
+        CheckpointError: a result is of other weights than there are now, or without its answers.
         DataError: a result is of other problems than there are now.
         Interrupted: asked to stop.
     """
@@ -75,155 +68,159 @@ def _write_tokens(
     choices = chosen.choose(earlier, later, count)
     names = [*dict.fromkeys(compared), "teacher"]
     made_from: dict[str, Any] = {
-        "subjects": {name: results[name].get("adapter") for name in names},
+        "subjects": {name: results[name]["made_from"] for name in names},
         "problems": [later[choice.place]["id"] for choice in choices],
         "alpha": context.config.rl.rewards.alpha,
     }
     known = html_data.read_tokens(context.workdir)
     if not choices or (known is not None and known["made_from"] == made_from):
         return
-    asked = _asked(context, made_from["problems"])
-    # As many rows as the evaluation had: its compiled programs serve again.
-    rows = min(context.config.evaluate.batch, len(later))
-    rollouts: list[Rollout] = []
-    for name in names:
-        if context.stop.due(len(rollouts)):
-            raise Interrupted(f"asked to stop before the tokens of {name}; {GO_ON}")
-        loaded = _load(context, name, made_from["subjects"][name])
-        rollouts.append(_greedy(context, loaded, asked, rows))
-    responses = _responses(context, loaded, asked, rollouts)  # loaded: the teacher
+    prompts = _prompts(context, made_from["problems"])
+    answers = {
+        name: [_kept(context, name, results[name]["made_from"])[c.place] for c in choices]
+        for name in names
+    }
+    responses = _responses(context, made_from["subjects"], prompts, answers)
     shown = []
-    for row, choice in enumerate(choices):
-        problem = later[choice.place]
-        of_each = {}
-        for number, name in enumerate(names):
-            said = responses[number * len(choices) + row]
-            evaluated = results[name]["problems"][choice.place]["greedy"]
-            of_each[name] = {**said, "as_evaluated": said["text"] == evaluated}
+    for row, (place, kind) in enumerate(choices):
+        problem = later[place]
+        said = {}
+        for name in names:
+            result = results[name]["problems"][place]
+            verdict = "right" if result["greedy_right"] else "wrong"
+            said[name] = {"text": result["greedy"], "verdict": verdict, **responses[name][row]}
         facts = {"id": problem["id"], "question": problem["question"]}
-        facts |= {"level": problem.get("level"), "gold": problem["answer"], "kind": choice.kind}
-        shown.append({**facts, "responses": of_each})
+        facts |= {"level": problem.get("level"), "gold": problem["answer"], "kind": kind}
+        shown.append({**facts, "responses": said})
     write_json(html_data.tokens_file(context.workdir), {"made_from": made_from, "problems": shown})
     sharding.barrier("tokens")
 
 
-def _asked(context: Context, ids: Sequence[str]) -> Asked:
+def _prompts(context: Context, ids: Sequence[str]) -> list[list[int]]:
     data = context.problems("test")
-    place = {problem.id: i for i, problem in enumerate(data.problems)}
-    missing = [name for name in ids if name not in place]
+    prompt_of = {p.id: prompt for p, prompt in zip(data.problems, data.prompts, strict=True)}
+    missing = [name for name in ids if name not in prompt_of]
     if missing:
         raise DataError(
             f"problem {missing[0]} was evaluated and is not in the test split",
             wanted="the problems of the evaluation",
             fix="give the run's own --config, or delete its evaluate/",
         )
-    found = [place[name] for name in ids]
-    return Asked([data.problems[i] for i in found], [data.prompts[i] for i in found])
+    return [prompt_of[name] for name in ids]
 
 
-def _load(context: Context, name: str, evaluated: str | None) -> Loaded:
-    """The model that was evaluated under this name."""
-    if name == "teacher":
-        return context.load("teacher")
-    stage = {"student_before": "sft", "student_after": "rl"}.get(name)
-    adapter = None if stage is None else context.adapter(stage)
-    if evaluated != inputs.adapter_digest(adapter):
+def _kept(context: Context, name: str, evaluated: Mapping[str, Any]) -> list[list[int]]:
+    """Token ids of the greedy answers that a result was made of."""
+    path = kept_answers.answers_path(context.workdir / "evaluate", name)
+    made_from, batches, _ = kept_answers.read(path)
+    if made_from != evaluated:
         raise CheckpointError(
-            f"evaluate/{name}.json is of another adapter than {adapter}",
+            f"{path} is not what evaluate/{name}.json was made of",
             fix=context.run_first("evaluate"),
         )
-    return context.load("student", adapter)
-
-
-def _greedy(context: Context, loaded: Loaded, asked: Asked, rows: int) -> Rollout:
-    """Greedy answers, `rows` at a time, the last batch filled up with repeats."""
-    config = context.config
-    sampler = context.sampler(loaded.model)
-    weights = sampler.weights(loaded.params, config.sampling)
-    parts = []
-    for start in range(0, len(asked.prompts), rows):
-        index = np.minimum(np.arange(start, start + rows), len(asked.prompts) - 1)
-        drawn = sampler.generate(
-            weights,
-            [asked.prompts[i] for i in index],
-            config.evaluate.greedy(config.sampling),
-            key=rng.stream_key(rng.run_key(config.seed), "evaluate"),
-            prompt_ids=index.tolist(),
-        )
-        parts.append(Rollout(*(leaf[: len(asked.prompts) - start] for leaf in drawn)))
-    return _joined(parts)
-
-
-def _joined(parts: Sequence[Rollout]) -> Rollout:
-    return Rollout(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+    return [completions[0] for completions in kept_answers.responses(batches, "greedy")]
 
 
 def _responses(
-    context: Context, teacher: Loaded, asked: Asked, rollouts: Sequence[Rollout]
-) -> list[dict[str, Any]]:
-    """Every answer with its tokens: model-major, then as asked."""
-    times, rollout = len(rollouts), _joined(rollouts)
-    batch = training_batch(
-        asked.prompts * times,
-        rollout,
-        1,
-        pad_id=context.pad_id,
-        multiple=context.config.rl.batch_multiple,
-    )
-    scores = _score(context, teacher, batch)
-    texts = [
-        context.text(row[:n]) for row, n in zip(rollout.tokens_BR, rollout.length_B, strict=True)
-    ]
-    gold = [problem.answer for problem in asked.problems] * times
-    judged = correctness(gold, texts, right=1.0, wrong=0.0)
-    out = []
-    for row, text in enumerate(texts):
-        n = int(rollout.length_B[row])
-        ids = rollout.tokens_BR[row, :n].tolist()
-        columns = {name: leaf[row, :n] for name, leaf in scores.items()}
-        columns["logp"] = rollout.policy_logp_BR[row, :n]
-        tokens = [
-            {"id": index, **stored_text(raw)}
-            | {name: round(float(leaf[t]), _DIGITS) for name, leaf in columns.items()}
-            for t, (index, raw) in enumerate(
-                zip(ids, token_bytes(context.tokenizer, ids), strict=True)
+    context: Context,
+    evaluated: Mapping[str, Mapping[str, Any]],
+    prompts: Sequence[list[int]],
+    answers: Mapping[str, Sequence[list[int]]],
+) -> dict[str, list[dict[str, Any]]]:
+    """Every answer's tokens: the writer's log-probabilities, then what the teacher makes of them.
+
+    One model at a time is in memory; the teacher, the last of `answers`, reads all of them.
+    """
+    found = {subject.name: subject for subject in subjects.find(context)}
+    logp: dict[str, np.ndarray] = {}
+    scores: dict[str, np.ndarray] = {}
+    for name in answers:
+        if context.stop.due(len(logp)):
+            raise Interrupted(f"asked to stop before the tokens of {name}; {GO_ON}")
+        weights = found[name].weights if name in found else {}
+        if not weights or any(evaluated[name].get(k) != v for k, v in weights.items()):
+            raise CheckpointError(
+                f"evaluate/{name}.json is of other weights than there are now",
+                fix=context.run_first("evaluate"),
             )
-        ]
-        out.append(
-            {
-                "text": text,
-                "verdict": _verdict(judged, row),
-                "ended": bool(rollout.ended_B[row]),
-                "tokens": tokens,
-            }
-        )
+        loaded = found[name].load()
+        if name == "teacher":
+            rows = [(p, a) for said in answers.values() for p, a in zip(prompts, said, strict=True)]
+            scores = _score(context, loaded, rows)
+            logp[name] = scores["logp"][-len(prompts) :]
+        else:
+            logp[name] = _score(context, loaded, list(zip(prompts, answers[name], strict=True)))[
+                "logp"
+            ]
+    out: dict[str, list[dict[str, Any]]] = {}
+    for number, (name, said) in enumerate(answers.items()):
+        out[name] = []
+        for row, ids in enumerate(said):
+            at = number * len(prompts) + row
+            columns = {key: scores[key][at] for key in ("reward", "q", "value")}
+            columns["logp"] = logp[name][row]
+            ended = ids[-1] == context.eos_id
+            out[name].append({"ended": ended, "tokens": _tokens(context, ids, columns)})
     return out
 
 
-def _verdict(judged: Correctness, row: int) -> str:
-    if judged.undecided_B[row]:
-        return "undecided"
-    return "right" if judged.right_B[row] else "wrong"
+def _tokens(
+    context: Context, ids: Sequence[int], columns: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    raw = token_bytes(context.tokenizer, ids)
+    return [
+        {"id": index, **stored_text(part)}
+        | {name: round(float(leaf[t]), _DIGITS) for name, leaf in columns.items()}
+        for t, (index, part) in enumerate(zip(ids, raw, strict=True))
+    ]
 
 
-def _score(context: Context, teacher: Loaded, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-    """reward, q and value, f32 [B, R] each: the canonical intrinsic reward and what it is of."""
-    rewards = context.config.rl.rewards
-    # Raw rewards depend on how each state's logits are shifted: no scale of colours fits them.
-    canonical = dataclasses.replace(rewards, form="canonical", gamma=1.0)
-    scorer = TeacherScorer(
-        teacher.model, teacher.params, context.mesh, alpha=rewards.alpha, vocab=context.vocab
-    )
-    split = sharding.batch_sharding(context.mesh)
-    count = len(batch["targets_BR"])
-    size = round_up(min(count, _SCORED), sharding.batch_shards(context.mesh))
+def _score(
+    context: Context, loaded: Loaded, rows: Sequence[tuple[list[int], list[int]]]
+) -> dict[str, np.ndarray]:
+    """Of (prompt, response) pairs: logp at temperature 1, q, value and reward, f32 [N, R] each."""
+    shards, multiple = sharding.batch_shards(context.mesh), context.config.rl.batch_multiple
+    size = round_up(min(len(rows), _SCORED), shards)
+    T = round_up(max(len(prompt) + len(response) for prompt, response in rows), multiple)
+    R = round_up(max(len(response) for _, response in rows), multiple)
     parts: list[dict[str, np.ndarray]] = []
-    for start in range(0, count, size):
-        rows = np.minimum(np.arange(start, start + size), count - 1)
-        part = sharding.place(take_rows(batch, rows), split)
-        scores = scorer.score(part)
-        reward = combine.intrinsic_BR(canonical, scores, part["response_mask_BR"], part["ended_B"])
-        found = {"reward": reward, "q": scores.q_BR, "value": scores.value_BR}
-        fetched = sharding.fetch(found)
-        parts.append({name: leaf[: count - start] for name, leaf in fetched.items()})
+    for start in range(0, len(rows), size):
+        # The last batch is filled up with repeats, which are dropped below.
+        index = np.minimum(np.arange(start, start + size), len(rows) - 1)
+        examples = [Example(*rows[i]) for i in index]
+        packed = batching.pack_examples(examples, pad_id=context.pad_id, sizes=(T,))
+        targets_BR = np.full((size, R), context.pad_id, np.int32)
+        for row, example in enumerate(examples):
+            targets_BR[row, : len(example.response)] = example.response
+        placed = sharding.place(
+            {**{k: packed[k] for k in ("tokens_BT", "prompt_len_B")}, "targets_BR": targets_BR},
+            sharding.batch_sharding(context.mesh),
+        )
+        alpha = context.config.rl.rewards.alpha
+        scored = _scores(loaded.model, context.vocab, alpha, loaded.params, placed)
+        fetched = sharding.fetch(scored)
+        parts.append({name: leaf[: len(rows) - start] for name, leaf in fetched.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _scores(
+    model: QwenModel, vocab: int, alpha: float, params: Any, batch: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """As `rewards.teacher` scores, with the log-probability beside; one program for all students.
+
+    The reward is the canonical one, whatever the run was trained on: raw rewards depend on how
+    each state's logits are shifted, and no scale of colours fits them.
+    """
+    scores = response_scores(
+        model,
+        params,
+        batch["tokens_BT"],
+        batch["prompt_len_B"],
+        batch["targets_BR"],
+        alphas=(alpha,),
+        vocab=vocab,
+    )
+    q_BR, value_BR = scores.logit_BR, alpha * scores.lse_ABR[0]
+    reward_BR = intrinsic_reward(q_BR, value_BR, jnp.ones_like(q_BR))
+    return {"reward": reward_BR, "q": q_BR, "value": value_BR, "logp": scores.logp_BR}

@@ -13,7 +13,7 @@ from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.core.settings import to_dict
 from distill_jax.evaluation import html_data, html_figures, html_report, html_tokens, intervals
 from distill_jax.evaluation.html_data import RunData, Stage
-from distill_jax.evaluation.report import NAMES
+from distill_jax.evaluation.report_measures import NAMES
 
 EVIL = "<script src='http://x.test/a.js'>alert(1)</script> & \"<img src=//x.test/b onerror=c>'"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -66,7 +66,7 @@ def result(name, right, levels=(1, 2)):
     shares = {"mean_length": 7.25, "terminated": 0.9, "undecided": 0.05}
     by_level = {str(level): estimate for level in levels}
     return {
-        "adapter": f"digest of {name}",
+        "made_from": {"adapter": f"digest of {name}"},
         "num_problems": len(right),
         "samples": 2,
         "temperature": 1.0,
@@ -132,14 +132,7 @@ METRICS = {
 
 def shown(name, verdict, tokens=TOKENS):
     text = f"{name} says {EVIL}"
-    ended, same = name == "teacher", name != "student_after"
-    return {
-        "text": text,
-        "verdict": verdict,
-        "ended": ended,
-        "tokens": tokens,
-        "as_evaluated": same,
-    }
+    return {"text": text, "verdict": verdict, "ended": name == "teacher", "tokens": tokens}
 
 
 def tokens_of(names=("student_before", "student_after", "teacher"), verdict="wrong"):
@@ -152,7 +145,7 @@ def tokens_of(names=("student_before", "student_after", "teacher"), verdict="wro
     }
     return {
         "made_from": {
-            "subjects": {name: RESULTS[name]["adapter"] for name in names},
+            "subjects": {name: RESULTS[name]["made_from"] for name in names},
             "problems": ["p0"],
             "alpha": 1.0,
         },
@@ -280,8 +273,6 @@ def test_verdicts_and_notes(page):
     assert all("✗ wrong · 7 tokens, " in a["text"] for a in answers)
     assert "cut off" in answers[0]["text"] and "7 tokens, ended" in answers[2]["text"]
     assert "r: mean -2.700, lowest -5.400" in answers[0]["text"]
-    same = ["not the very text" in a["text"] for a in answers]
-    assert same == [False, True, False]
     text = page.text_of("problems")
     assert (
         "Of 4 problems, from student before RL to student after RL: 1 became right, 1 became"
@@ -290,11 +281,11 @@ def test_verdicts_and_notes(page):
     assert "Became right, level 1 (p0)" in text and "Greedy answers decide." in text
 
 
-@pytest.mark.parametrize("verdict", ["right", "wrong", "undecided"])
+@pytest.mark.parametrize("verdict", ["right", "wrong"])
 def test_every_verdict_is_told(answers_only, verdict):
     changed = dataclasses.replace(answers_only, tokens=tokens_of(verdict=verdict))
     answers = Page(html_report.render(changed)).all("section", "answer")
-    sign = {"right": "✓ ", "wrong": "✗ ", "undecided": "? "}[verdict]
+    sign = {"right": "✓ ", "wrong": "✗ "}[verdict]
     assert all(sign + verdict in a["text"] for a in answers)
 
 
@@ -372,9 +363,7 @@ def test_tokens_of_other_weights_are_told(answers_only):
     tokens = tokens_of()
     tokens["made_from"]["subjects"]["student_after"] = "another"
     page = Page(html_report.render(dataclasses.replace(answers_only, tokens=tokens)))
-    assert "of other weights than the evaluation above: student after RL." in page.text_of(
-        "problems"
-    )
+    assert "of another evaluation than the one above: student after RL." in page.text_of("problems")
 
 
 def test_a_run_that_has_only_begun_says_what_is_missing(config):

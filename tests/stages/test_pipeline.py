@@ -140,7 +140,7 @@ def test_complete_stages_are_skipped(finished: Path, monkeypatch: pytest.MonkeyP
     for stage in ("pretrain", "sft", "rl"):
         monkeypatch.setitem(pipeline.STAGES, stage, refuse)
     monkeypatch.setattr(pipeline.evaluate, "_evaluate", refuse)
-    monkeypatch.setattr(pipeline.evaluate.token_scores, "_load", refuse)
+    monkeypatch.setattr(pipeline.evaluate.token_scores, "_score", refuse)
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     (finished / "report.md").unlink()
     pipeline.run(small(), finished)

@@ -62,9 +62,8 @@ def test_the_tokens_are_those_of_the_evaluation(finished: Path) -> None:
     found = tokens_of(finished)
     evaluated = html_data.read_results(finished)
     context = Context(small(), finished)
-    digests = {name: evaluated[name]["adapter"] for name in NAMES}
     assert found["made_from"] == {
-        "subjects": digests,
+        "subjects": {name: evaluated[name]["made_from"] for name in NAMES},
         "problems": [p["id"] for p in found["problems"]],
         "alpha": 1.0,
     }
@@ -76,7 +75,7 @@ def test_the_tokens_are_those_of_the_evaluation(finished: Path) -> None:
             (result,) = [p for p in results if p["id"] == problem["id"]]
             ids = [token["id"] for token in response["tokens"]]
             assert response["text"] == result["greedy"] == context.text(ids)
-            assert response["as_evaluated"] and 0 < len(ids) <= 24
+            assert 0 < len(ids) <= 24
             assert (response["verdict"] == "right") == result["greedy_right"]
             assert response["ended"] == (ids[-1] == context.eos_id)
             assert context.eos_id not in ids[:-1]
@@ -113,7 +112,7 @@ def test_scores_are_kept_and_made_again_alike(
     file.unlink()
     token_scores.write_report(context)
     assert file.read_bytes() == whole and (workdir / "report.html").stat().st_size > 50_000
-    monkeypatch.setattr(token_scores, "_load", lambda *_: pytest.fail("scored already"))
+    monkeypatch.setattr(token_scores, "_score", lambda *_: pytest.fail("scored already"))
     (workdir / "report.html").unlink()
     token_scores.write_report(context)
     assert (workdir / "report.html").exists()
@@ -127,7 +126,7 @@ def test_fewer_problems_in_more_batches(
     workdir = copy_stages(finished, tmp_path / "run", *PARTS)
     before = {p["id"]: p for p in tokens_of(workdir)["problems"]}
     monkeypatch.setattr(token_scores, "_SCORED", 1)  # one batch of as many rows as devices
-    token_scores.write_report(Context(small(evaluate__batch=2), workdir), 3)
+    token_scores.write_report(Context(small(), workdir), 3)
     found = tokens_of(workdir)["problems"]
     assert len(found) == 3
     for problem in found:
@@ -152,7 +151,10 @@ def test_other_weights_and_other_problems_are_refused(finished: Path, tmp_path: 
     html_data.tokens_file(workdir).unlink()
     weights = "adapter/adapter_model.safetensors"
     (workdir / "rl" / weights).write_bytes((workdir / "sft" / weights).read_bytes())
-    with pytest.raises(CheckpointError, match=r"student_after\.json is of another adapter"):
+    with pytest.raises(CheckpointError, match=r"student_after\.json is of other weights"):
+        token_scores.write_report(Context(small(), workdir))
+    (workdir / "evaluate" / "teacher.checkpoint.jsonl").unlink()
+    with pytest.raises(CheckpointError, match=r"is not what evaluate/teacher\.json was made of"):
         token_scores.write_report(Context(small(), workdir))
 
 
@@ -161,7 +163,7 @@ def test_without_a_teacher_or_problems_no_token_is_scored(
 ) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *PARTS)
     html_data.tokens_file(workdir).unlink()
-    monkeypatch.setattr(token_scores, "_load", lambda *_: pytest.fail("not asked for"))
+    monkeypatch.setattr(token_scores, "_score", lambda *_: pytest.fail("not asked for"))
     token_scores.write_report(Context(small(report__problems=0), workdir))
     (workdir / "evaluate" / "teacher.json").unlink()
     token_scores.write_report(Context(small(), workdir))
