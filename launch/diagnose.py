@@ -68,8 +68,6 @@ def table(directory: Path, findings: Sequence[Finding]) -> Table:
     return out
 
 
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, diagnoses, prints."""
     parser = argparse.ArgumentParser(prog="python -m launch.diagnose", description=__doc__)

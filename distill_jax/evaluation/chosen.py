@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from distill_jax.core.errors import DataError
 
-STUDENTS = ("student_base", "student_before", "student_after")
+# The last first; what came before a student is one of BEFORE (rl does not build on distill).
+STUDENTS = ("student_after", "student_distilled", "student_before", "student_base")
+BEFORE = ("student_before", "student_base")
 BETTER, WORSE, WRONG, RIGHT = "became right", "became wrong", "wrong both times", "right both times"
 RULE = (
     "Greedy answers decide. In turn, one problem that became right, one that became wrong and one "
@@ -24,14 +26,14 @@ class Choice(NamedTuple):
 
 
 def compared(results: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The two students compared, earlier and later: the last two there are, or one with itself.
+    """The two students compared, earlier and later; one with itself where there is but one.
 
     None where no student was evaluated.
     """
-    found = [name for name in STUDENTS if name in results]
-    if not found:
+    later = next((name for name in STUDENTS if name in results), None)
+    if later is None:
         return None
-    return (found[-2], found[-1]) if len(found) > 1 else (found[0], found[0])
+    return next((name for name in BEFORE if name in results and name != later), later), later
 
 
 def choose(

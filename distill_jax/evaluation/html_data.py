@@ -15,7 +15,7 @@ from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_ro
 Rows = Sequence[Mapping[str, Any]]
 
 # In the order in which a run has them; others that a work directory holds come after these.
-STAGES = ("pretrain", "sft", "rl", "evaluate")
+STAGES = ("pretrain", "sft", "distill", "rl", "evaluate")
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,10 @@ def _write_tokens(
     if not choices or (known is not None and known["made_from"] == made_from):
         return
     prompts = _prompts(context, made_from["problems"])
-    answers = {
-        name: [_kept(context, name, results[name]["made_from"])[c.place] for c in choices]
-        for name in names
-    }
+    answers = {}
+    for name in names:
+        kept = _kept(context, name, results[name])
+        answers[name] = [kept[choice.place] for choice in choices]
     responses = _responses(context, made_from["subjects"], prompts, answers)
     shown = []
     for row, (place, kind) in enumerate(choices):
@@ -109,16 +109,17 @@ def _prompts(context: Context, ids: Sequence[str]) -> list[list[int]]:
     return [prompt_of[name] for name in ids]
 
 
-def _kept(context: Context, name: str, evaluated: Mapping[str, Any]) -> list[list[int]]:
-    """Token ids of the greedy answers that a result was made of."""
+def _kept(context: Context, name: str, result: Mapping[str, Any]) -> list[list[int]]:
+    """Token ids of the greedy answers that a result was made of, one a problem."""
     path = kept_answers.answers_path(context.workdir / "evaluate", name)
     made_from, batches, _ = kept_answers.read(path)
-    if made_from != evaluated:
+    answers = kept_answers.responses(batches, "greedy")
+    if made_from != result["made_from"] or len(answers) != result["num_problems"]:
         raise CheckpointError(
             f"{path} is not what evaluate/{name}.json was made of",
             fix=context.run_first("evaluate"),
         )
-    return [completions[0] for completions in kept_answers.responses(batches, "greedy")]
+    return [completions[0] for completions in answers]
 
 
 def _responses(

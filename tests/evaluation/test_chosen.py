@@ -60,6 +60,11 @@ def test_other_problems_are_refused():
         (("teacher",), None),
         (("teacher", "student_before"), ("student_before", "student_before")),
         (("student_before", "student_base"), ("student_base", "student_before")),
+        (("student_base", "student_distilled"), ("student_base", "student_distilled")),
+        (
+            ("student_before", "student_distilled", "student_after"),
+            ("student_before", "student_after"),
+        ),
         (("student_base", "student_before", "student_after"), ("student_before", "student_after")),
     ],
 )
