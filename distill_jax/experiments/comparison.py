@@ -35,13 +35,16 @@ class Change(NamedTuple):
         return self.adjusted is not None and self.adjusted < 0.05
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """Mean of runs that differ in their seed, with the t interval of n − 1 degrees."""
+def over_seeds(
+    values: Sequence[float], least: float = -math.inf, most: float = math.inf
+) -> Interval:
+    """Mean of runs that differ in their seed, with the t interval of n − 1 degrees, cut at what
+    the figure can be."""
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Interval(mean, None, None)
     half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
-    return Interval(mean, mean - half, mean + half)
+    return Interval(mean, max(least, mean - half), min(most, mean + half))
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
@@ -81,7 +84,7 @@ def changes(rows: Rows, arms: Sequence[str], reference: str, figure: str) -> dic
             row[figure] - base[row["seed"]] for row in of_arm(rows, arm) if row["seed"] in base
         ]
         if arm != reference and pairs:
-            found[arm] = over_seeds(pairs), paired_p(pairs)
+            found[arm] = over_seeds(pairs, -1.0, 1.0), paired_p(pairs)
     tested = [arm for arm, (_, p) in found.items() if p is not None]
     adjusted = dict(zip(tested, holm([found[arm][1] or 0.0 for arm in tested]), strict=True))
     return {arm: Change(*found[arm], adjusted.get(arm)) for arm in found}

@@ -10,6 +10,7 @@ matplotlib.use("Agg")  # no display on a server
 import numpy as np  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
 
 from distill_jax.experiments import comparison  # noqa: E402
 
@@ -42,7 +43,10 @@ def draw(rows: Rows, arms: Sequence[str], path: Path) -> None:
         _selection(axis, _of(rows, arm), arm)
     for axis in places[count:]:
         axis.set_visible(False)
-    figure.tight_layout()
+    # One legend: not every arm is in every panel.
+    patches = [Patch(color=colours[arm], label=arm) for arm in there]
+    figure.legend(handles=patches, loc="upper center", ncols=min(len(there), 6), fontsize=9)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.4 * -(-len(there) // 6) / (4 * down)))
     beside = path.with_suffix(".partial.png")
     figure.savefig(beside, dpi=110)
     plt.close(figure)
@@ -65,8 +69,6 @@ def _curves(axis: Axes, rows: Rows, arms: Sequence[str], colours: Mapping[str, s
     axis.set_xlabel("training tokens")
     axis.set_ylim(-0.02, 1.02)
     axis.grid(alpha=0.3)
-    if axis.lines:
-        axis.legend(fontsize=8)
 
 
 def _bars(
@@ -122,8 +124,6 @@ def _efficiency(axis: Axes, rows: Rows, arms: Sequence[str], colours: Mapping[st
     axis.set_xlabel("training tokens")
     axis.set_ylabel("test, greedy")
     axis.grid(alpha=0.3)
-    if axis.collections:
-        axis.legend(fontsize=8)
 
 
 def _selection(axis: Axes, rows: Sequence[Mapping[str, Any]], arm: str) -> None:

@@ -78,7 +78,7 @@ def _table(rows: Rows, arms: Sequence[str]) -> list[str]:
             arm,
             str(len(found)),
             *(
-                percent(comparison.over_seeds([row[f] for row in found]))
+                percent(comparison.over_seeds([row[f] for row in found], 0.0, 1.0))
                 for f in comparison.FIGURES
             ),
             _mean([row["mean_length"] for row in found], 1),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distill_jax.evaluation import learning
 from distill_jax.stages.context import read_json
 from distill_jax.training.records import METRICS_FILE, read_rows
 
@@ -13,7 +14,6 @@ from distill_jax.training.records import METRICS_FILE, read_rows
 SUBJECTS = ("student_before", "student_distilled", "student_after")
 # Stages that a student trains in, in order: their tokens are the run's.
 TRAINING = ("sft", "distill", "rl")
-_EMA, _SHARE = 0.5, 0.95
 
 
 def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
@@ -78,20 +78,12 @@ def _curve(rows: Sequence[Mapping[str, Any]], before: int) -> list[dict[str, Any
 
 
 def convergence(curve: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """gain_steps, gain_tokens: the first evaluation whose moving average (half new, half old) has
-    95% of the whole gain; None without a curve or without a gain."""
-    nothing = {"gain_steps": None, "gain_tokens": None}
-    if len(curve) < 2 or curve[-1]["accuracy"] <= curve[0]["accuracy"]:
-        return nothing
-    accuracy = np.array([point["accuracy"] for point in curve])
-    average = [accuracy[0]]
-    for value in accuracy[1:]:
-        average.append(_EMA * value + (1 - _EMA) * average[-1])
-    wanted = accuracy[0] + _SHARE * (accuracy[-1] - accuracy[0])
-    for point, value in zip(curve, average, strict=True):
-        if value >= wanted:
-            return {"gain_steps": point["step"], "gain_tokens": point["tokens"]}
-    return nothing
+    """gain_steps, gain_tokens: the first evaluation with 95% of the whole gain, as
+    `evaluation.learning` has it; None without a gain or with fewer than three evaluations."""
+    points = [(point["step"], point["accuracy"]) for point in curve]
+    step = learning.convergence_step(np.array(points, float).reshape(-1, 2))
+    tokens = {point["step"]: point["tokens"] for point in curve}
+    return {"gain_steps": step, "gain_tokens": None if step is None else tokens[step]}
 
 
 def _groups(problems: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[str, float]]:

@@ -17,6 +17,9 @@ def test_interval_by_hand() -> None:
     # mean 2, s = 1, t(2, .975) = 4.30265, half = 4.30265 / √3 = 2.48414
     assert comparison.over_seeds([1, 2, 3]) == pytest.approx((2, -0.48414, 4.48414), abs=1e-5)
     assert comparison.over_seeds([0.5]) == (0.5, None, None)
+    # A share is within 0 and 1, a difference of shares within ±1.
+    assert comparison.over_seeds([0.9, 1.0, 0.8], 0.0, 1.0).high == 1.0
+    assert comparison.over_seeds([0.9, -0.9, 0.8], -1.0, 1.0)[1:] == (-1.0, 1.0)
 
 
 def test_paired_p_is_scipys() -> None:
@@ -77,12 +80,12 @@ def test_band_ends_with_the_shortest_curve() -> None:
 
 
 def test_convergence_by_hand() -> None:
-    # EMA .2, .45, .675, .8375: wanted .2 + .95·(.8 − .2) = .77, reached at the fourth.
-    accuracy = [0.2, 0.7, 0.9, 1.0, 0.8]
+    # Five values: w = 1, no average. Wanted .2 + .95·(.9 − .2) = .865, reached at the third.
+    accuracy = [0.2, 0.7, 0.88, 1.0, 0.9]
     curve = [
         {"step": 10 * i, "tokens": 100 * i, "accuracy": value} for i, value in enumerate(accuracy)
     ]
-    assert results.convergence(curve) == {"gain_steps": 30, "gain_tokens": 300}
+    assert results.convergence(curve) == {"gain_steps": 20, "gain_tokens": 200}
     nothing = {"gain_steps": None, "gain_tokens": None}
-    assert results.convergence(curve[:1]) == nothing
+    assert results.convergence(curve[:2]) == results.convergence([]) == nothing
     assert results.convergence(curve[::-1][1:]) == nothing  # it fell
