@@ -10,6 +10,7 @@ end the others. This process never starts JAX: the devices belong to the runs.
 
 import dataclasses
 import importlib.util
+import itertools
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms as arms_of
-from distill_jax.experiments import figures, places, report, results
+from distill_jax.experiments import figures, history, places, report, results
 from distill_jax.experiments.arms import Arm
 from distill_jax.stages.context import read_json, write_json
 from distill_jax.stages.settings import RunConfig
@@ -56,7 +57,9 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
         raise ConfigError(f"experiment.references has {strange.pop()}", wanted="names of arms")
     planned = [(arm, seed) for seed in settings.seeds for arm in arms]
     for arm, seed in planned:
-        arms_of.config_of(config, arm, seed)  # a wrong value is told before the first run
+        # What is wrong is told before the first run.
+        if "evaluate" not in arms_of.config_of(config, arm, seed).stages:
+            raise ConfigError(f"arm {arm.name} has no stage evaluate", wanted="one, as its last")
     workdir = workdir.absolute()
     workdir.mkdir(parents=True, exist_ok=True)
     failed: list[dict[str, Any]] = []
@@ -86,12 +89,12 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
     arms = arms_of.parse(settings.arms)
     names = [arm.name for arm in arms]
     missing = {(run["arm"], run["seed"]) for run in failed}
-    rows = [
-        results.read_run(places.run_directory(workdir, name, seed), name, seed)
-        for name in names
-        for seed in settings.seeds
-        if (name, seed) not in missing
-    ]
+    rows = []
+    for name, seed in itertools.product(names, settings.seeds):
+        if (name, seed) not in missing:
+            directory = places.run_directory(workdir, name, seed)
+            rows.append(results.read_run(directory, name, seed))
+            history.write(directory)
     content = {"experiment": to_dict(settings), "runs": rows, "failed": list(failed)}
     write_json(workdir / "all_results.json", content)
     figure = "comprehensive_comparison.png"

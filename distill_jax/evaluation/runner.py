@@ -247,6 +247,7 @@ def _individual(problems: Any, runs: dict[str, Any], samples: int) -> list[dict[
                 "id": problem.id,
                 "question": problem.question,
                 "level": problem.level,
+                "subject": problem.subject,
                 "answer": problem.answer,
                 "greedy": runs["greedy"]["texts"][i],
                 "greedy_right": bool(runs["greedy"]["right_PG"][i, 0]),

@@ -39,7 +39,8 @@ def render(
             f"Test accuracy in %, mean over seeds {', '.join(map(str, seeds))} and, with more than "
             "one, its 95% t interval over them: they differ in weights, data and sampling.",
             "Tokens are prompts and responses that the student was trained on, all stages; "
-            "convergence is the first evaluation with 95% of the gain on validation.",
+            "convergence is the first evaluation with 95% of the gain on validation; agreement, the "
+            "share of what the teacher gets right that the student does, too.",
             "",
             *_table(rows, there),
             "",
@@ -69,9 +70,9 @@ def render(
 
 
 def _table(rows: Rows, arms: Sequence[str]) -> list[str]:
-    head = "arm | seeds | greedy | pass@1 | tokens an answer | training tokens | convergence, "
-    head += "steps | convergence, tokens | seconds"
-    out = [f"| {head} |", "|" + " --- |" * 9]
+    head = "arm | seeds | greedy | pass@1 | agreement | tokens an answer | training tokens | "
+    head += "convergence, steps | convergence, tokens | seconds"
+    out = [f"| {head} |", "|" + " --- |" * 10]
     for arm in arms:
         found = comparison.of_arm(rows, arm)
         cells = [
@@ -81,6 +82,7 @@ def _table(rows: Rows, arms: Sequence[str]) -> list[str]:
                 percent(comparison.over_seeds([row[f] for row in found], 0.0, 1.0))
                 for f in comparison.FIGURES
             ),
+            _mean([None if (a := row["agreement"]) is None else 100 * a for row in found], 1),
             _mean([row["mean_length"] for row in found], 1),
             _mean([row["tokens"]["all"] for row in found]),
             _mean([row["gain_steps"] for row in found]),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distill_jax.core.errors import DataError
 from distill_jax.evaluation import learning
 from distill_jax.stages.context import read_json
 from distill_jax.training.records import METRICS_FILE, read_rows
@@ -21,18 +22,16 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
 
     Returns:
         arm, seed, subject, greedy and pass@1 (shares), levels and subjects {name: {greedy,
-        pass@1, problems}}, mean_length, terminated, tokens (of training, by stage and whole),
-        seconds (likewise), curve [{tokens, accuracy}] on validation, gain_tokens and gain_steps
+        pass@1, problems}}, agreement (share of what the teacher gets right that the student does,
+        too; None without a teacher), mean_length, terminated, tokens (of training, by stage and
+        whole), seconds (likewise), curve [{tokens, accuracy}] on validation, gain_tokens and gain_steps
         (`convergence`), curriculum [{step, p: {arm: share}}].
 
     Raises:
         CheckpointError: a file is not JSON.
         DataError: nothing was evaluated here, or a damaged row.
     """
-    results = {name: read_json(workdir / "evaluate" / f"{name}.json") for name in SUBJECTS}
-    found = {name: result for name, result in results.items() if result is not None}
-    subject = list(found)[-1]
-    result = found[subject]
+    subject, result = last_subject(workdir)
     rows = {stage: read_rows(workdir / stage / METRICS_FILE) for stage in TRAINING}
     tokens = {stage: _tokens(rows[stage]) for stage in TRAINING if rows[stage]}
     seconds = {}
@@ -40,7 +39,7 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         done = read_json(workdir / stage / "done.json")
         if done is not None:
             seconds[stage] = done["seconds"]
-    last = list(tokens)[-1] if tokens else ""
+    last = last_stage(workdir)
     curve = _curve(rows.get(last, []), sum(tokens.values()) - tokens.get(last, 0))
     problems = result["problems"]
     return {
@@ -49,6 +48,7 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         "subject": subject,
         "greedy": result["greedy"]["accuracy"]["mean"],
         "pass@1": result["sampled"]["pass@1"]["mean"],
+        "agreement": agreement(read_json(workdir / "evaluate" / "teacher.json"), result),
         "mean_length": result["greedy"]["mean_length"],
         "terminated": result["greedy"]["terminated"],
         "levels": _groups(problems, "level"),
@@ -59,6 +59,25 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         **convergence(curve),
         "curriculum": _selection(rows.get(last, [])),
     }
+
+
+def last_stage(workdir: Path) -> str:
+    """The stage that made the run's student; "" where none trained it."""
+    there = [stage for stage in TRAINING if (workdir / stage / METRICS_FILE).exists()]
+    return there[-1] if there else ""
+
+
+def last_subject(workdir: Path) -> tuple[str, dict[str, Any]]:
+    """What the run made, by its name in stage evaluate, and its result.
+
+    Raises:
+        DataError: no student was evaluated.
+    """
+    for name in reversed(SUBJECTS):
+        result = read_json(workdir / "evaluate" / f"{name}.json")
+        if result is not None:
+            return name, result
+    raise DataError(f"no student is evaluated in {workdir}", wanted="stage evaluate in the arm")
 
 
 def _tokens(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -84,6 +103,35 @@ def convergence(curve: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     step = learning.convergence_step(np.array(points, float).reshape(-1, 2))
     tokens = {point["step"]: point["tokens"] for point in curve}
     return {"gain_steps": step, "gain_tokens": None if step is None else tokens[step]}
+
+
+def pairs(teacher: Mapping[str, Any] | None, student: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Greedy answers of student and teacher to each problem; the teacher's None without one."""
+    theirs = {row["id"]: row for row in (teacher or {"problems": []})["problems"]}
+    out = []
+    for row in student["problems"]:
+        other = theirs.get(row["id"], {})
+        out.append(
+            {
+                **{
+                    name: row.get(name) for name in ("id", "question", "level", "subject", "answer")
+                },
+                "student": row["greedy"],
+                "student_right": row["greedy_right"],
+                "teacher": other.get("greedy"),
+                "teacher_right": other.get("greedy_right"),
+            }
+        )
+    return out
+
+
+def agreement(teacher: Mapping[str, Any] | None, student: Mapping[str, Any]) -> float | None:
+    """Of the problems that the teacher gets right, the share that the student does, too.
+
+    Both wrong is no agreement. None without such a problem.
+    """
+    known = [row for row in pairs(teacher, student) if row["teacher_right"]]
+    return sum(row["student_right"] for row in known) / len(known) if known else None
 
 
 def _groups(problems: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[str, float]]:

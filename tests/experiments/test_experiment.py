@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distill_jax.experiments import history, results
 from distill_jax.rewards import controls
 from tests.stages import small as runs
 
@@ -55,6 +56,45 @@ def test_rows_tell_what_the_files_do(done: tuple[Path, str]) -> None:
     assert metrics[-1]["rewards/custom/mean"] > 0
 
 
+def test_history_and_pairs_of_a_run(done: tuple[Path, str]) -> None:
+    directory = done[0] / "coin" / "seed_0"
+    history = json.loads((directory / "history.json").read_text())
+    metrics = runs.rows(directory, "rl")
+    assert history["losses"] == [[r["step"], r["loss"]] for r in metrics if "loss" in r]
+    pairs = [json.loads(x) for x in (directory / "response_pairs.jsonl").read_text().splitlines()]
+    student = json.loads((directory / "evaluate" / "student_after.json").read_text())["problems"]
+    teacher = json.loads((directory / "evaluate" / "teacher.json").read_text())["problems"]
+    assert [p["student"] for p in pairs] == [row["greedy"] for row in student]
+    assert [p["teacher"] for p in pairs] == [row["greedy"] for row in teacher]
+    assert pairs[0]["subject"] is None or isinstance(pairs[0]["subject"], str)
+
+
+def test_agreement_counts_no_problem_that_both_get_wrong() -> None:
+    def result(*right: bool) -> dict:
+        return {
+            "problems": [
+                {"id": str(i), "greedy": "x", "greedy_right": r} for i, r in enumerate(right)
+            ]
+        }
+
+    teacher = result(True, True, True, False, False)
+    assert results.agreement(teacher, result(True, False, True, True, False)) == 2 / 3
+    assert results.agreement(None, teacher) is None
+    assert results.agreement(result(False), result(False)) is None
+
+
+def test_curriculum_data_by_arm() -> None:
+    rows = [
+        {"step": 1, "curriculum/q/level_1": 0.5, "curriculum/p/level_1/algebra": 0.25},
+        {"step": 2, "curriculum/q/level_1": None, "curriculum/count/level_1": 8},
+    ]
+    assert history.curriculum(rows) == {
+        "q_values": {"level_1": [[1, 0.5]]},
+        "shares": {"level_1/algebra": [[1, 0.25]]},
+        "selections": {"level_1": [[2, 8]]},
+    }
+
+
 def test_arms_begin_with_what_they_share(done: tuple[Path, str]) -> None:
     workdir, _ = done
     paths = [
@@ -76,9 +116,9 @@ def test_what_is_complete_is_skipped(done: tuple[Path, str]) -> None:
 
 
 def test_wrong_arms_end_before_any_run(tmp_path: Path) -> None:
-    wrong = ("fine: rl.steps=3", "bad: rl.steps=-1")
-    said = runs.finish(runs.start(command(tmp_path, wrong)), code=2)
-    assert "rl.steps" in said and "Traceback" not in said and list(tmp_path.iterdir()) == []
+    for wrong, name in (("bad: rl.steps=-1", "rl.steps"), ("bad: stages=('sft',)", "evaluate")):
+        said = runs.finish(runs.start(command(tmp_path, ("fine: rl.steps=3", wrong))), code=2)
+        assert name in said and "Traceback" not in said and list(tmp_path.iterdir()) == []
 
 
 def test_the_coin_is_fair_and_the_same_again() -> None:

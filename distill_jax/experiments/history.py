@@ -1,0 +1,60 @@
+"""What a run of an experiment leaves beside its stages: history, curriculum, pairs of answers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill_jax.experiments.results import last_stage, last_subject, pairs
+from distill_jax.stages.context import read_json, write_json
+from distill_jax.training.records import METRICS_FILE, read_rows
+
+_ARMS = {"q_values": "curriculum/q/", "selections": "curriculum/count/", "shares": "curriculum/p/"}
+_SERIES = {
+    "losses": "loss",
+    "rewards": "reward",
+    "accuracies": "eval/accuracy",
+    "agreement": "eval/top1_agreement",
+    "forward_kl": "eval/forward_kl",
+    "examples_seen": "epoch",
+    "tokens_seen": "num_tokens",
+}
+
+
+def write(workdir: Path) -> None:
+    """history.json, curriculum_data.json and response_pairs.jsonl of a complete run.
+
+    Raises:
+        DataError: a damaged row of its records.
+        CheckpointError: a file of its evaluation is not JSON.
+    """
+    stage = last_stage(workdir)
+    rows = read_rows(workdir / stage / METRICS_FILE) if stage else []
+    write_json(workdir / "history.json", history(rows))
+    write_json(workdir / "curriculum_data.json", curriculum(rows))
+    teacher = read_json(workdir / "evaluate" / "teacher.json")
+    _, student = last_subject(workdir)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pairs(teacher, student)]
+    beside = workdir / "response_pairs.jsonl.partial"
+    beside.write_text("".join(lines), encoding="utf-8")
+    beside.replace(workdir / "response_pairs.jsonl")
+
+
+def history(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{series: [[step, value], …]} of the metrics that were logged; `examples_seen` in epochs."""
+    return {
+        name: [[row["step"], row[metric]] for row in rows if row.get(metric) is not None]
+        for name, metric in _SERIES.items()
+    }
+
+
+def curriculum(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{q_values, selections, shares: {arm: [[step, value], …]}}; empty where none was logged."""
+    out: dict[str, dict[str, list[Any]]] = {name: {} for name in _ARMS}
+    for row in rows:
+        for name, prefix in _ARMS.items():
+            for metric in row:
+                if metric.startswith(prefix) and row[metric] is not None:
+                    arm = metric.removeprefix(prefix)
+                    out[name].setdefault(arm, []).append([row["step"], row[metric]])
+    return out
