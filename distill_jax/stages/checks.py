@@ -243,3 +243,4 @@ def _check_distill(context: Context) -> None:
             f"distill.teacher_samples.problems={settings.teacher_samples.problems}",
             wanted=f"at most the {count} training problems",
         )
+    curricula.of_distill(context, context.problems("train").problems)

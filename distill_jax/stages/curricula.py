@@ -1,4 +1,4 @@
-"""The curriculum of a stage, made once: checks, the first state and the step share it."""
+"""The curriculum of a stage, from its settings and its problems."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def of(
         context: run-wide things.
         stage: that it belongs to.
         settings: of the curriculum.
-        problems: draws are numbers into this list; the same at each call.
+        problems: draws are numbers into this list.
         batch: problems a draw.
         steps: of the stage.
         rounds: draws that a step may make.
@@ -34,32 +34,40 @@ def of(
         DataError: no problem is left, or the method has no levels to choose from.
     """
 
-    def make() -> Curriculum:
-        made = Curriculum(
-            settings,
-            problems,
-            seed=context.config.seed,
-            batch=batch,
-            steps=steps,
-            rounds=rounds,
-            out_shardings=sharding.replicated(context.mesh),
-        )
-        if made.note:
-            context.say(f"{stage}: {made.note}")
-        return made
-
-    return context.once(("curriculum", stage), make)
+    made = Curriculum(
+        settings,
+        problems,
+        seed=context.config.seed,
+        batch=batch,
+        steps=steps,
+        rounds=rounds,
+        out_shardings=sharding.replicated(context.mesh),
+    )
+    if made.note:  # checks make one too: say it once
+        context.once((stage, made.note), lambda: context.say(f"{stage}: {made.note}"))
+    return made
 
 
 def of_rl(context: Context) -> Curriculum:
-    """The curriculum of stage rl."""
+    """The curriculum of stage rl, made once: checks, the first state and the step share it."""
     rl = context.config.rl
-    return of(
-        context,
-        "rl",
-        rl.curriculum,
-        context.problems("train").problems,
-        batch=rl.prompts_per_step,
-        steps=rl.steps,
-        rounds=rl.dynamic_sampling + 1,
-    )
+
+    def make() -> Curriculum:
+        return of(
+            context,
+            "rl",
+            rl.curriculum,
+            context.problems("train").problems,
+            batch=rl.prompts_per_step,
+            steps=rl.steps,
+            rounds=rl.dynamic_sampling + 1,
+        )
+
+    return context.once("curriculum of rl", make)
+
+
+def of_distill(context: Context, problems: Sequence[Problem]) -> Curriculum:
+    """The curriculum of stage distill over the problems of its rows."""
+    settings = context.config.distill
+    size, steps = settings.batch_size, settings.steps
+    return of(context, "distill", settings.curriculum, problems, batch=size, steps=steps)

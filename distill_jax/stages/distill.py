@@ -8,7 +8,7 @@ import jax
 from distill_jax.core import sharding
 from distill_jax.models import hf_io, lora
 from distill_jax.models.qwen import QwenModel
-from distill_jax.stages import distill_rows, export_files, loop
+from distill_jax.stages import curricula, distill_rows, export_files, loop
 from distill_jax.stages.context import Context
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.sft import save_adapter
@@ -23,8 +23,11 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
     rows = distill_rows.make(context, directory, teacher)
     student, trainable, frozen = starting_student(context)
     tx = optimizer.make(settings.optimizer, settings.steps)
-    state, shardings = states.create(trainable, tx, config.seed, context.mesh)
-    step = DistillStep(context, student, frozen, teacher, rows, tx, shardings)
+    curriculum = curricula.of_distill(context, rows.problems)
+    state, shardings = states.create(
+        trainable, tx, config.seed, context.mesh, curriculum_state=curriculum.fresh()
+    )
+    step = DistillStep(context, student, frozen, teacher, rows, curriculum, tx, shardings)
     state = loop.run(
         context,
         "distill",

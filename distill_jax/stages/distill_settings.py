@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.state import TRAINABLE
@@ -53,6 +54,7 @@ class DistillSettings:
     max_skipped: int = setting(10, "Stop after this many skipped updates in a row.", low=1)
     eval_every: int = setting(0, "Steps between evaluations on validation; 0 is off.", low=0)
     eval_problems: int = setting(64, "Validation problems of such an evaluation.", low=1)
+    curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     loss: DistillLossSettings = field(default_factory=DistillLossSettings)
     teacher_samples: TeacherSampleSettings = field(default_factory=TeacherSampleSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)

@@ -1,5 +1,6 @@
 """One distillation step: rows that were given or that the student draws, then the update."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +9,8 @@ import jax
 import numpy as np
 
 from distill_jax.core import rng, sharding
+from distill_jax.curriculum.curriculum import Curriculum
+from distill_jax.curriculum.rewards import bounded_gap
 from distill_jax.data import batching, chat
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation.distribution import Side, compare_on_responses, token_means
@@ -21,14 +24,6 @@ from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.training import distillation
 from distill_jax.training.state import TrainState, join
 from distill_jax.training.step import make_update
-
-
-def problem_ids(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Which of the stage's `count` rows a step takes: int [batch_size].
-
-    A function of its arguments alone; a curriculum takes its place by adding its weights.
-    """
-    return batching.batch_indices(seed, step, batch_size, count)
 
 
 def draws(settings: DistillSettings, seed: int, step: int) -> bool:
@@ -50,6 +45,7 @@ class DistillStep:
         frozen: what of its parameters does not.
         teacher: the model that it learns from, with its weights.
         rows: problems with their given responses.
+        curriculum: which of the rows a step takes.
         tx: optimiser.
         shardings: of the state.
     """
@@ -61,11 +57,13 @@ class DistillStep:
         frozen: Any,
         teacher: Loaded,
         rows: Rows,
+        curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
     ):
         self.context, self.student, self.teacher, self.rows = context, student, teacher, rows
         self.config, self.settings = context.config, context.config.distill
+        self.curriculum = curriculum
         self.frozen, self.sampler = frozen, context.sampler(student)
         self._rows = sharding.batch_sharding(context.mesh)
         self._scorer = self._top_k_scorer() if self.settings.loss.top_k else None
@@ -83,17 +81,18 @@ class DistillStep:
         self, state: TrainState, step: int
     ) -> tuple[TrainState, Mapping[str, Any], list[dict[str, Any]]]:
         """One update; metrics under TRL's names."""
-        seed, size = self.config.seed, self.settings.batch_size
-        index = problem_ids(seed, step, size, len(self.rows.examples))
+        before = sharding.fetch(state.curriculum_state)
+        index = self.curriculum.problem_ids(before, step)
         examples = [self.rows.examples[i] for i in index]
-        own = draws(self.settings, seed, step)
+        own = draws(self.settings, self.config.seed, step)
         metrics: dict[str, Any] = {}
         records: list[dict[str, Any]] = []
         if own:
             problems = [self.rows.problems[i] for i in index]
             examples, metrics, records = self._draw(state, step, problems, examples)
         host = supervised.pack(examples, self.context.pad_id)
-        batch = sharding.place(host, self._rows)
+        place_BB = np.eye(len(index), dtype=np.float32)
+        batch = sharding.place({**host, "place_BB": place_BB}, self._rows)
         frozen = self.frozen
         if self._scorer is None:
             frozen = {**frozen, "teacher": self.teacher.params}
@@ -102,10 +101,14 @@ class DistillStep:
             batch |= {"teacher_ids_BRK": scores.ids_BRK, "teacher_logp_BRK": scores.logp_BRK}
         update = self._updates[not own]
         state, updated = update(state, frozen, batch, np.int32(0), np.int32(1))
-        metrics |= updated
+        # The signal is the gap to the teacher, in its share of 1; mastery is what is left of 1.
+        gap_B = np.asarray(bounded_gap(sharding.fetch(updated.pop("rows_B"))))
+        learnt = self.curriculum.update(state.curriculum_state, index, gap_B, 1 - gap_B)
+        state = dataclasses.replace(state, curriculum_state=learnt)
+        metrics |= {**updated, **self.curriculum.metrics(before, learnt, step)}
         if self.settings.lmbda:
             metrics["on_policy"] = float(own)
-        metrics["epoch"] = (step + 1) * size / len(self.rows.examples)
+        metrics["epoch"] = (step + 1) * len(index) / len(self.curriculum.arms.kept)
         metrics["step_tokens"] = int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
         return state, metrics, records
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.masked import masked_sum
+from distill_jax.core.masked import masked_mean, masked_sum
 from distill_jax.core.settings import setting
 from distill_jax.kernels.divergence import KINDS, branch
 from distill_jax.kernels.logprob import gather_response
@@ -92,7 +92,9 @@ def distill(
         vocab: tokens that exist in both.
         given: whether the tokens were given, by solutions or the teacher: then ce_weight counts.
 
-    Metrics: "kl" or "jsd", the divergence without T²; "ce", the cross-entropy, where it counts.
+    Metrics: "kl" or "jsd", the divergence without T²; "ce", the cross-entropy, where it counts;
+    "rows_B", the divergence of each row without T², a mean over its tokens, where the batch holds
+    place_BB, the identity: each row's place in the whole batch, to which microbatches add up.
     """
     ce_weight = settings.ce_weight if given else 0.0
     how: dict[str, Any] = {
@@ -122,6 +124,10 @@ def distill(
         value_N = divergence_N(hidden_ND, head_VD, frozen, batch)
         kd = masked_sum(value_N, mask_N) / tokens
         metrics = {settings.measure: kd / settings.temperature**2}
+        if "place_BB" in batch:
+            scaled_BR = value_N.reshape(batch["loss_mask_BR"].shape) / settings.temperature**2
+            row_B = masked_mean(scaled_BR, batch["loss_mask_BR"], axis=1)
+            metrics["rows_B"] = row_B @ batch["place_BB"]
         value = settings.kd_weight * kd
         if ce_weight:
             targets_N = batch["targets_BR"].reshape(-1)

@@ -17,6 +17,7 @@ from distill_jax.curriculum.methods import CURRICULA
 from distill_jax.rewards.correctness import Correctness
 from distill_jax.rollout.sampler import Rollout
 from distill_jax.stages import curricula, pipeline, rl_rollout
+from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.settings import RLSettings
 from distill_jax.stages.stop import Interrupted
@@ -96,6 +97,52 @@ def test_stopped_and_run_again(
     assert run(finished, tmp_path / "broken", **how) == whole
     assert weights(tmp_path / "broken", "rl") == weights(tmp_path / "whole", "rl")
     assert "curriculum/count/level_2/arithmetic" in whole[0]
+
+
+def test_distill_stopped_and_run_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gap to the teacher steers what is drawn, and its fall is knowledge transfer."""
+    how = {
+        "stages": ("distill",),
+        "distill__steps": 6,
+        "distill__batch_size": 8,
+        "distill__curriculum__method": "self_evolving",
+        "distill__curriculum__temperature": 0.01,
+        "distill__curriculum__progress_weight": 1.0,
+    }
+
+    def distil(name: str) -> list[dict[str, Any]]:
+        if not (tmp_path / name).exists():
+            copy_stages(finished, tmp_path / name, "pretrain", "sft")
+        pipeline.run(small(**how), tmp_path / name)
+        return [row for row in rows(tmp_path / name, "distill") if "loss" in row]
+
+    whole = distil("whole")
+    assert [sum(counts(row)) for row in whole] == [8 * n for n in range(1, 7)]
+    first, last = whole[0], whole[-1]
+    for level in (1, 2):
+        gap, mastery = (
+            first[f"curriculum/q/level_{level}"] * 2,
+            first[f"curriculum/mastery/level_{level}"],
+        )
+        # α = .5 from 0, and no progress at the first sight: twice the value is the gap.
+        np.testing.assert_allclose(gap + mastery, 1, rtol=1e-5)
+        assert 0 < gap < 1
+    assert last["curriculum/p/level_1"] != 0.5
+    real = DistillStep.__call__
+
+    def stopping(self: DistillStep, state: Any, step: int) -> Any:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, state, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillStep, "__call__", stopping)
+        with pytest.raises(Interrupted, match="saved at step 3 of 6"):
+            distil("broken")
+    assert distil("broken") == whole
+    assert weights(tmp_path / "broken", "distill") == weights(tmp_path / "whole", "distill")
 
 
 def rollouts(draws: dict[int, float]) -> Any:

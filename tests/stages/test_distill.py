@@ -16,7 +16,15 @@ from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
 from distill_jax.models import hf_io
 from distill_jax.rewards.correctness import Correctness
-from distill_jax.stages import distill, distill_rows, distill_step, inputs, pipeline, subjects
+from distill_jax.stages import (
+    curricula,
+    distill,
+    distill_rows,
+    distill_step,
+    inputs,
+    pipeline,
+    subjects,
+)
 from distill_jax.stages.context import Context
 from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.distill_step import DistillStep
@@ -303,8 +311,11 @@ def one_update(workdir: Path, config: Any, mesh: Any) -> tuple[Any, dict[str, An
     found = distill_rows.make(ctx, workdir / "distill", teacher)
     student, trainable, frozen = distill.starting_student(ctx)
     tx = optimizer.make(config.distill.optimizer, 3)
-    state, shardings = states.create(trainable, tx, 0, ctx.mesh)
-    step = DistillStep(ctx, student, frozen, teacher, found, tx, shardings)
+    curriculum = curricula.of_distill(ctx, found.problems)
+    state, shardings = states.create(
+        trainable, tx, 0, ctx.mesh, curriculum_state=curriculum.fresh()
+    )
+    step = DistillStep(ctx, student, frozen, teacher, found, curriculum, tx, shardings)
     state, metrics, _ = step(state, 0)
     return sharding.fetch({"of": state.trainable, "opt": state.opt_state}), {
         name: float(value) for name, value in metrics.items()
@@ -330,6 +341,11 @@ def test_microbatches_change_nothing(trained: Trained) -> None:
     got, more = one_update(trained["teacher"], config, (1, 1, 1))
     np.testing.assert_allclose(more["loss"], figures["loss"], rtol=1e-5)
     np.testing.assert_allclose(more["jsd"], figures["jsd"], rtol=1e-5)
+    # Each row's divergence finds its place again, whichever microbatch it was in.
+    values = [name for name in figures if name.startswith("curriculum/q/")]
+    assert len(values) == 2 and all(figures[name] > 0 for name in values)
+    for name in values:
+        np.testing.assert_allclose(more[name], figures[name], rtol=1e-4)
     np.testing.assert_allclose(more["grad_norm"], figures["grad_norm"], rtol=1e-4)
 
 

@@ -132,6 +132,20 @@ def test_value_and_gradients_are_those_of_the_plain_formula(pair, settings, mode
     np.testing.assert_allclose(value, parts, rtol=1e-5)
 
 
+def test_rows_find_their_place(pair):
+    """Row means that weigh to the batch's, each where place_BB says, as microbatches need it."""
+    settings, rows = CASES[0], len(ANSWER)
+    batch = made()
+    _, _, metrics = chunked(pair, settings, "lora", {**batch, "place_BB": np.eye(rows)[::-1]})
+    rows_B = np.asarray(metrics["rows_B"])[::-1]
+    np.testing.assert_allclose(rows_B @ ANSWER / ANSWER.sum(), metrics[settings.measure], rtol=1e-5)
+    first = np.zeros_like(batch["loss_mask_BR"])
+    first[0] = batch["loss_mask_BR"][0]
+    _, _, alone = chunked(pair, settings, "lora", {**batch, "loss_mask_BR": first})
+    np.testing.assert_allclose(rows_B[0], alone[settings.measure], rtol=1e-5)
+    assert "rows_B" not in alone
+
+
 @pytest.mark.parametrize("settings", CASES[1:3])
 def test_all_tokens_listed_equals_exact(pair, settings):
     exact = chunked(pair, settings, "full", made())
