@@ -39,8 +39,8 @@ def render(
             f"Test accuracy in %, mean over seeds {', '.join(map(str, seeds))} and, with more than "
             "one, its 95% t interval over them: they differ in weights, data and sampling.",
             "Tokens are prompts and responses that the student was trained on, all stages; "
-            "convergence is the first evaluation with 95% of the gain on validation; agreement, the "
-            "share of what the teacher gets right that the student does, too.",
+            "convergence is the first evaluation with 95% of the gain on validation; agreement is "
+            "the share of what the teacher gets right that the student does, too.",
             "",
             *_table(rows, there),
             "",

@@ -24,8 +24,8 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         arm, seed, subject, greedy and pass@1 (shares), levels and subjects {name: {greedy,
         pass@1, problems}}, agreement (share of what the teacher gets right that the student does,
         too; None without a teacher), mean_length, terminated, tokens (of training, by stage and
-        whole), seconds (likewise), curve [{tokens, accuracy}] on validation, gain_tokens and gain_steps
-        (`convergence`), curriculum [{step, p: {arm: share}}].
+        whole), seconds (likewise), curve [{tokens, accuracy}] on validation, gain_tokens and
+        gain_steps (`convergence`), curriculum [{step, p: {arm: share}}].
 
     Raises:
         CheckpointError: a file is not JSON.
