@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.sharding import MeshSettings, make_mesh, shardings
 from distill_jax.models import heads
@@ -13,7 +12,6 @@ from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel, logical_axes
 from distill_jax.models.qwen_config import QwenConfig, YarnConfig
 from distill_jax.models.released import PRESETS
-from tests import tiny
 
 QWEN2 = QwenConfig("qwen2", 48, 32, 40, 2, 4, 2, 8)
 QWEN3 = QwenConfig(
@@ -230,16 +228,3 @@ def test_value_head_starts_at_zero_and_is_linear():
     got = heads.apply(params, jnp.array([[1.0, 9.0, 2.0, 9.0]], jnp.bfloat16))
     np.testing.assert_array_equal(got, np.array([5.5], np.float32))  # 1·1 + 2·2 + .5
     assert got.dtype == jnp.float32
-
-
-def test_under_fsdp_a_device_holds_the_activations_of_its_own_rows_alone():
-    """Left to itself XLA splits the states' width as the embedding's; every row is everywhere."""
-    mesh = tiny.mesh(1, 8, 1)
-    where = sharding.batch_sharding(mesh)
-    tokens = jax.ShapeDtypeStruct((64, 32), jnp.int32, sharding=where)
-    temp = {}
-    for name, rows in (("rows", where), ("free", None)):
-        model, params = tiny.build(tiny.ONE_LAYER, lora=False, rows=rows)
-        compiled = jax.jit(model.hidden).lower(tiny.placed(params, mesh), tokens).compile()
-        temp[name] = compiled.memory_analysis().temp_size_in_bytes
-    assert 4 * temp["rows"] < temp["free"]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distill_jax.core import sharding
 from distill_jax.rewards import combine
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScorer
@@ -96,6 +97,29 @@ def test_scores_over_a_mesh_equal_those_of_one_device(teacher):
     )
     for x, y in zip(split.score(batch()), scorer(teacher).score(batch()), strict=True):
         np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_under_fsdp_a_device_holds_the_activations_of_its_own_rows_alone():
+    """Left to itself XLA splits the states of scanned layers by width, and holds all rows."""
+    mesh = tiny.mesh(1, 8, 1)
+    where = sharding.batch_sharding(mesh)
+    wide = dataclasses.replace(
+        tiny.ONE_LAYER, hidden_size=64, intermediate_size=160, num_layers=2, head_dim=16,
+        layer_types=(),
+    )  # fmt: skip
+    found = {
+        "tokens_BT": jax.ShapeDtypeStruct((64, 64), jnp.int32, sharding=where),
+        "prompt_len_B": jax.ShapeDtypeStruct((64,), jnp.int32, sharding=where),
+        "response_len_B": jax.ShapeDtypeStruct((64,), jnp.int32, sharding=where),
+        "targets_BR": jax.ShapeDtypeStruct((64, 32), jnp.int32, sharding=where),
+    }
+    temp = {}
+    for name, rows in (("rows", where), ("free", None)):
+        model, params = tiny.build(wide, lora=False, unroll=False, rows=rows)
+        own = TeacherScorer(model, tiny.placed(params, mesh), mesh, alpha=1.0, vocab=VOCAB)
+        compiled = own._score.lower(own.params, found).compile()
+        temp[name] = compiled.memory_analysis().temp_size_in_bytes
+    assert 3 * temp["rows"] < temp["free"]
 
 
 def test_a_bfloat16_teachers_logits_are_not_rounded_to_bfloat16(teacher):
