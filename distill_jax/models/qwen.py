@@ -118,9 +118,9 @@ class QwenModel:
         remat: recompute each block in the backward pass, saving its activations' memory.
         attention_impl: see `attention.attention`.
         fuse: join kernels that share an input; turn off when the mesh splits tensors.
-        rows: where activations [rows, ...] lie, or None to leave it to XLA. Needed where layers are
-            scanned under fsdp: XLA would split the states' width as it finds the embedding's, and
-            hold and compute all rows everywhere.
+        rows: where activations [rows, ...] lie, or None to leave it to XLA. Needed under fsdp: in
+            scanned layers and in updates XLA would split the states' width as it finds the
+            embedding's, and hold and compute all rows everywhere.
         graph: nnx graph definition of one block.
     """
 

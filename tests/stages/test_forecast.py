@@ -160,7 +160,16 @@ def test_update(sizes: Any, rows: Any, mesh: str, how: dict[str, Any]) -> None:
 
 def fresh(trainable: Any, tx: Any) -> states.TrainState:
     zero = jnp.zeros((), jnp.int32)
-    return states.TrainState(zero, trainable, tx.init(trainable), (), zero, zero, rng.run_key(0))
+    return states.TrainState(
+        step=zero,
+        trainable=trainable,
+        opt_state=tx.init(trainable),
+        reward_state=(),
+        curriculum_state=(),
+        skipped=zero,
+        skipped_in_row=zero,
+        key=rng.run_key(0),
+    )
 
 
 @pytest.mark.parametrize("mesh", ["one", "fsdp", "all"])
