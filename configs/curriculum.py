@@ -1,0 +1,84 @@
+"""python -m launch.main --config=configs/curriculum.py
+
+Curriculum distillation: the self-evolving curriculum beside its baselines, equal training tokens,
+three seeds. Presets: --config=configs/curriculum.py:smoke, the quick self-test; math, on MATH.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from configs import presets
+from distill_jax.core.settings import to_config_dict
+from distill_jax.curriculum.methods import CURRICULA
+from distill_jax.stages.settings import ExperimentSettings, RunConfig
+from distill_jax.training.optimizer import OptimizerSettings
+
+_START = "start: stages=('pretrain', 'evaluate')"
+_ARMS = (
+    *(f"{name}: distill.curriculum.method={name}" for name in CURRICULA),
+    # Beside the gap to the teacher, an arm is worth what it gains, has lost and gives to others.
+    "multi_objective: distill.curriculum.method=self_evolving; "
+    "distill.curriculum.progress_weight=1.0; distill.curriculum.retention_weight=1.0; "
+    "distill.curriculum.transfer_weight=1.0",
+)
+_STAGES = ("pretrain", "distill", "evaluate")
+
+
+def _with_arms(base: RunConfig, start: str = _START) -> RunConfig:
+    experiment = ExperimentSettings(
+        name="curriculum", arms=(start, *_ARMS), references=("uniform", "start")
+    )
+    return dataclasses.replace(base, stages=_STAGES, experiment=experiment)
+
+
+def _tiny() -> RunConfig:
+    base = presets.tiny()
+    # Gaps to the teacher differ by hundredths between levels here.
+    curriculum = dataclasses.replace(base.distill.curriculum, pace_steps=180, temperature=0.05)
+    distill = dataclasses.replace(
+        base.distill,
+        steps=400,
+        max_tokens=400_000,
+        batch_size=32,
+        eval_every=20,
+        eval_problems=200,
+        curriculum=curriculum,
+        # A constant learning rate: harder problems have more tokens, so that arms take other
+        # numbers of steps.
+        optimizer=OptimizerSettings(learning_rate=3e-3, schedule="constant", warmup_steps=10),
+    )
+    # A student that has begun to calculate: after all of tiny's steps nothing is left to learn.
+    student = dataclasses.replace(base.student, steps=400)
+    return _with_arms(dataclasses.replace(base, student=student, distill=distill))
+
+
+def _smoke() -> RunConfig:
+    return _with_arms(presets.smoke())
+
+
+def _math() -> RunConfig:
+    # The published system's batch of 4 × 4 and 5 × 200 steps, on arms of level and subject.
+    base = presets.qwen_1_5b()
+    curriculum = dataclasses.replace(base.distill.curriculum, arms="level_subject")
+    distill = dataclasses.replace(
+        base.distill, steps=1000, batch_size=16, accumulate=4, curriculum=curriculum
+    )
+    evaluate = dataclasses.replace(base.evaluate, problems=500)
+    whole = _with_arms(base, "start: stages=('evaluate',)")
+    return dataclasses.replace(
+        whole,
+        preset="math",
+        stages=("distill", "evaluate"),
+        data=dataclasses.replace(base.data, source="math"),
+        distill=distill,
+        evaluate=evaluate,
+    )
+
+
+PRESETS = {"tiny": _tiny, "smoke": _smoke, "math": _math}
+
+
+def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
+    """Settings of the experiment."""
+    return to_config_dict(PRESETS[preset]())
