@@ -1,5 +1,6 @@
 """Stage distill: the student learns the teacher's distributions, token by token."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,19 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         trainable, tx, config.seed, context.mesh, curriculum_state=curriculum.fresh()
     )
     step = DistillStep(context, student, frozen, teacher, rows, curriculum, tx, shardings)
-    state = loop.run(
-        context,
-        "distill",
-        directory,
-        state,
-        step,
-        settings.steps,
-        max_tokens=settings.max_tokens,
-        max_skipped=settings.max_skipped,
-        eval_every=settings.eval_every,
-        evaluate=step.validate,
-    )
+    with contextlib.closing(step):
+        state = loop.run(
+            context,
+            "distill",
+            directory,
+            state,
+            step,
+            settings.steps,
+            max_tokens=settings.max_tokens,
+            max_skipped=settings.max_skipped,
+            eval_every=settings.eval_every,
+            evaluate=step.validate,
+        )
     made = directory / ("adapter" if settings.trainable == "lora" else "model")
     if settings.trainable == "lora":
         save_adapter(context, student.config, state.trainable["lora"], made)

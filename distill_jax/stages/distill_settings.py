@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.curriculum.settings import CurriculumSettings
+from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.state import TRAINABLE
@@ -56,6 +57,7 @@ class DistillSettings:
     eval_problems: int = setting(64, "Validation problems of such an evaluation.", low=1)
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     loss: DistillLossSettings = field(default_factory=DistillLossSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
     teacher_samples: TeacherSampleSettings = field(default_factory=TeacherSampleSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
 
@@ -76,6 +78,12 @@ class DistillSettings:
                 f"ce_weight={self.loss.ce_weight} with data=student_samples",
                 wanted="0: cross-entropy is taken on given tokens alone",
                 fix="set distill.loss.ce_weight=0 and distill.loss.kd_weight=1",
+            )
+
+        if self.cache.megabytes and not self.loss.top_k:
+            raise ConfigError(
+                f"cache.megabytes={self.cache.megabytes} with loss.top_k=0",
+                wanted="loss.top_k above 0: whole distributions are never stored",
             )
 
     @property

@@ -15,9 +15,11 @@ from distill_jax.data import batching, chat
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation.distribution import Side, compare_on_responses, token_means
 from distill_jax.models.qwen import QwenModel
+from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.correctness import correctness
+from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.top_k import TopKScorer
-from distill_jax.stages import supervised, validation
+from distill_jax.stages import rl_teacher, supervised, validation
 from distill_jax.stages.context import Context, Loaded
 from distill_jax.stages.distill_rows import Rows
 from distill_jax.stages.distill_settings import DistillSettings
@@ -106,6 +108,8 @@ class DistillStep:
         learnt = self.curriculum.update(state.curriculum_state, index, gap_B, 1 - gap_B)
         state = dataclasses.replace(state, curriculum_state=learnt)
         metrics |= {**updated, **self.curriculum.metrics(before, learnt, step)}
+        if isinstance(self._scorer, CachedTeacher):
+            metrics |= self._scorer.metrics()
         if self.settings.lmbda:
             metrics["on_policy"] = float(own)
         metrics["epoch"] = (step + 1) * len(index) / len(self.curriculum.arms.kept)
@@ -150,9 +154,14 @@ class DistillStep:
         pairs = zip(given, responses, strict=True)
         return [chat.Example(one.prompt, response) for one, response in pairs], metrics, records
 
-    def _top_k_scorer(self) -> TopKScorer:
+    def close(self) -> None:
+        """Closes the cache of the teacher's scores."""
+        if isinstance(self._scorer, CachedTeacher):
+            self._scorer.close()
+
+    def _top_k_scorer(self) -> Scorer | CachedTeacher:
         loss = self.settings.loss
-        return TopKScorer(
+        scorer = TopKScorer(
             self.teacher.model,
             self.teacher.params,
             self.context.mesh,
@@ -160,6 +169,7 @@ class DistillStep:
             vocab=self.context.vocab,
             temperature=loss.temperature,
         )
+        return rl_teacher.cached(self.context, scorer, self.settings.cache)
 
     # --- validation ---------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from distill_jax.rewards import length_buckets
 from distill_jax.rewards.cached_teacher import CachedTeacher, fingerprint
 from distill_jax.rewards.length_buckets import BucketedTeacher, Scorer
 from distill_jax.rewards.teacher import TeacherScorer
+from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.stages.context import Context
 
 
@@ -32,13 +33,18 @@ def make(context: Context) -> Scorer | CachedTeacher | None:
             rows=settings.buckets.rows,
             response=sampling.max_new_tokens,
         )
-    if not settings.cache.megabytes:
+    return cached(context, scorer, settings.cache)
+
+
+def cached(context: Context, scorer: Scorer, settings: CacheSettings) -> Scorer | CachedTeacher:
+    """The scorer of the run's teacher, behind a cache where one is set."""
+    if not settings.megabytes:
         return scorer
     tokenizer = context.tokenizer.backend_tokenizer.to_str().encode()
     return CachedTeacher(
         scorer,
         context.mesh,
-        settings.cache,
+        settings,
         model=f"{fingerprint(context.model_path('teacher'))} {context.config.teacher.quantise}",
         tokenizer=hashlib.blake2b(tokenizer, digest_size=16).hexdigest(),
         warn=context.say,

@@ -141,7 +141,8 @@ def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> No
     assert where == trained[name] / "distill" / ("model" if name == "teacher" else "adapter")
     assert inputs.adapter_digest(where) not in ("none", inputs.adapter_digest(ctx.adapter("sft")))
     # Loaded as evaluate does it, it is the model that was trained.
-    loaded = ctx.load("student", where)
+    (subject,) = [one for one in subjects.find(ctx) if one.name == "student_distilled"]
+    loaded = subject.load()
     tokens = np.arange(8, dtype=np.int32)[None]
     got = loaded.model.hidden(loaded.params, tokens)
     if name == "teacher":
@@ -152,16 +153,9 @@ def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> No
     assert np.max(np.abs(got - bare.model.hidden(bare.params, tokens))) > 1e-4
 
 
-def test_report_names_the_distilled_student(
-    trained: Trained, finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def known(context: Any, subject: Any, *_: Any) -> dict[str, Any]:
-        name = subject.name.replace("distilled", "before")
-        return json.loads((finished / "evaluate" / f"{name}.json").read_text())
-
-    monkeypatch.setattr(pipeline.evaluate, "_evaluate", known)
-    pipeline.run(small(stages=("evaluate",)), trained["solutions"])
-    text = (trained["solutions"] / "report.md").read_text(encoding="utf-8")
+def test_report_names_the_distilled_student(trained: Trained) -> None:
+    pipeline.run(small(stages=("evaluate",)), trained["teacher"])
+    text = (trained["teacher"] / "report.md").read_text(encoding="utf-8")
     assert "student distilled" in text and "(report/distill.png)" in text
 
 
@@ -317,6 +311,7 @@ def one_update(workdir: Path, config: Any, mesh: Any) -> tuple[Any, dict[str, An
     )
     step = DistillStep(ctx, student, frozen, teacher, found, curriculum, tx, shardings)
     state, metrics, _ = step(state, 0)
+    step.close()
     return sharding.fetch({"of": state.trainable, "opt": state.opt_state}), {
         name: float(value) for name, value in metrics.items()
     }
@@ -334,11 +329,19 @@ def test_eight_devices_and_microbatches_equal_one(
     assert more.keys() == figures.keys()
     # Each row's divergence finds its place again, whichever microbatch it was in.
     values = [key for key in figures if key.startswith("curriculum/q/")]
-    assert len(values) == (2 if name == "teacher" else 0)
-    assert all(figures[key] > 0 for key in values)
+    assert len(values) == 2 and all(figures[key] > 0 for key in values)
     for key, value in figures.items():
         np.testing.assert_allclose(more[key], value, rtol=2e-3, atol=1e-4, err_msg=key)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=2e-2, atol=2e-5), got, want)
+
+
+def test_stored_scores_are_those_of_the_teacher(trained: Trained, tmp_path: Path) -> None:
+    plain, _ = one_update(trained["teacher"], way("teacher"), (1, 1, 1))
+    kept = {"distill__cache__megabytes": 1.0, "distill__cache__directory": str(tmp_path)}
+    for hits in (0.0, 8.0):  # the second time from disk
+        got, figures = one_update(trained["teacher"], way("teacher", **kept), (1, 1, 1))
+        assert figures["teacher_cache/hits"] == hits
+        jax.tree.map(np.testing.assert_array_equal, got, plain)
 
 
 def test_the_student_comes_nearer_to_its_teacher(trained: Trained, tmp_path: Path) -> None:
