@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from ml_collections import config_flags
 from rich.console import Console
 
 from distill_jax.core.errors import ConfigError, DistillError
@@ -24,8 +23,8 @@ from distill_jax.stages import forecast
 from distill_jax.stages.pretrain import made_geometry
 from distill_jax.stages.settings import ModelSettings, RunConfig
 from launch import arguments
+from launch.main import CONFIG
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config as file[:preset].")
 _DEVICES = flags.DEFINE_integer("devices", 1, "Devices of the mesh.", lower_bound=1)
 _DEVICE_GB = flags.DEFINE_float(
     "device_gb", None, "Memory of one device in units of 10⁹ bytes, to compare with."
@@ -72,7 +71,7 @@ def _main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise ConfigError(f"stray argument {argv[1]!r}")
-        found = run(build(RunConfig, _CONFIG.value), _DEVICES.value)
+        found = run(build(RunConfig, CONFIG.value), _DEVICES.value)
     except DistillError as error:
         arguments.fail(error)
     limit = int(_DEVICE_GB.value * forecast.GB) if _DEVICE_GB.value else None
