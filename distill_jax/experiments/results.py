@@ -12,7 +12,7 @@ from distill_jax.stages.context import read_json
 from distill_jax.training.records import METRICS_FILE, read_rows
 
 # The last of these that was evaluated is what the run made.
-SUBJECTS = ("student_before", "student_distilled", "student_after")
+SUBJECTS = ("student_base", "student_before", "student_distilled", "student_after")
 # Stages that a student trains in, in order: their tokens are the run's.
 TRAINING = ("sft", "distill", "rl")
 

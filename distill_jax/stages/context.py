@@ -209,12 +209,14 @@ class Context:
         if path:
             return hf_io.model_dir(path)
         made = self.workdir / "pretrain" / role / "model"
-        if not (made / "config.json").is_file():
-            raise CheckpointError(
-                f"no {role} model in {made}",
-                fix=self.run_first("pretrain"),
-            )
+        if not self.made_here(role):
+            raise CheckpointError(f"no {role} model in {made}", fix=self.run_first("pretrain"))
         return made
+
+    def made_here(self, role: str) -> bool:
+        """Whether pretrain has made this role's model here."""
+        made = self.workdir / "pretrain" / role / "model" / "config.json"
+        return not self.settings_of(role).path and made.is_file()
 
     def run_first(self, stage: str) -> str:
         """What to tell a user whose work directory lacks what a stage makes."""

@@ -63,7 +63,7 @@ def find(context: Context) -> list[Subject]:
         found.append(Subject("teacher", path, {"teacher": inputs.model_digest(path)}, load))
     before, after = context.adapter("sft"), context.adapter("rl")
     distilled = context.distilled()
-    if before is not None or (distilled is not None and not context.config.student.path):
+    if before is not None or context.made_here("student"):
         found.append(_student(context, "student_base", None))
     if before is not None or context.config.student.path:
         found.append(_student(context, "student_before", before))

@@ -11,6 +11,7 @@ from distill_jax.rewards import controls
 from tests.stages import small as runs
 
 ARMS = (
+    "base: stages=('pretrain', 'evaluate')",
     "start: stages=('pretrain', 'sft', 'evaluate')",
     "coin: rl.rewards.custom=distill_jax.rewards.controls:coin; rl.rewards.correctness_weight=0",
     "broken: rl.rewards.custom=no.such.module:reward",
@@ -32,9 +33,9 @@ def test_one_failing_arm_does_not_end_the_others(done: tuple[Path, str]) -> None
     workdir, said = done
     assert "start, seed 0: complete" in said and "coin, seed 0: complete" in said
     assert "broken, seed 0: failed" in said and "No module named" in said
-    assert "1 of 3 runs are not complete" in said
+    assert "1 of 4 runs are not complete" in said
     content = json.loads((workdir / "all_results.json").read_text())
-    assert [run["arm"] for run in content["runs"]] == ["start", "coin"]
+    assert [run["arm"] for run in content["runs"]] == ["base", "start", "coin"]
     assert content["failed"][0]["arm"] == "broken"
     report = (workdir / "experiment_report.md").read_text()
     assert "## Not complete" in report and "| coin | 1 |" in report
@@ -43,7 +44,8 @@ def test_one_failing_arm_does_not_end_the_others(done: tuple[Path, str]) -> None
 
 def test_rows_tell_what_the_files_do(done: tuple[Path, str]) -> None:
     workdir, _ = done
-    start, coin = json.loads((workdir / "all_results.json").read_text())["runs"]
+    base, start, coin = json.loads((workdir / "all_results.json").read_text())["runs"]
+    assert base["subject"] == "student_base" and base["tokens"] == {"all": 0}
     assert start["subject"] == "student_before" and coin["subject"] == "student_after"
     metrics = runs.rows(workdir / "coin" / "seed_0", "rl")
     sft = runs.rows(workdir / "coin" / "seed_0", "sft")[-1]["num_tokens"]
@@ -108,11 +110,11 @@ def test_what_is_complete_is_skipped(done: tuple[Path, str]) -> None:
     workdir, _ = done
     log = workdir / "coin" / "seed_0" / "log.txt"
     before = log.read_bytes()
-    said = runs.finish(runs.start(command(workdir, ARMS[:2])))
+    said = runs.finish(runs.start(command(workdir, ARMS[:3])))
     assert log.read_bytes() == before
-    assert "[2/2] coin, seed 0: complete (0:00)" in said
+    assert "[3/3] coin, seed 0: complete (0:00)" in said
     content = json.loads((workdir / "all_results.json").read_text())
-    assert content["failed"] == [] and len(content["runs"]) == 2
+    assert content["failed"] == [] and len(content["runs"]) == 3
 
 
 def test_wrong_arms_end_before_any_run(tmp_path: Path) -> None:

@@ -232,7 +232,8 @@ def test_weights_of_another_geometry(mine: Path, tmp_path: Path) -> None:
 
 def test_teacher_is_not_looked_at_when_nobody_asks_it(mine: Path, tmp_path: Path) -> None:
     (mine / "teacher" / "model.safetensors").unlink()
-    config = from_files(mine, rl__rewards__intrinsic_weight=0.0, evaluate__teacher=False)
+    evaluate = {"evaluate__teacher": False, "evaluate__distribution": False}
+    config = from_files(mine, rl__rewards__intrinsic_weight=0.0, **evaluate)
     with pytest.raises(AssertionError, match="a stage began"):
         pipeline.run(config, tmp_path)
 
