@@ -190,7 +190,9 @@ class DistillStep:
             found.append((kept, host["response_len_B"][:rows]))
         near = token_means(found)
         names = ("forward_kl", "reverse_kl", "jensen_shannon", "top1_agreement")
-        return {**figures, **{f"eval/{name}": float(near[name] or 0.0) for name in names}}
+        # Without a solution that fits there is nothing to compare: 0 would be a figure.
+        known = {f"eval/{name}": near[name] for name in names if near[name] is not None}
+        return {**figures, **{name: float(value) for name, value in known.items()}}
 
     @functools.cached_property
     def _held_out(self) -> list[tuple[dict[str, np.ndarray], int]]:

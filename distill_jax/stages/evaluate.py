@@ -32,7 +32,7 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         report.print_table(context.console, results)
         report.write(context.workdir, results, context.config_dict)
         context.say(f"report: {context.workdir / 'report.md'}")
-    token_scores.write_report(context)
+    token_scores.write_report(context, names=results)
     return {name: _figures(result) for name, result in results.items()}
 
 
@@ -69,12 +69,15 @@ def _result(context: Context, directory: Path, subject: Subject, data: Prompts) 
     path = directory / f"{subject.name}.json"
     known = read_json(path)
     compares = _compares(context, subject)
+    beside = subjects.teacher_weights(context) if compares else None
     fresh = known is None or known.get("made_from") != made_from
-    if fresh or (compares and known["distribution"] is None):
+    if fresh or (compares and known.get("beside") != beside):
         answers = KeptAnswers(kept_answers.answers_path(directory, subject.name), made_from)
         if answers.begun_afresh:
             context.say(f"{subject.name}: other weights or prompts than before, begun afresh")
         known = {"made_from": made_from, **_evaluate(context, subject, data, answers, compares)}
+        # The comparison is with a teacher that its student's answers do not depend on.
+        known["beside"] = beside
         write_json(path, known)
         fresh = True
     export_files.write_evaluation(context, directory / subject.name, subject, known, fresh=fresh)

@@ -59,6 +59,15 @@ def model_digest(directory: Path) -> str:
     return _digest(_model_parts(directory))
 
 
+def whole_digest(context: Context, directory: Path) -> str:
+    """Of all of a model's weights, read once a run.
+
+    Weights of one size that begin alike may differ: a merged adapter leaves the embedding, which
+    stands first in the file, as it was.
+    """
+    return context.once(("whole digest", directory), lambda: fingerprint(directory))
+
+
 def adapter_digest(adapter: Path | None) -> str:
     """Of an adapter's weights, or those of a whole model in its place; "none" for the bare one."""
     if adapter is None:

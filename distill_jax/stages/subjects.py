@@ -15,7 +15,6 @@ from distill_jax.core.errors import CheckpointError, TokenizerMismatchError
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation.report_measures import CHECKPOINT
 from distill_jax.models import hf_io, peft_io
-from distill_jax.rewards.cached_teacher import fingerprint
 from distill_jax.stages import inputs
 from distill_jax.stages.context import Context, Loaded
 from distill_jax.training import checkpoint_reader
@@ -60,7 +59,7 @@ def find(context: Context) -> list[Subject]:
         # Held for the comparisons, where there are any.
         keep = functools.partial(teacher, context)
         load = keep if settings.distribution else functools.partial(context.load, "teacher")
-        found.append(Subject("teacher", path, {"teacher": inputs.model_digest(path)}, load))
+        found.append(Subject("teacher", path, teacher_weights(context), load))
     before, after = context.adapter("sft"), context.adapter("rl")
     distilled = context.distilled()
     if before is not None or context.made_here("student"):
@@ -88,6 +87,15 @@ def teacher(context: Context) -> Loaded:
     return context.once("teacher", lambda: context.load("teacher"))
 
 
+def teacher_weights(context: Context) -> dict[str, str]:
+    """The teacher's part of what a result is made from.
+
+    Raises:
+        CheckpointError: there is no teacher.
+    """
+    return {"teacher": inputs.whole_digest(context, context.model_path("teacher"))}
+
+
 def checkpoint_steps(context: Context) -> list[int]:
     """The steps of stage rl that `evaluate.checkpoints` asks for.
 
@@ -110,7 +118,10 @@ def checkpoint_steps(context: Context) -> list[int]:
 
 def _student(context: Context, name: str, adapter: Path | None) -> Subject:
     base = context.model_path("student")
-    weights = {"student": inputs.model_digest(base), "adapter": inputs.adapter_digest(adapter)}
+    weights = {
+        "student": inputs.whole_digest(context, base),
+        "adapter": inputs.adapter_digest(adapter),
+    }
     load = functools.partial(context.load, "student", adapter)
     return Subject(name, adapter or base, weights, load)
 
@@ -137,7 +148,7 @@ def _checkpoint(context: Context, step: int) -> Subject:
         return Loaded(fresh.model, {"base": fresh.params["base"], "lora": placed})
 
     weights = {
-        "student": inputs.model_digest(context.model_path("student")),
+        "student": inputs.whole_digest(context, context.model_path("student")),
         "adapter": digest.hexdigest(),
     }
     return Subject(f"{CHECKPOINT}{step}", directory / str(step), weights, load)
@@ -155,10 +166,16 @@ def given(context: Context) -> Subject:
     path = hf_io.model_dir(context.config.evaluate.model)
     if (path / peft_io.CONFIG).is_file():
         base = context.model_path("student")
-        weights = {"student": inputs.model_digest(base), "adapter": inputs.adapter_digest(path)}
+        weights = {
+            "student": inputs.whole_digest(context, base),
+            "adapter": inputs.adapter_digest(path),
+        }
+        # Unlike the run's own adapters its rank and alpha are not those of the settings.
+        settings = (path / peft_io.CONFIG).read_bytes()
+        weights["adapter settings"] = hashlib.blake2b(settings, digest_size=16).hexdigest()
         return Subject("model", path, weights, functools.partial(_load_adapter, context, path))
     own = own_tokenizer(context, path)
-    weights = {"model": fingerprint(path)}
+    weights = {"model": inputs.whole_digest(context, path)}
     return Subject("model", path, weights, functools.partial(_load_model, context, path, own), own)
 
 

@@ -391,3 +391,16 @@ def test_a_start_from_sft_needs_sft(trained: Trained, tmp_path: Path) -> None:
     (workdir / "sft" / file).write_bytes((workdir / "distill" / file).read_bytes())
     with pytest.raises(ConfigError, match="begun with another starting adapter"):
         pipeline.run(way("student"), workdir)
+
+
+def test_what_cannot_be_compared_is_no_figure(trained: Trained, tmp_path: Path) -> None:
+    # No solution of validation fits: there is no divergence, and 0 would be one.
+    workdir = copy_stages(trained["student"], tmp_path / "run", "pretrain", "sft")
+    for stage in ("pretrain", "sft"):
+        for file in ("done.json", "settings.json"):
+            (workdir / stage / file).unlink()
+    how = {"sampling__max_new_tokens": 4, "sampling__segment": 4, "distill__steps": 2}
+    pipeline.run(way("student", distill__eval_every=1, **how), workdir)
+    found = rows(workdir, "distill")
+    assert all("eval/accuracy" in row for row in found)
+    assert not any(name.endswith(("_kl", "shannon", "agreement")) for row in found for name in row)

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation import kept_answers
 from distill_jax.evaluation.runner import Sampler
 from distill_jax.models import hf_io, peft_io
-from distill_jax.stages import agreement, evaluate, pipeline, subjects
+from distill_jax.stages import agreement, evaluate, inputs, pipeline, subjects
 from distill_jax.stages.context import Context
 from distill_jax.stages.stop import Interrupted, StopSignal
 from tests.stages.hf import tokenizer, write_model
@@ -254,3 +255,76 @@ def test_kept_answers_must_be_those_of_the_model(finished: Path, tmp_path: Path)
     empty = Context(only(), tmp_path)
     with pytest.raises(CheckpointError, match="is not there"):
         evaluate.greedy_answers(empty, after, data)
+
+
+def disturb(file: Path, part: str) -> None:
+    """Other values in the tensors whose names hold this part."""
+    tensors = load_file(file)
+    for name in (name for name in tensors if part in name):
+        tensors[name] = tensors[name] + np.float32(0.3) * np.cos(
+            np.arange(tensors[name].size)
+        ).astype(np.float32).reshape(tensors[name].shape)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def test_another_teacher_is_compared_with_anew(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate")
+    disturb(workdir / "pretrain" / "teacher" / "model" / "model.safetensors", "")
+    pipeline.run(only(evaluate__teacher=False), workdir)
+    for name in STUDENTS:
+        before, after = result(finished, name), result(workdir, name)
+        assert before["distribution"] != after["distribution"]
+        assert before["beside"] != after["beside"]
+        # Its answers owe nothing to the teacher: they stay.
+        assert before["made_from"] == after["made_from"]
+        assert before["problems"] == after["problems"]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("it is compared already")
+
+    monkeypatch.setattr(agreement, "compare", refuse)
+    pipeline.run(only(evaluate__teacher=False), workdir)
+
+
+def test_weights_that_begin_alike_are_told_apart(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_BEGINNING", 2**12)  # models of tests are small
+    workdir = copy_stages(finished, tmp_path / "run", *DONE)
+
+    def found() -> dict[str, dict[str, str]]:
+        return {s.name: s.weights for s in subjects.find(Context(only(), workdir))}
+
+    before = found()
+    for role in ("teacher", "student"):
+        file = workdir / "pretrain" / role / "model" / "model.safetensors"
+        head = file.read_bytes()[: 2**12]
+        disturb(file, "layers.0.self_attn.v_proj.weight")
+        assert file.read_bytes()[: 2**12] == head
+    after = found()
+    assert before.keys() == after.keys() == {"teacher", *STUDENTS}
+    assert all(before[name] != after[name] for name in before)
+
+
+def test_an_adapter_of_another_alpha_is_another_model(finished: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(finished / "rl" / "adapter", adapter)
+    context = Context(only(evaluate__model=str(adapter)), finished)
+    before = subjects.given(context).weights
+    settings = json.loads((adapter / peft_io.CONFIG).read_text())
+    settings["lora_alpha"] *= 3
+    (adapter / peft_io.CONFIG).write_text(json.dumps(settings))
+    assert subjects.given(context).weights != before
+
+
+def test_results_of_models_that_are_gone_do_not_stop_the_page(
+    finished: Path, tmp_path: Path
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate")
+    shutil.rmtree(workdir / "rl")
+    disturb(workdir / "sft" / "adapter" / "adapter_model.safetensors", "")
+    pipeline.run(only(), workdir)
+    tokens = json.loads((workdir / "report" / "tokens.json").read_text())
+    assert set(tokens["made_from"]["subjects"]) == {"student_base", "student_before", "teacher"}
