@@ -191,8 +191,11 @@ class DistillStep:
         near = token_means(found)
         names = ("forward_kl", "reverse_kl", "jensen_shannon", "top1_agreement")
         # Without a solution that fits there is nothing to compare: 0 would be a figure.
-        known = {f"eval/{name}": near[name] for name in names if near[name] is not None}
-        return {**figures, **{name: float(value) for name, value in known.items()}}
+        for name in names:
+            value = near[name]
+            if value is not None:
+                figures[f"eval/{name}"] = float(value)
+        return figures
 
     @functools.cached_property
     def _held_out(self) -> list[tuple[dict[str, np.ndarray], int]]:
