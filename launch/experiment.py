@@ -11,6 +11,7 @@ end the others. This process never starts JAX: the devices belong to the runs.
 import dataclasses
 import importlib.util
 import itertools
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,11 +27,13 @@ from distill_jax.experiments import arms as arms_of
 from distill_jax.experiments import figures, history, places, report, results
 from distill_jax.experiments.arms import Arm
 from distill_jax.stages.context import read_json, write_json
+from distill_jax.stages.pipeline import check_workdir
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON, Interrupted
 from distill_jax.training.progress import clock
 
-_CONFIG, _LOG = "config.json", "log.txt"
+# What a run is started with; what it was complete with; what it said.
+_CONFIG, _COMPLETE, _LOG = "config.json", "complete.json", "log.txt"
 
 
 class Failed(DistillError):
@@ -61,7 +64,7 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
         if "evaluate" not in arms_of.config_of(config, arm, seed).stages:
             raise ConfigError(f"arm {arm.name} has no stage evaluate", wanted="one, as its last")
     workdir = workdir.absolute()
-    workdir.mkdir(parents=True, exist_ok=True)
+    check_workdir(workdir)
     failed: list[dict[str, Any]] = []
     for number, (arm, seed) in enumerate(planned, 1):
         begun = time.perf_counter()
@@ -105,7 +108,7 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
         settings.references or names[:1],
         rows,
         failed,
-        command=f"python -m launch.main {' '.join(sys.argv[1:])}",
+        command=f"python -m launch.main {shlex.join(sys.argv[1:])}",
         figure=figure,
     )
     beside = workdir / "experiment_report.md.partial"
@@ -140,9 +143,10 @@ def _one(config: RunConfig, arm: Arm, seed: int, workdir: Path, flags: Sequence[
 
 def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     """Runs the stages of a config in a process of its own, unless all are; the error, or ""."""
-    done = [read_json(directory / stage / "done.json") for stage in config.stages]
-    if all(done) and _saved(directory / _CONFIG) == config:
+    if _all_done(config, directory) and _saved(directory / _COMPLETE) == config:
         return ""
+    # Other settings than those of before may be refused: then this is not complete the next time.
+    (directory / _COMPLETE).unlink(missing_ok=True)
     write_json(directory / _CONFIG, to_dict(config))
     saved = importlib.util.find_spec("configs")
     if saved is None or not saved.submodule_search_locations:
@@ -152,13 +156,20 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
         sys.executable, "-m", "launch.main", f"--config={file}:{directory / _CONFIG}",
         f"--workdir={directory}", *flags,
     ]  # fmt: skip
-    with (directory / _LOG).open("a", encoding="utf-8") as log:
+    with (directory / _LOG).open("ab") as log:
+        begin = log.tell()
         code = _wait(command, log)
-    if code == 0 and all((directory / stage / "done.json").exists() for stage in config.stages):
+    if code == 0 and _all_done(config, directory):
+        write_json(directory / _COMPLETE, to_dict(config))
         return ""
-    lines = (directory / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    told = (directory / _LOG).read_bytes()[begin:]
+    lines = told.decode("utf-8", errors="replace").splitlines()
     said = " / ".join([line.strip() for line in lines if line.strip()][-3:])
     return f"exit code {code}: {said[-400:] or 'no output'}"
+
+
+def _all_done(config: RunConfig, directory: Path) -> bool:
+    return all((directory / stage / "done.json").exists() for stage in config.stages)
 
 
 def _saved(path: Path) -> RunConfig | None:

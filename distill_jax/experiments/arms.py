@@ -29,7 +29,8 @@ def parse(texts: Sequence[str]) -> list[Arm]:
     Values are Python literals; what is none is a string.
 
     Raises:
-        ConfigError: a name is missing, odd or there twice; no such setting; no `=`.
+        ConfigError: a name is missing, odd or there twice; no such setting, or none of a run's;
+            no `=`.
     """
     arms: list[Arm] = []
     for text in texts:
@@ -45,6 +46,13 @@ def parse(texts: Sequence[str]) -> list[Arm]:
             if not equals:
                 raise ConfigError(f"arm {name} has {part!r}", wanted="setting=value")
             check_name(RunConfig, setting)
+            if setting == "seed" or setting.startswith("experiment"):
+                # Every seed of such an arm would be one and the same run.
+                raise ConfigError(
+                    f"arm {name} sets {setting}",
+                    wanted="settings of a run",
+                    fix="name the seeds of all arms in experiment.seeds",
+                )
             changes[setting] = _literal(value)
         arms.append(Arm(name, changes))
     return arms
@@ -61,7 +69,7 @@ def config_of(base: RunConfig, arm: Arm | None, seed: int) -> RunConfig:
     """The settings of one run; None is the base itself.
 
     Raises:
-        ConfigError: a value of the arm is not allowed.
+        ConfigError: a value of the arm is not allowed, or of another type.
     """
     plain = dataclasses.replace(base, experiment=ExperimentSettings(), seed=seed)
     if arm is None:
@@ -74,7 +82,12 @@ def config_of(base: RunConfig, arm: Arm | None, seed: int) -> RunConfig:
             at = at[group]
         kind = at.get_type(last) if last in at else None
         # As on the command line: 1 where 1.0 is meant.
-        at[last] = float(value) if kind is float and isinstance(value, int) else value
+        try:
+            at[last] = float(value) if kind is float and isinstance(value, int) else value
+        except TypeError as error:
+            raise ConfigError(
+                f"arm {arm.name} has {name}={value!r}", wanted=f"as {at[last]!r}"
+            ) from error
     return build(RunConfig, config)
 
 

@@ -28,6 +28,8 @@ def test_parse_by_hand() -> None:
         (["a:", "a: seed=1"], "of its own"),
         (["a: rl.steps"], "setting=value"),
         (["a: rl.stesp=3"], "rl.steps"),
+        (["a: seed=3"], "experiment.seeds"),
+        (["a: experiment.seeds=(1,)"], "settings of a run"),
     ],
 )
 def test_wrong_arms_are_told(texts: list[str], said: str) -> None:
@@ -42,6 +44,9 @@ def test_settings_of_a_run() -> None:
     assert (config.seed, config.experiment.arms) == (5, ())
     assert config.rl.rewards.correctness_weight == 2.0 and config.rl.rewards.form == "raw"
     assert arms.config_of(base, None, 1).rl == base.rl
+    for wrong in ("stages=rl", "rl.algorithm=2", "rl.steps='few'"):
+        with pytest.raises(ConfigError, match="arm a has .*; wanted: as "):
+            arms.config_of(base, arms.parse([f"a: {wrong}"])[0], 0)
     with pytest.raises(ConfigError, match="above|more than|at least"):
         arms.config_of(base, arms.parse(["a: rl.steps=0"])[0], 0)
 
