@@ -20,6 +20,7 @@ from distill_jax.core.errors import DataError, DistillError
 from distill_jax.evaluation.report_measures import DISTRIBUTION, label, number_cell
 from distill_jax.stages import pairs
 from distill_jax.stages.context import Context, write_json
+from distill_jax.stages.pipeline import check_workdir
 from distill_jax.stages.settings import RunConfig
 from distill_jax.training.manifest import RUN_FILE, read_manifest
 from launch import main as main_job
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     main_job.start_compilation_cache(None)
     try:
         context = Context(config_of(flags.workdir), flags.workdir)
+        check_workdir(context.workdir)  # told before the models are loaded
         result = pairs.compare_all(context, flags.answers, say=context.say)
     except DistillError as error:
         fail(error)

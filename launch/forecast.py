@@ -51,14 +51,21 @@ def geometry(settings: ModelSettings, config: RunConfig) -> QwenConfig:
 
 
 def run(config: RunConfig, devices: int) -> list[forecast.Forecast]:
-    """The forecasts of the stages sft and rl, those that the config has."""
+    """The forecasts of the stages sft and rl, those that the config has.
+
+    Raises:
+        ConfigError: it has neither, a model is not known, or the mesh does not fit the devices.
+    """
     mesh = forecast.abstract_mesh(config, devices)
     teacher, student = geometry(config.teacher, config), geometry(config.student, config)
-    return [
-        forecast.forecast(config, teacher, student, mesh, stage)
-        for stage in ("sft", "rl")
-        if stage in config.stages
-    ]
+    stages = [stage for stage in ("sft", "rl") if stage in config.stages]
+    if not stages:
+        raise ConfigError(
+            f"no forecast for stages={config.stages}",
+            wanted="sft or rl: the others have none",
+            fix="name a config that has them, e.g. configs/rl.py",
+        )
+    return [forecast.forecast(config, teacher, student, mesh, stage) for stage in stages]
 
 
 def as_dict(found: forecast.Forecast) -> dict[str, Any]:

@@ -9,6 +9,7 @@ answered and scored by the teacher first, where that was not done yet for these 
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from distill_jax.core import settings
-from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.errors import ConfigError, DataError, DistillError
 from distill_jax.evaluation import html_data, html_report
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import Interrupted
@@ -41,6 +42,8 @@ def run(workdir: Path, config: RunConfig | None, problems: int | None) -> Path:
         Interrupted: asked to stop.
     """
     html_data.read(workdir)  # before a directory or a model is made for nothing
+    if not os.access(workdir, os.W_OK | os.X_OK):
+        raise DataError(f"cannot write in {workdir}", fix="copy it, and name the copy by --workdir")
     if config is None:
         return html_report.write(workdir)
     # Imported late: without a config nothing of the models is needed.

@@ -61,6 +61,7 @@ def _reward(metrics: Rows) -> Finding:
 
 def _kl(metrics: Rows) -> Finding:
     """KL to the reference in nats a token; PPO records the sum over a completion."""
+    weight = "rl.ppo.kl_coef" if _is_ppo(metrics) else "rl.group.beta"
     found = trend(metrics, "kl")
     if found is None:
         lengths = dict(values(metrics, "completions/mean_length"))
@@ -71,9 +72,9 @@ def _kl(metrics: Rows) -> Finding:
         ]
         found = of_points("objective/kl a token", np.array(points).reshape(-1, 2))
     if found is None:
-        return Finding("", NOT_RECORDED, "no reference: rl.group.beta and rl.ppo.kl_coef are 0")
+        return Finding("", NOT_RECORDED, f"no reference: {weight} is 0")
     tries = {
-        "rl.ppo.kl_coef" if _is_ppo(metrics) else "rl.group.beta": "higher",
+        weight: "higher",
         "rl.optimizer.learning_rate": "lower",
     }
     if found.direction <= 0 or found.last < 0.05:

@@ -75,7 +75,7 @@ class DistillSettings:
             )
         if self.data == "student_samples" and self.loss.ce_weight:
             raise ConfigError(
-                f"ce_weight={self.loss.ce_weight} with data=student_samples",
+                f"loss.ce_weight={self.loss.ce_weight} with data=student_samples",
                 wanted="0: cross-entropy is taken on given tokens alone",
                 fix="set distill.loss.ce_weight=0 and distill.loss.kd_weight=1",
             )

@@ -77,7 +77,7 @@ class Progress:
             self._first = done, time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=self._note(figures))
-        elif time.monotonic() - self._last_line >= self.seconds:
+        elif done < self.total and time.monotonic() - self._last_line >= self.seconds:
             self._line(figures)
 
     def print(self, message: Any) -> None:

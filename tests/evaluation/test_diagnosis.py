@@ -195,3 +195,13 @@ def test_as_json():
     first = json.loads(text)[1]
     assert first["what"] == "KL to the reference" and first["trend"]["name"] == "kl"
     assert "rl.ppo.kl_coef" in first["suggestions"]
+
+
+@pytest.mark.parametrize("ppo, setting", [(False, "rl.group.beta"), (True, "rl.ppo.kl_coef")])
+def test_a_missing_reference_names_the_algorithms_own_weight(ppo: bool, setting: str) -> None:
+    """With grpo rl.ppo.kl_coef is not 0 by default: nothing must be said of it."""
+    rows = [
+        {"step": i, "accuracy": 0.5, **({"loss/value_avg": 1.0} if ppo else {})} for i in (1, 2)
+    ]
+    found = {f.what: f for f in diagnose(rows)}
+    assert found["KL to the reference"].said == f"no reference: {setting} is 0"

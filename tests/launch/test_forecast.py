@@ -61,3 +61,8 @@ def test_the_command() -> None:
         [*command, "--config.mesh.fsdp=3"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and "mesh" in done.stderr
+
+
+def test_a_config_without_such_a_stage_is_told() -> None:
+    with pytest.raises(ConfigError, match="no forecast for stages=.*distill"):
+        forecast.run(dataclasses.replace(presets.tiny(), stages=("distill", "evaluate")), 1)
