@@ -6,9 +6,9 @@
 
 A and B are results of stage evaluate or exports of launch.export_answers, as files or as names
 inside --workdir; without them: teacher and student_after, student_before and student_after,
-student_base and student_before, as far as they are there. Greedy answers by an exact McNemar test
-with Newcombe's interval, pass@1 of sampled ones by a paired t-test over problems. p-values of all
-tests of a call stand beside Holm's adjusted ones.
+student_base and student_before, student_base and student_distilled, as far as they are there.
+Greedy answers by an exact McNemar test with Newcombe's interval, pass@1 of sampled ones by a
+paired t-test over problems. p-values of all tests of a call stand beside Holm's adjusted ones.
 """
 
 import argparse

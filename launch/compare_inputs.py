@@ -14,6 +14,7 @@ DEFAULT_PAIRS = (
     ("teacher", "student_after"),
     ("student_before", "student_after"),
     ("student_base", "student_before"),
+    ("student_base", "student_distilled"),
 )
 _WANTED = "a result of stage evaluate (.json) or of launch.export_answers (.jsonl)"
 

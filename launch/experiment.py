@@ -67,11 +67,12 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
     check_workdir(workdir)
     failed: list[dict[str, Any]] = []
     for number, (arm, seed) in enumerate(planned, 1):
-        begun = time.perf_counter()
+        begun, said = time.perf_counter(), f"[{number}/{len(planned)}] {arm.name}, seed {seed}: "
+        log = places.run_directory(workdir, arm.name, seed) / _LOG
+        print(f"{said}see {log}", file=sys.stderr, flush=True)
         error = _shared(config, arms, seed, workdir, flags) or _one(
             config, arm, seed, workdir, flags
         )
-        said = f"[{number}/{len(planned)}] {arm.name}, seed {seed}: "
         if error:
             failed.append({"arm": arm.name, "seed": seed, "error": error})
             print(f"{said}failed: {error}", file=sys.stderr)

@@ -103,7 +103,7 @@ def _accuracy(results: Mapping[str, Any]) -> Table | None:
         return None
     header, rows = tables.rows(results)
     count = max(result["num_problems"] for result in results.values())
-    changes = [f"student after RL {line}" for line in tables.difference_lines(results)]
+    changes = tables.difference_lines(results)
     return Table(header, rows, f"% right of {count} held-out problems [95% interval]", changes)
 
 

@@ -38,21 +38,33 @@ def _pass_label(result: Mapping[str, Any]) -> str:
     return f"pass@1 ({result['samples']} at T={result['temperature']:g})"
 
 
-def differences(results: Mapping[str, Any], earlier: str) -> dict[str, intervals.Difference]:
-    """Student after against an earlier one on the same problems; empty if one is missing.
+# (later, earlier): what each stage changed.
+CHANGES = (
+    ("student_after", "student_before"),
+    ("student_after", "student_base"),
+    ("student_distilled", "student_base"),
+    ("student_distilled", "student_before"),
+)
+
+
+def differences(
+    results: Mapping[str, Any], earlier: str, later: str = "student_after"
+) -> dict[str, intervals.Difference]:
+    """A student against an earlier one on the same problems; empty if one is missing.
 
     greedy by an exact McNemar test, pass@1 by a paired t-test over problems.
 
     Args:
         results: of `runner.evaluate`, by subject.
-        earlier: the subject to compare with, "student_before" or "student_base".
+        earlier: the subject to compare with.
+        later: the subject that came of it.
 
     Raises:
         ValueError: the two results are of different problems.
     """
-    if not {earlier, "student_after"} <= results.keys():
+    if not {earlier, later} <= results.keys():
         return {}
-    before, after = results[earlier]["problems"], results["student_after"]["problems"]
+    before, after = results[earlier]["problems"], results[later]["problems"]
     if [p["id"] for p in before] != [p["id"] for p in after]:
         raise ValueError("before and after were evaluated on different problems")
 
@@ -66,15 +78,15 @@ def differences(results: Mapping[str, Any], earlier: str) -> dict[str, intervals
 
 
 def difference_lines(results: Mapping[str, Any]) -> list[str]:
-    """One sentence a difference: against the student before RL, then against the base."""
+    """One sentence a difference of CHANGES."""
     out = []
-    for earlier in ("student_before", "student_base"):
-        for name, d in differences(results, earlier).items():
+    for later, earlier in CHANGES:
+        for name, d in differences(results, earlier, later).items():
             mean, low, high = (100 * x for x in (d.mean, d.low, d.high))
             word = "significant" if d.significant else "not significant"
             out.append(
-                f"against {report_measures.label(earlier)}, {name}: {mean:+.1f} points "
-                f"[{low:+.1f}, {high:+.1f}], p = {d.p_value:.2g}, {word}"
+                f"{report_measures.label(later)} against {report_measures.label(earlier)}, "
+                f"{name}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], p = {d.p_value:.2g}, {word}"
             )
     return out
 
@@ -92,7 +104,7 @@ def print_table(console: Console, results: Mapping[str, Any]) -> None:
         table.add_row(*[cell.replace(" [", "\n[").replace("[", r"\[") for cell in row])
     console.print(table)
     for line in difference_lines(results):
-        console.print(f"student after RL {line}", markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False)
 
 
 def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -121,8 +133,8 @@ def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) 
     if changes:
         lines = "\n".join(f"- {line}" for line in changes)
         parts.append(
-            "## What RL changed\nThe student after RL, paired by problem "
-            f"(McNemar for greedy, paired t for pass@1).\n\n{lines}"
+            "## What training changed\nPaired by problem (McNemar for greedy, paired t for "
+            f"pass@1).\n\n{lines}"
         )
     parts.append("## Answers\n" + _answer_table(results))
     parts += report_measures.sections(results)

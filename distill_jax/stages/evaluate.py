@@ -75,6 +75,8 @@ def _result(context: Context, directory: Path, subject: Subject, data: Prompts) 
         answers = KeptAnswers(kept_answers.answers_path(directory, subject.name), made_from)
         if answers.begun_afresh:
             context.say(f"{subject.name}: other weights or prompts than before, begun afresh")
+        elif known is not None and "made_from" not in known:
+            context.say(f"{subject.name}: its result is of an earlier version, evaluated again")
         known = {"made_from": made_from, **_evaluate(context, subject, data, answers, compares)}
         # The comparison is with a teacher that its student's answers do not depend on.
         known["beside"] = beside

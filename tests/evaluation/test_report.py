@@ -65,14 +65,19 @@ def test_differences_are_paired_and_told():
     np.testing.assert_allclose(got["pass@1"].mean, 11 / 40)
     lines = report.difference_lines(RESULTS)
     assert len(lines) == 2 and lines[0].endswith(", significant")
-    assert lines[0].startswith("against student before RL, greedy: +65.0 points [")
+    assert lines[0].startswith("student after RL against student before RL, greedy: +65.0 points [")
     # What sft spoilt and RL won back shows against the base.
     with_base = report.difference_lines({**RESULTS, "student_base": result(15, 12)})
     assert len(with_base) == 4 and with_base[:2] == lines
-    assert with_base[2].startswith("against student base, greedy: +0.0 points [")
+    assert with_base[2].startswith("student after RL against student base, greedy: +0.0 points [")
     same = {"student_before": result(2, 1), "student_after": result(2, 1)}
     assert all("+0.0 points" in x and "not significant" in x for x in report.difference_lines(same))
     assert report.differences({"teacher": RESULTS["teacher"]}, "student_before") == {}
+    distilled = {"student_base": result(2, 1), "student_distilled": result(15, 12)}
+    told = report.difference_lines(distilled)
+    assert len(told) == 2 and told[0].startswith(
+        "student distilled against student base, greedy: +65"
+    )
 
 
 def test_results_of_different_problems_are_not_compared():
@@ -124,4 +129,4 @@ def test_without_records_there_is_no_curve(tmp_path):
     report.write(tmp_path, {"student_after": result(1, 1)}, CONFIG)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "bare answer" not in text
-    assert "Learning curves" not in text and "What RL changed" not in text
+    assert "Learning curves" not in text and "What training changed" not in text
