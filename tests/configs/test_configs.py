@@ -11,7 +11,7 @@ from configs.presets import PRESETS
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms
-from distill_jax.stages import checks
+from distill_jax.stages import checks, curricula, supervised
 from distill_jax.stages.context import Context
 from distill_jax.stages.settings import MAIN_STAGES, STAGES, RunConfig
 
@@ -95,6 +95,13 @@ def test_arms_of_an_experiment_build(name: str) -> None:
         for arm in found:
             arms.config_of(config, arm, 0)
         assert set(config.experiment.references) <= {arm.name for arm in found}
+
+
+def test_curricula_of_smoke_have_arms_to_choose_from(tmp_path: Path) -> None:
+    config = build(RunConfig, load(ROOT / "configs" / "curriculum.py").get_config("smoke"))
+    context = Context(config, tmp_path)
+    problems = supervised.rows(context, answer_only=0.0).problems
+    assert len(curricula.of_distill(context, problems).arms.names) == 2
 
 
 @pytest.mark.parametrize("preset", PRESETS)
