@@ -121,3 +121,10 @@ def test_problems_without_a_level_are_counted_and_said():
     # Nothing to choose from, nothing to say.
     one = make("uniform", rows=levels(without=4), batch=2)
     assert one.metrics(one.fresh(), one.fresh(), 0) == {}
+
+
+def test_draws_of_one_step_choose_their_arms_anew():
+    one = make(temperature=1.0, batch=64, rounds=2)
+    first = one.problem_ids(one.fresh(), 3)
+    second = one.problem_ids(one.fresh(), 3, first)
+    assert one.arms.arm_N[first].tolist() != one.arms.arm_N[second].tolist()

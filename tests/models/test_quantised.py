@@ -140,3 +140,11 @@ def test_without_qwix_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "qwix", None)
     with pytest.raises(MissingExtraError, match="int8"):
         quantised.quantise(jnp.ones((1, 2, 2)), jnp.float32)
+
+
+def test_a_kernel_in_bfloat16_is_divided_in_float32():
+    kernel = jax.random.normal(jax.random.key(0), (2, 64, 32)).astype(jnp.bfloat16)
+    got = quantised.quantise(kernel, jnp.float32)
+    want = quantised.quantise(kernel.astype(jnp.float32), jnp.float32)
+    np.testing.assert_array_equal(got.qvalue, want.qvalue)
+    np.testing.assert_array_equal(got.scale, want.scale)

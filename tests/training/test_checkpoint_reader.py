@@ -13,7 +13,10 @@ from distill_jax.training.checkpoint import Checkpointer, CheckpointSettings
 
 def state(step):
     lora = {"a": jnp.full((2, 3), step, jnp.bfloat16), "b": {"c": jnp.arange(3) + step}}
-    return {"trainable": {"lora": lora, "value_head": jnp.ones(2)}, "step": jnp.int32(step)}
+    return {
+        "trainable": {"lora": lora, "lora2": {"a": jnp.ones(1)}, "value_head": jnp.ones(2)},
+        "step": jnp.int32(step),
+    }
 
 
 @pytest.fixture
