@@ -128,3 +128,12 @@ def test_draws_of_one_step_choose_their_arms_anew():
     first = one.problem_ids(one.fresh(), 3)
     second = one.problem_ids(one.fresh(), 3, first)
     assert one.arms.arm_N[first].tolist() != one.arms.arm_N[second].tolist()
+
+
+def test_the_shares_shown_are_those_that_the_step_drew_from():
+    one = make(temperature=0.2, floor=0.0)
+    before = one.fresh()
+    after = one.update(before, np.arange(3), np.array([0.9, 0.0, 0.0]), np.zeros(3))
+    shown = one.metrics(before, after, 0)
+    assert [shown[f"curriculum/p/{name}"] for name in one.arms.names] == pytest.approx([1 / 3] * 3)
+    assert max(shown[f"curriculum/q/{name}"] for name in one.arms.names) > 0.1

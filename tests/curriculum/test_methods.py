@@ -62,9 +62,9 @@ def test_competence_opens_the_easiest_share():
     where = plan(levels=(1, 1, 2, 0), sizes=(30, 10, 40, 20), competence_start=0.25)
     assert at(0, where).pool_A.tolist() == [15, 5, 0, 20]
     np.testing.assert_allclose(at(0, where).share_A, [0.6, 0.2, 0, 0.2])
-    # An arm of a level that opens has at least one: 8 of 40 are 7.8 of 39 and .2 of 1.
-    where = plan(levels=(1, 1, 2, 2), sizes=(39, 1, 30, 30), competence_start=0.08)
-    assert at(0, where).pool_A.tolist() == [8, 1, 0, 0]
+    # An arm of a level that opens has at least one: 10 of 40 are 9.75 of 39 and .25 of 1.
+    where = plan(levels=(1, 1, 2, 2), sizes=(39, 1, 30, 30), competence_start=0.1)
+    assert at(0, where).pool_A.tolist() == [10, 1, 0, 0]
 
 
 @pytest.mark.parametrize("method", CURRICULA)

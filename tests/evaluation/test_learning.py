@@ -58,3 +58,9 @@ def test_summary_takes_what_the_rows_have():
     assert alone["convergence_step"] is None and alone["stability"] is None
     assert learning.summary([{"step": 1, "loss": 2.0}]) is None
     assert learning.summary([]) is None
+
+
+def test_a_step_on_the_bound_has_converged():
+    # Gains 0, 95, 100 of the values themselves: 95 is 95%.
+    points_K2 = np.array([[10, 0.0], [20, 95.0], [30, 100.0]])
+    assert learning.convergence_step(points_K2, weight=1.0) == 20
