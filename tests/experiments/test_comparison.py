@@ -1,5 +1,8 @@
 """Statistics over seeds, by hand and beside scipy."""
 
+import json
+from pathlib import Path
+
 import hypothesis
 import numpy as np
 import pytest
@@ -89,3 +92,22 @@ def test_convergence_by_hand() -> None:
     nothing = {"gain_steps": None, "gain_tokens": None}
     assert results.convergence(curve[:2]) == results.convergence([]) == nothing
     assert results.convergence(curve[::-1][1:]) == nothing  # it fell
+
+
+def test_a_curve_counts_the_tokens_of_the_stages_before(tmp_path: Path) -> None:
+    def write(path: str, *rows: dict[str, float]) -> None:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    write("sft/metrics.jsonl", {"step": 1, "num_tokens": 40}, {"step": 2, "num_tokens": 100})
+    first = {"step": 0, "eval/accuracy": 0.25}
+    write(
+        "rl/metrics.jsonl", first, {"step": 1, "num_tokens": 7}, {"step": 1, "eval/accuracy": 0.5}
+    )
+    measured = {"accuracy": {"mean": 0.5}, "mean_length": 1.0, "terminated": 1.0}
+    sampled = {"pass@1": {"mean": 0.5}}
+    write("evaluate/student_after.json", {"greedy": measured, "sampled": sampled, "problems": []})
+    found = results.read_run(tmp_path, "arm", 0)
+    assert [point["tokens"] for point in found["curve"]] == [100, 107]
+    assert found["tokens"] == {"sft": 100, "rl": 7, "all": 107}

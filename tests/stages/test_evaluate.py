@@ -1,5 +1,6 @@
 """Stage evaluate: its subjects, its files, and going on after a stop."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -328,3 +329,18 @@ def test_results_of_models_that_are_gone_do_not_stop_the_page(
     pipeline.run(only(), workdir)
     tokens = json.loads((workdir / "report" / "tokens.json").read_text())
     assert set(tokens["made_from"]["subjects"]) == {"student_base", "student_before", "teacher"}
+
+
+def test_answers_to_other_prompts_or_golds_or_of_other_limits_are_not_those(finished: Path) -> None:
+    context = Context(only(), finished)
+    after = next(s for s in subjects.find(context) if s.name == "student_after")
+    data = evaluate.held_out(context)
+    assert len(evaluate.greedy_answers(context, after, data)) == len(data.prompts)
+    longer = [[*data.prompts[0], 5], *data.prompts[1:]]
+    other = [dataclasses.replace(data.problems[0], answer="-1"), *data.problems[1:]]
+    for changed in (data._replace(prompts=longer), data._replace(problems=other)):
+        with pytest.raises(CheckpointError, match="was made from something else"):
+            evaluate.greedy_answers(context, after, changed)
+    shorter = Context(only(sampling__max_new_tokens=16), finished)
+    with pytest.raises(CheckpointError, match="was made from something else"):
+        evaluate.greedy_answers(shorter, after, data)
