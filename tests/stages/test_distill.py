@@ -14,6 +14,7 @@ import pytest
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
+from distill_jax.data import batching
 from distill_jax.models import hf_io
 from distill_jax.rewards.correctness import Correctness
 from distill_jax.stages import (
@@ -109,6 +110,13 @@ def test_completions_are_the_students_own(trained: Trained) -> None:
         row.keys() == {"step", "prompt", "completion", "gold", "correctness"} for row in found
     )
     assert not (trained["solutions"] / "distill" / "completions.jsonl").exists()
+    # Each step takes the next problems of the epoch's shuffle.
+    problems = Context(way("student"), trained["student"]).problems("train").problems
+    for step in (0, 1):
+        index = batching.batch_indices(0, step, 8, len(problems))
+        assert [row["prompt"] for row in found[8 * step : 8 * step + 8]] == [
+            problems[i].question for i in index
+        ]
 
 
 def test_what_is_left_behind(trained: Trained, finished: Path) -> None:

@@ -344,3 +344,16 @@ def test_answers_to_other_prompts_or_golds_or_of_other_limits_are_not_those(fini
     shorter = Context(only(sampling__max_new_tokens=16), finished)
     with pytest.raises(CheckpointError, match="was made from something else"):
         evaluate.greedy_answers(shorter, after, data)
+
+
+def test_every_checkpoint_is_known_by_its_weights(finished: Path) -> None:
+    context = Context(only(evaluate__checkpoints="all"), finished)
+    found = {s.name: s.weights for s in subjects.find(context)}
+    assert found["rl_step_1"] != found["rl_step_2"]
+
+
+def test_a_model_of_other_tokens_is_not_compared_with_the_teacher(finished: Path) -> None:
+    context = Context(only(), finished)
+    after = next(s for s in subjects.find(context) if s.name == "student_after")
+    assert evaluate._compares(context, after)
+    assert not evaluate._compares(context, dataclasses.replace(after, tokenizer=tokenizer(seed=5)))
