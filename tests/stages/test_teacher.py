@@ -93,3 +93,13 @@ def test_without_qwix_it_is_told_before_anything(
     monkeypatch.setitem(sys.modules, "qwix", None)
     with pytest.raises(MissingExtraError, match="int8"):
         checks.check_settings(context, context.config.stages)
+
+
+def test_the_cache_knows_whether_the_teacher_is_quantised(models: Path) -> None:
+    keys = set()
+    for quantise in ("none", "int8"):
+        how = {**HOW, "rl__cache__megabytes": 1.0, "teacher__quantise": quantise}
+        teacher = rl_teacher.make(Context(small(**how), models))
+        assert isinstance(teacher, CachedTeacher)
+        keys.add(teacher.cache.source.model)
+    assert len(keys) == 2
