@@ -1,9 +1,10 @@
 """The problems of a step: a pure function of the seed, the step, the shares and the counts.
 
 Each place of the batch draws its arm by the shares; an arm then gives its problems in the order
-of a shuffle, so that none comes again before all of its arm (of the pool of it that is open) have
-come. `count_A`, how many each arm has given so far, is the place in that shuffle: nothing else is
-remembered, and every process that knows the state draws the same.
+of a shuffle, so that none comes again before all of its arm have come, but where two shuffles
+meet. A pool of another size is another shuffle: one that grows with every step draws as with
+replacement. `count_A`, how many each arm has given so far, is the place in that shuffle: nothing
+else is remembered, and every process that knows the state draws the same.
 """
 
 from functools import lru_cache

@@ -16,6 +16,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 # In the order in which a run has them; others that a work directory holds come after these.
 STAGES = ("pretrain", "sft", "distill", "rl", "evaluate")
+# Names of the subjects that stage evaluate looked at last.
+SUBJECTS_FILE = "subjects.json"
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,12 @@ def _stage_names(workdir: Path) -> list[str]:
 
 
 def read_results(workdir: Path) -> dict[str, Any]:
-    """What stage evaluate wrote of each subject, in the order in which a run has them."""
+    """What stage evaluate wrote of each subject that it looked at last, in the order in which a
+    run has them: other files may be of weights that are no more."""
     found = {path.stem for path in (workdir / "evaluate").glob("*.json")}
+    looked_at = _read_json(workdir / "evaluate" / SUBJECTS_FILE)
+    if looked_at is not None:  # a stage that was stopped, or is of an earlier version, has none
+        found &= set(looked_at)
     steps = [name for name in found if name.startswith(CHECKPOINT)]
     steps.sort(key=lambda name: int(name.removeprefix(CHECKPOINT)))
     names = [name for name in NAMES if name in found]

@@ -13,7 +13,7 @@ from distill_jax.core.errors import CheckpointError
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import kept_answers, report, runner
+from distill_jax.evaluation import html_data, kept_answers, report, runner
 from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.stages import agreement, export_files, subjects, token_scores
 from distill_jax.stages.context import Context, Loaded, read_json, write_json
@@ -32,7 +32,9 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         report.print_table(context.console, results)
         report.write(context.workdir, results, context.config_dict)
         context.say(f"report: {context.workdir / 'report.md'}")
-    token_scores.write_report(context, names=results)
+    write_json(directory / html_data.SUBJECTS_FILE, list(results))
+    sharding.barrier("evaluated subjects")
+    token_scores.write_report(context)
     return {name: _figures(result) for name, result in results.items()}
 
 

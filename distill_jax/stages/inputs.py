@@ -30,6 +30,9 @@ def of(context: Context, stage: str) -> dict[str, str]:
         DistillError: an input is missing or cannot be read.
     """
     found = of_complete(context, stage)
+    for role in ("teacher", "student"):
+        if f"{role} model" in found:  # its beginning alone may be that of other weights, too
+            found[f"{role} weights"] = whole_digest(context, context.model_path(role))
     if stage == "rl":
         found["starting adapter"] = adapter_digest(context.start_adapter())
     if stage == "distill":

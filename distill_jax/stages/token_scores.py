@@ -5,7 +5,7 @@ shows of them, so that the page can be made again without models.
 """
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,7 @@ _SCORED = 32
 _DIGITS = 5
 
 
-def write_report(
-    context: Context, problems: int | None = None, names: Collection[str] | None = None
-) -> Path:
+def write_report(context: Context, problems: int | None = None) -> Path:
     """Writes report.html, and before it report/tokens.json where it is missing or of other models.
 
     Call it on every process; process 0 writes. Tokens need an evaluated student and teacher.
@@ -43,8 +41,6 @@ def write_report(
     Args:
         context: of the run.
         problems: shown with their tokens; None: as report.problems says.
-        names: of subjects whose results are those of now, tokens are of these; None: all that
-            stage evaluate left here.
 
     Returns:
         The page's path.
@@ -56,8 +52,6 @@ def write_report(
     """
     count = context.config.report.problems if problems is None else problems
     results = html_data.read_results(context.workdir)
-    if names is not None:
-        results = {name: result for name, result in results.items() if name in names}
     compared = chosen.compared(results)
     if count and compared and "teacher" in results:
         _write_tokens(context, results, compared, count)

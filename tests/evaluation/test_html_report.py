@@ -402,3 +402,13 @@ def test_reading_a_work_directory(tmp_path, config):
     (tmp_path / "evaluate" / "teacher.json").write_text("{")
     with pytest.raises(CheckpointError, match="teacher.json is not JSON"):
         html_data.read(tmp_path)
+
+
+def test_only_subjects_that_were_looked_at_last_are_shown(tmp_path):
+    folder = tmp_path / "evaluate"
+    folder.mkdir()
+    for name in ("teacher", "student_before", "student_after"):
+        (folder / f"{name}.json").write_text(json.dumps(RESULTS[name]))
+    assert list(html_data.read_results(tmp_path)) == ["teacher", "student_before", "student_after"]
+    (folder / html_data.SUBJECTS_FILE).write_text('["student_before", "teacher"]')
+    assert list(html_data.read_results(tmp_path)) == ["teacher", "student_before"]

@@ -102,7 +102,10 @@ def test_a_workdir_that_cannot_be_written_to(
         ({"student__path": "somewhere"}, "wanted: both paths or neither"),
         ({"lora__targets": ("w_proj",)}, "lora.targets=('w_proj',)"),
         ({"distill__lmbda": 1.0}, "distill.lmbda=1 with data=solutions; wanted: less than 1"),
-        ({"distill__data": "student_samples"}, "distill.ce_weight=0.3 with data=student_samples"),
+        (
+            {"distill__data": "student_samples"},
+            "distill.loss.ce_weight=0.3 with data=student_samples",
+        ),
         ({"distill__cache__megabytes": 1.0}, "distill.cache.megabytes=1.0 with loss.top_k=0"),
         ({"distill__loss__beta": 0.1}, "distill.loss.beta=0.1 with divergence=forward"),
         (

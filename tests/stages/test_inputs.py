@@ -65,11 +65,31 @@ def test_contents_count_not_names(finished: Path, tmp_path: Path) -> None:
         return inputs.of(Context(small(data__source=str(data), **paths), tmp_path), "sft")
 
     first = now()
-    assert first == now() and set(first) == {"teacher model", "student model", "train problems"}
+    both = {f"{role} {part}" for role in ("teacher", "student") for part in ("model", "weights")}
+    assert first == now() and set(first) == both | {"train problems"}
     train = data / "train.jsonl"
     train.write_text(train.read_text().replace("#### 1", "#### 7"))
     second = now()
     assert {n for n in first if first[n] != second[n]} == {"train problems"}
     weights = tmp_path / "teacher" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert {n for n in first if second[n] != now()[n]} == {"teacher model"}
+    assert {n for n in first if second[n] != now()[n]} == {"teacher model", "teacher weights"}
+
+
+def test_a_weight_behind_the_files_beginning_counts(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_BEGINNING", 64)
+    for role in ("teacher", "student"):
+        shutil.copytree(finished / "pretrain" / role / "model", tmp_path / role)
+    data = tmp_path / "train.jsonl"
+    data.write_text('{"question": "What is 1+1?", "answer": "#### 2"}\n')
+    paths = {f"{role}__path": str(tmp_path / role) for role in ("teacher", "student")}
+
+    def now() -> dict[str, str]:
+        return inputs.of(Context(small(data__source=str(tmp_path), **paths), tmp_path), "sft")
+
+    first = now()
+    weights = tmp_path / "teacher" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert {n for n in first if first[n] != now()[n]} == {"teacher weights"}
