@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.kernels import divergence
-from distill_jax.models.head_scores import head_divergence
+from distill_jax.models import head_divergence
+from distill_jax.models.head_loss import head_loss
 
 
 class Measures(Protocol):
@@ -40,16 +41,20 @@ def distill(bench: Measures, *, tokens: int, width: int, vocab: int, dtype: str)
         for key, shape in zip(keys, shapes, strict=True)
     ]
 
-    def naive_N(hidden_ND: Any, head_VD: Any, teacher_NE: Any, teacher_VE: Any) -> jax.Array:
+    def naive(hidden_ND: Any, head_VD: Any, teacher_NE: Any, teacher_VE: Any) -> jax.Array:
         student_NV, teacher_NV = (
             jnp.einsum("nd,vd->nv", h, w, preferred_element_type=jnp.float32)
             for h, w in ((hidden_ND, head_VD), (teacher_NE, teacher_VE))
         )
-        return divergence.forward_kl(teacher_NV, student_NV)
+        return divergence.forward_kl(teacher_NV, student_NV).mean()
 
-    losses: dict[str, Callable[..., jax.Array]] = {"chunked": head_divergence, "naive": naive_N}
-    for name, loss_N in losses.items():
-        run = jax.jit(jax.value_and_grad(functools.partial(_mean, loss_N), argnums=(0, 1)))
+    def chunked(hidden_ND: Any, head_VD: Any, teacher_NE: Any, teacher_VE: Any) -> jax.Array:
+        mean_N = jnp.full(tokens, 1.0 / tokens)
+        terms = [head_divergence.divergence(teacher_NE, teacher_VE, mean_N)]
+        return head_loss(hidden_ND, head_VD, terms)[0]
+
+    for name, loss in (("chunked", chunked), ("naive", naive)):
+        run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
         planned = run.lower(*arrays).compile()
         seconds = bench.measure(f"distill_{name}_s", functools.partial(planned, *arrays))
         figure = bench.figures[f"distill_{name}_s"]
@@ -57,7 +62,3 @@ def distill(bench: Measures, *, tokens: int, width: int, vocab: int, dtype: str)
         memory = planned.memory_analysis()
         if memory is not None:  # not every backend tells
             figure["temp_bytes"] = int(memory.temp_size_in_bytes)
-
-
-def _mean(loss_N: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    return loss_N(*arrays).mean()

@@ -16,8 +16,6 @@ Rows = Sequence[Mapping[str, Any]]
 
 # In the order in which a run has them; others that a work directory holds come after these.
 STAGES = ("pretrain", "sft", "distill", "rl", "evaluate")
-# Names of the subjects that stage evaluate looked at last.
-SUBJECTS_FILE = "subjects.json"
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
     """What stage evaluate wrote of each subject that it looked at last, in the order in which a
     run has them: other files may be of weights that are no more."""
     found = {path.stem for path in (workdir / "evaluate").glob("*.json")}
-    looked_at = _read_json(workdir / "evaluate" / SUBJECTS_FILE)
+    looked_at = _read_json(subjects_file(workdir))
     if looked_at is not None:  # a stage that was stopped, or is of an earlier version, has none
         found &= set(looked_at)
     steps = [name for name in found if name.startswith(CHECKPOINT)]
@@ -120,6 +118,11 @@ def read_results(workdir: Path) -> dict[str, Any]:
     at = names.index("student_after") if "student_after" in names else len(names)
     ordered = [*names[:at], *steps, *names[at:]]
     return {name: _read_json(workdir / "evaluate" / f"{name}.json") for name in ordered}
+
+
+def subjects_file(workdir: Path) -> Path:
+    """Names of the subjects that stage evaluate looked at last."""
+    return workdir / "report" / "subjects.json"
 
 
 def tokens_file(workdir: Path) -> Path:

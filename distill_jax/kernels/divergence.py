@@ -2,7 +2,7 @@
 
 With distillation temperature T both are softmax(logits/T) and the value is multiplied by T², so
 that gradients keep their size when T changes. For a whole batch at a real vocabulary use
-`models.head_scores.head_divergence`, which never holds the vocabulary axis.
+`models.head_divergence`, which never holds the vocabulary axis.
 """
 
 import chex

@@ -42,7 +42,7 @@ def head_comparison(
 ) -> TokenComparison:
     """All measures in one pass over the chunks, at temperature 1; for measuring, not for training.
 
-    `head_divergence` gives one divergence with its gradient; here both sides' logits are made
+    `head_divergence` is one divergence with its gradient; here both sides' logits are made
     once for all five, and no array has the vocabulary beside all tokens.
 
     Args:

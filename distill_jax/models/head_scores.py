@@ -23,7 +23,6 @@ from distill_jax.models.head_chunks import (
     through_head,
     valid_vocab_size,
 )
-from distill_jax.models.head_divergence import head_divergence as head_divergence
 
 
 class TokenScores(NamedTuple):

@@ -32,7 +32,7 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         report.print_table(context.console, results)
         report.write(context.workdir, results, context.config_dict)
         context.say(f"report: {context.workdir / 'report.md'}")
-    write_json(directory / html_data.SUBJECTS_FILE, list(results))
+    write_json(html_data.subjects_file(context.workdir), list(results))
     sharding.barrier("evaluated subjects")
     token_scores.write_report(context)
     return {name: _figures(result) for name, result in results.items()}

@@ -11,8 +11,9 @@ from distill_jax.core.masked import masked_mean, masked_sum
 from distill_jax.core.settings import setting
 from distill_jax.kernels.divergence import KINDS, branch
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_scores import head_divergence, head_scores
-from distill_jax.models.head_top_k_divergence import head_top_k_divergence
+from distill_jax.models.head_divergence import divergence
+from distill_jax.models.head_loss import Term, cross_entropy, head_loss
+from distill_jax.models.head_top_k_divergence import top_k_divergence
 from distill_jax.models.qwen import QwenModel
 from distill_jax.training.state import join
 from distill_jax.training.step import LossFn, TotalsFn
@@ -102,41 +103,41 @@ def distill(
         "kind": settings.divergence,
         "beta": settings.beta,
         "temperature": settings.temperature,
-        "valid_vocab": vocab,
     }
 
     def totals(batch: Any) -> jax.Array:
         return jnp.maximum(jnp.sum(batch["loss_mask_BR"]), 1.0)
 
-    def divergence_N(hidden_ND: jax.Array, head_VD: jax.Array, frozen: Any, batch: Any):
+    def divergence_of(frozen: Any, batch: Any, weights_N: jax.Array) -> Term:
         if settings.top_k:
             shape = (-1, settings.top_k)
             ids_NK = batch["teacher_ids_BRK"].reshape(shape)
-            logp_NK = batch["teacher_logp_BRK"].reshape(shape)
-            return head_top_k_divergence(hidden_ND, head_VD, ids_NK, logp_NK, **how)
+            return top_k_divergence(
+                ids_NK, batch["teacher_logp_BRK"].reshape(shape), weights_N, **how
+            )
         params = frozen["teacher"]
         teacher_NE = response_hidden(teacher, params, batch)
-        return head_divergence(hidden_ND, head_VD, teacher_NE, teacher.head_VD(params), **how)
+        return divergence(teacher_NE, teacher.head_VD(params), weights_N, **how)
 
     def loss(trainable: Any, frozen: Any, batch: Any, tokens: jax.Array, key: jax.Array):
         params = join(trainable, frozen)
         hidden_ND = response_hidden(student, params, batch, key)
-        head_VD, mask_N = student.head_VD(params), batch["loss_mask_BR"].reshape(-1)
-        value_N = divergence_N(hidden_ND, head_VD, frozen, batch)
-        kd = masked_sum(value_N, mask_N) / tokens
-        metrics = {settings.measure: kd / settings.temperature**2}
+        mask_BR = batch["loss_mask_BR"]
+        mean_N = mask_BR.reshape(-1) / tokens
+        terms = [divergence_of(frozen, batch, settings.kd_weight * mean_N)]
+        if ce_weight:
+            targets_N = batch["targets_BR"].reshape(-1)
+            terms.append(cross_entropy(targets_N, ce_weight * mean_N))
+        value, per_token = head_loss(hidden_ND, student.head_VD(params), terms, valid_vocab=vocab)
+        value_BR = per_token[0].reshape(mask_BR.shape) / settings.temperature**2
+        metrics = {settings.measure: masked_sum(value_BR, mask_BR) / tokens}
         if "place_BB" in batch:
-            scaled_BR = value_N.reshape(batch["loss_mask_BR"].shape) / settings.temperature**2
-            row_B = masked_mean(scaled_BR, batch["loss_mask_BR"], axis=1)
+            row_B = masked_mean(value_BR, mask_BR, axis=1)
             # The default precision of accelerators would round the rows.
             exact = jax.lax.Precision.HIGHEST
             metrics["rows_B"] = jnp.matmul(row_B, batch["place_BB"], precision=exact)
-        value = settings.kd_weight * kd
         if ce_weight:
-            targets_N = batch["targets_BR"].reshape(-1)
-            logp_N = head_scores(hidden_ND, head_VD, targets_N, valid_vocab=vocab).logp_N
-            metrics["ce"] = -masked_sum(logp_N, mask_N) / tokens
-            value += ce_weight * metrics["ce"]
-        return value, jax.lax.stop_gradient(metrics)
+            metrics["ce"] = masked_sum(per_token[1], mask_BR.reshape(-1)) / tokens
+        return value, metrics
 
     return loss, totals

@@ -410,5 +410,6 @@ def test_only_subjects_that_were_looked_at_last_are_shown(tmp_path):
     for name in ("teacher", "student_before", "student_after"):
         (folder / f"{name}.json").write_text(json.dumps(RESULTS[name]))
     assert list(html_data.read_results(tmp_path)) == ["teacher", "student_before", "student_after"]
-    (folder / html_data.SUBJECTS_FILE).write_text('["student_before", "teacher"]')
+    (tmp_path / "report").mkdir()
+    html_data.subjects_file(tmp_path).write_text('["student_before", "teacher"]')
     assert list(html_data.read_results(tmp_path)) == ["teacher", "student_before"]

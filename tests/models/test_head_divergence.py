@@ -7,7 +7,8 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels import divergence
-from distill_jax.models.head_scores import head_divergence
+from distill_jax.models.head_divergence import divergence as divergence_term
+from distill_jax.models.head_loss import cross_entropy, head_loss
 
 N, VALID = 13, 17
 CASES = [
@@ -36,49 +37,63 @@ def naive(student, teacher, kind, beta, temperature):
     return kernel(p, q, temperature=temperature)
 
 
-def ours(student, teacher, kind, beta, temperature, chunk):
-    return head_divergence(
-        *student,
-        *teacher,
-        kind=kind,
-        beta=beta,
-        temperature=temperature,
-        valid_vocab=VALID,
-        chunk_tokens=chunk,
-    )
+def ours(student, teacher, weights, kind, beta, temperature, chunk):
+    how = {"kind": kind, "beta": beta, "temperature": temperature}
+    term = divergence_term(*teacher, weights, **how)
+    total, (value,) = head_loss(*student, [term], valid_vocab=VALID, chunk_tokens=chunk)
+    return total, value
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("kind,beta,temperature", CASES)
 def test_value_and_gradients(kind, beta, temperature, chunk):
-    student, teacher, weight = arrays()
+    student, teacher, weights = arrays()
     case = (kind, beta, temperature)
-    value = jax.jit(lambda s, t: ours(s, t, *case, chunk))(student, teacher)
-    np.testing.assert_allclose(value, naive(student, teacher, *case), atol=1e-5)
 
-    def loss(scores, hidden, head, *more):
-        return (scores((hidden, head), teacher, *case, *more) * weight).sum()
+    def total(hidden, head, weights):
+        return ours((hidden, head), teacher, weights, *case, chunk)[0]
 
-    # A frozen head takes the gradient along in the forward pass; a trained one computes twice.
-    for wrt in (0, 1, (0, 1)):
-        got = jax.jit(jax.grad(lambda h, w: loss(ours, h, w, chunk), wrt))(*student)
-        expected = jax.jit(jax.grad(lambda h, w: loss(naive, h, w), wrt))(*student)
+    def plain(hidden, head, weights):
+        return (naive((hidden, head), teacher, *case) * weights).sum()
+
+    got_total, got = jax.jit(lambda s, t: ours(s, t, weights, *case, chunk))(student, teacher)
+    np.testing.assert_allclose(got, naive(student, teacher, *case), atol=1e-5)
+    np.testing.assert_allclose(got_total, plain(*student, weights), atol=1e-5)
+    for wrt in (0, 1, 2, (0, 1), (0, 1, 2)):
+        grads = jax.jit(jax.grad(lambda *a: 3.0 * total(*a), wrt))(*student, weights)
+        expected = jax.jit(jax.grad(lambda *a: 3.0 * plain(*a), wrt))(*student, weights)
         jax.tree.map(
-            lambda g, e: np.testing.assert_allclose(g, e, atol=1e-5, rtol=1e-5), got, expected
+            lambda g, e: np.testing.assert_allclose(g, e, atol=3e-5, rtol=1e-5), grads, expected
         )
 
 
-def test_teacher_gets_no_gradient():
-    student, teacher, _ = arrays()
-    grads = jax.grad(lambda t: ours(student, t, "jsd", 0.5, 1.0, 4).sum())(teacher)
+def test_a_token_without_weight_may_be_anything():
+    (hidden, head), teacher, weights = arrays()
+    weights = weights.at[3].set(0.0)
+    for value in (jnp.nan, jnp.inf):
+        broken = hidden.at[3].set(value)
+        got, want = (
+            jax.value_and_grad(lambda h: ours((h, head), teacher, weights, *CASES[0], 4)[0])(h)
+            for h in (broken, hidden)
+        )
+        jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-6), got, want)
+
+
+def test_teacher_and_single_values_give_no_gradient():
+    student, teacher, weights = arrays()
+    case = ("jsd", 0.5, 1.0, 4)
+    grads = jax.grad(lambda t: ours(student, t, weights, *case)[0])(teacher)
+    assert not any(np.any(g) for g in grads)
+    grads = jax.grad(lambda s: ours(s, teacher, weights, *case)[1].sum())(student)
     assert not any(np.any(g) for g in grads)
 
 
 def test_a_teacher_to_itself_is_zero():
     student, _, _ = arrays()
-    value, grad = jax.value_and_grad(lambda s: ours(s, student, "reverse", 0.5, 2.0, None).sum())(
-        student
-    )
+    ones = jnp.ones(N)
+    value, grad = jax.value_and_grad(
+        lambda s: ours(s, student, ones, "reverse", 0.5, 2.0, None)[0]
+    )(student)
     np.testing.assert_allclose(value, 0.0, atol=1e-5)
     jax.tree.map(lambda g: np.testing.assert_allclose(g, 0.0, atol=1e-5), grad)
 
@@ -88,8 +103,8 @@ def test_no_vocabulary_axis_for_the_batch():
         shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1024, 16), (4096, 16))]
 
         def loss(h, w):
-            run = head_divergence(h, w, h, w, kind="jsd", chunk_tokens=chunk)
-            return run.sum()
+            term = divergence_term(h, w, jnp.ones(1024), kind="jsd")
+            return head_loss(h, w, [term], chunk_tokens=chunk)[0]
 
         run = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*shapes).compile()
         return run.memory_analysis().temp_size_in_bytes
@@ -97,10 +112,58 @@ def test_no_vocabulary_axis_for_the_batch():
     assert temp_bytes(1024) >= 4 * 1024 * 4096 > 2 * temp_bytes(64)
 
 
-@pytest.mark.parametrize(
-    "bad", [dict(), dict(valid_vocab=19), dict(valid_vocab=5, temperature=0.0)]
-)
-def test_impossible_settings(bad):
-    student, teacher, _ = arrays()
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_two_terms_are_their_sum(chunk):
+    (hidden, head), teacher, weights = arrays()
+    targets = jnp.arange(N) % VALID
+    case = ("reverse", 0.5, 2.0)
+
+    def total(hidden, head, weights, ce_weights):
+        terms = [
+            divergence_term(*teacher, weights, kind=case[0], temperature=case[2]),
+            cross_entropy(targets, ce_weights),
+        ]
+        return head_loss(hidden, head, terms, valid_vocab=VALID, chunk_tokens=chunk)
+
+    def plain(hidden, head, weights, ce_weights):
+        logp = jax.nn.log_softmax((hidden @ head.T)[:, :VALID])
+        ce = -jnp.take_along_axis(logp, targets[:, None], axis=1)[:, 0]
+        kd = naive((hidden, head), teacher, *case)
+        return (kd * weights + ce * ce_weights).sum(), (kd, ce)
+
+    given = (hidden, head, weights, weights[::-1])
+    got, want = (
+        jax.jit(jax.value_and_grad(f, (0, 1, 2, 3), has_aux=True))(*given) for f in (total, plain)
+    )
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=2e-5, rtol=1e-5), got, want)
+
+
+def test_logits_are_made_once():
+    def products(wrt, ce=False):
+        shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((64, 16), (512, 16))]
+
+        def loss(h, w):
+            terms = [divergence_term(h, w, jnp.ones(64))]
+            terms += [cross_entropy(jnp.arange(64), jnp.ones(64))] * ce
+            return head_loss(h, w, terms, chunk_tokens=8)[0]
+
+        text = str(jax.make_jaxpr(jax.value_and_grad(loss, wrt))(*shapes))
+        return text.count("dot_general[")
+
+    # Logits of both sides, then one product for each gradient.
+    assert products(0) == products(0, ce=True) == 3
+    assert products((0, 1)) == products((0, 1), ce=True) == 4
+
+
+@pytest.mark.parametrize("bad", [dict(), dict(valid_vocab=19), dict(valid_vocab=0)])
+def test_impossible_vocabularies(bad):
+    student, teacher, weights = arrays()
     with pytest.raises(ConfigError):
-        head_divergence(*student, *teacher, **bad)
+        head_loss(*student, [divergence_term(*teacher, weights)], **bad)
+
+
+@pytest.mark.parametrize("bad", [dict(temperature=0.0), dict(kind="jsd", beta=2.0)])
+def test_impossible_settings(bad):
+    _, teacher, weights = arrays()
+    with pytest.raises(ConfigError):
+        divergence_term(*teacher, weights, **bad)

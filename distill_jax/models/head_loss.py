@@ -1,0 +1,201 @@
+"""Losses on the logits of tokens: weighted sums, and their gradient in the same pass.
+
+A loss knows beforehand what it multiplies each token's value with: its mask over its count. So the
+gradient in hidden states and head is summed while a chunk's logits stand; none are made a second
+time for the backward pass, nor for a second term of the loss.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.models.head_chunks import (
+    chunk_logits,
+    chunked,
+    num_chunks,
+    through_head,
+    valid_vocab_size,
+)
+
+
+class Term(NamedTuple):
+    """One sum: Σ weights·value over tokens.
+
+    Attributes:
+        measure: (settings, logits_nV, rows, shared, vocab, gradient) -> (value_n, slope_nV), both
+            float32, of a chunk's tokens; slope_nV is ∂value/∂logits, None unless `gradient`.
+            A function of a module, so that equal losses are compiled once.
+        settings: its first argument.
+        weights_N: float [N]; where one is 0, value may be anything, NaN included.
+        rows: arrays [N, ...], which `measure` sees in chunks.
+        shared: arrays that it sees whole.
+        columns: of the logits that `measure` makes beside those given; 0 for none.
+    """
+
+    measure: Callable[..., tuple[jax.Array, jax.Array | None]]
+    settings: Hashable
+    weights_N: jax.Array
+    rows: Any = ()
+    shared: Any = ()
+    columns: int = 0
+
+
+def cross_entropy(targets_N: jax.Array, weights_N: jax.Array) -> Term:
+    """−log softmax(logits)[target] of each token, nats.
+
+    Args:
+        targets_N: int [N], below valid_vocab; elsewhere the value means nothing.
+        weights_N: float [N].
+    """
+    return Term(_cross_entropy, None, weights_N, targets_N)
+
+
+def head_loss(
+    hidden_ND: jax.Array,
+    head_VD: jax.Array,
+    terms: Sequence[Term],
+    *,
+    valid_vocab: int | None = None,
+    chunk_tokens: int | None = None,
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The sum of all terms on logits = hidden·headᵀ, and each term's value of each token.
+
+    The sum has a gradient in hidden_ND, head_VD (summed in float32) and the weights; what the terms
+    hold otherwise, and the values, have none.
+
+    Args:
+        hidden_ND: float [N, D]; its dtype is the matmul's input dtype.
+        head_VD: float [V, D].
+        terms: of the loss.
+        valid_vocab: rows from here on are padding and never enter, at most V and every term's
+            columns. None = all rows, which must be as many as a term's columns.
+        chunk_tokens: tokens of one chunk; None chooses.
+
+    Returns:
+        float32 scalar; float32 [N] of each term.
+
+    Raises:
+        ConfigError: an impossible vocabulary or chunk.
+    """
+    chex.assert_rank([hidden_ND, head_VD], 2)
+    for term in terms:
+        chex.assert_rank(term.weights_N, 1)
+        chex.assert_equal_shape_prefix(
+            [hidden_ND, *jax.tree.leaves((term.weights_N, term.rows))], 1
+        )
+    sizes = (head_VD.shape[0], *(term.columns for term in terms if term.columns))
+    if valid_vocab is None and len(set(sizes)) > 1:
+        got = f"heads of {sizes[0]} (student) and {sizes[1]} (teacher) rows"
+        raise ConfigError(got, fix="set valid_vocab to the number of tokens that both share")
+    vocab = valid_vocab_size(valid_vocab, min(sizes))
+    # All sides' logits stand at once.
+    chunks = num_chunks(hidden_ND.shape[0], sum(sizes), chunk_tokens)
+    call = _Call(tuple((term.measure, term.settings) for term in terms), vocab, chunks)
+    weights = tuple(term.weights_N.astype(jnp.float32) for term in terms)
+    rows, shared = jax.lax.stop_gradient(
+        (tuple(term.rows for term in terms), tuple(term.shared for term in terms))
+    )
+    total, values = _loss(call, hidden_ND, head_VD, weights, rows, shared)
+    return total, jax.lax.stop_gradient(values)
+
+
+class _Call(NamedTuple):
+    """The static part of a call."""
+
+    measures: tuple[tuple[Callable[..., Any], Hashable], ...]
+    vocab: int
+    chunks: int
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loss(call: _Call, hidden_ND: Any, head_VD: Any, weights: Any, rows: Any, shared: Any) -> Any:
+    return _pass(call, hidden_ND, head_VD, weights, rows, shared, (False, False))[0]
+
+
+def _pass(
+    call: _Call,
+    hidden_ND: jax.Array,
+    head_VD: jax.Array,
+    weights: tuple[jax.Array, ...],
+    rows: Any,
+    shared: Any,
+    wanted: tuple[bool, bool],
+) -> Any:
+    """((sum, values), gradient in hidden, in the head); None where `wanted` says no."""
+    cast_VD = head_VD.astype(hidden_ND.dtype)
+
+    def one(head_grad_VD: Any, inputs: Any) -> Any:
+        hidden_nD, weights_n, rows_n = inputs
+        logits_nV = chunk_logits(hidden_nD, cast_VD, call.vocab)
+        values, grad_nV = [], None
+        parts = zip(call.measures, weights_n, rows_n, shared, strict=True)
+        for (measure, settings), weight_n, row, beside in parts:
+            value_n, slope_nV = measure(settings, logits_nV, row, beside, call.vocab, any(wanted))
+            values.append(value_n)
+            if slope_nV is not None:
+                counts_n1 = (weight_n != 0)[:, None]
+                part_nV = jnp.where(counts_n1, slope_nV, 0.0) * weight_n[:, None]
+                grad_nV = part_nV if grad_nV is None else grad_nV + part_nV
+        if grad_nV is None:
+            return head_grad_VD, (values, None)
+        through = through_head(grad_nV, hidden_nD, cast_VD, head_grad_VD, wanted[0])
+        return through[0], (values, through[1])
+
+    start_VD = jnp.zeros(head_VD.shape, jnp.float32) if wanted[1] else None
+    head_grad_VD, (values, hidden_grad_ND) = chunked(
+        one, call.chunks, (hidden_ND, weights, rows), start_VD
+    )
+    total = sum(jnp.sum(_counted(w, v) * w) for w, v in zip(weights, values, strict=True))
+    if head_grad_VD is not None:
+        head_grad_VD = head_grad_VD.astype(head_VD.dtype)
+    return (total, tuple(values)), hidden_grad_ND, head_grad_VD
+
+
+def _counted(weights_N: jax.Array, value_N: jax.Array) -> jax.Array:
+    return jnp.where(weights_N != 0, value_N, 0.0)
+
+
+def _fwd(call: _Call, *primals: Any) -> Any:
+    values = jax.tree.map(lambda x: x.value, primals, is_leaf=_is_primal)
+    hidden_ND, head_VD, weights, rows, shared = values
+    wanted = (primals[0].perturbed, primals[1].perturbed)
+    out, *slopes = _pass(call, hidden_ND, head_VD, weights, rows, shared, wanted)
+    per_weight = tuple(map(_counted, weights, out[1]))
+    return out, (*slopes, per_weight)
+
+
+def _is_primal(x: Any) -> bool:
+    return isinstance(x, CustomVJPPrimal)
+
+
+def _bwd(call: _Call, slopes: Any, cotangents: Any) -> Any:
+    scale, _ = cotangents  # the values' own is never anything but 0
+    if isinstance(scale, SymbolicZero):
+        return None, None, None, None, None
+    scaled = jax.tree.map(lambda x: (x * scale).astype(x.dtype), slopes)
+    return *scaled, None, None
+
+
+_loss.defvjp(_fwd, _bwd, symbolic_zeros=True)
+
+
+def _cross_entropy(
+    settings: None,
+    logits_NV: jax.Array,
+    targets_N: jax.Array,
+    shared: tuple[()],
+    vocab: int,
+    gradient: bool,
+) -> tuple[jax.Array, jax.Array | None]:
+    logp_NV = jax.nn.log_softmax(logits_NV, axis=1)
+    value_N = -jnp.take_along_axis(logp_NV, targets_N[:, None], axis=1, mode="clip")[:, 0]
+    if not gradient:
+        return value_N, None
+    hit_NV = jnp.arange(logits_NV.shape[1]) == targets_N[:, None]
+    return value_N, jnp.exp(logp_NV) - hit_NV
