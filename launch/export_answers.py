@@ -45,7 +45,11 @@ def _out(name: str, workdir: Path) -> Path:
     from launch.model_choice import NAMES
 
     if name not in NAMES:
-        raise ConfigError(f"--model={name} without --out", fix="name a file with --out=FILE.jsonl")
+        raise ConfigError(
+            f"--model={name} without --out",
+            wanted=f"one of {', '.join(NAMES)}",
+            fix="for a directory, name the file with --out=FILE.jsonl",
+        )
     return workdir / "export" / f"{name}_{_SPLIT.value}.jsonl"
 
 

@@ -4,9 +4,11 @@ Hypothesis draws the same examples at each run; `HYPOTHESIS_PROFILE=search` draw
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax_tests"
 
@@ -24,3 +26,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 hypothesis.settings.register_profile("same", derandomize=True)
 hypothesis.settings.register_profile("search", derandomize=False)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs() -> Iterator[None]:
+    """A file's programs are dropped after it: those of all files would take gigabytes."""
+    yield
+    import jax  # only now: what is set above must come first
+
+    jax.clear_caches()

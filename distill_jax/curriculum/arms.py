@@ -61,7 +61,7 @@ def build(problems: Sequence[Problem], *, kind: str = "level", unlevelled: str =
         raise DataError(
             f"{len(without)} of {len(problems)} problems have no level, first "
             f"{problems[without[0]].id}",
-            fix="give them a level, or set unlevelled to own_arm or drop",
+            fix="give them one in the column level, or set unlevelled to own_arm or drop",
         )
     found: dict[tuple[bool, int, str], list[int]] = {}
     for place, problem in enumerate(problems):
@@ -71,7 +71,7 @@ def build(problems: Sequence[Problem], *, kind: str = "level", unlevelled: str =
     if not found:
         raise DataError(
             f"none of {len(problems)} problems has a level",
-            fix="use data with levels, or set unlevelled to own_arm",
+            fix="use data with a column level, or set unlevelled to own_arm",
         )
     keys = sorted(found)
     arm_N = np.full(len(problems), -1, np.int64)

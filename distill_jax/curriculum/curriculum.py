@@ -48,7 +48,7 @@ class Curriculum:
         if not self.method.one_shuffle and not self.arms.level_A.any():
             raise DataError(
                 f"curriculum {settings.method}: none of {len(problems)} problems has a level",
-                fix="use data with levels (math, embedded), or curriculum uniform",
+                fix="use data with a column level (math, embedded), or curriculum uniform",
             )
         self.plan = Plan(
             level_A=self.arms.level_A,

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_scores import head_scores
+from distill_jax.models.head_top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.groups import round_up, training_batch
 from distill_jax.rollout.sampler import Rollout
@@ -95,15 +95,7 @@ class TopTokens:
         B, R = targets_BR.shape
         hidden_BTD = self.model.hidden(params, batch["tokens_BT"])
         hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], R)
-        scores = head_scores(
-            hidden_BRD.reshape(B * R, -1),
-            self.model.head_VD(params),
-            targets_BR.reshape(-1),
-            alphas=(1.0,),
-            valid_vocab=self.vocab,
-            top_k=self.k,
-        )
-        assert scores.top_logits_NK is not None and scores.top_ids_NK is not None  # k >= 1
-        probs_NK = jnp.exp(scores.top_logits_NK - scores.lse_AN[0][:, None])
+        hidden_ND, head_VD = hidden_BRD.reshape(B * R, -1), self.model.head_VD(params)
+        top = head_top_k(hidden_ND, head_VD, self.k, valid_vocab=self.vocab)
         shape = (B, R, self.k)
-        return scores.top_ids_NK.reshape(shape), probs_NK.reshape(shape)
+        return top.ids_NK.reshape(shape), jnp.exp(top.logp_NK).reshape(shape)

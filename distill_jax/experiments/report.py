@@ -44,14 +44,9 @@ def render(
             "",
             *_table(rows, there),
             "",
-            "## Differences",
-            "",
-            "In points, paired by seed; p of Student's t over seeds, adjusted for several arms by "
-            "Holm, bold below 0.05. With few seeds only large differences can be significant.",
-            "",
         ]
-        for reference in [name for name in references if name in there]:
-            parts += [f"Less {reference}:", "", *_differences(rows, there, reference), ""]
+        if len(there) > 1:
+            parts += _all_differences(rows, there, references)
         parts += [
             f"![comparison]({figure})",
             "",
@@ -90,6 +85,19 @@ def _table(rows: Rows, arms: Sequence[str]) -> list[str]:
             _mean([row["seconds"]["all"] for row in found]),
         ]
         out.append("| " + " | ".join(cells) + " |")
+    return out
+
+
+def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str]) -> list[str]:
+    out = [
+        "## Differences",
+        "",
+        "In points, paired by seed; p of Student's t over seeds, adjusted for several arms by "
+        "Holm, bold below 0.05. With few seeds only large differences can be significant.",
+        "",
+    ]
+    for reference in [name for name in references if name in arms]:
+        out += [f"Less {reference}:", "", *_differences(rows, arms, reference), ""]
     return out
 
 

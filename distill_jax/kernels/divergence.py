@@ -97,7 +97,9 @@ def jsd_beta(
 
 def top_k_tail_divergence(
     teacher_logp_XK: jax.Array,
+    teacher_log_tail_X: jax.Array,
     student_logp_XK: jax.Array,
+    student_log_tail_X: jax.Array,
     *,
     kind: str = "forward",
     beta: float = 0.5,
@@ -105,13 +107,17 @@ def top_k_tail_divergence(
 ) -> jax.Array:
     """Divergence over k listed tokens and one bucket for all others.
 
-    The tail holds 1 − Σ of each side; nothing is renormalised, and by the log-sum inequality the
-    value never exceeds the full divergence. Source: arXiv 2503.16870.
+    Nothing is renormalised, and by the log-sum inequality the value never exceeds the full
+    divergence. Tails are given as logarithms: as 1 − Σ, one below 1e-7 would be lost, and with it
+    what a reverse KL is made of where the teacher is certain. Source: arXiv 2503.16870.
 
     Args:
         teacher_logp_XK: log-probabilities, at temperature T and over the full vocabulary, of the
             listed tokens (the teacher's top k), float [..., K].
+        teacher_log_tail_X: log of the mass that is on no listed token, float [...]; where there
+            is none, very low and finite.
         student_logp_XK: the student's at the same tokens, float [..., K].
+        student_log_tail_X: the student's, float [...].
         kind: "forward", "reverse" or "jsd".
         beta: β of "jsd".
         temperature: T, only for the factor T².
@@ -120,29 +126,13 @@ def top_k_tail_divergence(
         float32 [...], nats.
     """
     chex.assert_equal_shape([teacher_logp_XK, student_logp_XK])
-    teacher_XK = _with_tail(teacher_logp_XK.astype(jnp.float32))
-    student_XK = _with_tail(student_logp_XK.astype(jnp.float32))
+    teacher_XK = _with_tail(teacher_logp_XK, teacher_log_tail_X)
+    student_XK = _with_tail(student_logp_XK, student_log_tail_X)
     return temperature**2 * divergence_of_logp(teacher_XK, student_XK, kind=kind, beta=beta)
 
 
-def log_tail(logp_XK: jax.Array) -> jax.Array:
-    """log(1 − Σ exp(logp)) over the last axis: the mass that is not on the listed tokens.
-
-    Rounding may bring the sum to 1 or over it: the tail is never below 1e-7.
-
-    Args:
-        logp_XK: log-probabilities over a larger vocabulary, float [..., K].
-
-    Returns:
-        [...], in logp's dtype.
-    """
-    listed_X = jnp.minimum(jax.nn.logsumexp(logp_XK, axis=-1), -1e-7)
-    return jnp.log(-jnp.expm1(listed_X))
-
-
-def _with_tail(logp_XK: jax.Array) -> jax.Array:
-    # Where a tail of 1e-7 stands on both sides it cancels.
-    return jnp.concatenate([logp_XK, log_tail(logp_XK)[..., None]], axis=-1)
+def _with_tail(logp_XK: jax.Array, log_tail_X: jax.Array) -> jax.Array:
+    return jnp.concatenate([logp_XK, log_tail_X[..., None]], axis=-1).astype(jnp.float32)
 
 
 def cosine_distance(a_XD: jax.Array, b_XD: jax.Array, *, eps: float = 1e-8) -> jax.Array:

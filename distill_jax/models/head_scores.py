@@ -33,16 +33,12 @@ class TokenScores(NamedTuple):
         lse_AN: logsumexp(logits/α) for each α asked; α times it is the soft value.
         logp_N: log softmax(logits/temperature)[target].
         entropy_N: entropy of softmax(logits/temperature), nats; None unless asked.
-        top_logits_NK: the K largest logits, falling; None unless asked.
-        top_ids_NK: their tokens, int32; None unless asked.
     """
 
     logit_N: jax.Array
     lse_AN: jax.Array
     logp_N: jax.Array
     entropy_N: jax.Array | None
-    top_logits_NK: jax.Array | None
-    top_ids_NK: jax.Array | None
 
 
 class _Wanted(NamedTuple):
@@ -52,7 +48,6 @@ class _Wanted(NamedTuple):
     alpha_index: tuple[int, ...]  # where each α stands in scales
     valid_vocab: int
     entropy: bool
-    top_k: int
     chunks: int
 
 
@@ -65,7 +60,6 @@ def head_scores(
     alphas: Sequence[float] = (),
     valid_vocab: int | None = None,
     entropy: bool = False,
-    top_k: int = 0,
     chunk_tokens: int | None = None,
 ) -> TokenScores:
     """Scores of N tokens under logits = hidden·headᵀ, with gradients in hidden and head.
@@ -79,14 +73,13 @@ def head_scores(
         alphas: soft temperatures for lse_AN, each > 0.
         valid_vocab: rows from here on are padding and never enter; None = all rows count.
         entropy: whether to return entropy_N.
-        top_k: how many largest logits to return, 0 for none.
         chunk_tokens: tokens of one chunk; None chooses by CHUNK_ELEMENTS.
 
     Returns:
         TokenScores.
 
     Raises:
-        ConfigError: a temperature, alpha, valid_vocab, top_k or chunk_tokens that is impossible.
+        ConfigError: a temperature, alpha, valid_vocab or chunk_tokens that is impossible.
     """
     chex.assert_rank([hidden_ND, head_VD, targets_N], [2, 2, 1])
     chex.assert_type([hidden_ND, head_VD, targets_N], [float, float, int])
@@ -96,15 +89,12 @@ def head_scores(
         got = f"temperature={temperature}, alphas={tuple(alphas)}"
         raise ConfigError(got, wanted="every one above 0")
     vocab = valid_vocab_size(valid_vocab, head_VD.shape[0])
-    if not 0 <= top_k <= vocab:
-        raise ConfigError(f"top_k={top_k}", wanted=f"0 to {vocab}")
     distinct = tuple(dict.fromkeys(scales))
     wanted = _Wanted(
         scales=distinct,
         alpha_index=tuple(distinct.index(scale) for scale in scales[1:]),
         valid_vocab=vocab,
         entropy=entropy,
-        top_k=top_k,
         chunks=num_chunks(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens),
     )
     return _scores(wanted, hidden_ND, head_VD, targets_N)
@@ -131,8 +121,6 @@ def _measure(wanted: _Wanted, logits_NV: jax.Array, targets_N: jax.Array) -> dic
         near_N = lse[0] - peak_N1[:, 0] / wanted.scales[0]
         mean_N = jnp.sum(jnp.exp(scaled_NV - near_N[:, None]) * scaled_NV, axis=1)
         kept["entropy"] = near_N - mean_N
-    if wanted.top_k:
-        kept["top_logits"], kept["top_ids"] = jax.lax.top_k(logits_NV, wanted.top_k)
     return kept
 
 
@@ -144,8 +132,6 @@ def _as_scores(wanted: _Wanted, kept: dict[str, Any]) -> TokenScores:
         lse_AN=jnp.stack(alphas) if alphas else jnp.zeros((0, lse_NA.shape[0]), jnp.float32),
         logp_N=kept["logit"] / wanted.scales[0] - lse_NA[:, 0],
         entropy_N=kept.get("entropy"),
-        top_logits_NK=kept.get("top_logits"),
-        top_ids_NK=kept.get("top_ids"),
     )
 
 
@@ -165,9 +151,6 @@ def _logit_gradient(wanted: _Wanted, logits_NV: jax.Array, rows: dict[str, Any])
         # Compared, not scattered: it fuses with the rest.
         hit_NV = jnp.arange(logits_NV.shape[1]) == rows["targets"][:, None]
         grad_NV += jnp.where(hit_NV, rows["d_logit"][:, None], 0.0)
-    if "d_top" in rows:
-        token_N1 = jnp.arange(logits_NV.shape[0])[:, None]
-        grad_NV = grad_NV.at[token_N1, rows["top_ids"]].add(rows["d_top"])
     return grad_NV
 
 
@@ -227,7 +210,7 @@ def _slopes(
 
 
 def _scores_fwd(wanted: _Wanted, hidden: Any, head: Any, targets: Any) -> Any:
-    slopes = hidden.perturbed and not head.perturbed and not wanted.top_k
+    slopes = hidden.perturbed and not head.perturbed
     arrays = (hidden.value, head.value, targets.value)
     kept, logits_NV, slope = _forward(wanted, *arrays, slopes)
     # () or None: a flag that may pass as a pytree.
@@ -236,7 +219,7 @@ def _scores_fwd(wanted: _Wanted, hidden: Any, head: Any, targets: Any) -> Any:
 
 
 def _cotangents(wanted: _Wanted, out: TokenScores) -> dict[str, jax.Array]:
-    """Those of logit, logp, each logsumexp, entropy, top logits that are not known to be 0."""
+    """Those of logit, logp, each logsumexp, entropy that are not known to be 0."""
     rows: dict[str, jax.Array] = {}
     if not isinstance(out.logit_N, SymbolicZero):
         rows["d_logit"] = out.logit_N
@@ -247,8 +230,6 @@ def _cotangents(wanted: _Wanted, out: TokenScores) -> dict[str, jax.Array]:
             rows[f"d_lse{index}"] = rows.get(f"d_lse{index}", 0.0) + out.lse_AN[row]
     if out.entropy_N is not None and not isinstance(out.entropy_N, SymbolicZero):
         rows["d_entropy"] = out.entropy_N
-    if out.top_logits_NK is not None and not isinstance(out.top_logits_NK, SymbolicZero):
-        rows["d_top"] = out.top_logits_NK
     return rows
 
 
@@ -267,7 +248,8 @@ def _scores_bwd(wanted: _Wanted, saved: Any, out: TokenScores) -> Any:
         rows["d_logit"] = rows.get("d_logit", 0.0) + cotangent_N / wanted.scales[0]
         rows["d_lse0"] = rows.get("d_lse0", 0.0) - cotangent_N
     rows |= {"targets": targets_N, "lse": kept["lse"]}
-    rows |= {name: kept[name] for name in ("entropy", "top_ids") if name in kept}
+    if "entropy" in kept:
+        rows["entropy"] = kept["entropy"]
     cast_VD = head_VD.astype(hidden_ND.dtype)
 
     def one(head_grad: Any, inputs: Any) -> Any:

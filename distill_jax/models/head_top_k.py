@@ -1,11 +1,34 @@
 """The k most probable tokens at each position, through the chunked head; no gradient."""
 
+from typing import Any, NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.models.head_scores import head_scores
+from distill_jax.models.head_chunks import (
+    NEVER,
+    chunk_logits,
+    chunked,
+    num_chunks,
+    valid_vocab_size,
+)
+
+
+class TopK(NamedTuple):
+    """Of log softmax(logits/T) over the tokens that exist, not renormalised over the k.
+
+    Attributes:
+        ids_NK: int32, the lower id first where two are equal.
+        logp_NK: float32, falling along K.
+        log_tail_N: float32, log of the mass on all other tokens, summed over these; −1e30 where
+            there are none.
+    """
+
+    ids_NK: jax.Array
+    logp_NK: jax.Array
+    log_tail_N: jax.Array
 
 
 def head_top_k(
@@ -16,11 +39,8 @@ def head_top_k(
     valid_vocab: int | None = None,
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> TopK:
     """Top-k of log softmax(hidden·headᵀ / temperature) over the tokens that exist.
-
-    The log-probabilities are those of the full distribution, not renormalised over the k: what is
-    missing to 1 is the tail's, as `kernels.divergence.top_k_tail_divergence` takes it.
 
     Args:
         hidden_ND: states that the next tokens are drawn from, float [N, D]; its dtype is the
@@ -32,23 +52,31 @@ def head_top_k(
             log-probabilities must be taken at T, too.
         chunk_tokens: tokens of one chunk; None chooses.
 
-    Returns:
-        logp_NK float32, falling along K, and ids_NK int32, the lower id first where two are equal.
-
     Raises:
         ConfigError: an impossible k, vocabulary, temperature or chunk.
     """
     chex.assert_rank([hidden_ND, head_VD], 2)
-    if k < 1:
-        raise ConfigError(f"k={k}", wanted="at least 1")
-    scores = head_scores(
-        jax.lax.stop_gradient(hidden_ND),
-        jax.lax.stop_gradient(head_VD),
-        jnp.zeros(hidden_ND.shape[0], jnp.int32),  # no token is asked for
-        alphas=(temperature,),
-        valid_vocab=valid_vocab,
-        top_k=k,
-        chunk_tokens=chunk_tokens,
-    )
-    assert scores.top_logits_NK is not None and scores.top_ids_NK is not None
-    return scores.top_logits_NK / temperature - scores.lse_AN[0][:, None], scores.top_ids_NK
+    vocab = valid_vocab_size(valid_vocab, head_VD.shape[0])
+    if not 1 <= k <= vocab:
+        raise ConfigError(f"k={k}", wanted=f"1 to {vocab}")
+    if temperature <= 0.0:
+        raise ConfigError(f"temperature={temperature}", wanted="above 0")
+    hidden_ND, head_VD = jax.lax.stop_gradient((hidden_ND, head_VD.astype(hidden_ND.dtype)))
+
+    def one(carry: Any, hidden_nD: jax.Array) -> Any:
+        logits_nV = chunk_logits(hidden_nD, head_VD, vocab)
+        _, ids_nK = jax.lax.top_k(logits_nV, k)
+        return carry, TopK(ids_nK, *listed_and_tail(logits_nV / temperature, ids_nK))
+
+    chunks = num_chunks(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens)
+    return chunked(one, chunks, hidden_ND)[1]
+
+
+def listed_and_tail(logits_NV: jax.Array, ids_NK: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities of the listed tokens [N, K], and log of the mass on all others [N]."""
+    total_N = jax.nn.logsumexp(logits_NV, axis=1)
+    listed_NK = jnp.take_along_axis(logits_NV, ids_NK, axis=1, mode="clip")
+    # Row by row: on a mesh no row's logits leave their device.
+    others_NV = jax.vmap(lambda row_V, ids_K: row_V.at[ids_K].set(NEVER))(logits_NV, ids_NK)
+    log_tail_N = jax.nn.logsumexp(others_NV, axis=1) - total_N
+    return listed_NK - total_N[:, None], log_tail_N

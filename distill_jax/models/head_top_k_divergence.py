@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.divergence import branch, top_k_tail_divergence
 from distill_jax.models.head_loss import Term
+from distill_jax.models.head_top_k import TopK, listed_and_tail
 
 
 class _Settings(NamedTuple):
@@ -18,8 +19,7 @@ class _Settings(NamedTuple):
 
 
 def top_k_divergence(
-    ids_NK: jax.Array,
-    teacher_logp_NK: jax.Array,
+    teacher: TopK,
     weights_N: jax.Array,
     *,
     kind: str = "forward",
@@ -32,36 +32,31 @@ def top_k_divergence(
     see `kernels.divergence.top_k_tail_divergence`.
 
     Args:
-        ids_NK: int32 [N, K], the teacher's most probable tokens, all below valid_vocab.
-        teacher_logp_NK: float32 [N, K], the teacher's log-probabilities of them at temperature T
-            over the whole vocabulary, as `head_top_k` gives them.
+        teacher: its most probable tokens, all below valid_vocab, at temperature T.
         weights_N, kind, beta, temperature: as for `head_divergence.divergence`.
 
     Raises:
         ConfigError: an impossible kind, beta or temperature.
     """
-    chex.assert_rank([ids_NK, teacher_logp_NK], 2)
-    chex.assert_equal_shape([ids_NK, teacher_logp_NK])
+    chex.assert_rank(teacher, [2, 2, 1])
+    chex.assert_equal_shape([teacher.ids_NK, teacher.logp_NK])
     if temperature <= 0.0:
         raise ConfigError(f"temperature={temperature}", wanted="above 0")
     settings = _Settings(branch(kind, float(beta)), float(beta), float(temperature))
-    return Term(_measure, settings, weights_N, (ids_NK, teacher_logp_NK))
+    return Term(_measure, settings, weights_N, teacher)
 
 
 def _measure(
     settings: _Settings,
     logits_NV: jax.Array,
-    listed: tuple[jax.Array, jax.Array],
+    teacher: TopK,
     shared: tuple[()],
     vocab: int,
     gradient: bool,
 ) -> tuple[jax.Array, jax.Array | None]:
-    ids_NK, teacher_NK = listed
-
     def of(logits_NV: jax.Array) -> jax.Array:
-        logq_NV = jax.nn.log_softmax(logits_NV / settings.temperature, axis=1)
-        listed_NK = jnp.take_along_axis(logq_NV, ids_NK, axis=1, mode="clip")
-        return top_k_tail_divergence(teacher_NK, listed_NK, **settings._asdict())
+        student = listed_and_tail(logits_NV / settings.temperature, teacher.ids_NK)
+        return top_k_tail_divergence(*teacher[1:], *student, **settings._asdict())
 
     if not gradient:
         return of(logits_NV), None

@@ -10,7 +10,6 @@ import jax
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.kernels.divergence import log_tail
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head_top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
@@ -79,12 +78,11 @@ class TopKScorer:
         B, R = batch["targets_BR"].shape
         hidden_BTD = self.model.hidden(params, batch["tokens_BT"])
         hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], R)
-        logp_NK, ids_NK = head_top_k(
+        top = head_top_k(
             hidden_BRD.reshape(B * R, -1),
             self.model.head_VD(params),
             self.k,
             valid_vocab=self.vocab,
             temperature=self.temperature,
         )
-        logp_BRK = logp_NK.reshape(B, R, self.k)
-        return TopKScores(ids_NK.reshape(B, R, self.k), logp_BRK, log_tail(logp_BRK))
+        return TopKScores(*(x.reshape(B, R, *x.shape[1:]) for x in top))

@@ -100,7 +100,7 @@ class DistillStep:
             frozen = {**frozen, "teacher": self.teacher.params}
         else:
             scores = self._scorer.score(batch)
-            batch |= {"teacher_ids_BRK": scores.ids_BRK, "teacher_logp_BRK": scores.logp_BRK}
+            batch |= {f"teacher_{name}": x for name, x in scores._asdict().items()}
         update = self._updates[not own]
         state, updated = update(state, frozen, batch, np.int32(0), np.int32(1))
         # The signal is the gap to the teacher, in its share of 1; mastery is what is left of 1.

@@ -13,6 +13,7 @@ from distill_jax.kernels.divergence import KINDS, branch
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head_divergence import divergence
 from distill_jax.models.head_loss import Term, cross_entropy, head_loss
+from distill_jax.models.head_top_k import TopK
 from distill_jax.models.head_top_k_divergence import top_k_divergence
 from distill_jax.models.qwen import QwenModel
 from distill_jax.training.state import join
@@ -42,8 +43,7 @@ class DistillLossSettings:
     top_k: int = setting(
         0,
         "0 compares whole distributions. Else the teacher gives its k most probable tokens and "
-        "the mass of all others, a lower bound of the divergence: near it for forward and jsd; "
-        "reverse loses much where the teacher's tail is below 1e-5, which float32 does not hold.",
+        "the mass of all others, a lower bound of the divergence.",
         low=0,
     )
 
@@ -80,8 +80,8 @@ def distill(
     """The loss on response tokens, EOS included: mean over the batch's tokens.
 
     The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR; `frozen` holds the
-    teacher's parameters under "teacher". With top_k the batch holds teacher_logp_BRK and
-    teacher_ids_BRK instead.
+    teacher's parameters under "teacher". With top_k the batch holds teacher_ids_BRK,
+    teacher_logp_BRK and teacher_log_tail_BR instead.
 
     The gradient goes through the student's distributions at these tokens alone, also where the
     student has drawn them: no term asks for the way that its choices change what comes after
@@ -110,11 +110,9 @@ def distill(
 
     def divergence_of(frozen: Any, batch: Any, weights_N: jax.Array) -> Term:
         if settings.top_k:
-            shape = (-1, settings.top_k)
-            ids_NK = batch["teacher_ids_BRK"].reshape(shape)
-            return top_k_divergence(
-                ids_NK, batch["teacher_logp_BRK"].reshape(shape), weights_N, **how
-            )
+            stored = (batch[f"teacher_{x}"] for x in ("ids_BRK", "logp_BRK", "log_tail_BR"))
+            top = TopK(*(x.reshape(-1, *x.shape[2:]) for x in stored))
+            return top_k_divergence(top, weights_N, **how)
         params = frozen["teacher"]
         teacher_NE = response_hidden(teacher, params, batch)
         return divergence(teacher_NE, teacher.head_VD(params), weights_N, **how)

@@ -264,7 +264,10 @@ for argv in calls:
 def test_wrong_input_and_help(random_run: Run, tmp_path: Path) -> None:
     new = ["--config=configs/rl.py:smoke", f"--workdir={tmp_path / 'new'}"]
     wrong = [
-        (["--model=/nowhere"], "ConfigError: --model=/nowhere without --out; fix: name a file"),
+        (
+            ["--model=/nowhere"],
+            "ConfigError: --model=/nowhere without --out; wanted: one of teacher, base, sft",
+        ),
         (["--split=tset"], "value should be one of <test|train|validation>"),
         (["--limit=0"], "--limit=0"),
         (["--temperature=-1"], "--temperature=-1"),

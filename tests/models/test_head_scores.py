@@ -17,7 +17,7 @@ from distill_jax.models.head_scores import TokenScores, head_scores
 
 N, D, V, VALID = 13, 8, 20, 17
 T, ALPHAS = 0.7, (1.0, 0.7, 2.5)
-OUTPUTS = ("logit_N", "lse_AN", "logp_N", "entropy_N", "top_logits_NK")
+OUTPUTS = ("logit_N", "lse_AN", "logp_N", "entropy_N")
 
 
 def arrays(seed=0, dtype=jnp.float32):
@@ -30,18 +30,15 @@ def arrays(seed=0, dtype=jnp.float32):
 def naive(hidden, head, targets):
     logits = (hidden.astype(jnp.float32) @ head.astype(jnp.float32).T)[:, :VALID]
     logp = jax.nn.log_softmax(logits / T)
-    top, ids = jax.lax.top_k(logits, 3)
     return TokenScores(
         logit_N=logits[jnp.arange(N), targets],
         lse_AN=jnp.stack([jax.nn.logsumexp(logits / a, axis=1) for a in ALPHAS]),
         logp_N=logp[jnp.arange(N), targets],
         entropy_N=-(jnp.exp(logp) * logp).sum(1),
-        top_logits_NK=top,
-        top_ids_NK=ids,
     )
 
 
-def ours(hidden, head, targets, chunk=None, top_k=3, entropy=True):
+def ours(hidden, head, targets, chunk=None, entropy=True):
     return head_scores(
         hidden,
         head,
@@ -50,7 +47,6 @@ def ours(hidden, head, targets, chunk=None, top_k=3, entropy=True):
         alphas=ALPHAS,
         valid_vocab=VALID,
         entropy=entropy,
-        top_k=top_k,
         chunk_tokens=chunk,
     )
 
@@ -73,7 +69,6 @@ def test_values(chunk, jit):
         np.testing.assert_allclose(
             getattr(got, name), getattr(expected, name), atol=1e-5, err_msg=name
         )
-    np.testing.assert_array_equal(got.top_ids_NK, expected.top_ids_NK)
 
 
 @functools.lru_cache
@@ -84,15 +79,14 @@ def naive_gradient(names, wrt):
 
 
 @pytest.mark.parametrize("chunk", [None, 5])  # one chunk; three, the last one padded
-@pytest.mark.parametrize("names", [*[(n,) for n in OUTPUTS], OUTPUTS[:4], OUTPUTS])
+@pytest.mark.parametrize("names", [*[(n,) for n in OUTPUTS], OUTPUTS])
 @pytest.mark.parametrize("wrt", [(0,), (1,), (0, 1)])
 def test_gradients(chunk, names, wrt):
-    # Without top-k a frozen head takes the gradient along in the forward pass: another path.
-    top_k = 3 if "top_logits_NK" in names else 0
+    # With many chunks a frozen head takes the gradient along in the forward pass: another path.
     hidden, head, targets = arrays(1)
 
     def loss(h, w):
-        return weighted(ours(h, w, targets, chunk, top_k), names)
+        return weighted(ours(h, w, targets, chunk), names)
 
     got, expected = jax.jit(jax.grad(loss, wrt))(hidden, head), naive_gradient(names, wrt)
     for g, e in zip(got, expected, strict=True):
@@ -101,7 +95,7 @@ def test_gradients(chunk, names, wrt):
 
 def test_outputs_not_asked_for():
     scores = head_scores(*arrays())
-    assert scores.entropy_N is None and scores.top_ids_NK is None
+    assert scores.entropy_N is None
     assert scores.lse_AN.shape == (0, N)
     # entropy of a uniform distribution over 17 of 20 rows: ln 17
     hidden, head, targets = arrays()
@@ -113,17 +107,14 @@ def test_outputs_not_asked_for():
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_padding_rows_never_enter(chunk):
     hidden, head, targets = arrays()
-    other = head.at[VALID:].set(1e3)  # would win every logsumexp and every top-k
+    other = head.at[VALID:].set(1e3)  # would win every logsumexp
 
     @jax.jit
     def run(w):
-        return jax.value_and_grad(
-            lambda h: weighted(ours(h, w, targets, chunk, top_k=0), OUTPUTS[:4])
-        )(hidden)
+        return jax.value_and_grad(lambda h: weighted(ours(h, w, targets, chunk), OUTPUTS))(hidden)
 
     for a, b in zip(run(head), run(other), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    assert np.all(np.asarray(ours(hidden, other, targets, chunk).top_ids_NK) < VALID)
     grad = jax.grad(lambda w: weighted(ours(hidden, w, targets, chunk), OUTPUTS))(head)
     assert not np.any(np.asarray(grad)[VALID:])
 
@@ -148,7 +139,7 @@ def test_bfloat16_inputs_accumulate_in_float32(chunk):
     np.testing.assert_allclose(scores.logit_N, expected.logit_N, atol=1e-5)
     np.testing.assert_allclose(scores.lse_AN, expected.lse_AN, atol=1e-5)
     for wrt, shape in ((0, hidden), (1, head)):
-        grad = jax.grad(lambda h, w: ours(h, w, targets, chunk, 0).logp_N.sum(), wrt)(hidden, head)
+        grad = jax.grad(lambda h, w: ours(h, w, targets, chunk).logp_N.sum(), wrt)(hidden, head)
         right = jax.grad(lambda h, w: naive(h, w, targets).logp_N.sum(), wrt)(
             hidden.astype(jnp.float32), head.astype(jnp.float32)
         )
@@ -191,9 +182,7 @@ def test_under_remat_and_scan():
         stacked = jnp.stack([h, 2 * h])
         return jax.lax.scan(jax.checkpoint(body), 0.0, stacked)[0]
 
-    got = jax.jit(jax.grad(lambda h, w: loss(lambda *a: ours(*a, 4, 0), h, w), (0, 1)))(
-        hidden, head
-    )
+    got = jax.jit(jax.grad(lambda h, w: loss(lambda *a: ours(*a, 4), h, w), (0, 1)))(hidden, head)
     expected = jax.jit(jax.grad(lambda h, w: loss(naive, h, w), (0, 1)))(hidden, head)
     for g, e in zip(got, expected, strict=True):
         np.testing.assert_allclose(g, e, atol=2e-5, rtol=1e-5)
@@ -303,7 +292,6 @@ def test_split_and_join_are_inverse(tokens, chunks):
         dict(alphas=(1.0, -1.0)),
         dict(valid_vocab=V + 1),
         dict(valid_vocab=0),
-        dict(top_k=V + 1),
         dict(chunk_tokens=0),
     ],
 )

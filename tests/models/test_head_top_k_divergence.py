@@ -9,7 +9,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.divergence import top_k_tail_divergence
 from distill_jax.models.head_divergence import divergence
 from distill_jax.models.head_loss import head_loss
-from distill_jax.models.head_top_k import head_top_k
+from distill_jax.models.head_top_k import TopK, head_top_k
 from distill_jax.models.head_top_k_divergence import top_k_divergence
 
 N, VALID = 13, 17
@@ -24,11 +24,12 @@ def arrays():
     return student, teacher, jax.random.normal(keys[4], (N,))
 
 
-def naive(hidden, head, ids, teacher_logp, kind, beta, temperature):
+def naive(hidden, head, top, kind, beta, temperature):
     logq = jax.nn.log_softmax((hidden @ head.T)[:, :VALID] / temperature)
-    listed = jnp.take_along_axis(logq, ids, axis=1)
+    listed = jnp.take_along_axis(logq, top.ids_NK, axis=1)
+    tail = jnp.log1p(-jnp.exp(listed).sum(1))
     how = {"kind": kind, "beta": beta, "temperature": temperature}
-    return top_k_tail_divergence(teacher_logp, listed, **how)
+    return top_k_tail_divergence(top.logp_NK, top.log_tail_N, listed, tail, **how)
 
 
 @pytest.mark.parametrize(
@@ -36,16 +37,16 @@ def naive(hidden, head, ids, teacher_logp, kind, beta, temperature):
 )
 def test_value_and_gradients(kind, beta, temperature, chunk):
     student, teacher, weights = arrays()
-    logp, ids = head_top_k(*teacher, 5, valid_vocab=VALID, temperature=temperature)
+    top = head_top_k(*teacher, 5, valid_vocab=VALID, temperature=temperature)
 
     def ours(hidden, head):
         how = {"kind": kind, "beta": beta, "temperature": temperature}
-        term = top_k_divergence(ids, logp, weights, **how)
+        term = top_k_divergence(top, weights, **how)
         total, (value,) = head_loss(hidden, head, [term], valid_vocab=VALID, chunk_tokens=chunk)
         return total, value
 
     def plain(hidden, head):
-        value = naive(hidden, head, ids, logp, kind, beta, temperature)
+        value = naive(hidden, head, top, kind, beta, temperature)
         return (value * weights).sum(), value
 
     got, want = jax.jit(ours)(*student), plain(*student)
@@ -66,8 +67,8 @@ def test_all_tokens_listed_is_the_whole_divergence_and_fewer_are_less(kind, beta
         return lambda h, w: head_loss(h, w, [term], valid_vocab=VALID)
 
     def top(k):
-        logp, ids = head_top_k(*teacher, k, valid_vocab=VALID, temperature=temperature)
-        return of(top_k_divergence(ids, logp, jnp.ones(N), **how))
+        listed = head_top_k(*teacher, k, valid_vocab=VALID, temperature=temperature)
+        return of(top_k_divergence(listed, jnp.ones(N), **how))
 
     whole = of(divergence(*teacher, jnp.ones(N), **how))
 
@@ -78,13 +79,32 @@ def test_all_tokens_listed_is_the_whole_divergence_and_fewer_are_less(kind, beta
     assert np.sum(five) < 0.99 * np.sum(all_)
 
 
+def test_a_certain_teacher_keeps_its_reverse_divergence():
+    """The teacher's tail is e^−40: as 1 − Σ of float32 it would stand at 1e-7, and 16 for 40."""
+    teacher, student = jnp.array([[40.0, 0.0, 0.0, 0.0]]), jnp.array([[1.0, 1.0, 0.0, 0.0]])
+    eye, one = jnp.eye(4), jnp.ones(1)
+    how = {"kind": "reverse"}
+    top = head_top_k(teacher, eye, 1)
+    (listed, (got,)), (whole, _) = (
+        head_loss(student, eye, [term])
+        for term in (top_k_divergence(top, one, **how), divergence(teacher, eye, one, **how))
+    )
+    # Q: e/(2e+2), and a tail of .5 + 1/(2e+2) whose own spread alone is lost.
+    q = np.exp([1.0, 1.0, 0.0, 0.0]) / (2 * np.e + 2)
+    tail = q[1:].sum()
+    want = q[0] * np.log(q[0]) + tail * (np.log(tail) - (np.log(3) - 40))
+    np.testing.assert_allclose([listed, got[0]], want, rtol=1e-6)
+    assert 0.98 * whole < listed < whole
+
+
 def test_no_vocabulary_axis_for_the_batch():
     def temp_bytes(chunk):
         shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1024, 16), (4096, 16))]
         ids = jnp.zeros((1024, 4), jnp.int32) + jnp.arange(4)
 
         def loss(h, w):
-            terms = [top_k_divergence(ids, ids - 9.0, jnp.ones(1024))]
+            top = TopK(ids, ids - 9.0, jnp.full(1024, -1.0))
+            terms = [top_k_divergence(top, jnp.ones(1024))]
             return head_loss(h, w, terms, chunk_tokens=chunk)[0]
 
         run = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*shapes).compile()
@@ -96,6 +116,5 @@ def test_no_vocabulary_axis_for_the_batch():
 @pytest.mark.parametrize("bad", [dict(temperature=0.0), dict(kind="jsd", beta=2.0)])
 def test_impossible_settings(bad):
     _, teacher, weights = arrays()
-    logp, ids = head_top_k(*teacher, 3)
     with pytest.raises(ConfigError):
-        top_k_divergence(ids, logp, weights, **bad)
+        top_k_divergence(head_top_k(*teacher, 3), weights, **bad)

@@ -310,7 +310,7 @@ def test_killed_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) 
 # --- what a step does -------------------------------------------------------------------------
 
 
-def one_update(workdir: Path, config: Any, mesh: Any) -> tuple[Any, dict[str, Any]]:
+def first_step(workdir: Path, config: Any, mesh: Any) -> tuple[DistillStep, Any]:
     ctx = Context(config, workdir)
     ctx.mesh = sharding.make_mesh(sharding.MeshSettings(*mesh), jax.devices()[: int(np.prod(mesh))])
     teacher = ctx.load("teacher")
@@ -321,12 +321,27 @@ def one_update(workdir: Path, config: Any, mesh: Any) -> tuple[Any, dict[str, An
     state, shardings = states.create(
         trainable, tx, 0, ctx.mesh, curriculum_state=curriculum.fresh()
     )
-    step = DistillStep(ctx, student, frozen, teacher, found, curriculum, tx, shardings)
+    return DistillStep(ctx, student, frozen, teacher, found, curriculum, tx, shardings), state
+
+
+def one_update(workdir: Path, config: Any, mesh: Any) -> tuple[Any, dict[str, Any]]:
+    step, state = first_step(workdir, config, mesh)
     state, metrics, _ = step(state, 0)
     step.close()
     return sharding.fetch({"of": state.trainable, "opt": state.opt_state}), {
         name: float(value) for name, value in metrics.items()
     }
+
+
+def test_each_step_samples_anew(trained: Trained) -> None:
+    step, state = first_step(trained["student"], way("student"), (1, 1, 1))
+    problems, given = step.rows.problems[:8], step.rows.examples[:8]
+    one, again, other = (
+        [example.response for example in step._draw(state, at, problems, given)[0]]
+        for at in (0, 0, 1)
+    )
+    step.close()
+    assert one == again and sum(a != b for a, b in zip(one, other, strict=True)) >= 6
 
 
 @pytest.mark.parametrize(("name", "accumulate"), [("student", 1), ("teacher", 2)])

@@ -91,7 +91,7 @@ def chunked(pair, settings, mode, batch, *, given=True, student=None):
         scores = TopKScorer(teacher, tiny.placed(teacher_params, where), where, **how).score(
             {**batch, "response_len_B": ANSWER}
         )
-        batch = {**batch, "teacher_ids_BRK": scores.ids_BRK, "teacher_logp_BRK": scores.logp_BRK}
+        batch = {**batch, **{f"teacher_{name}": x for name, x in scores._asdict().items()}}
         batch = jax.tree.map(np.asarray, batch)
     else:
         frozen = {**frozen, "teacher": teacher_params}
