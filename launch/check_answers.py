@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distill_jax import answers
+from distill_jax.core import files
 from distill_jax.core.errors import DataError, DistillError
 from launch.arguments import fail
 
@@ -231,18 +232,13 @@ def _check_output(path: Path, source: Path) -> None:
 
 
 def _write(path: Path, rows: Sequence[Row], runs: Sequence[Checked]) -> None:
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            for k, row in enumerate(rows):
-                cells = {"line": row.line, "gold": row.gold, "predicted": row.predicted}
-                cells |= {"verdict": runs[0].verdicts[k], "reason": runs[0].reasons[k]}
-                cells |= {"milliseconds": round(runs[0].milliseconds[k], 4), "label": row.label}
-                cells |= {run.name: run.verdicts[k] for run in runs[1:]}
-                file.write(json.dumps(cells) + "\n")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with files.whole(path) as beside, beside.open("w", encoding="utf-8") as file:
+        for k, row in enumerate(rows):
+            cells = {"line": row.line, "gold": row.gold, "predicted": row.predicted}
+            cells |= {"verdict": runs[0].verdicts[k], "reason": runs[0].reasons[k]}
+            cells |= {"milliseconds": round(runs[0].milliseconds[k], 4), "label": row.label}
+            cells |= {run.name: run.verdicts[k] for run in runs[1:]}
+            file.write(json.dumps(cells) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from rich.table import Table
 
 from distill_jax.core import settings
 from distill_jax.core.errors import DataError, DistillError
+from distill_jax.core.files import write_json
 from distill_jax.evaluation.report_measures import DISTRIBUTION, label, number_cell
 from distill_jax.stages import pairs
-from distill_jax.stages.context import Context, write_json
+from distill_jax.stages.context import Context
 from distill_jax.stages.pipeline import check_workdir
 from distill_jax.stages.settings import RunConfig
 from distill_jax.training.manifest import RUN_FILE, read_manifest

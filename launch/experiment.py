@@ -22,11 +22,11 @@ from types import FrameType
 from typing import Any
 
 from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms as arms_of
 from distill_jax.experiments import figures, history, places, report, results
 from distill_jax.experiments.arms import Arm
-from distill_jax.stages.context import read_json, write_json
 from distill_jax.stages.pipeline import check_workdir
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON, Interrupted

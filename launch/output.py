@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from distill_jax.core import files
 from distill_jax.core.errors import DataError
 
 
@@ -13,9 +14,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         DataError: nothing can be written there.
     """
-    beside = path.with_name(path.name + ".part")
     try:
-        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        beside.replace(path)
+        files.write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error

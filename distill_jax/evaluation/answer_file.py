@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import jax
 
-from distill_jax.core import sharding
+from distill_jax.core import files, sharding
 from distill_jax.core.errors import DataError
 
 
@@ -81,9 +81,7 @@ class AnswerFile:
     def _begin(self, settings: dict[str, Any]) -> None:
         try:
             if not self._size:
-                beside = self.sidecar.with_name(self.sidecar.name + ".partial")
-                beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-                beside.replace(self.sidecar)
+                files.write_text(self.sidecar, json.dumps(settings, indent=2) + "\n")
             self._handle = self.part.open("ab")
             self._handle.truncate(self._size)  # a row that a kill has cut in two
         except OSError as error:

@@ -1,12 +1,12 @@
 """What a work directory holds for the HTML report, read from its files; no model is loaded."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core.errors import CheckpointError, DataError
+from distill_jax.core.errors import DataError
+from distill_jax.core.files import read_json
 from distill_jax.core.settings import setting
 from distill_jax.evaluation.report_measures import CHECKPOINT, NAMES
 from distill_jax.training import manifest
@@ -79,7 +79,7 @@ def read(workdir: Path) -> RunData:
     config: Mapping[str, Any] = {}
     for name in _stage_names(workdir):
         told = manifest.read_manifest(workdir / name)
-        done = _read_json(workdir / name / "done.json") or {}
+        done = read_json(workdir / name / "done.json") or {}
         starts, figures = told.get("starts", []), done.get("figures", {})
         stages.append(Stage(name, starts, done.get("seconds"), figures))
         config = told.get("config", config)
@@ -109,7 +109,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
     """What stage evaluate wrote of each subject that it looked at last, in the order in which a
     run has them: other files may be of weights that are no more."""
     found = {path.stem for path in (workdir / "evaluate").glob("*.json")}
-    looked_at = _read_json(subjects_file(workdir))
+    looked_at = read_json(subjects_file(workdir))
     if looked_at is not None:  # a stage that was stopped, or is of an earlier version, has none
         found &= set(looked_at)
     steps = [name for name in found if name.startswith(CHECKPOINT)]
@@ -117,7 +117,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
     names = [name for name in NAMES if name in found]
     at = names.index("student_after") if "student_after" in names else len(names)
     ordered = [*names[:at], *steps, *names[at:]]
-    return {name: _read_json(workdir / "evaluate" / f"{name}.json") for name in ordered}
+    return {name: read_json(workdir / "evaluate" / f"{name}.json") for name in ordered}
 
 
 def subjects_file(workdir: Path) -> Path:
@@ -133,13 +133,4 @@ def tokens_file(workdir: Path) -> Path:
 def read_tokens(workdir: Path) -> dict[str, Any] | None:
     """The tokens of the chosen problems, None where nobody scored any."""
     path = tokens_file(workdir)
-    return _read_json(path) if path.is_file() else None
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}", fix="delete it") from error
+    return read_json(path)

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from distill_jax.core import files
 from distill_jax.evaluation import diagnosis, html_answers, html_data, html_figures, html_tokens
 from distill_jax.evaluation import report as tables
 from distill_jax.evaluation.html_data import RunData, Stage
@@ -43,9 +44,7 @@ def write(workdir: Path) -> Path:
         CheckpointError: a JSON file of it is damaged.
     """
     path = workdir / REPORT_FILE
-    beside = workdir / (REPORT_FILE + ".partial")
-    beside.write_text(render(html_data.read(workdir)), encoding="utf-8")
-    beside.replace(path)
+    files.write_text(path, render(html_data.read(workdir)))
     return path
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from distill_jax.core import files
 from distill_jax.evaluation import intervals, report_checkpoints, report_measures
 from distill_jax.evaluation.curves import draw_curves
 
@@ -144,9 +145,7 @@ def write(workdir: Path, results: Mapping[str, Any], config: Mapping[str, Any]) 
         parts.append(f"## Learning curves\n{shown}")
     parts.append(_examples(results))
     text = "\n\n".join(part for part in parts if part) + "\n"
-    beside = workdir / "report.md.partial"
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(workdir / "report.md")
+    files.write_text(workdir / "report.md", text)
 
 
 def _bare_answers(workdir: Path) -> float:

@@ -61,7 +61,7 @@ class TopTokens:
             raise ConfigError(f"top_k={k}", wanted=f"1 to {vocab}, the number of tokens")
         self.model, self.params, self.k, self.vocab = model, params, k, vocab
         self.pad_id, self.multiple = pad_id, multiple
-        self.rows = round_up(ROWS, sharding.batch_shards(mesh))
+        self.mesh, self.rows = mesh, round_up(ROWS, sharding.batch_shards(mesh))
         self._read = jax.jit(self._read_fn, out_shardings=sharding.batch_sharding(mesh))
 
     def read(self, prompts: Sequence[Sequence[int]], rollout: Rollout) -> list[TopOfResponse]:
@@ -96,6 +96,6 @@ class TopTokens:
         hidden_BTD = self.model.hidden(params, batch["tokens_BT"])
         hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], R)
         hidden_ND, head_VD = hidden_BRD.reshape(B * R, -1), self.model.head_VD(params)
-        top = head_top_k(hidden_ND, head_VD, self.k, valid_vocab=self.vocab)
+        top = head_top_k(hidden_ND, head_VD, self.k, valid_vocab=self.vocab, mesh=self.mesh)
         shape = (B, R, self.k)
         return top.ids_NK.reshape(shape), jnp.exp(top.logp_NK).reshape(shape)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill_jax.core.files import read_json, write_json, write_text
 from distill_jax.experiments.results import last_stage, last_subject, pairs
-from distill_jax.stages.context import read_json, write_json
 from distill_jax.training.records import METRICS_FILE, read_rows
 
 _ARMS = {"q_values": "curriculum/q/", "selections": "curriculum/count/", "shares": "curriculum/p/"}
@@ -35,9 +35,7 @@ def write(workdir: Path) -> None:
     teacher = read_json(workdir / "evaluate" / "teacher.json")
     _, student = last_subject(workdir)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pairs(teacher, student)]
-    beside = workdir / "response_pairs.jsonl.partial"
-    beside.write_text("".join(lines), encoding="utf-8")
-    beside.replace(workdir / "response_pairs.jsonl")
+    write_text(workdir / "response_pairs.jsonl", "".join(lines))
 
 
 def history(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -45,8 +45,9 @@ def render(
             *_table(rows, there),
             "",
         ]
-        if len(there) > 1:
-            parts += _all_differences(rows, there, references)
+        compared = [name for name in references if name in there]
+        if compared and len(there) > 1:
+            parts += _all_differences(rows, there, compared)
         parts += [
             f"![comparison]({figure})",
             "",
@@ -96,7 +97,7 @@ def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str])
         "Holm, bold below 0.05. With few seeds only large differences can be significant.",
         "",
     ]
-    for reference in [name for name in references if name in arms]:
+    for reference in references:
         out += [f"Less {reference}:", "", *_differences(rows, arms, reference), ""]
     return out
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.errors import DataError
+from distill_jax.core.files import read_json
 from distill_jax.evaluation import learning
-from distill_jax.stages.context import read_json
 from distill_jax.training.records import METRICS_FILE, read_rows
 
 # The last of these that was evaluated is what the run made.

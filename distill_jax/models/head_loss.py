@@ -66,8 +66,8 @@ def head_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The sum of all terms on logits = hidden·headᵀ, and each term's value of each token.
 
-    The sum has a gradient in hidden_ND, head_VD (summed in float32) and the weights; what the terms
-    hold otherwise, and the values, have none.
+    The sum has a gradient in hidden_ND, head_VD (summed in float32) and the weights (0 where one
+    is 0); what the terms hold otherwise, and the values, have none.
 
     Args:
         hidden_ND: float [N, D]; its dtype is the matmul's input dtype.
@@ -133,17 +133,19 @@ def _pass(
     def one(head_grad_VD: Any, inputs: Any) -> Any:
         hidden_nD, weights_n, rows_n = inputs
         logits_nV = chunk_logits(hidden_nD, cast_VD, call.vocab)
-        values, grad_nV = [], None
+        values, grad_nV, seen_n = [], None, jnp.zeros(hidden_nD.shape[0], bool)
         parts = zip(call.measures, weights_n, rows_n, shared, strict=True)
         for (measure, settings), weight_n, row, beside in parts:
             value_n, slope_nV = measure(settings, logits_nV, row, beside, call.vocab, any(wanted))
             values.append(value_n)
             if slope_nV is not None:
-                counts_n1 = (weight_n != 0)[:, None]
-                part_nV = jnp.where(counts_n1, slope_nV, 0.0) * weight_n[:, None]
+                seen_n |= weight_n != 0
+                part_nV = jnp.where(weight_n[:, None] != 0, slope_nV, 0.0) * weight_n[:, None]
                 grad_nV = part_nV if grad_nV is None else grad_nV + part_nV
         if grad_nV is None:
             return head_grad_VD, (values, None)
+        # The head's gradient sums products with the hidden states: 0·NaN would be NaN.
+        hidden_nD = jnp.where(seen_n[:, None], hidden_nD, 0.0)
         through = through_head(grad_nV, hidden_nD, cast_VD, head_grad_VD, wanted[0])
         return through[0], (values, through[1])
 
@@ -151,7 +153,8 @@ def _pass(
     head_grad_VD, (values, hidden_grad_ND) = chunked(
         one, call.chunks, (hidden_ND, weights, rows), start_VD
     )
-    total = sum(jnp.sum(_counted(w, v) * w) for w, v in zip(weights, values, strict=True))
+    sums = [jnp.sum(_counted(w, v) * w) for w, v in zip(weights, values, strict=True)]
+    total = sum(sums, start=jnp.zeros(()))
     if head_grad_VD is not None:
         head_grad_VD = head_grad_VD.astype(head_VD.dtype)
     return (total, tuple(values)), hidden_grad_ND, head_grad_VD

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.models.head_chunks import (
     NEVER,
@@ -39,6 +41,7 @@ def head_top_k(
     valid_vocab: int | None = None,
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
+    mesh: Mesh | None = None,
 ) -> TopK:
     """Top-k of log softmax(hidden·headᵀ / temperature) over the tokens that exist.
 
@@ -51,6 +54,8 @@ def head_top_k(
         temperature: divides the logits, > 0; with distillation temperature T the student's
             log-probabilities must be taken at T, too.
         chunk_tokens: tokens of one chunk; None chooses.
+        mesh: over whose data and fsdp the tokens are split. Without it XLA gathers the logits of
+            a chunk on every device, for it does not split a top-k by rows.
 
     Raises:
         ConfigError: an impossible k, vocabulary, temperature or chunk.
@@ -63,10 +68,16 @@ def head_top_k(
         raise ConfigError(f"temperature={temperature}", wanted="above 0")
     hidden_ND, head_VD = jax.lax.stop_gradient((hidden_ND, head_VD.astype(hidden_ND.dtype)))
 
+    def read(logits_nV: jax.Array) -> TopK:
+        _, ids_nK = jax.lax.top_k(logits_nV, k)
+        return TopK(ids_nK, *listed_and_tail(logits_nV / temperature, ids_nK))
+
     def one(carry: Any, hidden_nD: jax.Array) -> Any:
         logits_nV = chunk_logits(hidden_nD, head_VD, vocab)
-        _, ids_nK = jax.lax.top_k(logits_nV, k)
-        return carry, TopK(ids_nK, *listed_and_tail(logits_nV / temperature, ids_nK))
+        if mesh is None or logits_nV.shape[0] % sharding.batch_shards(mesh):
+            return carry, read(logits_nV)
+        rows = sharding.batch_sharding(mesh).spec
+        return carry, jax.shard_map(read, mesh=mesh, in_specs=rows, out_specs=rows)(logits_nV)
 
     chunks = num_chunks(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens)
     return chunked(one, chunks, hidden_ND)[1]
@@ -74,7 +85,10 @@ def head_top_k(
 
 def listed_and_tail(logits_NV: jax.Array, ids_NK: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities of the listed tokens [N, K], and log of the mass on all others [N]."""
-    total_N = jax.nn.logsumexp(logits_NV, axis=1)
+    # From the peak, as log_softmax: a large logit less a large logsumexp would cancel.
+    peak_N1 = jax.lax.stop_gradient(jnp.max(logits_NV, axis=1, keepdims=True))
+    logits_NV = logits_NV - peak_N1
+    total_N = jnp.log(jnp.sum(jnp.exp(logits_NV), axis=1))
     listed_NK = jnp.take_along_axis(logits_NV, ids_NK, axis=1, mode="clip")
     # Row by row: on a mesh no row's logits leave their device.
     others_NV = jax.vmap(lambda row_V, ids_K: row_V.at[ids_K].set(NEVER))(logits_NV, ids_NK)

@@ -47,7 +47,7 @@ class TopKScorer:
         temperature: float = 1.0,
     ):
         self.model, self.params, self.k = model, params, k
-        self.temperature, self.vocab = temperature, vocab
+        self.temperature, self.vocab, self.mesh = temperature, vocab, mesh
         self._score = jax.jit(self._score_fn, out_shardings=sharding.batch_sharding(mesh))
 
     @property
@@ -84,5 +84,6 @@ class TopKScorer:
             self.k,
             valid_vocab=self.vocab,
             temperature=self.temperature,
+            mesh=self.mesh,
         )
         return TopKScores(*(x.reshape(B, R, *x.shape[1:]) for x in top))

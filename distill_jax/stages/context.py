@@ -1,7 +1,6 @@
 """What all stages of a run share: settings, mesh, tokenizer, problems, models, directories."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from distill_jax.core import rng, sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
+from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat, sources, synthetic
 from distill_jax.data import tokenizer as tokenizers
@@ -366,27 +366,3 @@ class Context:
     def text(self, tokens: Any) -> str:
         """Decoded text without special tokens."""
         return chat.decode(self.tokenizer, tokens)
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file of ours holds; None when it is missing.
-
-    Raises:
-        CheckpointError: it is not JSON.
-    """
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}", fix="delete it") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes beside and renames; process 0 alone."""
-    if jax.process_index() != 0:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)

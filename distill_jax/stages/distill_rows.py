@@ -1,7 +1,6 @@
 """What stage distill learns on: problems with the responses that solutions or the teacher gave."""
 
 import dataclasses
-import os
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from distill_jax.core import rng, sharding
+from distill_jax.core import files, rng, sharding
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data.chat import Example
 from distill_jax.data.problem import Problem
@@ -125,10 +124,8 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Beside and renamed; process 0 alone."""
     if jax.process_index() != 0:
         return
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("wb") as file:
+    with files.whole(path) as beside, beside.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(beside, path)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -10,13 +10,14 @@ import numpy as np
 
 from distill_jax.core import rng, sharding
 from distill_jax.core.errors import CheckpointError
+from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import html_data, kept_answers, report, runner
 from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.stages import agreement, export_files, subjects, token_scores
-from distill_jax.stages.context import Context, Loaded, read_json, write_json
+from distill_jax.stages.context import Context, Loaded
 from distill_jax.stages.stop import GO_ON, Interrupted
 from distill_jax.stages.subjects import Subject
 from distill_jax.training.progress import Progress
@@ -25,6 +26,9 @@ from distill_jax.training.progress import Progress
 def run(context: Context, directory: Path) -> dict[str, Any]:
     """Evaluates each subject that has no result yet, prints the table, writes report.md."""
     data, results = held_out(context), {}
+    listed = html_data.subjects_file(context.workdir)
+    if jax.process_index() == 0:  # a page made after a stop in between shows what there is
+        listed.unlink(missing_ok=True)
     for subject in subjects.find(context):
         results[subject.name] = _result(context, directory, subject, data)
         sharding.barrier(f"evaluate {subject.name}")
@@ -32,7 +36,7 @@ def run(context: Context, directory: Path) -> dict[str, Any]:
         report.print_table(context.console, results)
         report.write(context.workdir, results, context.config_dict)
         context.say(f"report: {context.workdir / 'report.md'}")
-    write_json(html_data.subjects_file(context.workdir), list(results))
+    write_json(listed, list(results))
     sharding.barrier("evaluated subjects")
     token_scores.write_report(context)
     return {name: _figures(result) for name, result in results.items()}

@@ -9,9 +9,10 @@ from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
+from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import build, to_dict
 from distill_jax.stages import checks, distill, evaluate, inputs, pretrain, rl, sft
-from distill_jax.stages.context import Context, read_json, write_json
+from distill_jax.stages.context import Context
 from distill_jax.stages.settings import STAGES as ORDER
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import GO_ON, Interrupted
@@ -103,9 +104,13 @@ def _run_stage(context: Context, stage: str) -> None:
         look = inputs.of if stage == "evaluate" else inputs.of_complete
         made_from = look(context, stage)
         inputs.check_same(directory, done.get("inputs", {}), made_from)
-        context.say(f"{stage}: complete, skipped ({directory})")
-        if stage == "evaluate":  # subjects that came after it, and the table
+        if stage == "evaluate":
+            context.say(
+                f"evaluate: complete, only what is new or changed is evaluated ({directory})"
+            )
             evaluate.run(context, directory)
+        else:
+            context.say(f"{stage}: complete, skipped ({directory})")
         return
     made_from = inputs.of(context, stage)
     begun_with = read_json(directory / "settings.json") or {}

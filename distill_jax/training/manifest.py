@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from distill_jax.core import files
 from distill_jax.core.settings import to_dict
 
 RUN_FILE = "run.json"
@@ -51,9 +52,7 @@ def write_manifest(workdir: str | Path, config: Any) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         starts = [*before.get("starts", []), {**describe_run(), "changed_settings": changed}]
         text = json.dumps({"config": plain, "starts": starts}, indent=2, ensure_ascii=False)
-        beside = path.with_name(path.name + ".partial")
-        beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(path)
+        files.write_text(path, text + "\n")
     return changed
 
 

@@ -15,7 +15,7 @@ def row(arm: str, seed: int, greedy: float) -> dict[str, Any]:
 
 
 def render(*rows: dict[str, Any], failed: tuple[dict[str, Any], ...] = ()) -> str:
-    arms = [Arm(name, {}) for name in ("first", "second")]
+    arms = [Arm(name, {}) for name in ("first", "second", "third")]
     return report.render(arms, ["first"], rows, failed, command="run", figure="figure.png")
 
 
@@ -31,5 +31,6 @@ def test_differences_by_hand() -> None:
 
 def test_one_arm_differs_from_nothing() -> None:
     text = render(row("first", 0, 0.5), failed=({"arm": "second", "seed": 0, "error": "broke"},))
-    assert "## Differences" not in text and "Less first:" not in text
+    other = render(row("second", 0, 0.5), row("third", 0, 0.5))
+    assert "## Differences" not in text + other and "Less first:" not in text
     assert "| first | 1 | 50.0 |" in text and "- second, seed 0: broke" in text

@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.core.sharding import MeshSettings, batch_sharding, make_mesh
 from distill_jax.kernels import divergence
 from distill_jax.models.head_divergence import divergence as divergence_term
 from distill_jax.models.head_loss import cross_entropy, head_loss
+from tests.models.gathers import gathered
 
 N, VALID = 13, 17
 CASES = [
@@ -67,16 +70,69 @@ def test_value_and_gradients(kind, beta, temperature, chunk):
         )
 
 
-def test_a_token_without_weight_may_be_anything():
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_token_without_weight_may_be_anything(value):
     (hidden, head), teacher, weights = arrays()
     weights = weights.at[3].set(0.0)
-    for value in (jnp.nan, jnp.inf):
-        broken = hidden.at[3].set(value)
-        got, want = (
-            jax.value_and_grad(lambda h: ours((h, head), teacher, weights, *CASES[0], 4)[0])(h)
-            for h in (broken, hidden)
-        )
-        jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-6), got, want)
+
+    def total(hidden, head, weights):
+        return ours((hidden, head), teacher, weights, *CASES[0], 4)[0]
+
+    got, want = (
+        jax.value_and_grad(total, (0, 1, 2))(h, head, weights)
+        for h in (hidden.at[3].set(value), hidden)
+    )
+    want = (want[0], (*want[1][:2], want[1][2].at[3].set(0.0)))
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-6), got, want)
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_mixed_dtypes(dtypes, chunk):
+    """Products in the hidden states' dtype; gradients in their own, the head's summed in f32."""
+    (hidden, head), teacher, weights = arrays()
+    given = hidden.astype(dtypes[0]), head.astype(dtypes[1])
+    case = ("forward", 0.5, 1.0)
+
+    def total(hidden, head, scale):
+        return ours((hidden, head), teacher, jnp.ones(N), *case, chunk)[0] * scale
+
+    got = jax.jit(jax.grad(total, (0, 1)))(*given, jnp.float32(0.7))
+    assert tuple(g.dtype for g in got) == dtypes
+    exact = tuple(x.astype(dtypes[0]).astype(jnp.float32) for x in given)
+    want = jax.grad(lambda h, w: 0.7 * naive((h, w), teacher, *case).sum(), (0, 1))(*exact)
+    for g, w in zip(got, want, strict=True):
+        # A sum over 13 tokens in bfloat16 is off by several percent of the largest part.
+        np.testing.assert_allclose(g.astype(jnp.float32), w, rtol=0.02, atol=0.006)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+def test_on_a_mesh_equals_one_device(shape):
+    mesh = make_mesh(MeshSettings(*shape))
+    rows, split = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+    keys = jax.random.split(jax.random.key(1), 4)
+    shapes = (64, 16), (328, 16), (64, 8), (328, 8)
+    arrays_ = [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
+    weights = jnp.linspace(0.1, 1.0, 64)
+
+    def run(hidden, head, teacher, teacher_head, weights):
+        def total(hidden, head):
+            terms = [
+                divergence_term(teacher, teacher_head, weights, kind="jsd"),
+                cross_entropy(jnp.arange(64), weights),
+            ]
+            return head_loss(hidden, head, terms, valid_vocab=320, chunk_tokens=16)
+
+        return jax.value_and_grad(total, (0, 1), has_aux=True)(hidden, head)
+
+    placed = [
+        jax.device_put(x, where)
+        for x, where in zip((*arrays_, weights), (rows, split, rows, split, rows), strict=True)
+    ]
+    compiled = jax.jit(run).lower(*placed).compile()
+    got, want = compiled(*placed), jax.jit(run)(*arrays_, weights)
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-5, atol=2e-5), got, want)
+    assert not gathered(compiled.as_text(), vocab=328, tokens=16)
 
 
 def test_teacher_and_single_values_give_no_gradient():

@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from scipy import special
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.core.sharding import MeshSettings, batch_sharding, make_mesh
 from distill_jax.kernels.divergence import top_k_tail_divergence
 from distill_jax.models.head_top_k import head_top_k, listed_and_tail
+from tests.models.gathers import gathered
 
 N, D, V, VALID = 13, 8, 24, 20
 
@@ -62,6 +65,41 @@ def test_by_hand():
     roots = np.sqrt([5.0, 2.0]) / np.sqrt([1.0, 2.0, 5.0]).sum()
     warm = head_top_k(hidden, head, 2, temperature=2.0).logp_NK[0]
     np.testing.assert_allclose(np.exp(warm), roots, rtol=1e-6)
+
+
+def test_large_logits_do_not_cancel():
+    # log(1 + e^−1) = .313262; as 1e4 less a logsumexp of 1e4 it was .313477.
+    _, logp, tail = head_top_k(jnp.ones((1, 1)), jnp.array([[1e4], [1e4 - 1], [0.0]]), 2)
+    np.testing.assert_allclose(logp, [[-0.313262, -1.313262]], atol=1e-6)
+    np.testing.assert_allclose(tail, -1e4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
+def test_on_a_mesh_no_logits_are_gathered(shape):
+    mesh = make_mesh(MeshSettings(*shape))
+    keys = jax.random.split(jax.random.key(0), 2)
+    hidden, head = jax.random.normal(keys[0], (64, 16)), jax.random.normal(keys[1], (328, 16))
+    split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+    placed = jax.device_put(hidden, batch_sharding(mesh)), jax.device_put(head, split)
+
+    def run(mesh):
+        how = {"valid_vocab": 320, "chunk_tokens": 16, "mesh": mesh}
+        return jax.jit(lambda *x: head_top_k(*x, 5, **how)).lower(*placed).compile()
+
+    ours, plain = run(mesh), run(None)
+    got, want = ours(*placed), head_top_k(hidden, head, 5, valid_vocab=320)
+    np.testing.assert_array_equal(got.ids_NK, want.ids_NK)
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got[1:], want[1:])
+    assert not gathered(ours.as_text(), vocab=320, tokens=16)
+    # The search finds them where they are: XLA's own way.
+    assert gathered(plain.as_text(), vocab=320, tokens=16)
+
+
+def test_rows_that_do_not_divide_by_the_devices():
+    mesh, (hidden, head) = make_mesh(MeshSettings(8, 1, 1)), arrays()
+    got = jax.jit(lambda *x: head_top_k(*x, 3, valid_vocab=VALID, mesh=mesh))(hidden, head)
+    want = head_top_k(hidden, head, 3, valid_vocab=VALID)
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got, want)
 
 
 def test_equal_logits_give_the_lower_id_first():

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from distill_jax.stages import pipeline
+from tests.stages.distilled import Trained
 from tests.stages.small import small
 
 
@@ -12,3 +13,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("finished")
     pipeline.run(small(), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Stage distill in each of its ways, beside the stages that it follows."""
+    return Trained(finished, tmp_path_factory.mktemp("distilled"))

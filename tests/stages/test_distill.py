@@ -1,10 +1,6 @@
-"""Stage distill, each kind of data and student: what it leaves, resumes, and what it learns on."""
+"""Stage distill, each kind of data and student: what it leaves, and what it learns on."""
 
 import json
-import os
-import random
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,51 +28,8 @@ from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.stop import Interrupted
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
-from tests.stages.small import command, copy_stages, finish, rows, small, start, weights
-
-# Every way of the data, the divergence, the parameters, the start, and stored scores.
-WAYS: dict[str, dict[str, Any]] = {
-    "solutions": {"accumulate": 1},
-    "teacher": {
-        "data": "teacher_samples",
-        "start": "sft",
-        "trainable": "full",
-        "loss__divergence": "jsd",
-        "loss__top_k": 8,
-    },
-    "student": {
-        "data": "student_samples",
-        "start": "sft",
-        "loss__divergence": "reverse",
-        "loss__temperature": 1.0,
-        "loss__ce_weight": 0.0,
-    },
-    "mixed": {"steps": 6, "lmbda": 0.5, "data": "teacher_samples", "eval_every": 3},
-}
-
-
-def way(name: str, **changes: Any) -> Any:
-    settings = {f"distill__{key}": value for key, value in WAYS[name].items()}
-    return small(stages=("distill",), **{**settings, **changes})
-
-
-class Trained(dict[str, Path]):
-    """A work directory of each way, run to its end when it is first asked for."""
-
-    def __init__(self, finished: Path, where: Path):
-        super().__init__()
-        self.finished, self.where = finished, where
-
-    def __missing__(self, name: str) -> Path:
-        workdir = copy_stages(self.finished, self.where / name, "pretrain", "sft")
-        pipeline.run(way(name), workdir)
-        self[name] = workdir
-        return workdir
-
-
-@pytest.fixture(scope="module")
-def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(finished, tmp_path_factory.mktemp("distilled"))
+from tests.stages.distilled import WAYS, Trained, way
+from tests.stages.small import copy_stages, rows, small, weights
 
 
 def done(workdir: Path) -> dict[str, Any]:
@@ -250,61 +203,6 @@ def test_lambda_is_the_share_of_steps_that_draw(trained: Trained) -> None:
     mixed = way("mixed").distill
     want = [float(distill_step.draws(mixed, 0, step)) for step in range(6)]
     assert [row["on_policy"] for row in found] == want and 0 < sum(want) < 6
-
-
-# --- resume -----------------------------------------------------------------------------------
-
-
-def equal(one: Path, other: Path) -> None:
-    assert weights(one, "distill") == weights(other, "distill")
-    assert rows(one, "distill") == rows(other, "distill")
-    texts = [(w / "distill" / "completions.jsonl").read_bytes() for w in (one, other)]
-    assert texts[0] == texts[1]
-
-
-def test_broken_off_and_resumed_gives_the_same_bits(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workdir = copy_stages(trained["mixed"], tmp_path / "run", "pretrain", "sft")
-    config, real = way("mixed", checkpoint__every=2), DistillStep.__call__
-
-    def breaks(self: DistillStep, state: Any, step: int) -> Any:
-        if step == 3:
-            raise KeyboardInterrupt
-        return real(self, state, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DistillStep, "__call__", breaks)
-        with pytest.raises(KeyboardInterrupt):
-            pipeline.run(config, workdir)
-    assert not (workdir / "distill" / "done.json").exists()
-    pipeline.run(config, workdir)
-    equal(workdir, trained["mixed"])
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
-    how = {f"distill.{name}".replace("__", "."): value for name, value in WAYS["mixed"].items()}
-    how |= {"stages": "('distill',)", "distill.steps": 40, "checkpoint.every": 3}
-    how["lora.dropout"] = 0.1
-    whole = copy_stages(finished, tmp_path / "whole", "pretrain")
-    finish(start(command(whole, **how)))
-    broken = copy_stages(finished, tmp_path / "broken", "pretrain")
-    process = start(command(broken, **how))
-    mark, file = f'"step": {random.randint(4, 20)},', broken / "distill" / "metrics.jsonl"
-    deadline = time.monotonic() + 240
-    # A checkpoint gets its name, its step alone, when it is whole.
-    while not (
-        any(path.name.isdigit() for path in (broken / "distill" / "checkpoints").glob("*"))
-        and mark in file.read_text(encoding="utf-8")
-    ):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    finish(process, code=-9)
-    assert not (broken / "distill" / "done.json").exists(), "stopped too late to test anything"
-    assert "distill: resuming after step" in finish(start(command(broken, **how)))
-    equal(broken, whole)
 
 
 # --- what a step does -------------------------------------------------------------------------
