@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from distill_jax.core.errors import ConfigError, DistillError
-from distill_jax.core.files import read_json, write_json
+from distill_jax.core.files import read_json, write_json, write_text
 from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms as arms_of
 from distill_jax.experiments import figures, history, places, report, results
@@ -112,9 +112,7 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
         command=f"python -m launch.main {shlex.join(sys.argv[1:])}",
         figure=figure,
     )
-    beside = workdir / "experiment_report.md.partial"
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(workdir / "experiment_report.md")
+    write_text(workdir / "experiment_report.md", text)
     print(f"report: {workdir / 'experiment_report.md'}", file=sys.stderr)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from distill_jax.core.errors import CheckpointError
 
 
@@ -29,9 +27,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a file of ours whole, with the folders it needs; process 0 alone."""
-    if jax.process_index() != 0:
-        return
+    """Writes a file of ours whole, with the folders it needs; starts no JAX."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 

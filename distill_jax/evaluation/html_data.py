@@ -132,5 +132,4 @@ def tokens_file(workdir: Path) -> Path:
 
 def read_tokens(workdir: Path) -> dict[str, Any] | None:
     """The tokens of the chosen problems, None where nobody scored any."""
-    path = tokens_file(workdir)
-    return read_json(path)
+    return read_json(tokens_file(workdir))

@@ -11,9 +11,9 @@ from typing import Any, cast
 import jax
 from rich.console import Console
 
-from distill_jax.core import rng, sharding
+from distill_jax.core import files, rng, sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
-from distill_jax.core.files import read_json, write_json
+from distill_jax.core.files import read_json
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat, sources, synthetic
 from distill_jax.data import tokenizer as tokenizers
@@ -366,3 +366,9 @@ class Context:
     def text(self, tokens: Any) -> str:
         """Decoded text without special tokens."""
         return chat.decode(self.tokenizer, tokens)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`files.write_json` on process 0 alone."""
+    if jax.process_index() == 0:
+        files.write_json(path, value)

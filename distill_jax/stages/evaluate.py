@@ -10,14 +10,14 @@ import numpy as np
 
 from distill_jax.core import rng, sharding
 from distill_jax.core.errors import CheckpointError
-from distill_jax.core.files import read_json, write_json
+from distill_jax.core.files import read_json
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import html_data, kept_answers, report, runner
 from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.stages import agreement, export_files, subjects, token_scores
-from distill_jax.stages.context import Context, Loaded
+from distill_jax.stages.context import Context, Loaded, write_json
 from distill_jax.stages.stop import GO_ON, Interrupted
 from distill_jax.stages.subjects import Subject
 from distill_jax.training.progress import Progress

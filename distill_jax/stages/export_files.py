@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 
-from distill_jax.core.files import read_json, write_json
+from distill_jax.core.files import read_json
 from distill_jax.evaluation import learning
 from distill_jax.evaluation.report_measures import CHECKPOINT
-from distill_jax.stages.context import Context
+from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.subjects import Subject
 from distill_jax.training.records import METRICS_FILE, read_rows
 from distill_jax.training.summary import training_stats

@@ -9,10 +9,10 @@ from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.files import read_json, write_json
+from distill_jax.core.files import read_json
 from distill_jax.core.settings import build, to_dict
 from distill_jax.stages import checks, distill, evaluate, inputs, pretrain, rl, sft
-from distill_jax.stages.context import Context
+from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.settings import STAGES as ORDER
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import GO_ON, Interrupted

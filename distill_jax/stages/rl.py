@@ -9,11 +9,10 @@ import jax
 import numpy as np
 
 from distill_jax.core import sharding
-from distill_jax.core.files import write_json
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.stages import curricula, export_files, forecast, loop, validation
-from distill_jax.stages.context import Context
+from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.sft import save_adapter
 from distill_jax.training import optimizer

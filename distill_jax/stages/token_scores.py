@@ -15,7 +15,6 @@ import numpy as np
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, DataError
-from distill_jax.core.files import write_json
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
@@ -26,7 +25,7 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
 from distill_jax.rollout.groups import round_up
 from distill_jax.stages import subjects
-from distill_jax.stages.context import Context, Loaded
+from distill_jax.stages.context import Context, Loaded, write_json
 from distill_jax.stages.stop import GO_ON, Interrupted
 
 # Answers scored at a time: those of a page in one compiled program, in little memory.

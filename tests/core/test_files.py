@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import pytest
 
 from distill_jax.core import files
@@ -33,9 +32,3 @@ def test_json_there_and_back(tmp_path: Path) -> None:
     path.write_text(json.dumps([1])[:-1])
     with pytest.raises(CheckpointError, match=r"a\.json is not JSON: .*fix: delete it"):
         files.read_json(path)
-
-
-def test_other_processes_write_no_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    files.write_json(tmp_path / "deep" / "a.json", 1)
-    assert not list(tmp_path.iterdir())

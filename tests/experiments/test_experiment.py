@@ -1,13 +1,21 @@
 """A whole experiment in small: sharing, skipping, a failing arm, the files."""
 
+import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
+from jax._src import xla_bridge
 
+from configs import presets
 from distill_jax.experiments import history, results
 from distill_jax.rewards import controls
+from distill_jax.stages.settings import ExperimentSettings
+from launch import experiment
 from tests.stages import small as runs
 
 ARMS = (
@@ -40,6 +48,29 @@ def test_one_failing_arm_does_not_end_the_others(done: tuple[Path, str]) -> None
     report = (workdir / "experiment_report.md").read_text()
     assert "## Not complete" in report and "| coin | 1 |" in report
     assert (workdir / "comprehensive_comparison.png").stat().st_size > 10_000
+
+
+def test_the_devices_are_left_to_the_runs(
+    done: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that starts JAX takes an accelerator's memory, or all of a TPU, from its runs."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("JAX was started")
+
+    monkeypatch.setattr(xla_bridge, "get_backend", refuse)
+    with pytest.raises(AssertionError, match="JAX was started"):
+        jax.process_index()  # what a file of a stage is written by
+    monkeypatch.setattr(experiment, "_wait", lambda command, log: 1)
+    chosen = ExperimentSettings(arms=ARMS[:3], seeds=(0,))
+    config = dataclasses.replace(presets.smoke(), experiment=chosen)
+    with pytest.raises(experiment.Failed, match="3 of 3 runs are not complete"):
+        experiment.run(config, tmp_path / "new")
+    workdir = tmp_path / "written"
+    shutil.copytree(done[0], workdir)
+    (workdir / "all_results.json").unlink()
+    experiment.write(config, workdir, [])
+    assert len(json.loads((workdir / "all_results.json").read_text())["runs"]) == 3
 
 
 def test_rows_tell_what_the_files_do(done: tuple[Path, str]) -> None:

@@ -71,7 +71,7 @@ def test_large_logits_do_not_cancel():
     # log(1 + e^−1) = .313262; as 1e4 less a logsumexp of 1e4 it was .313477.
     _, logp, tail = head_top_k(jnp.ones((1, 1)), jnp.array([[1e4], [1e4 - 1], [0.0]]), 2)
     np.testing.assert_allclose(logp, [[-0.313262, -1.313262]], atol=1e-6)
-    np.testing.assert_allclose(tail, -1e4, rtol=1e-4)
+    np.testing.assert_allclose(tail, -10000.313262, atol=2e-3)  # float32 steps by .001 there
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])

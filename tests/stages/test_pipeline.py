@@ -15,6 +15,7 @@ from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.core.settings import to_dict
 from distill_jax.models import hf_io, peft_io
 from distill_jax.stages import pipeline
+from distill_jax.stages.context import write_json
 from distill_jax.training import optimizer
 from distill_jax.training.records import read_rows
 from tests.stages.small import copy_stages, rows, small, weights
@@ -228,3 +229,10 @@ def test_evaluation_before_rl_is_completed_after_it(
     pipeline.run(only, workdir)
     assert asked[4:] == ["student_after"], "evaluated as it was before, not as it is"
     assert "McNemar" in (workdir / "report.md").read_text(encoding="utf-8")
+
+
+def test_process_0_alone_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(tmp_path / "a.json", 1)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    write_json(tmp_path / "b.json", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
