@@ -9,9 +9,10 @@ import dataclasses
 import ml_collections
 
 from configs import presets
-from distill_jax.core.settings import to_config_dict
 from distill_jax.curriculum.methods import CURRICULA
-from distill_jax.stages.settings import ExperimentSettings, RunConfig
+from distill_jax.run.config import RunConfig, to_config_dict
+from distill_jax.run.settings import ExperimentSettings
+from distill_jax.stages.settings import DistillSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
 _START = "start: stages=('pretrain', 'evaluate')"
@@ -32,25 +33,30 @@ def _with_arms(base: RunConfig, start: str = _START) -> RunConfig:
     return dataclasses.replace(base, stages=_STAGES, experiment=experiment)
 
 
+def _with_distill(base: RunConfig, distill: DistillSettings) -> RunConfig:
+    return dataclasses.replace(base, plan={**base.plan, "distill": distill})
+
+
 def _tiny() -> RunConfig:
     base = presets.tiny()
-    # Gaps to the teacher differ by hundredths between levels here.
-    curriculum = dataclasses.replace(base.distill.curriculum, pace_steps=180, temperature=0.05)
+    plain = base.plan["distill"]
+    assert isinstance(plain, DistillSettings)
     distill = dataclasses.replace(
-        base.distill,
+        plain,
         steps=400,
         max_tokens=400_000,
         batch_size=32,
         eval_every=20,
         eval_problems=200,
-        curriculum=curriculum,
+        # Gaps to the teacher differ by hundredths between levels here.
+        curriculum=dataclasses.replace(plain.curriculum, pace_steps=180, temperature=0.05),
         # A constant learning rate: harder problems have more tokens, so that arms take other
         # numbers of steps.
         optimizer=OptimizerSettings(learning_rate=3e-3, schedule="constant", warmup_steps=10),
     )
     # A student that has begun to calculate: after all of tiny's steps nothing is left to learn.
     student = dataclasses.replace(base.student, steps=400)
-    return _with_arms(dataclasses.replace(base, student=student, distill=distill))
+    return _with_arms(_with_distill(dataclasses.replace(base, student=student), distill))
 
 
 def _smoke() -> RunConfig:
@@ -63,19 +69,19 @@ def _smoke() -> RunConfig:
 def _math() -> RunConfig:
     # The published system's batch of 4 × 4 and 5 × 200 steps, on arms of level and subject.
     base = presets.qwen_1_5b()
-    curriculum = dataclasses.replace(base.distill.curriculum, arms="level_subject")
+    plain = base.plan["distill"]
+    assert isinstance(plain, DistillSettings)
+    curriculum = dataclasses.replace(plain.curriculum, arms="level_subject")
     distill = dataclasses.replace(
-        base.distill, steps=1000, batch_size=16, accumulate=4, curriculum=curriculum
+        plain, steps=1000, batch_size=16, accumulate=4, curriculum=curriculum
     )
-    evaluate = dataclasses.replace(base.evaluate, problems=500)
+    base = _with_distill(base, distill).replace("evaluate", problems=500)
     whole = _with_arms(base, "start: stages=('evaluate',)")
     return dataclasses.replace(
         whole,
         preset="math",
         stages=("distill", "evaluate"),
         data=dataclasses.replace(base.data, source="math"),
-        distill=distill,
-        evaluate=evaluate,
     )
 
 

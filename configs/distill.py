@@ -1,7 +1,7 @@
 """python -m launch.main --config=configs/distill.py
 
-The student learns the teacher's distributions, then both are evaluated; needs nothing. From sft's
-adapter: --config.distill.start=sft, after configs/sft.py.
+The student learns the teacher's distributions, then both are evaluated. To start from the adapter
+of stage sft: --config.distill.start=sft, after configs/sft.py.
 Presets: --config=configs/distill.py:smoke, see presets.py.
 Any setting: --config.distill.steps=100. All of them with their meaning: docs/config.md.
 """

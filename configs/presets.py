@@ -8,11 +8,11 @@ qwen_7b    Qwen2.5-32B-Instruct teaches Qwen2.5-Math-7B on GSM8K
 
 import dataclasses
 import functools
+from typing import Any
 
 import ml_collections
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.settings import to_config_dict
 from distill_jax.core.sharding import MeshSettings
 from distill_jax.data.sources import DataSettings
 from distill_jax.data.synthetic import ProblemSettings
@@ -21,24 +21,29 @@ from distill_jax.models.lora import LoraConfig
 from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
-from distill_jax.stages.distill_settings import DistillSettings, TeacherSampleSettings
+from distill_jax.run.config import RunConfig, to_config_dict
+from distill_jax.run.settings import ModelSettings
 from distill_jax.stages.settings import (
-    ModelSettings,
+    DistillSettings,
     PretrainSettings,
     RLSettings,
-    RunConfig,
     SFTSettings,
+    TeacherSampleSettings,
 )
 from distill_jax.training.algorithms import GroupSettings
 from distill_jax.training.checkpoint import CheckpointSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.records import RecordSettings
 
+# The main job; stage distill is defined beside it and runs where `stages` names it.
+MAIN_STAGES = ("pretrain", "sft", "rl", "evaluate")
+
 
 def tiny() -> RunConfig:
     """Embedded problems; a teacher and a narrower student, both trained here."""
     return RunConfig(
         preset="tiny",
+        stages=MAIN_STAGES,
         data=DataSettings(
             source="embedded",
             problems=ProblemSettings(levels=5, max_value=50, max_operand=9, train_size=20_000),
@@ -62,45 +67,50 @@ def tiny() -> RunConfig:
             steps=900,
         ),
         lora=LoraConfig(rank=16, alpha=32.0),
-        pretrain=PretrainSettings(
-            batch_size=32,
-            optimizer=OptimizerSettings(
-                learning_rate=3e-3, warmup_steps=50, weight_decay=0.01, final_fraction=0.02
-            ),
-        ),
-        # As web data do, the rows mix worked solutions and bare answers: the student learns to
-        # blurt, and reinforcement has something to mend.
-        sft=SFTSettings(
-            steps=60,
-            batch_size=32,
-            answer_only=0.7,
-            optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=10),
-        ),
-        # Weights and temperature of the curriculum system's published code are the defaults.
-        distill=DistillSettings(
-            steps=100,
-            batch_size=32,
-            eval_every=25,
-            teacher_samples=TeacherSampleSettings(problems=3200),
-            optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=10),
-        ),
-        rl=RLSettings(
-            algorithm="grpo",
-            steps=100,
-            prompts_per_step=16,
-            samples_per_prompt=8,
-            batch_multiple=16,
-            eval_every=25,
-            optimizer=OptimizerSettings(
-                learning_rate=2e-3, schedule="linear", warmup_steps=5, b2=0.99
-            ),
-            rewards=RewardSettings(correctness_weight=1.0, intrinsic_weight=0.5, momentum=0.9),
-            group=GroupSettings(),
-        ),
         sampling=SamplingSettings(max_new_tokens=56, segment=14, prompt_multiple=48),
-        evaluate=EvaluateSettings(problems=500, samples=4),
         checkpoint=CheckpointSettings(every=100, keep=2),
         records=RecordSettings(every=5, completions_every=25),
+        plan={
+            "pretrain": PretrainSettings(
+                batch_size=32,
+                optimizer=OptimizerSettings(
+                    learning_rate=3e-3, warmup_steps=50, weight_decay=0.01, final_fraction=0.02
+                ),
+            ),
+            # As web data do, the rows mix worked solutions and bare answers: the student learns to
+            # answer without working, and reinforcement has something to repair.
+            "sft": SFTSettings(
+                start="base",
+                steps=60,
+                batch_size=32,
+                answer_only=0.7,
+                optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=10),
+            ),
+            # Weights and temperature of the curriculum system's published code are the defaults.
+            "distill": DistillSettings(
+                start="base",
+                steps=100,
+                batch_size=32,
+                eval_every=25,
+                teacher_samples=TeacherSampleSettings(problems=3200),
+                optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=10),
+            ),
+            "rl": RLSettings(
+                start="sft",
+                algorithm="grpo",
+                steps=100,
+                prompts_per_step=16,
+                samples_per_prompt=8,
+                batch_multiple=16,
+                eval_every=25,
+                optimizer=OptimizerSettings(
+                    learning_rate=2e-3, schedule="linear", warmup_steps=5, b2=0.99
+                ),
+                rewards=RewardSettings(correctness_weight=1.0, intrinsic_weight=0.5, momentum=0.9),
+                group=GroupSettings(),
+            ),
+            "evaluate": EvaluateSettings(problems=500, samples=4, batch_multiple=16),
+        },
     )
 
 
@@ -110,6 +120,31 @@ def smoke() -> RunConfig:
     small = functools.partial(
         dataclasses.replace, hidden_size=32, intermediate_size=64, num_layers=2, steps=4
     )
+    short = OptimizerSettings(learning_rate=1e-3, warmup_steps=1)
+    changes: dict[str, dict[str, Any]] = {
+        "pretrain": {
+            "batch_size": 8,
+            "optimizer": OptimizerSettings(learning_rate=3e-3, warmup_steps=1),
+        },
+        "sft": {"steps": 3, "batch_size": 8, "optimizer": short},
+        "distill": {
+            "steps": 3,
+            "batch_size": 8,
+            "eval_every": 2,
+            "eval_problems": 8,
+            "teacher_samples": TeacherSampleSettings(problems=16, only_right=False, batch=8),
+            "optimizer": short,
+        },
+        "rl": {
+            "steps": 3,
+            "prompts_per_step": 4,
+            "samples_per_prompt": 4,
+            "eval_every": 2,
+            "eval_problems": 8,
+            "optimizer": short,
+        },
+        "evaluate": {"problems": 8, "samples": 2, "batch": 16},
+    }
     return dataclasses.replace(
         base,
         preset="smoke",
@@ -124,44 +159,19 @@ def smoke() -> RunConfig:
         teacher=small(base.teacher),
         student=small(base.student),
         lora=LoraConfig(rank=4, alpha=8.0),
-        pretrain=dataclasses.replace(
-            base.pretrain,
-            batch_size=8,
-            optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=1),
-        ),
-        sft=dataclasses.replace(
-            base.sft,
-            steps=3,
-            batch_size=8,
-            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
-        ),
-        distill=dataclasses.replace(
-            base.distill,
-            steps=3,
-            batch_size=8,
-            eval_every=2,
-            eval_problems=8,
-            teacher_samples=TeacherSampleSettings(problems=16, only_right=False, batch=8),
-            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
-        ),
-        rl=dataclasses.replace(
-            base.rl,
-            steps=3,
-            prompts_per_step=4,
-            samples_per_prompt=4,
-            eval_every=2,
-            eval_problems=8,
-            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
-        ),
         sampling=SamplingSettings(max_new_tokens=16, segment=8, prompt_multiple=64),
-        evaluate=EvaluateSettings(problems=8, samples=2, batch=16),
         checkpoint=CheckpointSettings(every=2, keep=2),
         records=RecordSettings(every=1, completions_every=2, completions=4),
+        plan={
+            name: dataclasses.replace(stage, **changes[name]) for name, stage in base.plan.items()
+        },
     )
 
 
 def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
     big = ModelSettings(param_dtype="bfloat16", compute_dtype="bfloat16", remat=True)
+    # Rank, learning rates and lengths of the intrinsic-reward system's published code.
+    supervised = OptimizerSettings(learning_rate=2e-5, warmup_steps=100)
     return RunConfig(
         preset=preset,
         stages=("sft", "rl", "evaluate"),
@@ -169,39 +179,41 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
         data=DataSettings(source="gsm8k", max_prompt_tokens=512),
         teacher=dataclasses.replace(big, path=teacher),
         student=dataclasses.replace(big, path=student),
-        # Rank, learning rates and lengths of the intrinsic-reward system's published code.
         lora=LoraConfig(rank=8, alpha=16.0, dropout=0.1),
-        sft=SFTSettings(
-            steps=700,
-            batch_size=32,
-            accumulate=4,
-            optimizer=OptimizerSettings(learning_rate=2e-5, warmup_steps=100),
-        ),
-        distill=DistillSettings(
-            steps=700,
-            batch_size=32,
-            accumulate=4,
-            eval_every=100,
-            optimizer=OptimizerSettings(learning_rate=2e-5, warmup_steps=100),
-        ),
-        rl=RLSettings(
-            algorithm="ppo",
-            steps=1000,
-            prompts_per_step=32,
-            samples_per_prompt=4,
-            num_iterations=2,
-            minibatches=2,
-            accumulate=4,
-            eval_every=100,
-            buckets=BucketSettings(lengths=4, rows=32),
-            optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
-            rewards=RewardSettings(
-                correctness_weight=0.3, intrinsic_weight=0.7, right=1.0, wrong=-0.5
-            ),
-        ),
         sampling=SamplingSettings(temperature=0.7, max_new_tokens=480),
-        evaluate=EvaluateSettings(problems=1319, samples=4, temperature=0.7, batch=128),
         checkpoint=CheckpointSettings(every=50, keep=2, keep_best="eval/accuracy"),
+        plan={
+            "sft": SFTSettings(
+                start="base", steps=700, batch_size=32, accumulate=4, optimizer=supervised
+            ),
+            "distill": DistillSettings(
+                start="base",
+                steps=700,
+                batch_size=32,
+                accumulate=4,
+                eval_every=100,
+                eval_batch=128,
+                optimizer=supervised,
+            ),
+            "rl": RLSettings(
+                start="sft",
+                algorithm="ppo",
+                steps=1000,
+                prompts_per_step=32,
+                samples_per_prompt=4,
+                num_iterations=2,
+                minibatches=2,
+                accumulate=4,
+                eval_every=100,
+                eval_batch=128,
+                buckets=BucketSettings(lengths=4, rows=32),
+                optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
+                rewards=RewardSettings(
+                    correctness_weight=0.3, intrinsic_weight=0.7, right=1.0, wrong=-0.5
+                ),
+            ),
+            "evaluate": EvaluateSettings(problems=1319, samples=4, temperature=0.7, batch=128),
+        },
     )
 
 

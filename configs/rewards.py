@@ -9,8 +9,8 @@ import dataclasses
 import ml_collections
 
 from configs import presets
-from distill_jax.core.settings import to_config_dict
-from distill_jax.stages.settings import ExperimentSettings, RunConfig
+from distill_jax.run.config import RunConfig, to_config_dict
+from distill_jax.run.settings import ExperimentSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
 _SFT_ONLY = "stages=('pretrain', 'sft', 'evaluate')"
@@ -29,18 +29,16 @@ def _tiny() -> RunConfig:
     # A constant learning rate: a schedule would end at other steps for arms whose answers are
     # longer.
     optimizer = OptimizerSettings(learning_rate=1e-3, schedule="constant", warmup_steps=5, b2=0.99)
-    rl = dataclasses.replace(
-        base.rl, steps=400, max_tokens=600_000, eval_every=15, eval_problems=200,
-        optimizer=optimizer,
-    )  # fmt: skip
-    distill = dataclasses.replace(
-        base.distill, steps=400, max_tokens=600_000, batch_size=128, eval_every=15,
-        eval_problems=200, optimizer=optimizer,
-    )  # fmt: skip
+    longer = {
+        "steps": 400,
+        "max_tokens": 600_000,
+        "eval_every": 15,
+        "eval_problems": 200,
+        "optimizer": optimizer,
+    }
+    base = base.replace("rl", **longer).replace("distill", batch_size=128, **longer)
     # Supervised arms: as many steps as make their tokens those of sft and rl together.
-    return dataclasses.replace(
-        base, rl=rl, distill=distill, experiment=_experiment(longer=481, worked=339)
-    )
+    return dataclasses.replace(base, experiment=_experiment(longer=481, worked=339))
 
 
 def _smoke() -> RunConfig:

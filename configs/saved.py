@@ -8,9 +8,9 @@ from pathlib import Path
 
 import ml_collections
 
+import distill_jax.stages.settings  # noqa: F401 - the kinds
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.settings import build, to_config_dict
-from distill_jax.stages.settings import RunConfig
+from distill_jax.run.config import build, to_config_dict
 
 
 def get_config(path: str = "") -> ml_collections.ConfigDict:
@@ -31,4 +31,4 @@ def get_config(path: str = "") -> ml_collections.ConfigDict:
         found = found["config"]
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds {type(found).__name__}", wanted="an object of settings")
-    return to_config_dict(build(RunConfig, found))
+    return to_config_dict(build(found))

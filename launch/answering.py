@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from distill_jax.stages.context import Context, Loaded
 
 from distill_jax.core import rng
 from distill_jax.core.errors import ConfigError, DataError
@@ -18,7 +19,6 @@ from distill_jax.evaluation.answer_file import AnswerFile
 from distill_jax.evaluation.answer_rows import answered, unanswered
 from distill_jax.evaluation.top_tokens import TopTokens
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
-from distill_jax.stages.context import Context, Loaded
 from distill_jax.training.progress import Progress
 from launch.model_choice import Choice
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import ml_collections
 from absl import flags
 
 from distill_jax.core import settings
@@ -14,18 +15,17 @@ from distill_jax.core.errors import ConfigError, DistillError
 EXIT_WRONG_INPUT = 2
 
 
-def parse(argv: Sequence[str], kind: type, example: str) -> list[str]:
+def parse(argv: Sequence[str], example: str) -> list[str]:
     """Parses the flags; ends the program with one message where they are wrong.
 
     Args:
         argv: with the program's name.
-        kind: dataclass of the settings that --config and its overrides make.
         example: of a config, for who gave none.
     """
     asks_help = any(argument.lstrip("-").startswith("help") for argument in argv[1:])
     try:
         if not asks_help:
-            check(argv[1:], kind, example)
+            check(argv[1:], example)
         return flags.FLAGS(list(argv))
     except (DistillError, flags.Error) as error:
         fail(error)
@@ -37,14 +37,13 @@ def fail(error: Exception) -> NoReturn:
     sys.exit(getattr(error, "exit_code", EXIT_WRONG_INPUT))
 
 
-def check(argv: Sequence[str], kind: type, example: str) -> str:
+def check(argv: Sequence[str], example: str) -> str:
     """Finds mistakes in `--config` and its overrides before the flag parser sees them.
 
     The parser would bury them in its own traceback.
 
     Args:
         argv: the command line without the program.
-        kind: dataclass of the settings.
         example: of a config.
 
     Returns:
@@ -68,13 +67,13 @@ def check(argv: Sequence[str], kind: type, example: str) -> str:
     if not config:
         raise ConfigError("no --config", fix=f"e.g. --config={example}")
     path, colon, preset = config.partition(":")
-    _try_config(Path(path), preset if colon else None)
+    made = _try_config(Path(path), preset if colon else None)
     for name in names:
-        settings.check_name(kind, name)
+        settings.check_name(made, name)
     return config
 
 
-def _try_config(path: Path, preset: str | None) -> None:
+def _try_config(path: Path, preset: str | None) -> ml_collections.ConfigDict:
     if not path.is_file():
         beside = sorted(path.parent.glob("*.py"))
         known = ", ".join(str(p) for p in beside if "def get_config" in p.read_text("utf-8"))
@@ -90,7 +89,4 @@ def _try_config(path: Path, preset: str | None) -> None:
     presets = getattr(module, "PRESETS", None)
     if preset is not None and presets is not None and preset not in presets:
         raise ConfigError(f"preset {preset!r} of {path}", wanted=f"one of {', '.join(presets)}")
-    if preset is not None:
-        module.get_config(preset)
-    else:
-        module.get_config()
+    return module.get_config() if preset is None else module.get_config(preset)

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill_jax.stages.context import Context
+from distill_jax.stages.pipeline import check_workdir
 from rich.console import Console
 from rich.table import Table
 
@@ -20,8 +22,6 @@ from distill_jax.core.errors import DataError, DistillError
 from distill_jax.core.files import write_json
 from distill_jax.evaluation.report_measures import DISTRIBUTION, label, number_cell
 from distill_jax.stages import pairs
-from distill_jax.stages.context import Context
-from distill_jax.stages.pipeline import check_workdir
 from distill_jax.stages.settings import RunConfig
 from distill_jax.training.manifest import RUN_FILE, read_manifest
 from launch import main as main_job

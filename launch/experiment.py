@@ -23,13 +23,13 @@ from typing import Any
 
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.files import read_json, write_json, write_text
-from distill_jax.core.settings import build, to_dict
+from distill_jax.core.settings import to_dict as settings_dict
 from distill_jax.experiments import arms as arms_of
 from distill_jax.experiments import figures, history, places, report, results
 from distill_jax.experiments.arms import Arm
-from distill_jax.stages.pipeline import check_workdir
-from distill_jax.stages.settings import RunConfig
-from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON, Interrupted
+from distill_jax.run.config import RunConfig, build, to_dict
+from distill_jax.run.stop import EXIT_INTERRUPTED, GO_ON, Interrupted
+from distill_jax.run.workdir import check_workdir
 from distill_jax.training.progress import clock
 
 # What a run is started with; what it was complete with; what it said.
@@ -54,7 +54,7 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
         Failed: some runs failed; all others are complete and reported.
     """
     settings = config.experiment
-    arms = arms_of.parse(settings.arms)
+    arms = arms_of.parse(settings.arms, config)
     strange = set(settings.references) - {arm.name for arm in arms}
     if strange:
         raise ConfigError(f"experiment.references has {strange.pop()}", wanted="names of arms")
@@ -90,7 +90,7 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
 def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) -> None:
     """all_results.json, comprehensive_comparison.png and experiment_report.md."""
     settings = config.experiment
-    arms = arms_of.parse(settings.arms)
+    arms = arms_of.parse(settings.arms, config)
     names = [arm.name for arm in arms]
     missing = {(run["arm"], run["seed"]) for run in failed}
     rows = []
@@ -99,7 +99,7 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
             directory = places.run_directory(workdir, name, seed)
             rows.append(results.read_run(directory, name, seed))
             history.write(directory)
-    content = {"experiment": to_dict(settings), "runs": rows, "failed": list(failed)}
+    content = {"experiment": settings_dict(settings), "runs": rows, "failed": list(failed)}
     write_json(workdir / "all_results.json", content)
     figure = "comprehensive_comparison.png"
     if rows:
@@ -174,7 +174,7 @@ def _all_done(config: RunConfig, directory: Path) -> bool:
 def _saved(path: Path) -> RunConfig | None:
     """The settings in a file, later ones at their defaults; None where they are none."""
     try:
-        return build(RunConfig, read_json(path) or {})
+        return build(read_json(path) or {})
     except ConfigError:
         return None
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
+from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON
 from rich.table import Table
 
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.stages.settings import RunConfig
-from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON
 from launch import arguments
 from launch import main as main_job
 
@@ -73,6 +73,7 @@ def _main(argv: Sequence[str]) -> None:
     main_job.start_compilation_cache(main_job.COMPILATION_CACHE.value)
     # Imported late: wrong flags are told at once, without waiting for the libraries.
     from distill_jax.stages.context import Context
+
     from launch import answering, model_choice
 
     context = Context(config, workdir)

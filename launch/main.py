@@ -16,11 +16,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
-from distill_jax.stages.settings import RunConfig
-from distill_jax.stages.stop import EXIT_INTERRUPTED
+from distill_jax.run.config import RunConfig, build
+from distill_jax.run.stop import EXIT_INTERRUPTED
 from launch import arguments
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config as file[:preset].")
@@ -103,7 +102,7 @@ def _main(argv: Sequence[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file that it writes
     if len(argv) > 1:
         raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --workdir=DIR")
-    config = settings.build(RunConfig, CONFIG.value)
+    config = build(CONFIG.value)
     workdir = Path(WORKDIR.value or default_workdir(config))
     if config.experiment.arms:
         from launch import experiment
@@ -113,14 +112,14 @@ def _main(argv: Sequence[str]) -> None:
     start_distributed()
     return_freed_memory_unless_cpu()
     start_compilation_cache(COMPILATION_CACHE.value)
-    # Imported late: wrong settings are told at once, without waiting for the libraries.
-    from distill_jax.stages import pipeline
+    # Imported late: wrong settings are reported at once, without waiting for the libraries.
+    from distill_jax.stages import runner
 
-    pipeline.run(config, workdir)
+    runner.run(config, workdir)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, RunConfig, "configs/rl.py or configs/rl.py:smoke")
+    return arguments.parse(argv, "configs/rl.py or configs/rl.py:smoke")
 
 
 def _guarded(argv: Sequence[str]) -> None:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
+from distill_jax.stages.stop import Interrupted
 from ml_collections import config_flags
 
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DataError, DistillError
 from distill_jax.evaluation import html_data, html_report
 from distill_jax.stages.settings import RunConfig
-from distill_jax.stages.stop import Interrupted
 from launch import arguments
 from launch.main import start_compilation_cache
 
@@ -47,8 +47,9 @@ def run(workdir: Path, config: RunConfig | None, problems: int | None) -> Path:
     if config is None:
         return html_report.write(workdir)
     # Imported late: without a config nothing of the models is needed.
-    from distill_jax.stages import pipeline, token_scores
     from distill_jax.stages.context import Context
+
+    from distill_jax.stages import pipeline, token_scores
 
     context = Context(dataclasses.replace(config, stages=("evaluate",)), workdir)
     with context.stop:

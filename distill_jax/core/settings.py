@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ml_collections
@@ -18,6 +18,8 @@ import ml_collections
 from distill_jax.core.errors import ConfigError
 
 T = TypeVar("T")
+# What a change of a setting affects: see `setting`.
+AFFECTS = ("result", "rounding", "nothing")
 
 
 def setting(
@@ -28,6 +30,8 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     choices: Sequence[Any] | None = None,
+    ref: str | None = None,
+    affects: str = "result",
 ) -> Any:
     """A dataclass field with its documentation and limits.
 
@@ -38,9 +42,51 @@ def setting(
         high: largest value allowed.
         above: the value must be greater than this.
         choices: the only values allowed; for tuples, the only items allowed.
+        ref: the value names what another stage makes: "student", "rows", "model" or
+            "reward_model".
+        affects: "result": a change makes another result. "rounding": speed and memory, and the
+            last bits of a result, so that a half-finished stage keeps the value. "nothing": speed,
+            memory or logging alone.
     """
+    if affects not in AFFECTS:
+        raise ValueError(f"affects={affects!r}; wanted: one of {', '.join(AFFECTS)}")
     limits = {"low": low, "high": high, "above": above, "choices": choices}
-    return dataclasses.field(default=default, metadata={"doc": doc, **limits})
+    metadata = {"doc": doc, "ref": ref, "affects": affects, **limits}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def references(settings: Any) -> list[tuple[str, str, str]]:
+    """(dotted name, kind of reference, value) of each setting that is a reference."""
+    return [
+        (name, str(field.metadata["ref"]), value)
+        for name, field, value in leaves(settings)
+        if field.metadata.get("ref")
+    ]
+
+
+def affecting(settings: Any, *, rounding: bool) -> dict[str, Any]:
+    """{dotted name: value} of the settings that a result depends on.
+
+    Args:
+        settings: a group of settings.
+        rounding: include those that change speed, memory and the last bits alone.
+    """
+    wanted = ("result", "rounding") if rounding else ("result",)
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, field, value in leaves(settings)
+        if field.metadata.get("affects", "result") in wanted
+    }
+
+
+def leaves(settings: Any, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """(dotted name, field, value) of each setting of a group, nested groups included."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{path}{field.name}.")
+        else:
+            yield f"{path}{field.name}", field, value
 
 
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
@@ -63,19 +109,19 @@ def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
     return config
 
 
-def names(cls: type, path: str = "") -> list[str]:
-    """Dotted names of all settings and groups of settings in `cls`."""
-    hints, out = typing.get_type_hints(cls), []
-    for field in dataclasses.fields(cls):
-        out.append(path + field.name)
-        if dataclasses.is_dataclass(hints[field.name]):
-            out += names(hints[field.name], f"{path}{field.name}.")
+def names(config: ml_collections.ConfigDict, path: str = "") -> list[str]:
+    """Dotted names of all settings and groups of settings in a config."""
+    out = []
+    for name in config:
+        out.append(path + name)
+        if isinstance(config.get_ref(name).get(), ml_collections.ConfigDict):
+            out += names(config[name], f"{path}{name}.")
     return out
 
 
-def check_name(cls: type, name: str) -> None:
-    """Raises ConfigError, with the nearest known name, when `cls` has no setting `name`."""
-    known = names(cls)
+def check_name(config: ml_collections.ConfigDict, name: str) -> None:
+    """Raises ConfigError, with the nearest known name, when `config` has no setting `name`."""
+    known = names(config)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         fix = f"did you mean {near[0]}?" if near else "docs/config.md lists all settings"

@@ -39,7 +39,7 @@ def label(name: str) -> str:
     """What a reader calls a subject."""
     if name.startswith(CHECKPOINT):
         return f"student at RL step {name.removeprefix(CHECKPOINT)}"
-    return NAMES[name]
+    return NAMES.get(name, name)
 
 
 def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

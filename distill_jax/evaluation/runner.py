@@ -15,29 +15,47 @@ from distill_jax.data.problem import Problem
 from distill_jax.evaluation import intervals
 from distill_jax.evaluation.kept_answers import Batch, KeptAnswers
 from distill_jax.evaluation.measures import measures
-from distill_jax.rewards.correctness import correctness
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
+from distill_jax.run.settings import StageSettings
+from distill_jax.tasks import Task
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
     """Evaluation of a model on held-out problems."""
 
     problems: int = setting(500, "Problems of the test split, the first ones.", low=1)
     samples: int = setting(4, "Sampled completions of each problem, for pass@1.", low=1)
     temperature: float = setting(1.0, "Temperature of those samples.", above=0.0)
-    batch: int = setting(256, "Completions decoded at a time.", low=1)
-    teacher: bool = setting(True, "Evaluate the teacher too.")
+    batch: int = setting(256, "Completions decoded at a time.", low=1, affects="rounding")
+    teacher: bool = setting(True, "Evaluate the teacher too.", affects="nothing")
     checkpoints: str = setting(
-        "none", "Checkpoints of stage rl evaluated too: none, all that are kept, or a step."
+        "none",
+        "Checkpoints of the last student stage evaluated too: none, all that are kept, or a step.",
+        affects="nothing",
     )
     model: str = setting(
-        "", "Hugging Face directory or hub id, or PEFT adapter of the student, evaluated too."
+        "",
+        "Hugging Face directory or hub id, or PEFT adapter of the student, evaluated too.",
+        affects="nothing",
     )
     distribution: bool = setting(
-        True, "Compare each student's next-token distribution with the teacher's, on its answers."
+        True,
+        "Compare each student's next-token distribution with the teacher's, on its answers.",
+        affects="nothing",
     )
-    compare_batch: int = setting(32, "Answers on which two models are compared at a time.", low=1)
+    compare_batch: int = setting(
+        32,
+        "Answers on which two models are compared at a time.",
+        low=1,
+        affects="nothing",
+    )
+    batch_multiple: int = setting(
+        64,
+        "Row lengths of that comparison are multiples of this.",
+        low=1,
+        affects="nothing",
+    )
 
     def __post_init__(self) -> None:
         if self.checkpoints not in ("none", "all") and not self.checkpoints.isdecimal():
@@ -45,13 +63,20 @@ class EvaluateSettings:
                 f"checkpoints={self.checkpoints!r}", wanted="none, all or a step, e.g. 100"
             )
 
-    def greedy(self, sampling: SamplingSettings) -> SamplingSettings:
-        """The limits of `sampling`, decoded greedily."""
-        return dataclasses.replace(sampling, temperature=0.0, top_p=1.0, top_k=0)
+    def shared(self) -> tuple[str, ...]:
+        return ("seed", "tokenizer_size", "task", "data", "sampling")
+
+    def splits(self) -> tuple[str, ...]:
+        return ("test",)
 
     def sampled(self, sampling: SamplingSettings) -> SamplingSettings:
         """The limits of `sampling`, drawn from the whole distribution at `temperature`."""
         return dataclasses.replace(sampling, temperature=self.temperature, top_p=1.0, top_k=0)
+
+
+def greedily(sampling: SamplingSettings) -> SamplingSettings:
+    """The limits of `sampling`, decoded greedily."""
+    return dataclasses.replace(sampling, temperature=0.0, top_p=1.0, top_k=0)
 
 
 Tick = Callable[[int], None]
@@ -134,6 +159,7 @@ def evaluate(
     *,
     key: jax.Array,
     text: Callable[[Any], str],
+    task: Task,
     tick: Tick | None = None,
     kept: KeptAnswers | None = None,
 ) -> dict[str, Any]:
@@ -147,6 +173,7 @@ def evaluate(
         sampling: limits on length; temperature, top-p and top-k are replaced.
         key: typed key; the same for all models compared.
         text: tokens -> text.
+        task: judges the answers.
         tick: called with the number of completions just finished.
         kept: where completions are written as they come, and taken from if they are there.
 
@@ -158,7 +185,7 @@ def evaluate(
     problems = data.problems
     runs: dict[str, dict[str, Any]] = {}
     for name, how, samples in (
-        ("greedy", settings.greedy(sampling), 1),
+        ("greedy", greedily(sampling), 1),
         ("sampled", settings.sampled(sampling), settings.samples),
     ):
         drawn = completions(
@@ -173,7 +200,7 @@ def evaluate(
             kept=kept,
             decoding=name,
         )
-        runs[name] = _judged(problems, drawn, samples, text)
+        runs[name] = _judged(problems, drawn, samples, text, task)
     levels = [p.level for p in problems]
     greedy_N = runs["greedy"]["right_PG"][:, 0]
     sampled_N = runs["sampled"]["right_PG"].mean(axis=1)
@@ -202,12 +229,12 @@ def _judged(
     drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
     samples: int,
     text: Callable[[Any], str],
+    task: Task,
 ) -> dict[str, Any]:
     """What the answer check and the measures say of the completions of one decoding."""
     tokens, lengths, ended = drawn
     texts = [text(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
-    gold = [p.answer for p in problems for _ in range(samples)]
-    judged = correctness(gold, texts, right=1.0, wrong=0.0)
+    judged = task.judge([p for p in problems for _ in range(samples)], texts, ended)
     right_PG = judged.right_B.reshape(-1, samples)
     return {
         "right_PG": right_PG,

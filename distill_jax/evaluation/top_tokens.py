@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head_top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rollout.groups import round_up, training_batch
+from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.sampler import Rollout
 
 # Responses read at a time: what the layers hold of them stays small beside the weights.
@@ -83,7 +84,9 @@ class TopTokens:
                 pad_id=self.pad_id,
                 multiple=self.multiple,
             )
-            read = {name: batch[name] for name in ("tokens_BT", "prompt_len_B", "targets_BR")}
+            read = {
+                name: getattr(batch, name) for name in ("tokens_BT", "prompt_len_B", "targets_BR")
+            }
             ids_BRK, probs_BRK = sharding.fetch(self._read(self.params, read))
             for i in range(count):
                 n = int(part.length_B[i])

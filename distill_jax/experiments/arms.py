@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.settings import build, check_name, to_config_dict
-from distill_jax.stages.pipeline import settings_of
-from distill_jax.stages.settings import ExperimentSettings, RunConfig
+from distill_jax.core.settings import check_name
+from distill_jax.run.config import RunConfig, build, to_config_dict
+from distill_jax.run.record import stage_key
+from distill_jax.run.settings import ExperimentSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-# Stages whose result arms may have in common, in order.
-_SHARED = ("pretrain", "sft")
 
 
 class Arm(NamedTuple):
@@ -23,7 +22,7 @@ class Arm(NamedTuple):
     changes: dict[str, Any]
 
 
-def parse(texts: Sequence[str]) -> list[Arm]:
+def parse(texts: Sequence[str], base: RunConfig) -> list[Arm]:
     """Arms from `name` or `name: setting=value; setting=value`.
 
     Values are Python literals; what is none is a string.
@@ -33,6 +32,7 @@ def parse(texts: Sequence[str]) -> list[Arm]:
             no `=`.
     """
     arms: list[Arm] = []
+    flat = to_config_dict(base)
     for text in texts:
         name, _, rest = (part.strip() for part in text.partition(":"))
         if not _NAME.fullmatch(name) or name in ("shared", *(arm.name for arm in arms)):
@@ -45,7 +45,7 @@ def parse(texts: Sequence[str]) -> list[Arm]:
             setting, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals:
                 raise ConfigError(f"arm {name} has {part!r}", wanted="setting=value")
-            check_name(RunConfig, setting)
+            check_name(flat, setting)
             if setting == "seed" or setting.startswith("experiment"):
                 # Every seed of such an arm would be one and the same run.
                 raise ConfigError(
@@ -88,17 +88,18 @@ def config_of(base: RunConfig, arm: Arm | None, seed: int) -> RunConfig:
             raise ConfigError(
                 f"arm {arm.name} has {name}={value!r}", wanted=f"as {at[last]!r}"
             ) from error
-    return build(RunConfig, config)
+    return build(config)
 
 
 def shared_stages(base: RunConfig, config: RunConfig) -> tuple[str, ...]:
-    """The first stages of a run whose results the base's would be, too."""
-    out: list[str] = []
-    for stage in _SHARED:
-        if stage not in base.stages and stage not in config.stages:
-            continue
-        both = stage in base.stages and stage in config.stages
-        if not both or settings_of(base, stage) != settings_of(config, stage):
-            break
-        out.append(stage)
-    return tuple(out)
+    """The stages that the base's run and another run have in common, in order.
+
+    Stages that do only what is new each time belong to their own run.
+    """
+    return tuple(
+        name
+        for name in base.stages
+        if name in config.stages
+        and base.plan[name].makes != "results"
+        and stage_key(base, name) == stage_key(config, name)
+    )

@@ -13,7 +13,10 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-TERMS = ("intrinsic", "reasoning", "format", "custom")
+from distill_jax.rewards.terms import TERMS
+
+# Terms whose weights adapt.
+ADAPTS = tuple(name for name, term in TERMS.items() if term.adapts)
 # {term: {"gain", "weight"}} f32 [], a running sum and the weight that it gathered.
 State = dict[str, dict[str, jax.Array]]
 
@@ -21,7 +24,7 @@ State = dict[str, dict[str, jax.Array]]
 def fresh() -> State:
     """The state before the first batch: every weight is its base."""
     return {
-        term: {name: jnp.zeros((), jnp.float32) for name in ("gain", "weight")} for term in TERMS
+        term: {name: jnp.zeros((), jnp.float32) for name in ("gain", "weight")} for term in ADAPTS
     }
 
 

@@ -32,8 +32,10 @@ def fresh_state() -> dict[str, Any]:
 def join(
     settings: RewardSettings,
     state: Mapping[str, Any],
-    batch: Mapping[str, Any],
+    terms: Mapping[str, jax.Array],
     teacher: TeacherScores | None,
+    mask_BR: jax.Array,
+    ended_B: jax.Array,
     *,
     dense: bool,
     samples: int,
@@ -44,19 +46,20 @@ def join(
     Args:
         settings: of the rewards.
         state: as fresh_state has it.
-        batch: response_mask_BR f32, ended_B bool, terms {name: f32 [B]} (NaN: not applicable).
+        terms: of the host, {name: f32 [B]} (NaN: not applicable).
         teacher: its scores, or None where the intrinsic reward has no weight.
+        mask_BR: f32, 1 on response tokens.
+        ended_B: bool, whether the completion ended with EOS.
         dense: a reward a token (PPO): each gets its share of the intrinsic one, the last one all
             of the others.
-        samples: G completions of a prompt, which lie side by side.
+        samples: G adjacent completions of a prompt.
         penalty_B: f32, added with weight 1 that never adapts, or None.
     """
-    mask_BR, terms = batch["response_mask_BR"], dict(batch["terms"])
     intrinsic = jnp.zeros_like(mask_BR)
     if teacher is not None:
-        intrinsic = intrinsic_BR(settings, teacher, mask_BR, batch["ended_B"])
+        intrinsic = intrinsic_BR(settings, teacher, mask_BR, ended_B)
     raw_B = sequence_B(settings, intrinsic, mask_BR)
-    shown = terms if teacher is None else {**terms, "intrinsic": raw_B}
+    shown = dict(terms) if teacher is None else {**terms, "intrinsic": raw_B}
     weights: dict[str, Any] = dict(settings.weights)
     state = dict(state)
     if settings.adaptive:
@@ -64,7 +67,7 @@ def join(
         middle = (settings.right + settings.wrong) / 2
         correct_B = terms["correctness"]
         right_B = jnp.where(jnp.isnan(correct_B), correct_B, correct_B > middle)
-        there = [name for name in adaptive.TERMS if name in shown]
+        there = [name for name in adaptive.ADAPTS if name in shown]
         values = {name: shown[name].reshape(-1, samples) for name in there}
         right_PG = right_B.reshape(-1, samples)
         state["adaptive"] = adaptive.update(state["adaptive"], values, right_PG, settings.momentum)

@@ -49,9 +49,13 @@ class BucketSettings:
         "Row lengths in even steps up to the longest prompt and completion; each row is scored in "
         "the shortest that holds it. 1 scores a batch whole, at its own length.",
         low=1,
+        affects="rounding",
     )
     rows: int = setting(
-        32, "Rows of one such call, rounded up to what the mesh splits evenly.", low=1
+        32,
+        "Rows of one such call, rounded up to what the mesh splits evenly.",
+        low=1,
+        affects="rounding",
     )
 
 

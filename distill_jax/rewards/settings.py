@@ -1,12 +1,14 @@
 """What is rewarded, and how much."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.rewards.normalise import NORMALISERS
 
+# A setting of this ending is the weight of a term, an entry of `rewards.terms.TERMS`.
+_WEIGHT = "_weight"
 _CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -29,7 +31,7 @@ class RewardSettings:
     )
     custom_weight: float = setting(1.0, "Weight of your own reward.", low=0.0)
     custom_deadline_s: float = setting(
-        60.0, "Seconds for a batch of it; later, it does not apply to that batch.", above=0.0
+        60.0, "Deadline per batch in seconds; a late batch gets no custom reward.", above=0.0
     )
     adaptive: bool = setting(
         False,
@@ -89,10 +91,6 @@ class RewardSettings:
     @property
     def weights(self) -> dict[str, float]:
         """Base weight of each term, 0 where it is off."""
-        return {
-            "correctness": self.correctness_weight,
-            "intrinsic": self.intrinsic_weight,
-            "reasoning": self.reasoning_weight,
-            "format": self.format_weight,
-            "custom": self.custom_weight if self.custom else 0.0,
-        }
+        names = [f.name.removesuffix(_WEIGHT) for f in fields(self) if f.name.endswith(_WEIGHT)]
+        found = {name: float(getattr(self, f"{name}{_WEIGHT}")) for name in names}
+        return found if self.custom else {**found, "custom": 0.0}

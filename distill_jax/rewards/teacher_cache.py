@@ -39,20 +39,28 @@ class CacheSettings:
     """Teacher scores kept from one step, epoch or run to the next."""
 
     megabytes: float = setting(
-        0.0, "Memory for teacher scores, in units of 10⁶ bytes; 0 is no cache.", low=0.0
+        0.0,
+        "Memory for teacher scores, in units of 10⁶ bytes; 0 is no cache.",
+        low=0.0,
+        affects="rounding",
     )
     policy: str = setting(
         "lru",
         "What goes when the cache is full: least recently used, least frequently used, first in.",
         choices=("lru", "lfu", "fifo"),
+        affects="nothing",
     )
     directory: str = setting(
         "",
         "Local directory where scores outlive the process, shared by any number of processes of "
         'one host (no network file system); "" is memory only.',
+        affects="nothing",
     )
     disk_megabytes: float = setting(
-        1000.0, "Limit of what lies in `directory`, in units of 10⁶ bytes.", above=0.0
+        1000.0,
+        "Size limit of `directory`, in units of 10⁶ bytes.",
+        above=0.0,
+        affects="nothing",
     )
     rows: int = setting(
         16,
@@ -61,6 +69,7 @@ class CacheSettings:
         "batch's rows on, scores are those without a cache. 0 scores missing rows together, "
         "padded to a power of two: fewer calls, last bits that depend on what was cached.",
         low=0,
+        affects="rounding",
     )
 
     def __post_init__(self) -> None:

@@ -32,9 +32,15 @@ class SamplingSettings:
     top_p: float = setting(1.0, "Nucleus mass kept; 1 is off.", above=0.0, high=1.0)
     top_k: int = setting(0, "Most probable tokens kept; 0 is off.", low=0)
     max_new_tokens: int = setting(512, "Longest completion, EOS included.", low=1)
-    segment: int = setting(32, "Decode steps between two looks at which rows have ended.", low=1)
-    prompt_multiple: int = setting(64, "Prompts are padded to a multiple of this.", low=1)
-    merge_lora: bool = setting(True, "Fold LoRA into a copy of the weights for decoding.")
+    segment: int = setting(
+        32, "Decode steps between two checks which rows have ended.", low=1, affects="rounding"
+    )
+    prompt_multiple: int = setting(
+        64, "Prompts are padded to a multiple of this.", low=1, affects="rounding"
+    )
+    merge_lora: bool = setting(
+        True, "Fold LoRA into a copy of the weights for decoding.", affects="rounding"
+    )
 
 
 class Rollout(NamedTuple):

@@ -1,73 +1,46 @@
 """The curriculum of a stage, from its settings and its problems."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data.problem import Problem
-from distill_jax.stages.context import Context
+from distill_jax.run.run import Run, Stage
 
 
 def of(
-    context: Context,
-    stage: str,
+    run: Run,
+    stage: Stage[Any],
     settings: CurriculumSettings,
     problems: Sequence[Problem],
     *,
     batch: int,
-    steps: int,
     rounds: int = 1,
 ) -> Curriculum:
     """The curriculum of a stage over its training problems.
 
     Args:
-        context: run-wide things.
-        stage: that it belongs to.
+        run: mesh, console.
+        stage: steps and seed.
         settings: of the curriculum.
         problems: draws are numbers into this list.
         batch: problems a draw.
-        steps: of the stage.
         rounds: draws that a step may make.
 
     Raises:
         DataError: no problem is left, or the method has no levels to choose from.
     """
-
     made = Curriculum(
         settings,
         problems,
-        seed=context.config.seed,
+        seed=run.seed(stage),
         batch=batch,
-        steps=steps,
+        steps=stage.settings.steps,
         rounds=rounds,
-        out_shardings=sharding.replicated(context.mesh),
+        out_shardings=sharding.replicated(run.mesh),
     )
-    if made.note:  # checks make one too: say it once
-        context.once((stage, made.note), lambda: context.say(f"{stage}: {made.note}"))
+    if made.note:
+        run.say(f"{stage.name}: {made.note}")
     return made
-
-
-def of_rl(context: Context) -> Curriculum:
-    """The curriculum of stage rl, made once: checks, the first state and the step share it."""
-    rl = context.config.rl
-
-    def make() -> Curriculum:
-        return of(
-            context,
-            "rl",
-            rl.curriculum,
-            context.problems("train").problems,
-            batch=rl.prompts_per_step,
-            steps=rl.steps,
-            rounds=rl.dynamic_sampling + 1,
-        )
-
-    return context.once("curriculum of rl", make)
-
-
-def of_distill(context: Context, problems: Sequence[Problem]) -> Curriculum:
-    """The curriculum of stage distill over the problems of its rows."""
-    settings = context.config.distill
-    size, steps = settings.batch_size, settings.steps
-    return of(context, "distill", settings.curriculum, problems, batch=size, steps=steps)

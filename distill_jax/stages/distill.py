@@ -1,4 +1,4 @@
-"""Stage distill: the student learns the teacher's distributions, token by token."""
+"""Stage kind distill: the student learns the teacher's distributions, token by token."""
 
 import contextlib
 from pathlib import Path
@@ -7,62 +7,94 @@ from typing import Any
 import jax
 
 from distill_jax.core import sharding
+from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.models import hf_io, lora
 from distill_jax.models.qwen import QwenModel
-from distill_jax.stages import curricula, distill_rows, export_files, loop
-from distill_jax.stages.context import Context
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages import checks, curricula, distill_rows, export_files, loop, supervised
 from distill_jax.stages.distill_step import DistillStep
-from distill_jax.stages.sft import save_adapter
+from distill_jax.stages.kinds import Kind, register
+from distill_jax.stages.settings import DistillSettings
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 
 
-def run(context: Context, directory: Path) -> dict[str, Any]:
-    """Trains the student on the teacher; exports `adapter/` (PEFT) or `model/` (Hugging Face)."""
-    config, settings = context.config, context.config.distill
-    teacher = context.load("teacher")
-    rows = distill_rows.make(context, directory, teacher)
-    student, trainable, frozen = starting_student(context)
-    tx = optimizer.make(settings.optimizer, settings.steps)
-    curriculum = curricula.of_distill(context, rows.problems)
-    state, shardings = states.create(
-        trainable, tx, config.seed, context.mesh, curriculum_state=curriculum.fresh()
-    )
-    step = DistillStep(context, student, frozen, teacher, rows, curriculum, tx, shardings)
-    with contextlib.closing(step):
-        state = loop.run(
-            context,
-            "distill",
-            directory,
-            state,
-            step,
-            settings.steps,
-            max_tokens=settings.max_tokens,
-            max_skipped=settings.max_skipped,
-            eval_every=settings.eval_every,
-            evaluate=step.validate,
+def _check(run: Run, stage: Stage[DistillSettings]) -> None:
+    s, vocab = stage.settings, run.data.vocab
+    checks.check_batch(run, f"{stage.name}.batch_size", s.batch_size, s.accumulate)
+    checks.check_training(stage)
+    if s.loss.top_k > vocab:
+        raise ConfigError(
+            f"{stage.name}.loss.top_k={s.loss.top_k}", wanted=f"at most {vocab}, all tokens"
         )
-    made = directory / ("adapter" if settings.trainable == "lora" else "model")
-    if settings.trainable == "lora":
-        save_adapter(context, student.config, state.trainable["lora"], made)
+
+
+def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.Rows | None:
+    """The rows, where they are known before the teacher has written any."""
+    s, problems = stage.settings, run.data.problems("train").problems
+    count = len(problems)
+    if s.data == "teacher_samples" and s.teacher_samples.problems > count:
+        raise DataError(
+            f"{stage.name}.teacher_samples.problems={s.teacher_samples.problems}",
+            wanted=f"at most the {count} training problems",
+        )
+    if s.eval_every:
+        run.data.problems("validation")
+    rows = None
+    if s.data == "solutions":
+        rows = supervised.Rows(run, answer_only=0.0, seed=run.seed(stage))
+        problems = rows.problems
+    curricula.of(run, stage, s.curriculum, problems, batch=s.batch_size)
+    return rows
+
+
+def _run(
+    run: Run, stage: Stage[DistillSettings], directory: Path, given: supervised.Rows | None
+) -> dict[str, Any]:
+    """Trains the student on the teacher; exports `adapter/` (PEFT) or `model/` (Hugging Face)."""
+    s = stage.settings
+    # --- teacher, rows, student ---
+    teacher = run.models.load("teacher")
+    rows = distill_rows.make(run, stage, directory, teacher, given)
+    student, trainable, frozen = starting_student(run, s)
+    # --- state ---
+    tx = optimizer.make(s.optimizer, s.updates())
+    curriculum = curricula.of(run, stage, s.curriculum, rows.problems, batch=s.batch_size)
+    state, shardings = states.create(
+        trainable, tx, run.key(stage), run.mesh, curriculum_state=curriculum.fresh()
+    )
+    # --- step, loop ---
+    step = DistillStep(run, stage, student, frozen, teacher, rows, curriculum, tx, shardings)
+    with contextlib.closing(step):
+        state = loop.train(run, stage.name, directory, s, state, step, evaluate=step.validate)
+    # --- export ---
+    if s.trainable == "lora":
+        made, base = directory / "adapter", run.student(s.start).base
+        run.models.save_adapter(student.config, state.trainable["lora"], made, base)
     else:
-        hf_io.save_hf(made, student.config, state.trainable["base"], tokenizer=context.tokenizer)
+        made = directory / "model"
+        hf_io.save_hf(made, student.config, state.trainable["base"], tokenizer=run.data.tokenizer)
     found = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
     counts = {name: int(x) for name, x in found.items()}
-    export_files.write_model_info(context, "distill", made, counts["steps"])
+    export_files.write_model_info(run, stage, made, counts["steps"])
     return {**counts, **rows.figures}
 
 
-def starting_student(context: Context) -> tuple[QwenModel, dict[str, Any], dict[str, Any]]:
-    """(model, trainable, frozen) of `distill.start` and `distill.trainable`.
+def starting_student(
+    run: Run, settings: DistillSettings
+) -> tuple[QwenModel, dict[str, Any], dict[str, Any]]:
+    """(model, trainable, frozen) of `start` and `trainable`.
 
-    With all parameters trained there is no adapter: that of sft is added to the weights first.
+    With all parameters trained there is no adapter: that of the start is merged first.
     """
-    loaded = context.load("student", context.distill_adapter())
-    if context.config.distill.trainable == "lora":
+    loaded = run.load_student(settings.start)
+    if settings.trainable == "lora":
         return loaded.model, *states.split(loaded.params, "lora")
-    scale = context.config.lora.scale
-    where = states.param_shardings({"base": loaded.params["base"]}, context.mesh)["base"]
+    scale = run.config.lora.scale
+    where = states.param_shardings({"base": loaded.params["base"]}, run.mesh)["base"]
     merge = jax.jit(lambda p: lora.merge(p["base"], p["lora"], scale), out_shardings=where)
     whole = {"base": merge(loaded.params), "lora": {}}
     return loaded.model.replace(lora=None), *states.split(whole, "full")
+
+
+KIND = register(Kind(DistillSettings, _run, check=_check, prepare=_prepare))

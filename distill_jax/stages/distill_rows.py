@@ -13,10 +13,11 @@ from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data.chat import Example
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation.runner import completions
-from distill_jax.rewards.correctness import correctness
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run, Stage
+from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.stages import supervised
-from distill_jax.stages.context import Context, Loaded
-from distill_jax.stages.stop import GO_ON, Interrupted
+from distill_jax.stages.settings import DistillSettings
 from distill_jax.training.progress import Progress
 
 
@@ -32,29 +33,35 @@ class Rows(NamedTuple):
     figures: dict[str, float]
 
 
-def make(context: Context, directory: Path, teacher: Loaded) -> Rows:
-    """The rows that `distill.data` asks for."""
-    data = context.config.distill.data
-    if data == "solutions":
-        found = supervised.rows(context, answer_only=0.0)
-        return Rows(found.problems, found.examples, {"bare_answers": found.bare_answers})
-    if data == "teacher_samples":
-        return _teacher_samples(context, directory / "teacher_samples", teacher)
-    pool = context.problems("train")
+def make(
+    run: Run,
+    stage: Stage[DistillSettings],
+    directory: Path,
+    teacher: Loaded,
+    given: supervised.Rows | None,
+) -> Rows:
+    """The rows that the stage's `data` asks for; given: the rendered solutions."""
+    if given is not None:
+        return Rows(given.problems, given.examples, {"bare_answers": given.bare_answers})
+    if stage.settings.data == "teacher_samples":
+        return _teacher_samples(run, stage, directory / "teacher_samples", teacher)
+    pool = run.data.problems("train")
     return Rows(pool.problems, [Example(prompt, []) for prompt in pool.prompts], {})
 
 
-def _teacher_samples(context: Context, directory: Path, teacher: Loaded) -> Rows:
-    """One solution a problem, read from disk where it lies there already.
+def _teacher_samples(
+    run: Run, stage: Stage[DistillSettings], directory: Path, teacher: Loaded
+) -> Rows:
+    """One solution a problem; those that are on disk already are read.
 
     Raises:
         DataError: none is right, where only right ones are kept.
         Interrupted: asked to stop; the files that are complete stay.
     """
-    settings = context.config.distill.teacher_samples
-    pool = context.problems("train")
+    settings = stage.settings.teacher_samples
+    pool = run.data.problems("train")
     count = min(settings.problems or len(pool.problems), len(pool.problems))
-    parts = _parts(context, directory, teacher, count)
+    parts = _parts(run, stage, directory, teacher, count)
     problems, examples, right, ended = [], [], 0, 0
     for at, part in enumerate(parts):
         for row in range(len(part["length_N"])):
@@ -70,25 +77,26 @@ def _teacher_samples(context: Context, directory: Path, teacher: Loaded) -> Rows
         raise DataError(
             f"none of the teacher's {count} solutions is right",
             wanted="some: the stage learns on right ones alone",
-            fix="raise sampling.max_new_tokens, or set distill.teacher_samples.only_right=False",
+            fix="raise sampling.max_new_tokens, or set "
+            f"{stage.name}.teacher_samples.only_right=False",
         )
-    context.say(f"distill: the teacher solved {right} of {count} problems, {ended} ended with EOS")
+    run.say(f"{stage.name}: the teacher solved {right} of {count} problems, {ended} ended with EOS")
     figures = {"teacher_accuracy": right / count, "teacher_terminated": ended / count}
     return Rows(problems, examples, {**figures, "rows": len(examples)})
 
 
 def _parts(
-    context: Context, directory: Path, teacher: Loaded, count: int
+    run: Run, stage: Stage[DistillSettings], directory: Path, teacher: Loaded, count: int
 ) -> list[dict[str, np.ndarray]]:
     """Files of `batch` solutions each: a function of the seed and the file's number."""
-    settings, config = context.config.distill.teacher_samples, context.config
-    pool = context.problems("train")
-    sampler, weights = context.sampler(teacher.model), None
+    settings, config = stage.settings.teacher_samples, run.config
+    pool = run.data.problems("train")
+    sampler, weights = run.models.sampler(teacher.model), None
     # The whole distribution at this temperature: top-p and top-k are the student's.
     how = dataclasses.replace(config.sampling, temperature=settings.temperature, top_p=1.0, top_k=0)
     directory.mkdir(parents=True, exist_ok=True)
     parts = []
-    with Progress("teacher samples", count, unit="answers", console=context.console) as progress:
+    with Progress("teacher samples", count, unit="answers", console=run.console) as progress:
         for number, start in enumerate(range(0, count, settings.batch)):
             path = directory / f"part_{number:05d}.npz"
             if not path.exists():
@@ -100,19 +108,19 @@ def _parts(
                     weights,
                     prompts,
                     how,
-                    key=rng.stream_key(rng.run_key(config.seed), "teacher samples", number),
+                    key=rng.stream_key(run.key(stage), "teacher samples", number),
                     samples=1,
                     batch=settings.batch,
                 )
-                texts = [context.text(row[:n]) for row, n in zip(tokens_NR, length_N, strict=True)]
-                gold = [p.answer for p in pool.problems[start : start + len(prompts)]]
-                judged = correctness(gold, texts, right=1.0, wrong=0.0)
+                texts = [run.data.text(row[:n]) for row, n in zip(tokens_NR, length_N, strict=True)]
+                problems = pool.problems[start : start + len(prompts)]
+                judged = run.data.task.judge(problems, texts, ended_N)
                 part = {"tokens_NR": tokens_NR, "length_N": length_N, "ended_N": ended_N}
                 _write(path, {**part, "right_N": judged.right_B})
                 sharding.barrier(path.name)
-                if context.stop.due(number):
+                if run.stop.due(number):
                     raise Interrupted(
-                        f"distill was asked to stop; {start + len(prompts)} of the teacher's "
+                        f"{stage.name} was asked to stop; {start + len(prompts)} of the teacher's "
                         f"{count} solutions are kept; {GO_ON}"
                     )
             parts.append(_read(path))

@@ -13,36 +13,39 @@ from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.curriculum.rewards import bounded_gap
 from distill_jax.data import batching, chat
 from distill_jax.data.problem import Problem
+from distill_jax.evaluation import validation
 from distill_jax.evaluation.distribution import Side, compare_on_responses, token_means
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards.cached_teacher import CachedTeacher
-from distill_jax.rewards.correctness import correctness
 from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.top_k import TopKScorer
-from distill_jax.stages import rl_teacher, supervised, validation
-from distill_jax.stages.context import Context, Loaded
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages import supervised
+from distill_jax.stages import teacher as teachers
 from distill_jax.stages.distill_rows import Rows
-from distill_jax.stages.distill_settings import DistillSettings
+from distill_jax.stages.settings import DistillSettings
 from distill_jax.training import distillation
 from distill_jax.training.state import TrainState, join
 from distill_jax.training.step import make_update
 
 
-def draws(settings: DistillSettings, seed: int, step: int) -> bool:
-    """Whether this step takes the student's own samples: with odds λ, by the step's own key."""
+def draws(settings: DistillSettings, key: jax.Array, step: int) -> bool:
+    """Whether this step takes the student's samples: with probability λ, by the step's key."""
     if settings.data == "student_samples":
         return True
     if not settings.lmbda:
         return False
-    key = rng.stream_key(rng.run_key(seed), "distill lambda", step)
-    return float(jax.random.uniform(key)) < settings.lmbda
+    drawn = jax.random.uniform(rng.stream_key(key, "distill lambda", step))
+    return float(drawn) < settings.lmbda
 
 
 class DistillStep:
     """The loop's step of stage distill: a function of (state, step), beside compiled programs.
 
     Args:
-        context: settings, mesh, problems.
+        run: mesh, problems, task.
+        stage: settings, randomness.
         student: the model that learns.
         frozen: what of its parameters does not.
         teacher: the model that it learns from, with its weights.
@@ -54,7 +57,8 @@ class DistillStep:
 
     def __init__(
         self,
-        context: Context,
+        run: Run,
+        stage: Stage[DistillSettings],
         student: QwenModel,
         frozen: Any,
         teacher: Loaded,
@@ -63,20 +67,20 @@ class DistillStep:
         tx: Any,
         shardings: TrainState,
     ):
-        self.context, self.student, self.teacher, self.rows = context, student, teacher, rows
-        self.config, self.settings = context.config, context.config.distill
+        self.run, self.student, self.teacher, self.rows = run, student, teacher, rows
+        self.config, self.settings, self.key = run.config, stage.settings, run.key(stage)
         self.curriculum = curriculum
-        self.frozen, self.sampler = frozen, context.sampler(student)
-        self._rows = sharding.batch_sharding(context.mesh)
+        self.frozen, self.sampler = frozen, run.models.sampler(student)
+        self._rows = sharding.batch_sharding(run.mesh)
         self._scorer = self._top_k_scorer() if self.settings.loss.top_k else None
         self._compare = jax.jit(self._compare_fn)
         self._updates = {}
         for given in (True, False):
             loss, totals = distillation.distill(
-                student, teacher.model, self.settings.loss, context.vocab, given=given
+                student, teacher.model, self.settings.loss, run.data.vocab, given=given
             )
             self._updates[given] = make_update(
-                loss, totals, tx, context.mesh, shardings, accumulate=self.settings.accumulate
+                loss, totals, tx, run.mesh, shardings, accumulate=self.settings.accumulate
             )
 
     def __call__(
@@ -86,13 +90,13 @@ class DistillStep:
         before = sharding.fetch(state.curriculum_state)
         index = self.curriculum.problem_ids(before, step)
         examples = [self.rows.examples[i] for i in index]
-        own = draws(self.settings, self.config.seed, step)
+        own = draws(self.settings, self.key, step)
         metrics: dict[str, Any] = {}
         records: list[dict[str, Any]] = []
         if own:
             problems = [self.rows.problems[i] for i in index]
             examples, metrics, records = self._draw(state, step, problems, examples)
-        host = supervised.pack(examples, self.context.pad_id)
+        host = supervised.pack(examples, self.run.data.pad_id)
         place_BB = np.eye(len(index), dtype=np.float32)
         batch = sharding.place({**host, "place_BB": place_BB}, self._rows)
         frozen = self.frozen
@@ -128,13 +132,13 @@ class DistillStep:
             self.weights(state),
             [example.prompt for example in given],
             self.config.sampling,
-            key=rng.stream_key(rng.run_key(self.config.seed), "distill rollout", step),
+            key=rng.stream_key(self.key, "distill rollout", step),
             prompt_ids=range(len(given)),
         )
         lengths = rollout.length_B
         responses = [row[:n].tolist() for row, n in zip(rollout.tokens_BR, lengths, strict=True)]
-        texts = [self.context.text(response) for response in responses]
-        judged = correctness([p.answer for p in problems], texts, right=1.0, wrong=0.0)
+        texts = [self.run.data.text(response) for response in responses]
+        judged = self.run.data.task.judge(problems, texts, rollout.ended_B)
         metrics = {
             "completions/mean_length": float(lengths.mean()),
             "completions/min_length": float(lengths.min()),
@@ -164,12 +168,12 @@ class DistillStep:
         scorer = TopKScorer(
             self.teacher.model,
             self.teacher.params,
-            self.context.mesh,
+            self.run.mesh,
             k=loss.top_k,
-            vocab=self.context.vocab,
+            vocab=self.run.data.vocab,
             temperature=loss.temperature,
         )
-        return rl_teacher.cached(self.context, scorer, self.settings.cache)
+        return teachers.cached(self.run, scorer, self.settings.cache)
 
     # --- validation ---------------------------------------------------------------------------
 
@@ -179,8 +183,10 @@ class DistillStep:
         The latter on the validation problems' own solutions, at temperature 1, whole
         distributions: the same tokens at each evaluation.
         """
-        count = self.settings.eval_problems
-        figures = validation.greedy(self.context, self.sampler, self.weights(state), count)
+        weights = self.weights(state)
+        figures: dict[str, float] = validation.greedy(
+            self.run, self.sampler, weights, self.settings
+        )
         params, found = join(state.trainable, self.frozen), []
         for host, rows in self._held_out:
             batch = sharding.place(host, self._rows)
@@ -200,18 +206,18 @@ class DistillStep:
     @functools.cached_property
     def _held_out(self) -> list[tuple[dict[str, np.ndarray], int]]:
         """Batches of validation solutions, each with how many of its rows are not filling."""
-        data, size = self.context.problems("validation"), self.settings.batch_size
+        data, size = self.run.data.problems("validation"), self.settings.batch_size
         problems = data.problems[: self.settings.eval_problems]
         texts = [p.solution or batching.bare_answer(p) for p in problems]
         chat_settings = self.config.data.chat
-        examples = chat.render_examples(self.context.tokenizer, problems, texts, chat_settings)
+        examples = chat.render_examples(self.run.data.tokenizer, problems, texts, chat_settings)
         limit = self.config.sampling.max_new_tokens
         examples = [e for e in examples if len(e.response) <= limit]
         out = []
         for start in range(0, len(examples), size):
             part = examples[start : start + size]
             filled = part + part[-1:] * (size - len(part))
-            out.append((supervised.pack(filled, self.context.pad_id), len(part)))
+            out.append((supervised.pack(filled, self.run.data.pad_id), len(part)))
         return out
 
     def _compare_fn(self, params: Any, teacher: Any, batch: Any) -> Any:
@@ -221,5 +227,5 @@ class DistillStep:
             batch["tokens_BT"],
             batch["prompt_len_B"],
             response_size=batch["targets_BR"].shape[1],
-            vocab=self.context.vocab,
+            vocab=self.run.data.vocab,
         )

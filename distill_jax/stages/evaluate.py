@@ -1,191 +1,192 @@
-"""Stage evaluate: teacher and students on held-out problems; the report."""
+"""Stage kind evaluate: teacher and students on held-out problems; the report."""
 
-import hashlib
-import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from distill_jax.core import rng, sharding
-from distill_jax.core.errors import CheckpointError
 from distill_jax.core.files import read_json
-from distill_jax.core.settings import to_dict
-from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import html_data, kept_answers, report, runner
+from distill_jax.evaluation import (
+    agreement,
+    html_data,
+    kept_answers,
+    report,
+    results_file,
+    runner,
+    subjects,
+    token_scores,
+)
+from distill_jax.evaluation.held_out import held_out, made_from, own_prompts
 from distill_jax.evaluation.kept_answers import KeptAnswers
-from distill_jax.stages import agreement, export_files, subjects, token_scores
-from distill_jax.stages.context import Context, Loaded, write_json
-from distill_jax.stages.stop import GO_ON, Interrupted
-from distill_jax.stages.subjects import Subject
+from distill_jax.evaluation.runner import EvaluateSettings
+from distill_jax.evaluation.subjects import TEACHER, Subject
+from distill_jax.models import hf_io, peft_io
+from distill_jax.run import geometry
+from distill_jax.run.files import write_json
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run, Stage
+from distill_jax.run.stop import GO_ON, Interrupted
+from distill_jax.stages import checks
+from distill_jax.stages.kinds import Kind, register
 from distill_jax.training.progress import Progress
 
 
-def run(context: Context, directory: Path) -> dict[str, Any]:
-    """Evaluates each subject that has no result yet, prints the table, writes report.md."""
-    data, results = held_out(context), {}
-    listed = html_data.subjects_file(context.workdir)
-    if jax.process_index() == 0:  # a page made after a stop in between shows what there is
+def _check(run: Run, stage: Stage[EvaluateSettings]) -> None:
+    """The models, as far as they are known before earlier stages run."""
+    s, plan = stage.settings, run.config.plan
+    before = run.config.stages[: run.config.stages.index(stage.name)]
+    due = [name for name in before if not run.is_done(name)]
+    roles = ["teacher"] if s.teacher or s.distribution else []
+    # A whole model that is given may be all there is.
+    maker = run.config.models_stage
+    has_student = run.config.student.path or maker in due or run.models.made_here("student")
+    if has_student or not s.model:
+        roles.append("student")
+    for role in roles:
+        checks.check_role(run, role, due)
+    if not any(plan[name].makes == "student" for name in due):
+        subjects.checkpoint_steps(run, s)
+    if s.model:
+        _check_given(run, s.model, due)
+
+
+def _check_given(run: Run, model: str, due: Collection[str]) -> None:
+    path = hf_io.model_dir(model)
+    if not (path / peft_io.CONFIG).is_file():
+        found = geometry.check_model_files(path)
+        run.models.check_rows("evaluate.model", found, subjects.own_tokenizer(run, path))
+        geometry.check_positions(run, "model", found)
+    elif run.config.student.path or run.config.models_stage not in due:
+        peft_io.load_adapter(path, hf_io.load_config(run.models.path("student")))
+
+
+def _prepare(run: Run, stage: Stage[EvaluateSettings]) -> Prompts:
+    return held_out(run, stage.settings)
+
+
+def _run(
+    run: Run, stage: Stage[EvaluateSettings], directory: Path, data: Prompts
+) -> dict[str, Any]:
+    """Evaluates each subject that has no result yet, prints the table, writes the report."""
+    results = {}
+    listed = html_data.subjects_file(run.workdir)
+    if jax.process_index() == 0:  # a page made after an interruption shows what is finished
         listed.unlink(missing_ok=True)
-    for subject in subjects.find(context):
-        results[subject.name] = _result(context, directory, subject, data)
+    for subject in subjects.find(run, stage.settings):
+        results[subject.name] = _result(run, stage, directory, subject, data)
         sharding.barrier(f"evaluate {subject.name}")
     if jax.process_index() == 0:
-        report.print_table(context.console, results)
-        report.write(context.workdir, results, context.config_dict)
-        context.say(f"report: {context.workdir / 'report.md'}")
+        report.print_table(run.console, results)
+        report.write(run.workdir, results, run.config_dict)
+        run.say(f"report: {run.workdir / 'report.md'}")
     write_json(listed, list(results))
     sharding.barrier("evaluated subjects")
-    token_scores.write_report(context)
+    token_scores.write_report(run, stage)
     return {name: _figures(result) for name, result in results.items()}
 
 
-def held_out(context: Context) -> Prompts:
-    """The problems that all subjects answer."""
-    data = context.problems("test")
-    count = min(context.config.evaluate.problems, len(data.prompts))
-    return Prompts(data.problems[:count], data.prompts[:count], data.dropped)
-
-
-def greedy_answers(context: Context, subject: Subject, data: Prompts) -> list[list[int]]:
-    """Token ids of the subject's greedy answers to these problems, as stage evaluate kept them.
-
-    Raises:
-        CheckpointError: it has not answered all of them, or with other weights or settings.
-    """
-    path = kept_answers.answers_path(context.workdir / "evaluate", subject.name)
-    found, batches, _ = kept_answers.read(path)
-    made_from = json.loads(json.dumps(_made_from(context, subject, data)))
-    answers = kept_answers.responses(batches, "greedy")
-    if found != made_from or len(answers) != len(data.prompts):
-        got = "was made from something else" if found else "is not there"
-        if found == made_from:
-            got = f"has {len(answers)} greedy answers"
-        wanted = f"{len(data.prompts)} answers of {subject.name} as it is now"
-        raise CheckpointError(f"{path} {got}", wanted=wanted, fix=context.run_first("evaluate"))
-    return [completions[0] for completions in answers]
-
-
-def _result(context: Context, directory: Path, subject: Subject, data: Prompts) -> dict[str, Any]:
-    """The subject's result: that of before, if it is of these weights, prompts and settings."""
-    data = _own_prompts(context, subject, data)
-    made_from = _made_from(context, subject, data)
+def _result(
+    run: Run, stage: Stage[EvaluateSettings], directory: Path, subject: Subject, data: Prompts
+) -> dict[str, Any]:
+    """The subject's result; a recorded one, if it is of these weights, prompts and settings."""
+    settings = stage.settings
+    data = own_prompts(run, subject, data)
+    source = made_from(run, settings, subject, data)
     path = directory / f"{subject.name}.json"
     known = read_json(path)
-    compares = _compares(context, subject)
-    beside = subjects.teacher_weights(context) if compares else None
-    fresh = known is None or known.get("made_from") != made_from
-    if fresh or (compares and known.get("beside") != beside):
-        answers = KeptAnswers(kept_answers.answers_path(directory, subject.name), made_from)
+    # Distributions over other tokens cannot be compared.
+    compares = settings.distribution and subject.tokenizer is None and subject.name != TEACHER
+    teacher = subjects.teacher(run) if compares else None
+    compared_with = teacher.weights if teacher else None
+    fresh = known is None or known.get("made_from") != source
+    if fresh or (compares and known.get("compared_with") != compared_with):
+        answers = KeptAnswers(kept_answers.answers_path(directory, subject.name), source)
         if answers.begun_afresh:
-            context.say(f"{subject.name}: other weights or prompts than before, begun afresh")
-        elif known is not None and "made_from" not in known:
-            context.say(f"{subject.name}: its result is of an earlier version, evaluated again")
-        known = {"made_from": made_from, **_evaluate(context, subject, data, answers, compares)}
-        # The comparison is with a teacher that its student's answers do not depend on.
-        known["beside"] = beside
+            run.say(f"{subject.name}: other weights or prompts than before, begun afresh")
+        known = {
+            "made_from": source,
+            **_evaluate(run, settings, subject, data, answers, teacher),
+            # Its answers do not depend on the teacher that it is compared with.
+            "compared_with": compared_with,
+        }
         write_json(path, known)
         fresh = True
-    export_files.write_evaluation(context, directory / subject.name, subject, known, fresh=fresh)
+    results_file.write_evaluation(run, directory / subject.name, subject, known, fresh=fresh)
     return known
 
 
-def _compares(context: Context, subject: Subject) -> bool:
-    # Distributions over other tokens cannot be compared.
-    same_tokens = subject.tokenizer is None
-    return context.config.evaluate.distribution and same_tokens and subject.name != "teacher"
-
-
-def _own_prompts(context: Context, subject: Subject, data: Prompts) -> Prompts:
-    """The problems as the subject's tokenizer writes them."""
-    if subject.tokenizer is None:
-        return data
-    settings = context.config.data
-    own = chat.fitting_prompts(
-        subject.tokenizer,
-        data.problems,
-        settings.chat,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        on_long_prompt=settings.on_long_prompt,
-    )
-    if own.dropped:
-        context.say(f"{subject.name}: {own.dropped} problems dropped, too long in its own tokens")
-    return own
-
-
-def _made_from(context: Context, subject: Subject, data: Prompts) -> dict[str, Any]:
-    """All that the subject's answers depend on; a result of something else is not its result."""
-    config = context.config
-    tokens = hashlib.blake2b(digest_size=16)
-    for problem, prompt in zip(data.problems, data.prompts, strict=True):
-        tokens.update(f"{problem.id}\0{problem.answer}\0{len(prompt)}\0".encode())
-        tokens.update(np.asarray(prompt, np.int32).tobytes())
-    names = ("samples", "temperature", "batch")
-    return {
-        **subject.weights,
-        "prompts": tokens.hexdigest(),
-        "seed": config.seed,
-        "evaluate": {name: getattr(config.evaluate, name) for name in names},
-        "sampling": to_dict(config.sampling),
-    }
-
-
 def _evaluate(
-    context: Context, subject: Subject, data: Prompts, answers: KeptAnswers, compares: bool
+    run: Run,
+    settings: EvaluateSettings,
+    subject: Subject,
+    data: Prompts,
+    answers: KeptAnswers,
+    teacher: Subject | None,
 ) -> dict[str, Any]:
-    config, loaded = context.config, subject.load()
-    sampler = context.sampler(loaded.model, subject.tokenizer)
-    tokenizer = subject.tokenizer or context.tokenizer
-    done, total = answers.count(), len(data.prompts) * (1 + config.evaluate.samples)
+    config, loaded = run.config, subject.load()
+    sampler = run.models.sampler(loaded.model, subject.tokenizer)
+    done, total = answers.count(), len(data.prompts) * (1 + settings.samples)
     bar = f"evaluate {subject.name}"
-    with Progress(bar, total, start=done, unit="answers", console=context.console) as progress:
-
-        def tick(count: int) -> None:
-            nonlocal done
-            done += count
-            progress.update(done)
-            state = f"{subject.name} is not complete, {done} of {total} answers are kept"
-            _stop_if_asked(context, state, done)
-
+    with Progress(bar, total, start=done, unit="answers", console=run.console) as progress:
         result = runner.evaluate(
             sampler,
             sampler.weights(loaded.params, config.sampling),
             data,
-            config.evaluate,
+            settings,
             config.sampling,
             key=rng.stream_key(rng.run_key(config.seed), "evaluate"),
-            text=lambda tokens: chat.decode(tokenizer, tokens),
-            tick=tick,
+            text=lambda tokens: run.data.text(tokens, subject.tokenizer),
+            task=run.data.task,
+            tick=_tick(run, progress, done, f"{subject.name} is not complete, of {total} answers"),
             kept=answers,
         )
+    if teacher is None:
+        return {**result, "distribution": None}
     greedy = [completions[0] for completions in answers.responses("greedy")]
-    distribution = _distribution(context, loaded, data, greedy, bar) if compares else None
-    return {**result, "distribution": distribution}
+    return {
+        **result,
+        "distribution": _distribution(run, settings, loaded, teacher, data, greedy, bar),
+    }
 
 
 def _distribution(
-    context: Context, loaded: Loaded, data: Prompts, responses: list[list[int]], bar: str
+    run: Run,
+    settings: EvaluateSettings,
+    student: Loaded,
+    teacher: Subject,
+    data: Prompts,
+    responses: list[list[int]],
+    bar: str,
 ) -> dict[str, Any]:
-    """The student beside the teacher on the student's greedy answers."""
-    done = 0
-    bar, total = f"{bar} beside the teacher", len(responses)
-    with Progress(bar, total, unit="answers", console=context.console) as progress:
+    """The student against the teacher on the student's greedy answers."""
+    bar, total = f"{bar} against the teacher", len(responses)
+    with Progress(bar, total, unit="answers", console=run.console) as progress:
+        return agreement.compare(
+            run,
+            student,
+            teacher.load(),
+            data.prompts,
+            responses,
+            batch=settings.compare_batch,
+            multiple=settings.batch_multiple,
+            tick=_tick(run, progress, 0, f"{bar}: its answers are kept, of {total} compared"),
+        )
 
-        def tick(count: int) -> None:
-            nonlocal done
-            done += count
-            progress.update(done)
-            _stop_if_asked(context, f"{bar}: its {total} answers are kept", done)
 
-        teacher = subjects.teacher(context)
-        return agreement.compare(context, loaded, teacher, data.prompts, responses, tick=tick)
+def _tick(run: Run, progress: Progress, done: int, state: str) -> Callable[[int], None]:
+    """Counts finished answers; ends the stage when the run was asked to stop."""
 
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        progress.update(done)
+        if run.stop.due(done):
+            raise Interrupted(f"evaluate was asked to stop; {state} {done} are done; {GO_ON}")
 
-def _stop_if_asked(context: Context, state: str, done: int) -> None:
-    if context.stop.due(done):
-        raise Interrupted(f"evaluate was asked to stop; {state}; {GO_ON}")
+    return tick
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:
@@ -193,3 +194,6 @@ def _figures(result: dict[str, Any]) -> dict[str, float]:
         "greedy": result["greedy"]["accuracy"]["mean"],
         "pass@1": result["sampled"]["pass@1"]["mean"],
     }
+
+
+KIND = register(Kind(EvaluateSettings, _run, check=_check, prepare=_prepare, always=True))

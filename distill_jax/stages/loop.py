@@ -3,15 +3,15 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import NonFiniteError
-from distill_jax.stages.context import Context
-from distill_jax.stages.stop import GO_ON, Interrupted
+from distill_jax.run.run import Run
+from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.checkpoint import Checkpointer
 from distill_jax.training.progress import Progress
 from distill_jax.training.records import Recorder
@@ -23,57 +23,73 @@ SaveFn = Callable[[int, TrainState, Mapping[str, Any]], None]
 EvalFn = Callable[[TrainState], Mapping[str, float]]
 
 
-def run(
-    context: Context,
+class Length(Protocol):
+    """How long a loop runs; `TrainSettings` are such."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole stage."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The step that brings `num_tokens` to this is the last; 0 is off."""
+
+    @property
+    def max_skipped(self) -> int:
+        """So many non-finite updates in a row end the run."""
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between evaluations; 0 is never."""
+
+
+def train(
+    run: Run,
     name: str,
     directory: Path,
+    settings: Length,
     state: TrainState,
     step_fn: StepFn,
-    total: int,
     *,
-    max_tokens: int = 0,
-    max_skipped: int = 10,
-    eval_every: int = 0,
     evaluate: EvalFn | None = None,
     on_save: SaveFn | None = None,
 ) -> TrainState:
-    """Runs `step_fn` from the newest checkpoint in `directory` to step `total`.
+    """Runs `step_fn` from the newest checkpoint in `directory` to the last step; the last state.
 
     Args:
-        context: run-wide things: settings, console, the request to stop.
+        run: settings of checkpoints and records, console, the request to stop.
         name: of the stage, for the progress bar and the records.
-        directory: the stage's own; checkpoints go to `checkpoints/`.
+        directory: of the stage; checkpoints go to `checkpoints/`.
+        settings: steps, tokens, evaluations.
         state: fresh state; replaced by the checkpoint's if there is one.
         step_fn: (state, step) -> (state, metrics, completions); step counts from 0; metrics hold
             the host integer `step_tokens`, summed up to `num_tokens`. It must be a function of
             its arguments: then a resumed run equals an uninterrupted one.
-        total: steps of the whole stage.
-        max_tokens: the step that brings `num_tokens` to this is the last; 0 is off.
-        max_skipped: so many non-finite updates in a row end the run.
-        eval_every: steps between evaluations; 0 is never. One is also made before step 0.
-        evaluate: figures of a state, logged under their own names.
-        on_save: called with (step, state, figures) when a checkpoint is made, for files beside it.
+        evaluate: figures of a state, logged under their own names; also called before step 0.
+        on_save: called with (step, state, figures) when a checkpoint is made, for other files.
 
     Raises:
         Interrupted: after saving, when SIGTERM or SIGINT was received.
         NonFiniteError: too many skipped updates in a row.
     """
-    with Checkpointer(directory / "checkpoints", context.config.checkpoint) as checkpoints:
-        restored, skips = checkpoints.restore_latest(state), _Skips(max_skipped, checkpoints)
+    total, max_tokens, eval_every = settings.steps, settings.max_tokens, settings.eval_every
+    with Checkpointer(directory / "checkpoints", run.config.checkpoint) as checkpoints:
+        restored = checkpoints.restore_latest(state)
+        skips = _Skips(settings.max_skipped, checkpoints)
         start, tokens = 0, 0
         if restored is not None:
             state, start = restored.state, restored.step
             tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
-            context.say(f"{name}: resuming after step {start} of {total}")
+            run.say(f"{name}: resuming after step {start} of {total}")
         clock = _StepTime()
         with (
-            _recorder(context, name, directory, start) as recorder,
-            Progress(name, total, start=start, console=context.console) as progress,
+            _recorder(run, name, directory, start) as recorder,
+            Progress(name, total, start=start, console=run.console) as progress,
         ):
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
             for step in range(start, total):
-                if 0 < max_tokens <= tokens:  # the last step is behind
+                if 0 < max_tokens <= tokens:  # resumed after the last step
                     break
                 clock.start()
                 state, metrics, completions = step_fn(state, step)
@@ -92,7 +108,7 @@ def run(
                 if completions and recorder.settings.completions_due(done):
                     recorder.completions(done, completions)
                 progress.update(done, _headline(figures))
-                asked = context.stop.due(done)
+                asked = run.stop.due(done)
                 if last or asked or skips.may_save(done, state):
                     meta = {"num_tokens": tokens, "good_step": skips.good_after(done, state)}
                     checkpoints.save(done, state, meta, _numbers(figures))
@@ -108,14 +124,14 @@ def _stopped(name: str, done: int, total: int) -> Interrupted:
     return Interrupted(f"{name} was asked to stop and is saved at step {done} of {total}; {GO_ON}")
 
 
-def _recorder(context: Context, name: str, directory: Path, start: int) -> Recorder:
+def _recorder(run: Run, name: str, directory: Path, start: int) -> Recorder:
     return Recorder(
         directory,
-        context.config.records,
+        run.config.records,
         resume_step=start,
         name=name,
-        config=context.config_dict,
-        console=context.console,
+        config=run.config_dict,
+        console=run.console,
     )
 
 

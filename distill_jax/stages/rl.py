@@ -1,4 +1,8 @@
-"""Stage rl: rollouts of the student, the teacher's intrinsic reward, correctness, updates."""
+"""Stage kind rl: rollouts of the student, the teacher's intrinsic reward, verdicts, updates.
+
+One step, in `rl_step.py`: draw P problems and G completions of each; launch the teacher on their
+tokens; judge the texts meanwhile; combine the terms into rewards; advantages; the updates.
+"""
 
 import contextlib
 from collections.abc import Mapping
@@ -9,63 +13,109 @@ import jax
 import numpy as np
 
 from distill_jax.core import sharding
+from distill_jax.core.errors import DataError
+from distill_jax.curriculum.curriculum import Curriculum
+from distill_jax.evaluation import validation
+from distill_jax.forecast.memory import Job
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.stages import curricula, export_files, forecast, loop, validation
-from distill_jax.stages.context import Context, write_json
+from distill_jax.run.files import write_json
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages import checks, curricula, export_files, loop, teacher
+from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.rl_step import RLStep
-from distill_jax.stages.sft import save_adapter
+from distill_jax.stages.settings import RLSettings
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
+from distill_jax.training.state import TrainState
 
 
-def run(context: Context, directory: Path) -> dict[str, Any]:
+def _check(run: Run, stage: Stage[RLSettings]) -> None:
+    s, name = stage.settings, stage.name
+    rows, parts = s.prompts_per_step * s.samples_per_prompt, s.minibatches * s.accumulate
+    label = f"{name}.prompts_per_step×{name}.samples_per_prompt"
+    if parts > 1:
+        label += f" / ({name}.minibatches×{name}.accumulate)"
+    sharding.check_batch(label, rows // parts, run.mesh)
+    checks.check_training(stage)
+
+
+def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
+    """The curriculum over the training problems."""
+    s, problems = stage.settings, run.data.problems("train").problems
+    if len(problems) < s.prompts_per_step:
+        raise DataError(
+            f"{len(problems)} training problems for {stage.name}.prompts_per_step="
+            f"{s.prompts_per_step}",
+            wanted="as many problems: a step draws each of its prompts once",
+            fix="lower prompts_per_step, or check data.limit and data.max_prompt_tokens",
+        )
+    if s.eval_every:
+        run.data.problems("validation")
+    batch, rounds = s.prompts_per_step, s.dynamic_sampling + 1
+    return curricula.of(run, stage, s.curriculum, problems, batch=batch, rounds=rounds)
+
+
+def _run(
+    run: Run, stage: Stage[RLSettings], directory: Path, curriculum: Curriculum
+) -> dict[str, Any]:
     """Trains the student's adapter on rewards; exports `adapter/` in PEFT's form."""
-    config, settings = context.config, context.config.rl
-    forecast.show(context, "rl")
-    student = context.load("student", context.start_adapter())
-    algorithm = ALGORITHMS[settings.algorithm]
+    s, algorithm = stage.settings, ALGORITHMS[stage.settings.algorithm]
+    # --- student, reference, teacher ---
+    student, base = run.load_student(s.start), run.student(s.start).base
     trainable, frozen = states.split(student.params, "lora")
     reference = jax.tree.map(jax.numpy.copy, trainable)
     if algorithm.uses_values:
         trainable = states.with_value_head(trainable, student.model.config.hidden_size)
-    updates = settings.steps * settings.num_iterations * settings.minibatches
-    tx = optimizer.make(settings.optimizer, updates)
+    # --- state ---
+    tx = optimizer.make(s.optimizer, s.updates())
     state, shardings = states.create(
-        trainable,
-        tx,
-        config.seed,
-        context.mesh,
-        combine.fresh_state(),
-        curricula.of_rl(context).fresh(),
+        trainable, tx, run.key(stage), run.mesh, combine.fresh_state(), curriculum.fresh()
     )
-    step = RLStep(context, student.model, frozen, reference, tx, shardings)
+    # --- step ---
+    step = RLStep(
+        run,
+        stage,
+        student.model,
+        frozen=frozen,
+        reference=reference,
+        teacher=teacher.scorer(run, s),
+        curriculum=curriculum,
+        tx=tx,
+        shardings=shardings,
+    )
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        return validation.greedy(run, step.sampler, step.weights(state), s)
+
+    # --- loop ---
     with contextlib.closing(step):
-        state = loop.run(
-            context,
-            "rl",
+        state = loop.train(
+            run,
+            stage.name,
             directory,
+            s,
             state,
             step,
-            settings.steps,
-            max_tokens=settings.max_tokens,
-            max_skipped=settings.max_skipped,
-            eval_every=settings.eval_every,
-            evaluate=Validation(context, step),
-            on_save=_save_hook(settings.rewards, directory),
+            evaluate=evaluate,
+            on_save=_save_hook(s.rewards, directory),
         )
-    save_adapter(context, student.model.config, state.trainable["lora"], directory / "adapter")
-    steps = int(sharding.fetch(state.step))
-    export_files.write_model_info(context, "rl", directory / "adapter", steps)
+    # --- export ---
+    adapter = directory / "adapter"
+    run.models.save_adapter(student.model.config, state.trainable["lora"], adapter, base)
+    found = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
+    counts = {name: int(x) for name, x in found.items()}
+    export_files.write_model_info(run, stage, adapter, counts["steps"])
     export_files.write_stats(directory, export_files.FINAL_STATS)
-    return {"steps": steps, "skipped_updates": int(sharding.fetch(state.skipped))}
+    return counts
 
 
 def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:
-    """At each checkpoint: `training_stats.json`, and `adaptive_weights_step_N.json` of such."""
+    """At each checkpoint: `training_stats.json`, and with adaptive weights
+    `adaptive_weights_step_N.json`."""
 
-    def write(step: int, state: states.TrainState, figures: Mapping[str, Any]) -> None:
+    def write(step: int, state: TrainState, figures: Mapping[str, Any]) -> None:
         export_files.write_stats(directory)
         if not rewards.adaptive:
             return
@@ -82,19 +132,9 @@ def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:
                 if name == "reward" or name.startswith("rewards/")
             },
         }
-        if jax.process_index() == 0:
-            write_json(directory / f"adaptive_weights_step_{step}.json", content)
+        write_json(directory / f"adaptive_weights_step_{step}.json", content)
 
     return write
 
 
-class Validation:
-    """Greedy accuracy on the first problems of the validation split: the learning curve."""
-
-    def __init__(self, context: Context, step: RLStep):
-        self.context, self.step = context, step
-
-    def __call__(self, state: states.TrainState) -> dict[str, float]:
-        """Figures under `eval/`."""
-        count = self.context.config.rl.eval_problems
-        return validation.greedy(self.context, self.step.sampler, self.step.weights(state), count)
+KIND = register(Kind(RLSettings, _run, check=_check, prepare=_prepare, forecast=Job.reinforcement))

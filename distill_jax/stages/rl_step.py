@@ -1,4 +1,4 @@
-"""One RL step as data: prompts, rollout, correctness and teacher scores, advantages, updates."""
+"""One RL step as data: prompts, completions, verdicts and teacher scores, advantages, updates."""
 
 import dataclasses
 import functools
@@ -10,99 +10,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.core import sharding
+from distill_jax.core import rng, sharding
 from distill_jax.core.masked import masked_mean
+from distill_jax.curriculum.curriculum import Curriculum
+from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards import combine
 from distill_jax.rewards.cached_teacher import CachedTeacher
-from distill_jax.rewards.correctness import Correctness
+from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.teacher import TeacherScores
-from distill_jax.rewards.terms import HostTerms
-from distill_jax.rollout.groups import take_rows, training_batch
-from distill_jax.stages import curricula, rl_teacher
-from distill_jax.stages.context import Context
-from distill_jax.stages.rl_rollout import Collected, Drawn, Rollouts
+from distill_jax.rewards.terms import Completions, HostTerms
+from distill_jax.rollout import groups
+from distill_jax.rollout.batch import training_batch
+from distill_jax.rollout.groups import Collected, Drawn
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages.settings import RLSettings
+from distill_jax.tasks import Judged
 from distill_jax.training import losses
 from distill_jax.training.algorithms import ALGORITHMS
+from distill_jax.training.batch import PolicyBatch, ScoredRollout, take_rows
+from distill_jax.training.losses import PolicyScores
 from distill_jax.training.state import TrainState
 from distill_jax.training.step import make_update
 
-# What the loss is given of a batch; the rest is for scoring and records.
-_LOSS_ARRAYS = (
-    "tokens_BT", "prompt_len_B", "targets_BR", "loss_mask_BR", "behaviour_logp_BR",
-    "advantage_BR", "return_BR", "old_value_BR", "old_logp_BR", "ref_logp_BR", "top_entropy_BR",
-)  # fmt: skip
-
 
 class RLStep:
-    """The loop's step of stage rl: a function of (state, step), beside compiled programs.
+    """The loop's step of an rl stage: a function of (state, step), and compiled programs.
 
     Args:
-        context: settings, mesh, problems.
+        run: problems, task, sampling settings, mesh.
+        stage: settings, randomness.
         model: the student.
         frozen: its base weights.
         reference: the trainable tree that the KL is taken to.
+        teacher: scores tokens; None without an intrinsic reward.
+        curriculum: which problems.
         tx: optimiser.
         shardings: of the state.
     """
 
     def __init__(
         self,
-        context: Context,
+        run: Run,
+        stage: Stage[RLSettings],
         model: QwenModel,
+        *,
         frozen: Any,
         reference: Any,
+        teacher: Scorer | CachedTeacher | None,
+        curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
     ):
-        self.context, self.model, self.frozen = context, model, frozen
-        self.reference = reference
-        self.config, self.settings = context.config, context.config.rl
+        self.run, self.stage, self.settings = run, stage, stage.settings
+        self.sampling, self.G = run.config.sampling, stage.settings.samples_per_prompt
+        self.frozen, self.reference, self.teacher = frozen, reference, teacher
+        self.curriculum, self.sampler = curriculum, run.models.sampler(model)
+        several_hosts = jax.process_count() > 1
+        self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts)
+        # --- the algorithm, and what it needs of the policy before the update ---
         self.algorithm = ALGORITHMS[self.settings.algorithm]
-        group = self.settings.group.at_length(self.config.sampling.max_new_tokens)
-        self.algorithm_settings = self.settings.ppo if self.algorithm.uses_values else group
-        by_entropy = not self.algorithm.uses_values and group.top_entropy < 1.0
+        group = self.settings.group.at_length(self.sampling.max_new_tokens)
+        values = self.algorithm.uses_values
+        self.algorithm_settings = self.settings.ppo if values else group
+        by_entropy = not values and group.top_entropy < 1.0
         self.uses_reference = self.algorithm.reference_weight(self.algorithm_settings) > 0
         # With one update a rollout, the policy of the update is the one that is trained.
-        self.needs_old = (
-            self.algorithm.uses_values
-            or by_entropy
-            or self.settings.num_iterations * self.settings.minibatches > 1
+        several_updates = self.settings.num_iterations * self.settings.minibatches > 1
+        self.needs_old = values or by_entropy or several_updates
+        # --- compiled programs ---
+        self.rows = sharding.batch_sharding(run.mesh)
+        how = {"temperature": self.sampling.temperature, "vocab": run.data.vocab}
+        score = functools.partial(losses.score_policy, model, **how)
+        self._score = jax.jit(
+            functools.partial(score, values=values, entropy=by_entropy), out_shardings=self.rows
         )
-        self.rows = sharding.batch_sharding(context.mesh)
-        self.sampler = context.sampler(model)
-        self.curriculum = curricula.of_rl(context)
-        self.rollouts = Rollouts(context, self.sampler, self.curriculum)
-        self.terms = HostTerms(self.settings.rewards, several_hosts=jax.process_count() > 1)
-        self.teacher = rl_teacher.make(context)
-        self._score = self._scorer(values=self.algorithm.uses_values, entropy=by_entropy)
-        self._reference = self._scorer(values=False, entropy=False)
-        # The scale is part of the state: lying elsewhere, it would compile the update anew.
-        whole = sharding.replicated(context.mesh)
+        self._reference = jax.jit(functools.partial(score, values=False), out_shardings=self.rows)
+        # The reward state is part of the train state: with another sharding the update would
+        # compile again.
+        whole = sharding.replicated(run.mesh)
         self._prepare = jax.jit(self._prepare_fn, out_shardings=(self.rows, whole, whole))
         self._take = jax.jit(take_rows, out_shardings=self.rows)
-        loss, totals = losses.policy(
-            model,
-            self.algorithm,
-            self.algorithm_settings,
-            temperature=self.config.sampling.temperature,
-            vocab=context.vocab,
-        )
+        loss, totals = losses.policy(model, self.algorithm, self.algorithm_settings, **how)
         self._update = make_update(
-            loss, totals, tx, context.mesh, shardings, accumulate=self.settings.accumulate
+            loss, totals, tx, run.mesh, shardings, accumulate=self.settings.accumulate
         )
-
-    def _scorer(self, **what: bool) -> Any:
-        """A jitted (trainable, frozen, batch) -> scores of the responses before the update."""
-        how = functools.partial(
-            losses.score_policy,
-            self.model,
-            temperature=self.config.sampling.temperature,
-            vocab=self.context.vocab,
-            **what,
-        )
-        return jax.jit(how, out_shardings=self.rows)
 
     def __call__(
         self, state: TrainState, step: int
@@ -110,68 +103,53 @@ class RLStep:
         """Rollout, rewards, updates; metrics under TRL's names."""
         clock = _Clock()
         before = sharding.fetch(state.curriculum_state)
-        collected = self.rollouts(self.weights(state), before, step)
-        drawn = collected.drawn
-        clock.note("time/rollout")
+        # --- completions; with dynamic sampling they are judged here ---
+        ids_P = self.curriculum.problem_ids(before, step)
+        weights = self.weights(state)
+        drawn = self._draw(weights, ids_P, step, 0)
+        collected = self._sample_again(drawn, weights, before, ids_P, step)
+        drawn = collected.drawn if collected else drawn
         host = training_batch(
             drawn.prompts,
             drawn.rollout,
-            self.settings.samples_per_prompt,
-            pad_id=self.context.pad_id,
+            self.G,
+            pad_id=self.run.data.pad_id,
             multiple=self.settings.batch_multiple,
         )
-        host["loss_mask_BR"] = self._loss_mask(host)
-        terms = self._terms(drawn, host)
+        clock.note("time/rollout")
+        # --- the teacher is launched first: the host judges while the device scores ---
+        batch = sharding.place(host, self.rows)
+        scores = self.teacher.score(batch.to_score()) if self.teacher is not None else None
+        old, reference = self._scores_before(state, batch)
+        clock.note("time/launch")
+        collected = collected or groups.collect(drawn, self._judge(drawn), ids_P)
+        completions = Completions(drawn.repeated(), drawn.texts, collected.judged, host.ended_B)
+        on_host = self.terms(completions)
+        terms = sharding.place(on_host, self.rows)
         clock.note("time/terms")
-        batch = sharding.place({**host, "terms": terms}, self.rows)
-        scores = self.teacher.score(batch) if self.teacher is not None else None
-        clock.note("time/teacher", scores)
-        batch, reward_state, metrics = self._prepare(
-            state.reward_state, batch, scores, *self._old(state, batch)
+        # --- rewards, advantages, updates ---
+        (policy, record), reward_state, metrics = self._prepare(
+            state.reward_state, batch, terms, self._loss_mask(host), scores, old, reference
         )
         state = dataclasses.replace(state, reward_state=reward_state)
-        clock.note("time/rewards", metrics)
-        record = sharding.fetch(
-            {name: batch[name] for name in ("reward_B", "intrinsic_B", "advantage_B", "signal_B")}
-        )
-        state, updated = self._updates(state, batch, step)
+        record = sharding.fetch(record)
+        clock.note("time/rewards")
+        state, updated = self._updates(state, policy, step)
         state = self._learn(state, collected, record["signal_B"])
         clock.note("time/update", updated)
-        metrics = {**metrics, **updated, **self._rollout_metrics(host, drawn.judged)}
+        metrics = {**metrics, **updated, **self._rollout_metrics(host, collected.judged)}
         metrics |= {**self.terms.metrics(), **clock.times}
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if isinstance(self.teacher, CachedTeacher):
             metrics |= self.teacher.metrics()
         problems = len(self.curriculum.arms.kept)
         metrics["epoch"] = (step + 1) * self.settings.prompts_per_step / problems
-        return state, metrics, self._records(drawn, record)
-
-    # --- rollout ------------------------------------------------------------------------------
+        return state, metrics, self._table(drawn, on_host["correctness"], record)
 
     def weights(self, state: TrainState) -> Any:
         """Decode weights of the student in this state."""
         params = {"base": self.frozen["base"], "lora": state.trainable["lora"]}
-        return self.sampler.weights(params, self.config.sampling)
-
-    def _loss_mask(self, host: dict[str, np.ndarray]) -> np.ndarray:
-        mask_BR = host["response_mask_BR"]
-        if self.settings.mask_truncated:
-            mask_BR = mask_BR * host["ended_B"][:, None].astype(np.float32)
-        return mask_BR
-
-    def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
-        """The curriculum's state after this step."""
-        if self.settings.arm_signal == "correctness":
-            signal_K = collected.correctness_K()
-        else:
-            signal_P = signal_B.reshape(-1, self.settings.samples_per_prompt).mean(axis=1)
-            signal_K = collected.advantage_K(signal_P)
-        learnt = self.curriculum.update(
-            state.curriculum_state, collected.ids_K, signal_K, collected.accuracy_K
-        )
-        return dataclasses.replace(state, curriculum_state=learnt)
-
-    # --- rewards and advantages ---------------------------------------------------------------
+        return self.sampler.weights(params, self.sampling)
 
     def close(self) -> None:
         """Ends the processes and files that rewards hold."""
@@ -179,90 +157,166 @@ class RLStep:
         if isinstance(self.teacher, CachedTeacher):
             self.teacher.close()
 
-    def _terms(self, drawn: Drawn, host: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        G = self.settings.samples_per_prompt
-        problems = [problem for problem in drawn.problems for _ in range(G)]
-        return self.terms(problems, drawn.texts, drawn.judged, host["ended_B"])
+    # --- completions --------------------------------------------------------------------------
 
-    def _old(self, state: TrainState, batch: Any) -> tuple[Any, Any]:
-        old = self._score(state.trainable, self.frozen, batch) if self.needs_old else None
-        reference = (
-            self._reference(self.reference, self.frozen, batch)["logp_BR"]
-            if self.uses_reference
-            else None
+    def _draw(self, weights: Any, ids_P: np.ndarray, step: int, number: int) -> Drawn:
+        """G completions of each of these problems; `number` counts the rounds of a step."""
+        data = self.run.data.problems("train")
+        prompts = [data.prompts[i] for i in ids_P]
+        rollout = self.sampler.generate(
+            weights,
+            prompts,
+            self.sampling,
+            # Numbered by place, not by problem: one that is drawn twice (at an epoch's end) must
+            # not get the same samples twice.
+            key=rng.stream_key(self.run.key(self.stage), "rollout", step, number),
+            prompt_ids=range(len(ids_P)),
+            samples=self.G,
         )
-        return old, reference
+        rows = zip(rollout.tokens_BR, rollout.length_B, strict=True)
+        texts = [self.run.data.text(row[:n]) for row, n in rows]
+        return Drawn([data.problems[i] for i in ids_P], prompts, rollout, texts)
+
+    def _judge(self, drawn: Drawn) -> Judged:
+        return self.run.data.task.judge(drawn.repeated(), drawn.texts, drawn.rollout.ended_B)
+
+    def _sample_again(
+        self, drawn: Drawn, weights: Any, curriculum_state: Any, ids_P: np.ndarray, step: int
+    ) -> Collected | None:
+        """The groups after dynamic sampling; None where it is off."""
+        if not self.settings.dynamic_sampling:
+            return None
+
+        def draw(seen: np.ndarray, number: int) -> tuple[np.ndarray, Drawn, Judged]:
+            more_P = self.curriculum.problem_ids(curriculum_state, step, seen)
+            more = self._draw(weights, more_P, step, number)
+            return more_P, more, self._judge(more)
+
+        first = groups.collect(drawn, self._judge(drawn), ids_P)
+        return groups.replace_equal(first, self.settings.dynamic_sampling, draw)
+
+    def _loss_mask(self, host: RolloutBatch) -> jax.Array:
+        mask_BR = host.response_mask_BR
+        if self.settings.mask_truncated:
+            mask_BR = mask_BR * host.ended_B[:, None].astype(np.float32)
+        return sharding.place(mask_BR, self.rows)
+
+    def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
+        """The state with what the curriculum learned in this step."""
+        if self.settings.arm_signal == "correctness":
+            signal_K = collected.correctness_K()
+        else:
+            signal_K = collected.advantage_K(signal_B.reshape(-1, self.G).mean(axis=1))
+        learnt = self.curriculum.update(
+            state.curriculum_state, collected.ids_K, signal_K, collected.accuracy_K
+        )
+        return dataclasses.replace(state, curriculum_state=learnt)
+
+    # --- rewards and advantages ---------------------------------------------------------------
+
+    def _scores_before(
+        self, state: TrainState, batch: RolloutBatch
+    ) -> tuple[PolicyScores | None, jax.Array | None]:
+        """Scores of the policy before the update, and the reference's log-probabilities."""
+        old = self._score(state.trainable, self.frozen, batch) if self.needs_old else None
+        if not self.uses_reference:
+            return old, None
+        return old, self._reference(self.reference, self.frozen, batch).logp_BR
 
     def _prepare_fn(
-        self, state: Any, batch: Any, teacher: TeacherScores | None, old: Any, ref_logp_BR: Any
-    ) -> tuple[dict[str, jax.Array], Any, dict[str, jax.Array]]:
-        """Rewards and advantages of a rollout; jitted."""
-        settings, G = self.settings.rewards, self.settings.samples_per_prompt
-        mask_BR = batch["response_mask_BR"]
-        batch = dict(batch)
-        if old is not None:
-            batch["old_logp_BR"] = old["logp_BR"]
-            batch.update({k: old[k] for k in ("value_BR", "end_value_B", "entropy_BR") if k in old})
-        if ref_logp_BR is not None:
-            batch["ref_logp_BR"] = ref_logp_BR
+        self,
+        reward_state: Any,
+        batch: RolloutBatch,
+        terms: dict[str, jax.Array],
+        loss_mask_BR: jax.Array,
+        teacher: TeacherScores | None,
+        old: PolicyScores | None,
+        ref_logp_BR: jax.Array | None,
+    ) -> tuple[tuple[PolicyBatch, dict[str, jax.Array]], Any, dict[str, jax.Array]]:
+        """((policy batch, figures of each completion), reward state, metrics); jitted."""
+        settings, G, mask_BR = self.settings.rewards, self.G, batch.response_mask_BR
         penalty_B = None
         if settings.overlong_buffer:
-            limit = self.config.sampling.max_new_tokens
-            penalty_B = overlong_punishment(
-                batch["response_len_B"], limit, settings.overlong_buffer
-            )
-        dense = self.algorithm.uses_values
+            limit = self.sampling.max_new_tokens
+            penalty_B = overlong_punishment(batch.response_len_B, limit, settings.overlong_buffer)
         joined = combine.join(
-            settings, state, batch, teacher, dense=dense, samples=G, penalty_B=penalty_B
+            settings,
+            reward_state,
+            terms,
+            teacher,
+            mask_BR,
+            batch.ended_B,
+            dense=self.algorithm.uses_values,
+            samples=G,
+            penalty_B=penalty_B,
         )
-        if joined.reward_BR is not None:
-            batch["reward_BR"] = joined.reward_BR
-        reward_B = joined.reward_B
-        batch["reward_PG"] = reward_B.reshape(-1, G)
-        arrays, metrics = self.algorithm.advantages(batch, self.algorithm_settings)
-        advantage_B = masked_mean(arrays["advantage_BR"], mask_BR, axis=1)
-        signal_B = masked_mean(jnp.abs(arrays["advantage_BR"]), mask_BR, axis=1)
+        reward_PG = joined.reward_B.reshape(-1, G)
+        scores = PolicyScores() if old is None else old
+        made, metrics = self.algorithm.advantages(
+            ScoredRollout(
+                response_mask_BR=mask_BR,
+                loss_mask_BR=loss_mask_BR,
+                ended_B=batch.ended_B,
+                reward_PG=reward_PG,
+                reward_BR=joined.reward_BR,
+                old_logp_BR=scores.logp_BR,
+                ref_logp_BR=ref_logp_BR,
+                entropy_BR=scores.entropy_BR,
+                value_BR=scores.value_BR,
+                end_value_B=scores.end_value_B,
+            ),
+            self.algorithm_settings,
+        )
         metrics = {**joined.metrics, **metrics}
-        metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(batch["reward_PG"]))
-        metrics["reward_std"] = jnp.mean(jnp.std(batch["reward_PG"], axis=1, ddof=min(1, G - 1)))
-        out = {name: batch[name] for name in _LOSS_ARRAYS if name in batch}
-        out |= {**arrays, "reward_B": reward_B, "intrinsic_B": joined.intrinsic_B}
-        out |= {"advantage_B": advantage_B, "signal_B": signal_B}
-        return out, joined.state, metrics
+        metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(reward_PG))
+        metrics["reward_std"] = jnp.mean(jnp.std(reward_PG, axis=1, ddof=min(1, G - 1)))
+        policy = PolicyBatch(
+            tokens_BT=batch.tokens_BT,
+            prompt_len_B=batch.prompt_len_B,
+            targets_BR=batch.targets_BR,
+            loss_mask_BR=loss_mask_BR,
+            behaviour_logp_BR=batch.behaviour_logp_BR,
+            old_logp_BR=scores.logp_BR,
+            ref_logp_BR=ref_logp_BR,
+            advantages=made,
+        )
+        record = {
+            "reward_B": joined.reward_B,
+            "intrinsic_B": joined.intrinsic_B,
+            "advantage_B": masked_mean(made.advantage_BR, mask_BR, axis=1),
+            "signal_B": masked_mean(jnp.abs(made.advantage_BR), mask_BR, axis=1),
+        }
+        return (policy, record), joined.state, metrics
 
     # --- updates ------------------------------------------------------------------------------
 
-    def _updates(self, state: TrainState, batch: Any, step: int) -> tuple[TrainState, Any]:
+    def _updates(self, state: TrainState, batch: PolicyBatch, step: int) -> tuple[TrainState, Any]:
         settings = self.settings
-        batch = {name: batch[name] for name in _LOSS_ARRAYS if name in batch}
         updates = settings.num_iterations * settings.minibatches
         if updates == 1:
             return self._update(state, self.frozen, batch, np.int32(0), np.int32(1))
-        rows = settings.prompts_per_step * settings.samples_per_prompt
+        rows = settings.prompts_per_step * self.G
         seen: list[Any] = []
         for iteration in range(settings.num_iterations):
-            bits = np.random.Philox(key=[self.config.seed, step], counter=[iteration, 0, 0, 2])
+            key = [self.run.seed(self.stage), step]
+            bits = np.random.Philox(key=key, counter=[iteration, 0, 0, 2])
             order = np.random.Generator(bits).permutation(rows)
             for part in np.split(order, settings.minibatches):
                 number = len(seen)
+                last = np.int32(number == updates - 1)
+                rows_of_part = self._take(batch, part)
                 state, metrics = self._update(
-                    state,
-                    self.frozen,
-                    self._take(batch, part),
-                    np.int32(number),
-                    np.int32(number == updates - 1),
+                    state, self.frozen, rows_of_part, np.int32(number), last
                 )
                 seen.append(metrics)
         return state, _mean_of(seen)
 
     # --- records ------------------------------------------------------------------------------
 
-    def _rollout_metrics(
-        self, host: dict[str, np.ndarray], judged: Correctness
-    ) -> dict[str, float]:
-        length_B, ended_B = host["response_len_B"], host["ended_B"]
+    def _rollout_metrics(self, host: RolloutBatch, judged: Judged) -> dict[str, float]:
+        length_B, ended_B = host.response_len_B, host.ended_B
         ended = length_B[ended_B]
-        right_PG = judged.right_B.reshape(-1, self.settings.samples_per_prompt)
+        right_PG = judged.right_B.reshape(-1, self.G)
         return {
             "completions/mean_length": float(length_B.mean()),
             "completions/min_length": float(length_B.min()),
@@ -271,22 +325,23 @@ class RLStep:
             "completions/mean_terminated_length": float(ended.mean()) if len(ended) else 0.0,
             "rewards/correctness/undecided": float(judged.undecided_B.mean()),
             "accuracy": float(judged.right_B.mean()),
-            # Groups that correctness alone teaches nothing.
+            # Groups from which correctness alone learns nothing.
             "frac_groups_all_right": float(right_PG.all(axis=1).mean()),
             "frac_groups_all_wrong": float((~right_PG).all(axis=1).mean()),
-            "step_tokens": int(host["prompt_len_B"].sum() + length_B.sum()),
+            "step_tokens": int(host.prompt_len_B.sum() + length_B.sum()),
         }
 
-    def _records(self, drawn: Drawn, record: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        G = self.settings.samples_per_prompt
+    def _table(
+        self, drawn: Drawn, correctness_B: np.ndarray, record: Mapping[str, np.ndarray]
+    ) -> list[dict[str, Any]]:
         # One sample of every prompt, then the next of every prompt: a short table shows many.
-        order = np.arange(len(drawn.texts)).reshape(-1, G).T.reshape(-1)
+        order = np.arange(len(drawn.texts)).reshape(-1, self.G).T.reshape(-1)
         return [
             {
-                "prompt": drawn.problems[i // G].question,
+                "prompt": drawn.problems[i // self.G].question,
                 "completion": drawn.texts[i],
-                "gold": drawn.problems[i // G].answer,
-                "correctness": float(drawn.judged.reward_B[i]),
+                "gold": drawn.problems[i // self.G].answer,
+                "correctness": float(correctness_B[i]),
                 "intrinsic": float(record["intrinsic_B"][i]),
                 "reward": float(record["reward_B"][i]),
                 "advantage": float(record["advantage_B"][i]),
@@ -296,13 +351,14 @@ class RLStep:
 
 
 class _Clock:
-    """Wall time of a step's parts; waits for the device so that a part owns its own work."""
+    """Wall time of a step's parts on the host."""
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def note(self, name: str, work: Any = None) -> None:
+        """The time since the last note belongs to `name`; waits for work that is given."""
         jax.block_until_ready(work)
         now = time.perf_counter()
         self.times[name] = now - self._last

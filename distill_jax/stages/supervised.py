@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
 from distill_jax.data.batching import bare_answer
-from distill_jax.rollout.groups import round_up
-from distill_jax.stages.context import Context
+from distill_jax.run.run import Run
 from distill_jax.training.state import TrainState
 
 # Few row lengths, few compiled programs.
@@ -19,29 +19,31 @@ _MULTIPLE = 16
 
 
 class Rows:
-    """Rendered training rows, packed batch by batch.
+    """Rendered training rows, packed batch by batch; responses fit sampling.max_new_tokens.
 
     Args:
-        context: tokenizer, settings.
-        problems: training problems.
+        run: tokenizer, training problems, settings.
         answer_only: fraction of the rows that show only the final answer, chosen by (seed, row).
-        max_response: longest response in tokens; longer rows are dropped and counted.
+        seed: of the stage.
 
     Attributes:
-        examples: the rows, rendered.
+        examples: the rows, rendered; longer ones are dropped and counted.
         problems: the problem of each.
         bare_answers: share of all rows that show the answer alone.
+
+    Raises:
+        DataError: no row fits.
     """
 
-    def __init__(self, context: Context, *, answer_only: float, max_response: int):
-        seed = context.config.seed
-        problems = context.problems("train").problems
+    def __init__(self, run: Run, *, answer_only: float, seed: int):
+        problems = run.data.problems("train").problems
+        max_response = run.config.sampling.max_new_tokens
         solutions = [
             batching.training_solution(p, row, seed=seed, answer_only=answer_only)
             for row, p in enumerate(problems)
         ]
         rendered = chat.render_examples(
-            context.tokenizer, problems, solutions, context.config.data.chat
+            run.data.tokenizer, problems, solutions, run.config.data.chat
         )
         fits = [len(e.response) <= max_response for e in rendered]
         self.examples = list(itertools.compress(rendered, fits))
@@ -54,33 +56,24 @@ class Rows:
             )
         if dropped:
             limit = f"sampling.max_new_tokens={max_response}"
-            context.say(
+            run.say(
                 f"train, answer_only={answer_only}: {dropped} of {len(rendered)} rows dropped, "
                 f"their responses are over {limit}"
             )
         without = sum(not p.solution for p in problems)
         if without:
-            context.say(
+            run.say(
                 f"train: {without} of {len(problems)} problems have no worked solution, "
                 "their rows show the bare answer"
             )
         bare = sum(s == bare_answer(p) for s, p in zip(solutions, problems, strict=True))
         self.bare_answers = bare / len(problems)
-        self.seed, self.pad_id = seed, context.pad_id
+        self.seed, self.pad_id = seed, run.data.pad_id
 
     def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
         """Batch `step`: tokens_BT, prompt_len_B, targets_BR, loss_mask_BR, response_len_B."""
         index = batching.batch_indices(self.seed, step, size, len(self.examples))
         return pack([self.examples[i] for i in index], self.pad_id)
-
-
-def rows(context: Context, *, answer_only: float) -> Rows:
-    """The run's rows with this mix, rendered once; responses fit sampling.max_new_tokens."""
-    limit = context.config.sampling.max_new_tokens
-    return context.once(
-        ("rows", answer_only),
-        lambda: Rows(context, answer_only=answer_only, max_response=limit),
-    )
 
 
 def pack(examples: Sequence[chat.Example], pad_id: int) -> dict[str, np.ndarray]:
@@ -96,9 +89,9 @@ def pack(examples: Sequence[chat.Example], pad_id: int) -> dict[str, np.ndarray]
     return {**packed, "targets_BR": targets_BR, "loss_mask_BR": mask_BR}
 
 
-def step_fn(context: Context, rows: Rows, update: Any, frozen: Any, batch_size: int):
+def step_fn(run: Run, rows: Rows, update: Any, frozen: Any, batch_size: int):
     """The loop's step: draw batch `step`, put it on the mesh, update."""
-    where = sharding.batch_sharding(context.mesh)
+    where = sharding.batch_sharding(run.mesh)
     zero, one = np.int32(0), np.int32(1)
 
     def step(state: TrainState, number: int):

@@ -23,6 +23,7 @@ from distill_jax.kernels.policy_losses import (
     policy_loss_named,
 )
 from distill_jax.kernels.ppo import kl_estimate, value_loss
+from distill_jax.training.batch import Advantages, PolicyBatch, ScoredRollout
 
 Arrays = dict[str, jax.Array]
 
@@ -77,9 +78,6 @@ class PPOSettings:
     whiten: bool = setting(True, "Whiten the advantages over the rollout's tokens.")
 
 
-Settings = GroupSettings | PPOSettings
-
-
 @dataclass(frozen=True)
 class Algorithm:
     """One entry.
@@ -93,58 +91,49 @@ class Algorithm:
 
     uses_values: bool
     reference_weight: Callable[[Any], float]
-    advantages: Callable[[Arrays, Any], tuple[Arrays, Arrays]]
-    loss: Callable[[Arrays, Arrays, Normaliser, Any], tuple[jax.Array, Arrays]]
+    advantages: Callable[[ScoredRollout, Any], tuple[Advantages, Arrays]]
+    loss: Callable[[Arrays, PolicyBatch, Normaliser, Any], tuple[jax.Array, Arrays]]
 
 
-def group_advantages(rollout: Arrays, settings: GroupSettings) -> tuple[Arrays, Arrays]:
+def group_advantages(rollout: ScoredRollout, settings: GroupSettings) -> tuple[Advantages, Arrays]:
     """One advantage a sequence from reward_PG, spread over its tokens.
 
-    Args:
-        rollout: reward_PG f32, response_mask_BR; for top_entropy also entropy_BR of the policy
-            before the update (and loss_mask_BR, if fewer tokens are trained): which tokens have
-            the highest is a question about the whole rollout, not about a microbatch.
+    With top_entropy below 1 the rollout needs entropy_BR: which tokens have the highest entropy is
+    decided over the whole rollout, not over a microbatch.
     """
-    reward_PG = rollout["reward_PG"]
     advantage_PG = group_advantage(
-        reward_PG, scale=settings.scale, ddof=settings.ddof, baseline=settings.baseline
+        rollout.reward_PG, scale=settings.scale, ddof=settings.ddof, baseline=settings.baseline
     )
-    mask_BR = rollout["response_mask_BR"]
-    advantage_BR = advantage_PG.reshape(-1, 1) * mask_BR
-    arrays = {"advantage_BR": advantage_BR}
-    if settings.top_entropy < 1.0 and "entropy_BR" in rollout:
-        arrays["top_entropy_BR"] = importance.top_entropy_mask(
-            rollout["entropy_BR"], rollout.get("loss_mask_BR", mask_BR), settings.top_entropy
+    advantage_BR = advantage_PG.reshape(-1, 1) * rollout.response_mask_BR
+    top_BR = None
+    if settings.top_entropy < 1.0:
+        top_BR = importance.top_entropy_mask(
+            rollout.entropy_BR, rollout.loss_mask_BR, settings.top_entropy
         )
-    return arrays, {}
+    return Advantages(advantage_BR, top_entropy_BR=top_BR), {}
 
 
 def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
     """The loss of one variant of `kernels.policy_losses.LOSSES`."""
 
     def loss(
-        scores: Arrays, batch: Arrays, norm: Normaliser, settings: GroupSettings
+        scores: Arrays, batch: PolicyBatch, norm: Normaliser, settings: GroupSettings
     ) -> tuple[jax.Array, Arrays]:
-        logp_BR, mask_BR = scores["logp_BR"], batch["loss_mask_BR"]
-        old_BR = batch.get("old_logp_BR", jax.lax.stop_gradient(logp_BR))
+        logp_BR, mask_BR = scores["logp_BR"], batch.loss_mask_BR
+        old_BR = jax.lax.stop_gradient(logp_BR) if batch.old_logp_BR is None else batch.old_logp_BR
         weight_BR = importance.importance_weight(
             old_BR,
-            batch["behaviour_logp_BR"],
+            batch.behaviour_logp_BR,
             mask_BR,
             mode=settings.importance,
             cap=settings.importance_cap,
         )
         if settings.top_entropy < 1.0:
-            if "top_entropy_BR" in batch:
-                weight_BR *= batch["top_entropy_BR"]
-            else:  # of this batch alone: only right when it is the whole one
-                weight_BR *= importance.top_entropy_mask(
-                    scores["entropy_BR"], mask_BR, settings.top_entropy
-                )
+            weight_BR *= batch.advantages.top_entropy_BR
         extra_BR = jnp.zeros_like(logp_BR)
         metrics: Arrays = {}
         if settings.beta:
-            kl_BR = kl_estimate(logp_BR, batch["ref_logp_BR"], mask_BR, kind="k3")
+            kl_BR = kl_estimate(logp_BR, batch.ref_logp_BR, mask_BR, kind="k3")
             extra_BR += settings.beta * kl_BR
             metrics["kl"] = masked_sum(kl_BR, mask_BR) / norm.tokens
         if settings.entropy_coef:
@@ -152,7 +141,7 @@ def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
         value, more = policy_loss_named(name)(
             logp_BR,
             old_BR,
-            batch["advantage_BR"],
+            batch.advantages.advantage_BR,
             mask_BR,
             settings.clip,
             norm=norm,
@@ -164,55 +153,50 @@ def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
     return loss
 
 
-def ppo_advantages(rollout: Arrays, settings: PPOSettings) -> tuple[Arrays, Arrays]:
+def ppo_advantages(rollout: ScoredRollout, settings: PPOSettings) -> tuple[Advantages, Arrays]:
     """Token advantages and returns by GAE; the KL to the reference (k1) is part of the reward.
 
-    Args:
-        rollout: reward_BR, value_BR, end_value_B, ended_B, response_mask_BR, and with a reference
-            old_logp_BR and ref_logp_BR.
+    The rollout needs reward_BR, value_BR and end_value_B; with kl_coef also old_logp_BR and
+    ref_logp_BR.
     """
-    mask_BR, reward_BR = rollout["response_mask_BR"], rollout["reward_BR"]
+    mask_BR, reward_BR, value_BR = rollout.response_mask_BR, rollout.reward_BR, rollout.value_BR
+    assert reward_BR is not None and value_BR is not None
     metrics: Arrays = {}
     if settings.kl_coef:
-        kl_BR = kl_estimate(rollout["old_logp_BR"], rollout["ref_logp_BR"], mask_BR, kind="k1")
+        kl_BR = kl_estimate(rollout.old_logp_BR, rollout.ref_logp_BR, mask_BR, kind="k1")
         reward_BR = reward_BR - settings.kl_coef * kl_BR
         metrics["objective/kl"] = jnp.mean(masked_sum(kl_BR, mask_BR, axis=1))
     advantage_BR, return_BR = gae(
         reward_BR,
-        rollout["value_BR"],
+        value_BR,
         mask_BR,
         gamma=settings.gamma,
         lam=settings.lam,
-        bootstrap_B=jnp.where(rollout["ended_B"], 0.0, rollout["end_value_B"]),
+        bootstrap_B=jnp.where(rollout.ended_B, 0.0, rollout.end_value_B),
     )
     if settings.whiten:
         # Over the tokens that are trained; their statistics are what the loss sees.
-        advantage_BR = whiten(advantage_BR, rollout.get("loss_mask_BR", mask_BR))
-    error = masked_mean(jnp.square(return_BR - rollout["value_BR"]), mask_BR)
+        advantage_BR = whiten(advantage_BR, rollout.loss_mask_BR)
+    error = masked_mean(jnp.square(return_BR - value_BR), mask_BR)
     spread = masked_mean(jnp.square(return_BR - masked_mean(return_BR, mask_BR)), mask_BR)
     metrics["critic/vf_explained_var"] = 1.0 - error / jnp.maximum(spread, 1e-8)
     metrics["objective/rlhf_reward"] = jnp.mean(masked_sum(reward_BR, mask_BR, axis=1))
-    arrays = {
-        "advantage_BR": advantage_BR,
-        "return_BR": return_BR,
-        "old_value_BR": rollout["value_BR"],
-    }
-    return arrays, metrics
+    return Advantages(advantage_BR, return_BR=return_BR, old_value_BR=value_BR), metrics
 
 
 def ppo_loss(
-    scores: Arrays, batch: Arrays, norm: Normaliser, settings: PPOSettings
+    scores: Arrays, batch: PolicyBatch, norm: Normaliser, settings: PPOSettings
 ) -> tuple[jax.Array, Arrays]:
     """Clipped policy loss + value_coef·clipped value loss − entropy_coef·entropy, token mean."""
-    mask_BR = batch["loss_mask_BR"]
+    mask_BR, made = batch.loss_mask_BR, batch.advantages
     clip = PolicyLossSettings(clip_low=settings.clip_low, clip_high=settings.clip_high)
     policy, metrics = LOSSES["bnpo"](
-        scores["logp_BR"], batch["old_logp_BR"], batch["advantage_BR"], mask_BR, clip, norm=norm
+        scores["logp_BR"], batch.old_logp_BR, made.advantage_BR, mask_BR, clip, norm=norm
     )
     value_BR = value_loss(
         scores["value_BR"],
-        batch["old_value_BR"],
-        batch["return_BR"],
+        made.old_value_BR,
+        made.return_BR,
         mask_BR,
         clip=settings.value_clip or float("inf"),
     )
@@ -221,7 +205,7 @@ def ppo_loss(
     if settings.entropy_coef:
         bonus = masked_sum(scores["entropy_BR"], mask_BR) / norm.tokens
         total = total - settings.entropy_coef * bonus
-    ratio_BR = jnp.exp(jnp.where(mask_BR > 0, scores["logp_BR"] - batch["old_logp_BR"], 0.0))
+    ratio_BR = jnp.exp(jnp.where(mask_BR > 0, scores["logp_BR"] - batch.old_logp_BR, 0.0))
     metrics = {
         **metrics,
         "loss/policy_avg": policy,

@@ -1,16 +1,18 @@
 """Losses of stages: the place where a model's scores meet the kernels."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from distill_jax.core.masked import masked_sum
+from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.policy_losses import Normaliser, normaliser
 from distill_jax.models import heads
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
 from distill_jax.training.algorithms import Algorithm
+from distill_jax.training.batch import PolicyBatch
 from distill_jax.training.state import join
 from distill_jax.training.step import LossFn, Metrics, TotalsFn
 
@@ -51,8 +53,7 @@ def policy(
 ) -> tuple[LossFn, TotalsFn]:
     """The algorithm's loss on response tokens; log-probabilities at the sampling temperature.
 
-    The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR, behaviour_logp_BR,
-    advantage_BR and what `algorithm.advantages` adds. Dropout is off: the policy that is trained
+    The batch is a PolicyBatch. Dropout is off: the policy that is trained
     is the one that was sampled.
 
     Metrics beside the algorithm's: entropy, and the sampler's agreement with the trainer under
@@ -60,16 +61,16 @@ def policy(
     """
 
     def totals(batch: Any) -> Normaliser:
-        return normaliser(batch["loss_mask_BR"])
+        return normaliser(batch.loss_mask_BR)
 
-    def loss(trainable: Any, frozen: Any, batch: Any, norm: Normaliser, key: jax.Array):
+    def loss(trainable: Any, frozen: Any, batch: PolicyBatch, norm: Normaliser, key: jax.Array):
         del key
         scored = response_scores(
             model,
             join(trainable, frozen),
-            batch["tokens_BT"],
-            batch["prompt_len_B"],
-            batch["targets_BR"],
+            batch.tokens_BT,
+            batch.prompt_len_B,
+            batch.targets_BR,
             temperature=temperature,
             vocab=vocab,
             entropy=True,
@@ -81,7 +82,7 @@ def policy(
         scores = {"logp_BR": scored.logp_BR, "entropy_BR": entropy_BR}
         if algorithm.uses_values:
             scores["value_BR"] = heads.apply(trainable["value_head"], scored.hidden_BRD)
-        mask_BR = batch["loss_mask_BR"]
+        mask_BR = batch.loss_mask_BR
         value, metrics = algorithm.loss(scores, batch, norm, settings)
         metrics = {
             **metrics,
@@ -93,10 +94,10 @@ def policy(
     return loss, totals
 
 
-def _agreement(logp_BR: jax.Array, batch: Any, norm: Normaliser) -> Metrics:
-    mask_BR = batch["loss_mask_BR"]
-    old_BR = batch.get("old_logp_BR", logp_BR)
-    l_BR = jnp.where(mask_BR > 0, old_BR - batch["behaviour_logp_BR"], 0.0)
+def _agreement(logp_BR: jax.Array, batch: PolicyBatch, norm: Normaliser) -> Metrics:
+    mask_BR = batch.loss_mask_BR
+    old_BR = logp_BR if batch.old_logp_BR is None else batch.old_logp_BR
+    l_BR = jnp.where(mask_BR > 0, old_BR - batch.behaviour_logp_BR, 0.0)
     ratio_BR = jnp.exp(l_BR)
     kept = mask_BR > 0
     return {
@@ -108,41 +109,56 @@ def _agreement(logp_BR: jax.Array, batch: Any, norm: Normaliser) -> Metrics:
     }
 
 
+class PolicyScores(NamedTuple):
+    """f32 scores of response tokens: logp_BR, and where asked for entropy_BR, value_BR and
+    end_value_B, the value of the state after the last response token."""
+
+    logp_BR: jax.Array | None = None
+    entropy_BR: jax.Array | None = None
+    value_BR: jax.Array | None = None
+    end_value_B: jax.Array | None = None
+
+
 def score_policy(
     model: QwenModel,
     trainable: Any,
     frozen: Any,
-    batch: Any,
+    batch: RolloutBatch,
     *,
     temperature: float,
     vocab: int,
     values: bool,
     entropy: bool = False,
-) -> dict[str, jax.Array]:
-    """logp_BR of the response tokens; with `values` also value_BR and end_value_B.
+) -> PolicyScores:
+    """Scores of a rollout under the policy before the update.
 
-    With `entropy` also entropy_BR, which `top_entropy` is chosen by. end_value_B is the value of
-    the state after the last response token, for truncated answers.
+    Args:
+        model: the policy.
+        trainable: its trained parameters.
+        frozen: the others.
+        batch: the rollout.
+        temperature: of the sampling.
+        vocab: tokens that exist.
+        values: with value_BR, and end_value_B for truncated answers.
+        entropy: with entropy_BR.
     """
-    targets_BR = batch["targets_BR"]
+    targets_BR = batch.targets_BR
     if values:
         targets_BR = jnp.pad(targets_BR, ((0, 0), (0, 1)))
     scored = response_scores(
         model,
         join(trainable, frozen),
-        batch["tokens_BT"],
-        batch["prompt_len_B"],
+        batch.tokens_BT,
+        batch.prompt_len_B,
         targets_BR,
         temperature=temperature,
         vocab=vocab,
         entropy=entropy,
     )
-    R = batch["targets_BR"].shape[1]
-    out = {"logp_BR": scored.logp_BR[:, :R]}
-    if scored.entropy_BR is not None:
-        out["entropy_BR"] = scored.entropy_BR[:, :R]
+    R = batch.targets_BR.shape[1]
+    entropy_BR = None if scored.entropy_BR is None else scored.entropy_BR[:, :R]
     if not values:
-        return out
+        return PolicyScores(scored.logp_BR[:, :R], entropy_BR)
     value_BR = heads.apply(trainable["value_head"], scored.hidden_BRD)
-    end_B = jnp.take_along_axis(value_BR, batch["response_len_B"][:, None], axis=1)[:, 0]
-    return {**out, "value_BR": value_BR[:, :R], "end_value_B": end_B}
+    end_B = jnp.take_along_axis(value_BR, batch.response_len_B[:, None], axis=1)[:, 0]
+    return PolicyScores(scored.logp_BR[:, :R], entropy_BR, value_BR[:, :R], end_B)

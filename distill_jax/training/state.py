@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distill_jax.core import rng, sharding
+from distill_jax.core import sharding
 from distill_jax.models import heads
 from distill_jax.models.qwen import logical_axes
 
@@ -93,14 +93,14 @@ def opt_shardings(
 def create(
     trainable: dict[str, Any],
     tx: optax.GradientTransformation,
-    seed: int,
+    key: jax.Array,
     mesh: Mesh,
     reward_state: Any = (),
     curriculum_state: Any = (),
 ) -> tuple[TrainState, TrainState]:
     """A fresh state on the mesh, and the tree of its shardings."""
 
-    def build(trainable: dict[str, Any]) -> TrainState:
+    def build(trainable: dict[str, Any], key: jax.Array) -> TrainState:
         zero = jnp.zeros((), jnp.int32)
         return TrainState(
             step=zero,
@@ -110,8 +110,8 @@ def create(
             curriculum_state=curriculum_state,
             skipped=zero,
             skipped_in_row=zero,
-            key=rng.run_key(seed),
+            key=key,
         )
 
-    where = state_shardings(jax.eval_shape(build, trainable), tx, mesh)
-    return jax.jit(build, out_shardings=where)(trainable), where
+    where = state_shardings(jax.eval_shape(build, trainable, key), tx, mesh)
+    return jax.jit(build, out_shardings=where)(trainable, key), where

@@ -6,13 +6,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from distill_jax.stages.context import Context
 
 from configs.presets import PRESETS
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms
 from distill_jax.stages import checks, curricula, supervised
-from distill_jax.stages.context import Context
 from distill_jax.stages.settings import MAIN_STAGES, STAGES, RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]

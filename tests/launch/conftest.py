@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from distill_jax.stages.context import Context
 
 from distill_jax.models import hf_io
-from distill_jax.stages.context import Context
 from distill_jax.stages.sft import save_adapter
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import small

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError, TokenizerMismatchError
 from distill_jax.data.tokenizer import train_tokenizer
-from distill_jax.stages.context import Context
 from launch import answering, model_choice
 from launch.answering import Request
 from tests.launch.conftest import Run

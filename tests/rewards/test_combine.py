@@ -1,10 +1,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distill_jax.rewards.correctness import correctness
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.rewards import combine, normalise
-from distill_jax.rewards.correctness import correctness
 from distill_jax.rewards.settings import RewardSettings
 
 FRESH = normalise.fresh()

@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from distill_jax.rewards.correctness import correctness
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.data.problem import Problem
-from distill_jax.rewards.correctness import correctness
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.terms import HostTerms, columns
 

@@ -7,12 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from distill_jax.rewards.correctness import Correctness
+from distill_jax.stages.context import Context
+from distill_jax.stages.distill_settings import DistillSettings
+from distill_jax.stages.stop import Interrupted
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
 from distill_jax.data import batching
 from distill_jax.models import hf_io
-from distill_jax.rewards.correctness import Correctness
 from distill_jax.stages import (
     curricula,
     distill,
@@ -22,10 +25,7 @@ from distill_jax.stages import (
     pipeline,
     subjects,
 )
-from distill_jax.stages.context import Context
-from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.distill_step import DistillStep
-from distill_jax.stages.stop import Interrupted
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 from tests.stages.distilled import WAYS, Trained, way

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distill_jax.stages.activations import Program, Rows
+from distill_jax.stages.context import Context
 from rich.console import Console
 
 from distill_jax.core import rng, sharding
@@ -21,8 +23,6 @@ from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
 from distill_jax.stages import activations, forecast, rl, sft
-from distill_jax.stages.activations import Program, Rows
-from distill_jax.stages.context import Context
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from distill_jax.stages.context import Context
 
 from distill_jax.models import hf_io, peft_io
 from distill_jax.stages import pipeline
-from distill_jax.stages.context import Context
 from distill_jax.stages.sft import save_adapter
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import rows, small

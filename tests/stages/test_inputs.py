@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.stages import inputs, pipeline
-from distill_jax.stages.context import Context
 from tests.stages.small import copy_stages, small
 
 

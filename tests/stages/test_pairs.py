@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.stages import pairs
-from distill_jax.stages.context import Context
 from launch import compare_logits
 from tests.stages.small import copy_stages, small
 

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from distill_jax.stages.context import write_json
 from transformers import PreTrainedTokenizerFast
 
 from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.core.settings import to_dict
 from distill_jax.models import hf_io, peft_io
 from distill_jax.stages import pipeline
-from distill_jax.stages.context import write_json
 from distill_jax.training import optimizer
 from distill_jax.training.records import read_rows
 from tests.stages.small import copy_stages, rows, small, weights

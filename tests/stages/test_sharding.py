@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from distill_jax.stages.context import Context
 from jax.sharding import PartitionSpec as P
 
 from distill_jax.core import rng, sharding
 from distill_jax.rewards import combine
 from distill_jax.stages import curricula, supervised
-from distill_jax.stages.context import Context
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states

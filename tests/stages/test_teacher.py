@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher
 from distill_jax.stages import checks, rl, rl_teacher
-from distill_jax.stages.context import Context
 from tests.stages.small import copy_stages, rows, small, weights
 
 HOW: dict[str, Any] = {

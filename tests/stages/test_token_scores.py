@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.evaluation import html_data, html_figures
 from distill_jax.stages import token_scores
-from distill_jax.stages.context import Context
 from tests.stages.small import copy_stages, small
 from tests.tiny import log_softmax
 

@@ -12,41 +12,45 @@ import jax
 import numpy as np
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.evaluation import distribution
 from distill_jax.evaluation.distribution import Side
 from distill_jax.models.head_comparison import TokenComparison
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rollout.groups import round_up
-from distill_jax.stages.context import Context, Loaded
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run
 
 
 def compare(
-    context: Context,
+    run: Run,
     student: Loaded,
     teacher: Loaded,
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],
     *,
+    batch: int,
+    multiple: int,
     tick: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """KL both ways, Jensen-Shannon, cosine and top-1 agreement on given responses.
 
     Args:
-        context: mesh, vocabulary, `evaluate.compare_batch`.
+        run: mesh, vocabulary.
         student: Q.
         teacher: P; of the same tokenizer.
         prompts: N prompts' token ids.
         responses: N responses' token ids, EOS counted, at least one token each.
+        batch: answers compared at a time.
+        multiple: row lengths are multiples of this.
         tick: called with the number of responses just compared.
 
     Returns:
         See `distribution.summary`.
     """
-    shards = sharding.batch_shards(context.mesh)
-    size = round_up(min(context.config.evaluate.compare_batch, len(prompts)), shards)
-    multiple = context.config.rl.batch_multiple
+    shards = sharding.batch_shards(run.mesh)
+    size = round_up(min(batch, len(prompts)), shards)
     # Rows of similar length share a batch.
     order = np.argsort(
         [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], kind="stable"
@@ -59,18 +63,18 @@ def compare(
         examples = [Example(list(prompts[i]), list(responses[i])) for i in filled]
         longest = max(len(e.prompt) + len(e.response) for e in examples)
         packed = batching.pack_examples(
-            examples, pad_id=context.pad_id, sizes=(round_up(longest, multiple),)
+            examples, pad_id=run.data.pad_id, sizes=(round_up(longest, multiple),)
         )
         length_B = packed["response_len_B"]
         placed = sharding.place(
             {name: packed[name] for name in ("tokens_BT", "prompt_len_B")},
-            sharding.batch_sharding(context.mesh),
+            sharding.batch_sharding(run.mesh),
         )
         scores = _scores(
             student.model,
             teacher.model,
             round_up(int(length_B.max()), multiple),
-            context.vocab,
+            run.data.vocab,
             student.params,
             teacher.params,
             placed["tokens_BT"],

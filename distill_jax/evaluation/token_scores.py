@@ -14,32 +14,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
-from distill_jax.evaluation import chosen, html_data, html_report, kept_answers
+from distill_jax.evaluation import chosen, html_data, html_report, kept_answers, subjects
+from distill_jax.evaluation.held_out import kept_greedy
 from distill_jax.evaluation.html_tokens import stored_text
+from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
-from distill_jax.rollout.groups import round_up
-from distill_jax.stages import subjects
-from distill_jax.stages.context import Context, Loaded, write_json
-from distill_jax.stages.stop import GO_ON, Interrupted
+from distill_jax.run.files import write_json
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run, Stage
+from distill_jax.run.stop import GO_ON, Interrupted
 
 # Answers scored at a time: those of a page in one compiled program, in little memory.
 _SCORED = 32
 _DIGITS = 5
 
 
-def write_report(context: Context, problems: int | None = None) -> Path:
+def write_report(run: Run, stage: Stage[EvaluateSettings], problems: int | None = None) -> Path:
     """Writes report.html, and before it report/tokens.json where it is missing or of other models.
 
     Call it on every process; process 0 writes. Tokens need an evaluated student and teacher.
 
     Args:
-        context: of the run.
+        run: of the run.
         problems: shown with their tokens; None: as report.problems says.
 
     Returns:
@@ -50,19 +53,23 @@ def write_report(context: Context, problems: int | None = None) -> Path:
         DataError: a result is of other problems than there are now.
         Interrupted: asked to stop.
     """
-    count = context.config.report.problems if problems is None else problems
-    results = html_data.read_results(context.workdir)
+    count = run.config.report.problems if problems is None else problems
+    results = html_data.read_results(run.workdir)
     compared = chosen.compared(results)
     if count and compared and "teacher" in results:
-        _write_tokens(context, results, compared, count)
+        _write_tokens(run, stage, results, compared, count)
     if jax.process_index() == 0:
-        html_report.write(context.workdir)
-        context.say(f"report: {context.workdir / html_report.REPORT_FILE}")
-    return context.workdir / html_report.REPORT_FILE
+        html_report.write(run.workdir)
+        run.say(f"report: {run.workdir / html_report.REPORT_FILE}")
+    return run.workdir / html_report.REPORT_FILE
 
 
 def _write_tokens(
-    context: Context, results: Mapping[str, Any], compared: tuple[str, str], count: int
+    run: Run,
+    stage: Stage[EvaluateSettings],
+    results: Mapping[str, Any],
+    compared: tuple[str, str],
+    count: int,
 ) -> None:
     earlier, later = (results[name]["problems"] for name in compared)
     choices = chosen.choose(earlier, later, count)
@@ -70,17 +77,17 @@ def _write_tokens(
     made_from: dict[str, Any] = {
         "subjects": {name: results[name]["made_from"] for name in names},
         "problems": [later[choice.place]["id"] for choice in choices],
-        "alpha": context.config.rl.rewards.alpha,
+        "alpha": _alpha(run),
     }
-    known = html_data.read_tokens(context.workdir)
+    known = html_data.read_tokens(run.workdir)
     if not choices or (known is not None and known["made_from"] == made_from):
         return
-    prompts = _prompts(context, made_from["problems"])
+    prompts = _prompts(run, made_from["problems"])
     answers = {}
     for name in names:
-        kept = _kept(context, name, results[name])
+        kept = _kept(run, stage, name, results[name])
         answers[name] = [kept[choice.place] for choice in choices]
-    responses = _responses(context, made_from["subjects"], prompts, answers)
+    responses = _responses(run, stage, made_from["subjects"], prompts, answers)
     shown = []
     for row, (place, kind) in enumerate(choices):
         problem = later[place]
@@ -92,38 +99,49 @@ def _write_tokens(
         facts = {"id": problem["id"], "question": problem["question"]}
         facts |= {"level": problem.get("level"), "gold": problem["answer"], "kind": kind}
         shown.append({**facts, "responses": said})
-    write_json(html_data.tokens_file(context.workdir), {"made_from": made_from, "problems": shown})
+    write_json(html_data.tokens_file(run.workdir), {"made_from": made_from, "problems": shown})
     sharding.barrier("tokens")
 
 
-def _prompts(context: Context, ids: Sequence[str]) -> list[list[int]]:
-    data = context.problems("test")
+def _alpha(run: Run) -> float:
+    """The soft temperature of the last stage with rewards; 1 without one."""
+    plan = run.config.plan
+    found = [
+        plan[name].rewards.alpha for name in run.config.order if hasattr(plan[name], "rewards")
+    ]
+    return found[-1] if found else 1.0
+
+
+def _prompts(run: Run, ids: Sequence[str]) -> list[list[int]]:
+    data = run.data.problems("test")
     prompt_of = {p.id: prompt for p, prompt in zip(data.problems, data.prompts, strict=True)}
     missing = [name for name in ids if name not in prompt_of]
     if missing:
         raise DataError(
             f"problem {missing[0]} was evaluated and is not in the test split",
             wanted="the problems of the evaluation",
-            fix="give the run's own --config, or delete its evaluate/",
+            fix="use the config of the evaluation, or delete its directory",
         )
     return [prompt_of[name] for name in ids]
 
 
-def _kept(context: Context, name: str, result: Mapping[str, Any]) -> list[list[int]]:
+def _kept(
+    run: Run, stage: Stage[EvaluateSettings], name: str, result: Mapping[str, Any]
+) -> list[list[int]]:
     """Token ids of the greedy answers that a result was made of, one a problem."""
-    path = kept_answers.answers_path(context.workdir / "evaluate", name)
-    made_from, batches, _ = kept_answers.read(path)
-    answers = kept_answers.responses(batches, "greedy")
+    path = kept_answers.answers_path(run.workdir / stage.name, name)
+    made_from, answers = kept_greedy(path)
     if made_from != result["made_from"] or len(answers) != result["num_problems"]:
         raise CheckpointError(
-            f"{path} is not what evaluate/{name}.json was made of",
-            fix=context.run_first("evaluate"),
+            f"{path} is not what {stage.name}/{name}.json was made of",
+            fix=run.run_first(stage.name),
         )
-    return [completions[0] for completions in answers]
+    return answers
 
 
 def _responses(
-    context: Context,
+    run: Run,
+    stage: Stage[EvaluateSettings],
     evaluated: Mapping[str, Mapping[str, Any]],
     prompts: Sequence[list[int]],
     answers: Mapping[str, Sequence[list[int]]],
@@ -132,25 +150,25 @@ def _responses(
 
     One model at a time is in memory; the teacher, the last of `answers`, reads all of them.
     """
-    found = {subject.name: subject for subject in subjects.find(context)}
+    found = {subject.name: subject for subject in subjects.find(run, stage.settings)}
     logp: dict[str, np.ndarray] = {}
     scores: dict[str, np.ndarray] = {}
     for name in answers:
-        if context.stop.due(len(logp)):
+        if run.stop.due(len(logp)):
             raise Interrupted(f"asked to stop before the tokens of {name}; {GO_ON}")
         weights = found[name].weights if name in found else {}
         if not weights or any(evaluated[name].get(k) != v for k, v in weights.items()):
             raise CheckpointError(
-                f"evaluate/{name}.json is of other weights than there are now",
-                fix=context.run_first("evaluate"),
+                f"{stage.name}/{name}.json is of other weights than there are now",
+                fix=run.run_first(stage.name),
             )
         loaded = found[name].load()
         if name == "teacher":
             rows = [(p, a) for said in answers.values() for p, a in zip(prompts, said, strict=True)]
-            scores = _score(context, loaded, rows)
+            scores = _score(run, stage, loaded, rows)
             logp[name] = scores["logp"][-len(prompts) :]
         else:
-            logp[name] = _score(context, loaded, list(zip(prompts, answers[name], strict=True)))[
+            logp[name] = _score(run, stage, loaded, list(zip(prompts, answers[name], strict=True)))[
                 "logp"
             ]
     out: dict[str, list[dict[str, Any]]] = {}
@@ -160,15 +178,15 @@ def _responses(
             at = number * len(prompts) + row
             columns = {key: scores[key][at] for key in ("reward", "q", "value")}
             columns["logp"] = logp[name][row]
-            ended = ids[-1] == context.eos_id
-            out[name].append({"ended": ended, "tokens": _tokens(context, ids, columns)})
+            ended = ids[-1] == run.data.eos_id
+            out[name].append({"ended": ended, "tokens": _tokens(run, ids, columns)})
     return out
 
 
 def _tokens(
-    context: Context, ids: Sequence[int], columns: Mapping[str, np.ndarray]
+    run: Run, ids: Sequence[int], columns: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    raw = token_bytes(context.tokenizer, ids)
+    raw = token_bytes(run.data.tokenizer, ids)
     return [
         {"id": index, **stored_text(part)}
         | {name: round(float(leaf[t]), _DIGITS) for name, leaf in columns.items()}
@@ -177,10 +195,13 @@ def _tokens(
 
 
 def _score(
-    context: Context, loaded: Loaded, rows: Sequence[tuple[list[int], list[int]]]
+    run: Run,
+    stage: Stage[EvaluateSettings],
+    loaded: Loaded,
+    rows: Sequence[tuple[list[int], list[int]]],
 ) -> dict[str, np.ndarray]:
     """Of (prompt, response) pairs: logp at temperature 1, q, value and reward, f32 [N, R] each."""
-    shards, multiple = sharding.batch_shards(context.mesh), context.config.rl.batch_multiple
+    shards, multiple = sharding.batch_shards(run.mesh), stage.settings.batch_multiple
     size = round_up(min(len(rows), _SCORED), shards)
     T = round_up(max(len(prompt) + len(response) for prompt, response in rows), multiple)
     R = round_up(max(len(response) for _, response in rows), multiple)
@@ -189,16 +210,16 @@ def _score(
         # The last batch is filled up with repeats, which are dropped below.
         index = np.minimum(np.arange(start, start + size), len(rows) - 1)
         examples = [Example(*rows[i]) for i in index]
-        packed = batching.pack_examples(examples, pad_id=context.pad_id, sizes=(T,))
-        targets_BR = np.full((size, R), context.pad_id, np.int32)
+        packed = batching.pack_examples(examples, pad_id=run.data.pad_id, sizes=(T,))
+        targets_BR = np.full((size, R), run.data.pad_id, np.int32)
         for row, example in enumerate(examples):
             targets_BR[row, : len(example.response)] = example.response
         placed = sharding.place(
             {**{k: packed[k] for k in ("tokens_BT", "prompt_len_B")}, "targets_BR": targets_BR},
-            sharding.batch_sharding(context.mesh),
+            sharding.batch_sharding(run.mesh),
         )
-        alpha = context.config.rl.rewards.alpha
-        scored = _scores(loaded.model, context.vocab, alpha, loaded.params, placed)
+        alpha = _alpha(run)
+        scored = _scores(loaded.model, run.data.vocab, alpha, loaded.params, placed)
         fetched = sharding.fetch(scored)
         parts.append({name: leaf[: len(rows) - start] for name, leaf in fetched.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -7,8 +7,8 @@ beyond that differs by platform: see docs/benchmarks.md.
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,17 @@ from jax.sharding import AbstractMesh
 from rich.table import Table
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.core.sharding import AnyMesh
-from distill_jax.models import hf_io, quantised
+from distill_jax.forecast import activations
+from distill_jax.forecast.activations import Program, Rows
+from distill_jax.models import quantised
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards import length_buckets
-from distill_jax.rollout.groups import round_up
-from distill_jax.stages import activations
-from distill_jax.stages.activations import Program, Rows
-from distill_jax.stages.context import Context
-from distill_jax.stages.settings import ModelSettings, RunConfig
+from distill_jax.rewards.length_buckets import BucketSettings
+from distill_jax.rewards.settings import RewardSettings
+from distill_jax.run.settings import ModelSettings, Shared
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
@@ -43,12 +44,46 @@ class Part(NamedTuple):
     stays: bool
 
 
+class SupervisedSettings(Protocol):
+    """What of a stage's settings decides its memory."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def accumulate(self) -> int: ...
+    @property
+    def optimizer(self) -> optimizer.OptimizerSettings: ...
+
+
+class ReinforcementSettings(Protocol):
+    """What of a stage's settings decides its memory."""
+
+    @property
+    def prompts_per_step(self) -> int: ...
+    @property
+    def samples_per_prompt(self) -> int: ...
+    @property
+    def minibatches(self) -> int: ...
+    @property
+    def accumulate(self) -> int: ...
+    @property
+    def batch_multiple(self) -> int: ...
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def rewards(self) -> RewardSettings: ...
+    @property
+    def buckets(self) -> BucketSettings: ...
+    @property
+    def optimizer(self) -> optimizer.OptimizerSettings: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Forecast:
     """Bytes on each device of one stage.
 
     Attributes:
-        stage: "sft" or "rl".
+        stage: its name.
         devices: of the mesh.
         parts: what stays, then what each phase of a step adds; phases follow one another.
     """
@@ -73,7 +108,7 @@ class Forecast:
         return self.resident + self.phase.bytes
 
 
-def abstract_mesh(config: RunConfig, devices: int) -> AbstractMesh:
+def abstract_mesh(config: Shared, devices: int) -> AbstractMesh:
     """The run's mesh over so many devices, none of which need exist.
 
     Raises:
@@ -100,7 +135,7 @@ def device_bytes(shapes: Any, shardings: Any) -> int:
 def weights_bytes(
     geometry: QwenConfig, settings: ModelSettings, mesh: AnyMesh, *, dtype: str = ""
 ) -> int:
-    """A base tree on one device as `Context.load` holds it; `dtype` in place of param_dtype."""
+    """A base tree on one device as `Models.load` holds it; `dtype` in place of param_dtype."""
     held = dtype or settings.param_dtype
     model = QwenModel.create(geometry, param_dtype=held)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -128,47 +163,33 @@ class _Int8(NamedTuple):
     scale: jax.ShapeDtypeStruct
 
 
-def forecast(
-    config: RunConfig,
-    teacher: QwenConfig,
-    student: QwenConfig,
-    mesh: AnyMesh,
-    stage: str,
-    *,
-    cpu: bool = False,
-) -> Forecast:
-    """What stage "sft" or "rl" holds on each device.
+class Job:
+    """The pieces of a stage's memory, one method each.
 
     Args:
         config: the run's settings; lengths are taken at their limits.
-        teacher: geometry; its weights count in "rl" where the intrinsic reward has weight.
+        teacher: geometry.
         student: geometry.
         mesh: real or abstract.
-        stage: "sft" or "rl".
         cpu: see `activations.Program`.
-
-    Raises:
-        ConfigError: an adapter or attention that the model cannot have.
     """
-    job = _Job(config, teacher, student, mesh, cpu)
-    parts = job.sft() if stage == "sft" else job.rl()
-    return Forecast(stage, mesh.size, tuple(parts))
-
-
-class _Job:
-    """The pieces of a stage's memory, one method each."""
 
     def __init__(
         self,
-        config: RunConfig,
+        config: Shared,
         teacher: QwenConfig,
         student: QwenConfig,
         mesh: AnyMesh,
-        cpu: bool,
+        *,
+        cpu: bool = False,
     ):
         self.config, self.mesh, self.cpu = config, mesh, cpu
         self.geometries = {"teacher": teacher, "student": student}
         self.shards = int(mesh.shape["data"] * mesh.shape["fsdp"])
+
+    def forecast(self, stage: str, parts: Sequence[Part]) -> Forecast:
+        """The forecast of a stage with these parts."""
+        return Forecast(stage, self.mesh.size, tuple(parts))
 
     def settings(self, role: str) -> ModelSettings:
         return self.config.teacher if role == "teacher" else self.config.student
@@ -190,8 +211,9 @@ class _Job:
     def rows(self, count: int, T: int, R: int) -> Rows:
         return Rows(-(-count // self.shards), T, R)
 
-    def sft(self) -> list[Part]:
-        settings, sampling = self.config.sft, self.config.sampling
+    def supervised(self, settings: SupervisedSettings) -> list[Part]:
+        """A stage that trains the student's adapter on given rows."""
+        sampling = self.config.sampling
         T = round_up(self.config.data.max_prompt_tokens + sampling.max_new_tokens, _SFT_MULTIPLE)
         R = round_up(sampling.max_new_tokens, _SFT_MULTIPLE)
         rows = self.rows(settings.batch_size // settings.accumulate, T, R)
@@ -202,8 +224,9 @@ class _Job:
             Part("update: activations", held, False),
         ]
 
-    def rl(self) -> list[Part]:
-        rl, sampling = self.config.rl, self.config.sampling
+    def reinforcement(self, rl: ReinforcementSettings) -> list[Part]:
+        """A stage that samples, scores and updates."""
+        sampling = self.config.sampling
         B, R = rl.prompts_per_step * rl.samples_per_prompt, sampling.max_new_tokens
         T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
         values = ALGORITHMS[rl.algorithm].uses_values
@@ -289,22 +312,6 @@ def device_limit() -> int | None:
     return stats.get("bytes_limit")
 
 
-def show(context: Context, stage: str) -> None:
-    """Prints the forecast of a stage that is about to load its models; reads config.json alone."""
-    config = context.config
-    shapes = {"student": hf_io.load_config(context.model_path("student"))}
-    shapes["teacher"] = shapes["student"]
-    if stage == "rl" and config.rl.rewards.intrinsic_weight:
-        shapes["teacher"] = hf_io.load_config(context.model_path("teacher"))
-    cpu = jax.default_backend() == "cpu"
-    found = forecast(config, shapes["teacher"], shapes["student"], context.mesh, stage, cpu=cpu)
-    limit = device_limit()
-    if jax.process_index() == 0:
-        context.console.print(table(found, limit))
-    if warning(found, limit):
-        context.say(warning(found, limit))
-
-
 def table(found: Forecast, limit: int | None) -> Table:
     """The forecast for people."""
     where = "one device" if found.devices == 1 else f"each of {found.devices} devices"
@@ -326,8 +333,8 @@ def warning(found: Forecast, limit: int | None) -> str:
         return ""
     return (
         f"WARNING: stage {found.stage} is forecast to need {_gb(found.peak)} GB of each device, "
-        f"which has {_gb(limit)}; use more devices along mesh.fsdp, teacher.quantise=int8, "
-        "more rl.accumulate or sft.accumulate, fewer rl.buckets.rows"
+        f"which has {_gb(limit)}; use more devices along mesh.fsdp, teacher.quantise=int8, more "
+        f"{found.stage}.accumulate, or fewer {found.stage}.buckets.rows"
     )
 
 

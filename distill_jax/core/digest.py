@@ -1,0 +1,81 @@
+"""Digests of contents: of bytes, of arrays, of a model's files."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from distill_jax.core import files
+
+
+def of(*parts: bytes | str) -> str:
+    """blake2b (128 bits, hex) of the parts, one after another."""
+    return of_all(parts)
+
+
+def of_all(parts: Iterable[bytes | str]) -> str:
+    """blake2b (128 bits, hex) of an iterable of parts."""
+    out = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        out.update(part.encode() if isinstance(part, str) else part)
+    return out.hexdigest()
+
+
+def of_files(paths: Sequence[Path]) -> str:
+    """Digest of files' names and whole contents, in the order given.
+
+    Whole: two checkpoints of one training agree in names, sizes and perhaps in the first tensor.
+    About a second for each gigabyte and core.
+    """
+
+    def one(path: Path) -> bytes:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=32)).digest()
+
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(one, paths)
+        return of_all(
+            f"{path.name}\0".encode() + part for path, part in zip(paths, digests, strict=True)
+        )
+
+
+def model_files(directory: Path) -> list[Path]:
+    """What decides a model's or an adapter's function: its configuration and weight files."""
+    configs = [directory / name for name in ("config.json", "adapter_config.json")]
+    return [path for path in configs if path.is_file()] + sorted(directory.glob("*.safetensors"))
+
+
+def stamp(paths: Iterable[Path]) -> list[list[Any]]:
+    """Name, size and modification time (ns) of each file: equal as long as no file changed."""
+    found = []
+    for path in paths:
+        status = path.stat()
+        found.append([path.name, status.st_size, status.st_mtime_ns])
+    return found
+
+
+class Remembered:
+    """Digests of model directories, kept in a JSON file as long as their files stay the same.
+
+    Args:
+        path: of the JSON file; None remembers in memory alone.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        known = files.read_json(path) if path is not None else None
+        self._known: dict[str, Any] = known or {}
+
+    def of_model(self, directory: Path) -> str:
+        """Digest of a model's or adapter's files; reads them where a size or time changed."""
+        paths = model_files(directory)
+        key, now = str(directory.absolute()), stamp(paths)
+        found = self._known.get(key)
+        if found is not None and found["files"] == now:
+            return str(found["digest"])
+        digest = of_files(paths)
+        self._known[key] = {"files": now, "digest": digest}
+        if self.path is not None:
+            files.write_json(self.path, self._known)
+        return digest

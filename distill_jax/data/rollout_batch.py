@@ -1,0 +1,33 @@
+"""RolloutBatch: completions as arrays, for scoring and training."""
+
+from typing import Any
+
+import flax.struct
+
+
+@flax.struct.dataclass
+class RolloutBatch:
+    """Completions as compact rows, prompt ++ response ++ pad, with response-aligned arrays.
+
+    Attributes:
+        tokens_BT: int32.
+        prompt_len_B: int32.
+        response_len_B: int32.
+        response_mask_BR: f32, 1 on sampled tokens, EOS included.
+        targets_BR: int32, the response tokens.
+        ended_B: bool, whether the completion ended with EOS.
+        behaviour_logp_BR: f32, under the distribution that was drawn from.
+    """
+
+    tokens_BT: Any
+    prompt_len_B: Any
+    response_len_B: Any
+    response_mask_BR: Any
+    targets_BR: Any
+    ended_B: Any
+    behaviour_logp_BR: Any
+
+    def to_score(self) -> dict[str, Any]:
+        """The arrays that a teacher's scorer reads, by name."""
+        names = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
+        return {name: getattr(self, name) for name in names}

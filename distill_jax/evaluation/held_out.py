@@ -1,0 +1,88 @@
+"""The held-out problems of an evaluation, and the answers that a subject gave to them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core import digest, settings
+from distill_jax.core.errors import CheckpointError
+from distill_jax.data.chat import Prompts
+from distill_jax.evaluation import kept_answers
+from distill_jax.evaluation.runner import EvaluateSettings
+from distill_jax.evaluation.subjects import Subject
+from distill_jax.run.run import Run, Stage
+
+
+def held_out(run: Run, settings: EvaluateSettings) -> Prompts:
+    """The problems that all subjects answer."""
+    data = run.data.problems("test")
+    count = min(settings.problems, len(data.prompts))
+    return Prompts(data.problems[:count], data.prompts[:count], data.dropped)
+
+
+def own_prompts(run: Run, subject: Subject, data: Prompts) -> Prompts:
+    """The problems as the subject's tokenizer writes them."""
+    if subject.tokenizer is None:
+        return data
+    own = run.data.task.prompts(data.problems, subject.tokenizer)
+    if own.dropped:
+        run.say(f"{subject.name}: {own.dropped} problems dropped, too long in its own tokens")
+    return own
+
+
+def made_from(run: Run, how: EvaluateSettings, subject: Subject, data: Prompts) -> dict[str, Any]:
+    """All that the subject's answers depend on; a result of something else is not its result."""
+
+    def parts() -> Any:
+        for problem, prompt in zip(data.problems, data.prompts, strict=True):
+            yield f"{problem.id}\0{problem.answer}\0{len(prompt)}\0"
+            yield np.asarray(prompt, np.int32).tobytes()
+
+    found = {
+        **subject.weights,
+        "prompts": digest.of_all(parts()),
+        "seed": run.config.seed,
+        "task": run.config.task,
+        "evaluate": {"samples": how.samples, "temperature": how.temperature},
+        "sampling": settings.affecting(run.config.sampling, rounding=False),
+    }
+    return dict(json.loads(json.dumps(found)))
+
+
+def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
+    """The last stage of the plan that evaluates.
+
+    Raises:
+        CheckpointError: the plan has none.
+    """
+    plan = run.config.plan
+    names = [name for name in run.config.order if isinstance(plan[name], EvaluateSettings)]
+    if not names:
+        raise CheckpointError(f"no stage of the plan evaluates: {', '.join(plan)}")
+    return run.stage(names[-1])
+
+
+def kept_greedy(path: Path) -> tuple[dict[str, Any] | None, list[list[int]]]:
+    """What kept answers were made from, and the token ids of the greedy ones."""
+    found, batches, _ = kept_answers.read(path)
+    answers = kept_answers.responses(batches, "greedy")
+    return found, [completions[0] for completions in answers]
+
+
+def greedy_answers(
+    run: Run, stage: Stage[EvaluateSettings], subject: Subject, data: Prompts
+) -> list[list[int]]:
+    """Token ids of the subject's greedy answers to these problems, as the stage kept them.
+
+    Raises:
+        CheckpointError: it has not answered all of them, or with other weights or settings.
+    """
+    path = kept_answers.answers_path(run.workdir / stage.name, subject.name)
+    found, answers = kept_greedy(path)
+    if found != made_from(run, stage.settings, subject, data) or len(answers) != len(data.prompts):
+        got = f"has {len(answers)} greedy answers, of {found}" if found else "is missing"
+        wanted = f"{len(data.prompts)} answers of {subject.name} as it is now"
+        raise CheckpointError(f"{path} {got}", wanted=wanted, fix=run.run_first(stage.name))
+    return answers

@@ -1,0 +1,199 @@
+"""The models that an evaluation looks at: what each is made of, and how it is loaded."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill_jax.core import digest
+from distill_jax.core.errors import CheckpointError, TokenizerMismatchError
+from distill_jax.data import tokenizer as tokenizers
+from distill_jax.evaluation.runner import EvaluateSettings
+from distill_jax.models import hf_io, peft_io
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run, Student
+from distill_jax.run.settings import BASE
+from distill_jax.training import checkpoint_reader
+
+TEACHER, MODEL = "teacher", "model"
+# A checkpoint of a stage is the subject STAGE_step_N.
+CHECKPOINT = "_step_"
+_PART = "trainable.lora"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to evaluate.
+
+    Attributes:
+        name: of its files: teacher, base, a stage, STAGE_step_N, or model.
+        path: where its weights are.
+        weights: names of their parts with digests.
+        load: puts it on the mesh.
+        stage: that made it; "" for teacher, base and model.
+        start: the subject that its stage started from; "" where there is none.
+        tokenizer: its own; None is the run's.
+    """
+
+    name: str
+    path: Path
+    weights: dict[str, str]
+    load: Callable[[], Loaded] = field(repr=False)
+    stage: str = ""
+    start: str = ""
+    tokenizer: Any = field(default=None, repr=False)
+
+
+def find(run: Run, settings: EvaluateSettings) -> list[Subject]:
+    """What can be evaluated in this work directory, and what the settings name.
+
+    The bare student is one of them: SFT can make the student worse, and RL that only recovers that
+    loss is not progress.
+
+    Raises:
+        CheckpointError: nothing, or a checkpoint or model that is not there.
+    """
+    found: list[Subject] = []
+    if settings.teacher:
+        found.append(teacher(run))
+    if run.config.student.path or run.models.made_here("student"):
+        found.append(student(run, BASE))
+    steps = checkpoint_steps(run, settings)
+    for stage in run.students():
+        if stage == checkpointed_stage(run):
+            found += [_checkpoint(run, stage, step) for step in steps]
+        found.append(student(run, stage))
+    if settings.model:
+        found.append(given(run, settings.model))
+    if not found:
+        makers = [name for name in run.config.plan if run.config.plan[name].makes == "student"]
+        raise CheckpointError(
+            f"nothing to evaluate in {run.workdir}",
+            wanted=f"what stage {' or '.join(makers)} makes, evaluate.model, or "
+            "evaluate.teacher=True",
+            fix=run.run_first(makers[0]) if makers else "",
+        )
+    return found
+
+
+def teacher(run: Run) -> Subject:
+    """The teacher; it is loaded once a run, since students are compared with it, too.
+
+    Raises:
+        CheckpointError: there is no teacher.
+    """
+    path = run.models.path(TEACHER)
+    return Subject(TEACHER, path, {TEACHER: run.digest(path)}, lambda: run.models.teacher)
+
+
+def student(run: Run, reference: str) -> Subject:
+    """The student that a reference names: base, a stage, or a directory."""
+    found = run.student(reference)
+    load = functools.partial(run.load_student, reference)
+    in_plan = reference in run.config.plan
+    return Subject(
+        found.name,
+        found.adapter or found.base or run.models.path("student"),
+        run.student_digests(found),
+        load,
+        stage=reference if in_plan else "",
+        start=getattr(run.config.plan[reference], "start", "") if in_plan else "",
+    )
+
+
+def checkpointed_stage(run: Run) -> str | None:
+    """The last stage of the plan that makes a student and has checkpoints here."""
+    for name in reversed(run.config.order):
+        if run.config.plan[name].makes == "student" and _checkpoints(run, name).is_dir():
+            return name
+    return None
+
+
+def _checkpoints(run: Run, stage: str) -> Path:
+    return run.workdir / stage / "checkpoints"
+
+
+def checkpoint_steps(run: Run, settings: EvaluateSettings) -> list[int]:
+    """The steps of the last student stage that `evaluate.checkpoints` asks for.
+
+    Raises:
+        CheckpointError: one that is not kept; or all, and there is none.
+    """
+    asked, stage = settings.checkpoints, checkpointed_stage(run)
+    if asked == "none":
+        return []
+    kept = checkpoint_reader.steps(_checkpoints(run, stage)) if stage else []
+    if not kept or (asked != "all" and int(asked) not in kept):
+        raise CheckpointError(
+            f"evaluate.checkpoints={asked} with {len(kept)} checkpoints in "
+            f"{_checkpoints(run, stage) if stage else run.workdir}",
+            wanted=f"all, or one of {', '.join(map(str, kept))}" if kept else "at least one",
+            fix="checkpoint.keep says how many a stage keeps, checkpoint.every how often",
+        )
+    return kept if asked == "all" else [int(asked)]
+
+
+def _checkpoint(run: Run, stage: str, step: int) -> Subject:
+    directory = _checkpoints(run, stage)
+    base = run.student(getattr(run.config.plan[stage], "start", BASE)).base
+    lora = checkpoint_reader.read(directory, step, _PART)
+
+    def parts() -> Any:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(lora):
+            yield f"{jax.tree_util.keystr(path)}\0{leaf.dtype}{leaf.shape}\0"
+            yield np.ascontiguousarray(leaf).tobytes()
+
+    def load() -> Loaded:
+        fresh = run.models.load("student", base=base)
+        lora = checkpoint_reader.read(directory, step, _PART)
+        shapes = [jax.tree.map(np.shape, tree) for tree in (lora, fresh.params["lora"])]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"checkpoint {directory / str(step)} holds an adapter of other shapes",
+                wanted=f"{run.config.lora}",
+                fix="set lora.rank and lora.targets to what the stage was run with",
+            )
+        return Loaded(
+            fresh.model, {"base": fresh.params["base"], "lora": run.models.place_lora(lora)}
+        )
+
+    weights = {**run.student_digests(Student(stage, base=base)), "adapter": digest.of_all(parts())}
+    return Subject(
+        f"{stage}{CHECKPOINT}{step}", directory / str(step), weights, load, stage=stage, start=""
+    )
+
+
+def given(run: Run, model: str) -> Subject:
+    """The model of `evaluate.model`: a PEFT adapter of the student, or a whole model.
+
+    A whole model may bring another tokenizer; then it reads its own prompts.
+
+    Raises:
+        CheckpointError: missing, damaged or of another architecture.
+        ConfigError: a model with fewer rows than there are tokens.
+    """
+    path = hf_io.model_dir(model)
+    if (path / peft_io.CONFIG).is_file():
+        # Unlike the run's own adapters its rank and alpha are not those of the settings; its
+        # digest covers them.
+        weights = run.student_digests(Student(MODEL, adapter=path))
+        return Subject(MODEL, path, weights, functools.partial(run.models.load_adapter, path))
+    own = own_tokenizer(run, path)
+    load = functools.partial(run.models.load_whole, path, own)
+    return Subject(MODEL, path, {MODEL: run.digest(path)}, load, tokenizer=own)
+
+
+def own_tokenizer(run: Run, path: Path) -> Any:
+    """The model's tokenizer where it is not the run's."""
+    if not (path / "tokenizer.json").is_file():
+        return None
+    found = tokenizers.load_tokenizer(path)
+    try:
+        tokenizers.check_same_tokenizer(run.data.tokenizer, found)
+    except TokenizerMismatchError:
+        return found
+    return None

@@ -1,0 +1,1 @@
+"""What a stage will hold on each device, forecast before anything is loaded."""

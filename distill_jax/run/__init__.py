@@ -1,0 +1,1 @@
+"""A run: its settings and plan, its directory, its data and models."""

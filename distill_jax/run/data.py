@@ -1,0 +1,162 @@
+"""A run's data: the tokenizer, the problems of each split, their prompts."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from distill_jax.core import digest, sharding
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core.files import read_json, write_json
+from distill_jax.core.settings import to_dict
+from distill_jax.data import chat, sources, synthetic
+from distill_jax.data import tokenizer as tokenizers
+from distill_jax.data.problem import Problem, overlap
+from distill_jax.models import hf_io
+from distill_jax.run.console import Say
+from distill_jax.run.settings import Shared
+from distill_jax.tasks import TASKS, Task
+
+# Texts that the embedded tokenizer is trained on.
+_TOKENIZER_PROBLEMS = 2000
+# Sources whose rows the user cannot mend: see Data.separate.
+_PUBLISHED = ("gsm8k", "math")
+_HELD_OUT = ("validation", "test")
+
+
+class Data:
+    """Tokenizer, problems and task of a run; each is made when first asked for.
+
+    Args:
+        config: of the run.
+        workdir: of the run; an embedded tokenizer is kept in `tokenizer/`.
+        say: prints a line.
+    """
+
+    def __init__(self, config: Shared, workdir: Path, say: Say):
+        self.config, self.workdir, self.say = config, workdir, say
+        self._raw: dict[str, list[Problem]] = {}
+        self._prompts: dict[str, chat.Prompts] = {}
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The student's tokenizer; for embedded data it is trained here and kept.
+
+        Raises:
+            TokenizerMismatchError: the teacher's differs.
+            ConfigError: the work directory's stages were run with another one.
+        """
+        config = self.config
+        if config.student.path:
+            student = tokenizers.load_tokenizer(hf_io.model_dir(config.student.path))
+            teacher = tokenizers.load_tokenizer(hf_io.model_dir(config.teacher.path))
+            tokenizers.check_same_tokenizer(teacher, student)
+            return student
+        folder = self.workdir / "tokenizer"
+        note = folder / "made_from.json"
+        settings = config.data.problems
+        made_from = {
+            "seed": config.seed,
+            "size": config.tokenizer_size,
+            "problems": to_dict(settings),
+        }
+        # made_from.json is written last. Without it the tokenizer is incomplete; if it names other
+        # settings, the tokenizer may be replaced until a stage has used it.
+        found, wanted = read_json(note), json.loads(json.dumps(made_from))
+        if found not in (None, wanted) and any(self.workdir.glob("*/settings.json")):
+            raise ConfigError(
+                f"the tokenizer in {folder} was made from {found}, now from {wanted}",
+                fix="use the config and overrides of that run, or another --workdir",
+            )
+        if jax.process_index() == 0 and found != wanted:
+            texts = synthetic.texts(settings, config.seed, _TOKENIZER_PROBLEMS)
+            note.unlink(missing_ok=True)
+            made = tokenizers.train_tokenizer(texts, config.tokenizer_size)
+            tokenizers.save_tokenizer(made, folder)
+            write_json(note, made_from)
+        sharding.barrier("tokenizer")
+        return tokenizers.load_tokenizer(folder)
+
+    @property
+    def vocab(self) -> int:
+        """Number of tokens; a model's embedding may have more rows."""
+        return len(self.tokenizer)
+
+    @property
+    def eos_id(self) -> int:
+        """Ends a response; a token that is trained on."""
+        return tokenizers.eos_id(self.tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """Fills rows."""
+        return tokenizers.pad_id(self.tokenizer)
+
+    def text(self, tokens: Any, tokenizer: Any = None) -> str:
+        """Decoded text without special tokens; tokenizer: None is the run's."""
+        return chat.decode(tokenizer or self.tokenizer, tokens)
+
+    @cached_property
+    def task(self) -> Task:
+        """How problems are put to a model and answers judged."""
+        return TASKS[self.config.task](self.config.data, self.tokenizer)
+
+    def problems(self, split: str) -> chat.Prompts:
+        """Problems of a split whose prompts fit, with those prompts.
+
+        Raises:
+            DataError: of the source; or a held-out problem is also in train.
+        """
+        if split not in self._prompts:
+            prompts = self.task.prompts(self.separate(split))
+            if prompts.dropped:
+                count = prompts.dropped + len(prompts.problems)
+                limit = f"data.max_prompt_tokens={self.config.data.max_prompt_tokens}"
+                self.say(
+                    f"{split}: {prompts.dropped} of {count} problems dropped, "
+                    f"their prompts are over {limit}"
+                )
+            self._prompts[split] = prompts
+        return self._prompts[split]
+
+    def dropped(self) -> dict[str, int]:
+        """Problems dropped for their long prompts, of each split that was asked for."""
+        return {split: prompts.dropped for split, prompts in self._prompts.items()}
+
+    def digest(self, split: str) -> str:
+        """Digest of the contents of a split's problems."""
+        found = self.problems(split).problems
+        return digest.of_all(f"{p.question}\0{p.solution}\0{p.answer}\0" for p in found)
+
+    def _load(self, split: str) -> list[Problem]:
+        if split not in self._raw:
+            self._raw[split] = sources.load(self.config.data, split, self.config.seed)
+        return self._raw[split]
+
+    def separate(self, split: str) -> list[Problem]:
+        """The problems of a split, long ones too; none is both in train and in a held-out split.
+
+        Published sources repeat a few questions: those are dropped from train. In a user's own
+        file a repeated question is an error.
+
+        Raises:
+            DataError: of the source; or a held-out problem is also in train.
+        """
+        found, source = self._load(split), self.config.data.source
+        if source in _PUBLISHED:
+            if split != "train":
+                return found
+            both = {p.id for name in _HELD_OUT for p in overlap(self._load(name), found)}
+            if both:
+                self.say(f"train: {len(both)} problems dropped, they are also in a held-out split")
+            return [p for p in found if p.id not in both]
+        if split != "train" and source != "embedded":  # embedded splits are disjoint as made
+            shared = overlap(self._load("train"), found)
+            if shared:
+                raise DataError(
+                    f"{len(shared)} {split} problems are also in train, first {shared[0].id}",
+                    fix="remove them from one of the files",
+                )
+        return found

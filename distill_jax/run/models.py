@@ -1,0 +1,237 @@
+"""A run's models: where their weights are, how they are built and loaded onto the mesh."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+from jax.sharding import Mesh
+
+from distill_jax.core import rng, sharding
+from distill_jax.core.errors import CheckpointError, ConfigError
+from distill_jax.data import tokenizer as tokenizers
+from distill_jax.models import hf_io, peft_io, quantised
+from distill_jax.models.lora import LoraConfig
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.rollout.sampler import Sampler
+from distill_jax.run.data import Data
+from distill_jax.run.settings import ModelSettings, Shared
+from distill_jax.training.state import param_shardings
+
+ROLES = ("teacher", "student")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its weights on the mesh: params is {"base", "lora"}."""
+
+    model: QwenModel
+    params: dict[str, Any]
+
+
+class Models:
+    """The teacher and the student.
+
+    Args:
+        config: of the run.
+        mesh: of the run.
+        data: tokenizer.
+        made: directory of the stage that trains the models without a path; None without one.
+        fix: what a user should do where that stage has not run.
+    """
+
+    def __init__(self, config: Shared, mesh: Mesh, data: Data, made: Path | None, fix: str):
+        self.config, self.mesh, self.data = config, mesh, data
+        self.made, self._fix = made, fix
+
+    def settings_of(self, role: str) -> ModelSettings:
+        """Settings of "teacher" or "student"."""
+        return self.config.teacher if role == "teacher" else self.config.student
+
+    def path(self, role: str) -> Path:
+        """Directory of a role's weights: its own path, or what the run has trained.
+
+        Raises:
+            CheckpointError: the run has not trained them yet.
+        """
+        path = self.settings_of(role).path
+        if path:
+            return hf_io.model_dir(path)
+        if not self.made_here(role):
+            raise CheckpointError(f"no {role} model in {self.made}", fix=self._fix)
+        return self._made(role)
+
+    def given_path(self, role: str) -> str:
+        """The path as files name it: a hub id as given, so that it is found on other machines."""
+        given = self.settings_of(role).path
+        if given and not Path(given).exists():
+            return given
+        return str(self.path(role))
+
+    def name(self, role: str) -> str:
+        """A role's path or hub id as given, else where the run trains it."""
+        return self.settings_of(role).path or str(self._made(role))
+
+    def made_here(self, role: str) -> bool:
+        """Whether this run has trained the role's model."""
+        return not self.settings_of(role).path and (self._made(role) / "config.json").is_file()
+
+    def _made(self, role: str) -> Path:
+        return (self.made or Path()) / role / "model"
+
+    def build(self, role: str, geometry: QwenConfig, *, lora: LoraConfig | None) -> QwenModel:
+        """The model object of a role."""
+        s = self.settings_of(role)
+        return QwenModel.create(
+            geometry,
+            lora,
+            compute_dtype=s.compute_dtype,
+            param_dtype=s.param_dtype,
+            unroll=s.unroll,
+            remat=s.remat,
+            attention_impl=cast(Any, s.attention),  # `choices` makes it a value of that Literal
+            fuse=self.mesh.shape["tensor"] == 1,
+            rows=sharding.batch_sharding(self.mesh),
+        )
+
+    def lora_of(self, role: str) -> LoraConfig | None:
+        """The student's adapter; the teacher has none."""
+        return self.config.lora if role == "student" else None
+
+    def base_shardings(self, geometry: QwenConfig) -> Any:
+        """NamedShardings of a base tree."""
+        model = QwenModel.create(geometry)
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        return param_shardings({"base": shapes["base"]}, self.mesh)["base"]
+
+    def check_rows(self, name: str, geometry: QwenConfig, tokenizer: Any = None) -> None:
+        """Raises ConfigError when a model has fewer embedding rows than there are tokens.
+
+        Args:
+            name: the setting that names the model, e.g. "teacher.path".
+            geometry: of the model.
+            tokenizer: None is the run's.
+        """
+        tokens = len(tokenizer or self.data.tokenizer)
+        if tokens > geometry.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {tokens} tokens, the model of {name} {geometry.vocab_size} "
+                "embedding rows",
+                wanted="a row for every token",
+                fix=f"set {name} to a model of this tokenizer",
+            )
+
+    def load(self, role: str, *, adapter: Path | None = None, base: Path | None = None) -> Loaded:
+        """A role's weights, split over the mesh.
+
+        Args:
+            role: "teacher" (never with LoRA) or "student".
+            adapter: PEFT directory for the student; None gives it a fresh adapter, which changes
+                nothing.
+            base: directory of a whole model in place of the role's own.
+
+        Raises:
+            CheckpointError: missing or damaged files, or an adapter of other settings.
+            MissingExtraError: quantise=int8 without qwix.
+        """
+        settings = self.settings_of(role)
+
+        def held(path: tuple[str, ...], leaf: jax.Array) -> Any:
+            if settings.quantise == "none" or not quantised.is_quantised(path):
+                return leaf
+            return quantised.quantise(leaf, settings.compute_dtype)
+
+        geometry, weights = hf_io.load_hf(
+            base or self.path(role),
+            param_dtype=settings.param_dtype,
+            shardings=self.base_shardings,
+            convert=held,
+        )
+        self.check_rows(f"{role}.path", geometry)
+        model = self.build(role, geometry, lora=self.lora_of(role))
+        lora: dict[str, Any] = {}
+        if role == "student":
+            lora = self._fresh(model) if adapter is None else self._adapter(adapter, geometry)
+            lora = self.place_lora(lora)
+        return Loaded(model, {"base": weights, "lora": lora})
+
+    @cached_property
+    def teacher(self) -> Loaded:
+        """The teacher, loaded once and kept."""
+        return self.load("teacher")
+
+    def place_lora(self, lora: Any) -> Any:
+        """An adapter tree on the mesh."""
+        return sharding.place(lora, param_shardings({"lora": lora}, self.mesh)["lora"])
+
+    def _fresh(self, model: QwenModel) -> Any:
+        key = rng.stream_key(rng.run_key(self.config.seed), "lora")
+        return jax.device_get(jax.jit(lambda key: model.init(key)["lora"])(key))
+
+    def _adapter(self, directory: Path, geometry: QwenConfig) -> Any:
+        lora, found = peft_io.load_adapter(directory, geometry)
+        wanted = self.config.lora
+        if (found.rank, found.alpha, set(found.targets)) != (
+            wanted.rank,
+            wanted.alpha,
+            set(wanted.targets),
+        ):
+            raise CheckpointError(
+                f"adapter {directory} has {found}",
+                wanted=f"{wanted}",
+                fix="set lora.rank, lora.alpha and lora.targets to the adapter's",
+            )
+        return jax.device_get(lora)
+
+    def load_adapter(self, directory: Path) -> Loaded:
+        """The student with any adapter of it, of whatever rank and targets."""
+        base = self.load("student").params["base"]
+        geometry = hf_io.load_config(self.path("student"))
+        lora, settings = peft_io.load_adapter(directory, geometry)
+        placed = self.place_lora(jax.device_get(lora))
+        return Loaded(
+            self.build("student", geometry, lora=settings), {"base": base, "lora": placed}
+        )
+
+    def load_whole(self, directory: Path, tokenizer: Any = None) -> Loaded:
+        """A model of another directory, in the student's dtypes.
+
+        Args:
+            directory: Hugging Face files.
+            tokenizer: its own; None is the run's.
+        """
+        geometry, base = hf_io.load_hf(
+            directory,
+            param_dtype=self.config.student.param_dtype,
+            shardings=self.base_shardings,
+        )
+        self.check_rows(str(directory), geometry, tokenizer)
+        return Loaded(self.build("student", geometry, lora=None), {"base": base, "lora": {}})
+
+    def sampler(self, model: QwenModel, tokenizer: Any = None) -> Sampler:
+        """A sampler on this mesh, with the run's tokens or those of another tokenizer."""
+        tok = tokenizer or self.data.tokenizer
+        eos, pad = tokenizers.eos_id(tok), tokenizers.pad_id(tok)
+        return Sampler(model, self.mesh, eos_id=eos, pad_id=pad, vocab=len(tok))
+
+    def save_adapter(
+        self, geometry: QwenConfig, lora: Any, target: Path, base: Path | None = None
+    ) -> None:
+        """Writes an adapter in PEFT's form with its tokenizer and the name of its base model.
+
+        Args:
+            geometry: of the student.
+            lora: the adapter's tree.
+            target: directory.
+            base: whole model below the adapter; None is the student's own path or hub id.
+        """
+        peft_io.save_adapter(
+            target,
+            geometry,
+            self.config.lora,
+            lora,
+            str(base) if base else self.given_path("student"),
+            tokenizer=self.data.tokenizer,
+        )

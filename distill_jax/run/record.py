@@ -1,0 +1,168 @@
+"""What a stage's result depends on: its own settings, shared settings, digests of what it reads."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distill_jax.core import digest, settings
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.files import read_json
+from distill_jax.run.config import RunConfig, shared_of, upstream
+from distill_jax.run.run import DONE_FILE, Run, Stage
+from distill_jax.run.settings import Shared
+
+SETTINGS_FILE = "settings.json"
+FORMAT = 2
+
+
+class Record(NamedTuple):
+    """What a stage depends on, JSON-able.
+
+    Attributes:
+        kind: of the stage.
+        own: {dotted name: value} of its own settings.
+        shared: the same of the shared settings that it names.
+        inputs: digest of each thing that it reads, by name.
+    """
+
+    kind: str
+    own: dict[str, Any]
+    shared: dict[str, Any]
+    inputs: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """With the format's number."""
+        return {"format": FORMAT, **self._asdict()}
+
+
+def record(run: Run, stage: Stage[Any], *, contents: bool, rounding: bool) -> Record:
+    """The record of a stage as the config and the directory are now.
+
+    Args:
+        run: config, directory.
+        stage: of the plan.
+        contents: read the problems and the models that lie outside the directory, too.
+        rounding: with the settings that change the last bits alone.
+    """
+    own, shared = setting_values(run.config, stage.name, rounding=rounding)
+    return Record(stage.kind, own, shared, inputs(run, stage, contents=contents))
+
+
+def setting_values(
+    config: RunConfig, name: str, *, rounding: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A stage's own settings and the shared settings that it names, as flat dicts."""
+    stage = config.plan[name]
+    everything = settings.affecting(shared_of(config), rounding=rounding)
+    wanted = stage.shared()
+    shared = {
+        name: value
+        for name, value in everything.items()
+        if any(name == one or name.startswith(f"{one}.") for one in wanted)
+    }
+    return settings.affecting(stage, rounding=rounding), shared
+
+
+def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
+    """Digests of what the stage reads, by name.
+
+    What other stages made is known from their done.json; a complete stage's problems and outside
+    models may be gone by now, so they are read for `contents` alone.
+    """
+    found: dict[str, str] = {}
+    for setting, ref, other in upstream(run.config, stage.name):
+        for name, value in run.made(other).items():
+            if ref != "models" or name == setting:
+                found[f"{setting} ({name} of {other})"] = value
+    if not contents:
+        return found
+    for role in stage.settings.roles():
+        if run.models.settings_of(role).path:
+            found[f"weights of the {role}"] = run.digest(run.models.path(role))
+    for setting, ref, value in settings.references(stage.settings):
+        if ref == "student" and value not in run.config.plan:
+            for part, one in run.student_digests(run.student(value)).items():
+                found[f"{setting} {value} ({part})"] = one
+    for split in stage.settings.splits():
+        found[f"{split} problems"] = run.data.digest(split)
+    return found
+
+
+def stage_key(config: RunConfig, name: str) -> str:
+    """Digest of all settings that a stage's result depends on, those of upstream stages included.
+
+    Two runs with equal keys of a stage make the same of it.
+    """
+    own, shared = setting_values(config, name, rounding=False)
+    above = {
+        setting: (other, stage_key(config, other)) for setting, _, other in upstream(config, name)
+    }
+    values = {setting: value for setting, value in own.items() if setting not in above}
+    parts = [config.plan[name].kind, values, shared, above]
+    return digest.of(json.dumps(parts, sort_keys=True))
+
+
+def refuse_if_changed(run: Run, stage: Stage[Any]) -> None:
+    """Refuses a stage that was run or begun here with other settings or inputs.
+
+    Raises:
+        ConfigError: naming the setting or input, its old and new value, and the fix.
+    """
+    directory = run.workdir / stage.name
+    complete = (directory / DONE_FILE).is_file()
+    before = read_json(directory / (DONE_FILE if complete else SETTINGS_FILE))
+    if before is None:
+        return
+    if before.get("format") != FORMAT:
+        raise ConfigError(
+            f"{directory} was made by an earlier version",
+            wanted=f"format {FORMAT}",
+            fix="use another --workdir, or delete that directory",
+        )
+    now = record(run, stage, contents=False, rounding=not complete)
+    _refuse(directory, "", {"kind": before["kind"]}, {"kind": now.kind})
+    own = _with_defaults(before["own"], now.own, type(stage.settings)())
+    _refuse(directory, f"{stage.name}.", own, now.own)
+    _refuse(directory, "", _with_defaults(before["shared"], now.shared, Shared()), now.shared)
+    refuse_other_inputs(run, stage, before["inputs"], now.inputs)
+
+
+def _with_defaults(before: Mapping[str, Any], now: Mapping[str, Any], group: Any) -> dict[str, Any]:
+    """The recorded values of the settings of now; a setting added since then at its default."""
+    defaults = json.loads(json.dumps(settings.affecting(group, rounding=True)))
+    return {name: before.get(name, defaults.get(name)) for name in now}
+
+
+def _refuse(
+    directory: Path, prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    for name, old, new in _differences(before, json.loads(json.dumps(now))):
+        raise ConfigError(
+            f"{directory} was made with {prefix}{name}={old!r}, now {new!r}",
+            wanted="the same value",
+            fix=f"use another --workdir, or delete {directory}; --adopt={directory.parent} with "
+            "another --workdir keeps the stages that stay the same",
+        )
+
+
+def refuse_other_inputs(
+    run: Run, stage: Stage[Any], before: Mapping[str, str], now: Mapping[str, str]
+) -> None:
+    """Raises ConfigError where an input that both name differs."""
+    changed = [name for name in now if before.get(name, now[name]) != now[name]]
+    if changed:
+        directory = run.workdir / stage.name
+        raise ConfigError(
+            f"changed since {directory} was begun: {', '.join(changed)}",
+            wanted="the originals",
+            fix="use another --workdir, or delete that directory",
+        )
+
+
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    for name in sorted(before):
+        if before[name] != now.get(name):
+            yield name, before[name], now.get(name)

@@ -1,0 +1,220 @@
+"""Run: what the stages of a run have in common, made when first asked for."""
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from distill_jax.core import digest, rng, sharding
+from distill_jax.core.errors import CheckpointError
+from distill_jax.core.files import read_json
+from distill_jax.models import hf_io, peft_io
+from distill_jax.run import console
+from distill_jax.run.config import RunConfig, to_dict
+from distill_jax.run.data import Data
+from distill_jax.run.models import Loaded, Models
+from distill_jax.run.settings import BASE, StageSettings
+from distill_jax.run.stop import StopSignal
+
+DONE_FILE = "done.json"
+# Digests of models' weights, kept in the work directory.
+_DIGESTS_FILE = "digests.json"
+_HEX = 32
+
+
+S = TypeVar("S", bound=StageSettings, covariant=True)
+
+
+@dataclass(frozen=True)
+class Stage(Generic[S]):
+    """A stage of the plan: its name and settings."""
+
+    name: str
+    settings: S
+
+    @property
+    def kind(self) -> str:
+        """What kind of stage it is, a key of KINDS."""
+        return self.settings.kind
+
+
+class Student(NamedTuple):
+    """A student that a reference names.
+
+    Attributes:
+        name: of the stage that made it, "base", or the directory as given.
+        adapter: PEFT directory; None without an adapter.
+        base: directory of the whole model below the adapter; None is the run's own student.
+    """
+
+    name: str
+    adapter: Path | None = None
+    base: Path | None = None
+
+
+class Run:
+    """A work directory with its config, data, models and mesh.
+
+    Args:
+        config: checked settings.
+        workdir: holds all of a run's files.
+    """
+
+    def __init__(self, config: RunConfig, workdir: Path):
+        self.config, self.workdir = config, Path(workdir).absolute()
+        self.console = console.make_console()
+        self.say = console.say_on(self.console)
+        self.mesh = sharding.make_mesh(config.mesh)
+        self.stop = StopSignal()
+        self.data = Data(config, self.workdir, self.say)
+        maker = config.models_stage
+        self.models = Models(
+            config,
+            self.mesh,
+            self.data,
+            None if maker is None else self.workdir / maker,
+            self.run_first(maker) if maker else "set teacher.path and student.path",
+        )
+
+    @cached_property
+    def config_dict(self) -> dict[str, object]:
+        """The flat config as plain values, fit for JSON."""
+        return to_dict(self.config)
+
+    def directory(self, *parts: str) -> Path:
+        """workdir/parts..., made when missing."""
+        path = self.workdir.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def run_first(self, stage: str) -> str:
+        """The fix for a work directory that lacks what a stage makes."""
+        return (
+            f"run stage {stage} first: the same command with --config.stages={stage}, "
+            f"--workdir={self.workdir}"
+        )
+
+    def stage(self, name: str) -> Stage[Any]:
+        """The stage of a name."""
+        return Stage(name, self.config.plan[name])
+
+    # --- randomness ---------------------------------------------------------------------------
+
+    def seed(self, stage: Stage[Any]) -> int:
+        """Seed of a stage's numpy randomness: the run's where the name is the kind, else 64 bits
+        with the name's CRC-32 above it, so that two stages of one kind draw other numbers."""
+        if stage.name == stage.kind:
+            return self.config.seed
+        return zlib.crc32(stage.name.encode()) << 32 | self.config.seed
+
+    def key(self, stage: Stage[Any]) -> jax.Array:
+        """Key of a stage's jax randomness, as `seed`."""
+        key = rng.run_key(self.config.seed)
+        return key if stage.name == stage.kind else rng.stream_key(key, stage.name)
+
+    # --- references ---------------------------------------------------------------------------
+
+    def is_done(self, name: str) -> bool:
+        """Whether a stage is complete in this work directory."""
+        return (self.workdir / name / DONE_FILE).is_file()
+
+    def student(self, reference: str) -> Student:
+        """The student that a reference names: `base`, a stage, or a directory.
+
+        Raises:
+            CheckpointError: the stage has not made it, or the directory holds no model.
+        """
+        if reference == BASE:
+            return Student(BASE)
+        if reference in self.config.plan:
+            made = self.made_student(reference)
+            if made is None:
+                raise CheckpointError(
+                    f"no student in {self.workdir / reference}", fix=self.run_first(reference)
+                )
+            return made
+        path = hf_io.model_dir(reference).absolute()
+        for adapter in (path, path / "adapter"):
+            if (adapter / peft_io.CONFIG).is_file():
+                return Student(reference, adapter=adapter)
+        if (path / "config.json").is_file():
+            return Student(reference, base=path)
+        raise CheckpointError(
+            f"{reference} holds no model",
+            wanted=f"{BASE}, a stage of the plan ({', '.join(self.config.plan)}), or a directory "
+            f"with {peft_io.CONFIG} or config.json",
+        )
+
+    def made_student(self, stage: str) -> Student | None:
+        """What a stage that makes a student has made here: an adapter or a whole model; or None."""
+        adapter, model = (self.workdir / stage / name for name in ("adapter", "model"))
+        if (model / "config.json").is_file():
+            return Student(stage, base=model)
+        if not (adapter / peft_io.CONFIG).is_file():
+            return None
+        # An adapter lies on the weights that its stage started from.
+        start = getattr(self.config.plan[stage], "start", BASE)
+        return Student(stage, adapter=adapter, base=self.student(start).base)
+
+    def students(self) -> list[str]:
+        """The stages, in order, that have made a student here."""
+        plan = self.config.plan
+        makers = [name for name in self.config.order if plan[name].makes == "student"]
+        return [name for name in makers if self.made_student(name) is not None]
+
+    def load_student(self, reference: str) -> Loaded:
+        """The student that a reference names, on the mesh; a bare one with a fresh adapter."""
+        found = self.student(reference)
+        return self.models.load("student", adapter=found.adapter, base=found.base)
+
+    # --- digests ------------------------------------------------------------------------------
+
+    @cached_property
+    def _remembered(self) -> digest.Remembered:
+        return digest.Remembered(self.workdir / _DIGESTS_FILE)
+
+    def digest(self, directory: Path) -> str:
+        """Digest of a model's or adapter's files.
+
+        Process 0 reads them, once as long as they stay the same, and tells the others.
+        """
+        found = self._remembered.of_model(directory) if jax.process_index() == 0 else "0" * _HEX
+        if jax.process_count() > 1:
+            raw = np.frombuffer(bytes.fromhex(found), np.uint8)
+            found = np.asarray(multihost_utils.broadcast_one_to_all(raw)).tobytes().hex()
+        return found
+
+    def student_digests(self, student: Student) -> dict[str, str]:
+        """Digests of the parts of a student: its base model and, if it has one, its adapter."""
+        base = student.base or self.models.path("student")
+        found = {"student": self.digest(base)}
+        return (
+            found if student.adapter is None else {**found, "adapter": self.digest(student.adapter)}
+        )
+
+    def made(self, stage: str) -> dict[str, str]:
+        """Digests of what a complete stage has made, by name; {} where it is not complete."""
+        done = read_json(self.workdir / stage / DONE_FILE)
+        return {} if done is None else dict(done["made"])
+
+    # --- a block ------------------------------------------------------------------------------
+
+    def __enter__(self) -> "Run":
+        self.stop.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop.__exit__(kind, error, trace)
+        if "task" in self.data.__dict__:
+            self.data.task.close()

@@ -1,0 +1,94 @@
+"""Runs the stages of a plan in order: skips complete ones, resumes begun ones."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from distill_jax.core import sharding
+from distill_jax.core.files import read_json
+from distill_jax.run.config import RunConfig
+from distill_jax.run.files import write_json
+from distill_jax.run.record import SETTINGS_FILE, record, refuse_other_inputs
+from distill_jax.run.run import DONE_FILE, Run, Stage
+from distill_jax.run.stop import GO_ON, Interrupted
+from distill_jax.run.workdir import check_workdir
+from distill_jax.stages import checks, distill, evaluate, memory, pretrain, rl, sft
+from distill_jax.stages.kinds import kind_of
+from distill_jax.training.manifest import write_manifest
+from distill_jax.training.progress import clock
+
+CONFIG_FILE = "config.json"
+# The built-in kinds; importing their modules registers them.
+BUILT_IN = (pretrain.KIND, sft.KIND, distill.KIND, rl.KIND, evaluate.KIND)
+
+
+def run(config: RunConfig, workdir: Path) -> None:
+    """Runs config.stages; a stage's files are in workdir/STAGE, with done.json when complete.
+
+    Raises:
+        ConfigError: a stage of the directory was run with other settings, data or weights.
+        Interrupted: asked to stop, by SIGTERM or SIGINT; everything done is saved.
+        DistillError: whatever `checks.prepare` finds wrong, before any stage begins.
+    """
+    check_workdir(workdir)
+    begun = time.perf_counter()
+    with Run(config, workdir) as run:
+        try:
+            prepared = checks.prepare(run)
+            write_json(run.workdir / CONFIG_FILE, run.config_dict)
+            for number, name in enumerate(config.stages):
+                if run.stop.due(number):
+                    raise Interrupted(f"asked to stop before stage {name}; {GO_ON}")
+                _run_stage(run, run.stage(name), prepared.get(name))
+        except Interrupted as interrupted:
+            interrupted.exit_code = run.stop.exit_code
+            raise
+        run.say(f"all stages took {clock(time.perf_counter() - begun)}")
+
+
+def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
+    kind, directory = kind_of(stage), run.directory(stage.name)
+    if run.is_done(stage.name):
+        if not kind.always:
+            run.say(f"{stage.name}: complete, skipped ({directory})")
+            return
+        done = read_json(directory / DONE_FILE)
+        now = record(run, stage, contents=True, rounding=False)
+        refuse_other_inputs(run, stage, done["inputs"], now.inputs)
+        run.say(f"{stage.name}: complete, only what is new or changed is done ({directory})")
+        kind.run(run, stage, directory, prepared)
+        return
+    now = record(run, stage, contents=True, rounding=True)
+    begun_with = read_json(directory / SETTINGS_FILE) or {}
+    refuse_other_inputs(run, stage, begun_with.get("inputs", {}), now.inputs)
+    sharding.barrier(f"begin {stage.name}")
+    write_manifest(directory, run.config_dict)
+    write_json(directory / SETTINGS_FILE, now.as_dict())
+    begun = time.perf_counter()
+    memory.show(run, stage)
+    figures = kind.run(run, stage, directory, prepared)
+    seconds = time.perf_counter() - begun
+    sharding.barrier(f"done {stage.name}")
+    done = {
+        "stage": stage.name,
+        **now.as_dict(),
+        "made": _made(run, directory),
+        "figures": figures,
+        "seconds": seconds,
+        "dropped_prompts": run.data.dropped(),
+    }
+    write_json(directory / DONE_FILE, done)
+    run.say(f"{stage.name}: complete in {seconds:.0f} s ({directory})")
+
+
+def _made(run: Run, directory: Path) -> dict[str, str]:
+    """Digests of the models and adapters below a stage's directory, by name."""
+    made = {}
+    for path in sorted(directory.glob("**/*.safetensors")):
+        parts = path.parent.relative_to(directory).parts
+        if not parts or "checkpoints" in parts:
+            continue
+        # "teacher/model" is the teacher, "adapter" the adapter.
+        name = parts[0]
+        made[name] = run.digest(path.parent)
+    return made

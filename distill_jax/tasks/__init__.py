@@ -1,0 +1,11 @@
+"""Tasks: how a problem is put to a model and how its answer is judged. One entry a kind of answer.
+
+TASKS maps the name in `config.task` to the class.
+"""
+
+from distill_jax.tasks.task import Judged, Task
+from distill_jax.tasks.text import TextTask
+
+TASKS: dict[str, type[TextTask]] = {"text": TextTask}
+
+__all__ = ["TASKS", "Judged", "Task", "TextTask"]

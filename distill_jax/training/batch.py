@@ -1,0 +1,82 @@
+"""The typed batches of a policy update. Optional arrays are None on purpose, never by omission."""
+
+from typing import Any
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class ScoredRollout:
+    """A rollout with its rewards and the scores taken before the update; B = P·G.
+
+    Attributes:
+        response_mask_BR: f32, 1 on sampled tokens.
+        loss_mask_BR: f32, 1 on the tokens that are trained.
+        ended_B: bool, whether the completion ended with EOS.
+        reward_PG: f32, reward of each sequence.
+        reward_BR: f32 a token; None for group methods.
+        old_logp_BR: f32 of the policy before the update; None where nothing needs it.
+        ref_logp_BR: f32 of the reference; None without one.
+        entropy_BR: f32 of the policy before the update; None where nothing needs it.
+        value_BR: f32 of the value head; None for group methods.
+        end_value_B: f32, value of the state after the last token; None for group methods.
+    """
+
+    response_mask_BR: Any
+    loss_mask_BR: Any
+    ended_B: Any
+    reward_PG: Any
+    reward_BR: Any | None
+    old_logp_BR: Any | None
+    ref_logp_BR: Any | None
+    entropy_BR: Any | None
+    value_BR: Any | None
+    end_value_B: Any | None
+
+
+@flax.struct.dataclass
+class Advantages:
+    """What an algorithm makes of a scored rollout.
+
+    Attributes:
+        advantage_BR: f32, 0 beyond a response.
+        return_BR: f32, target of the value head; None for group methods.
+        old_value_BR: f32; None for group methods.
+        top_entropy_BR: f32, 1 on the tokens of highest entropy; None where all are trained.
+    """
+
+    advantage_BR: Any
+    return_BR: Any | None = None
+    old_value_BR: Any | None = None
+    top_entropy_BR: Any | None = None
+
+
+@flax.struct.dataclass
+class PolicyBatch:
+    """What the loss of a policy update is given.
+
+    Attributes:
+        tokens_BT: int32, prompt ++ response ++ pad.
+        prompt_len_B: int32.
+        targets_BR: int32, the response tokens.
+        loss_mask_BR: f32.
+        behaviour_logp_BR: f32, under the distribution that was drawn from.
+        old_logp_BR: f32; None: the policy of the update is the one that is trained (ratio 1).
+        ref_logp_BR: f32; None without a reference.
+        advantages: of the algorithm.
+    """
+
+    tokens_BT: Any
+    prompt_len_B: Any
+    targets_BR: Any
+    loss_mask_BR: Any
+    behaviour_logp_BR: Any
+    old_logp_BR: Any | None
+    ref_logp_BR: Any | None
+    advantages: Advantages
+
+
+def take_rows(batch: PolicyBatch, rows: Any) -> PolicyBatch:
+    """The batch of these rows, in this order."""
+    return jax.tree.map(lambda leaf: leaf[rows], batch)
