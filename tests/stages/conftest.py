@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_jax.stages import pipeline
+from distill_jax.stages import runner
 from tests.stages.distilled import Trained
 from tests.stages.small import small
 
@@ -11,7 +11,7 @@ from tests.stages.small import small
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work directory in which every stage has run, in this process, on eight devices."""
     workdir = tmp_path_factory.mktemp("finished")
-    pipeline.run(small(), workdir)
+    runner.run(small(), workdir)
     return workdir
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from distill_jax.stages import pipeline
+from distill_jax.stages import runner
 from tests.stages.small import copy_stages, small
 
 # Every way of the data, the divergence, the parameters, the start, and stored scores.
@@ -41,6 +41,6 @@ class Trained(dict[str, Path]):
 
     def __missing__(self, name: str) -> Path:
         workdir = copy_stages(self.finished, self.where / name, "pretrain", "sft")
-        pipeline.run(way(name), workdir)
+        runner.run(way(name), workdir)
         self[name] = workdir
         return workdir

@@ -1,15 +1,19 @@
 """The smallest runs that take every path: settings, subprocesses, comparisons."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from configs import presets
-from distill_jax.core.settings import build, to_config_dict
-from distill_jax.stages.settings import RunConfig
+from distill_jax.run.config import RunConfig, build, to_config_dict
+from distill_jax.stages.kinds import KINDS
 from distill_jax.training.records import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +53,7 @@ def small(**changes: Any) -> RunConfig:
         for group in groups:
             at = at[group]
         at[last] = value
-    return build(RunConfig, config)
+    return build(config)
 
 
 def command(workdir: Path, *arguments: str, config: str = "rl", **changes: Any) -> list[str]:
@@ -87,6 +91,11 @@ def finish(process: subprocess.Popen[str], *, code: int = 0) -> str:
         process.kill()
     assert process.returncode == code, errors[-3000:]
     return errors
+
+
+def run_instead(monkeypatch: pytest.MonkeyPatch, kind: str, run: Callable[..., Any]) -> None:
+    """Stages of this kind call `run` in place of their own function."""
+    monkeypatch.setitem(KINDS, kind, dataclasses.replace(KINDS[kind], run=run))
 
 
 def weights(workdir: Path, stage: str) -> bytes:

@@ -9,16 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from distill_jax.stages.context import write_json
 from transformers import PreTrainedTokenizerFast
 
 from distill_jax.core.errors import CheckpointError, ConfigError
-from distill_jax.core.settings import to_dict
 from distill_jax.models import hf_io, peft_io
-from distill_jax.stages import pipeline
+from distill_jax.run.config import to_dict
+from distill_jax.run.files import write_json
+from distill_jax.run.run import Run
+from distill_jax.stages import checks, evaluate, runner
 from distill_jax.training import optimizer
 from distill_jax.training.records import read_rows
-from tests.stages.small import copy_stages, rows, small, weights
+from tests.stages.small import copy_stages, rows, run_instead, small, weights
 
 STAGES = ("pretrain", "sft", "rl", "evaluate")
 
@@ -61,9 +62,10 @@ def _named(tree: Any, name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_tells_what_it_was(finished: Path, stage: str) -> None:
+def test_every_stage_records_what_it_was(finished: Path, stage: str) -> None:
     done = json.loads((finished / stage / "done.json").read_text())
-    assert done["stage"] == stage and done["settings"]["seed"] == 0
+    assert done["stage"] == stage and done["kind"] == stage and done["shared"]["seed"] == 0
+    assert json.loads((finished / stage / "settings.json").read_text()).items() <= done.items()
     assert set(done["dropped_prompts"].values()) <= {0}
     run = json.loads((finished / stage / "run.json").read_text())
     assert run["config"] == json.loads(json.dumps(to_dict(small())))
@@ -78,7 +80,7 @@ def test_supervised_metrics(finished: Path) -> None:
         assert {"step", "loss", "grad_norm", "skipped", "num_tokens"} <= row.keys()
     # Warm-up of one step, then the peak; 8 rows a step of 64.
     config = small()
-    rate = optimizer.learning_rate(config.sft.optimizer, 2)
+    rate = optimizer.learning_rate(config.plan["sft"].optimizer, 2)
     wanted = [(float(rate(i)), 8 * (i + 1) / 64) for i in range(2)]
     got = [(row["learning_rate"], row["epoch"]) for row in rows(finished, "sft")]
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
@@ -139,33 +141,34 @@ def test_report(finished: Path) -> None:
 
 def test_complete_stages_are_skipped(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in ("pretrain", "sft", "rl"):
-        monkeypatch.setitem(pipeline.STAGES, stage, refuse)
-    monkeypatch.setattr(pipeline.evaluate, "_evaluate", refuse)
-    monkeypatch.setattr(pipeline.evaluate.token_scores, "_score", refuse)
+        run_instead(monkeypatch, stage, refuse)
+    monkeypatch.setattr(evaluate, "_evaluate", refuse)
+    monkeypatch.setattr(evaluate.token_scores, "_score", refuse)
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     (finished / "report.md").unlink()
-    pipeline.run(small(), finished)
+    runner.run(small(), finished)
     after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     changed = {p.relative_to(finished).parts[0] for p in after if after[p] != before.get(p)}
-    assert changed == {"report", "report.md", "report.html"} and before.keys() == after.keys()
+    assert changed == {"report", "report.md", "report.html", "config.json"}
+    assert before.keys() == after.keys()
 
 
 def test_mesh_checkpoints_and_records_may_change(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for stage in ("pretrain", "sft", "rl"):
-        monkeypatch.setitem(pipeline.STAGES, stage, refuse)
-    pipeline.run(small(mesh__tensor=2, checkpoint__keep=5, records__every=3), finished)
+        run_instead(monkeypatch, stage, refuse)
+    runner.run(small(mesh__tensor=2, checkpoint__keep=5, records__every=3), finished)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 1}, "holds stage pretrain with other settings: seed was 0, now 1"),
-        ({"rl__steps": 3}, "holds stage rl with other settings: rl.steps was 2, now 3"),
+        ({"seed": 1}, "/pretrain was made with seed=0, now 1"),
+        ({"rl__steps": 3}, "/rl was made with rl.steps=2, now 3"),
         (
-            {"stages": ("evaluate",), "sft__optimizer__learning_rate": 1.0},
-            "holds stage sft with other settings: sft.optimizer.learning_rate was 0.001, now 1.0",
+            {"stages": ("rl",), "sft__optimizer__learning_rate": 1.0},
+            "/sft was made with sft.optimizer.learning_rate=0.001, now 1.0",
         ),
     ],
 )
@@ -173,36 +176,35 @@ def test_other_settings_are_refused(
     finished: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for stage in STAGES:
-        monkeypatch.setitem(pipeline.STAGES, stage, refuse)
+        run_instead(monkeypatch, stage, refuse)
     with pytest.raises(ConfigError) as error:
-        pipeline.run(small(**changes), finished)
+        runner.run(small(**changes), finished)
     assert message in str(error.value) and "fix: use another --workdir" in str(error.value)
-    # What may be taken along: the stages before the one that differs.
-    keeps = "{tokenizer,pretrain,sft} NEW/" in str(error.value)
-    assert keeps == ("rl__steps" in changes)
+    # What may be taken along: the stages that stay the same.
+    assert f"--adopt={finished} with another --workdir keeps the stages" in str(error.value)
 
 
 def test_settings_of_a_stage_that_never_began_may_change(finished: Path, tmp_path: Path) -> None:
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
-    pipeline.check(pipeline.Context(small(rl__steps=7), workdir))
+    checks.prepare(Run(small(rl__steps=7), workdir))
 
 
 @pytest.mark.parametrize(
-    ("config", "needs"), [("sft", "pretrain"), ("rl", "pretrain"), ("evaluate", "pretrain")]
+    ("stage", "needs"), [("sft", "pretrain"), ("rl", "pretrain"), ("evaluate", "pretrain")]
 )
 def test_a_stage_by_itself_says_what_must_come_first(
-    tmp_path: Path, config: str, needs: str
+    tmp_path: Path, stage: str, needs: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=f"configs/{needs}.py:smoke") as error:
-        pipeline.run(small(stages=(config,)), tmp_path)
-    assert f"--workdir={tmp_path}" in str(error.value)
-    assert not (tmp_path / config).exists()
+    with pytest.raises(CheckpointError, match=f"run stage {needs} first") as error:
+        runner.run(small(stages=(stage,)), tmp_path)
+    assert f"--config.stages={needs}, --workdir={tmp_path}" in str(error.value)
+    assert not (tmp_path / stage).exists()
 
 
 def test_rl_by_itself_needs_sft(finished: Path, tmp_path: Path) -> None:
     workdir = copy_stages(finished, tmp_path / "run", "pretrain")
-    with pytest.raises(CheckpointError, match=r"configs/sft\.py"):
-        pipeline.run(small(stages=("rl",)), workdir)
+    with pytest.raises(CheckpointError, match="run stage sft first"):
+        runner.run(small(stages=("rl",)), workdir)
 
 
 def test_evaluation_before_rl_is_completed_after_it(
@@ -211,23 +213,23 @@ def test_evaluation_before_rl_is_completed_after_it(
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
     asked: list[str] = []
 
-    def pretend(context: Any, subject: Any, *_: Any) -> dict[str, Any]:
+    def pretend(run: Any, settings: Any, subject: Any, *_: Any) -> dict[str, Any]:
         asked.append(subject.name)
         result = json.loads((finished / "evaluate" / f"{subject.name}.json").read_text())
         del result["made_from"]
         return result
 
-    monkeypatch.setattr(pipeline.evaluate, "_evaluate", pretend)
+    monkeypatch.setattr(evaluate, "_evaluate", pretend)
     # Nobody drew the tokens of pretended answers.
     only = dataclasses.replace(small(report__problems=0), stages=("evaluate",))
-    pipeline.run(only, workdir)
-    assert asked == ["teacher", "student_base", "student_before"]
+    runner.run(only, workdir)
+    assert asked == ["teacher", "base", "sft"]
     shutil.copytree(finished / "rl", workdir / "rl")
-    pipeline.run(only, workdir)
-    assert asked == ["teacher", "student_base", "student_before", "student_after"]
+    runner.run(only, workdir)
+    assert asked == ["teacher", "base", "sft", "rl"]
     shutil.copytree(workdir / "sft" / "adapter", workdir / "rl" / "adapter", dirs_exist_ok=True)
-    pipeline.run(only, workdir)
-    assert asked[4:] == ["student_after"], "evaluated as it was before, not as it is"
+    runner.run(only, workdir)
+    assert asked[4:] == ["rl"], "evaluated as it was before, not as it is"
     assert "McNemar" in (workdir / "report.md").read_text(encoding="utf-8")
 
 
