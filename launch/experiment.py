@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
 from distill_jax.core.files import read_json, write_json, write_text
 from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms as arms_of
@@ -29,7 +29,7 @@ from distill_jax.experiments import figures, history, places, report, results
 from distill_jax.experiments.arms import Arm
 from distill_jax.stages.pipeline import check_workdir
 from distill_jax.stages.settings import RunConfig
-from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON, Interrupted
+from distill_jax.stages.stop import GO_ON, Interrupted
 from distill_jax.training.progress import clock
 
 # What a run is started with; what it was complete with; what it said.

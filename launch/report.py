@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DataError, DistillError
+from distill_jax.core.files import check_local
 from distill_jax.evaluation import html_data, html_report
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import Interrupted
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 wanted="0 or more, with --config: the models answer those problems",
                 fix=f"add --config={EXAMPLE}",
             )
+        check_local(names.workdir, "--workdir")
         config = _config(rest) if rest else None
         if config is not None:
             start_compilation_cache(None)

@@ -9,8 +9,9 @@ from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.files import read_json
+from distill_jax.core.files import check_local, read_json
 from distill_jax.core.settings import build, to_dict
+from distill_jax.run import lock
 from distill_jax.stages import checks, distill, evaluate, inputs, pretrain, rl, sft
 from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.settings import STAGES as ORDER
@@ -61,7 +62,7 @@ def run(config: RunConfig, workdir: Path) -> None:
     check_workdir(workdir)
     context = Context(config, workdir)
     begun = time.perf_counter()
-    with context.stop:
+    with lock.held(context.workdir), context.stop:
         try:
             check(context)
             for number, stage in enumerate(config.stages):
@@ -80,6 +81,7 @@ def check_workdir(workdir: Path) -> None:
     Raises:
         ConfigError: it, or a folder above it, is a file or may not be written to.
     """
+    check_local(workdir, "--workdir")
     place = workdir.absolute()
     while not place.exists():
         place = place.parent

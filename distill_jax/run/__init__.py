@@ -1,0 +1,1 @@
+"""What a run owns: its work directory."""
