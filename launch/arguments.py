@@ -4,15 +4,48 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 import ml_collections
 from absl import flags
 
-from distill_jax.core import settings
-from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core import disk, settings
+from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
 
 EXIT_WRONG_INPUT = 2
+
+
+class OneLine:
+    """While entered, expected failures end the program with one line on standard error.
+
+    These are the project's errors, a full disk, and Ctrl-C; any other exception goes on.
+
+    Attributes:
+        directory: where the program writes; set when it is known.
+    """
+
+    def __init__(self) -> None:
+        self.directory = Path()
+
+    def __enter__(self) -> "OneLine":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del kind, trace
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted; run the same command again to go on", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
+        full = disk.full(error, self.directory) if error is not None else None
+        if full is not None:
+            fail(full)
+        if isinstance(error, DistillError):
+            fail(error)
 
 
 def parse(argv: Sequence[str], example: str) -> list[str]:

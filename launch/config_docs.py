@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_jax.stages.settings import RunConfig
+from distill_jax.run.config import RunConfig
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "config.md"
 

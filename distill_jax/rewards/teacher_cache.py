@@ -12,6 +12,7 @@ from typing import cast
 import cachetools
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.core.files import check_local
 from distill_jax.core.settings import setting
 from distill_jax.rewards.score_bytes import (
     DamagedBytesError,
@@ -73,6 +74,7 @@ class CacheSettings:
     )
 
     def __post_init__(self) -> None:
+        check_local(self.directory, "cache.directory")
         if self.policy not in _POLICIES:
             raise ConfigError(f"policy={self.policy!r}", wanted=f"one of {', '.join(_POLICIES)}")
         if self.megabytes < 0 or self.disk_megabytes <= 0 or self.rows < 0:

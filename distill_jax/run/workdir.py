@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.core.files import check_local
 
 
 def check_workdir(workdir: Path) -> None:
@@ -12,6 +13,7 @@ def check_workdir(workdir: Path) -> None:
     Raises:
         ConfigError: it, or a folder above it, is a file or may not be written to.
     """
+    check_local(workdir, "--workdir")
     place = workdir.absolute()
     while not place.exists():
         place = place.parent

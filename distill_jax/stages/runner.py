@@ -6,6 +6,7 @@ from typing import Any
 
 from distill_jax.core import sharding
 from distill_jax.core.files import read_json
+from distill_jax.run import lock
 from distill_jax.run.config import RunConfig
 from distill_jax.run.files import write_json
 from distill_jax.run.record import SETTINGS_FILE, record, refuse_other_inputs
@@ -32,7 +33,7 @@ def run(config: RunConfig, workdir: Path) -> None:
     """
     check_workdir(workdir)
     begun = time.perf_counter()
-    with Run(config, workdir) as run:
+    with lock.held(workdir.absolute()), Run(config, workdir) as run:
         try:
             prepared = checks.prepare(run)
             write_json(run.workdir / CONFIG_FILE, run.config_dict)

@@ -13,11 +13,11 @@ from configs import bench as configs
 from distill_jax.core.errors import ConfigError, MeshError
 from distill_jax.core.settings import build
 from distill_jax.models.released import PRESETS
-from launch import roofline
-from launch.bench_steps import Bench, BenchSettings, geometry
+from launch.bench import roofline
+from launch.bench.steps import Bench, BenchSettings, geometry
 from third_party.peers import shapes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_smoke_prints_one_line_of_positive_figures():

@@ -27,7 +27,7 @@ from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings
 from distill_jax.training.step import make_update
-from launch import roofline
+from launch.bench import roofline
 
 SMALL = "small"
 

@@ -13,7 +13,7 @@ from distill_jax.models.head_loss import head_loss
 
 
 class Measures(Protocol):
-    """Of `bench_steps.Bench`."""
+    """Of `launch.bench.steps.Bench`."""
 
     figures: dict[str, Any]
 
