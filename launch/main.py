@@ -2,9 +2,11 @@
 
     python -m launch.main --config=configs/rl.py
     python -m launch.main --config=configs/rl.py:smoke --workdir=runs/try --config.rl.steps=20
+    python -m launch.main --workdir=runs/try --dry_run
 
-A config is `file[:preset]`; any of its settings can be set with `--config.a.b=value`. Wrong input
-ends with one message on standard error and exit code 2, before any model is loaded.
+A config is `file[:preset]`; any of its settings can be set with `--config.a.b=value`. Without
+--config, a work directory's own is taken. Wrong input ends with one message on standard error and
+exit code 2, before any model is loaded.
 """
 
 import contextlib
@@ -46,6 +48,14 @@ COMPILATION_CACHE = flags.DEFINE_string(
     None,
     "Directory of compiled programs, kept between runs; default $JAX_COMPILATION_CACHE_DIR or "
     "~/.cache/distill_jax/compiled; empty turns it off.",
+)
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print for each stage what would be done, and write nothing."
+)
+ADOPT = flags.DEFINE_string(
+    "adopt",
+    None,
+    "Work directory whose equal complete stages are taken over first, as hard links.",
 )
 
 
@@ -136,9 +146,13 @@ def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
     return_freed_memory_unless_cpu()
     start_compilation_cache(COMPILATION_CACHE.value)
     # Imported late: wrong settings are reported at once, without waiting for the libraries.
-    from distill_jax.stages import runner
+    from distill_jax.run.run import Run
+    from distill_jax.stages import dry_run, runner
 
-    runner.run(config, workdir)
+    if DRY_RUN.value:
+        dry_run.show(Run(config, workdir))
+        return
+    runner.run(config, workdir, adopt_from=Path(ADOPT.value) if ADOPT.value else None)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -188,10 +188,11 @@ def ppo_loss(
     scores: Arrays, batch: PolicyBatch, norm: Normaliser, settings: PPOSettings
 ) -> tuple[jax.Array, Arrays]:
     """Clipped policy loss + value_coef·clipped value loss − entropy_coef·entropy, token mean."""
-    mask_BR, made = batch.loss_mask_BR, batch.advantages
+    mask_BR, old_BR, made = batch.loss_mask_BR, batch.old_logp_BR, batch.advantages
+    assert old_BR is not None and made.return_BR is not None and made.old_value_BR is not None
     clip = PolicyLossSettings(clip_low=settings.clip_low, clip_high=settings.clip_high)
     policy, metrics = LOSSES["bnpo"](
-        scores["logp_BR"], batch.old_logp_BR, made.advantage_BR, mask_BR, clip, norm=norm
+        scores["logp_BR"], old_BR, made.advantage_BR, mask_BR, clip, norm=norm
     )
     value_BR = value_loss(
         scores["value_BR"],
@@ -205,7 +206,7 @@ def ppo_loss(
     if settings.entropy_coef:
         bonus = masked_sum(scores["entropy_BR"], mask_BR) / norm.tokens
         total = total - settings.entropy_coef * bonus
-    ratio_BR = jnp.exp(jnp.where(mask_BR > 0, scores["logp_BR"] - batch.old_logp_BR, 0.0))
+    ratio_BR = jnp.exp(jnp.where(mask_BR > 0, scores["logp_BR"] - old_BR, 0.0))
     metrics = {
         **metrics,
         "loss/policy_avg": policy,

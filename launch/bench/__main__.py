@@ -93,7 +93,7 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, BenchSettings, "configs/bench.py")
+    return arguments.parse(argv, "configs/bench.py")
 
 
 if __name__ == "__main__":
