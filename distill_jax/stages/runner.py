@@ -101,13 +101,12 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
 
 
 def _made(run: Run, directory: Path) -> dict[str, str]:
-    """Digests of the models and adapters below a stage's directory, by name."""
-    made = {}
-    for path in sorted(directory.glob("**/*.safetensors")):
-        parts = path.parent.relative_to(directory).parts
-        if not parts or "checkpoints" in parts:
-            continue
-        # "teacher/model" is the teacher, "adapter" the adapter.
-        name = parts[0]
-        made[name] = run.digest(path.parent)
-    return made
+    """Digests of the models and adapters below a stage's directory; process 0 alone reads them.
+
+    "adapter" and "model" are those of a student, "teacher" is that of `teacher/model`.
+    """
+    if jax.process_index() != 0:
+        return {}
+    folders = {path.parent for path in directory.glob("**/*.safetensors")}
+    named = {folder.relative_to(directory).parts[0]: folder for folder in sorted(folders)}
+    return {name: run.remembered.of_model(folder) for name, folder in named.items()}
