@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_top_k import head_top_k
+from distill_jax.models.head.top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.groups import round_up, training_batch
 from distill_jax.rollout.sampler import Rollout

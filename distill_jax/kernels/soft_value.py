@@ -9,7 +9,7 @@ def soft_value(logits_XV: jax.Array, alpha: float) -> jax.Array:
     """V(s) = α·logsumexp(Q(s,·)/α).
 
     α→0 gives max Q; the policy π = softmax(Q/α) has log π(a|s) = (Q(s,a) − V(s))/α.
-    For a whole batch use `models.head_scores`, which never holds the vocabulary axis.
+    For a whole batch use `models.head.scores`, which never holds the vocabulary axis.
 
     Args:
         logits_XV: Q(s,·), float [..., V].

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_scores import head_scores
+from distill_jax.models.head.scores import head_scores
 from distill_jax.models.qwen import QwenModel
 
 

@@ -29,14 +29,14 @@ from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
+from distill_jax.models.head.top_k import TopK
 from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, Scorer
-from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, TopK, Value
+from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.rewards.teacher_cache import CacheSettings, ScoreCache
-from distill_jax.rewards.top_k import TopKScores
 
 Batch = dict[str, np.ndarray]
-Arrays = tuple[np.ndarray, ...]  # those of TeacherScores or of TopKScores
+Arrays = tuple[np.ndarray, ...]  # those of TeacherScores or of TopK
 
 
 def fingerprint(directory: str | Path) -> str:
@@ -185,7 +185,7 @@ class _Merged:
 
     def __init__(self, k: int, count: int, width: int):
         self.known_B = np.zeros(count, bool)
-        self._type = TopKScores if k else TeacherScores
+        self._type = TopK if k else TeacherScores
         shapes = ((width, k), (width, k), (width,)) if k else ((width,), (width,), ())
         kinds = (np.int32 if k else np.float32, np.float32, np.float32)
         self.scores: Arrays = tuple(

@@ -7,7 +7,7 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.sharding import MeshSettings, make_mesh, shardings
-from distill_jax.models import heads
+from distill_jax.models import value_head
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel, logical_axes
 from distill_jax.models.qwen_config import QwenConfig, YarnConfig
@@ -221,10 +221,10 @@ def test_sharded_forward_equals_the_single_device(fuse):
 
 
 def test_value_head_starts_at_zero_and_is_linear():
-    params = heads.init(4)
+    params = value_head.init(4)
     hidden = jax.random.normal(jax.random.key(0), (2, 3, 4)).astype(jnp.bfloat16)
-    np.testing.assert_array_equal(heads.apply(params, hidden), np.zeros((2, 3), np.float32))
+    np.testing.assert_array_equal(value_head.apply(params, hidden), np.zeros((2, 3), np.float32))
     params = {"kernel_D": jnp.array([1.0, 0.0, 2.0, 0.0]), "bias": jnp.array(0.5)}
-    got = heads.apply(params, jnp.array([[1.0, 9.0, 2.0, 9.0]], jnp.bfloat16))
+    got = value_head.apply(params, jnp.array([[1.0, 9.0, 2.0, 9.0]], jnp.bfloat16))
     np.testing.assert_array_equal(got, np.array([5.5], np.float32))  # 1·1 + 2·2 + .5
     assert got.dtype == jnp.float32
