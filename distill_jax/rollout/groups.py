@@ -5,14 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from distill_jax.core.batching import round_up
 from distill_jax.rollout.sampler import Rollout
 
 Batch = dict[str, np.ndarray]
-
-
-def round_up(n: int, multiple: int) -> int:
-    """The smallest multiple of `multiple` that is at least n (and at least one multiple)."""
-    return max(1, -(-n // multiple)) * multiple
 
 
 def training_batch(
@@ -23,14 +19,14 @@ def training_batch(
     pad_id: int,
     multiple: int,
 ) -> Batch:
-    """Compact rows, prompt ++ response ++ pad, with response-aligned arrays beside them.
+    """Compact rows, prompt ++ response ++ pad, and response-aligned arrays.
 
     Args:
         prompts: P prompts' token ids.
         rollout: B = P·samples completions, prompt-major.
         samples: G.
         pad_id: token of the padding; never scored, never attended to.
-        multiple: T and R are rounded up to multiples of this, for few compiled programs.
+        multiple: T and R are rounded up to multiples of it, to limit the compiled programs.
 
     Returns:
         tokens_BT int32, prompt_len_B int32, response_len_B int32, response_mask_BR f32 (1 on

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.evaluation import distribution
 from distill_jax.evaluation.distribution import Side
 from distill_jax.models.head.comparison import TokenComparison
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rollout.groups import round_up
 from distill_jax.stages.context import Context, Loaded
 
 

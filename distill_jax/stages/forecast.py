@@ -16,12 +16,12 @@ from jax.sharding import AbstractMesh
 from rich.table import Table
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.core.sharding import AnyMesh
 from distill_jax.models import hf_io, quantised
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards import length_buckets
-from distill_jax.rollout.groups import round_up
 from distill_jax.stages import activations
 from distill_jax.stages.activations import Program, Rows
 from distill_jax.stages.context import Context

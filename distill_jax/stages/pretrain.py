@@ -7,9 +7,9 @@ from typing import Any
 import jax
 
 from distill_jax.core import rng
+from distill_jax.core.batching import round_up
 from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig
-from distill_jax.rollout.groups import round_up
 from distill_jax.stages import loop, supervised
 from distill_jax.stages.context import Context
 from distill_jax.stages.settings import ModelSettings, RunConfig

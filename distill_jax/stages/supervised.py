@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
 from distill_jax.data.batching import bare_answer
-from distill_jax.rollout.groups import round_up
 from distill_jax.stages.context import Context
 from distill_jax.training.state import TrainState
 

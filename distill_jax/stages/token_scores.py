@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
@@ -23,7 +24,6 @@ from distill_jax.evaluation.html_tokens import stored_text
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
-from distill_jax.rollout.groups import round_up
 from distill_jax.stages import subjects
 from distill_jax.stages.context import Context, Loaded, write_json
 from distill_jax.stages.stop import GO_ON, Interrupted
@@ -222,6 +222,6 @@ def _scores(
         alphas=(alpha,),
         vocab=vocab,
     )
-    q_BR, value_BR = scores.logit_BR, alpha * scores.lse_ABR[0]
+    q_BR, value_BR = scores.logit_BR, scores.value_ABR[0]
     reward_BR = intrinsic_reward(q_BR, value_BR, jnp.ones_like(q_BR))
     return {"reward": reward_BR, "q": q_BR, "value": value_BR, "logp": scores.logp_BR}

@@ -77,9 +77,6 @@ class PPOSettings:
     whiten: bool = setting(True, "Whiten the advantages over the rollout's tokens.")
 
 
-Settings = GroupSettings | PPOSettings
-
-
 @dataclass(frozen=True)
 class Algorithm:
     """One entry.

@@ -30,7 +30,7 @@ class TokenScores(NamedTuple):
 
     Attributes:
         logit_N: logit of the target, at temperature 1.
-        lse_AN: logsumexp(logits/α) for each α; `kernels.soft_value.of_logsumexp` gives V.
+        lse_AN: logsumexp(logits/α) for each α; α times it is the soft value V.
         logp_N: log softmax(logits/temperature)[target].
         entropy_N: entropy of softmax(logits/temperature), nats; None unless asked.
     """

@@ -1,0 +1,20 @@
+"""Sizes of batches: multiples, and a last batch that is as large as the others."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def round_up(n: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least n, and at least one multiple."""
+    return max(1, -(-n // multiple)) * multiple
+
+
+def filled(rows: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+    """Row numbers, the last one repeated up to `size` entries: int [size].
+
+    One compiled program then serves every batch. The caller drops what follows the first
+    len(rows) results.
+    """
+    index = np.asarray(rows)
+    return np.concatenate([index, np.repeat(index[-1:], size - len(index))])
