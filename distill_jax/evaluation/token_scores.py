@@ -241,6 +241,6 @@ def _scores(
         alphas=(alpha,),
         vocab=vocab,
     )
-    q_BR, value_BR = scores.logit_BR, alpha * scores.lse_ABR[0]
+    q_BR, value_BR = scores.logit_BR, scores.value_ABR[0]
     reward_BR = intrinsic_reward(q_BR, value_BR, jnp.ones_like(q_BR))
     return {"reward": reward_BR, "q": q_BR, "value": value_BR, "logp": scores.logp_BR}

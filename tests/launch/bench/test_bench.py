@@ -15,6 +15,7 @@ from distill_jax.core.settings import build
 from distill_jax.models.released import PRESETS
 from launch.bench import roofline
 from launch.bench.steps import Bench, BenchSettings, geometry
+from tests.models.parameters import parameter_count
 from third_party.peers import shapes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,7 +57,7 @@ def test_rows_that_do_not_fit_the_devices_are_told_before_any_work():
 
 def test_the_small_shape_is_that_of_the_peers():
     config = geometry("small")
-    assert config.parameter_count() == shapes.BASE_PARAMETERS
+    assert parameter_count(config) == shapes.BASE_PARAMETERS
     default = BenchSettings()
     assert default.lora_rank == shapes.LORA_RANK
     assert (default.prompts, default.samples) == (shapes.NUM_PROMPTS, shapes.NUM_SAMPLES)
