@@ -9,7 +9,7 @@ import ml_collections
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import to_config_dict
-from launch.bench_steps import BenchSettings
+from launch.bench.steps import BenchSettings
 
 _GPU = BenchSettings(
     model="qwen2_5_1_5b",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from distill_jax.stages.context import Context, Loaded
 
 from distill_jax.core import rng
 from distill_jax.core.errors import ConfigError, DataError
@@ -19,6 +18,8 @@ from distill_jax.evaluation.answer_file import AnswerFile
 from distill_jax.evaluation.answer_rows import answered, unanswered
 from distill_jax.evaluation.top_tokens import TopTokens
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
+from distill_jax.run import lock
+from distill_jax.run.run import Loaded
 from distill_jax.training.progress import Progress
 from launch.model_choice import Choice
 
@@ -56,7 +57,7 @@ def export(context: Context, choice: Choice, request: Request, out: Path) -> dic
     questions = ask(context, problems)
     sampling = decoding(context.config.sampling, request.temperature)
     made_from = made_with(context, choice, request, sampling, problems, questions)
-    with AnswerFile(out, made_from, len(problems)) as file:
+    with lock.held(out), AnswerFile(out, made_from, len(problems)) as file:
         if not file.complete:
             if file.done:
                 context.say(f"going on after {file.done} of {len(problems)} rows in {file.part}")

@@ -4,15 +4,50 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 import ml_collections
 from absl import flags
 
-from distill_jax.core import settings
-from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core import disk, settings
+from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
+from distill_jax.run.workdir import CONFIG_FILE
 
 EXIT_WRONG_INPUT = 2
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class OneLine:
+    """While entered, expected failures end the program with one line on standard error.
+
+    These are the project's errors, a full disk, and Ctrl-C; any other exception goes on.
+
+    Attributes:
+        directory: where the program writes; set when it is known.
+    """
+
+    def __init__(self) -> None:
+        self.directory = Path()
+
+    def __enter__(self) -> "OneLine":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del kind, trace
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted; run the same command again to go on", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
+        full = disk.full(error, self.directory) if error is not None else None
+        if full is not None:
+            fail(full)
+        if isinstance(error, DistillError):
+            fail(error)
 
 
 def parse(argv: Sequence[str], example: str) -> list[str]:
@@ -23,12 +58,33 @@ def parse(argv: Sequence[str], example: str) -> list[str]:
         example: of a config, for who gave none.
     """
     asks_help = any(argument.lstrip("-").startswith("help") for argument in argv[1:])
+    argv = with_saved_config(argv)
     try:
         if not asks_help:
             check(argv[1:], example)
         return flags.FLAGS(list(argv))
     except (DistillError, flags.Error) as error:
         fail(error)
+
+
+def with_saved_config(argv: Sequence[str]) -> list[str]:
+    """The arguments, with the config that --workdir was last run with where --config is missing."""
+    if value_of("config", argv) is not None:
+        return list(argv)
+    workdir = value_of("workdir", argv)
+    saved = Path(workdir) / CONFIG_FILE if workdir else None
+    if saved is None or not saved.is_file():
+        return list(argv)
+    return [*argv, f"--config={ROOT / 'configs' / 'saved.py'}:{saved}"]
+
+
+def value_of(name: str, argv: Sequence[str]) -> str | None:
+    """The value of a flag on a command line, `--name=value` or `--name value`; None without it."""
+    for position, argument in enumerate(argv):
+        word, equals, value = argument.partition("=")
+        if argument.startswith("-") and word.lstrip("-") == name:
+            return value if equals else "".join(argv[position + 1 : position + 2])
+    return None
 
 
 def fail(error: Exception) -> NoReturn:
@@ -52,20 +108,16 @@ def check(argv: Sequence[str], example: str) -> str:
     Raises:
         ConfigError: no config, no such file, no such preset, an unknown setting.
     """
-    config = ""
+    config = value_of("config", argv)
     names = []
-    for position, argument in enumerate(argv):
-        name, _, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-"):
-            continue
-        if name == "config":
-            config = value or "".join(argv[position + 1 : position + 2])
-        elif name.startswith("config."):
+    for argument in argv:
+        name = argument.lstrip("-").partition("=")[0].removeprefix("no")
+        if argument.startswith("-") and name.startswith("config."):
             names.append(name.removeprefix("config."))
-        elif name.startswith("noconfig."):
-            names.append(name.removeprefix("noconfig."))
     if not config:
-        raise ConfigError("no --config", fix=f"e.g. --config={example}")
+        raise ConfigError(
+            "no --config", fix=f"e.g. --config={example}, or --workdir of an earlier run"
+        )
     path, colon, preset = config.partition(":")
     made = _try_config(Path(path), preset if colon else None)
     for name in names:

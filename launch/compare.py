@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.files import check_local
 from distill_jax.evaluation import intervals, paired
 from launch import compare_inputs
 from launch.arguments import fail
@@ -199,6 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
     flags = parser.parse_args(argv)
     try:
+        if flags.workdir is not None:
+            check_local(flags.workdir, "--workdir")
         pairs = _pairs(flags)
         found = [compare(pair) for pair in pairs]
         count = adjust(found)

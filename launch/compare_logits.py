@@ -12,17 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_jax.stages.context import Context
 from distill_jax.stages.pipeline import check_workdir
 from rich.console import Console
 from rich.table import Table
 
 from distill_jax.core import settings
 from distill_jax.core.errors import DataError, DistillError
-from distill_jax.core.files import write_json
+from distill_jax.core.files import check_local, write_json
 from distill_jax.evaluation.report_measures import DISTRIBUTION, label, number_cell
+from distill_jax.run.config import RunConfig
 from distill_jax.stages import pairs
-from distill_jax.stages.settings import RunConfig
 from distill_jax.training.manifest import RUN_FILE, read_manifest
 from launch import main as main_job
 from launch.arguments import fail
@@ -76,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     main_job.start_compilation_cache(None)
     try:
+        check_local(flags.workdir, "--workdir")
         context = Context(config_of(flags.workdir), flags.workdir)
         check_workdir(context.workdir)  # told before the models are loaded
         result = pairs.compare_all(context, flags.answers, say=context.say)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distill_jax.core.errors import DataError, DistillError
+from distill_jax.core.files import check_local
 from distill_jax.evaluation import diagnosis
 from distill_jax.evaluation.findings import BAD, LOOK, OK, Finding
 from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings here")
     flags = parser.parse_args(argv)
     try:
+        check_local(flags.workdir, "workdir")
         directory, findings = read(flags.workdir)
     except DistillError as error:
         fail(error)

@@ -21,14 +21,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
 from distill_jax.core.files import read_json, write_json, write_text
 from distill_jax.core.settings import to_dict as settings_dict
 from distill_jax.experiments import arms as arms_of
 from distill_jax.experiments import figures, history, places, report, results
 from distill_jax.experiments.arms import Arm
+from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig, build, to_dict
-from distill_jax.run.stop import EXIT_INTERRUPTED, GO_ON, Interrupted
+from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import check_workdir
 from distill_jax.training.progress import clock
 
@@ -130,13 +131,9 @@ def _shared(
 
 
 def _one(config: RunConfig, arm: Arm, seed: int, workdir: Path, flags: Sequence[str]) -> str:
-    base, wanted = (arms_of.config_of(config, which, seed) for which in (None, arm))
+    wanted = arms_of.config_of(config, arm, seed)
     directory = places.run_directory(workdir, arm.name, seed)
-    places.adopt(
-        places.run_directory(workdir, places.SHARED, seed),
-        directory,
-        arms_of.shared_stages(base, wanted),
-    )
+    adopt(wanted, places.run_directory(workdir, places.SHARED, seed), directory)
     return _complete(wanted, directory, flags)
 
 

@@ -10,20 +10,19 @@ ends with the same bytes; a file made with other settings is refused. launch/REA
 columns.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags, logging
-from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON
 from rich.table import Table
 
 from distill_jax.core import settings
-from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.files import check_local
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
-from distill_jax.stages.settings import RunConfig
+from distill_jax.run.config import RunConfig
 from launch import arguments
 from launch import main as main_job
 
@@ -60,19 +59,20 @@ def _table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _main(argv: Sequence[str]) -> None:
+def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --model=teacher")
     config = settings.build(RunConfig, main_job.CONFIG.value)
-    workdir = Path(main_job.WORKDIR.value or main_job.default_workdir(config))
+    workdir = main_job.workdir_of(config)
     out = _out(_MODEL.value, workdir)
+    check_local(out, "--out")
+    guard.directory = out.parent
     main_job.start_distributed()
     return_freed_memory_unless_cpu()
     main_job.start_compilation_cache(main_job.COMPILATION_CACHE.value)
     # Imported late: wrong flags are told at once, without waiting for the libraries.
-    from distill_jax.stages.context import Context
 
     from launch import answering, model_choice
 
@@ -90,13 +90,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _guarded(argv: Sequence[str]) -> None:
-    try:
-        _main(argv)
-    except DistillError as error:
-        arguments.fail(error)
-    except KeyboardInterrupt:
-        print(f"interrupted; {GO_ON}", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    with arguments.OneLine() as guard:
+        _main(argv, guard)
 
 
 def main() -> None:

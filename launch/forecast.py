@@ -3,25 +3,23 @@
     python -m launch.forecast --config=configs/rl.py:qwen_7b --devices=8
 
 The devices need not be here. Models are known by hub id (models/released.py), by a local
-directory's config.json, or by the settings where stage pretrain makes them.
+directory's config.json, or by the settings where the run trains them.
 """
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 from rich.console import Console
 
-from distill_jax.core.errors import ConfigError, DistillError
-from distill_jax.core.settings import build
-from distill_jax.models import hf_io
-from distill_jax.models.qwen_config import QwenConfig
-from distill_jax.models.released import released
-from distill_jax.stages import forecast
-from distill_jax.stages.pretrain import made_geometry
-from distill_jax.stages.settings import ModelSettings, RunConfig
+from distill_jax.core.errors import ConfigError
+from distill_jax.forecast import memory
+from distill_jax.forecast.memory import Forecast, Job
+from distill_jax.run.config import RunConfig, build
+from distill_jax.run.run import Stage
+from distill_jax.stages.dry_run import geometry
+from distill_jax.stages.runner import kind_of
 from launch import arguments
 from launch.main import CONFIG
 
@@ -31,68 +29,54 @@ _DEVICE_GB = flags.DEFINE_float(
 )
 
 
-def geometry(settings: ModelSettings, config: RunConfig) -> QwenConfig:
-    """Of a model that need not be here.
+def run(config: RunConfig, devices: int) -> list[Forecast]:
+    """The forecasts of the stages that have one.
 
     Raises:
-        ConfigError: a path that is neither a known hub id nor a local directory.
+        ConfigError: none has, a model is not known, or the mesh does not fit the devices.
     """
-    if not settings.path:
-        return made_geometry(settings, config, config.tokenizer_size)
-    known = released(settings.path)
-    if known is not None:
-        return known
-    if not Path(settings.path).expanduser().is_dir():
-        raise ConfigError(
-            f"path={settings.path!r}",
-            wanted="a released Qwen2.5 or Qwen3 by hub id, or a directory with config.json",
-        )
-    return hf_io.load_config(Path(settings.path).expanduser())
-
-
-def run(config: RunConfig, devices: int) -> list[forecast.Forecast]:
-    """The forecasts of the stages sft and rl, those that the config has.
-
-    Raises:
-        ConfigError: it has neither, a model is not known, or the mesh does not fit the devices.
-    """
-    mesh = forecast.abstract_mesh(config, devices)
-    teacher, student = geometry(config.teacher, config), geometry(config.student, config)
-    stages = [stage for stage in ("sft", "rl") if stage in config.stages]
-    if not stages:
+    mesh = memory.abstract_mesh(config, devices)
+    teacher, student = (
+        geometry(config, role, config.tokenizer_size) for role in ("teacher", "student")
+    )
+    job, found = Job(config, teacher, student, mesh), []
+    for name in config.stages:
+        stage = Stage(name, config.plan[name])
+        parts = kind_of(stage).forecast
+        if parts is not None:
+            found.append(job.forecast(name, parts(job, stage.settings)))
+    if not found:
         raise ConfigError(
             f"no forecast for stages={config.stages}",
-            wanted="sft or rl: the others have none",
-            fix="name a config that has them, e.g. configs/rl.py",
+            wanted="a stage whose kind has a forecast",
+            fix="name a config that has one, e.g. configs/rl.py",
         )
-    return [forecast.forecast(config, teacher, student, mesh, stage) for stage in stages]
+    return found
 
 
-def as_dict(found: forecast.Forecast) -> dict[str, Any]:
+def as_dict(found: Forecast) -> dict[str, Any]:
     """For JSON: bytes on each device."""
     parts = {part.name: part.bytes for part in found.parts}
     return {"stage": found.stage, "devices": found.devices, "parts": parts, "peak": found.peak}
 
 
 def _main(argv: Sequence[str]) -> None:
-    try:
+    with arguments.OneLine():
         if len(argv) > 1:
             raise ConfigError(f"stray argument {argv[1]!r}")
-        found = run(build(RunConfig, CONFIG.value), _DEVICES.value)
-    except DistillError as error:
-        arguments.fail(error)
-    limit = int(_DEVICE_GB.value * forecast.GB) if _DEVICE_GB.value else None
+        found = run(build(CONFIG.value), _DEVICES.value)
+    limit = int(_DEVICE_GB.value * memory.GB) if _DEVICE_GB.value else None
     console = Console(stderr=True)
     for one in found:
-        console.print(forecast.table(one, limit))
-        said = forecast.warning(one, limit)
-        if said:
-            console.print(said, style="bold red", highlight=False, markup=False)
+        console.print(memory.table(one, limit))
+        warning = memory.warning(one, limit)
+        if warning:
+            console.print(warning, style="bold red", highlight=False, markup=False)
     print(json.dumps([as_dict(one) for one in found]))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, RunConfig, "configs/rl.py:qwen_7b")
+    return arguments.parse(argv, "configs/rl.py:qwen_7b")
 
 
 if __name__ == "__main__":

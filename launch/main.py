@@ -2,13 +2,15 @@
 
     python -m launch.main --config=configs/rl.py
     python -m launch.main --config=configs/rl.py:smoke --workdir=runs/try --config.rl.steps=20
+    python -m launch.main --workdir=runs/try --dry_run
 
-A config is `file[:preset]`; any of its settings can be set with `--config.a.b=value`. Wrong input
-ends with one message on standard error and exit code 2, before any model is loaded.
+A config is `file[:preset]`; any of its settings can be set with `--config.a.b=value`. Without
+--config, a work directory's own is taken. Wrong input ends with one message on standard error and
+exit code 2, before any model is loaded.
 """
 
+import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +18,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.files import check_local
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
+from distill_jax.run import lock
 from distill_jax.run.config import RunConfig, build
-from distill_jax.run.stop import EXIT_INTERRUPTED
 from launch import arguments
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config as file[:preset].")
@@ -45,6 +48,14 @@ COMPILATION_CACHE = flags.DEFINE_string(
     None,
     "Directory of compiled programs, kept between runs; default $JAX_COMPILATION_CACHE_DIR or "
     "~/.cache/distill_jax/compiled; empty turns it off.",
+)
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print for each stage what would be done, and write nothing."
+)
+ADOPT = flags.DEFINE_string(
+    "adopt",
+    None,
+    "Work directory whose equal complete stages are taken over first, as hard links.",
 )
 
 
@@ -97,25 +108,51 @@ def default_workdir(config: RunConfig) -> Path:
     return Path("runs") / (f"{config.preset}_{name}" if config.experiment.arms else config.preset)
 
 
-def _main(argv: Sequence[str]) -> None:
+def experiment_lock(workdir: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds an experiment's directory in process 0; nothing where the number is not known yet.
+
+    This process starts no JAX, so with --distributed alone only the runs' directories are held.
+    """
+    if PROCESS_ID.value or (DISTRIBUTED.value and PROCESS_ID.value is None):
+        return contextlib.nullcontext()
+    return lock.held_here(workdir)
+
+
+def workdir_of(config: RunConfig) -> Path:
+    """The work directory that the command line names.
+
+    Raises:
+        ConfigError: it names an object store.
+    """
+    if WORKDIR.value:
+        check_local(WORKDIR.value, "--workdir")
+    return Path(WORKDIR.value or default_workdir(config))
+
+
+def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file that it writes
     if len(argv) > 1:
         raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --workdir=DIR")
     config = build(CONFIG.value)
-    workdir = Path(WORKDIR.value or default_workdir(config))
+    workdir = guard.directory = workdir_of(config)
     if config.experiment.arms:
         from launch import experiment
 
-        experiment.run(config, workdir, _flags_of_runs())
+        with experiment_lock(workdir):
+            experiment.run(config, workdir, _flags_of_runs())
         return
     start_distributed()
     return_freed_memory_unless_cpu()
     start_compilation_cache(COMPILATION_CACHE.value)
     # Imported late: wrong settings are reported at once, without waiting for the libraries.
-    from distill_jax.stages import runner
+    from distill_jax.run.run import Run
+    from distill_jax.stages import dry_run, runner
 
-    runner.run(config, workdir)
+    if DRY_RUN.value:
+        dry_run.show(Run(config, workdir))
+        return
+    runner.run(config, workdir, adopt_from=Path(ADOPT.value) if ADOPT.value else None)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -123,13 +160,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _guarded(argv: Sequence[str]) -> None:
-    try:
-        _main(argv)
-    except DistillError as error:
-        arguments.fail(error)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    with arguments.OneLine() as guard:
+        _main(argv, guard)
 
 
 def main() -> None:

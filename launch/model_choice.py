@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill_jax.stages.context import Context, Loaded
-
 from distill_jax.core.errors import CheckpointError, TokenizerMismatchError
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.models import hf_io
 from distill_jax.rewards.cached_teacher import fingerprint
+from distill_jax.run.run import Loaded
 from distill_jax.stages import inputs
 
 NAMES = {

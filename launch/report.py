@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
-from distill_jax.stages.stop import Interrupted
 from ml_collections import config_flags
 
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DataError, DistillError
+from distill_jax.core.files import check_local
 from distill_jax.evaluation import html_data, html_report
-from distill_jax.stages.settings import RunConfig
+from distill_jax.run.config import RunConfig
+from distill_jax.run.stop import Interrupted
 from launch import arguments
 from launch.main import start_compilation_cache
 
@@ -47,7 +48,6 @@ def run(workdir: Path, config: RunConfig | None, problems: int | None) -> Path:
     if config is None:
         return html_report.write(workdir)
     # Imported late: without a config nothing of the models is needed.
-    from distill_jax.stages.context import Context
 
     from distill_jax.stages import pipeline, token_scores
 
@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 wanted="0 or more, with --config: the models answer those problems",
                 fix=f"add --config={EXAMPLE}",
             )
+        check_local(names.workdir, "--workdir")
         config = _config(rest) if rest else None
         if config is not None:
             start_compilation_cache(None)

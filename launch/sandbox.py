@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             **{field.name: getattr(given, field.name) for field in dataclasses.fields(Limits)}
         )
         if given.bench:
-            from launch import sandbox_bench
+            from launch.bench import sandbox as sandbox_bench
 
             print(sandbox_bench.table(sandbox_bench.measure(given.programs)))
             return 0

@@ -111,7 +111,7 @@ def test_every_package_says_what_it_is() -> None:
         ("distill_jax.training.step", "from distill_jax.kernels import gae; import jax", 0),
         ("launch.main", "from distill_jax.stages import pipeline", 0),
         ("launch.main", "import configs.rl", 1),
-        ("configs.bench", "from launch.bench_steps import BenchSettings", 0),
+        ("configs.bench", "from launch.bench.steps import BenchSettings", 0),
     ],
 )
 def test_the_rule_itself(module: str, line: str, count: int) -> None:

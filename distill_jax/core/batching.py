@@ -1,16 +1,20 @@
-"""Sizes of batches."""
+"""Sizes of batches: multiples, and a last batch that is as large as the others."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
-T = TypeVar("T")
-
-
-def round_up(count: int, multiple: int) -> int:
-    """The least multiple of `multiple` that is at least `count`, and at least one multiple."""
-    return max(1, -(-count // multiple)) * multiple
+import numpy as np
 
 
-def filled(rows: Sequence[T], size: int) -> list[T]:
-    """The rows, the last one repeated up to `size`: one compiled program serves all batches."""
-    return [*rows, *[rows[-1]] * (size - len(rows))]
+def round_up(n: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least n, and at least one multiple."""
+    return max(1, -(-n // multiple)) * multiple
+
+
+def filled(rows: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+    """Row numbers, the last one repeated up to `size` entries: int [size].
+
+    One compiled program then serves every batch. The caller drops what follows the first
+    len(rows) results.
+    """
+    index = np.asarray(rows)
+    return np.concatenate([index, np.repeat(index[-1:], size - len(index))])

@@ -1,5 +1,8 @@
 """The project's errors: each says what was got, what was wanted and what to do."""
 
+# What a shell reports for a program ended by Ctrl-C: what follows it in `a && b` must not run.
+EXIT_INTERRUPTED = 130
+
 
 class DistillError(Exception):
     """Base of every error raised on purpose by distill_jax.
@@ -54,6 +57,18 @@ class NonFiniteError(DistillError, FloatingPointError):
 
 class RewardError(DistillError, RuntimeError):
     """A user's reward function failed or was late."""
+
+
+class BusyError(DistillError, RuntimeError):
+    """Another process writes to the directory or file."""
+
+    exit_code = 1
+
+
+class DiskFullError(DistillError, RuntimeError):
+    """No space is left where the run writes."""
+
+    exit_code = 1
 
 
 class MissingExtraError(DistillError, ImportError):

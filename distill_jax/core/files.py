@@ -2,11 +2,33 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core.errors import CheckpointError
+from distill_jax.core.errors import CheckpointError, ConfigError
+
+# Two letters at least: C:/ is a drive. One slash is what pathlib leaves of two.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def check_local(path: str | Path, name: str) -> None:
+    """Refuses gs://bucket, s3://bucket and the like, which would become a local folder "gs:".
+
+    Args:
+        path: as given by the user.
+        name: of the flag or setting.
+
+    Raises:
+        ConfigError: it has a scheme.
+    """
+    if _SCHEME.match(str(path)):
+        raise ConfigError(
+            f"{name}={path}: object stores are not supported",
+            wanted="a directory of a mounted file system",
+            fix="mount the bucket, or copy the results there afterwards",
+        )
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 
+Axis = int | tuple[int, ...] | None
 
-def masked_sum(x: jax.Array, mask: jax.Array, axis: int | tuple[int, ...] | None = None):
+
+def masked_sum(x: jax.Array, mask: jax.Array, axis: Axis = None) -> jax.Array:
     """Σ x·mask; values under mask 0 may be anything, NaN included."""
     return jnp.sum(jnp.where(mask > 0, x, 0.0) * mask, axis=axis)
 
 
-def masked_mean(x: jax.Array, mask: jax.Array, axis: int | tuple[int, ...] | None = None):
+def masked_mean(x: jax.Array, mask: jax.Array, axis: Axis = None) -> jax.Array:
     """Σ x·mask / Σ mask."""
     return masked_sum(x, mask, axis) / jnp.maximum(jnp.sum(mask, axis=axis), 1.0)
 
@@ -25,11 +27,11 @@ def masked_std(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(spread, jnp.sqrt(jnp.where(spread, variance, 1.0)), 0.0)
 
 
-def whiten(x: jax.Array, mask: jax.Array, *, shift_mean: bool = True, eps: float = 1e-8):
+def whiten(x: jax.Array, mask: jax.Array, *, eps: float = 1e-8) -> jax.Array:
     """(x − mean)/(std + eps) over kept positions, 0 elsewhere.
 
-    Values that are all alike give 0: what the mean's rounding leaves of them is no spread.
+    Equal values give 0: their spread is only the rounding error of the mean.
     """
     mean, std = masked_mean(x, mask), masked_std(x, mask)
     out = jnp.where(std > 1e-6 * jnp.abs(mean), (x - mean) / (std + eps), 0.0)
-    return jnp.where(mask > 0, out if shift_mean else out + mean, 0.0)
+    return jnp.where(mask > 0, out, 0.0)

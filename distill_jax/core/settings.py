@@ -58,9 +58,9 @@ def setting(
 def references(settings: Any) -> list[tuple[str, str, str]]:
     """(dotted name, kind of reference, value) of each setting that is a reference."""
     return [
-        (name, str(field.metadata["ref"]), value)
-        for name, field, value in leaves(settings)
-        if field.metadata.get("ref")
+        (name, str(about["ref"]), value)
+        for name, about, value in leaves(settings)
+        if about.get("ref")
     ]
 
 
@@ -74,19 +74,32 @@ def affecting(settings: Any, *, rounding: bool) -> dict[str, Any]:
     wanted = ("result", "rounding") if rounding else ("result",)
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, field, value in leaves(settings)
-        if field.metadata.get("affects", "result") in wanted
+        for name, about, value in leaves(settings)
+        if about.get("affects", "result") in wanted
     }
 
 
-def leaves(settings: Any, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
-    """(dotted name, field, value) of each setting of a group, nested groups included."""
+def group(cls: type, *, affects: str = "") -> Any:
+    """A dataclass field that nests a group of settings with their defaults.
+
+    Args:
+        cls: of the group.
+        affects: what every setting of the group affects; "" leaves it to each of them.
+    """
+    return dataclasses.field(default_factory=cls, metadata={"affects": affects} if affects else {})
+
+
+def leaves(
+    settings: Any, path: str = "", affects: str = ""
+) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """(dotted name, what is known about it, value) of each setting, nested groups included."""
     for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
+        value, name = getattr(settings, field.name), f"{path}{field.name}"
+        about = {**field.metadata, "affects": affects} if affects else field.metadata
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{path}{field.name}.")
+            yield from leaves(value, f"{name}.", affects or field.metadata.get("affects", ""))
         else:
-            yield f"{path}{field.name}", field, value
+            yield name, about, value
 
 
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:

@@ -156,8 +156,3 @@ def barrier(name: str) -> None:
     """Waits until every process is here; nothing to wait for in a single process."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-def gather(tree: Any, mesh: Mesh) -> Any:
-    """The same arrays, whole on every device: what `fetch` can read in every process."""
-    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)

@@ -1,4 +1,4 @@
-"""Which rows a step takes, and rows as right-padded arrays of few different shapes."""
+"""The rows of each step's batch, packed into right-padded arrays of few different shapes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,66 +6,38 @@ from functools import lru_cache
 
 import numpy as np
 
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import DataError
 from distill_jax.data.chat import Example
 from distill_jax.data.problem import Problem
 
 
-def batch_indices(
-    seed: int,
-    step: int,
-    batch_size: int,
-    num_rows: int,
-    weights: np.ndarray | None = None,
-) -> np.ndarray:
-    """Row numbers of a step's batch: a pure function of its arguments, so a run can resume.
+def batch_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndarray:
+    """Row numbers of a step's batch, int64 [batch_size]: a pure function, so a run can resume.
 
-    Without weights each epoch is a permutation of all rows and batches run through it, over the
-    epoch's end where need be. With weights the batch is drawn without replacement, row i with
-    odds weights[i] (Gumbel top-k), as a curriculum asks.
+    Each epoch is a permutation of all rows; batches run through it and across epochs.
 
     Args:
         seed: of the data order, 0..2⁶⁴-1.
         step: from 0.
         batch_size: rows wanted.
-        num_rows: rows there are.
-        weights: [num_rows] float, ≥ 0, any scale; rows with weight 0 are never drawn.
-
-    Returns:
-        int64 [batch_size].
+        num_rows: number of rows.
 
     Raises:
-        DataError: no rows, bad weights, or fewer rows with weight than the batch needs.
+        DataError: no rows.
     """
     if num_rows < 1:
         raise DataError("no rows to draw a batch from", fix="check data.source and data.limit")
-    if weights is None:
-        position = step * batch_size + np.arange(batch_size)
-        out = np.empty(batch_size, np.int64)
-        for epoch in np.unique(position // num_rows):
-            inside = position // num_rows == epoch
-            out[inside] = _permutation(seed, int(epoch), num_rows)[position[inside] % num_rows]
-        return out
-    weight_N = np.asarray(weights, np.float64)
-    if weight_N.shape != (num_rows,) or not np.all(np.isfinite(weight_N)) or np.any(weight_N < 0):
-        raise DataError(
-            f"weights of shape {weight_N.shape}", wanted=f"{num_rows} finite values of 0 or more"
-        )
-    available = int(np.count_nonzero(weight_N))
-    if available < batch_size:
-        raise DataError(
-            f"{available} rows have weight, the batch needs {batch_size}",
-            fix="lower the batch size or give more rows weight",
-        )
-    gumbel_N = np.random.Generator(np.random.Philox(key=[seed, step])).gumbel(size=num_rows)
-    with np.errstate(divide="ignore"):
-        score_N = np.log(weight_N) + gumbel_N
-    return np.argsort(-score_N, kind="stable")[:batch_size]
+    position = step * batch_size + np.arange(batch_size)
+    out = np.empty(batch_size, np.int64)
+    for epoch in np.unique(position // num_rows):
+        inside = position // num_rows == epoch
+        out[inside] = _permutation(seed, int(epoch), num_rows)[position[inside] % num_rows]
+    return out
 
 
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_rows: int) -> np.ndarray:
-    # The counter keeps the stream apart from the weighted draws of step == epoch.
     bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, 1])
     return np.random.Generator(bits).permutation(num_rows)
 
@@ -89,7 +61,7 @@ def bucket(length: int, sizes: Sequence[int]) -> int:
 def bucket_sizes(longest: int, *, count: int = 4, multiple: int = 8) -> tuple[int, ...]:
     """Up to `count` sizes in even steps, each a multiple, the last holding `longest`."""
     steps = [-(-longest * part // count) for part in range(1, count + 1)]
-    return tuple(sorted({-(-step // multiple) * multiple for step in steps}))
+    return tuple(sorted({round_up(step, multiple) for step in steps}))
 
 
 def pack_examples(
@@ -116,16 +88,6 @@ def pack_examples(
         "tokens_BT": _right_padded(rows, pad_id, sizes),
         "prompt_len_B": np.array([len(e.prompt) for e in examples], np.int32),
         "response_len_B": np.array([len(e.response) for e in examples], np.int32),
-    }
-
-
-def pack_prompts(
-    prompts: Sequence[Sequence[int]], *, pad_id: int, sizes: Sequence[int]
-) -> dict[str, np.ndarray]:
-    """Prompts for the sampler: tokens_PT int32 right padded, length_P int32."""
-    return {
-        "tokens_PT": _right_padded(prompts, pad_id, sizes),
-        "length_P": np.array([len(prompt) for prompt in prompts], np.int32),
     }
 
 

@@ -71,20 +71,15 @@ def render_prompts(
     return tok(rendered, add_special_tokens=False)["input_ids"]
 
 
-def render_example(
-    tok: PreTrainedTokenizerFast, problem: Problem, solution: str, settings: ChatSettings
-) -> Example:
-    """(prompt ids, response ids); the response ends with EOS, a token that is trained on."""
-    return render_examples(tok, [problem], [solution], settings)[0]
-
-
 def render_examples(
     tok: PreTrainedTokenizerFast,
     problems: Sequence[Problem],
     solutions: Sequence[str],
     settings: ChatSettings,
 ) -> list[Example]:
-    """Prompts with responses, tokenised apart so that both are what a sampler would see.
+    """Prompts with responses, tokenised separately, as a sampler sees them.
+
+    A response ends with EOS, a token that is trained on.
 
     Raises:
         DataError: a solution is empty or holds a special token.

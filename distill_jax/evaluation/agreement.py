@@ -17,7 +17,7 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.evaluation import distribution
 from distill_jax.evaluation.distribution import Side
-from distill_jax.models.head_comparison import TokenComparison
+from distill_jax.models.head.comparison import TokenComparison
 from distill_jax.models.qwen import QwenModel
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run

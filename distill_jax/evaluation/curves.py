@@ -1,11 +1,12 @@
 """Learning curves of a run's stages, drawn from their metrics.jsonl."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+
+from distill_jax.training.records import METRICS_FILE, read_rows
 
 matplotlib.use("Agg")  # no display on a server
 from matplotlib import pyplot as plt  # noqa: E402
@@ -79,19 +80,11 @@ def draw_bars(lines: Mapping[str, Bars], path: Path, title: str) -> Path:
     return path
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; none when it does not exist."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line]
-
-
 def draw_curves(workdir: Path, target: Path) -> list[Path]:
     """One PNG a stage that has records; returns their paths."""
     out = []
     for stage, panels in PANELS.items():
-        found = read(workdir / stage / "metrics.jsonl")
+        found = read_rows(workdir / stage / METRICS_FILE)
         if found:
             target.mkdir(parents=True, exist_ok=True)
             path = target / (stage.replace("/", "_") + ".png")

@@ -8,7 +8,7 @@ import numpy as np
 
 from distill_jax.evaluation import intervals
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_comparison import TokenComparison, head_comparison
+from distill_jax.models.head.comparison import TokenComparison, head_comparison
 from distill_jax.models.qwen import QwenModel
 
 # Measures between 0 and 1; the others have no upper bound to cut an interval at.

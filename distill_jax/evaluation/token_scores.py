@@ -106,10 +106,8 @@ def _write_tokens(
 def _alpha(run: Run) -> float:
     """The soft temperature of the last stage with rewards; 1 without one."""
     plan = run.config.plan
-    found = [
-        plan[name].rewards.alpha for name in run.config.order if hasattr(plan[name], "rewards")
-    ]
-    return found[-1] if found else 1.0
+    found = [getattr(plan[name], "rewards", None) for name in run.config.order]
+    return next((float(rewards.alpha) for rewards in reversed(found) if rewards), 1.0)
 
 
 def _prompts(run: Run, ids: Sequence[str]) -> list[list[int]]:
@@ -243,6 +241,6 @@ def _scores(
         alphas=(alpha,),
         vocab=vocab,
     )
-    q_BR, value_BR = scores.logit_BR, alpha * scores.lse_ABR[0]
+    q_BR, value_BR = scores.logit_BR, scores.value_ABR[0]
     reward_BR = intrinsic_reward(q_BR, value_BR, jnp.ones_like(q_BR))
     return {"reward": reward_BR, "q": q_BR, "value": value_BR, "logp": scores.logp_BR}

@@ -1,4 +1,4 @@
-"""The most probable next tokens at each position of given responses, by the model's own reading."""
+"""The most probable next tokens at each position of given responses, teacher-forced."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,22 +9,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import round_up
+from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_top_k import head_top_k
+from distill_jax.models.head.top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.sampler import Rollout
 
-# Responses read at a time: what the layers hold of them stays small beside the weights.
+# Responses in a batch: their activations stay small compared with the weights.
 ROWS = 16
 
 
 class TopOfResponse(NamedTuple):
-    """Of a response of n tokens: ids_NK int32 and probs_NK float32, falling along K; N = n.
+    """Of a response of N tokens: ids_NK int32 and probs_NK float32, descending along K.
 
-    Position t is the distribution that token t was drawn from: it has not seen token t.
+    Position t is the distribution of token t given the tokens before it.
     """
 
     ids_NK: np.ndarray
@@ -41,7 +41,7 @@ class TopTokens:
         k: how many tokens a position, 1 to vocab.
         vocab: tokens that exist; logit rows beyond it never enter.
         pad_id: fills rows behind the response.
-        multiple: lengths are rounded up to multiples of this, for few compiled programs.
+        multiple: lengths are rounded up to multiples of it, to limit the compiled programs.
 
     Raises:
         ConfigError: k outside 1..vocab.
@@ -62,20 +62,19 @@ class TopTokens:
             raise ConfigError(f"top_k={k}", wanted=f"1 to {vocab}, the number of tokens")
         self.model, self.params, self.k, self.vocab = model, params, k, vocab
         self.pad_id, self.multiple = pad_id, multiple
-        self.mesh, self.rows = mesh, round_up(ROWS, sharding.batch_shards(mesh))
+        self.mesh, self._batch_rows = mesh, round_up(ROWS, sharding.batch_shards(mesh))
         self._read = jax.jit(self._read_fn, out_shardings=sharding.batch_sharding(mesh))
 
     def read(self, prompts: Sequence[Sequence[int]], rollout: Rollout) -> list[TopOfResponse]:
         """The top tokens of each response, one response a prompt.
 
-        A response's last bits may depend on those that it is read with, as all of a batch's do;
-        which those are follows from the order alone.
+        The last bits may depend on the other responses of a batch, which depend on the order
+        alone.
         """
         out = []
-        for start in range(0, len(prompts), self.rows):
-            count = min(self.rows, len(prompts) - start)
-            # Filled up with the first row, so that one compiled program serves all.
-            chosen = [start + i if i < count else start for i in range(self.rows)]
+        for start in range(0, len(prompts), self._batch_rows):
+            count = min(self._batch_rows, len(prompts) - start)
+            chosen = filled(range(start, start + count), self._batch_rows)
             part = Rollout(*(leaf[chosen] for leaf in rollout))
             batch = training_batch(
                 [prompts[i] for i in chosen],
@@ -101,4 +100,4 @@ class TopTokens:
         hidden_ND, head_VD = hidden_BRD.reshape(B * R, -1), self.model.head_VD(params)
         top = head_top_k(hidden_ND, head_VD, self.k, valid_vocab=self.vocab, mesh=self.mesh)
         shape = (B, R, self.k)
-        return top.ids_NK.reshape(shape), jnp.exp(top.logp_NK).reshape(shape)
+        return top.ids_XK.reshape(shape), jnp.exp(top.logp_XK).reshape(shape)

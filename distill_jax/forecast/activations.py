@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from distill_jax.models.head_chunks import num_chunks
+from distill_jax.models.head.chunks import num_chunks
 from distill_jax.models.qwen_config import QwenConfig
 
 _F32 = 4

@@ -1,4 +1,4 @@
-"""Losses of proximal policy optimisation, one number a token, and estimators of the KL."""
+"""Losses of proximal policy optimisation for each token, and estimators of the KL."""
 
 import chex
 import jax
@@ -6,13 +6,13 @@ import jax.numpy as jnp
 
 from distill_jax.core.errors import ConfigError
 
-KL_KINDS = ("k1", "k2", "k3")
+KL_KINDS = ("k1", "k3")
 
 
 def log_ratio(logp_BT: jax.Array, other_logp_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
     """log π − log π_other, 0 where the mask is 0.
 
-    Selected before any exp, so that what stands under the mask cannot make a gradient NaN.
+    Selected before any exp, so that masked values cannot make a gradient NaN.
     """
     chex.assert_rank([logp_BT, other_logp_BT, mask_BT], 2)
     chex.assert_equal_shape([logp_BT, other_logp_BT, mask_BT])
@@ -20,22 +20,18 @@ def log_ratio(logp_BT: jax.Array, other_logp_BT: jax.Array, mask_BT: jax.Array) 
     return jnp.where(mask_BT > 0, logp_BT - other_logp_BT, 0.0)
 
 
-def policy_loss(
-    logp_BT: jax.Array,
-    old_logp_BT: jax.Array,
+def clipped_surrogate(
+    ratio_BT: jax.Array,
     advantage_BT: jax.Array,
     mask_BT: jax.Array,
-    *,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
 ) -> jax.Array:
-    """−min(ρA, clip(ρ, 1−ε_low, 1+ε_high)A) with ρ = exp(log π − log π_old).
-
-    Every log-probability must be at one and the same temperature. Source: arXiv 1707.06347.
+    """−min(ρA, clip(ρ, 1−ε_low, 1+ε_high)A), the policy loss. Source: arXiv 1707.06347.
 
     Args:
-        logp_BT: log π(a_t|s_t) of the policy in training, float [B, T]; carries the gradient.
-        old_logp_BT: the same under the policy at the start of the update, float [B, T].
+        ratio_BT: ρ = exp(log π − log π_old) from `log_ratio`, both at the same temperature, float
+            [B, T]; carries the gradient.
         advantage_BT: A_t, float [B, T] or [B, 1]; its gradient is stopped.
         mask_BT: 1 on trained tokens, [B, T].
         clip_low: ε_low.
@@ -44,18 +40,6 @@ def policy_loss(
     Returns:
         loss of each token, float [B, T], 0 where the mask is 0. Not averaged.
     """
-    ratio_BT = jnp.exp(log_ratio(logp_BT, jax.lax.stop_gradient(old_logp_BT), mask_BT))
-    return clipped_surrogate(ratio_BT, advantage_BT, mask_BT, clip_low, clip_high)
-
-
-def clipped_surrogate(
-    ratio_BT: jax.Array,
-    advantage_BT: jax.Array,
-    mask_BT: jax.Array,
-    clip_low: float,
-    clip_high: float,
-) -> jax.Array:
-    """The clipped loss of `policy_loss` for a given ratio ρ, [B, T]."""
     advantage_BT = jax.lax.stop_gradient(jnp.where(mask_BT > 0, advantage_BT, 0.0))
     clipped_BT = jnp.clip(ratio_BT, 1.0 - clip_low, 1.0 + clip_high)
     loss_BT = -jnp.minimum(ratio_BT * advantage_BT, clipped_BT * advantage_BT)
@@ -98,14 +82,14 @@ def kl_estimate(
 ) -> jax.Array:
     """Estimates of KL(π‖π_ref) from samples of π, with l = log π − log π_ref.
 
-    k1 = l (unbiased; on-policy its gradient as a loss is zero in the mean, so it belongs in the
-    reward), k2 = ½l² (gradient of the KL when on-policy), k3 = e^{−l} − 1 + l (unbiased, ≥ 0).
+    k1 = l: unbiased; as a loss its on-policy gradient has mean zero, so it belongs in the reward.
+    k3 = e^{−l} − 1 + l: unbiased and ≥ 0; a loss.
 
     Args:
         logp_BT: log π of the sampled tokens, float [B, T].
         ref_logp_BT: log π_ref of the same, float [B, T]; its gradient is stopped.
         mask_BT: 1 keeps, 0 drops, [B, T].
-        kind: "k1", "k2" or "k3".
+        kind: "k1" or "k3".
 
     Returns:
         estimate for each token, float [B, T], 0 where the mask is 0.
@@ -116,8 +100,6 @@ def kl_estimate(
     l_BT = log_ratio(logp_BT, jax.lax.stop_gradient(ref_logp_BT), mask_BT)
     if kind == "k1":
         return l_BT
-    if kind == "k2":
-        return 0.5 * jnp.square(l_BT)
     if kind == "k3":
         # expm1 keeps the digits that e^{-l} − 1 loses for small l.
         return jnp.expm1(-l_BT) + l_BT

@@ -1,4 +1,4 @@
-"""The soft value of a state under a policy read off logits as soft Q-values."""
+"""The soft value of a state under a policy that reads logits as soft Q-values."""
 
 import chex
 import jax
@@ -9,7 +9,7 @@ def soft_value(logits_XV: jax.Array, alpha: float) -> jax.Array:
     """V(s) = α·logsumexp(Q(s,·)/α).
 
     α→0 gives max Q; the policy π = softmax(Q/α) has log π(a|s) = (Q(s,a) − V(s))/α.
-    For a whole batch use `models.head_scores`, which never holds the vocabulary axis.
+    For a whole batch use `models.response.response_scores`, which applies the head in chunks.
 
     Args:
         logits_XV: Q(s,·), float [..., V].
@@ -19,4 +19,9 @@ def soft_value(logits_XV: jax.Array, alpha: float) -> jax.Array:
         V, float32 [...].
     """
     chex.assert_type(logits_XV, float)
-    return alpha * jax.nn.logsumexp(logits_XV.astype(jnp.float32) / alpha, axis=-1)
+    return of_logsumexp(jax.nn.logsumexp(logits_XV.astype(jnp.float32) / alpha, axis=-1), alpha)
+
+
+def of_logsumexp(lse_X: jax.Array, alpha: float) -> jax.Array:
+    """V(s) = α·lse where lse = logsumexp(Q(s,·)/α) is known, as from `models.head.scores`."""
+    return alpha * lse_X

@@ -12,7 +12,7 @@ from distill_jax.models.lora import Linear, LoraConfig, project
 from distill_jax.models.qwen_config import QwenConfig
 
 Implementation = Literal["xla", "cudnn"] | None
-_MASKED = -1e30  # finite, so that a row without any key stays free of NaN
+_MASKED = -1e30  # finite, so that no score is NaN
 
 
 def attention(
@@ -21,10 +21,9 @@ def attention(
     v_BTKh: jax.Array,
     *,
     window: int | jax.Array | None = None,
-    valid_BT: jax.Array | None = None,
     implementation: Implementation = None,
 ) -> jax.Array:
-    """Causal attention of a batch of sequences on themselves.
+    """Causal attention of each sequence on itself; padding at the right is hidden by causality.
 
     Args:
         q_BTHh: queries; head j reads kv head j // (H / K).
@@ -32,8 +31,6 @@ def attention(
         v_BTKh: values.
         window: W: a key is seen when 0 <= index_q − index_k < W; None sees all before it. May be
             a traced scalar (layers of both kinds in one scan).
-        valid_BT: bool, False on padding that stands before real tokens; None when all padding
-            stands at the right, where causality hides it.
         implementation: None (products written here on CPU, jax.nn's default elsewhere), or
             "xla" or "cudnn" of `jax.nn.dot_product_attention`.
 
@@ -42,14 +39,14 @@ def attention(
     """
     batch, time, heads, size = q_BTHh.shape
     if implementation is None and jax.default_backend() == "cpu":
-        out = _cpu_attention(q_BTHh, k_BTKh, v_BTKh, _mask(time, window, valid_BT))
+        out = _cpu_attention(q_BTHh, k_BTKh, v_BTKh, _mask(time, window))
         return out.reshape(batch, time, heads * size)
     static_window = window is None or isinstance(window, int)
     out = jax.nn.dot_product_attention(
         q_BTHh,
         k_BTKh,
         v_BTKh,
-        mask=None if valid_BT is None and static_window else _mask(time, window, valid_BT),
+        mask=None if static_window else _mask(time, window),
         is_causal=True,
         local_window_size=(window - 1, 0) if isinstance(window, int) else None,
         implementation=implementation,
@@ -57,17 +54,16 @@ def attention(
     return out.reshape(batch, time, heads * size)
 
 
-def _mask(time: int, window: int | jax.Array | None, valid_BT: jax.Array | None) -> jax.Array:
-    """bool [B or 1, 1, T, S]: which keys a query sees."""
+def _mask(time: int, window: int | jax.Array | None) -> jax.Array:
+    """bool [1, 1, T, S]: which keys a query sees."""
     distance_TS = jnp.arange(time)[:, None] - jnp.arange(time)[None, :]
     seen = distance_TS >= 0
     if window is not None:
         seen &= distance_TS < window
-    seen = seen[None, None]
-    return seen if valid_BT is None else seen & valid_BT[:, None, None, :]
+    return seen[None, None]
 
 
-def _cpu_attention(q_BTHh, k_BTKh, v_BTKh, mask_B1TS) -> jax.Array:
+def _cpu_attention(q_BTHh, k_BTKh, v_BTKh, mask_11TS) -> jax.Array:
     """Batched products over (row, kv head); a group's queries are stacked, keys never repeated."""
     batch, time, heads, size = q_BTHh.shape
     kv_heads = k_BTKh.shape[2]
@@ -75,28 +71,28 @@ def _cpu_attention(q_BTHh, k_BTKh, v_BTKh, mask_B1TS) -> jax.Array:
     q = q_BTHh.reshape(batch, time, kv_heads, group, size).transpose(0, 2, 3, 1, 4)
     q = (q * size**-0.5).reshape(batch, kv_heads, group * time, size)
     k, v = k_BTKh.transpose(0, 2, 1, 3), v_BTKh.transpose(0, 2, 1, 3)
-    out = _attend(q, k, v, mask_B1TS)
+    out = _attend(q, k, v, mask_11TS)
     out = out.reshape(batch, kv_heads, group, time, size).transpose(0, 3, 1, 2, 4)
     return out.reshape(batch, time, heads, size)
 
 
 @jax.custom_vjp
-def _attend(q_BKQh, k_BKSh, v_BKSh, mask_B1TS) -> jax.Array:
+def _attend(q_BKQh, k_BKSh, v_BKSh, mask_11TS) -> jax.Array:
     """softmax(q·kᵀ)·v, Q = group·T stacked queries of one kv head, q already scaled.
 
     Memory traffic over [Q, S] decides the time, so the weights stay unnormalised (the [Q, h]
     output is divided instead) and the backward pass takes Σ_s w·dw from the output (as
     FlashAttention does) instead of another sweep.
     """
-    return _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_B1TS)[0]
+    return _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_11TS)[0]
 
 
-def _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_B1TS):
+def _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_11TS):
     batch, kv_heads, queries, _ = q_BKQh.shape
-    time = mask_B1TS.shape[-1]
+    time = mask_11TS.shape[-1]
     scores = jnp.einsum("bkqh,bksh->bkqs", q_BKQh, k_BKSh, preferred_element_type=jnp.float32)
     scores = scores.reshape(batch, kv_heads, queries // time, time, time)
-    scores = jnp.where(mask_B1TS[:, :, None], scores, _MASKED)
+    scores = jnp.where(mask_11TS[:, :, None], scores, _MASKED)
     raised = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     raised = raised.reshape(batch, kv_heads, queries, time)
     inverse = 1.0 / jnp.sum(raised, axis=-1, keepdims=True)
@@ -147,7 +143,6 @@ class Attention(nnx.Module):
         shape: tuple[int, int],
         *,
         window: int | jax.Array | None = None,
-        valid_BT: jax.Array | None = None,
         fuse: bool = True,
         implementation: Implementation = None,
         dropout_key: jax.Array | None = None,
@@ -164,7 +159,6 @@ class Attention(nnx.Module):
             apply_rope(k, rope),
             v,
             window=window,
-            valid_BT=valid_BT,
             implementation=implementation,
         )
         out_ND = out.reshape(x_ND.shape[0], -1)

@@ -10,10 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Logical axes of a key and of a value buffer, for core/sharding.py.
-KEY_AXES: tuple[str | None, ...] = ("batch", "kv_heads", None, None)
-VALUE_AXES: tuple[str | None, ...] = ("batch", "kv_heads", None, None)
-
 
 class KVCache(NamedTuple):
     """Keys and values of all layers.
@@ -25,11 +21,6 @@ class KVCache(NamedTuple):
 
     k: tuple[jax.Array, ...]
     v: tuple[jax.Array, ...]
-
-    @property
-    def rows(self) -> int:
-        """B."""
-        return self.v[0].shape[0]
 
     @property
     def num_slots(self) -> int:

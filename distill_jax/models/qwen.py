@@ -40,7 +40,6 @@ class Block(nnx.Module):
         shape: tuple[int, int],
         *,
         window: int | jax.Array | None,
-        valid_BT: jax.Array | None,
         fuse: bool,
         implementation: Implementation,
         dropout_key: jax.Array | None,
@@ -51,7 +50,6 @@ class Block(nnx.Module):
             rope,
             shape,
             window=window,
-            valid_BT=valid_BT,
             fuse=fuse,
             implementation=implementation,
             dropout_key=dropout_key,
@@ -185,18 +183,13 @@ class QwenModel:
         params: Params,
         tokens_BT: jax.Array,
         *,
-        positions_BT: jax.Array | None = None,
-        valid_BT: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
         """Hidden states after the final norm; logits are hidden_BTD @ head_VD(params).T.
 
         Args:
             params: {"base", "lora"}; gradients by "lora" alone cost none for the base.
-            tokens_BT: int32 [B, T].
-            positions_BT: int32 [B, T] for rope; by default 0, 1, ... over the valid tokens.
-            valid_BT: bool [B, T], needed only when padding stands before real tokens. None means
-                padding at the right, which causality hides: no mask is built.
+            tokens_BT: int32 [B, T], padded at the right, where causality hides it.
             dropout_key: typed key that switches LoRA dropout on.
 
         Returns:
@@ -204,13 +197,7 @@ class QwenModel:
         """
         batch, time = tokens_BT.shape
         base, lora = params["base"], params["lora"]
-        if valid_BT is not None:
-            valid_BT = valid_BT.astype(bool)
-        if positions_BT is None:
-            positions_BT = jnp.arange(time)
-            if valid_BT is not None:
-                positions_BT = jnp.maximum(jnp.cumsum(valid_BT, axis=1) - 1, 0)
-        rope = rope_table(self.config, positions_BT)
+        rope = rope_table(self.config, jnp.arange(time))
         x_ND = jnp.take(base["embed_tokens"]["embedding"], tokens_BT.reshape(-1), axis=0)
         x_ND = self._by_rows(x_ND.astype(self.compute_dtype))
 
@@ -220,7 +207,6 @@ class QwenModel:
                 rope,
                 (batch, time),
                 window=window,
-                valid_BT=valid_BT,
                 fuse=self.fuse,
                 implementation=self.attention_impl,
                 dropout_key=key,

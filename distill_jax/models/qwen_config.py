@@ -131,17 +131,6 @@ class QwenConfig:
         """`window` of every layer."""
         return tuple(self.window(layer) for layer in range(self.num_layers))
 
-    def parameter_count(self) -> int:
-        """Number of stored parameters; a tied embedding counts once."""
-        d, f = self.hidden_size, self.intermediate_size
-        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = d * q + 2 * d * kv + q * d
-        attention += (q + 2 * kv) if self.qkv_bias else 0
-        attention += 2 * self.head_dim if self.qk_norm else 0
-        layer = attention + 3 * d * f + 2 * d
-        embeddings = self.vocab_size * d * (1 if self.tie_embeddings else 2)
-        return embeddings + self.num_layers * layer + d
-
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "QwenConfig":
         """From the contents of a Hugging Face config.json, of transformers 4 or 5.

@@ -1,24 +1,26 @@
-"""Scores of the response tokens of a batch: hidden states, then the chunked head.
+"""Scores of the response tokens of a batch: hidden states, then the head in chunks.
 
-Prompt positions, and response positions beyond the batch's longest answer, never reach the head.
+The head is not applied to prompt positions, nor beyond the batch's longest response.
 """
 
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_scores import head_scores
+from distill_jax.kernels.soft_value import of_logsumexp
+from distill_jax.models.head.scores import head_scores
 from distill_jax.models.qwen import QwenModel
 
 
 class ResponseScores(NamedTuple):
-    """logit_BR, logp_BR f32; lse_ABR f32 one a soft temperature; entropy_BR f32 or None;
-    hidden_BRD, the states that the tokens were drawn from."""
+    """logit_BR, logp_BR f32; value_ABR f32, the soft value V for each α; entropy_BR f32 or None;
+    hidden_BRD, the hidden states that predict the tokens."""
 
     logit_BR: jax.Array
     logp_BR: jax.Array
-    lse_ABR: jax.Array
+    value_ABR: jax.Array
     entropy_BR: jax.Array | None
     hidden_BRD: jax.Array
 
@@ -43,10 +45,9 @@ def response_scores(
         params: {"base", "lora"}.
         tokens_BT: int32, right padded, prompt and response without a gap.
         prompt_len_B: int32, at least 1.
-        targets_BR: int32, the response's tokens; what stands beyond its length is scored too
-            and means nothing.
+        targets_BR: int32, the response's tokens; scores beyond its length are meaningless.
         temperature: divides the logits of logp and entropy.
-        alphas: soft temperatures of lse_ABR.
+        alphas: soft temperatures of value_ABR.
         vocab: tokens that exist.
         entropy: whether to return the entropy at `temperature`.
         dropout_key: for LoRA dropout; None is deterministic.
@@ -64,10 +65,12 @@ def response_scores(
         valid_vocab=vocab,
         entropy=entropy,
     )
+    values = [of_logsumexp(*pair) for pair in zip(scores.lse_AN, alphas, strict=True)]
+    value_ABR = jnp.stack(values).reshape(-1, B, R) if values else jnp.zeros((0, B, R))
     return ResponseScores(
         scores.logit_N.reshape(B, R),
         scores.logp_N.reshape(B, R),
-        scores.lse_AN.reshape(len(alphas), B, R),
+        value_ABR,
         None if scores.entropy_N is None else scores.entropy_N.reshape(B, R),
         hidden_BRD,
     )

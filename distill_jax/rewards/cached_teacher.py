@@ -28,15 +28,16 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import ConfigError
+from distill_jax.models.head.top_k import TopK
 from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, Scorer
-from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, TopK, Value
+from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.rewards.teacher_cache import CacheSettings, ScoreCache
-from distill_jax.rewards.top_k import TopKScores
 
 Batch = dict[str, np.ndarray]
-Arrays = tuple[np.ndarray, ...]  # those of TeacherScores or of TopKScores
+Arrays = tuple[np.ndarray, ...]  # those of TeacherScores or of TopK
 
 
 def fingerprint(directory: str | Path) -> str:
@@ -111,7 +112,7 @@ class CachedTeacher:
             for tokens, p, n, targets in zip(*(host[name] for name in NAMES), strict=True)
         ]
         count = len(rows)
-        size = self._padded(min(self.settings.rows, count)) if self.settings.rows else 0
+        size = round_up(min(self.settings.rows, count), self._shards) if self.settings.rows else 0
         programs = self._programs(rows, size, host)
         out = _Merged(self.cache.source.top_k, count, host["targets_BR"].shape[1])
         values = self.cache.lookup(rows, programs) if jax.process_index() == 0 else [None] * count
@@ -161,20 +162,14 @@ class CachedTeacher:
         T, R = host["tokens_BT"].shape[1], host["targets_BR"].shape[1]
         return [f"{self._program}, rows {size} T {T} R {R}"] * len(rows)
 
-    def _padded(self, count: int) -> int:
-        return -(-count // self._shards) * self._shards
-
     def _score_missing(self, host: Batch, missing: np.ndarray, size: int) -> Arrays:
         """Scores of these rows of the batch, `size` at a time; 0: all in a power of two."""
         if not size:
             power = 1 << (len(missing) - 1).bit_length()
-            size = min(self._padded(power), len(host["tokens_BT"]))
+            size = min(round_up(power, self._shards), len(host["tokens_BT"]))
         parts = []
         for start in range(0, len(missing), size):
-            # The last call is filled up with its first row.
-            part = np.full(size, missing[start])
-            taken = missing[start : start + size]
-            part[: len(taken)] = taken
+            part = filled(missing[start : start + size], size)
             placed = sharding.place({name: x[part] for name, x in host.items()}, self._rows)
             parts.append(self.teacher.score(placed))
         return tuple(np.concatenate(x) for x in zip(*sharding.fetch(parts), strict=True))
@@ -185,7 +180,7 @@ class _Merged:
 
     def __init__(self, k: int, count: int, width: int):
         self.known_B = np.zeros(count, bool)
-        self._type = TopKScores if k else TeacherScores
+        self._type = TopK if k else TeacherScores
         shapes = ((width, k), (width, k), (width,)) if k else ((width,), (width,), ())
         kinds = (np.int32 if k else np.float32, np.float32, np.float32)
         self.scores: Arrays = tuple(

@@ -1,9 +1,8 @@
-"""Teacher scoring in a few row lengths: a short row is not computed at the longest one's.
+"""Teacher scoring in a few row lengths, so that short rows cost less than the longest.
 
-Each row goes into the shortest of a few fixed lengths that holds it, and each call has the same
-number of rows. So a teacher is compiled once a length, whatever batches come, and the shape that a
-row is scored in is a function of the row alone: its bits depend neither on the other rows nor on
-what a cache knew.
+Each row is padded to the shortest of a few fixed lengths that holds it, and each call has the same
+number of rows. So a teacher is compiled once for each length, and the padded shape of a row depends
+on the row alone: its bits depend neither on the other rows nor on the contents of a cache.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.data.batching import bucket, bucket_sizes
@@ -71,7 +71,7 @@ def lengths(settings: BucketSettings, longest: int, multiple: int) -> tuple[int,
 
 
 class BucketedTeacher:
-    """Has a scorer's `score`; what stands beyond a response's length is 0.
+    """A scorer in length buckets; scores beyond a response's length are 0.
 
     Args:
         teacher: scores each call.
@@ -93,7 +93,7 @@ class BucketedTeacher:
         self.teacher, self.model, self.vocab = teacher, teacher.model, teacher.vocab
         self.sizes, self.response = tuple(sorted(sizes)), response
         self._where, shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
-        self.rows = -(-rows // shards) * shards
+        self.rows = round_up(rows, shards)
 
     @property
     def kind(self) -> str:
@@ -144,11 +144,9 @@ class BucketedTeacher:
 def _call(
     host: dict[str, np.ndarray], part: np.ndarray, shape: tuple[int, int, int]
 ) -> dict[str, np.ndarray]:
-    """These rows in arrays of this shape; filled up with the first of them."""
+    """These rows in arrays of this shape."""
     rows, T, R = shape
-    index = np.full(rows, part[0])
-    index[: len(part)] = part
-    cut = {name: x[index] for name, x in host.items()}
+    cut = {name: x[filled(part, rows)] for name, x in host.items()}
     # Padding at the right is never attended to, so its tokens do not matter.
     return {
         **cut,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.models.head.top_k import TopK
 
 KEY_BYTES = 32
 _HEADER = struct.Struct("<4sBBHII")  # magic, format, kind, 0, response tokens, k
@@ -38,15 +39,7 @@ class RowScores(NamedTuple):
     end_value: np.ndarray
 
 
-class TopK(NamedTuple):
-    """Kind "top_k:<k>": ids_RK int32, logp_RK f32, and log_tail_R f32, the log of the mass that
-    is not on those k."""
-
-    ids_RK: np.ndarray
-    logp_RK: np.ndarray
-    log_tail_R: np.ndarray
-
-
+# Kind "top_k:<k>" stores a TopK of axes [R].
 Value = RowScores | TopK
 
 
@@ -134,7 +127,7 @@ def encode(key: bytes, value: Value) -> bytes:
         ValueError: an array of another dtype or shape than its class says.
     """
     tokens = len(value[0])
-    k = value.ids_RK.shape[1] if isinstance(value, TopK) else 0
+    k = value.ids_XK.shape[1] if isinstance(value, TopK) else 0
     parts = [_HEADER.pack(_MAGIC, _FORMAT, _KINDS["top_k" if k else "scores"], 0, tokens, k)]
     for array, (dtype, shape) in zip(value, _layout(tokens, k), strict=True):
         array = np.asarray(array)

@@ -1,7 +1,7 @@
 """The teacher as a soft Q-function: Q(s_t, a_t) and V(s_t), two floats a token.
 
 Q is the logit of the token that the student drew, V = α·logsumexp(Q(s,·)/α) over the tokens that
-exist. Both come out of the chunked head; no array has a vocabulary axis beside batch and time.
+exist. The head is applied in chunks: no array has batch, time and vocabulary axes.
 """
 
 from typing import Any, NamedTuple
@@ -71,6 +71,6 @@ class TeacherScorer:
             alphas=(self.alpha,),
             vocab=self.vocab,
         )
-        value = self.alpha * scores.lse_ABR[0]
-        end = jnp.take_along_axis(value, batch["response_len_B"][:, None], axis=1)[:, 0]
-        return TeacherScores(scores.logit_BR[:, :-1], value[:, :-1], end)
+        value_BR = scores.value_ABR[0]
+        end_B = jnp.take_along_axis(value_BR, batch["response_len_B"][:, None], axis=1)[:, 0]
+        return TeacherScores(scores.logit_BR[:, :-1], value_BR[:, :-1], end_B)

@@ -12,12 +12,13 @@ from typing import cast
 import cachetools
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.core.files import check_local
 from distill_jax.core.settings import setting
+from distill_jax.models.head.top_k import TopK
 from distill_jax.rewards.score_bytes import (
     DamagedBytesError,
     Row,
     ScoreSource,
-    TopK,
     Value,
     decode,
     encode,
@@ -73,6 +74,7 @@ class CacheSettings:
     )
 
     def __post_init__(self) -> None:
+        check_local(self.directory, "cache.directory")
         if self.policy not in _POLICIES:
             raise ConfigError(f"policy={self.policy!r}", wanted=f"one of {', '.join(_POLICIES)}")
         if self.megabytes < 0 or self.disk_megabytes <= 0 or self.rows < 0:
@@ -157,7 +159,7 @@ class ScoreCache:
         entries: dict[bytes, bytes] = {}
         keys = self._keys(rows, program)
         for key, row, value in zip(keys, rows, values, strict=True):
-            k = value.ids_RK.shape[1] if isinstance(value, TopK) else 0
+            k = value.ids_XK.shape[1] if isinstance(value, TopK) else 0
             if (k, len(value[0])) != (self.source.top_k, len(row.response_R)):
                 want = f"{len(row.response_R)} tokens of kind {self.source.kind}"
                 raise ValueError(f"{len(value[0])} tokens with k={k}, wanted {want}")

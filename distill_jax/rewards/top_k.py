@@ -1,27 +1,18 @@
 """The teacher's k most probable tokens at each response position, for distillation offline.
 
-Two k-vectors and one number a token; no array has a vocabulary axis beside batch and time.
-`CachedTeacher` keeps them as it keeps (Q, V).
+Two k-vectors and one number for each token; no array has batch, time and vocabulary axes.
+`CachedTeacher` stores them, as it stores (Q, V).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_top_k import head_top_k
+from distill_jax.models.head.top_k import TopK, head_top_k
 from distill_jax.models.qwen import QwenModel
-
-
-class TopKScores(NamedTuple):
-    """ids_BRK int32; logp_BRK f32, falling along K, of the full distribution at the scorer's
-    temperature; log_tail_BR f32, the log of the mass that is not on those k."""
-
-    ids_BRK: jax.Array
-    logp_BRK: jax.Array
-    log_tail_BR: jax.Array
 
 
 class TopKScorer:
@@ -60,13 +51,13 @@ class TopKScorer:
         """Temperatures that the scores depend on."""
         return (float(self.temperature),)
 
-    def score(self, batch: dict[str, Any]) -> TopKScores:
-        """Scores of responses that are given, the student's own or a data set's.
+    def score(self, batch: dict[str, Any]) -> TopK:
+        """The top k at each position of the batch's responses: axes [B, R].
 
         Args:
             batch: tokens_BT int32 (prompt and response without a gap, right padded),
-                prompt_len_B int32, and targets_BR int32, of which only the width R counts. What
-                comes out beyond a response's length means nothing.
+                prompt_len_B int32, and targets_BR int32, of which only the width R is used. The
+                result beyond a response's length is meaningless.
 
         Raises:
             ConfigError: an impossible k, vocabulary or temperature.
@@ -74,7 +65,7 @@ class TopKScorer:
         names = ("tokens_BT", "prompt_len_B", "targets_BR")
         return self._score(self.params, {name: batch[name] for name in names})
 
-    def _score_fn(self, params: Any, batch: dict[str, jax.Array]) -> TopKScores:
+    def _score_fn(self, params: Any, batch: dict[str, jax.Array]) -> TopK:
         B, R = batch["targets_BR"].shape
         hidden_BTD = self.model.hidden(params, batch["tokens_BT"])
         hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], R)
@@ -86,4 +77,4 @@ class TopKScorer:
             temperature=self.temperature,
             mesh=self.mesh,
         )
-        return TopKScores(*(x.reshape(B, R, *x.shape[1:]) for x in top))
+        return TopK(*(x.reshape(B, R, *x.shape[1:]) for x in top))

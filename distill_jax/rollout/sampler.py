@@ -1,9 +1,9 @@
 """The decode loop: prefill each prompt once, share it over its samples, decode in segments.
 
-A segment is one compiled program of a fixed number of steps; between segments the host looks
-which rows have ended and, when at most half are left, drops the ended ones from the batch. All
-rows write to the same cache slot (prompts end at slot Tp, generated token t stands in Tp + t), so
-the cache is updated by one slice; the hole behind a short prompt is masked by slot position −1.
+A segment is one compiled program of a fixed number of steps. Between segments the host reads which
+rows have ended and, when at most half are left, drops the ended ones from the batch. All rows write
+to the same cache slot (prompts end at slot Tp, generated token t has slot Tp + t), so the cache is
+updated by one slice; unused slots after a short prompt are masked by slot position −1.
 """
 
 import functools
@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from distill_jax.core import rng, sharding
+from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
 from distill_jax.models import cache as kv
@@ -47,15 +48,13 @@ class Rollout(NamedTuple):
     """Completions of P prompts × G samples, prompt-major, as numpy; B = P·G.
 
     tokens_BR int32 (pad after the end), length_B int32 (EOS counted), ended_B bool (EOS was
-    drawn), behaviour_logp_BR f32 under the distribution drawn from, policy_logp_BR f32 at the
-    same temperature without top-k/top-p; both 0 after the end.
+    drawn), behaviour_logp_BR f32 under the distribution drawn from, 0 after the end.
     """
 
     tokens_BR: np.ndarray
     length_B: np.ndarray
     ended_B: np.ndarray
     behaviour_logp_BR: np.ndarray
-    policy_logp_BR: np.ndarray
 
     @property
     def mask_BR(self) -> np.ndarray:
@@ -65,7 +64,7 @@ class Rollout(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What a segment hands on: all rows of the batch that are still decoded."""
+    """The state between segments, of the rows that are still decoded."""
 
     hidden_BD: jax.Array
     cache: kv.KVCache
@@ -108,8 +107,8 @@ class Sampler:
     def _weights_fn(self, params: Any, merge_lora: bool) -> dict[str, Any]:
         return {
             "body": self.model.decode_params(params, merge_lora),
-            # Cast as the trainer's head is: else float32 rows under bfloat16 states are read whole
-            # at every step, and score otherwise than in training.
+            # In the dtype of the trainer's matmul: a float32 head would be read whole at every step
+            # and give other scores than in training.
             "head_VD": self.model.head_VD(params)[: self.vocab].astype(self.model.compute_dtype),
         }
 
@@ -141,7 +140,7 @@ class Sampler:
         prompt_PT, length_P = self._pack_prompts(prompts, settings)
         if len(prompt_ids) != len(prompts):
             raise DataError(f"{len(prompt_ids)} ids of {len(prompts)} prompts", wanted="one each")
-        # Positions follow the tokens; the hole behind a padded prompt takes slots but none of them.
+        # Padding after a prompt takes slots, but no positions.
         self._check_room(int(length_P.max()) + settings.max_new_tokens)
         slots = prompt_PT.shape[1] + settings.max_new_tokens
         hidden_PD, cache = self._prefill(
@@ -164,38 +163,35 @@ class Sampler:
         total = carry.done_B.shape[0]
         tokens = np.full((total, steps), self.pad_id, np.int32)
         logp = np.zeros((total, steps), np.float32)
-        policy = np.zeros((total, steps), np.float32)
         row = np.arange(total)  # batch row -> row of the result; -1 for a filler
         for start in range(0, steps, settings.segment):
             n = min(settings.segment, steps - start)
             carry, out = self._segment(
                 weights, carry, np.array([start, first_slot], np.int32), n, settings
             )
-            out_tokens, out_logp, out_policy, done = sharding.fetch((*out, carry.done_B))
+            out_tokens, out_logp, done = sharding.fetch((*out, carry.done_B))
             real = row >= 0
             where = (row[real], slice(start, start + n))
-            tokens[where] = out_tokens.T[real]
-            logp[where], policy[where] = out_logp.T[real], out_policy.T[real]
+            tokens[where], logp[where] = out_tokens.T[real], out_logp.T[real]
             live = np.flatnonzero(~done & real)
             if not len(live):
                 break
             size = self._batch_size(len(live), len(row))
             if size < len(row) and start + n < steps:
-                keep = np.concatenate([live, np.full(size - len(live), live[0])])
+                keep = filled(live, size)
                 filler = np.arange(size) >= len(live)
                 carry = self._compact(carry, keep.astype(np.int32), filler)
                 row = np.where(filler, -1, row[keep])
-        return self._finish(tokens[:count], logp[:count], policy[:count])
+        return self._finish(tokens[:count], logp[:count])
 
-    def _finish(self, tokens: np.ndarray, logp: np.ndarray, policy: np.ndarray) -> Rollout:
+    def _finish(self, tokens: np.ndarray, logp: np.ndarray) -> Rollout:
         is_eos = tokens == self.eos_id
         ended = is_eos.any(axis=1)
         length = np.where(ended, is_eos.argmax(axis=1) + 1, tokens.shape[1]).astype(np.int32)
         after = np.arange(tokens.shape[1])[None, :] >= length[:, None]
         tokens[after] = self.pad_id
         logp[after] = 0.0
-        policy[after] = 0.0
-        return Rollout(tokens, length, ended, logp, policy)
+        return Rollout(tokens, length, ended, logp)
 
     def _batch_size(self, live: int, current: int) -> int:
         # Halving sizes keep the number of compiled programs at log2 of the batch.
@@ -211,8 +207,8 @@ class Sampler:
         if not len(prompts) or any(len(p) == 0 for p in prompts):
             raise DataError("an empty prompt or no prompt", wanted="at least one token in each")
         multiple, parts = settings.prompt_multiple, sharding.batch_shards(self.mesh)
-        width = -(-max(len(p) for p in prompts) // multiple) * multiple
-        rows = -(-len(prompts) // parts) * parts
+        width = round_up(max(len(p) for p in prompts), multiple)
+        rows = round_up(len(prompts), parts)
         tokens_PT = np.full((rows, width), self.pad_id, np.int32)
         length_P = np.ones(rows, np.int32)
         for i, prompt in enumerate(prompts):
@@ -267,7 +263,7 @@ class Sampler:
             logits_BV = jnp.einsum(
                 "bd,vd->bv", hidden_BD, head_VD, preferred_element_type=jnp.float32
             )
-            token_B, logp_B, policy_B = draw(
+            token_B, logp_B = draw(
                 logits_BV,
                 uniform_B,
                 temperature=settings.temperature,
@@ -282,7 +278,7 @@ class Sampler:
             hidden_BD, cache = self.model.decode(
                 weights["body"], token_B, place_B, cache, slot, position_BS
             )
-            return (hidden_BD, cache, position_BS, done_B), (token_B, logp_B, policy_B)
+            return (hidden_BD, cache, position_BS, done_B), (token_B, logp_B)
 
         state = (carry.hidden_BD, carry.cache, carry.slot_position_BS, carry.done_B)
         state, out = jax.lax.scan(body, state, (step_N, uniform))

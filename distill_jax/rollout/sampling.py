@@ -1,8 +1,8 @@
 """One draw from a row of logits: temperature, top-k, top-p, and its log-probability.
 
-The draw inverts the cumulative distribution with one uniform a row, in two levels of about √V
-entries: a token costs one random number instead of V, and the short sums keep float32 exact
-enough that the draw fits the softmax at any vocabulary size.
+The draw inverts the cumulative distribution with one uniform number for each row, in two levels of
+about √V entries: a token costs one random number instead of V, and the short sums keep float32
+accurate at any vocabulary size.
 """
 
 import math
@@ -13,12 +13,10 @@ import jax.numpy as jnp
 
 
 class Draw(NamedTuple):
-    """token_B int32; logp_B f32 under the distribution drawn from; policy_logp_B f32 at the
-    same temperature without top-k and top-p (at temperature 1 when greedy)."""
+    """token_B int32; logp_B f32 under the distribution drawn from, 0 when greedy."""
 
     token_B: jax.Array
     logp_B: jax.Array
-    policy_logp_B: jax.Array
 
 
 def truncate(logits_BV: jax.Array, top_k: int, top_p: float) -> jax.Array:
@@ -59,8 +57,8 @@ def invert_cdf(prob_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
 def _first_past(mass_BN: jax.Array, cum_BN: jax.Array, goal_B: jax.Array) -> jax.Array:
     """The first entry of some mass whose cumulative sum is beyond the goal.
 
-    The sums of a matmul are rounded each on its own: they may rise at an entry without mass, or
-    end just below the goal. The first must never be drawn; the second gives the last with mass.
+    A matmul rounds each sum separately: the sums may rise at an entry without mass, which must
+    never be drawn, or end just below the goal, which gives the last entry with mass.
     """
     possible_BN = mass_BN > 0
     passed_BN = (cum_BN > goal_B[:, None]) & possible_BN
@@ -77,7 +75,7 @@ def _cumulate(x_BN: jax.Array) -> jax.Array:
 def draw(
     logits_BV: jax.Array, uniform_B: jax.Array, *, temperature: float, top_k: int, top_p: float
 ) -> Draw:
-    """One token a row.
+    """Draws one token for each row.
 
     Args:
         logits_BV: f32, already cut to the tokens that exist.
@@ -88,18 +86,14 @@ def draw(
     """
     if temperature == 0.0:
         token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-        policy_B = _pick(logits_BV, token_B) - jax.nn.logsumexp(logits_BV, axis=-1)
-        return Draw(token_B, jnp.zeros_like(policy_B), policy_B)
+        return Draw(token_B, jnp.zeros(token_B.shape, jnp.float32))
     scaled_BV = logits_BV / temperature
     cut_BV = truncate(scaled_BV, top_k, top_p)
     max_B1 = jnp.max(cut_BV, axis=-1, keepdims=True)
     prob_BV = jnp.exp(cut_BV - max_B1)
     token_B = invert_cdf(prob_BV, uniform_B)
     chosen_B = _pick(scaled_BV, token_B)
-    logp_B = chosen_B - max_B1[:, 0] - jnp.log(jnp.sum(prob_BV, axis=-1))
-    if cut_BV is scaled_BV:
-        return Draw(token_B, logp_B, logp_B)
-    return Draw(token_B, logp_B, chosen_B - jax.nn.logsumexp(scaled_BV, axis=-1))
+    return Draw(token_B, chosen_B - max_B1[:, 0] - jnp.log(jnp.sum(prob_BV, axis=-1)))
 
 
 def _pick(x_BV: jax.Array, index_B: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import dataclasses
 import keyword
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -18,7 +19,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.run.settings import BASE, Shared, StageSettings
 
 # Folders of a work directory that are no stage's, and words that references use.
-RESERVED = (BASE, "teacher", "student", "model", "tokenizer", "export", "plan", "problems")
+RESERVED = (BASE, "teacher", "student", "model", "tokenizer", "export", "compare_logits", "plan")
 _SHARED = tuple(f.name for f in dataclasses.fields(Shared))
 
 
@@ -94,6 +95,7 @@ def _check_names(config: RunConfig) -> None:
 def _check_order(config: RunConfig) -> None:
     order = config.order
     for name in config.stages:
+        _check_references(config, name)
         for setting, ref, other in upstream(config, name):
             makes = config.plan[other].makes
             if makes != ref:
@@ -105,6 +107,19 @@ def _check_order(config: RunConfig) -> None:
                     f"stages={config.stages}: {name} comes before {other}, which it reads",
                     wanted=f"{other} before {name}",
                 )
+
+
+def _check_references(config: RunConfig, name: str) -> None:
+    """A reference that looks like a stage's name is one."""
+    for setting, ref, value in settings.references(config.plan[name]):
+        if value == BASE or value in config.plan or "/" in value or Path(value).exists():
+            continue
+        makers = [one for one in config.plan if config.plan[one].makes == ref]
+        raise ConfigError(
+            f"{name}.{setting}={value!r}",
+            wanted=f"{BASE}, a stage of the plan that makes a {ref} ({', '.join(makers)}), or a "
+            "directory",
+        )
 
 
 def _check_models(config: RunConfig) -> None:

@@ -10,7 +10,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import read_json
 from distill_jax.run.config import RunConfig, shared_of, upstream
 from distill_jax.run.run import DONE_FILE, Run, Stage
-from distill_jax.run.settings import Shared
+from distill_jax.run.settings import Shared, StageSettings
 
 SETTINGS_FILE = "settings.json"
 FORMAT = 2
@@ -61,7 +61,9 @@ def setting_values(
         for name, value in everything.items()
         if any(name == one or name.startswith(f"{one}.") for one in wanted)
     }
-    return settings.affecting(stage, rounding=rounding), shared
+    own = settings.affecting(stage, rounding=rounding)
+    # As they are read back: tuples as lists.
+    return json.loads(json.dumps(own)), json.loads(json.dumps(shared))
 
 
 def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
@@ -122,22 +124,38 @@ def refuse_if_changed(run: Run, stage: Stage[Any]) -> None:
         )
     now = record(run, stage, contents=False, rounding=not complete)
     _refuse(directory, "", {"kind": before["kind"]}, {"kind": now.kind})
-    own = _with_defaults(before["own"], now.own, type(stage.settings)())
+    own, shared = recorded_as(before, now.own, now.shared, stage.settings)
     _refuse(directory, f"{stage.name}.", own, now.own)
-    _refuse(directory, "", _with_defaults(before["shared"], now.shared, Shared()), now.shared)
+    _refuse(directory, "", shared, now.shared)
     refuse_other_inputs(run, stage, before["inputs"], now.inputs)
 
 
-def _with_defaults(before: Mapping[str, Any], now: Mapping[str, Any], group: Any) -> dict[str, Any]:
-    """The recorded values of the settings of now; a setting added since then at its default."""
-    defaults = json.loads(json.dumps(settings.affecting(group, rounding=True)))
-    return {name: before.get(name, defaults.get(name)) for name in now}
+def recorded_as(
+    before: Mapping[str, Any],
+    own: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    stage: StageSettings,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recorded values of these settings; a setting added since then at its default.
+
+    Args:
+        before: a record as JSON.
+        own: the stage's settings of now.
+        shared: the shared settings of now.
+        stage: of the kind, for the defaults.
+    """
+
+    def values(recorded: Mapping[str, Any], now: Mapping[str, Any], group: Any) -> dict[str, Any]:
+        defaults = json.loads(json.dumps(settings.affecting(group, rounding=True)))
+        return {name: recorded.get(name, defaults.get(name)) for name in now}
+
+    return values(before["own"], own, type(stage)()), values(before["shared"], shared, Shared())
 
 
 def _refuse(
     directory: Path, prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    for name, old, new in _differences(before, json.loads(json.dumps(now))):
+    for name, old, new in _differences(before, now):
         raise ConfigError(
             f"{directory} was made with {prefix}{name}={old!r}, now {new!r}",
             wanted="the same value",

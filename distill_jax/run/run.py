@@ -176,7 +176,8 @@ class Run:
     # --- digests ------------------------------------------------------------------------------
 
     @cached_property
-    def _remembered(self) -> digest.Remembered:
+    def remembered(self) -> digest.Remembered:
+        """Digests of models' files; for process 0."""
         return digest.Remembered(self.workdir / _DIGESTS_FILE)
 
     def digest(self, directory: Path) -> str:
@@ -184,7 +185,7 @@ class Run:
 
         Process 0 reads them, once as long as they stay the same, and tells the others.
         """
-        found = self._remembered.of_model(directory) if jax.process_index() == 0 else "0" * _HEX
+        found = self.remembered.of_model(directory) if jax.process_index() == 0 else "0" * _HEX
         if jax.process_count() > 1:
             raw = np.frombuffer(bytes.fromhex(found), np.uint8)
             found = np.asarray(multihost_utils.broadcast_one_to_all(raw)).tobytes().hex()

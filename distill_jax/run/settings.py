@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.settings import setting
+from distill_jax.core.settings import group, setting
 from distill_jax.core.sharding import MeshSettings
 from distill_jax.data.sources import DataSettings
 from distill_jax.models.lora import LoraConfig
@@ -107,8 +107,12 @@ class ExperimentSettings:
 class Shared:
     """The settings of a run outside its plan."""
 
-    preset: str = setting("tiny", "Name of the preset that these settings began as.")
-    stages: tuple[str, ...] = setting((), "Stages of the plan to run, in this order.")
+    preset: str = setting(
+        "tiny", "Name of the preset that these settings began as.", affects="nothing"
+    )
+    stages: tuple[str, ...] = setting(
+        (), "Stages of the plan to run, in this order.", affects="nothing"
+    )
     seed: int = setting(
         0, "Seed of weights, data order, sampling and dropout.", low=0, high=2**32 - 1
     )
@@ -118,16 +122,17 @@ class Shared:
     task: str = setting(
         "text", "How problems are put to a model and answers judged.", choices=tuple(TASKS)
     )
-    mesh: MeshSettings = field(default_factory=MeshSettings)
+    # Another mesh rounds otherwise; a stage may go on with another one all the same.
+    mesh: MeshSettings = group(MeshSettings, affects="nothing")
     data: DataSettings = field(default_factory=DataSettings)
     teacher: ModelSettings = field(default_factory=ModelSettings)
     student: ModelSettings = field(default_factory=ModelSettings)
     lora: LoraConfig = field(default_factory=LoraConfig)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    report: ReportSettings = field(default_factory=ReportSettings)
-    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
-    records: RecordSettings = field(default_factory=RecordSettings)
-    experiment: ExperimentSettings = field(default_factory=ExperimentSettings)
+    report: ReportSettings = group(ReportSettings, affects="nothing")
+    checkpoint: CheckpointSettings = group(CheckpointSettings, affects="nothing")
+    records: RecordSettings = group(RecordSettings, affects="nothing")
+    experiment: ExperimentSettings = group(ExperimentSettings, affects="nothing")
 
 
 @dataclass(frozen=True)

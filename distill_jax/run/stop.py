@@ -10,11 +10,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from distill_jax.core.errors import DistillError
+from distill_jax.core.errors import EXIT_INTERRUPTED, DistillError
 
 _STANDARD_ERROR = 2
-# What a shell reports for a program ended by Ctrl-C: what follows it in `a && b` must not run.
-EXIT_INTERRUPTED = 130
 
 
 GO_ON = "run the same command again to go on"

@@ -1,9 +1,13 @@
-"""Checks of a work directory's place."""
+"""A work directory: checks of its place, and the config that it knows."""
 
 import os
 from pathlib import Path
 
-from distill_jax.core.errors import ConfigError
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core.files import check_local, read_json
+from distill_jax.run.config import RunConfig, build
+
+CONFIG_FILE = "config.json"
 
 
 def check_workdir(workdir: Path) -> None:
@@ -12,6 +16,7 @@ def check_workdir(workdir: Path) -> None:
     Raises:
         ConfigError: it, or a folder above it, is a file or may not be written to.
     """
+    check_local(workdir, "--workdir")
     place = workdir.absolute()
     while not place.exists():
         place = place.parent
@@ -25,3 +30,20 @@ def check_workdir(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # e.g. a file system that takes no files, whatever its modes say
         raise ConfigError(f"--workdir={workdir}: {error.strerror}", fix="choose another") from error
+
+
+def config_of(workdir: Path) -> RunConfig:
+    """The config that a work directory was last run with.
+
+    Raises:
+        DataError: it has none.
+        ConfigError: it holds settings that this version does not know.
+    """
+    found = read_json(workdir / CONFIG_FILE)
+    if found is None:
+        raise DataError(
+            f"no {CONFIG_FILE} in {workdir}",
+            wanted="the work directory of a run",
+            fix="give it by --workdir, or name a config by --config",
+        )
+    return build(found)

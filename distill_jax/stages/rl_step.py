@@ -81,8 +81,8 @@ class RLStep:
         self.needs_old = values or by_entropy or several_updates
         # --- compiled programs ---
         self.rows = sharding.batch_sharding(run.mesh)
-        how = {"temperature": self.sampling.temperature, "vocab": run.data.vocab}
-        score = functools.partial(losses.score_policy, model, **how)
+        temperature, vocab = self.sampling.temperature, run.data.vocab
+        score = functools.partial(losses.score_policy, model, temperature=temperature, vocab=vocab)
         self._score = jax.jit(
             functools.partial(score, values=values, entropy=by_entropy), out_shardings=self.rows
         )
@@ -92,7 +92,13 @@ class RLStep:
         whole = sharding.replicated(run.mesh)
         self._prepare = jax.jit(self._prepare_fn, out_shardings=(self.rows, whole, whole))
         self._take = jax.jit(take_rows, out_shardings=self.rows)
-        loss, totals = losses.policy(model, self.algorithm, self.algorithm_settings, **how)
+        loss, totals = losses.policy(
+            model,
+            self.algorithm,
+            self.algorithm_settings,
+            temperature=temperature,
+            vocab=vocab,
+        )
         self._update = make_update(
             loss, totals, tx, run.mesh, shardings, accumulate=self.settings.accumulate
         )

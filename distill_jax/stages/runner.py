@@ -4,26 +4,35 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from distill_jax.core import sharding
+from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import read_json
+from distill_jax.run import lock
+from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
 from distill_jax.run.files import write_json
 from distill_jax.run.record import SETTINGS_FILE, record, refuse_other_inputs
 from distill_jax.run.run import DONE_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
-from distill_jax.run.workdir import check_workdir
+from distill_jax.run.workdir import CONFIG_FILE, check_workdir
 from distill_jax.stages import checks, distill, evaluate, memory, pretrain, rl, sft
 from distill_jax.stages.kinds import kind_of
 from distill_jax.training.manifest import write_manifest
 from distill_jax.training.progress import clock
 
-CONFIG_FILE = "config.json"
 # The built-in kinds; importing their modules registers them.
 BUILT_IN = (pretrain.KIND, sft.KIND, distill.KIND, rl.KIND, evaluate.KIND)
 
 
-def run(config: RunConfig, workdir: Path) -> None:
+def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> None:
     """Runs config.stages; a stage's files are in workdir/STAGE, with done.json when complete.
+
+    Args:
+        config: of the run.
+        workdir: made when missing.
+        adopt_from: work directory whose equal stages are taken over first; None: no other.
 
     Raises:
         ConfigError: a stage of the directory was run with other settings, data or weights.
@@ -32,8 +41,10 @@ def run(config: RunConfig, workdir: Path) -> None:
     """
     check_workdir(workdir)
     begun = time.perf_counter()
-    with Run(config, workdir) as run:
+    with lock.held(workdir.absolute()), Run(config, workdir) as run:
         try:
+            if adopt_from is not None:
+                _adopt(run, adopt_from)
             prepared = checks.prepare(run)
             write_json(run.workdir / CONFIG_FILE, run.config_dict)
             for number, name in enumerate(config.stages):
@@ -44,6 +55,14 @@ def run(config: RunConfig, workdir: Path) -> None:
             interrupted.exit_code = run.stop.exit_code
             raise
         run.say(f"all stages took {clock(time.perf_counter() - begun)}")
+
+
+def _adopt(run: Run, source: Path) -> None:
+    if not source.is_dir():
+        raise ConfigError(f"--adopt={source}: no such directory", wanted="a work directory")
+    taken = adopt(run.config, source, run.workdir) if jax.process_index() == 0 else []
+    sharding.barrier("adopted")
+    run.say(f"adopted from {source}: {', '.join(taken) or 'no stage is equal'}")
 
 
 def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
@@ -82,13 +101,12 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
 
 
 def _made(run: Run, directory: Path) -> dict[str, str]:
-    """Digests of the models and adapters below a stage's directory, by name."""
-    made = {}
-    for path in sorted(directory.glob("**/*.safetensors")):
-        parts = path.parent.relative_to(directory).parts
-        if not parts or "checkpoints" in parts:
-            continue
-        # "teacher/model" is the teacher, "adapter" the adapter.
-        name = parts[0]
-        made[name] = run.digest(path.parent)
-    return made
+    """Digests of the models and adapters below a stage's directory; process 0 alone reads them.
+
+    "adapter" and "model" are those of a student, "teacher" is that of `teacher/model`.
+    """
+    if jax.process_index() != 0:
+        return {}
+    folders = {path.parent for path in directory.glob("**/*.safetensors")}
+    named = {folder.relative_to(directory).parts[0]: folder for folder in sorted(folders)}
+    return {name: run.remembered.of_model(folder) for name, folder in named.items()}

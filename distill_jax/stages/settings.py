@@ -1,23 +1,47 @@
 """The settings of the built-in kinds of stages."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.curriculum.settings import CurriculumSettings
+from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher_cache import CacheSettings
-from distill_jax.run.settings import BASE, TRAINING_DATA, Shared, StageSettings, TrainSettings
+from distill_jax.run.settings import (
+    BASE,
+    TRAINING_DATA,
+    ModelSettings,
+    Shared,
+    StageSettings,
+    TrainSettings,
+)
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.state import TRAINABLE
 
+__all__ = [
+    "DistillSettings",
+    "EvaluateSettings",
+    "PretrainSettings",
+    "RLSettings",
+    "SFTSettings",
+    "TeacherSampleSettings",
+]
+
 # Shared settings that every training of a student depends on.
 _STUDENT = ("seed", "tokenizer_size", "task", *TRAINING_DATA, "student", "lora")
 _LENGTH = "sampling.max_new_tokens"
+# Settings of the models that their training from scratch depends on.
+_TO_TRAIN = tuple(
+    f"{role}.{one.name}"
+    for role in ("teacher", "student")
+    for one in fields(ModelSettings)
+    if one.name != "quantise"
+)
 # What stage rl tells its curriculum of a group. With an intrinsic reward the samples of every
 # group differ, so that advantages look the same for hopeless, useful and mastered arms.
 ARM_SIGNALS = ("advantage", "correctness")
@@ -36,7 +60,7 @@ class PretrainSettings(StageSettings, kind="pretrain", makes="models"):
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
 
     def shared(self) -> tuple[str, ...]:
-        return ("seed", "tokenizer_size", "task", *TRAINING_DATA, "teacher", "student", _LENGTH)
+        return ("seed", "tokenizer_size", "task", *TRAINING_DATA, *_TO_TRAIN, _LENGTH)
 
     def splits(self) -> tuple[str, ...]:
         return ("train",)

@@ -23,7 +23,7 @@ from distill_jax.kernels.policy_losses import (
     policy_loss_named,
 )
 from distill_jax.kernels.ppo import kl_estimate, value_loss
-from distill_jax.training.batch import Advantages, PolicyBatch, ScoredRollout
+from distill_jax.training.batch import Advantages, PolicyBatch, ScoredRollout, needed
 
 Arrays = dict[str, jax.Array]
 
@@ -108,7 +108,7 @@ def group_advantages(rollout: ScoredRollout, settings: GroupSettings) -> tuple[A
     top_BR = None
     if settings.top_entropy < 1.0:
         top_BR = importance.top_entropy_mask(
-            rollout.entropy_BR, rollout.loss_mask_BR, settings.top_entropy
+            needed(rollout.entropy_BR, "entropy_BR"), rollout.loss_mask_BR, settings.top_entropy
         )
     return Advantages(advantage_BR, top_entropy_BR=top_BR), {}
 
@@ -129,11 +129,13 @@ def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
             cap=settings.importance_cap,
         )
         if settings.top_entropy < 1.0:
-            weight_BR *= batch.advantages.top_entropy_BR
+            weight_BR *= needed(batch.advantages.top_entropy_BR, "top_entropy_BR")
         extra_BR = jnp.zeros_like(logp_BR)
         metrics: Arrays = {}
         if settings.beta:
-            kl_BR = kl_estimate(logp_BR, batch.ref_logp_BR, mask_BR, kind="k3")
+            kl_BR = kl_estimate(
+                logp_BR, needed(batch.ref_logp_BR, "ref_logp_BR"), mask_BR, kind="k3"
+            )
             extra_BR += settings.beta * kl_BR
             metrics["kl"] = masked_sum(kl_BR, mask_BR) / norm.tokens
         if settings.entropy_coef:
@@ -159,11 +161,18 @@ def ppo_advantages(rollout: ScoredRollout, settings: PPOSettings) -> tuple[Advan
     The rollout needs reward_BR, value_BR and end_value_B; with kl_coef also old_logp_BR and
     ref_logp_BR.
     """
-    mask_BR, reward_BR, value_BR = rollout.response_mask_BR, rollout.reward_BR, rollout.value_BR
-    assert reward_BR is not None and value_BR is not None
+    mask_BR = rollout.response_mask_BR
+    reward_BR = needed(rollout.reward_BR, "reward_BR")
+    value_BR = needed(rollout.value_BR, "value_BR")
+    end_value_B = needed(rollout.end_value_B, "end_value_B")
     metrics: Arrays = {}
     if settings.kl_coef:
-        kl_BR = kl_estimate(rollout.old_logp_BR, rollout.ref_logp_BR, mask_BR, kind="k1")
+        kl_BR = kl_estimate(
+            needed(rollout.old_logp_BR, "old_logp_BR"),
+            needed(rollout.ref_logp_BR, "ref_logp_BR"),
+            mask_BR,
+            kind="k1",
+        )
         reward_BR = reward_BR - settings.kl_coef * kl_BR
         metrics["objective/kl"] = jnp.mean(masked_sum(kl_BR, mask_BR, axis=1))
     advantage_BR, return_BR = gae(
@@ -172,7 +181,7 @@ def ppo_advantages(rollout: ScoredRollout, settings: PPOSettings) -> tuple[Advan
         mask_BR,
         gamma=settings.gamma,
         lam=settings.lam,
-        bootstrap_B=jnp.where(rollout.ended_B, 0.0, rollout.end_value_B),
+        bootstrap_B=jnp.where(rollout.ended_B, 0.0, end_value_B),
     )
     if settings.whiten:
         # Over the tokens that are trained; their statistics are what the loss sees.
@@ -189,14 +198,15 @@ def ppo_loss(
 ) -> tuple[jax.Array, Arrays]:
     """Clipped policy loss + value_coef·clipped value loss − entropy_coef·entropy, token mean."""
     mask_BR, made = batch.loss_mask_BR, batch.advantages
+    old_BR = needed(batch.old_logp_BR, "old_logp_BR")
     clip = PolicyLossSettings(clip_low=settings.clip_low, clip_high=settings.clip_high)
     policy, metrics = LOSSES["bnpo"](
-        scores["logp_BR"], batch.old_logp_BR, made.advantage_BR, mask_BR, clip, norm=norm
+        scores["logp_BR"], old_BR, made.advantage_BR, mask_BR, clip, norm=norm
     )
     value_BR = value_loss(
         scores["value_BR"],
-        made.old_value_BR,
-        made.return_BR,
+        needed(made.old_value_BR, "old_value_BR"),
+        needed(made.return_BR, "return_BR"),
         mask_BR,
         clip=settings.value_clip or float("inf"),
     )
@@ -205,7 +215,7 @@ def ppo_loss(
     if settings.entropy_coef:
         bonus = masked_sum(scores["entropy_BR"], mask_BR) / norm.tokens
         total = total - settings.entropy_coef * bonus
-    ratio_BR = jnp.exp(jnp.where(mask_BR > 0, scores["logp_BR"] - batch.old_logp_BR, 0.0))
+    ratio_BR = jnp.exp(jnp.where(mask_BR > 0, scores["logp_BR"] - old_BR, 0.0))
     metrics = {
         **metrics,
         "loss/policy_avg": policy,

@@ -77,6 +77,13 @@ class PolicyBatch:
     advantages: Advantages
 
 
+def needed(array: Any | None, name: str) -> Any:
+    """The array; ValueError where an algorithm needs one that was not computed."""
+    if array is None:
+        raise ValueError(f"{name} is None; the algorithm needs it")
+    return array
+
+
 def take_rows(batch: PolicyBatch, rows: Any) -> PolicyBatch:
     """The batch of these rows, in this order."""
     return jax.tree.map(lambda leaf: leaf[rows], batch)

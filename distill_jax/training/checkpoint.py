@@ -186,25 +186,6 @@ class Checkpointer:
             )
         return None
 
-    def restore(self, step: int, example: Any) -> Restored:
-        """The checkpoint of one step.
-
-        Raises:
-            CheckpointError: missing, damaged, or not of the example's structure.
-        """
-        self.wait()
-        if step not in self._manager.all_steps():
-            raise CheckpointError(
-                f"no checkpoint of step {step} in {self.directory}",
-                wanted=f"one of {sorted(self._manager.all_steps())}",
-            )
-        try:
-            return self._read(step, example)
-        except _Damaged as error:
-            where = self.directory / str(step)
-            fix = "restore another step"
-            raise CheckpointError(f"checkpoint {where} is damaged: {error}", fix=fix) from error
-
     def _read(self, step: int, example: Any) -> Restored:
         record = self._item(step, meta=ocp.args.JsonRestore())
         if not isinstance(record, dict) or not {"notes", "index"} <= record.keys():
@@ -245,11 +226,6 @@ class Checkpointer:
     def latest_step(self) -> int | None:
         """The newest step saved (its write may still be under way), or None."""
         return self._manager.latest_step()
-
-    def best_step(self) -> int | None:
-        """The kept step with the best `settings.keep_best`, or None."""
-        kept = [step for step in self.steps() if step in self._scores]
-        return max(kept, key=lambda step: (self._scores[step], step)) if kept else None
 
     def steps(self) -> list[int]:
         """All steps kept, oldest first."""

@@ -11,10 +11,9 @@ from distill_jax.core.masked import masked_mean, masked_sum
 from distill_jax.core.settings import setting
 from distill_jax.kernels.divergence import KINDS, branch
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head_divergence import divergence
-from distill_jax.models.head_loss import Term, cross_entropy, head_loss
-from distill_jax.models.head_top_k import TopK
-from distill_jax.models.head_top_k_divergence import top_k_divergence
+from distill_jax.models.head.loss import Term, head_loss
+from distill_jax.models.head.terms import cross_entropy, divergence, top_k_divergence
+from distill_jax.models.head.top_k import TopK
 from distill_jax.models.qwen import QwenModel
 from distill_jax.training.state import join
 from distill_jax.training.step import LossFn, TotalsFn
@@ -80,8 +79,8 @@ def distill(
     """The loss on response tokens, EOS included: mean over the batch's tokens.
 
     The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR; `frozen` holds the
-    teacher's parameters under "teacher". With top_k the batch holds teacher_ids_BRK,
-    teacher_logp_BRK and teacher_log_tail_BR instead.
+    teacher's parameters under "teacher". With top_k the batch holds the fields of a
+    `TopK` of axes [B, R] instead, as "teacher_ids_XK" and so on.
 
     The gradient goes through the student's distributions at these tokens alone, also where the
     student has drawn them: no term asks for the way that its choices change what comes after
@@ -110,7 +109,7 @@ def distill(
 
     def divergence_of(frozen: Any, batch: Any, weights_N: jax.Array) -> Term:
         if settings.top_k:
-            stored = (batch[f"teacher_{x}"] for x in ("ids_BRK", "logp_BRK", "log_tail_BR"))
+            stored = (batch[f"teacher_{name}"] for name in TopK._fields)
             top = TopK(*(x.reshape(-1, *x.shape[2:]) for x in stored))
             return top_k_divergence(top, weights_N, **how)
         params = frozen["teacher"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from distill_jax.core.masked import masked_sum
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.policy_losses import Normaliser, normaliser
-from distill_jax.models import heads
+from distill_jax.models import value_head
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
 from distill_jax.training.algorithms import Algorithm
@@ -81,7 +81,7 @@ def policy(
             entropy_BR = jax.lax.stop_gradient(entropy_BR)
         scores = {"logp_BR": scored.logp_BR, "entropy_BR": entropy_BR}
         if algorithm.uses_values:
-            scores["value_BR"] = heads.apply(trainable["value_head"], scored.hidden_BRD)
+            scores["value_BR"] = value_head.apply(trainable["value_head"], scored.hidden_BRD)
         mask_BR = batch.loss_mask_BR
         value, metrics = algorithm.loss(scores, batch, norm, settings)
         metrics = {
@@ -159,6 +159,6 @@ def score_policy(
     entropy_BR = None if scored.entropy_BR is None else scored.entropy_BR[:, :R]
     if not values:
         return PolicyScores(scored.logp_BR[:, :R], entropy_BR)
-    value_BR = heads.apply(trainable["value_head"], scored.hidden_BRD)
+    value_BR = value_head.apply(trainable["value_head"], scored.hidden_BRD)
     end_B = jnp.take_along_axis(value_BR, batch.response_len_B[:, None], axis=1)[:, 0]
     return PolicyScores(scored.logp_BR[:, :R], entropy_BR, value_BR[:, :R], end_B)

@@ -80,11 +80,6 @@ class Progress:
         elif done < self.total and time.monotonic() - self._last_line >= self.seconds:
             self._line(figures)
 
-    def print(self, message: Any) -> None:
-        """Prints above the bar without tearing it; plain otherwise."""
-        if self.active:
-            self.console.print(message)
-
     def close(self) -> None:
         """Ends the display; a plain last line says how long it took."""
         if not self.active:

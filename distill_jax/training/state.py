@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.models import heads
+from distill_jax.models import value_head
 from distill_jax.models.qwen import logical_axes
 
 TRAINABLE = ("lora", "full")
@@ -52,7 +52,7 @@ def join(trainable: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
 
 def with_value_head(trainable: dict[str, Any], hidden_size: int) -> dict[str, Any]:
     """Adds a value head of zeros, so that the first values are 0."""
-    return {**trainable, "value_head": heads.init(hidden_size)}
+    return {**trainable, "value_head": value_head.init(hidden_size)}
 
 
 def param_shardings(params: dict[str, Any], mesh: sharding.AnyMesh) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from distill_jax.data.batching import (
     bucket_sizes,
     is_answer_only,
     pack_examples,
-    pack_prompts,
     training_solution,
 )
 from distill_jax.data.chat import Example
@@ -31,14 +30,10 @@ def test_every_epoch_takes_every_row_once(seed, batch, rows, epochs):
 
 
 def test_batches_do_not_depend_on_what_was_drawn_before():
-    weights = np.arange(100.0)
-    for given_weights in (None, weights):
-        straight = [batch_indices(7, step, 8, 100, given_weights) for step in range(30)]
-        for step in (29, 3, 17):
-            np.testing.assert_array_equal(
-                batch_indices(7, step, 8, 100, given_weights), straight[step]
-            )
-        assert (batch_indices(8, 0, 8, 100, given_weights) != straight[0]).any()
+    straight = [batch_indices(7, step, 8, 100) for step in range(30)]
+    for step in (29, 3, 17):
+        np.testing.assert_array_equal(batch_indices(7, step, 8, 100), straight[step])
+    assert (batch_indices(8, 0, 8, 100) != straight[0]).any()
 
 
 def test_epochs_differ_in_order():
@@ -46,35 +41,9 @@ def test_epochs_differ_in_order():
     assert (first != second).any()
 
 
-def test_weighted_draws_follow_the_weights_without_replacement():
-    weights = np.array([0.0, 1.0, 2.0, 5.0])
-    # One row a step: the odds are the weights themselves, 1/8, 2/8, 5/8. 4,000 draws have a
-    # standard deviation of at most √(.25/4000) = 0.008; five of them are 0.04.
-    drawn = np.array([batch_indices(1, step, 1, 4, weights)[0] for step in range(4000)])
-    share = np.bincount(drawn, minlength=4) / 4000
-    np.testing.assert_allclose(share, weights / 8, atol=0.04)
-    assert share[0] == 0
-    for step in range(50):
-        assert sorted(batch_indices(1, step, 3, 4, weights)) == [1, 2, 3]
-        # Only the ratios of weights matter.
-        np.testing.assert_array_equal(
-            batch_indices(1, step, 2, 4, weights), batch_indices(1, step, 2, 4, weights * 4.0)
-        )
-
-
-@pytest.mark.parametrize(
-    ("rows", "weights", "said"),
-    [
-        (0, None, "no rows"),
-        (3, np.ones(4), "finite values"),
-        (3, np.array([1, -1, 1]), "finite values"),
-        (3, np.array([1, np.nan, 1]), "finite values"),
-        (3, np.array([1.0, 0.0, 0.0]), "1 rows have weight, the batch needs 2"),
-    ],
-)
-def test_impossible_draws_are_refused(rows, weights, said):
-    with pytest.raises(DataError, match=said):
-        batch_indices(0, 0, 2, rows, weights)
+def test_no_rows_are_refused():
+    with pytest.raises(DataError, match="no rows"):
+        batch_indices(0, 0, 2, 0)
 
 
 def test_buckets():
@@ -94,9 +63,6 @@ def test_packing_by_hand():
     np.testing.assert_array_equal(packed["prompt_len_B"], [2, 1])
     np.testing.assert_array_equal(packed["response_len_B"], [3, 1])
     assert {a.dtype for a in packed.values()} == {np.dtype(np.int32)}
-    prompts = pack_prompts([[1, 2, 3], [4]], pad_id=9, sizes=(4,))
-    np.testing.assert_array_equal(prompts["tokens_PT"], [[1, 2, 3, 9], [4, 9, 9, 9]])
-    np.testing.assert_array_equal(prompts["length_P"], [3, 1])
 
 
 tokens = st.lists(st.integers(0, 9), min_size=1, max_size=6)

@@ -7,7 +7,6 @@ from distill_jax.data.chat import (
     ChatSettings,
     decode,
     fitting_prompts,
-    render_example,
     render_examples,
     render_prompt,
     render_prompts,
@@ -33,7 +32,7 @@ def test_the_format_by_hand(tok):
 
 
 def test_training_and_sampling_see_one_prompt_and_train_the_end(tok):
-    example = render_example(tok, ONE, ONE.solution, PLAIN)
+    (example,) = render_examples(tok, [ONE], [ONE.solution], PLAIN)
     assert example.prompt == render_prompt(tok, ONE, PLAIN)
     assert example.response[-1] == eos_id(tok)
     assert example.response.count(eos_id(tok)) == 1
@@ -48,7 +47,7 @@ def test_many_are_rendered_as_one_alone(tok):
     rows = problems("train", 50, ProblemSettings(), 0)
     solutions = [p.solution for p in rows]
     many = render_examples(tok, rows, solutions, PLAIN)
-    assert many == [render_example(tok, p, p.solution, PLAIN) for p in rows]
+    assert many == [render_examples(tok, [p], [p.solution], PLAIN)[0] for p in rows]
     assert render_prompts(tok, [], PLAIN) == render_examples(tok, [], [], PLAIN) == []
 
 
@@ -74,12 +73,12 @@ def test_special_tokens_in_data_are_refused(tok, special):
     with pytest.raises(DataError, match=r"file/7.*question.*special"):
         render_prompt(tok, bad, PLAIN)
     with pytest.raises(DataError, match=r"a/1.*solution.*special"):
-        render_example(tok, ONE, f"x{special}", PLAIN)
+        render_examples(tok, [ONE], [f"x{special}"], PLAIN)
 
 
 def test_a_solution_must_not_be_empty(tok):
     with pytest.raises(DataError, match="a/1 has no solution"):
-        render_example(tok, ONE, " ", PLAIN)
+        render_examples(tok, [ONE], [" "], PLAIN)
 
 
 def test_no_template_is_said(tok):

@@ -13,7 +13,7 @@ from distill_jax.evaluation.distribution import (
     summary,
     token_means,
 )
-from distill_jax.models.head_comparison import TokenComparison
+from distill_jax.models.head.comparison import TokenComparison
 from tests import tiny
 from tests.tiny import VOCAB
 

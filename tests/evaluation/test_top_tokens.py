@@ -19,7 +19,7 @@ def rollout(rng):
     for row, n in enumerate(LENGTHS):
         tokens[row, :n] = rng.integers(1, tiny.VOCAB, n)
     zeros = np.zeros(tokens.shape, np.float32)
-    return Rollout(tokens, np.array(LENGTHS, np.int32), np.ones(len(PROMPTS), bool), zeros, zeros)
+    return Rollout(tokens, np.array(LENGTHS, np.int32), np.ones(len(PROMPTS), bool), zeros)
 
 
 def test_each_position_is_read_before_its_token():

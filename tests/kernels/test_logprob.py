@@ -1,4 +1,4 @@
-"""The shift by one: positions, tokens, gathers and their gradients."""
+"""The shift by one: positions, gathers and their gradients."""
 
 import chex
 import hypothesis
@@ -7,13 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from distill_jax.kernels.logprob import (
-    gather_response,
-    response_mask,
-    response_positions,
-    response_tokens,
-    token_logp,
-)
+from distill_jax.kernels.logprob import gather_response, response_positions
 
 
 class Hand(chex.TestCase):
@@ -22,18 +16,6 @@ class Hand(chex.TestCase):
         # prompt of 3 at 0..2: the first response token stands at 3 and is scored at 2
         run = self.variant(lambda n: response_positions(n, 3))
         np.testing.assert_array_equal(run(jnp.array([3, 1])), [[2, 3, 4], [0, 1, 2]])
-
-    @chex.variants(with_jit=True, without_jit=True)
-    def test_tokens(self):
-        tokens = jnp.array([[11, 12, 13, 21, 22, 0], [11, 21, 22, 23, 0, 0]])
-        run = self.variant(lambda t, n: response_tokens(t, n, 4))
-        expected = [[21, 22, 0, 0], [21, 22, 23, 0]]
-        np.testing.assert_array_equal(run(tokens, jnp.array([3, 1])), expected)
-
-    @chex.variants(with_jit=True, without_jit=True)
-    def test_mask(self):
-        run = self.variant(lambda n: response_mask(n, 3))
-        np.testing.assert_array_equal(run(jnp.array([2, 0])), [[1, 1, 0], [0, 0, 0]])
 
 
 @hypothesis.given(st.lists(st.integers(1, 7), min_size=3, max_size=3), st.integers(0, 99))
@@ -59,18 +41,10 @@ def GATHER(hidden, lengths, weight):  # noqa: N802 - a constant that happens to 
     return out, jax.grad(lambda h: (gather_response(h, lengths, 5) * weight).sum())(hidden)
 
 
-def test_token_logp_by_hand():
-    # softmax([ln 1, ln 3]) = [.25, .75]; at T=.5 the logits double: [1, 9]/10
-    logits = jnp.log(jnp.array([[1.0, 3.0]]))
-    np.testing.assert_allclose(token_logp(logits, jnp.array([1])), [np.log(0.75)], rtol=1e-5)
-    cold = token_logp(logits, jnp.array([0]), temperature=0.5)
-    np.testing.assert_allclose(cold, [np.log(0.1)], rtol=1e-5)
-
-
 def test_a_response_is_scored_by_the_token_before():
     # A "model" whose logits at position p put everything on token p+1's id.
     tokens = jnp.array([[4, 2, 7, 5, 1]])
     logits = 50.0 * jax.nn.one_hot(jnp.roll(tokens, -1, axis=1), 9)
     at = gather_response(logits, jnp.array([2]), 3)
-    logp = token_logp(at, response_tokens(tokens, jnp.array([2]), 3))
-    np.testing.assert_allclose(logp, np.zeros((1, 3)), atol=1e-5)
+    logp = jax.nn.log_softmax(at)[0, jnp.arange(3), tokens[0, 2:]]
+    np.testing.assert_allclose(logp, np.zeros(3), atol=1e-5)

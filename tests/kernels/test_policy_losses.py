@@ -52,6 +52,13 @@ def loop(name, logp, old, advantage, mask, low, high, max_length):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_old_log_probabilities_and_advantages_get_no_gradient(name):
+    logp, old, advantage, mask = batch(0)
+    grads = jax.grad(lambda o, a: LOSSES[name](logp, o, a, mask, SETTINGS)[0], (0, 1))
+    assert not any(np.any(g) for g in grads(old, advantage))
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_published_formula(name, seed):
     entry = LOSSES[name]

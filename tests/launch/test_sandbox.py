@@ -98,7 +98,7 @@ def test_probe(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_bench(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from launch import sandbox_bench
+    from launch.bench import sandbox as sandbox_bench
 
     monkeypatch.setattr(sandbox_bench, "LATENCY_RUNS", 20)
     monkeypatch.setattr(sandbox_bench, "KILLS", 1)

@@ -19,6 +19,7 @@ from distill_jax.models import hf_io, safetensor_files
 from distill_jax.models.hf_io import load_config, load_hf, model_dir, save_hf
 from distill_jax.models.qwen import QwenModel, logical_axes
 from distill_jax.models.qwen_config import QwenConfig
+from tests.models.parameters import parameter_count
 
 D, F, V, L, HEADS, KV, HEAD = 8, 12, 20, 2, 2, 1, 4
 
@@ -92,7 +93,7 @@ def test_each_tensor_lands_in_its_place(tmp_path, family, tied):
     # The tree is the one that the model itself makes.
     made = jax.eval_shape(QwenModel.create(config).init, jax.random.key(0))["base"]
     assert jax.tree.map(jnp.shape, base) == jax.tree.map(jnp.shape, made)
-    assert config.parameter_count() == sum(x.size for x in tensors.values())
+    assert parameter_count(config) == sum(x.size for x in tensors.values())
 
 
 @pytest.mark.parametrize("shard_bytes", [10**9, 1000])

@@ -7,11 +7,13 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.sharding import MeshSettings, make_mesh, shardings
-from distill_jax.models import heads
+from distill_jax.models import qwen, value_head
+from distill_jax.models.layers import rope_table
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel, logical_axes
 from distill_jax.models.qwen_config import QwenConfig, YarnConfig
 from distill_jax.models.released import PRESETS
+from tests.models.parameters import parameter_count
 
 QWEN2 = QwenConfig("qwen2", 48, 32, 40, 2, 4, 2, 8)
 QWEN3 = QwenConfig(
@@ -82,21 +84,15 @@ def test_every_way_to_run_the_layers_gives_the_same(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_left_and_right_padding_agree(name):
+def test_padding_at_the_right_changes_nothing(name):
     model, params = build(CONFIGS[name])
-    text, lengths, time = np.asarray(tokens()), [12, 7, 3], 12
-    right, left, valid = np.zeros((3, time), int), np.full((3, time), 47), np.zeros((3, time), bool)
+    text, lengths = np.asarray(tokens()), [12, 7, 3]
+    padded = np.where(np.arange(12) < np.array(lengths)[:, None], text, 47)
+    got = run_hidden(model, params, jnp.asarray(padded))
     for row, n in enumerate(lengths):
-        right[row, :n] = text[row, :n]
-        left[row, time - n :] = text[row, :n]
-        valid[row, time - n :] = True
-    at_right = run_hidden(model, params, jnp.asarray(right))
-    at_left = run_hidden(model, params, jnp.asarray(left), valid_BT=jnp.asarray(valid))
-    for row, n in enumerate(lengths):
-        np.testing.assert_allclose(at_left[row, time - n :], at_right[row, :n], atol=2e-5)
-    alone = run_hidden(model, params, jnp.asarray(text[1:2, :7]))
-    np.testing.assert_allclose(at_right[1, :7], alone[0], atol=2e-5)
-    assert np.isfinite(at_left).all()
+        alone = run_hidden(model, params, jnp.asarray(text[row : row + 1, :n]))
+        np.testing.assert_allclose(got[row, :n], alone[0], atol=2e-5)
+    assert np.isfinite(got).all()
 
 
 def test_sliding_window_forgets():
@@ -114,13 +110,17 @@ def test_sliding_window_forgets():
     np.testing.assert_array_equal(last, beyond)
 
 
-def test_positions_are_relative_and_can_be_given():
+def test_positions_are_relative(monkeypatch):
     model, params = build(QWEN2)
     shifted = jnp.arange(12)[None] + jnp.array([[0], [5], [8000]])
-    got = run_hidden(model, params, tokens(), positions_BT=shifted)
-    np.testing.assert_allclose(got, run_hidden(model, params, tokens()), atol=5e-3)
-    stretched = run_hidden(model, params, tokens(), positions_BT=shifted * 3)
-    assert float(jnp.abs(stretched - got).max()) > 1e-2
+
+    def at(positions_BT):
+        monkeypatch.setattr(qwen, "rope_table", lambda config, _: rope_table(config, positions_BT))
+        return model.hidden(params, tokens())
+
+    want, got = run_hidden(model, params, tokens()), at(shifted)
+    np.testing.assert_allclose(got, want, atol=5e-3)
+    assert float(jnp.abs(at(shifted * 3) - got).max()) > 1e-2
 
 
 def test_head_is_the_embedding_when_tied():
@@ -153,7 +153,7 @@ def test_init_of_released_sizes_is_abstract(name):
     model = QwenModel.create(PRESETS[name], LoraConfig(), param_dtype=jnp.bfloat16)
     abstract = jax.eval_shape(model.init, jax.random.key(0))
     count = sum(x.size for x in jax.tree.leaves(abstract["base"]))
-    assert count == PRESETS[name].parameter_count()
+    assert count == parameter_count(PRESETS[name])
     assert {x.dtype for x in jax.tree.leaves(abstract["base"])} == {jnp.dtype("bfloat16")}
     assert {x.dtype for x in jax.tree.leaves(abstract["lora"])} == {jnp.dtype("float32")}
 
@@ -221,10 +221,10 @@ def test_sharded_forward_equals_the_single_device(fuse):
 
 
 def test_value_head_starts_at_zero_and_is_linear():
-    params = heads.init(4)
+    params = value_head.init(4)
     hidden = jax.random.normal(jax.random.key(0), (2, 3, 4)).astype(jnp.bfloat16)
-    np.testing.assert_array_equal(heads.apply(params, hidden), np.zeros((2, 3), np.float32))
+    np.testing.assert_array_equal(value_head.apply(params, hidden), np.zeros((2, 3), np.float32))
     params = {"kernel_D": jnp.array([1.0, 0.0, 2.0, 0.0]), "bias": jnp.array(0.5)}
-    got = heads.apply(params, jnp.array([[1.0, 9.0, 2.0, 9.0]], jnp.bfloat16))
+    got = value_head.apply(params, jnp.array([[1.0, 9.0, 2.0, 9.0]], jnp.bfloat16))
     np.testing.assert_array_equal(got, np.array([5.5], np.float32))  # 1·1 + 2·2 + .5
     assert got.dtype == jnp.float32

@@ -37,8 +37,8 @@ def test_scores_equal_the_naive_formula():
         entropy = -(np.exp(logp) * logp).sum(axis=1)
         np.testing.assert_allclose(got.entropy_BR[row, :n], entropy, atol=1e-5)
         for i, alpha in enumerate((1.0, 2.5)):
-            lse = np.log(np.exp(logits / alpha).sum(axis=1))
-            np.testing.assert_allclose(got.lse_ABR[i, row, :n], lse, atol=1e-5)
+            value = alpha * np.log(np.exp(logits / alpha).sum(axis=1))
+            np.testing.assert_allclose(got.value_ABR[i, row, :n], value, atol=1e-5)
 
 
 def test_a_score_does_not_look_at_its_own_token_or_later_ones():
@@ -50,11 +50,11 @@ def test_a_score_does_not_look_at_its_own_token_or_later_ones():
         tokens[row, PROMPT[row] + t] = targets[row, t] = 1 + TARGETS[row, t] % (VOCAB - 1)
     after = scores(model, params, tokens, targets, alphas=(1.0,))
     # The state before token t is the same, and so is every score before it ...
-    np.testing.assert_array_equal(before.lse_ABR[0][:, : t + 1], after.lse_ABR[0][:, : t + 1])
+    np.testing.assert_array_equal(before.value_ABR[0][:, : t + 1], after.value_ABR[0][:, : t + 1])
     np.testing.assert_array_equal(before.logp_BR[:, :t], after.logp_BR[:, :t])
     # ... its own score is that of another token, and the next state is another.
     assert np.all(before.logp_BR[[0, 2], t] != after.logp_BR[[0, 2], t])
-    assert np.all(before.lse_ABR[0][[0, 2], t + 1] != after.lse_ABR[0][[0, 2], t + 1])
+    assert np.all(before.value_ABR[0][[0, 2], t + 1] != after.value_ABR[0][[0, 2], t + 1])
 
 
 def test_padding_has_no_influence_and_no_gradient_reaches_it():

@@ -1,6 +1,7 @@
 """Random transformers models on disk, and logits of both sides."""
 
 import json
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from distill_jax.models import qwen
+from distill_jax.models.layers import rope_table
 from distill_jax.models.qwen import QwenModel
 
 SMALL = {
@@ -94,11 +97,19 @@ def torch_logits(model, tokens_BT, *, valid_BT=None, positions_BT=None) -> np.nd
     return out.logits.numpy()
 
 
-def jax_logits(config, base, tokens_BT, *, lora=None, lora_params=None, **inputs) -> np.ndarray:
+def jax_logits(
+    config, base, tokens_BT, *, lora=None, lora_params=None, positions_BT=None
+) -> np.ndarray:
+    """Logits of our model; positions_BT replaces 0, 1, ... in rope."""
     model = QwenModel.create(config, lora)
     params = {"base": base, "lora": lora_params or {}}
-    inputs = {name: jnp.asarray(value) for name, value in inputs.items()}
-    hidden = model.hidden(params, jnp.asarray(tokens_BT, jnp.int32), **inputs)
+    tokens_BT = jnp.asarray(tokens_BT, jnp.int32)
+    if positions_BT is None:
+        hidden = model.hidden(params, tokens_BT)
+    else:
+        table = rope_table(config, jnp.asarray(positions_BT))
+        with mock.patch.object(qwen, "rope_table", lambda *_: table):
+            hidden = model.hidden(params, tokens_BT)
     return np.asarray(hidden @ model.head_VD(params).T)
 
 

@@ -28,9 +28,7 @@ def batch():
         if ENDED[row]:
             tokens[row, LENGTH[row] - 1] = EOS
     zero = np.zeros((4, 6), np.float32)
-    return training_batch(
-        PROMPTS, Rollout(tokens, LENGTH, ENDED, zero, zero), 2, pad_id=PAD, multiple=8
-    )
+    return training_batch(PROMPTS, Rollout(tokens, LENGTH, ENDED, zero), 2, pad_id=PAD, multiple=8)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.models.head.top_k import TopK
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.teacher_cache import CacheSettings
-from distill_jax.rewards.top_k import TopKScorer, TopKScores
+from distill_jax.rewards.top_k import TopKScorer
 from tests import tiny
 from tests.rewards.test_teacher_cache_scoring import B, R, make, take
 from tests.tiny import VOCAB
@@ -57,18 +58,18 @@ def cut(scores, batch):
 def test_against_the_naive_logits(model, plain):
     batch = make()
     got = plain.score(batch)
-    assert isinstance(got, TopKScores)
-    assert got.ids_BRK.shape == got.logp_BRK.shape == (B, R, K)
+    assert isinstance(got, TopK)
+    assert got.ids_XK.shape == got.logp_XK.shape == (B, R, K)
     for row in range(B):
         p, n = batch["prompt_len_B"][row], batch["response_len_B"][row]
         logits = tiny.naive_logits(*model, batch["tokens_BT"][row, : p + n])[p - 1 : p + n - 1]
         logp = tiny.log_softmax(logits / T)
         order = np.argsort(-logp, axis=1, kind="stable")[:, :K]
-        np.testing.assert_array_equal(got.ids_BRK[row, :n], order)
+        np.testing.assert_array_equal(got.ids_XK[row, :n], order)
         listed = np.take_along_axis(logp, order, axis=1)
-        np.testing.assert_allclose(got.logp_BRK[row, :n], listed, atol=1e-5)
+        np.testing.assert_allclose(got.logp_XK[row, :n], listed, atol=1e-5)
         tail = np.log(1 - np.exp(listed).sum(axis=1))
-        np.testing.assert_allclose(got.log_tail_BR[row, :n], tail, atol=1e-4)
+        np.testing.assert_allclose(got.log_tail_X[row, :n], tail, atol=1e-4)
 
 
 @pytest.mark.parametrize("extents", [(1, 8, 1), (1, 1, 2), (2, 2, 2)])
@@ -76,9 +77,9 @@ def test_over_a_mesh(model, plain, extents):
     batch, mesh = make(), tiny.mesh(*extents)
     got, want = scorer(model, mesh).score(batch), plain.score(batch)
     inside = np.arange(R) < batch["response_len_B"][:, None]
-    np.testing.assert_array_equal(np.asarray(got.ids_BRK)[inside], np.asarray(want.ids_BRK)[inside])
+    np.testing.assert_array_equal(np.asarray(got.ids_XK)[inside], np.asarray(want.ids_XK)[inside])
     np.testing.assert_allclose(
-        np.asarray(got.logp_BRK)[inside], np.asarray(want.logp_BRK)[inside], atol=1e-5
+        np.asarray(got.logp_XK)[inside], np.asarray(want.logp_XK)[inside], atol=1e-5
     )
 
 
@@ -96,8 +97,8 @@ def test_cached_scores_are_the_fresh_bits(plain, rows, tmp_path):
     scores = other.score(batch)
     assert cut(scores, batch) == fresh and other.teacher.calls == []
     beyond = np.arange(R) >= batch["response_len_B"][:, None]
-    assert not np.asarray(scores.ids_BRK)[beyond].any()
-    assert not np.asarray(scores.log_tail_BR)[beyond].any()
+    assert not np.asarray(scores.ids_XK)[beyond].any()
+    assert not np.asarray(scores.log_tail_X)[beyond].any()
 
 
 def test_what_was_evicted_is_scored_again_to_the_same_bits(plain):

@@ -1,11 +1,7 @@
 import numpy as np
 
-from distill_jax.rollout.groups import round_up, take_rows, training_batch
+from distill_jax.rollout.groups import take_rows, training_batch
 from distill_jax.rollout.sampler import Rollout
-
-
-def test_round_up():
-    assert [round_up(n, 4) for n in (0, 1, 4, 5)] == [4, 4, 4, 8]
 
 
 def rollout():
@@ -13,7 +9,7 @@ def rollout():
     tokens = np.array([[7, 9, 0, 0, 0], [1, 2, 3, 4, 5], [9, 0, 0, 0, 0], [5, 4, 3, 2, 1]])
     length = np.array([2, 5, 1, 5], np.int32)
     logp = -np.arange(20, dtype=np.float32).reshape(4, 5) / 10
-    return Rollout(tokens, length, np.array([True, False, True, False]), logp, 2 * logp)
+    return Rollout(tokens, length, np.array([True, False, True, False]), logp)
 
 
 def test_rows_are_prompt_response_pad():

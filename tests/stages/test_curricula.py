@@ -153,7 +153,7 @@ def rollouts(draws: dict[int, float]) -> Any:
         B = len(prompts) * G
         tokens = np.array([[p[0], k] for p in prompts for k in range(G)], np.int32)
         zero = np.zeros((B, 2), np.float32)
-        return Rollout(tokens, np.full(B, 2, np.int32), np.ones(B, bool), zero, zero)
+        return Rollout(tokens, np.full(B, 2, np.int32), np.ones(B, bool), zero)
 
     def problem_ids(state: Any, step: int, earlier: Any = ()) -> np.ndarray:
         return np.arange(4) + len(earlier)

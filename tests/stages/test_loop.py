@@ -84,7 +84,8 @@ def test_too_many_in_a_row_end_the_run_and_name_a_good_checkpoint(tmp_path: Path
     assert f"the last good checkpoint is step 3 in {where}" in str(error.value)
     assert toy.ran[-1] <= 3 + 4  # the count is read one step late
     with Checkpointer(where) as checkpoints:
-        found = checkpoints.restore(3, Toy(tmp_path).state)
+        found = checkpoints.restore_latest(Toy(tmp_path).state)
+    assert found is not None and found.step == 3
     lora = sharding.fetch(found.state.trainable)["lora"]
     np.testing.assert_array_equal(lora["layers"]["self_attn"]["q_proj"]["lora_A"], 1.0 - 3)
     assert int(found.state.skipped_in_row) == 0

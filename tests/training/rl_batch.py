@@ -5,7 +5,6 @@ import functools
 import jax
 import numpy as np
 
-from distill_jax.kernels.logprob import response_mask, response_tokens
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
@@ -30,12 +29,15 @@ def make(model, params, algorithm, settings, *, noise=0.2):
     rng = np.random.default_rng(0)
     tokens_BT = rng.integers(1, VOCAB, (8, 9)).astype(np.int32)
     tokens_BT[np.arange(9)[None] >= (PROMPT + ANSWER)[:, None]] = 0
-    mask_BR = np.asarray(response_mask(ANSWER, 5))
+    mask_BR = (np.arange(5) < ANSWER[:, None]).astype(np.float32)
+    # Tokens after the prompt; 0 beyond the row's end.
+    longer_BT = np.pad(tokens_BT, ((0, 0), (0, 5)))
+    targets_BR = np.stack([row[p : p + 5] for row, p in zip(longer_BT, PROMPT, strict=True)])
     rollout = {
         "tokens_BT": tokens_BT,
         "prompt_len_B": PROMPT,
         "response_len_B": ANSWER,
-        "targets_BR": np.asarray(response_tokens(tokens_BT, PROMPT, 5)),
+        "targets_BR": targets_BR,
         "response_mask_BR": mask_BR,
         "loss_mask_BR": mask_BR,
         "ended_B": ENDED,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.kernels import divergence
+from distill_jax.kernels.divergence import divergence
 from distill_jax.rewards.top_k import TopKScorer
 from distill_jax.training import distillation
 from distill_jax.training import state as states
@@ -55,7 +55,7 @@ def made(seed=0):
 def plain(pair, settings, mode, batch):
     """The same loss with all logits at once, a loop over rows, and nothing masked."""
     (student, params), (teacher, teacher_params) = pair
-    kernel = {"forward": divergence.forward_kl, "reverse": divergence.reverse_kl}
+    how = {"kind": settings.divergence, "beta": settings.beta, "temperature": settings.temperature}
     frozen = states.split(params, mode)[1]
 
     def loss(trainable):
@@ -68,12 +68,7 @@ def plain(pair, settings, mode, batch):
         kd, ce = 0.0, 0.0
         for row, (first, n) in enumerate(zip(PROMPT, ANSWER, strict=True)):
             at = slice(first - 1, first + n - 1)
-            if settings.divergence == "jsd":
-                how = {"beta": settings.beta, "temperature": settings.temperature}
-                kd += divergence.jsd_beta(p[row, at], q[row, at], **how).sum()
-            else:
-                one = kernel[settings.divergence]
-                kd += one(p[row, at], q[row, at], temperature=settings.temperature).sum()
+            kd += divergence(p[row, at], q[row, at], **how).sum()
             tokens = batch["tokens_BT"][row, first : first + n]
             ce -= jax.nn.log_softmax(q[row, at])[np.arange(n), tokens].sum()
         return (settings.kd_weight * kd + settings.ce_weight * ce) / ANSWER.sum()

@@ -64,10 +64,9 @@ def test_a_terminal_gets_a_bar() -> None:
     console = Console(file=out, force_terminal=True, width=120)
     with Progress("rl", 3, console=console) as progress:
         progress.update(2, {"reward": 0.25})
-        progress.print("a message")
         progress.update(3, {"reward": 0.75})
     text = out.getvalue()
-    assert "3/3" in text and "100%" in text and "reward 0.75" in text and "a message" in text
+    assert "3/3" in text and "100%" in text and "reward 0.75" in text
 
 
 def test_nothing_to_do_and_close_twice() -> None:
@@ -83,7 +82,6 @@ def test_other_processes_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     with Progress("rl", 2, seconds=0, console=Console(file=out)) as progress:
         progress.update(1)
-        progress.print("x")
     assert out.getvalue() == ""
 
 

@@ -12,8 +12,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.sharding import MeshSettings, make_mesh
-from distill_jax.models import head_chunks
-from distill_jax.models.head_scores import TokenScores, head_scores
+from distill_jax.models.head import chunks as head_chunks
+from distill_jax.models.head.scores import TokenScores, head_scores
 
 N, D, V, VALID = 13, 8, 20, 17
 T, ALPHAS = 0.7, (1.0, 0.7, 2.5)

@@ -1,8 +1,8 @@
 """Losses on the logits of tokens: weighted sums, and their gradient in the same pass.
 
-A loss knows beforehand what it multiplies each token's value with: its mask over its count. So the
-gradient in hidden states and head is summed while a chunk's logits stand; none are made a second
-time for the backward pass, nor for a second term of the loss.
+The weight of each token in the loss (mask over count) is known in advance. So the gradients of
+hidden states and head are summed while a chunk's logits are in memory: logits are computed once,
+for the forward and the backward pass and for all terms.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.models.head_chunks import (
+from distill_jax.models.head.chunks import (
     chunk_logits,
     chunked,
     num_chunks,
@@ -28,14 +28,14 @@ class Term(NamedTuple):
     """One sum: Σ weights·value over tokens.
 
     Attributes:
-        measure: (settings, logits_nV, rows, shared, vocab, gradient) -> (value_n, slope_nV), both
-            float32, of a chunk's tokens; slope_nV is ∂value/∂logits, None unless `gradient`.
-            A function of a module, so that equal losses are compiled once.
+        measure: (settings, logits_nV, rows, shared, vocab, slope) -> (value_n, slope_nV), both
+            float32, of a chunk's tokens; slope_nV is ∂value/∂logits, None unless `slope`.
+            A module-level function, so that equal losses are compiled once.
         settings: its first argument.
-        weights_N: float [N]; where one is 0, value may be anything, NaN included.
-        rows: arrays [N, ...], which `measure` sees in chunks.
-        shared: arrays that it sees whole.
-        columns: of the logits that `measure` makes beside those given; 0 for none.
+        weights_N: float [N]; where it is 0, value may be anything, NaN included.
+        rows: arrays [N, ...], passed to `measure` in chunks.
+        shared: arrays passed whole.
+        columns: vocabulary size of the logits that `measure` computes itself; 0 for none.
     """
 
     measure: Callable[..., tuple[jax.Array, jax.Array | None]]
@@ -44,16 +44,6 @@ class Term(NamedTuple):
     rows: Any = ()
     shared: Any = ()
     columns: int = 0
-
-
-def cross_entropy(targets_N: jax.Array, weights_N: jax.Array) -> Term:
-    """−log softmax(logits)[target] of each token, nats.
-
-    Args:
-        targets_N: int [N], below valid_vocab; elsewhere the value means nothing.
-        weights_N: float [N].
-    """
-    return Term(_cross_entropy, None, weights_N, targets_N)
 
 
 def head_loss(
@@ -66,15 +56,15 @@ def head_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The sum of all terms on logits = hidden·headᵀ, and each term's value of each token.
 
-    The sum has a gradient in hidden_ND, head_VD (summed in float32) and the weights (0 where one
-    is 0); what the terms hold otherwise, and the values, have none.
+    The sum has a gradient in hidden_ND, head_VD (summed in float32) and the weights (0 where a
+    weight is 0); the other arrays of the terms and the values have none.
 
     Args:
         hidden_ND: float [N, D]; its dtype is the matmul's input dtype.
         head_VD: float [V, D].
         terms: of the loss.
         valid_vocab: rows from here on are padding and never enter, at most V and every term's
-            columns. None = all rows, which must be as many as a term's columns.
+            columns. None = all rows, which must equal each term's columns.
         chunk_tokens: tokens of one chunk; None chooses.
 
     Returns:
@@ -94,7 +84,7 @@ def head_loss(
         got = f"heads of {sizes[0]} (student) and {sizes[1]} (teacher) rows"
         raise ConfigError(got, fix="set valid_vocab to the number of tokens that both share")
     vocab = valid_vocab_size(valid_vocab, min(sizes))
-    # All sides' logits stand at once.
+    # The logits of student and teachers are in memory at once.
     chunks = num_chunks(hidden_ND.shape[0], sum(sizes), chunk_tokens)
     call = _Call(tuple((term.measure, term.settings) for term in terms), vocab, chunks)
     weights = tuple(term.weights_N.astype(jnp.float32) for term in terms)
@@ -135,8 +125,8 @@ def _pass(
         logits_nV = chunk_logits(hidden_nD, cast_VD, call.vocab)
         values, grad_nV, seen_n = [], None, jnp.zeros(hidden_nD.shape[0], bool)
         parts = zip(call.measures, weights_n, rows_n, shared, strict=True)
-        for (measure, settings), weight_n, row, beside in parts:
-            value_n, slope_nV = measure(settings, logits_nV, row, beside, call.vocab, any(wanted))
+        for (measure, settings), weight_n, row, whole in parts:
+            value_n, slope_nV = measure(settings, logits_nV, row, whole, call.vocab, any(wanted))
             values.append(value_n)
             if slope_nV is not None:
                 seen_n |= weight_n != 0
@@ -178,7 +168,7 @@ def _is_primal(x: Any) -> bool:
 
 
 def _bwd(call: _Call, slopes: Any, cotangents: Any) -> Any:
-    scale, _ = cotangents  # the values' own is never anything but 0
+    scale, _ = cotangents  # the values have no gradient
     if isinstance(scale, SymbolicZero):
         return None, None, None, None, None
     scaled = jax.tree.map(lambda x: (x * scale).astype(x.dtype), slopes)
@@ -186,19 +176,3 @@ def _bwd(call: _Call, slopes: Any, cotangents: Any) -> Any:
 
 
 _loss.defvjp(_fwd, _bwd, symbolic_zeros=True)
-
-
-def _cross_entropy(
-    settings: None,
-    logits_NV: jax.Array,
-    targets_N: jax.Array,
-    shared: tuple[()],
-    vocab: int,
-    gradient: bool,
-) -> tuple[jax.Array, jax.Array | None]:
-    logp_NV = jax.nn.log_softmax(logits_NV, axis=1)
-    value_N = -jnp.take_along_axis(logp_NV, targets_N[:, None], axis=1, mode="clip")[:, 0]
-    if not gradient:
-        return value_N, None
-    hit_NV = jnp.arange(logits_NV.shape[1]) == targets_N[:, None]
-    return value_N, jnp.exp(logp_NV) - hit_NV

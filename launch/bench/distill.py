@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.kernels import divergence
-from distill_jax.models import head_divergence
-from distill_jax.models.head_loss import head_loss
+from distill_jax.models.head import terms as head_terms
+from distill_jax.models.head.loss import head_loss
 
 
 class Measures(Protocol):
-    """Of `bench_steps.Bench`."""
+    """Of `launch.bench.steps.Bench`."""
 
     figures: dict[str, Any]
 
@@ -46,11 +46,11 @@ def distill(bench: Measures, *, tokens: int, width: int, vocab: int, dtype: str)
             jnp.einsum("nd,vd->nv", h, w, preferred_element_type=jnp.float32)
             for h, w in ((hidden_ND, head_VD), (teacher_NE, teacher_VE))
         )
-        return divergence.forward_kl(teacher_NV, student_NV).mean()
+        return divergence.divergence(teacher_NV, student_NV).mean()
 
     def chunked(hidden_ND: Any, head_VD: Any, teacher_NE: Any, teacher_VE: Any) -> jax.Array:
         mean_N = jnp.full(tokens, 1.0 / tokens)
-        terms = [head_divergence.divergence(teacher_NE, teacher_VE, mean_N)]
+        terms = [head_terms.divergence(teacher_NE, teacher_VE, mean_N)]
         return head_loss(hidden_ND, head_VD, terms)[0]
 
     for name, loss in (("chunked", chunked), ("naive", naive)):

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.models.head_chunks import (
+from distill_jax.models.head.chunks import (
     NEVER,
     chunk_logits,
     chunked,
@@ -19,18 +19,20 @@ from distill_jax.models.head_chunks import (
 
 
 class TopK(NamedTuple):
-    """Of log softmax(logits/T) over the tokens that exist, not renormalised over the k.
+    """The k largest of log softmax(logits/T) over the tokens that exist, not renormalised.
+
+    Arrays of jax or numpy; the leading axes X are tokens [N], a response [R] or a batch [B, R].
 
     Attributes:
-        ids_NK: int32, the lower id first where two are equal.
-        logp_NK: float32, falling along K.
-        log_tail_N: float32, log of the mass on all other tokens, summed over these; −1e30 where
-            there are none.
+        ids_XK: int32; of equal log-probabilities the lower id first.
+        logp_XK: float32, descending along K.
+        log_tail_X: float32, log of the probability of all other tokens, summed over these; −1e30
+            if there are none.
     """
 
-    ids_NK: jax.Array
-    logp_NK: jax.Array
-    log_tail_N: jax.Array
+    ids_XK: Any
+    logp_XK: Any
+    log_tail_X: Any
 
 
 def head_top_k(
@@ -46,16 +48,18 @@ def head_top_k(
     """Top-k of log softmax(hidden·headᵀ / temperature) over the tokens that exist.
 
     Args:
-        hidden_ND: states that the next tokens are drawn from, float [N, D]; its dtype is the
-            matmul's input dtype. Sums and results are float32.
+        hidden_ND: hidden states that predict the tokens, float [N, D]; its dtype is the matmul's
+            input dtype. Sums and results are float32.
         head_VD: output embedding, float [V, D].
         k: tokens kept, 1 to valid_vocab.
         valid_vocab: rows from here on are padding and never enter; None = all rows count.
-        temperature: divides the logits, > 0; with distillation temperature T the student's
-            log-probabilities must be taken at T, too.
+        temperature: divides the logits, > 0; for distillation the same T as the student's.
         chunk_tokens: tokens of one chunk; None chooses.
-        mesh: over whose data and fsdp the tokens are split. Without it XLA gathers the logits of
-            a chunk on every device, for it does not split a top-k by rows.
+        mesh: the tokens are split over its data and fsdp axes. Without it XLA gathers the logits
+            of a chunk on every device, because it does not split a top-k by rows.
+
+    Returns:
+        TopK of axes [N].
 
     Raises:
         ConfigError: an impossible k, vocabulary, temperature or chunk.

@@ -8,10 +8,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.sharding import MeshSettings, batch_sharding, make_mesh
-from distill_jax.kernels import divergence
-from distill_jax.models.head_divergence import divergence as divergence_term
-from distill_jax.models.head_loss import cross_entropy, head_loss
-from tests.models.gathers import gathered
+from distill_jax.kernels.divergence import divergence
+from distill_jax.models.head.loss import head_loss
+from distill_jax.models.head.terms import cross_entropy
+from distill_jax.models.head.terms import divergence as divergence_term
+from tests.models.head.gathers import gathered
 
 N, VALID = 13, 17
 CASES = [
@@ -34,10 +35,7 @@ def arrays():
 def naive(student, teacher, kind, beta, temperature):
     p = (teacher[0] @ teacher[1].T)[:, :VALID]
     q = (student[0] @ student[1].T)[:, :VALID]
-    if kind == "jsd":
-        return divergence.jsd_beta(p, q, beta=beta, temperature=temperature)
-    kernel = {"forward": divergence.forward_kl, "reverse": divergence.reverse_kl}[kind]
-    return kernel(p, q, temperature=temperature)
+    return divergence(p, q, kind=kind, beta=beta, temperature=temperature)
 
 
 def ours(student, teacher, weights, kind, beta, temperature, chunk):

@@ -7,10 +7,9 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.divergence import top_k_tail_divergence
-from distill_jax.models.head_divergence import divergence
-from distill_jax.models.head_loss import head_loss
-from distill_jax.models.head_top_k import TopK, head_top_k
-from distill_jax.models.head_top_k_divergence import top_k_divergence
+from distill_jax.models.head.loss import head_loss
+from distill_jax.models.head.terms import divergence, top_k_divergence
+from distill_jax.models.head.top_k import TopK, head_top_k
 
 N, VALID = 13, 17
 CASES = [("forward", 0.5, 1.0), ("reverse", 0.5, 0.7), ("jsd", 0.3, 2.0)]
@@ -26,10 +25,10 @@ def arrays():
 
 def naive(hidden, head, top, kind, beta, temperature):
     logq = jax.nn.log_softmax((hidden @ head.T)[:, :VALID] / temperature)
-    listed = jnp.take_along_axis(logq, top.ids_NK, axis=1)
+    listed = jnp.take_along_axis(logq, top.ids_XK, axis=1)
     tail = jnp.log1p(-jnp.exp(listed).sum(1))
     how = {"kind": kind, "beta": beta, "temperature": temperature}
-    return top_k_tail_divergence(top.logp_NK, top.log_tail_N, listed, tail, **how)
+    return top_k_tail_divergence(top.logp_XK, top.log_tail_X, listed, tail, **how)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from configs import bench as configs
 from distill_jax.core.errors import ConfigError, MeshError
 from distill_jax.core.settings import build
 from distill_jax.models.released import PRESETS
-from launch import roofline
-from launch.bench_steps import Bench, BenchSettings, geometry
+from launch.bench import roofline
+from launch.bench.steps import Bench, BenchSettings, geometry
+from tests.models.parameters import parameter_count
 from third_party.peers import shapes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_smoke_prints_one_line_of_positive_figures():
@@ -56,7 +57,7 @@ def test_rows_that_do_not_fit_the_devices_are_told_before_any_work():
 
 def test_the_small_shape_is_that_of_the_peers():
     config = geometry("small")
-    assert config.parameter_count() == shapes.BASE_PARAMETERS
+    assert parameter_count(config) == shapes.BASE_PARAMETERS
     default = BenchSettings()
     assert default.lora_rank == shapes.LORA_RANK
     assert (default.prompts, default.samples) == (shapes.NUM_PROMPTS, shapes.NUM_SAMPLES)

@@ -16,18 +16,20 @@ import numpy as np
 
 from distill_jax.core import rng, sharding
 from distill_jax.core.settings import setting
+from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.released import PRESETS
 from distill_jax.rewards.teacher import TeacherScorer
-from distill_jax.rollout.groups import training_batch
+from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings
+from distill_jax.training.batch import PolicyBatch, ScoredRollout
 from distill_jax.training.step import make_update
-from launch import roofline
+from launch.bench import roofline
 
 SMALL = "small"
 
@@ -147,7 +149,7 @@ class Bench:
         trainable, frozen = states.split(self.params, mode)
         trainable = jax.tree.map(jnp.copy, trainable)
         tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
-        state, shardings = states.create(trainable, tx, 0, self.mesh)
+        state, shardings = states.create(trainable, tx, rng.run_key(0), self.mesh)
         loss, totals = losses.sft(self.model, self.config.vocab_size)
         update = make_update(loss, totals, tx, self.mesh, shardings, accumulate=s.accumulate)
         tokens = self.tokens(s.sft_rows, s.sft_tokens)
@@ -233,12 +235,39 @@ class Bench:
         algorithm, group = ALGORITHMS["grpo"], GroupSettings()
         trainable, frozen = states.split(self.params, "lora")
         tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
-        state, shardings = states.create(jax.tree.map(jnp.copy, trainable), tx, 0, self.mesh)
+        copied = jax.tree.map(jnp.copy, trainable)
+        state, shardings = states.create(copied, tx, rng.run_key(0), self.mesh)
         loss, totals = losses.policy(
             self.model, algorithm, group, temperature=1.0, vocab=self.config.vocab_size
         )
         update = make_update(loss, totals, tx, self.mesh, shardings, accumulate=s.accumulate)
-        advantages = jax.jit(lambda batch: algorithm.advantages(batch, group)[0])
+
+        def prepared(batch: RolloutBatch, reward_PG: jax.Array) -> PolicyBatch:
+            mask_BR = batch.response_mask_BR
+            rollout = ScoredRollout(
+                response_mask_BR=mask_BR,
+                loss_mask_BR=mask_BR,
+                ended_B=batch.ended_B,
+                reward_PG=reward_PG,
+                reward_BR=None,
+                old_logp_BR=None,
+                ref_logp_BR=None,
+                entropy_BR=None,
+                value_BR=None,
+                end_value_B=None,
+            )
+            return PolicyBatch(
+                tokens_BT=batch.tokens_BT,
+                prompt_len_B=batch.prompt_len_B,
+                targets_BR=batch.targets_BR,
+                loss_mask_BR=mask_BR,
+                behaviour_logp_BR=batch.behaviour_logp_BR,
+                old_logp_BR=None,
+                ref_logp_BR=None,
+                advantages=algorithm.advantages(rollout, group)[0],
+            )
+
+        prepare = jax.jit(prepared)
         parts: dict[str, list[float]] = {"rollout": [], "teacher": [], "update": [], "step": []}
         for repeat in range(1 + s.warmup + s.repeats):
             times = [time.perf_counter()]
@@ -250,15 +279,12 @@ class Bench:
             )  # fmt: skip
             host = training_batch(prompts, rollout, s.samples, pad_id=0, multiple=16)
             reward_B = np.mean(rollout.tokens_BR % 2 == 0, axis=1, dtype=np.float32)
-            host["loss_mask_BR"] = host["response_mask_BR"]
             batch = sharding.place(host, self.rows)
             times.append(time.perf_counter())
-            jax.block_until_ready(scorer.score(batch))
+            jax.block_until_ready(scorer.score(batch.to_score()))
             times.append(time.perf_counter())
-            batch["reward_PG"] = reward_B.reshape(s.prompts, s.samples)
-            batch |= advantages(batch)
-            del batch["reward_PG"], batch["ended_B"]
-            state, metrics = update(state, frozen, batch, np.int32(0), np.int32(1))
+            policy = prepare(batch, reward_B.reshape(s.prompts, s.samples))
+            state, metrics = update(state, frozen, policy, np.int32(0), np.int32(1))
             jax.block_until_ready(metrics)
             times.append(time.perf_counter())
             if repeat > s.warmup:

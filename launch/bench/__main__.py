@@ -19,8 +19,9 @@ from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.core.settings import build
 from distill_jax.training.manifest import describe_run
-from launch import arguments, bench_distill
-from launch.bench_steps import Bench, BenchSettings
+from launch import arguments
+from launch.bench import distill
+from launch.bench.steps import Bench, BenchSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/bench.py[:preset]")
 
@@ -42,7 +43,7 @@ def run(settings: BenchSettings) -> dict[str, Any]:
         bench.generate(rows)
     bench.sft("lora")
     bench.rl()
-    bench_distill.distill(
+    distill.distill(
         bench,
         tokens=settings.distill_tokens,
         width=settings.distill_width,
@@ -92,7 +93,7 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, BenchSettings, "configs/bench.py")
+    return arguments.parse(argv, "configs/bench.py")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from scipy import special
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.sharding import MeshSettings, batch_sharding, make_mesh
 from distill_jax.kernels.divergence import top_k_tail_divergence
-from distill_jax.models.head_top_k import head_top_k, listed_and_tail
-from tests.models.gathers import gathered
+from distill_jax.models.head.top_k import head_top_k, listed_and_tail
+from tests.models.head.gathers import gathered
 
 N, D, V, VALID = 13, 8, 24, 20
 
@@ -52,7 +52,7 @@ def test_a_small_tail_is_not_lost():
     # 1 − Σ in float32 knows nothing below 6e-8; here the tail is e^−40 and e^−60 of the whole.
     head = jnp.array([[40.0], [0.0], [-20.0]])
     for k, want in ((1, -40.0), (2, -60.0)):
-        np.testing.assert_allclose(head_top_k(jnp.ones((1, 1)), head, k).log_tail_N, want)
+        np.testing.assert_allclose(head_top_k(jnp.ones((1, 1)), head, k).log_tail_X, want)
 
 
 def test_by_hand():
@@ -63,7 +63,7 @@ def test_by_hand():
     np.testing.assert_allclose(np.exp(log_tail), [1 / 8], rtol=1e-6)
     assert ids.tolist() == [[2, 1]]
     roots = np.sqrt([5.0, 2.0]) / np.sqrt([1.0, 2.0, 5.0]).sum()
-    warm = head_top_k(hidden, head, 2, temperature=2.0).logp_NK[0]
+    warm = head_top_k(hidden, head, 2, temperature=2.0).logp_XK[0]
     np.testing.assert_allclose(np.exp(warm), roots, rtol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_on_a_mesh_no_logits_are_gathered(shape):
 
     ours, plain = run(mesh), run(None)
     got, want = ours(*placed), head_top_k(hidden, head, 5, valid_vocab=320)
-    np.testing.assert_array_equal(got.ids_NK, want.ids_NK)
+    np.testing.assert_array_equal(got.ids_XK, want.ids_XK)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got[1:], want[1:])
     assert not gathered(ours.as_text(), vocab=320, tokens=16)
     # The search finds them where they are: XLA's own way.
@@ -135,7 +135,7 @@ def test_no_array_has_the_vocabulary_beside_all_tokens():
 
 def test_there_is_no_gradient():
     hidden, head = arrays()
-    grads = jax.grad(lambda *x: head_top_k(*x, 3).logp_NK.sum(), argnums=(0, 1))(hidden, head)
+    grads = jax.grad(lambda *x: head_top_k(*x, 3).logp_XK.sum(), argnums=(0, 1))(hidden, head)
     assert not any(np.asarray(g).any() for g in grads)
 
 
@@ -145,7 +145,7 @@ def test_it_feeds_the_top_k_tail_divergence():
     student = teacher + 0.3
     top = head_top_k(teacher, head, VALID - 1, valid_vocab=VALID, temperature=T)
     whole = [jax.nn.log_softmax((x @ head[:VALID].T) / T) for x in (teacher, student)]
-    listed = listed_and_tail((student @ head[:VALID].T) / T, top.ids_NK)
+    listed = listed_and_tail((student @ head[:VALID].T) / T, top.ids_XK)
     got = top_k_tail_divergence(*top[1:], *listed, temperature=T)
     want = T**2 * jnp.sum(jnp.exp(whole[0]) * (whole[0] - whole[1]), axis=1)
     np.testing.assert_allclose(got, want, atol=1e-4)

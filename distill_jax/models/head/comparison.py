@@ -1,4 +1,4 @@
-"""How two distributions over the vocabulary compare at each token, through both heads in chunks."""
+"""Differences of two models' next-token distributions at each token, through both heads."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,20 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.kernels.divergence import divergence_of_logp
-from distill_jax.models.head_chunks import chunk_logits, chunked, num_chunks, valid_vocab_size
+from distill_jax.kernels.divergence import cosine_similarity, divergence_of_logp
+from distill_jax.models.head.chunks import chunk_logits, chunked, num_chunks, valid_vocab_size
 
 
 class TokenComparison(NamedTuple):
-    """Teacher P beside student Q at each token, float32 [N].
+    """Teacher P against student Q at each token, float32 [N].
 
     Attributes:
         forward_kl: KL(P‖Q), nats.
         reverse_kl: KL(Q‖P), nats.
         jensen_shannon: ½KL(P‖M) + ½KL(Q‖M) with M = ½(P + Q), nats, 0 to ln 2.
         cosine: P·Q/(|P||Q|) of the probability vectors, 0 to 1.
-        top1_agreement: 1 where both give the same token the largest probability (the first of
-            equals), else 0.
+        top1_agreement: 1 where the same token has the largest probability in both (ties: the
+            lowest id), else 0.
     """
 
     forward_kl: jax.Array
@@ -40,17 +40,17 @@ def head_comparison(
     valid_vocab: int | None = None,
     chunk_tokens: int | None = None,
 ) -> TokenComparison:
-    """All measures in one pass over the chunks, at temperature 1; for measuring, not for training.
+    """All measures in one pass over the chunks, at temperature 1, without gradients.
 
-    `head_divergence` is one divergence with its gradient; here both sides' logits are made
-    once for all five, and no array has the vocabulary beside all tokens.
+    For training use `terms.divergence`. Here the logits of both models are computed once for all
+    five measures.
 
     Args:
         student_hidden_ND: float [N, D].
         student_head_VD: float [V, D].
         teacher_hidden_NE: float [N, E].
         teacher_head_WE: float [W, E]; W may differ from V.
-        valid_vocab: tokens that both share, at most min(V, W); rows from here on never enter.
+        valid_vocab: tokens that both share, at most min(V, W); later rows are padding.
             None = all rows, for which V must equal W.
         chunk_tokens: tokens of one chunk; None chooses.
 
@@ -84,12 +84,11 @@ def _compare(teacher_NV: jax.Array, student_NV: jax.Array) -> TokenComparison:
     logq_NV = jax.nn.log_softmax(student_NV, axis=1)
     p_NV, q_NV = jnp.exp(logp_NV), jnp.exp(logq_NV)
     divergence = partial(divergence_of_logp, logp_NV, logq_NV)
-    lengths_N = jnp.sqrt(jnp.sum(p_NV * p_NV, axis=1)) * jnp.sqrt(jnp.sum(q_NV * q_NV, axis=1))
     same_N = jnp.argmax(teacher_NV, axis=1) == jnp.argmax(student_NV, axis=1)
     return TokenComparison(
         divergence(kind="forward"),
         divergence(kind="reverse"),
         divergence(kind="jsd", beta=0.5),
-        jnp.minimum(jnp.sum(p_NV * q_NV, axis=1) / lengths_N, 1.0),
+        cosine_similarity(p_NV, q_NV),
         same_N.astype(jnp.float32),
     )

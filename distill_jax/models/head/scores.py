@@ -1,9 +1,9 @@
-"""Per-token scores from hidden states and the LM head; the vocabulary axis lives in chunks only.
+"""Scores of each token from hidden states and the LM head, in chunks of tokens.
 
-Logits [N, V] of a whole batch never exist: tokens go through the head in chunks, and a chunk
-keeps what is asked for each token. The backward pass then has three ways:
-one chunk: its logits were kept; many and a frozen head: the forward pass took each output's
-gradient along, which the cotangents only scale; many and a trained head: logits computed again.
+Logits [N, V] of a whole batch are never in memory. The backward pass has three cases:
+one chunk: its logits are kept; many chunks and a frozen head: the forward pass also computes each
+output's gradient, which the cotangents only scale; many chunks and a trained head: the logits are
+computed again.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.models.head_chunks import (
+from distill_jax.models.head.chunks import (
     chunk_logits,
     chunked,
     num_chunks,
@@ -26,11 +26,11 @@ from distill_jax.models.head_chunks import (
 
 
 class TokenScores(NamedTuple):
-    """What is known of each token; float32.
+    """Scores of each token, float32.
 
     Attributes:
         logit_N: logit of the target, at temperature 1.
-        lse_AN: logsumexp(logits/α) for each α asked; α times it is the soft value.
+        lse_AN: logsumexp(logits/α) for each α; α times it is the soft value V.
         logp_N: log softmax(logits/temperature)[target].
         entropy_N: entropy of softmax(logits/temperature), nats; None unless asked.
     """
@@ -45,7 +45,7 @@ class _Wanted(NamedTuple):
     """The static part of a call."""
 
     scales: tuple[float, ...]  # distinct; the first is the temperature
-    alpha_index: tuple[int, ...]  # where each α stands in scales
+    alpha_index: tuple[int, ...]  # index of each α in scales
     valid_vocab: int
     entropy: bool
     chunks: int
@@ -65,13 +65,13 @@ def head_scores(
     """Scores of N tokens under logits = hidden·headᵀ, with gradients in hidden and head.
 
     Args:
-        hidden_ND: states that the targets are drawn from, float [N, D]. Its dtype is the matmul's
+        hidden_ND: hidden states that predict the targets, float [N, D]. Its dtype is the matmul's
             input dtype (the head is cast to it); sums and results are float32.
         head_VD: output embedding, float [V, D]. Its gradient is summed in float32.
-        targets_N: int [N], below valid_vocab; elsewhere the scores mean nothing.
+        targets_N: int [N], below valid_vocab; elsewhere the scores are meaningless.
         temperature: divides the logits of logp and entropy, > 0.
         alphas: soft temperatures for lse_AN, each > 0.
-        valid_vocab: rows from here on are padding and never enter; None = all rows count.
+        valid_vocab: rows from here on are padding and excluded; None = all rows.
         entropy: whether to return entropy_N.
         chunk_tokens: tokens of one chunk; None chooses by CHUNK_ELEMENTS.
 
@@ -104,7 +104,7 @@ def head_scores(
 
 
 def _measure(wanted: _Wanted, logits_NV: jax.Array, targets_N: jax.Array) -> dict[str, Any]:
-    """Everything that is kept of a chunk's tokens, tokens on the first axis."""
+    """The scores of a chunk's tokens, tokens on the first axis."""
     peak_N1 = jnp.max(logits_NV, axis=1, keepdims=True)
     centred_NV = logits_NV - peak_N1
     lse = []
@@ -171,7 +171,7 @@ def _forward(
     targets_N: jax.Array,
     slopes: bool,
 ) -> tuple[dict[str, Any], jax.Array | None, dict[str, jax.Array]]:
-    """What is kept, the logits if they are one chunk, and `_slopes` if asked."""
+    """The scores, the logits if there is one chunk, and `_slopes` if asked."""
     head_VD = head_VD.astype(hidden_ND.dtype)
     if wanted.chunks == 1:
         logits_NV = chunk_logits(hidden_ND, head_VD, wanted.valid_vocab)
@@ -181,7 +181,7 @@ def _forward(
         hidden_nD, targets_n = rows
         logits_nV = chunk_logits(hidden_nD, head_VD, wanted.valid_vocab)
         kept = _measure(wanted, logits_nV, targets_n)
-        # Slopes that nobody asks for later are removed as dead code.
+        # XLA removes the slopes that the backward pass does not use.
         return carry, (kept, _slopes(wanted, logits_nV, rows, kept, head_VD) if slopes else {})
 
     _, (kept, slope) = chunked(one, wanted.chunks, (hidden_ND, targets_N))
@@ -195,7 +195,7 @@ def _slopes(
     hidden_ND, targets_N = rows
     one_N = jnp.ones(targets_N.shape, jnp.float32)
     fixed = {**kept, "targets": targets_N}
-    # logp whole, not as logit less logsumexp: those cancel where the token is nearly certain.
+    # logp as one output: logit and logsumexp cancel where the token is nearly certain.
     asked = {"d_logp": {"d_logit": one_N / wanted.scales[0], "d_lse0": -one_N}}
     asked |= {f"d_lse{index}": {f"d_lse{index}": one_N} for index in set(wanted.alpha_index)}
     if wanted.entropy:
@@ -219,7 +219,7 @@ def _scores_fwd(wanted: _Wanted, hidden: Any, head: Any, targets: Any) -> Any:
 
 
 def _cotangents(wanted: _Wanted, out: TokenScores) -> dict[str, jax.Array]:
-    """Those of logit, logp, each logsumexp, entropy that are not known to be 0."""
+    """Cotangents of logit, logp, each logsumexp and entropy that are not symbolic zeros."""
     rows: dict[str, jax.Array] = {}
     if not isinstance(out.logit_N, SymbolicZero):
         rows["d_logit"] = out.logit_N

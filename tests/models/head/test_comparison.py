@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.models.head_comparison import head_comparison
-from distill_jax.models.head_divergence import divergence
-from distill_jax.models.head_loss import head_loss
+from distill_jax.models.head.comparison import head_comparison
+from distill_jax.models.head.loss import head_loss
+from distill_jax.models.head.terms import divergence
 
 N, VALID = 13, 17
 

@@ -1,4 +1,4 @@
-"""Tokens through the LM head in chunks: how many, split and joined, forwards and backwards."""
+"""The LM head on chunks of tokens: number of chunks, splitting and joining, both passes."""
 
 import math
 from typing import Any
@@ -10,12 +10,12 @@ from distill_jax.core.errors import ConfigError
 
 # Elements of one chunk's float32 logits (268 MB): many tokens share one reading of the head.
 CHUNK_ELEMENTS = 2**26
-# Stands for −inf at rows that do not exist; finite, so that 0·x stays 0.
+# Replaces −inf at logits of padding rows; finite, so that 0·x stays 0.
 NEVER = -1e30
 
 
 def valid_vocab_size(valid_vocab: int | None, rows: int) -> int:
-    """How many of the head's rows count; raises ConfigError outside 1..rows."""
+    """Number of real tokens among the head's rows; raises ConfigError outside 1..rows."""
     vocab = rows if valid_vocab is None else valid_vocab
     if not 0 < vocab <= rows:
         raise ConfigError(f"valid_vocab={valid_vocab}", wanted=f"1 to the head's rows, {rows}")
@@ -23,7 +23,7 @@ def valid_vocab_size(valid_vocab: int | None, rows: int) -> int:
 
 
 def num_chunks(tokens: int, vocab: int, chunk_tokens: int | None) -> int:
-    """Into how many chunks: a divisor of `tokens` if one is near, so that nothing is padded."""
+    """The number of chunks: a divisor of `tokens` if one is near, to avoid padding."""
     if chunk_tokens is not None and chunk_tokens < 1:
         raise ConfigError(f"chunk_tokens={chunk_tokens}", wanted="at least 1")
     size = chunk_tokens or max(1, CHUNK_ELEMENTS // vocab)
@@ -37,8 +37,8 @@ def num_chunks(tokens: int, vocab: int, chunk_tokens: int | None) -> int:
 def split(x: jax.Array, chunks: int) -> jax.Array:
     """[N, ...] -> [chunks, n, ...], row i in chunk i mod chunks; padded with zeros.
 
-    Strided, because consecutive rows live on one device of a mesh: each chunk must hold rows of
-    every device, or the devices would take turns.
+    Strided, because consecutive rows are on one device of a mesh: each chunk must hold rows of
+    every device, otherwise the devices would work one after another.
     """
     short = -x.shape[0] % chunks
     if short:
@@ -64,7 +64,7 @@ def chunked(function: Any, chunks: int, rows: Any, start: Any = ()) -> tuple[Any
 def chunk_logits(
     hidden_ND: jax.Array, head_VD: jax.Array, valid_vocab: int | None = None
 ) -> jax.Array:
-    """float32 [N, V]; rows that do not exist stand at NEVER (slicing would copy the head)."""
+    """float32 [N, V]; padding rows get NEVER (slicing would copy the head)."""
     logits_NV = jax.lax.dot_general(
         hidden_ND, head_VD, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
     )
@@ -80,7 +80,7 @@ def through_head(
     head_grad_VD: jax.Array | None,
     want_hidden: bool,
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """(head's gradient with this chunk's added, hidden's gradient); None where not wanted."""
+    """(head gradient plus this chunk's, hidden gradient); None for one that is not wanted."""
     grad_NV = grad_NV.astype(hidden_ND.dtype)
     if head_grad_VD is not None:
         head_grad_VD += jax.lax.dot_general(

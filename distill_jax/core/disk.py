@@ -1,0 +1,49 @@
+"""A full disk, found in whatever exception it ended as, in one line."""
+
+import errno
+import shutil
+from pathlib import Path
+
+from distill_jax.core.errors import DiskFullError, DistillError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TEXTS = ("No space left on device", "Disk quota exceeded")
+
+
+def full(error: BaseException, directory: Path) -> DiskFullError | None:
+    """The one-line error for an exception caused by a full disk; None for any other.
+
+    Args:
+        error: looked at with all that it came from.
+        directory: where the program writes; named when the exception names no file.
+    """
+    cause = _cause(error)
+    if cause is None:
+        return None
+    named = getattr(cause, "filename", None)
+    path = Path(named) if isinstance(named, str) else directory
+    free = shutil.disk_usage(_existing(path)).free
+    return DiskFullError(
+        f"the disk is full: {path}, {free / 1e6:.1f} MB free",
+        fix="free some space; the same command goes on from the last checkpoint",
+    )
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        # tensorstore's errors carry no number. Our own may quote a full disk of another process.
+        if not isinstance(error, DistillError) and any(text in str(error) for text in _TEXTS):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

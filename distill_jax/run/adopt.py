@@ -1,0 +1,71 @@
+"""Takes over the complete stages of another work directory that this config would make again."""
+
+import os
+import shutil
+from pathlib import Path
+
+from distill_jax.core.files import read_json
+from distill_jax.run.config import RunConfig, upstream
+from distill_jax.run.record import FORMAT, recorded_as, setting_values
+from distill_jax.run.run import DONE_FILE
+
+
+def adopt(config: RunConfig, source: Path, target: Path) -> list[str]:
+    """Gives a work directory the equal stages and the tokenizer of another, as hard links.
+
+    A stage is equal if its record has this config's settings and the stages that it reads are
+    equal. Stages that make results are never taken over: they do only what is new. A complete
+    stage's files are never written again, so that links cost no space; where links cannot be made
+    the files are copied. What the target has already stays.
+
+    Args:
+        config: of the target.
+        source: a work directory.
+        target: another one; made when missing.
+
+    Returns:
+        Names of the stages that the target now has from the source.
+    """
+    taken: list[str] = []
+    for name in config.order:
+        if config.plan[name].makes == "results" or not _equal(config, name, source):
+            continue
+        if any(other not in taken for _, _, other in upstream(config, name)):
+            continue
+        if not (target / name).exists():
+            _link_tree(source / name, target / name)
+            taken.append(name)
+        elif _same_made(source / name, target / name):
+            taken.append(name)
+    if taken and not (target / "tokenizer").exists() and (source / "tokenizer").is_dir():
+        _link_tree(source / "tokenizer", target / "tokenizer")
+    return taken
+
+
+def _equal(config: RunConfig, name: str, source: Path) -> bool:
+    done = read_json(source / name / DONE_FILE)
+    if done is None or done.get("format") != FORMAT or done["kind"] != config.plan[name].kind:
+        return False
+    own, shared = setting_values(config, name, rounding=False)
+    return recorded_as(done, own, shared, config.plan[name]) == (own, shared)
+
+
+def _same_made(source: Path, target: Path) -> bool:
+    found = [read_json(directory / DONE_FILE) for directory in (source, target)]
+    return found[1] is not None and found[0]["made"] == found[1]["made"]
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, partial, copy_function=_link)
+    partial.rename(target)
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+    return target
