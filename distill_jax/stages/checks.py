@@ -36,8 +36,8 @@ def prepare(run: Run) -> dict[str, Any]:
     names = {stage.name for stage in due}
     _check_extras(run)
     for stage in due:
-        check_upstream(run, stage, names)
         check_models(run, stage, names)
+        check_upstream(run, stage, names)
         kind_of(stage).check(run, stage)
     return {stage.name: kind_of(stage).prepare(run, stage) for stage in due}
 
