@@ -8,14 +8,9 @@ from typing import Any, NamedTuple
 
 from distill_jax import answers
 from distill_jax.core.errors import DataError
+from distill_jax.report import view as views
+from distill_jax.report.view import RunView
 
-# What `--workdir` alone compares, (a, b), where both are there.
-DEFAULT_PAIRS = (
-    ("teacher", "student_after"),
-    ("student_before", "student_after"),
-    ("student_base", "student_before"),
-    ("student_base", "student_distilled"),
-)
 _WANTED = "a result of stage evaluate (.json) or of launch.export_answers (.jsonl)"
 
 
@@ -56,14 +51,14 @@ class Pair(NamedTuple):
 
 
 def find(name: str, workdir: Path | None) -> Path:
-    """The file of a name inside a work directory, or of a path.
+    """The file of a name or alias inside a work directory, or of a path.
 
     Raises:
         DataError: there is none; names what is.
     """
     places = [Path(name)]
     if workdir is not None:
-        places = [*_inside(workdir, name), *places]
+        places = [*_inside(workdir, name, views.load(workdir)), *places]
     for place in places:
         if place.is_file():
             return place
@@ -75,13 +70,15 @@ def find(name: str, workdir: Path | None) -> Path:
     raise DataError(f"no result {name}{there}", wanted=_WANTED)
 
 
-def _inside(workdir: Path, name: str) -> list[Path]:
-    return [workdir / "evaluate" / f"{name}.json", workdir / "export" / f"{name}.jsonl"]
+def _inside(workdir: Path, name: str, view: RunView) -> list[Path]:
+    exported = workdir / "export" / f"{name}.jsonl"
+    return [view.result_file(workdir, views.canonical(name, view)), exported]
 
 
 def known(workdir: Path) -> list[str]:
     """Names that `find` knows in a work directory."""
-    made = [p.stem for p in sorted((workdir / "evaluate").glob("*.json")) if _is_result(p)]
+    results = views.load(workdir).results_directory(workdir)
+    made = [path.stem for path in sorted(results.glob("*.json")) if _is_result(path)]
     # The suffix: settings beside an export end with .json.
     return made + [p.stem for p in sorted((workdir / "export").glob("*.jsonl"))]
 
@@ -91,19 +88,21 @@ def _is_result(path: Path) -> bool:
 
 
 def default_pairs(workdir: Path) -> list[tuple[str, str]]:
-    """Those of DEFAULT_PAIRS that are there.
+    """The teacher with the last student, and each change of training, where both were evaluated.
 
     Raises:
-        DataError: none is.
+        DataError: no pair was.
     """
-    there = [pair for pair in DEFAULT_PAIRS if all(_inside(workdir, n)[0].is_file() for n in pair)]
-    if not there:
+    view = views.load(workdir)
+    wanted = [(views.TEACHER, view.last), *((a, b) for b, a in views.changes(view))]
+    found = [p for p in wanted if all(view.result_file(workdir, n).is_file() for n in p)]
+    if not found:
         has = ", ".join(known(workdir)) or "none"
         raise DataError(
             f"no two results of stage evaluate to compare in {workdir}, it has {has}",
             fix="run stage evaluate, or name two results",
         )
-    return there
+    return found
 
 
 def read(path: Path, name: str) -> Result:

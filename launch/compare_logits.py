@@ -1,10 +1,10 @@
-"""Next-token distributions of RL student, SFT student and teacher on the same prefixes, in pairs.
+"""Next-token distributions of the last student, its start and the teacher, in pairs.
 
     python -m launch.compare_logits --workdir=runs/tiny
 
 Needs a work directory in which stage evaluate is complete; its settings are those of that run. The
-prefixes are the greedy answers of --answers (student_after, student_before or teacher), token for
-token as they were drawn. Writes WORKDIR/compare_logits/ANSWERS.json and prints a table.
+prefixes are the greedy answers of --answers, one of the three, token for token as they were drawn.
+Writes WORKDIR/compare_logits/ANSWERS.json and prints a table.
 """
 
 import argparse
@@ -18,7 +18,9 @@ from rich.table import Table
 from distill_jax.core import settings
 from distill_jax.core.errors import DataError, DistillError
 from distill_jax.core.files import write_json
-from distill_jax.evaluation.report_measures import DISTRIBUTION, label, number_cell
+from distill_jax.report import view as views
+from distill_jax.report.tables import DISTRIBUTION, number_cell
+from distill_jax.report.view import RunView
 from distill_jax.stages import pairs
 from distill_jax.stages.context import Context
 from distill_jax.stages.pipeline import check_workdir
@@ -48,9 +50,9 @@ def config_of(workdir: Path) -> RunConfig:
     return settings.build(RunConfig, found["config"])
 
 
-def table(result: Mapping[str, Any]) -> Table:
-    """A row a pair; means over tokens, 95% intervals over answers."""
-    title = f"on {result['problems']} greedy answers of {label(result['answers_of'])}"
+def table(result: Mapping[str, Any], view: RunView) -> Table:
+    """A row for each pair; means over tokens, 95% intervals over answers."""
+    title = f"on {result['problems']} greedy answers of {view.label(result['answers_of'])}"
     out = Table(title=title, caption="nats; means over tokens [95% intervals over answers]")
     for name in ("P", "Q"):
         out.add_column(name)
@@ -58,7 +60,7 @@ def table(result: Mapping[str, Any]) -> Table:
         out.add_column(name, justify="right")
     for pair in result["pairs"]:
         cells = [number_cell(pair[name]).replace(" [", "\n\\[") for name in TITLES]
-        out.add_row(label(pair["p"]), label(pair["q"]), *cells)
+        out.add_row(view.label(pair["p"]), view.label(pair["q"]), *cells)
     return out
 
 
@@ -71,19 +73,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--workdir", type=Path, required=True, help="of a run")
     parser.add_argument(
-        "--answers", choices=pairs.MODELS, default="student_after", help="whose the prefixes are"
+        "--answers", default="student", help="teacher, the last student (student) or its start"
     )
     flags = parser.parse_args(argv)
     main_job.start_compilation_cache(None)
     try:
         context = Context(config_of(flags.workdir), flags.workdir)
         check_workdir(context.workdir)  # told before the models are loaded
-        result = pairs.compare_all(context, flags.answers, say=context.say)
+        view = views.load(context.workdir)
+        start = views.canonical("student_before", view)
+        answers_of = views.canonical(flags.answers, view)
+        models = (views.TEACHER, start, view.last)
+        result = pairs.compare_all(context, models, answers_of, say=context.say)
     except DistillError as error:
         fail(error)
-    path = context.workdir / "compare_logits" / f"{flags.answers}.json"
+    path = context.workdir / "compare_logits" / f"{answers_of}.json"
     write_json(path, result)
-    Console().print(table(result))
+    Console().print(table(result, view))
     context.say(f"written: {path}")
 
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
+from distill_jax.report import view as views
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import EXIT_INTERRUPTED, GO_ON
 from launch import arguments
@@ -44,7 +45,9 @@ def _out(name: str, workdir: Path) -> Path:
     # Imported late, as below.
     from launch.model_choice import NAMES
 
-    if name not in NAMES:
+    view = views.load(workdir)
+    known = {*NAMES, *(subject.name for subject in view.subjects)}
+    if views.canonical(name, view) not in known:
         raise ConfigError(
             f"--model={name} without --out",
             wanted=f"one of {', '.join(NAMES)}",

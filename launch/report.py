@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError, DataError, DistillError
-from distill_jax.evaluation import html_data, html_report
+from distill_jax.report import run_data, run_report
 from distill_jax.stages.settings import RunConfig
 from distill_jax.stages.stop import Interrupted
 from launch import arguments
@@ -41,11 +41,11 @@ def run(workdir: Path, config: RunConfig | None, problems: int | None) -> Path:
         CheckpointError: a model, an adapter or a JSON file is missing, damaged or another.
         Interrupted: asked to stop.
     """
-    html_data.read(workdir)  # before a directory or a model is made for nothing
+    run_data.read(workdir)  # before a directory or a model is made for nothing
     if not os.access(workdir, os.W_OK | os.X_OK):
         raise DataError(f"cannot write in {workdir}", fix="copy it, and name the copy by --workdir")
     if config is None:
-        return html_report.write(workdir)
+        return run_report.write_html(workdir)
     # Imported late: without a config nothing of the models is needed.
     from distill_jax.stages import pipeline, token_scores
     from distill_jax.stages.context import Context

@@ -19,6 +19,7 @@ LAYERS = [
         "distill_jax.curriculum",
     },
     {"distill_jax.evaluation", "distill_jax.inference"},
+    {"distill_jax.report"},
     {"distill_jax.stages"},
     {"distill_jax.experiments"},
     {"launch"},

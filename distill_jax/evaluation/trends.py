@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-# Below this many rows no trend is told: five ranks in perfect order already have p = 0.
+# Below this many rows there is no trend: five ranks in perfect order already have p = 0.
 MIN_ROWS = 8
 # Rows of one run are not independent draws, so the usual 0.05 would cry wolf.
 P_VALUE = 0.01
@@ -101,6 +101,8 @@ def of_points(name: str, points_K2: np.ndarray) -> Trend | None:
     if count >= MIN_ROWS:
         rho, p_value, jump_p = 0.0, 1.0, 1.0
         if np.ptp(value_K) > 0:
+            from scipy import stats  # here: it takes half a second, and training never asks
+
             rho, p_value = map(float, stats.spearmanr(points_K2[:, 0], value_K))
             jump_p = _jump(value_K[:fifth], value_K[count // 2 :])
     return Trend(name, count, first, last, rho, p_value, jump_p)
@@ -112,4 +114,4 @@ def _jump(first_K: np.ndarray, late_K: np.ndarray) -> float:
     away = abs(float(first_K.mean() - late_K.mean()))
     if spread == 0.0:
         return 0.0 if away > 0 else 1.0
-    return float(2 * stats.t.sf(away / spread, len(late_K) - 1))
+    return float(2 * special.stdtr(len(late_K) - 1, -away / spread))

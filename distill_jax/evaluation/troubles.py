@@ -21,6 +21,8 @@ from distill_jax.evaluation.findings import (
 )
 from distill_jax.evaluation.trends import of_points, trend, values
 
+# Stand in suggestions for the stage that is looked at and for the one that it started from.
+STAGE, START = "rl", "start"
 _STEP_SIZE = {
     "rl.optimizer.learning_rate": "lower, by half or more",
     "rl.optimizer.max_grad_norm": "lower",
@@ -52,7 +54,7 @@ def _reward(metrics: Rows) -> Finding:
         "rl.optimizer.learning_rate": "higher, if KL and clip fraction are small",
         "rl.samples_per_prompt": "more, so that a group differs",
         "rl.steps": "more",
-        "sft.steps": "more, if nothing is right at the start",
+        "start.steps": "more, if nothing is right at the start",
     }
     if first.name == "accuracy" and first.first == first.last == 0:
         return Finding("", BAD, "nothing is ever right", first, tries)
@@ -183,7 +185,7 @@ def _truncated(metrics: Rows) -> Finding:
         "sampling.max_new_tokens": "higher",
         "rl.mask_truncated": "True: leave them out of the loss",
         "rl.rewards.overlong_buffer": "above 0: long answers cost",
-        "sft.steps": "more, if the student never learnt to end",
+        "start.steps": "more, if the student never learnt to end",
     }
     said = "completions are cut off before they end"
     return by_level(trend(metrics, "completions/clipped_ratio"), 0.2, 0.5, said, tries)

@@ -14,8 +14,9 @@ from distill_jax.core.files import read_json
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import html_data, kept_answers, report, runner
+from distill_jax.evaluation import kept_answers, runner
 from distill_jax.evaluation.kept_answers import KeptAnswers
+from distill_jax.report import run_data, run_report, tables, view
 from distill_jax.stages import agreement, export_files, subjects, token_scores
 from distill_jax.stages.context import Context, Loaded, write_json
 from distill_jax.stages.stop import GO_ON, Interrupted
@@ -26,17 +27,18 @@ from distill_jax.training.progress import Progress
 def run(context: Context, directory: Path) -> dict[str, Any]:
     """Evaluates each subject that has no result yet, prints the table, writes report.md."""
     data, results = held_out(context), {}
-    listed = html_data.subjects_file(context.workdir)
+    listed = run_data.subjects_file(context.workdir)
     if jax.process_index() == 0:  # a page made after a stop in between shows what there is
         listed.unlink(missing_ok=True)
     for subject in subjects.find(context):
         results[subject.name] = _result(context, directory, subject, data)
         sharding.barrier(f"evaluate {subject.name}")
-    if jax.process_index() == 0:
-        report.print_table(context.console, results)
-        report.write(context.workdir, results, context.config_dict)
-        context.say(f"report: {context.workdir / 'report.md'}")
     write_json(listed, list(results))
+    if jax.process_index() == 0:
+        run_view = view.load(context.workdir)
+        tables.print_accuracy(context.console, results, run_view)
+        path = run_report.write_markdown(context.workdir, run_view)
+        context.say(f"report: {path}")
     sharding.barrier("evaluated subjects")
     token_scores.write_report(context)
     return {name: _figures(result) for name, result in results.items()}

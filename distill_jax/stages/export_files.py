@@ -13,7 +13,7 @@ import jax
 
 from distill_jax.core.files import read_json
 from distill_jax.evaluation import learning
-from distill_jax.evaluation.report_measures import CHECKPOINT
+from distill_jax.report import view
 from distill_jax.stages.context import Context, write_json
 from distill_jax.stages.subjects import Subject
 from distill_jax.training.records import METRICS_FILE, read_rows
@@ -148,9 +148,10 @@ def evaluation_results(
 def _training(context: Context, name: str) -> dict[str, Any] | None:
     """How stage rl learned up to the subject's weights; None for others."""
     last = None
-    if name.startswith(CHECKPOINT):
-        last = int(name.removeprefix(CHECKPOINT))
-    elif name != "student_after":
+    checkpoint = view.load(context.workdir).checkpoint(name)
+    if checkpoint is not None:
+        last = checkpoint[1]
+    elif name != "rl":
         return None
     rows = read_rows(context.workdir / "rl" / METRICS_FILE)
     return learning.summary([row for row in rows if last is None or row["step"] <= last])

@@ -7,10 +7,10 @@ from distill_jax.core.settings import setting
 from distill_jax.core.sharding import MeshSettings
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data.sources import DataSettings
-from distill_jax.evaluation.html_data import ReportSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.quantised import QUANTISE
+from distill_jax.report.run_data import ReportSettings
 from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher_cache import CacheSettings

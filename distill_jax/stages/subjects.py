@@ -13,8 +13,8 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, TokenizerMismatchError
 from distill_jax.data import tokenizer as tokenizers
-from distill_jax.evaluation.report_measures import CHECKPOINT
 from distill_jax.models import hf_io, peft_io
+from distill_jax.report.view import checkpoint_name
 from distill_jax.stages import inputs
 from distill_jax.stages.context import Context, Loaded
 from distill_jax.training import checkpoint_reader
@@ -28,8 +28,7 @@ class Subject:
     """A model to evaluate.
 
     Attributes:
-        name: of its files, and what it is: teacher, student_base, student_before,
-            student_distilled, rl_step_N, student_after, model.
+        name: of its files: teacher, base, the stage that made it, STAGE_step_N, model.
         path: where its weights lie.
         weights: names of their parts with digests.
         load: puts it on the mesh.
@@ -62,15 +61,15 @@ def find(context: Context) -> list[Subject]:
         found.append(Subject("teacher", path, teacher_weights(context), load))
     before, after = context.adapter("sft"), context.adapter("rl")
     distilled = context.distilled()
-    if before is not None or context.made_here("student"):
-        found.append(_student(context, "student_base", None))
-    if before is not None or context.config.student.path:
-        found.append(_student(context, "student_before", before))
+    if before is not None or context.made_here("student") or context.config.student.path:
+        found.append(_student(context, "base", None))
+    if before is not None:
+        found.append(_student(context, "sft", before))
     if distilled is not None:
-        found.append(_student(context, "student_distilled", distilled))
+        found.append(_student(context, "distill", distilled))
     found += [_checkpoint(context, step) for step in checkpoint_steps(context)]
     if after is not None:
-        found.append(_student(context, "student_after", after))
+        found.append(_student(context, "rl", after))
     if settings.model:
         found.append(given(context))
     if not found:
@@ -151,7 +150,7 @@ def _checkpoint(context: Context, step: int) -> Subject:
         "student": inputs.whole_digest(context, context.model_path("student")),
         "adapter": digest.hexdigest(),
     }
-    return Subject(f"{CHECKPOINT}{step}", directory / str(step), weights, load)
+    return Subject(checkpoint_name("rl", step), directory / str(step), weights, load)
 
 
 def given(context: Context) -> Subject:

@@ -18,11 +18,12 @@ from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
-from distill_jax.evaluation import chosen, html_data, html_report, kept_answers
-from distill_jax.evaluation.html_tokens import stored_text
+from distill_jax.evaluation import kept_answers
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
+from distill_jax.report import chosen, run_data, run_report, view
+from distill_jax.report.tokens import stored_text
 from distill_jax.rollout.groups import round_up
 from distill_jax.stages import subjects
 from distill_jax.stages.context import Context, Loaded, write_json
@@ -51,14 +52,15 @@ def write_report(context: Context, problems: int | None = None) -> Path:
         Interrupted: asked to stop.
     """
     count = context.config.report.problems if problems is None else problems
-    results = html_data.read_results(context.workdir)
-    compared = chosen.compared(results)
+    run_view = view.load(context.workdir)
+    results = run_data.read_results(context.workdir, run_view)
+    compared = chosen.compared(results, run_view)
     if count and compared and "teacher" in results:
         _write_tokens(context, results, compared, count)
     if jax.process_index() == 0:
-        html_report.write(context.workdir)
-        context.say(f"report: {context.workdir / html_report.REPORT_FILE}")
-    return context.workdir / html_report.REPORT_FILE
+        run_report.write_html(context.workdir, run_view)
+        context.say(f"report: {context.workdir / run_report.HTML_FILE}")
+    return context.workdir / run_report.HTML_FILE
 
 
 def _write_tokens(
@@ -72,7 +74,7 @@ def _write_tokens(
         "problems": [later[choice.place]["id"] for choice in choices],
         "alpha": context.config.rl.rewards.alpha,
     }
-    known = html_data.read_tokens(context.workdir)
+    known = run_data.read_tokens(context.workdir)
     if not choices or (known is not None and known["made_from"] == made_from):
         return
     prompts = _prompts(context, made_from["problems"])
@@ -92,7 +94,7 @@ def _write_tokens(
         facts = {"id": problem["id"], "question": problem["question"]}
         facts |= {"level": problem.get("level"), "gold": problem["answer"], "kind": kind}
         shown.append({**facts, "responses": said})
-    write_json(html_data.tokens_file(context.workdir), {"made_from": made_from, "problems": shown})
+    write_json(run_data.tokens_file(context.workdir), {"made_from": made_from, "problems": shown})
     sharding.barrier("tokens")
 
 
