@@ -52,8 +52,7 @@ def read(workdir: Path) -> tuple[Path, list[Finding]]:
         got = f"{next(iter(rows)) / METRICS_FILE} has no row with a reward"
         raise DataError(got, wanted="records of stage rl", fix="wait for its first logged step")
     stage, completions = directory.name, read_rows(directory / COMPLETIONS_FILE)
-    before = view.chain(stage)[:-1]
-    start = before[-1].name if before else ""
+    start = view.started_from(stage)
     return directory, diagnosis.diagnose(rows[directory], completions, stage=stage, start=start)
 
 

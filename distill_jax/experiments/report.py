@@ -7,17 +7,7 @@ import numpy as np
 
 from distill_jax.experiments import comparison, figures
 from distill_jax.experiments.arms import Arm
-from distill_jax.report.sections import (
-    Block,
-    Bold,
-    Bullets,
-    Curves,
-    Heading,
-    Paragraph,
-    Report,
-    Section,
-    Table,
-)
+from distill_jax.report.sections import Block, Bold, Bullets, Curves, Report, Section, Table, Text
 
 Rows = Sequence[Mapping[str, Any]]
 FIGURE = "comprehensive_comparison"
@@ -95,7 +85,7 @@ def _accuracies(rows: Rows, arms: Sequence[str]) -> list[Block]:
                 _mean([row["seconds"]["all"] for row in found]),
             ]
         )
-    return [*map(Paragraph, texts), Table(header, cells, "arms over seeds")]
+    return [*map(Text, texts), Table(header, cells, "arms over seeds")]
 
 
 def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str]) -> list[Block]:
@@ -105,9 +95,9 @@ def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str])
         "In points, paired by seed; p of Student's t over seeds, adjusted for several arms by "
         "Holm, bold below 0.05. With few seeds only large differences can be significant."
     )
-    out: list[Block] = [Paragraph(text)]
+    out: list[Block] = [Text(text)]
     for reference in references:
-        out += [Heading(f"Less {reference}"), _differences(rows, arms, reference)]
+        out += [Text(f"Less {reference}", "heading"), _differences(rows, arms, reference)]
     return out
 
 

@@ -1,16 +1,14 @@
 """The problems that a report shows, with answers: tokens where they were scored, else text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distill_jax.report import chosen, tokens
 from distill_jax.report.run_data import RunData
-from distill_jax.report.sections import Answer, Answers, Block, Legend, Paragraph
+from distill_jax.report.sections import Answer, Answers, Block, Legend, Text
 from distill_jax.report.view import TEACHER
 
-# Shown without tokens.
-_PROBLEMS = 9
-_EXAMPLES = 5
+_WITHOUT_TOKENS, _EXAMPLES = 9, 5  # problems shown
 
 
 def blocks(data: RunData) -> list[Block]:
@@ -18,23 +16,21 @@ def blocks(data: RunData) -> list[Block]:
     found = _scored_problems(data) if data.tokens is not None else _problems(data)
     if not found:
         return []
-    out: list[Block] = [Paragraph(rule(data))]
+    out: list[Block] = [Text(rule(data))]
     if data.tokens is not None:
         alpha = data.tokens["made_from"]["alpha"]
-        out += [Paragraph(_scale(alpha)), Legend(tokens.legend(alpha))]
-    return [*out, *(Paragraph(text, warning=True) for text in _warnings(data)), *found]
+        out += [Text(_scale(alpha)), Legend(tokens.legend(alpha))]
+    return [*out, *_warnings(data), *found]
 
 
 def examples(data: RunData) -> list[Block]:
     """Greedy answers of every subject to the first problems."""
-    if not data.results:
-        return []
-    first = next(iter(data.results.values()))["problems"][:_EXAMPLES]
-    found = [
+    first = list(data.results.values())[:1]
+    return [
         Answers("", problem["question"], problem["answer"], _plain(data, data.results, place))
-        for place, problem in enumerate(first)
+        for result in first
+        for place, problem in enumerate(result["problems"][:_EXAMPLES])
     ]
-    return [Paragraph("Greedy answers to the first problems."), *found]
 
 
 def rule(data: RunData) -> str:
@@ -60,24 +56,26 @@ def _scale(alpha: float) -> str:
     )
 
 
-def _warnings(data: RunData) -> list[str]:
+def _warnings(data: RunData) -> Iterable[Block]:
     """What to know before trusting the tokens."""
     if data.tokens is None:
-        return [
+        yield Text(
             "No tokens were scored (stage evaluate does it at its end with report.problems above "
-            "0 and evaluate.teacher on; later: python -m launch.report with --config)."
-        ]
+            "0 and evaluate.teacher on; later: python -m launch.report with --config).",
+            "warning",
+        )
+        return
     other = [
         data.view.label(name)
         for name, weights in data.tokens["made_from"]["subjects"].items()
         if name in data.results and data.results[name]["made_from"] != weights
     ]
     if other:
-        return [
+        yield Text(
             f"The tokens are of another evaluation than the results above: {', '.join(other)}. "
-            "Run python -m launch.report with --config to score them again."
-        ]
-    return []
+            "Run python -m launch.report with --config to score them again.",
+            "warning",
+        )
 
 
 def _problems(data: RunData) -> list[Answers]:
@@ -87,8 +85,11 @@ def _problems(data: RunData) -> list[Answers]:
     earlier, later = (data.results[name]["problems"] for name in compared)
     names = [*dict.fromkeys(compared), *([TEACHER] if TEACHER in data.results else [])]
     return [
-        _shown({**later[place], "kind": kind}, later[place]["answer"], _plain(data, names, place))
-        for place, kind in chosen.choose(earlier, later, _PROBLEMS)
+        _shown(
+            {**later[place], "gold": later[place]["answer"], "kind": kind},
+            _plain(data, names, place),
+        )
+        for place, kind in chosen.choose(earlier, later, _WITHOUT_TOKENS)
     ]
 
 
@@ -98,7 +99,6 @@ def _scored_problems(data: RunData) -> list[Answers]:
     return [
         _shown(
             problem,
-            problem["gold"],
             [
                 _scored(data.view.label(name), response, alpha)
                 for name, response in problem["responses"].items()
@@ -108,19 +108,18 @@ def _scored_problems(data: RunData) -> list[Answers]:
     ]
 
 
-def _shown(problem: Mapping[str, Any], gold: Any, answers: Sequence[Answer]) -> Answers:
+def _shown(problem: Mapping[str, Any], answers: Sequence[Answer]) -> Answers:
     level = f", level {problem['level']}" if problem.get("level") is not None else ""
     heading = f"{problem['kind'].capitalize()}{level} ({problem['id']})"
-    return Answers(heading, problem["question"], str(gold), answers)
+    return Answers(heading, problem["question"], str(problem["gold"]), answers)
 
 
-def _plain(data: RunData, names: Any, place: int) -> list[Answer]:
-    out = []
-    for name in names:
-        problem = data.results[name]["problems"][place]
-        verdict = "right" if problem["greedy_right"] else "wrong"
-        out.append(Answer(data.view.label(name), verdict, problem["greedy"]))
-    return out
+def _plain(data: RunData, names: Iterable[str], place: int) -> list[Answer]:
+    found = [(name, data.results[name]["problems"][place]) for name in names]
+    return [
+        Answer(data.view.label(name), "right" if p["greedy_right"] else "wrong", p["greedy"])
+        for name, p in found
+    ]
 
 
 def _scored(name: str, response: Mapping[str, Any], alpha: float) -> Answer:

@@ -6,23 +6,10 @@ from pathlib import Path
 from distill_jax.core import files
 from distill_jax.evaluation.findings import Finding
 from distill_jax.report import figures
-from distill_jax.report.sections import (
-    Answers,
-    Block,
-    Bold,
-    Bullets,
-    Curves,
-    Facts,
-    Findings,
-    Heading,
-    Legend,
-    Paragraph,
-    Report,
-    Table,
-)
+from distill_jax.report import sections as s
 
 
-def write(report: Report, path: Path, images: Path) -> None:
+def write(report: s.Report, path: Path, images: Path) -> None:
     """Writes the file and its images.
 
     Args:
@@ -38,56 +25,46 @@ def write(report: Report, path: Path, images: Path) -> None:
     files.write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 
 
-def _block(block: Block, directory: Path, images: Path) -> str:
+def _block(block: s.Block, directory: Path, images: Path) -> str:
     match block:
-        case Heading(text):
-            return f"### {text}"
-        case Paragraph(text):
-            return text
-        case Bullets(items):
+        case s.Text(text, style):
+            return f"### {text}" if style == "heading" else text
+        case s.Bullets(items):
             return "\n".join(f"- {item}" for item in items)
-        case Facts(pairs):
+        case s.Facts(pairs):
             return "\n".join(f"- {name}: {value}" for name, value in pairs)
-        case Table(header, rows):
-            return table(header, rows)
-        case Curves(name, plots, legend):
+        case s.Table(header, rows):
+            return _table(header, rows)
+        case s.Curves(name, plots, legend):
             path = images / f"{name}.png"
             figures.png(plots, path, legend)
             return f"![{name}]({path.relative_to(directory).as_posix()})"
-        case Findings(found):
-            return table(["what", "status", "found"], list(map(_finding, found)))
-        case Answers():
-            return _answers(block)
-        case Legend():
+        case s.Findings(found):
+            return _table(["what", "status", "found"], [_finding(finding) for finding in found])
+        case s.Answers(_, question, gold, answers):
+            return f"**{question}** (gold {gold})\n\n" + "\n".join(map(_answer, answers))
+        case s.Legend():
             return ""  # no colours here
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first row is the header."""
-    lines = [_row(header), "|" + " --- |" * len(header), *map(_row, rows)]
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_cell, cells)) + " |"
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [list(map(_cell, row)) for row in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:
     escaped = text.replace("|", r"\|")
-    return f"**{escaped}**" if isinstance(text, Bold) else escaped
+    return f"**{escaped}**" if isinstance(text, s.Bold) else escaped
 
 
 def _finding(finding: Finding) -> list[str]:
-    said = [finding.said] if finding.said else []
-    if finding.trend is not None:
-        said.append(finding.trend.told())
-    said += [f"`{name}`: {how}" for name, how in finding.suggestions.items()]
-    return [finding.what, finding.status, "; ".join(said)]
+    suggestions = [f"`{name}`: {how}" for name, how in finding.suggestions.items()]
+    trend = finding.trend.told() if finding.trend is not None else ""
+    said = "; ".join(part for part in (finding.said, trend, *suggestions) if part)
+    return [finding.what, finding.status, said]
 
 
-def _answers(block: Answers) -> str:
-    lines = [f"**{block.question}** (gold {block.gold})", ""]
-    for one in block.answers:
-        text = one.text.strip().replace("\n", " ⏎ ").replace("`", "'")
-        lines.append(f"- {one.name} ({one.verdict}): `{text}`")
-    return "\n".join(lines)
+def _answer(one: s.Answer) -> str:
+    text = one.text.strip().replace("\n", " ⏎ ").replace("`", "'")
+    return f"- {one.name} ({one.verdict}): `{text}`"

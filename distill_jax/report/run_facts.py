@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distill_jax.report.run_data import RunData, StageRecord
-from distill_jax.report.sections import Block, Facts, Heading, Table
+from distill_jax.report.sections import Block, Facts, Table, Text
 from distill_jax.training.progress import clock
 
 
@@ -34,11 +34,11 @@ def state(data: RunData) -> str:
 def blocks(data: RunData) -> list[Block]:
     """Settings, stages, machine."""
     return [
-        Heading("Settings"),
+        Text("Settings", "heading"),
         Facts(_settings(data)),
-        Heading("Stages"),
+        Text("Stages", "heading"),
         _stages(data.stages),
-        Heading("Made by"),
+        Text("Made by", "heading"),
         Facts(_machine(data.stages)),
     ]
 

@@ -1,22 +1,13 @@
 """The report of a run, from its records: report.md with PNG plots, report.html in one file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from distill_jax.evaluation import diagnosis, learning
 from distill_jax.report import answers, html, markdown, panels, plots, run_data, run_facts, tables
-from distill_jax.report.run_data import RunData
-from distill_jax.report.sections import (
-    Block,
-    Bullets,
-    Curves,
-    Findings,
-    Heading,
-    Paragraph,
-    Report,
-    Section,
-)
+from distill_jax.report.run_data import Records, RunData
+from distill_jax.report.sections import Block, Bullets, Curves, Findings, Report, Section, Text
 from distill_jax.report.view import RunView
 
 MARKDOWN_FILE, HTML_FILE = "report.md", "report.html"
@@ -48,10 +39,7 @@ def write_html(workdir: Path, view: RunView | None = None) -> Path:
 def build(data: RunData) -> Report:
     """The report of a run; the same data give the same report."""
     sections = [
-        _accuracy(data),
-        _changes(data),
-        Section("run", "Settings and machine", run_facts.blocks(data), only="html"),
-        *_measures(data),
+        *_results(data),
         *_checkpoints(data),
         _training(data),
         _curves(data),
@@ -62,76 +50,73 @@ def build(data: RunData) -> Report:
             "problems",
             "Chosen problems",
             answers.blocks(data),
-            "No student was evaluated yet, so there are no answers to show.",
+            missing="No student was evaluated yet, so there are no answers to show.",
             only="html",
         ),
-        Section("examples", "Examples", answers.examples(data), only="markdown"),
+        Section(
+            "examples",
+            "Examples",
+            answers.examples(data),
+            "Greedy answers to the first problems.",
+            only="markdown",
+        ),
     ]
     return Report(f"Run {data.name}", run_facts.lead(data), sections, run_facts.state(data))
 
 
-def _accuracy(data: RunData) -> Section:
-    blocks: list[Block] = []
-    if data.results:
-        blocks.append(
-            Paragraph(
-                "Percent of held-out problems, with 95% intervals (Wilson for greedy; t over "
-                "problems for pass@1, Wilson where all problems agree)."
-            )
-        )
-        blocks.append(tables.accuracy(data.results, data.view))
-    missing = "No model was evaluated yet: stage evaluate writes its results."
-    return Section("accuracy", "Accuracy", blocks, missing)
+def _results(data: RunData) -> Iterable[Section]:
+    given = data.results, data.view
+
+    def blocks(table: Any) -> list[Block]:
+        return [] if table is None else [table]
+
+    yield Section(
+        "accuracy",
+        "Accuracy",
+        blocks(tables.accuracy(*given) if data.results else None),
+        "Percent of held-out problems, with 95% intervals (Wilson for greedy; t over problems for "
+        "pass@1, Wilson where all problems agree).",
+        "No model was evaluated yet: stage evaluate writes its results.",
+    )
+    yield Section(
+        "changes",
+        "What training changed",
+        [
+            *_bare_answers(data),
+            *([Bullets(lines)] if (lines := tables.difference_lines(*given)) else []),
+        ],
+        "Students paired by problem (McNemar for greedy, paired t for pass@1).",
+    )
+    yield Section("run", "Settings and machine", run_facts.blocks(data), only="html")
+    yield Section("answers", "Answers", blocks(tables.answers(*given) if data.results else None))
+    yield Section("samples", "Several samples", blocks(tables.samples(*given)))
+    yield Section(
+        "reasoning",
+        "Reasoning",
+        blocks(tables.measured(*given, "reasoning")),
+        "Percent of the gold solution's step values that the answers write, and of the equations "
+        "that they write (in calculator marks: marks) that are true.",
+    )
+    hacking = tables.measured(*given, "hacking")
+    yield Section("hacking", "Signs of reward hacking", blocks(hacking))
+    yield Section(
+        "teacher",
+        "Comparison with the teacher",
+        blocks(tables.distribution(*given)),
+        "Next-token distributions of student and teacher on the student's own greedy answers: "
+        "means over tokens (divergences in nats), 95% intervals over answers.",
+    )
 
 
-def _changes(data: RunData) -> Section:
-    blocks: list[Block] = []
-    lines = tables.difference_lines(data.results, data.view)
-    if lines:
-        tests = "Paired by problem (McNemar for greedy, paired t for pass@1)."
-        blocks += [Paragraph(tests), Bullets(lines)]
+def _bare_answers(data: RunData) -> Iterable[Block]:
     for stage in data.stages:
-        bare = stage.figures.get("bare_answers", 0.0)
-        if bare:
-            blocks.append(
-                Paragraph(
-                    f"{100 * bare:.0f}% of the rows of stage {stage.name} show a bare answer "
-                    "without its steps, which teaches a student to guess. Compare later students "
-                    "with the base too."
-                )
+        share = stage.figures.get("bare_answers", 0.0)
+        if share:
+            yield Text(
+                f"{100 * share:.0f}% of the rows of stage {stage.name} show a bare answer without "
+                "its steps, which teaches a student to guess. Compare later students with the "
+                "base too."
             )
-    return Section("changes", "What training changed", blocks)
-
-
-def _measures(data: RunData) -> list[Section]:
-    out = [Section("answers", "Answers", _table(data, tables.answers) if data.results else ())]
-    for id_, title, make, text in (
-        ("samples", "Several samples", tables.samples, ""),
-        (
-            "reasoning",
-            "Reasoning",
-            tables.reasoning,
-            "Percent of the gold solution's step values that the answers write, and of the "
-            "equations that they write (in calculator marks: marks) that are true.",
-        ),
-        ("hacking", "Signs of reward hacking", tables.hacking, ""),
-        (
-            "teacher",
-            "Comparison with the teacher",
-            tables.distribution,
-            "Next-token distributions of student and teacher on the student's own greedy answers: "
-            "means over tokens (divergences in nats), 95% intervals over answers.",
-        ),
-    ):
-        out.append(Section(id_, title, _table(data, make, text)))
-    return out
-
-
-def _table(data: RunData, make: Any, text: str = "") -> list[Block]:
-    table = make(data.results, data.view)
-    if table is None:
-        return []
-    return [*([Paragraph(text)] if text else []), table]
 
 
 def _checkpoints(data: RunData) -> Iterable[Section]:
@@ -145,91 +130,88 @@ def _checkpoints(data: RunData) -> Iterable[Section]:
         if not found:
             continue
         if stage.start in data.results:
-            found[0] = data.results[stage.start]
-        found = dict(sorted(found.items()))
+            found = {0: data.results[stage.start], **found}
         blocks: list[Block] = [tables.checkpoints(found)]
         if len(found) > 1:
             blocks.append(Curves(f"{stage.name}_checkpoints", [plots.checkpoints(found)]))
         yield Section(f"checkpoints-{stage.name}", f"Checkpoints of {stage.name}", blocks)
 
 
+def _by_part(data: RunData, make: Any) -> list[Block]:
+    """What `make` makes of the records of each part of the run, below the part's name."""
+    out: list[Block] = []
+    for part, rows in data.metrics.items():
+        block = make(part, rows)
+        if block is not None:
+            out += [Text(part, "heading"), block]
+    return out
+
+
 def _training(data: RunData) -> Section:
-    found = [tables.training(part, rows) for part, rows in data.metrics.items()]
-    blocks: list[Block] = []
-    for table in found:
-        if table is not None:
-            blocks += [Heading(table.caption.capitalize()), table]
-    if blocks:
-        text = (
-            "First and last are of a moving average over a fifth of the rows; it converged where "
-            f"that had {100 * learning.SHARE:.0f}% of its gain. The spread is the standard "
-            "deviation of the last fifth of the rows around their straight line."
-        )
-        blocks.insert(0, Paragraph(text))
-    return Section("training", "Training", blocks)
+    text = (
+        "First and last are of a moving average over a fifth of the rows; it converged where that "
+        f"had {100 * learning.SHARE:.0f}% of its gain. The spread is the standard deviation of the "
+        "last fifth of the rows around their straight line."
+    )
+    return Section("training", "Training", _by_part(data, tables.training), text)
 
 
 def _curves(data: RunData) -> Section:
-    blocks: list[Block] = []
-    for part, rows in data.metrics.items():
+    def make(part: str, rows: Records) -> Block | None:
         stage = data.stage_of(part)
         found = plots.curves(part, panels.of_kind(stage.kind, stage.panels), rows)
-        if found:
-            blocks += [Heading(part), Curves(part.replace("/", "_"), found)]
+        return Curves(part.replace("/", "_"), found) if found else None
+
     missing = "No stage has written metrics.jsonl yet."
-    return Section("curves", "Learning curves", blocks, missing)
+    return Section("curves", "Learning curves", _by_part(data, make), missing=missing)
 
 
 def _rewards(data: RunData) -> Section:
-    blocks: list[Block] = []
-    for part, rows in data.metrics.items():
+    def make(part: str, rows: Records) -> Block | None:
         found = plots.rewards(rows)
-        if found:
-            blocks += [Heading(part), Curves(f"{part.replace('/', '_')}_rewards", found)]
-    if blocks:
-        text = (
-            "Each term before its weight; the band is one standard deviation over a step's "
-            "completions."
-        )
-        blocks.insert(0, Paragraph(text))
-    return Section("rewards", "Reward components", blocks, "No stage has logged a reward yet.")
+        return Curves(f"{part.replace('/', '_')}_rewards", found) if found else None
+
+    return Section(
+        "rewards",
+        "Reward components",
+        _by_part(data, make),
+        "Each term before its weight; the band is one standard deviation over a step's "
+        "completions.",
+        "No stage has logged a reward yet.",
+    )
 
 
 def _levels(data: RunData) -> Section:
     drawn = [plots.levels(data.results, kind, data.view) for kind in tables.DECODINGS]
     found = [plot for plot in drawn if plot is not None]
-    blocks: list[Block] = []
-    if found:
-        text = (
-            "Points with 95% intervals: Wilson's for greedy decoding, over problems for pass@1. "
-            "The figures are in the table of accuracies."
-        )
-        blocks = [Paragraph(text), Curves("levels", found)]
-    return Section("levels", "Accuracy at each level", blocks, "No result has levels.")
+    return Section(
+        "levels",
+        "Accuracy at each level",
+        [Curves("levels", found)] if found else [],
+        "Points with 95% intervals: Wilson's for greedy decoding, over problems for pass@1. The "
+        "figures are in the table of accuracies.",
+        "No result has levels.",
+    )
 
 
 def _diagnosis(data: RunData) -> Section:
-    blocks: list[Block] = []
-    for part, rows in data.metrics.items():
-        if was_rewarded(rows):
-            before = data.view.chain(part)[:-1]
-            found = diagnosis.diagnose(
-                rows,
-                data.completions.get(part, ()),
-                stage=part,
-                start=before[-1].name if before else "",
-            )
-            blocks += [Heading(part), Findings(found)]
-    if blocks:
-        text = (
-            "Known troubles of reinforcement learning. An arrow leads from the mean of the first "
-            "fifth of the rows to that of the last; then Spearman's rank correlation with the "
-            "step, and its p-value."
-        )
-        blocks.insert(0, Paragraph(text))
-    return Section("diagnosis", "Diagnosis", blocks, "No stage has logged a reward yet.")
+    def make(part: str, rows: Records) -> Block | None:
+        if not was_rewarded(rows):
+            return None
+        start, completions = data.view.started_from(part), data.completions.get(part, ())
+        return Findings(diagnosis.diagnose(rows, completions, stage=part, start=start))
+
+    return Section(
+        "diagnosis",
+        "Diagnosis",
+        _by_part(data, make),
+        "Known troubles of reinforcement learning. An arrow leads from the mean of the first fifth "
+        "of the rows to that of the last; then Spearman's rank correlation with the step, and its "
+        "p-value.",
+        "No stage has logged a reward yet.",
+    )
 
 
-def was_rewarded(rows: Sequence[Mapping[str, Any]]) -> bool:
+def was_rewarded(rows: Records) -> bool:
     """Whether these are rows of reinforcement learning."""
     return any("reward" in row for row in rows)

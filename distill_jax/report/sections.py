@@ -1,8 +1,7 @@
 """A report as data: sections of blocks, which every writer knows how to write."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_jax.evaluation.findings import Finding
 from distill_jax.report.figures import Plot
@@ -13,37 +12,26 @@ class Bold(str):
     """A cell that is emphasised."""
 
 
-@dataclass(frozen=True)
-class Heading:
-    """Begins a part of a section."""
+class Text(NamedTuple):
+    """A paragraph, in which `code` may occur; style is "", heading or warning."""
 
     text: str
+    style: str = ""
 
 
-@dataclass(frozen=True)
-class Paragraph:
-    """A text, in which `code` may occur; a warning is set off."""
-
-    text: str
-    warning: bool = False
-
-
-@dataclass(frozen=True)
-class Bullets:
+class Bullets(NamedTuple):
     """A list of texts."""
 
     items: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """Names with their values."""
 
     pairs: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table; its first `names` columns are names, the others figures."""
 
     header: Sequence[str]
@@ -52,41 +40,29 @@ class Table:
     names: int = 1
 
 
-@dataclass(frozen=True)
-class Curves:
-    """Plots: figures of a page, or the image NAME.png with one legend or a legend each."""
+class Curves(NamedTuple):
+    """Plots; in Markdown the image NAME.png, with (label, colour) for one legend above all."""
 
     name: str
     plots: Sequence[Plot]
     legend: Sequence[tuple[str, int]] = ()
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(NamedTuple):
     """A diagnosis."""
 
     findings: Sequence[Finding]
 
 
-@dataclass(frozen=True)
-class Legend:
+class Legend(NamedTuple):
     """What the colours of tokens mean."""
 
     swatches: Sequence[Swatch]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One model's answer to a problem.
-
-    Attributes:
-        name: label of the model.
-        verdict: right or wrong.
-        text: as decoded.
-        notes: short remarks.
-        tokens: of tokens.json: text or bytes, reward, q, value, logp; () where not scored.
-        alpha: soft temperature of the rewards.
-    """
+class Answer(NamedTuple):
+    """One model's answer: label, right or wrong, text, remarks; where they were scored, its tokens
+    (of tokens.json) and the α of their rewards."""
 
     name: str
     verdict: str
@@ -96,8 +72,7 @@ class Answer:
     alpha: float = 1.0
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(NamedTuple):
     """A problem with answers to it."""
 
     heading: str
@@ -106,38 +81,31 @@ class Answers:
     answers: Sequence[Answer]
 
 
-Block = Heading | Paragraph | Bullets | Facts | Table | Curves | Findings | Legend | Answers
+Block = Text | Bullets | Facts | Table | Curves | Findings | Legend | Answers
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """Part of a report.
 
     Attributes:
         id: unique in the report.
         title: its heading.
-        blocks: in order; without any the section is left out, or says what is missing.
-        missing: for a page, where there are no blocks: why.
+        blocks: in order; without any the section is left out, or a page says what is missing.
+        text: before the blocks.
+        missing: why there are no blocks.
         only: the one writer that shows it, html or markdown; "" for both.
     """
 
     id: str
     title: str
-    blocks: Sequence[Block] = ()
+    blocks: Sequence[Block]
+    text: str = ""
     missing: str = ""
     only: str = ""
 
 
-@dataclass(frozen=True)
-class Report:
-    """A whole report.
-
-    Attributes:
-        title: above all.
-        lead: a sentence on the whole.
-        sections: in order.
-        state: for a page: what is complete.
-    """
+class Report(NamedTuple):
+    """A whole report: title, a sentence on the whole, sections; for a page, what is complete."""
 
     title: str
     lead: str
@@ -146,4 +114,8 @@ class Report:
 
     def shown(self, writer: str) -> list[Section]:
         """The sections that a writer shows."""
-        return [s for s in self.sections if s.only in ("", writer) and (s.blocks or s.missing)]
+        found = [s for s in self.sections if s.only in ("", writer) and (s.blocks or s.missing)]
+        return [
+            s._replace(blocks=[Text(s.text), *s.blocks]) if s.text and s.blocks else s
+            for s in found
+        ]

@@ -13,6 +13,8 @@ from distill_jax.report.sections import Table
 from distill_jax.report.view import RunView, changes
 
 Results = Mapping[str, Any]
+# Title of a column -> its cell.
+Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
 DECODINGS = ("greedy", "sampled")
 REASONING = {
     "step_coverage": "steps covered",
@@ -35,46 +37,54 @@ DISTRIBUTION = {
 }
 
 
-def percent(estimate: Mapping[str, Any] | None) -> str:
-    """Mean and interval in percent; a dash where there is none."""
+def number_cell(estimate: Mapping[str, Any] | None, scale: float = 1.0, digits: int = 4) -> str:
+    """Mean and interval; a dash where there is none."""
     if estimate is None or estimate["mean"] is None:
         return "–"
-    mean, low, high = (100 * estimate[k] for k in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    mean, low, high = (f"{scale * estimate[k]:.{digits}f}" for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
-def number_cell(estimate: Mapping[str, Any]) -> str:
-    """Mean and interval as they are; a dash where there is none."""
-    if estimate["mean"] is None:
-        return "–"
-    mean, low, high = (estimate[k] for k in ("mean", "low", "high"))
-    return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+def _percent(estimate: Mapping[str, Any] | None) -> str:
+    return number_cell(estimate, 100.0, 1)
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"
+def _form(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
-def _significant(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+def _by_subject(results: Results, view: RunView, columns: Columns, caption: str) -> Table:
+    rows = [
+        [view.label(name), *(cell(result) for cell in columns.values())]
+        for name, result in results.items()
+    ]
+    return Table(["model", *columns], rows, caption)
+
+
+def _by_decoding(results: Results, view: RunView, columns: Columns, caption: str) -> Table:
+    rows = [
+        [view.label(name), kind, *(cell(result[kind]) for cell in columns.values())]
+        for name, result in results.items()
+        for kind in DECODINGS
+    ]
+    return Table(["model", "decoding", *columns], rows, caption, 2)
 
 
 def accuracy(results: Results, view: RunView) -> Table:
     """Accuracy overall and per level, in percent, with 95% intervals."""
     levels = sorted({level for r in results.values() for level in r["greedy"]["levels"]}, key=int)
-    rows = []
-    for name, result in results.items():
-        sampled = f"pass@1 ({result['samples']} at T={result['temperature']:g})"
-        for kind, label, figure in (
-            ("greedy", "greedy", "accuracy"),
-            ("sampled", sampled, "pass@1"),
-        ):
-            part = result[kind]
-            cells = [percent(part["levels"].get(level)) for level in levels]
-            rows.append([view.label(name), label, percent(part[figure]), *cells])
+    columns: dict[str, Any] = {
+        "all": lambda part: _percent(part["accuracy"] if "accuracy" in part else part["pass@1"])
+    }
+    for level in levels:
+        columns[f"level {level}"] = lambda part, n=level: _percent(part["levels"].get(n))
     count = max((result["num_problems"] for result in results.values()), default=0)
-    header = ["model", "decoding", "all", *(f"level {level}" for level in levels)]
-    return Table(header, rows, f"% right of {count} held-out problems [95% interval]", 2)
+    caption = f"% right of {count} held-out problems [95% interval]"
+    table = _by_decoding(results, view, columns, caption)
+    for row, result in zip(table.rows[1::2], results.values(), strict=True):
+        assert isinstance(row, list)
+        row[1] = f"pass@1 ({result['samples']} at T={result['temperature']:g})"
+    return table
 
 
 def differences(results: Results, earlier: str, later: str) -> dict[str, intervals.Difference]:
@@ -100,12 +110,12 @@ def differences(results: Results, earlier: str, later: str) -> dict[str, interva
             fix="delete the results of stage evaluate and run it again",
         )
 
-    def column(problems: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-        return np.array([np.mean(p[name]) for p in problems])
+    def columns(name: str) -> list[np.ndarray]:
+        return [np.array([np.mean(p[name]) for p in problems]) for problems in (before, after)]
 
     return {
-        "greedy": intervals.mcnemar(column(before, "greedy_right"), column(after, "greedy_right")),
-        "pass@1": intervals.paired(column(before, "sampled_right"), column(after, "sampled_right")),
+        "greedy": intervals.mcnemar(*columns("greedy_right")),
+        "pass@1": intervals.paired(*columns("sampled_right")),
     }
 
 
@@ -139,97 +149,60 @@ def print_accuracy(console: Console, results: Results, view: RunView) -> None:
 
 def answers(results: Results, view: RunView) -> Table:
     """Length and end of answers."""
-    header = ["mean tokens", "ended with EOS", "undecided"]
+    columns: Columns = {
+        "mean tokens": lambda part: _form(part["mean_length"], ".1f"),
+        "ended with EOS": lambda part: _form(part["terminated"], ".1%"),
+        "undecided": lambda part: _form(part["undecided"], ".1%"),
+    }
+    return _by_decoding(results, view, columns, "answers")
 
-    def cells(part: Mapping[str, Any]) -> list[str]:
-        return [f"{part['mean_length']:.1f}", _share(part["terminated"]), _share(part["undecided"])]
 
-    return _by_decoding(results, view, header, cells, "answers")
+def measured(results: Results, view: RunView, group: str) -> Table | None:
+    """The measures of a group, reasoning or hacking; None where they were not taken."""
+    known = {name: r for name, r in results.items() if group in r["greedy"]}
+    columns: dict[str, Any] = {}
+    for key, title in (REASONING if group == "reasoning" else HACKING).items():
+        columns[title] = lambda part, key=key: _percent_or_share(part[group][key])
+    return _by_decoding(known, view, columns, f"{group}, percent of answers") if known else None
+
+
+def _percent_or_share(value: Any) -> str:
+    return _percent(value) if isinstance(value, Mapping) else _form(value, ".1%")
 
 
 def samples(results: Results, view: RunView) -> Table | None:
     """pass@k and maj@k; None with one sample."""
-    known = {name: r["sampled"] for name, r in results.items() if "pass@k" in r["sampled"]}
-    budgets = [k for part in list(known.values())[:1] for k in part["pass@k"] if k != "1"]
-    if not budgets:
-        return None
-    columns = [(kind, k) for kind in ("pass@k", "maj@k") for k in budgets]
-    rows = [
-        [view.label(name), *(percent(part[kind].get(k)) for kind, k in columns)]
-        for name, part in known.items()
-    ]
-    header = ["model", *(kind.replace("k", k) for kind, k in columns)]
-    return Table(header, rows, "percent of problems [95% interval]")
-
-
-def reasoning(results: Results, view: RunView) -> Table | None:
-    """Steps covered and equations true; None where they were not measured."""
-    return _measured(results, view, "reasoning", REASONING, percent)
-
-
-def hacking(results: Results, view: RunView) -> Table | None:
-    """Signs of reward hacking; None where they were not measured."""
-    return _measured(results, view, "hacking", HACKING, _share)
-
-
-def _measured(
-    results: Results,
-    view: RunView,
-    group: str,
-    columns: Mapping[str, str],
-    cell: Callable[[Any], str],
-) -> Table | None:
-    known = {name: r for name, r in results.items() if group in r["greedy"]}
-    if not known:
-        return None
-
-    def cells(part: Mapping[str, Any]) -> list[str]:
-        return [cell(part[group][key]) for key in columns]
-
-    return _by_decoding(known, view, list(columns.values()), cells, f"{group}, percent of answers")
-
-
-def _by_decoding(
-    results: Results,
-    view: RunView,
-    header: Sequence[str],
-    cells: Callable[[Mapping[str, Any]], list[str]],
-    caption: str,
-) -> Table:
-    rows = [
-        [view.label(name), kind, *cells(result[kind])]
-        for name, result in results.items()
-        for kind in DECODINGS
-    ]
-    return Table(["model", "decoding", *header], rows, caption, 2)
+    known = {name: r for name, r in results.items() if "pass@k" in r["sampled"]}
+    budgets = [k for r in list(known.values())[:1] for k in r["sampled"]["pass@k"] if k != "1"]
+    columns: dict[str, Any] = {}
+    for kind in ("pass@k", "maj@k"):
+        for k in budgets:
+            title = kind.replace("k", k)
+            columns[title] = lambda r, at=(kind, k): _percent(r["sampled"][at[0]].get(at[1]))
+    return _by_subject(known, view, columns, "% of problems [95% interval]") if budgets else None
 
 
 def distribution(results: Results, view: RunView) -> Table | None:
     """Next-token distributions compared with the teacher's; None where they were not."""
     found = {name: r["distribution"] for name, r in results.items() if r.get("distribution")}
-    if not found:
-        return None
-    rows = [
-        [view.label(name), f"{one['tokens']}", *(number_cell(one[key]) for key in DISTRIBUTION)]
-        for name, one in found.items()
-    ]
-    header = ["model", "tokens", *DISTRIBUTION.values()]
-    return Table(header, rows, "means over tokens [95% interval over answers]")
+    columns: dict[str, Any] = {"tokens": lambda one: str(one["tokens"])}
+    for key, title in DISTRIBUTION.items():
+        columns[title] = lambda one, key=key: number_cell(one[key])
+    caption = "means over tokens [95% interval over answers]"
+    return _by_subject(found, view, columns, caption) if found else None
 
 
 def checkpoints(results: Mapping[int, Any]) -> Table:
     """Accuracy and divergence from the teacher over the steps of a stage."""
-    rows = []
-    for step, result in results.items():
-        divergence = result.get("distribution")
-        rows.append(
-            [
-                str(step),
-                percent(result["greedy"]["accuracy"]),
-                percent(result["sampled"]["pass@1"]),
-                number_cell(divergence["reverse_kl"]) if divergence else "–",
-            ]
-        )
+    rows = [
+        [
+            str(step),
+            _percent(result["greedy"]["accuracy"]),
+            _percent(result["sampled"]["pass@1"]),
+            number_cell((result.get("distribution") or {}).get("reverse_kl")),
+        ]
+        for step, result in results.items()
+    ]
     return Table(["step", "greedy", "pass@1", DISTRIBUTION["reverse_kl"]], rows, "checkpoints")
 
 
@@ -238,15 +211,15 @@ def training(stage: str, rows: Sequence[Mapping[str, Any]]) -> Table | None:
     found = learning.summary(rows)
     if found is None:
         return None
+    forms = {
+        "first": ".4g",
+        "last": ".4g",
+        "convergence_step": "d",
+        "gain_per_million_tokens": ".4g",
+        "stability": ".4g",
+    }
     cells = [
-        [
-            name,
-            _significant(one["first"]),
-            _significant(one["last"]),
-            "–" if one["convergence_step"] is None else str(one["convergence_step"]),
-            _significant(one["gain_per_million_tokens"]),
-            _significant(one["stability"]),
-        ]
+        [name, *(_form(one[key], form) for key, form in forms.items())]
         for name, one in found["metrics"].items()
     ]
     header = ["metric", "first", "last", "converged at step", "gain per million tokens", "spread"]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.core.files import read_json, write_json
@@ -47,16 +47,9 @@ class StageView:
     panels: tuple[Panel, ...] = ()
 
 
-@dataclass(frozen=True)
-class SubjectView:
-    """A model that can be evaluated.
-
-    Attributes:
-        name: of its result, e.g. evaluate/NAME.json.
-        stage: that made it; "" for a model that no stage made.
-        start: the student that its stage started from; "" for none.
-        label: for people.
-    """
+class SubjectView(NamedTuple):
+    """A model that can be evaluated: its name (of its result, evaluate/NAME.json), the stage that
+    made it and the student which that started from ("" for none), and a label for people."""
 
     name: str
     stage: str
@@ -136,6 +129,11 @@ class RunView:
             name = made[name].start
         return out
 
+    def started_from(self, name: str) -> str:
+        """The stage that made the student that a stage started from; "" for none."""
+        before = self.chain(name)[:-1]
+        return before[-1].name if before else ""
+
     def results_directory(self, workdir: Path) -> Path:
         """Where the results of subjects are: the directory of the last stage that makes them."""
         made = [stage.directory for stage in self.stages if stage.makes == RESULTS]
@@ -200,24 +198,21 @@ def _stage(fields: dict[str, Any]) -> StageView:
 
 
 def from_directory(workdir: Path) -> RunView:
-    """Stages by their first start; a student's start is recorded, else the first student."""
-    found: list[tuple[tuple[Any, ...], str, dict[str, Any]]] = []
+    """Stages by their first start; one that trained makes a student, from the start in its
+    settings, else from the first student."""
+    found: dict[str, tuple[Any, ...]] = {}
     for directory in sorted(path for path in workdir.glob("*") if path.is_dir()):
-        adapter = (directory / "adapter").is_dir()
-        if not (
-            (directory / RUN_FILE).is_file() or (directory / METRICS_FILE).is_file() or adapter
-        ):
-            continue
-        manifest = read_manifest(directory)
-        config, starts, name = manifest.get("config", {}), manifest.get("starts"), directory.name
-        planned = list(config.get("stages", ()))
-        place = planned.index(name) if name in planned else len(planned)
-        found.append(((starts[0]["time"] if starts else "", place, name), name, config))
-    out: list[StageView] = []
-    for _, name, config in sorted(found, key=lambda row: row[0]):
-        settings, directory = config.get(name, {}), workdir / name
-        kind = settings.get("kind", name)
         trained = (directory / METRICS_FILE).is_file() or (directory / "adapter").is_dir()
+        if trained or (directory / RUN_FILE).is_file():
+            manifest = read_manifest(directory)
+            config, starts = manifest.get("config", {}), manifest.get("starts")
+            planned = [*config.get("stages", ()), directory.name]
+            time = starts[0]["time"] if starts else ""
+            found[directory.name] = (time, planned.index(directory.name), trained, config)
+    out: list[StageView] = []
+    for name, (_, _, trained, config) in sorted(found.items(), key=lambda item: item[1][:2]):
+        settings = config.get(name, {})
+        kind = settings.get("kind", name)
         if trained:
             first = next((stage.name for stage in out if stage.makes == STUDENT), BASE)
             out.append(StageView(name, kind, name, settings.get("start", first), STUDENT))

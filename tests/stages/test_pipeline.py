@@ -221,13 +221,13 @@ def test_evaluation_before_rl_is_completed_after_it(
     # Nobody drew the tokens of pretended answers.
     only = dataclasses.replace(small(report__problems=0), stages=("evaluate",))
     pipeline.run(only, workdir)
-    assert asked == ["teacher", "student_base", "student_before"]
+    assert asked == ["teacher", "base", "sft"]
     shutil.copytree(finished / "rl", workdir / "rl")
     pipeline.run(only, workdir)
-    assert asked == ["teacher", "student_base", "student_before", "student_after"]
+    assert asked == ["teacher", "base", "sft", "rl"]
     shutil.copytree(workdir / "sft" / "adapter", workdir / "rl" / "adapter", dirs_exist_ok=True)
     pipeline.run(only, workdir)
-    assert asked[4:] == ["student_after"], "evaluated as it was before, not as it is"
+    assert asked[4:] == ["rl"], "evaluated as it was before, not as it is"
     assert "McNemar" in (workdir / "report.md").read_text(encoding="utf-8")
 
 
