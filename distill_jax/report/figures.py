@@ -3,9 +3,8 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -41,8 +40,7 @@ _SVG: Any = {
 }
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """One line, set of points or set of bars.
 
     Attributes:
@@ -63,8 +61,7 @@ class Series:
     colour: int | None = None
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """A plot.
 
     Attributes:
@@ -172,7 +169,7 @@ def _draw(axis: Axes, plot: Plot) -> None:
         shift = width * (place - (count - 1) / 2) if plot.ticks else 0.0
         _draw_series(axis, series, number, series.x_K + shift, width)
     if plot.ticks:
-        slanted = 30 if max(map(len, plot.ticks)) > 6 else 0
+        slanted = 30 if max(map(len, plot.ticks)) > 8 else 0
         axis.set_xticks(range(len(plot.ticks)), list(plot.ticks), rotation=slanted)
     if plot.limits is not None:
         axis.set_ylim(*plot.limits)

@@ -33,8 +33,8 @@ def _block(block: s.Block, directory: Path, images: Path) -> str:
             return "\n".join(f"- {item}" for item in items)
         case s.Facts(pairs):
             return "\n".join(f"- {name}: {value}" for name, value in pairs)
-        case s.Table(header, rows):
-            return _table(header, rows)
+        case s.Table(header, rows, caption):
+            return f"{_table(header, rows)}\n\n*{caption}*"
         case s.Curves(name, plots, legend):
             path = images / f"{name}.png"
             figures.png(plots, path, legend)

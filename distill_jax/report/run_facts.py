@@ -88,43 +88,36 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
     if not config:
         return [("settings", "no stage has written run.json yet")]
     lora, sampling = config["lora"], config["sampling"]
+    cut = f"top-p {sampling['top_p']:g}, at most {sampling['max_new_tokens']} tokens"
     out = [
         ("preset", f"{config['preset']}, seed {config['seed']}"),
         ("data", config["data"]["source"]),
         ("teacher", _model(config["teacher"])),
         ("student", f"{_model(config['student'])}; LoRA rank {lora['rank']}, α {lora['alpha']:g}"),
-        (
-            "sampling",
-            f"temperature {sampling['temperature']:g}, top-p {sampling['top_p']:g}, "
-            f"at most {sampling['max_new_tokens']} tokens",
-        ),
+        ("sampling", f"temperature {sampling['temperature']:g}, {cut}"),
     ]
     for stage in data.view.stages:
-        out += _of_stage(stage.name, data.settings_of(stage.name))
+        settings = data.settings_of(stage.name)
+        if "steps" in settings and "optimizer" in settings:
+            out.append((stage.name, _training(settings)))
+        if "rewards" in settings:
+            out += _rewards(stage.name, settings["rewards"])
+        if "problems" in settings and "samples" in settings:
+            samples = f"{settings['samples']} samples at temperature {settings['temperature']:g}"
+            out.append((stage.name, f"{settings['problems']} problems; greedy, and {samples}"))
     return out
 
 
-def _of_stage(name: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Lines on a stage, by the settings that it has."""
-    out = []
-    if "steps" in settings and "optimizer" in settings:
-        batch = f"{settings.get('batch_size', '?')} rows"
-        if "samples_per_prompt" in settings:
-            batch = f"{settings['prompts_per_step']} × {settings['samples_per_prompt']} completions"
-        rate = settings["optimizer"]["learning_rate"]
-        algorithm = f"{settings['algorithm']}, " if "algorithm" in settings else ""
-        steps = f"{settings['steps']} steps of {batch}, learning rate {rate:g}"
-        out.append((name, algorithm + steps))
-    if "rewards" in settings:
-        out += _rewards(name, settings["rewards"])
-    if "problems" in settings and "samples" in settings:
-        count, temperature = settings["samples"], settings["temperature"]
-        samples = f"greedy, and {count} samples at temperature {temperature:g}"
-        out.append((name, f"{settings['problems']} problems; {samples}"))
-    return out
+def _training(settings: Mapping[str, Any]) -> str:
+    batch = f"{settings.get('batch_size', '?')} rows"
+    if "samples_per_prompt" in settings:
+        batch = f"{settings['prompts_per_step']} × {settings['samples_per_prompt']} completions"
+    algorithm = f"{settings['algorithm']}, " if "algorithm" in settings else ""
+    rate = settings["optimizer"]["learning_rate"]
+    return f"{algorithm}{settings['steps']} steps of {batch}, learning rate {rate:g}"
 
 
-def _rewards(name: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _rewards(stage: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:
     weights = [
         f"{term.removesuffix('_weight')} {value:g}"
         for term, value in rewards.items()
@@ -136,8 +129,8 @@ def _rewards(name: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"normalised by {rewards['normaliser']}"
     )
     return [
-        (f"{name}, reward weights", ", ".join(weights) + adaptive),
-        (f"{name}, intrinsic reward", intrinsic),
+        (f"{stage}, reward weights", ", ".join(weights) + adaptive),
+        (f"{stage}, intrinsic reward", intrinsic),
     ]
 
 

@@ -154,7 +154,7 @@ def answers(results: Results, view: RunView) -> Table:
         "ended with EOS": lambda part: _form(part["terminated"], ".1%"),
         "undecided": lambda part: _form(part["undecided"], ".1%"),
     }
-    return _by_decoding(results, view, columns, "answers")
+    return _by_decoding(results, view, columns, "greedy and sampled answers")
 
 
 def measured(results: Results, view: RunView, group: str) -> Table | None:
@@ -203,7 +203,11 @@ def checkpoints(results: Mapping[int, Any]) -> Table:
         ]
         for step, result in results.items()
     ]
-    return Table(["step", "greedy", "pass@1", DISTRIBUTION["reverse_kl"]], rows, "checkpoints")
+    return Table(
+        ["step", "greedy", "pass@1", DISTRIBUTION["reverse_kl"]],
+        rows,
+        "held-out problems [95% interval]",
+    )
 
 
 def training(stage: str, rows: Sequence[Mapping[str, Any]]) -> Table | None:
