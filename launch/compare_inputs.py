@@ -1,4 +1,4 @@
-"""Results to compare: what stage evaluate or export_answers wrote, read, and paired by problem."""
+"""Results of stage evaluate or of export_answers, read, and paired by problem."""
 
 import json
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """A model's answers by problem id; temperature None where nothing tells of it."""
+    """A model's answers by problem id; temperature None where it was not recorded."""
 
     name: str
     path: Path
@@ -54,7 +54,7 @@ def find(name: str, workdir: Path | None) -> Path:
     """The file of a name or alias inside a work directory, or of a path.
 
     Raises:
-        DataError: there is none; names what is.
+        DataError: there is none; names the results that exist.
     """
     places = [Path(name)]
     if workdir is not None:
@@ -79,7 +79,7 @@ def known(workdir: Path) -> list[str]:
     """Names that `find` knows in a work directory."""
     results = views.load(workdir).results_directory(workdir)
     made = [path.stem for path in sorted(results.glob("*.json")) if _is_result(path)]
-    # The suffix: settings beside an export end with .json.
+    # By suffix: the settings of an export end with .json.
     return made + [p.stem for p in sorted((workdir / "export").glob("*.jsonl"))]
 
 
@@ -229,7 +229,7 @@ def pair(a: Result, b: Result, *, shared: bool = False) -> Pair:
         got = f"{len(other)} of {len(both)} problems ask something else in {b.name}"
         fix = "make both with the same data and seed"
         raise DataError(f"{got} than in {a.name}, first {other[0]}", fix=fix)
-    whole = [k for k in both if a.rows[k].right is not None and b.rows[k].right is not None]
-    if not whole:
+    answered = [k for k in both if a.rows[k].right is not None and b.rows[k].right is not None]
+    if not answered:
         raise DataError(f"no problem was answered in both {a.name} and {b.name}")
-    return Pair(a, b, whole, len(both) - len(whole))
+    return Pair(a, b, answered, len(both) - len(answered))

@@ -73,13 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--workdir", type=Path, required=True, help="of a run")
     parser.add_argument(
-        "--answers", default="student", help="teacher, the last student (student) or its start"
+        "--answers",
+        default="student",
+        help="whose answers: teacher, student (the last one) or its start",
     )
     flags = parser.parse_args(argv)
     main_job.start_compilation_cache(None)
     try:
         context = Context(config_of(flags.workdir), flags.workdir)
-        check_workdir(context.workdir)  # told before the models are loaded
+        check_workdir(context.workdir)  # fails before the models are loaded
         view = views.load(context.workdir)
         start = views.canonical("student_before", view)
         answers_of = views.canonical(flags.answers, view)

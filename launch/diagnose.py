@@ -1,7 +1,7 @@
-"""Looks at the records of a reinforcement run: python -m launch.diagnose WORKDIR
+"""Diagnoses a reinforcement run from its records: python -m launch.diagnose WORKDIR
 
 WORKDIR is a work directory (its last stage that logged a reward) or the directory of one stage.
-Prints a table: what was looked at, ok, look or bad, the figure's means over the first and last
+Prints a table of known troubles: status ok, look or bad, means over the first and last
 fifth of the rows with Spearman's rho, and which settings to try. It can be run while the stage is
 running. --json FILE writes the same.
 """
@@ -66,7 +66,7 @@ def table(directory: Path, findings: Sequence[Finding]) -> Table:
         style = STYLES.get(finding.status, "dim")
         lines = [finding.said] if finding.said else []
         if finding.trend is not None:
-            lines.append(finding.trend.told())
+            lines.append(finding.trend.describe())
         lines += [f"[cyan]{name}[/cyan]: {how}" for name, how in finding.suggestions.items()]
         out.add_row(finding.what, f"[{style}]{finding.status}[/{style}]", "\n".join(lines))
     return out

@@ -1,10 +1,10 @@
-"""Writes a run's HTML report again: python -m launch.report --workdir=runs/tiny
+"""Writes a run's report.html again: python -m launch.report --workdir=runs/tiny
 
     python -m launch.report --workdir=runs/tiny --config=configs/rl.py --problems=20
 
-The page is made from the records that the work directory holds, complete or not; no model is
-loaded. With --config, which must be the run's own with its overrides, the chosen problems are
-answered and scored by the teacher first, where that was not done yet for these problems and models.
+The page is made from the records of the work directory, complete or not; no model is loaded. With
+--config, which must be the run's own with its overrides, the teacher first scores the tokens of the
+chosen problems, unless it already did for these problems and models.
 """
 
 import argparse
@@ -33,20 +33,20 @@ def run(workdir: Path, config: RunConfig | None, problems: int | None) -> Path:
     Args:
         workdir: of the run.
         config: the run's, to score tokens where they are missing; None loads no model.
-        problems: shown with tokens; None: as config.report says.
+        problems: shown with tokens; None takes config.report.problems.
 
     Raises:
         ConfigError: another config than the run's.
-        DataError: no run there, or damaged records.
-        CheckpointError: a model, an adapter or a JSON file is missing, damaged or another.
+        DataError: no run in the directory, or damaged records.
+        CheckpointError: a model, an adapter or a JSON file is missing, damaged or of another run.
         Interrupted: asked to stop.
     """
-    run_data.read(workdir)  # before a directory or a model is made for nothing
+    run_data.read(workdir)  # fails before a directory or a model is made
     if not os.access(workdir, os.W_OK | os.X_OK):
         raise DataError(f"cannot write in {workdir}", fix="copy it, and name the copy by --workdir")
     if config is None:
         return run_report.write_html(workdir)
-    # Imported late: without a config nothing of the models is needed.
+    # Imported late: without a config no model is needed.
     from distill_jax.stages import pipeline, token_scores
     from distill_jax.stages.context import Context
 
@@ -64,7 +64,7 @@ def _config(argv: Sequence[str]) -> RunConfig:
     """The settings of --config and its overrides.
 
     Raises:
-        ConfigError, absl.flags.Error: there is something else, or something is wrong with them.
+        ConfigError, absl.flags.Error: a wrong setting, or another argument.
     """
     arguments.check(argv, RunConfig, EXAMPLE)
     words = ["report", *argv]

@@ -9,7 +9,7 @@ from scipy import special
 
 # Below this many rows there is no trend: five ranks in perfect order already have p = 0.
 MIN_ROWS = 8
-# Rows of one run are not independent draws, so the usual 0.05 would cry wolf.
+# Rows of one run are not independent draws: the usual 0.05 would give false alarms.
 P_VALUE = 0.01
 
 
@@ -20,9 +20,9 @@ class Trend(NamedTuple):
         name: the metric.
         rows: how many have it.
         first, last: means of the first and last fifth of those rows (at least one row each).
-        jump_p: p-value of the first fifth beside the last half, by Student's t with the spread of
-            the last half: many runs leap in their first rows and then stay, which ranks do not
-            see. None below MIN_ROWS.
+        jump_p: p-value of the first fifth against the last half, by Student's t with the spread of
+            the last half: many runs jump in their first rows and then stay, which ranks do not
+            show. None below MIN_ROWS.
         rho: Spearman's rank correlation with the step, 0 for a constant metric; None below
             MIN_ROWS.
         p_value: its two-sided p-value, by Student's t; None below MIN_ROWS.
@@ -38,7 +38,7 @@ class Trend(NamedTuple):
 
     @property
     def long_enough(self) -> bool:
-        """Whether there are rows enough to tell a trend."""
+        """Whether there are enough rows for a trend."""
         return self.rho is not None
 
     @property
@@ -60,13 +60,13 @@ class Trend(NamedTuple):
             return 1.0 if self.last == 0 else math.inf
         return self.last / self.first
 
-    def told(self) -> str:
-        """In a line: first and last fifth, Spearman's rho and its p-value, whether it jumped."""
-        said = f"{self.name} {self.first:.4g} → {self.last:.4g}"
+    def describe(self) -> str:
+        """One line: first and last fifth, Spearman's rho and its p-value, whether it jumped."""
+        text = f"{self.name} {self.first:.4g} → {self.last:.4g}"
         if self.rho is None or self.p_value is None:
-            return said
+            return text
         jumped = ", a jump" if self.direction and self.p_value >= P_VALUE else ""
-        return f"{said}, {self.rho:+.2f} ({self.p_value:.1g}){jumped}"
+        return f"{text}, {self.rho:+.2f} ({self.p_value:.1g}){jumped}"
 
 
 def values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run of an experiment leaves beside its stages: history, curriculum, pairs of answers."""
+"""Files of a run of an experiment: history, curriculum, pairs of answers."""
 
 import json
 from collections.abc import Mapping, Sequence

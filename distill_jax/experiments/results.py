@@ -1,4 +1,4 @@
-"""What one run came to: read from its directory's files, never from memory of how it went."""
+"""The results of one run, read from the files of its directory."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -17,14 +17,14 @@ RULE = (
 
 
 class Choice(NamedTuple):
-    """A problem shown: its place in the evaluation's list, and what became of it."""
+    """A problem shown: its place in the evaluation's list, and its kind."""
 
     place: int
     kind: str
 
 
 def compared(results: Mapping[str, Any], view: RunView) -> tuple[str, str] | None:
-    """The two students compared, earlier and later; one with itself where there is but one.
+    """The two students compared, earlier and later; one with itself where there is only one.
 
     The later one is the last that was evaluated, the earlier one the nearest of those that it was
     trained from. None where no student was evaluated.
@@ -40,7 +40,7 @@ def compared(results: Mapping[str, Any], view: RunView) -> tuple[str, str] | Non
 def choose(
     earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]], count: int
 ) -> list[Choice]:
-    """At most `count` problems by RULE, by kind, then as the rule came to them.
+    """At most `count` problems by RULE, sorted by kind.
 
     Args:
         earlier: "problems" of a result of `runner.evaluate`.
@@ -66,7 +66,7 @@ def choose(
 def by_kind(
     earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[int]]:
-    """What became of each problem: kind -> places in the evaluation's list, for all four kinds.
+    """Places in the evaluation's list by kind, for all four kinds.
 
     Raises:
         DataError: the two are of different problems.

@@ -60,7 +60,7 @@ def _cell(text: str) -> str:
 
 def _finding(finding: Finding) -> list[str]:
     suggestions = [f"`{name}`: {how}" for name, how in finding.suggestions.items()]
-    trend = finding.trend.told() if finding.trend is not None else ""
+    trend = finding.trend.describe() if finding.trend is not None else ""
     said = "; ".join(part for part in (finding.said, trend, *suggestions) if part)
     return [finding.what, finding.status, said]
 
