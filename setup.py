@@ -46,7 +46,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["distill_jax*", "launch*", "configs*"]),
-    package_data={"distill_jax.evaluation": ["*.css", "*.jinja"]},
+    package_data={"distill_jax.report": ["*.css", "*.jinja"]},
     install_requires=REQUIRED,
     extras_require={
         "test": TEST,

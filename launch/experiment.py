@@ -22,11 +22,12 @@ from types import FrameType
 from typing import Any
 
 from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
-from distill_jax.core.files import read_json, write_json, write_text
+from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import to_dict as settings_dict
 from distill_jax.experiments import arms as arms_of
-from distill_jax.experiments import figures, history, places, report, results
+from distill_jax.experiments import history, places, report, results
 from distill_jax.experiments.arms import Arm
+from distill_jax.report import markdown
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig, build, to_dict
 from distill_jax.run.stop import GO_ON, Interrupted
@@ -102,19 +103,16 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
             history.write(directory)
     content = {"experiment": settings_dict(settings), "runs": rows, "failed": list(failed)}
     write_json(workdir / "all_results.json", content)
-    figure = "comprehensive_comparison.png"
-    if rows:
-        figures.draw(rows, names, workdir / figure)
-    text = report.render(
+    found = report.build(
         arms,
         settings.references or names[:1],
         rows,
         failed,
         command=f"python -m launch.main {shlex.join(sys.argv[1:])}",
-        figure=figure,
     )
-    write_text(workdir / "experiment_report.md", text)
-    print(f"report: {workdir / 'experiment_report.md'}", file=sys.stderr)
+    path = workdir / "experiment_report.md"
+    markdown.write(found, path, workdir)
+    print(f"report: {path}", file=sys.stderr)
 
 
 def _shared(

@@ -22,6 +22,7 @@ from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import check_local
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
+from distill_jax.report import view as views
 from distill_jax.run.config import RunConfig
 from launch import arguments
 from launch import main as main_job
@@ -43,7 +44,9 @@ def _out(name: str, workdir: Path) -> Path:
     # Imported late, as below.
     from launch.model_choice import NAMES
 
-    if name not in NAMES:
+    view = views.load(workdir)
+    known = {*NAMES, *(subject.name for subject in view.subjects)}
+    if views.canonical(name, view) not in known:
         raise ConfigError(
             f"--model={name} without --out",
             wanted=f"one of {', '.join(NAMES)}",

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from distill_jax.core.errors import CheckpointError, TokenizerMismatchError
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.models import hf_io
+from distill_jax.report import view as views
 from distill_jax.rewards.cached_teacher import fingerprint
 from distill_jax.run.run import Loaded
 from distill_jax.stages import inputs
@@ -72,7 +73,10 @@ def choose(context: Context, asked: str) -> Choice:
     if asked == "teacher":
         context.model_path("teacher")
         return Choice("teacher", "teacher")
-    if asked not in NAMES:
+    view = views.load(context.workdir)
+    if asked not in NAMES:  # an alias, or a stage that this run names otherwise
+        asked = views.canonical(asked, view)
+    if asked not in (*NAMES, *(stage.name for stage in view.students)):
         return _directory(asked)
     context.model_path("student")
     if asked == "student":

@@ -137,4 +137,13 @@ def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:
     return write
 
 
-KIND = register(Kind(RLSettings, _run, check=_check, prepare=_prepare, forecast=Job.reinforcement))
+KIND = register(
+    Kind(
+        RLSettings,
+        _run,
+        check=_check,
+        prepare=_prepare,
+        forecast=Job.reinforcement,
+        panels=panels.REINFORCEMENT,
+    )
+)

@@ -59,4 +59,13 @@ def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> di
     return {**counts, "bare_answers": rows.bare_answers}
 
 
-KIND = register(Kind(SFTSettings, _run, check=_check, prepare=_prepare, forecast=Job.supervised))
+KIND = register(
+    Kind(
+        SFTSettings,
+        _run,
+        check=_check,
+        prepare=_prepare,
+        forecast=Job.supervised,
+        panels=panels.SUPERVISED,
+    )
+)
