@@ -117,8 +117,7 @@ def test_without_a_file_the_directory_tells(tmp_path: Path) -> None:
     assert found.stages[4] == StageView("again", "rl", "again", "rl", "student")
 
 
-def test_panels_are_declared_or_of_the_kind_or_common() -> None:
-    own = (Panel("one", {"a": "b"}),)
-    assert panels.of_kind("rl", own) == own
-    assert panels.of_kind("rl") == panels.PANELS["rl"]
-    assert {"loss", "learning_rate"} <= {m for p in panels.of_kind("toy") for m in p.metrics}
+def test_panels_of_kinds_and_the_default() -> None:
+    assert {"loss", "learning_rate"} <= {m for p in panels.DEFAULT for m in p.metrics}
+    assert {"reward", "entropy"} <= {m for p in panels.REINFORCEMENT for m in p.metrics}
+    assert {"eval/forward_kl"} <= {m for p in panels.DISTILLATION for m in p.metrics}
