@@ -10,6 +10,7 @@ from typing import NoReturn
 import ml_collections
 from absl import flags
 
+import distill_jax.stages.settings  # noqa: F401 - the built-in kinds
 from distill_jax.core import disk, settings
 from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
 from distill_jax.run.workdir import CONFIG_FILE

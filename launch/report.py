@@ -41,6 +41,7 @@ def run(workdir: Path, problems: int | None) -> Path:
     if problems is None:
         return run_report.write_html(workdir)
     # Imported late: without tokens to score no model is needed.
+    import distill_jax.stages.runner  # noqa: F401 - registers the kinds
     from distill_jax.evaluation.held_out import evaluate_stage
     from distill_jax.run import lock
     from distill_jax.run.run import Run

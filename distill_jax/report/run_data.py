@@ -64,7 +64,7 @@ class RunData:
 
     def settings_of(self, stage: str) -> Mapping[str, Any]:
         """The settings of a stage in the config; {} where there are none."""
-        found = self.config.get("plan", {}).get(stage) or self.config.get(stage)
+        found = self.config.get(stage)
         return found if isinstance(found, Mapping) else {}
 
 

@@ -13,7 +13,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms
 from distill_jax.stages import checks, curricula, supervised
-from distill_jax.stages.settings import MAIN_STAGES, STAGES, RunConfig
+from distill_jax.stages.settings import MAIN_STAGES, STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,9 +44,9 @@ def test_the_stages_have_configs() -> None:
 def test_config_builds_in_every_preset(path: Path) -> None:
     module = load(path)
     assert {"tiny", "smoke"} <= set(module.PRESETS)
-    assert build(RunConfig, module.get_config()).preset == "tiny"
+    assert build(module.get_config()).preset == "tiny"
     for preset in module.PRESETS:
-        assert build(RunConfig, module.get_config(preset)).preset == preset
+        assert build(module.get_config(preset)).preset == preset
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -57,14 +57,14 @@ def test_the_command_stands_first(path: Path) -> None:
 
 def test_stages_of_the_configs() -> None:
     for path in FILES:
-        stages = build(RunConfig, load(path).get_config()).stages
+        stages = build(load(path).get_config()).stages
         wanted = {"rl": MAIN_STAGES, "distill": ("pretrain", "distill", "evaluate")}
         wanted |= {"rewards": MAIN_STAGES, "curriculum": wanted["distill"]}
         assert stages == wanted.get(path.stem, (path.stem,)), path
     for preset in ("qwen_1_5b", "qwen_7b"):
-        config = build(RunConfig, load(ROOT / "configs" / "distill.py").get_config(preset))
+        config = build(load(ROOT / "configs" / "distill.py").get_config(preset))
         assert config.stages == ("distill", "evaluate")
-        config = build(RunConfig, load(ROOT / "configs" / "rl.py").get_config(preset))
+        config = build(load(ROOT / "configs" / "rl.py").get_config(preset))
         assert config.stages == ("sft", "rl", "evaluate")  # nothing to pretrain
 
 
@@ -75,7 +75,7 @@ def test_saved_settings_are_read_again(tmp_path: Path) -> None:
     plain.write_text(json.dumps(to_dict(config)))
     inside.write_text(json.dumps({"config": to_dict(config), "starts": []}))
     for path in (plain, inside):
-        assert build(RunConfig, saved.get_config(str(path))) == config
+        assert build(saved.get_config(str(path))) == config
     for content, said in (("[", "not JSON"), ("[]", "list"), ('{"sead": 1}', "seed")):
         plain.write_text(content)
         with pytest.raises(ConfigError, match=said):
@@ -89,7 +89,7 @@ def test_saved_settings_are_read_again(tmp_path: Path) -> None:
 def test_arms_of_an_experiment_build(name: str) -> None:
     module = load(ROOT / "configs" / f"{name}.py")
     for preset in module.PRESETS:
-        config = build(RunConfig, module.get_config(preset))
+        config = build(module.get_config(preset))
         found = arms.parse(config.experiment.arms)
         assert len(found) >= 4 and config.experiment.name == name
         for arm in found:
@@ -98,7 +98,7 @@ def test_arms_of_an_experiment_build(name: str) -> None:
 
 
 def test_curricula_of_smoke_have_arms_to_choose_from(tmp_path: Path) -> None:
-    config = build(RunConfig, load(ROOT / "configs" / "curriculum.py").get_config("smoke"))
+    config = build(load(ROOT / "configs" / "curriculum.py").get_config("smoke"))
     context = Context(config, tmp_path)
     problems = supervised.rows(context, answer_only=0.0).problems
     assert len(curricula.of_distill(context, problems).arms.names) == 2

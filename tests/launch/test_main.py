@@ -251,4 +251,4 @@ def test_two_processes_on_loopback(tmp_path: Path) -> None:
 
 def test_default_workdir() -> None:
     assert main.default_workdir(presets.smoke()) == Path("runs/smoke")
-    assert main.default_workdir(build(RunConfig, rewards.get_config())).name.startswith("tiny_")
+    assert main.default_workdir(build(rewards.get_config())).name.startswith("tiny_")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import CheckpointError, DataError
-from distill_jax.core.settings import to_dict
 from distill_jax.evaluation import intervals
 from distill_jax.report import figures, html, panels, plots, run_data, run_report, tokens, view
 from distill_jax.report.run_data import RunData, StageRecord
+from distill_jax.run.config import to_dict
 from tests.report.views import RUN
 
 EVIL = "<script src='http://x.test/a.js'>alert(1)</script> & \"<img src=//x.test/b onerror=c>'"

@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 
 from configs import presets
-from distill_jax.core.settings import to_dict
 from distill_jax.evaluation import intervals
 from distill_jax.report import markdown, run_report, tables
 from distill_jax.report.panels import Panel
 from distill_jax.report.run_data import RunData, StageRecord
 from distill_jax.report.view import RunView, StageView
+from distill_jax.run.config import to_dict
 from tests.report.views import LONG, RUN
 
 CONFIG = json.loads(json.dumps(to_dict(presets.smoke())))

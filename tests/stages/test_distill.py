@@ -10,12 +10,12 @@ import pytest
 from distill_jax.rewards.correctness import Correctness
 from distill_jax.stages.context import Context
 from distill_jax.stages.distill_settings import DistillSettings
-from distill_jax.stages.stop import Interrupted
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
 from distill_jax.data import batching
 from distill_jax.models import hf_io
+from distill_jax.run.stop import Interrupted
 from distill_jax.stages import (
     curricula,
     distill,

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from distill_jax.stages.context import Context
-from distill_jax.stages.stop import Interrupted, StopSignal
 from safetensors.numpy import load_file, save_file
 
 from distill_jax.core.errors import CheckpointError
@@ -18,6 +17,7 @@ from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation import kept_answers
 from distill_jax.evaluation.runner import Sampler
 from distill_jax.models import hf_io, peft_io
+from distill_jax.run.stop import Interrupted, StopSignal
 from distill_jax.stages import agreement, evaluate, inputs, pipeline, subjects
 from tests.stages.hf import tokenizer, write_model
 from tests.stages.small import copy_stages, small

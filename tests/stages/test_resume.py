@@ -100,8 +100,7 @@ def test_killed_and_terminated_in_both_stages(finished: Path, tmp_path: Path) ->
 
 
 def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distill_jax.stages.stop import Interrupted
-
+    from distill_jax.run.stop import Interrupted
     from distill_jax.stages import pipeline
     from tests.stages.small import small
 
@@ -119,8 +118,7 @@ def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.Monke
 def test_sigterm_in_evaluation(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill_jax.stages.stop import Interrupted
-
+    from distill_jax.run.stop import Interrupted
     from distill_jax.stages import pipeline
     from tests.stages.small import small
 
