@@ -1,6 +1,7 @@
 """The command line: looked at before the flag parser, and errors in one line with exit code 2."""
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ class OneLine:
         self.directory = Path()
 
     def __enter__(self) -> "OneLine":
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(disk.WithoutFullDisk())
         return self
 
     def __exit__(
