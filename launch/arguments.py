@@ -14,6 +14,7 @@ from distill_jax.core import disk, settings
 from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
 
 EXIT_WRONG_INPUT = 2
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class OneLine:
@@ -103,11 +104,24 @@ def check(argv: Sequence[str], kind: type, example: str) -> str:
             names.append(name.removeprefix("noconfig."))
     if not config:
         raise ConfigError("no --config", fix=f"e.g. --config={example}")
+    _check_configs()
     path, colon, preset = config.partition(":")
     _try_config(Path(path), preset if colon else None)
     for name in names:
         settings.check_name(kind, name)
     return config
+
+
+def _check_configs() -> None:
+    """Config files import each other as `configs.NAME`: that must not be another project's."""
+    found = importlib.util.find_spec("configs")
+    places = [] if found is None else [*(found.submodule_search_locations or ())]
+    if not places or Path(places[0]).resolve() != ROOT / "configs":
+        raise ConfigError(
+            f"the package configs is {places[0] if places else 'missing'}",
+            wanted=str(ROOT / "configs"),
+            fix=f"start the command in {ROOT}",
+        )
 
 
 def _try_config(path: Path, preset: str | None) -> None:
