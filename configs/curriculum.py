@@ -11,6 +11,7 @@ import ml_collections
 from configs import presets
 from distill_jax.core.settings import to_config_dict
 from distill_jax.curriculum.methods import CURRICULA
+from distill_jax.evaluation.html_data import ReportSettings
 from distill_jax.stages.settings import ExperimentSettings, RunConfig
 from distill_jax.training.optimizer import OptimizerSettings
 
@@ -62,7 +63,7 @@ def _smoke() -> RunConfig:
     names = ("start", "uniform", "self_evolving", "multi_objective")
     arms = tuple(arm for arm in whole.experiment.arms if arm.startswith(names))
     experiment = dataclasses.replace(whole.experiment, arms=arms, seeds=(0,))
-    return dataclasses.replace(whole, experiment=experiment)
+    return dataclasses.replace(whole, experiment=experiment, report=ReportSettings(problems=0))
 
 
 def _math() -> RunConfig:

@@ -108,8 +108,8 @@ def run(code: Path, config: str, workdir: Path, overrides: Sequence[str] = ()) -
             command, cwd=code, env=environment, stdout=out, stderr=subprocess.STDOUT, check=False
         ).returncode
     if exit_code:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise RunFailed(f"{config} in {code}: exit code {exit_code}: {''.join(last)} (see {log})")
+        last = "".join(log.read_text(errors="replace").strip().splitlines()[-1:])
+        raise RunFailed(f"{config} in {code}: exit code {exit_code}: {last}", fix=f"see {log}")
     write_json(
         workdir.with_suffix("." + _DONE), {"version": version_of(code), "set": list(overrides)}
     )

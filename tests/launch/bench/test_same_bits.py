@@ -23,7 +23,7 @@ if VALUE == 0:
 (workdir / "sft" / "metrics.jsonl").write_text(
     json.dumps({"step": 1, "loss": VALUE, "step_time": time.time()}) + "\\n")
 (workdir / "sft" / "done.json").write_text(str(time.time()))
-(workdir / "config.txt").write_text(" ".join(sys.argv[1:]))
+(workdir / "config.txt").write_text(" ".join(sys.argv[1:2] + sys.argv[3:]))
 (workdir / "ran.jsonl").write_text("")
 """
 
