@@ -27,7 +27,7 @@ DRIVER = """
 import sys
 import jax
 from distill_jax.stages import pipeline
-from launch import arguments, main
+from launch import main
 def run(config, workdir):
     cache = jax.config.jax_compilation_cache_dir
     print("reached", config.preset, config.rl.steps, workdir, cache, flush=True)
