@@ -1,6 +1,7 @@
 """The command line: looked at before the flag parser, and errors in one line with exit code 2."""
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ class OneLine:
         self.directory = Path()
 
     def __enter__(self) -> "OneLine":
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(disk.WithoutFullDisk())
         return self
 
     def __exit__(
@@ -119,11 +122,24 @@ def check(argv: Sequence[str], example: str) -> str:
         raise ConfigError(
             "no --config", fix=f"e.g. --config={example}, or --workdir of an earlier run"
         )
+    _check_configs()
     path, colon, preset = config.partition(":")
     made = _try_config(Path(path), preset if colon else None)
     for name in names:
         settings.check_name(made, name)
     return config
+
+
+def _check_configs() -> None:
+    """Config files import each other as `configs.NAME`: that must not be another project's."""
+    found = importlib.util.find_spec("configs")
+    places = [] if found is None else [*(found.submodule_search_locations or ())]
+    if not places or Path(places[0]).resolve() != ROOT / "configs":
+        raise ConfigError(
+            f"the package configs is {places[0] if places else 'missing'}",
+            wanted=str(ROOT / "configs"),
+            fix=f"start the command in {ROOT}",
+        )
 
 
 def _try_config(path: Path, preset: str | None) -> ml_collections.ConfigDict:

@@ -9,7 +9,6 @@ end the others. This process never starts JAX: the devices belong to the runs.
 """
 
 import dataclasses
-import importlib.util
 import itertools
 import shlex
 import signal
@@ -33,8 +32,10 @@ from distill_jax.run.config import RunConfig, build, to_dict
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import check_workdir
 from distill_jax.training.progress import clock
+from launch import arguments
 
-# What a run is started with; what it was complete with; what it said.
+# How a run is started and with what; what it was complete with; what it said.
+_SAVED = arguments.ROOT / "configs" / "saved.py"
 _CONFIG, _COMPLETE, _LOG = "config.json", "complete.json", "log.txt"
 
 
@@ -142,12 +143,8 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     # Other settings than those of before may be refused: then this is not complete the next time.
     (directory / _COMPLETE).unlink(missing_ok=True)
     write_json(directory / _CONFIG, to_dict(config))
-    saved = importlib.util.find_spec("configs")
-    if saved is None or not saved.submodule_search_locations:
-        raise ConfigError("the package configs is not found", fix="start in the project's root")
-    file = Path(next(iter(saved.submodule_search_locations))) / "saved.py"
     command = [
-        sys.executable, "-m", "launch.main", f"--config={file}:{directory / _CONFIG}",
+        sys.executable, "-m", "launch.main", f"--config={_SAVED}:{directory / _CONFIG}",
         f"--workdir={directory}", *flags,
     ]  # fmt: skip
     with (directory / _LOG).open("ab") as log:

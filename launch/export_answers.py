@@ -4,10 +4,10 @@
     python -m launch.export_answers --workdir=runs/tiny --model=teacher
 
 --model is teacher, base, a stage that makes a student, student (the last such stage), or a
-directory with a PEFT adapter or a Hugging Face model. Rows are in the order of the problems; a problem that
-cannot be answered has a row with `error`. After an interruption the same command goes on and ends
-with the same bytes; a file made with other settings is refused. launch/README.md lists the
-columns.
+directory with a PEFT adapter or a Hugging Face model. Rows are in the order of the problems; a
+problem that cannot be answered has a row with `error`. After an interruption the same command goes
+on and ends with the same bytes; a file made with other settings is refused. launch/README.md lists
+the columns.
 """
 
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ def _guarded(argv: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Console entry."""
+    """Runs the program."""
     app.run(_guarded, flags_parser=_parse)
 
 

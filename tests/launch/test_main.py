@@ -126,7 +126,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def raiser(error: BaseException):
-    def run(argv: list[str]) -> None:
+    def run(argv: list[str], guard: arguments.OneLine) -> None:
         raise error
 
     return run
@@ -134,7 +134,7 @@ def raiser(error: BaseException):
 
 def test_a_stray_argument_is_refused() -> None:
     with pytest.raises(ConfigError, match="stray argument 'smoke'"):
-        main._main(["main", "smoke"])
+        main._main(["main", "smoke"], arguments.OneLine())
 
 
 @pytest.fixture
