@@ -107,6 +107,16 @@ def _check_order(config: RunConfig) -> None:
                     f"stages={config.stages}: {name} comes before {other}, which it reads",
                     wanted=f"{other} before {name}",
                 )
+        _check_circle(config, name, ())
+
+
+def _check_circle(config: RunConfig, name: str, path: tuple[str, ...]) -> None:
+    """No stage reads its own product, not even through stages that do not run."""
+    path = (*path, name)
+    if name in path[:-1]:
+        raise ConfigError(f"stages in a circle: {' reads '.join(path)}", fix="change one of them")
+    for _, _, other in upstream(config, name):
+        _check_circle(config, other, path)
 
 
 def _check_references(config: RunConfig, name: str) -> None:
