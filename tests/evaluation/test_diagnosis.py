@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from configs import presets
 from distill_jax.core.settings import check_name
 from distill_jax.evaluation.diagnosis import diagnose
 from distill_jax.evaluation.findings import BAD, LOOK, NOT_RECORDED, OK, TOO_FEW
-from distill_jax.stages.settings import RunConfig
+from distill_jax.run.config import to_config_dict
 
 STEPS = 40
 RISING = np.linspace(0.0, 1.0, STEPS)
@@ -125,8 +126,9 @@ def test_every_setting_that_is_named_exists():
         for finding in run(texts=texts).values():
             named |= set(finding.suggestions)
     assert {"rl.ppo.kl_coef", "rl.group.beta", "rl.rewards.sequence", "rl.ppo.value_clip"} <= named
+    config = to_config_dict(presets.tiny())
     for name in named:
-        check_name(RunConfig, name)
+        check_name(config, name)
 
 
 def test_settings_are_those_of_the_algorithm():

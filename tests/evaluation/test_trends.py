@@ -79,5 +79,5 @@ def test_rows_without_a_number_are_left_out():
 
 
 def test_a_start_of_training_does_not_wait_for_scipy_stats():
-    program = "import sys, distill_jax.stages.pipeline; sys.exit('scipy.stats' in sys.modules)"
+    program = "import sys, distill_jax.stages.runner; sys.exit('scipy.stats' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -14,7 +14,7 @@ from jax._src import xla_bridge
 from configs import presets
 from distill_jax.experiments import history, results
 from distill_jax.rewards import controls
-from distill_jax.stages.settings import ExperimentSettings
+from distill_jax.run.settings import ExperimentSettings
 from launch import experiment
 from tests.stages import small as runs
 

@@ -317,14 +317,14 @@ def test_findings_are_those_of_the_diagnosis(page):
 
 
 def test_curves_of_every_stage_and_reward_terms():
-    captions = [plot.title for plot in plots.curves("rl", panels.PANELS["rl"], METRICS["rl"])]
+    captions = [plot.title for plot in plots.curves("rl", panels.REINFORCEMENT, METRICS["rl"])]
     assert captions == [
         "accuracy", "reward, weighted and normalised", "KL to the reference",
         "entropy of the policy, nats per token", "completion length, tokens",
         "completions without EOS", "tokens whose ratio is clipped",
     ]  # fmt: skip
     # A norm of nulls is not drawn.
-    (loss,) = plots.curves("sft", panels.PANELS["sft"], METRICS["sft"])
+    (loss,) = plots.curves("sft", panels.SUPERVISED, METRICS["sft"])
     assert figures.describe(loss) == (
         "sft: loss, against the step. loss: 2 at step 1, 0.5 at step 4, between 0.5 and 2."
     )

@@ -166,3 +166,13 @@ def test_a_kind_that_nobody_knows_is_in_the_report(tmp_path):
     assert "student after toy_twice (start: rl) against student after rl (start: sft)" in text
     assert "## Checkpoints of toy_twice" in text and "(report/toy_twice_checkpoints.png)" in text
     assert "| 0 | 75.0 [" in text and "| 2 | 15.0 [" in text
+
+
+def test_a_torn_last_line_of_the_metrics_is_dropped(tmp_path: Path) -> None:
+    """The process was killed while it wrote its records; the report is written all the same."""
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "run.json").write_text(json.dumps({"config": CONFIG, "starts": []}))
+    text = '{"step": 1, "reward": 0.5, "loss": 1.0}\n{"step": 2, "rew'
+    (tmp_path / "rl" / "metrics.jsonl").write_text(text)
+    found = run_data.read(tmp_path)
+    assert [row["step"] for row in found.metrics["rl"]] == [1]

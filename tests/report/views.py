@@ -1,12 +1,13 @@
 """The views of runs that tests report on."""
 
+from distill_jax.report.panels import DISTILLATION, REINFORCEMENT, SUPERVISED
 from distill_jax.report.view import RunView, StageView
 
 RUN = RunView(
     (
-        StageView("pretrain", "pretrain", "pretrain", makes="models"),
-        StageView("sft", "sft", "sft", "base", "student"),
-        StageView("rl", "rl", "rl", "sft", "student"),
+        StageView("pretrain", "pretrain", "pretrain", makes="models", panels=SUPERVISED),
+        StageView("sft", "sft", "sft", "base", "student", SUPERVISED),
+        StageView("rl", "rl", "rl", "sft", "student", REINFORCEMENT),
         StageView("evaluate", "evaluate", "evaluate", makes="results"),
     )
 )
@@ -14,8 +15,8 @@ RUN = RunView(
 LONG = RunView(
     (
         *RUN.stages[:3],
-        StageView("distill", "distill", "distill", "base", "student"),
-        StageView("rl_short", "rl", "rl_short", "rl", "student"),
+        StageView("distill", "distill", "distill", "base", "student", DISTILLATION),
+        StageView("rl_short", "rl", "rl_short", "rl", "student", REINFORCEMENT),
         StageView("scores", "evaluate", "results", makes="results"),
     )
 )
