@@ -198,6 +198,7 @@ def given(run: Run, model: str) -> Subject:
         # digest covers them.
         weights = run.student_digests(Student(MODEL, adapter=path))
         return Subject(MODEL, path, weights, functools.partial(run.models.load_adapter, path))
+    hf_io.load_config(path)  # raises where there is no model
     own = own_tokenizer(run, path)
     load = functools.partial(run.models.load_whole, path, own)
     return Subject(MODEL, path, {MODEL: run.digest(path)}, load, tokenizer=own)

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from configs import presets
 from distill_jax.evaluation import intervals
-from distill_jax.report import markdown, run_report, tables
+from distill_jax.report import markdown, run_data, run_report, tables
 from distill_jax.report.panels import Panel
 from distill_jax.report.run_data import RunData, StageRecord
 from distill_jax.report.view import RunView, StageView
