@@ -80,6 +80,22 @@ def find(run: Run, settings: EvaluateSettings) -> list[Subject]:
     return found
 
 
+def named(run: Run, name: str) -> Subject:
+    """The subject of a name, else the model of a directory or hub id.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    if name == TEACHER:
+        return teacher(run)
+    if name == BASE or name in run.config.plan:
+        return student(run, name)
+    path = hf_io.model_dir(name)
+    adapter = path / "adapter"
+    whole = (path / "config.json").is_file() or (path / peft_io.CONFIG).is_file()
+    return given(run, str(path if whole else adapter if adapter.is_dir() else path))
+
+
 def teacher(run: Run) -> Subject:
     """The teacher; it is loaded once a run, since students are compared with it, too.
 

@@ -9,27 +9,19 @@ import jax
 from distill_jax.core import rng, sharding
 from distill_jax.core.files import read_json
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import (
-    agreement,
-    html_data,
-    kept_answers,
-    report,
-    results_file,
-    runner,
-    subjects,
-    token_scores,
-)
+from distill_jax.evaluation import agreement, kept_answers, results_file, runner, subjects
 from distill_jax.evaluation.held_out import held_out, made_from, own_prompts
 from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
 from distill_jax.models import hf_io, peft_io
+from distill_jax.report import run_data, run_report, tables
 from distill_jax.run import geometry
 from distill_jax.run.files import write_json
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
-from distill_jax.stages import checks
+from distill_jax.stages import checks, token_scores, views
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.training.progress import Progress
 
@@ -72,17 +64,18 @@ def _run(
 ) -> dict[str, Any]:
     """Evaluates each subject that has no result yet, prints the table, writes the report."""
     results = {}
-    listed = html_data.subjects_file(run.workdir)
+    listed = run_data.subjects_file(run.workdir)
     if jax.process_index() == 0:  # a page made after an interruption shows what is finished
         listed.unlink(missing_ok=True)
     for subject in subjects.find(run, stage.settings):
         results[subject.name] = _result(run, stage, directory, subject, data)
         sharding.barrier(f"evaluate {subject.name}")
-    if jax.process_index() == 0:
-        report.print_table(run.console, results)
-        report.write(run.workdir, results, run.config_dict)
-        run.say(f"report: {run.workdir / 'report.md'}")
     write_json(listed, list(results))
+    if jax.process_index() == 0:
+        view = views.of_run(run)
+        tables.print_accuracy(run.console, results, view)
+        path = run_report.write_markdown(run.workdir, view)
+        run.say(f"report: {path}")
     sharding.barrier("evaluated subjects")
     token_scores.write_report(run, stage)
     return {name: _figures(result) for name, result in results.items()}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from distill_jax.answers import check_batch, equivalent, extract
 from distill_jax.core.errors import DataError
+from tests.profile import NIGHTLY
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 # Checks end within three seconds on a quiet machine (docs/benchmarks.md); tests run on busy ones.
@@ -125,7 +126,7 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=10_000 if NIGHTLY else 1_000, deadline=None)
 @given(st.lists(PIECES, max_size=8), st.lists(PIECES, max_size=8), st.booleans())
 def test_any_text_gets_a_verdict_in_time_the_same_either_way_round(first, second, apart):
     glue = " " if apart else ""

@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 from distill_jax.stages.context import Context
 
-from distill_jax.core.errors import CheckpointError, ConfigError, DataError, TokenizerMismatchError
+from distill_jax.core.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    TokenizerMismatchError,
+)
 from distill_jax.data.tokenizer import train_tokenizer
+from distill_jax.run import lock
 from launch import answering, model_choice
 from launch.answering import Request
 from tests.launch.conftest import Run
@@ -38,6 +45,13 @@ def whole(random_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "whole.jsonl"
     export(random_run, out)
     return out
+
+
+def test_a_second_export_to_one_file_is_refused(random_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    with lock.held(out), pytest.raises(BusyError, match=f"{out} is in use"):
+        export(random_run, out)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_row_a_problem_in_their_order(whole: Path, random_run: Run) -> None:

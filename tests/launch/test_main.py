@@ -126,7 +126,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def raiser(error: BaseException):
-    def run(argv: list[str]) -> None:
+    def run(argv: list[str], guard: arguments.OneLine) -> None:
         raise error
 
     return run
@@ -134,7 +134,7 @@ def raiser(error: BaseException):
 
 def test_a_stray_argument_is_refused() -> None:
     with pytest.raises(ConfigError, match="stray argument 'smoke'"):
-        main._main(["main", "smoke"])
+        main._main(["main", "smoke"], arguments.OneLine())
 
 
 @pytest.fixture
@@ -251,4 +251,4 @@ def test_two_processes_on_loopback(tmp_path: Path) -> None:
 
 def test_default_workdir() -> None:
     assert main.default_workdir(presets.smoke()) == Path("runs/smoke")
-    assert main.default_workdir(build(RunConfig, rewards.get_config())).name.startswith("tiny_")
+    assert main.default_workdir(build(rewards.get_config())).name.startswith("tiny_")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from distill_jax.rewards.correctness import Correctness
-from distill_jax.stages.stop import Interrupted
 
 from distill_jax.core.errors import DataError
 from distill_jax.curriculum.methods import CURRICULA
 from distill_jax.rollout.sampler import Rollout
+from distill_jax.run.stop import Interrupted
 from distill_jax.stages import curricula, pipeline, rl_rollout
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.rl_step import RLStep

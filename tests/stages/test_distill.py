@@ -10,12 +10,12 @@ import pytest
 from distill_jax.rewards.correctness import Correctness
 from distill_jax.stages.context import Context
 from distill_jax.stages.distill_settings import DistillSettings
-from distill_jax.stages.stop import Interrupted
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
 from distill_jax.data import batching
 from distill_jax.models import hf_io
+from distill_jax.run.stop import Interrupted
 from distill_jax.stages import (
     curricula,
     distill,
@@ -97,12 +97,12 @@ def test_what_is_left_behind(trained: Trained, finished: Path) -> None:
 def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> None:
     ctx = Context(way(name), trained[name])
     found = {subject.name: subject.path for subject in subjects.find(ctx)}
-    assert list(found) == ["teacher", "student_base", "student_before", "student_distilled"]
-    where = found["student_distilled"]
+    assert list(found) == ["teacher", "base", "sft", "distill"]
+    where = found["distill"]
     assert where == trained[name] / "distill" / ("model" if name == "teacher" else "adapter")
     assert inputs.adapter_digest(where) not in ("none", inputs.adapter_digest(ctx.adapter("sft")))
     # Loaded as evaluate does it, it is the model that was trained.
-    (subject,) = [one for one in subjects.find(ctx) if one.name == "student_distilled"]
+    (subject,) = [one for one in subjects.find(ctx) if one.name == "distill"]
     loaded = subject.load()
     tokens = np.arange(8, dtype=np.int32)[None]
     got = loaded.model.hidden(loaded.params, tokens)
@@ -117,7 +117,7 @@ def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> No
 def test_report_names_the_distilled_student(trained: Trained) -> None:
     pipeline.run(small(stages=("evaluate",)), trained["teacher"])
     text = (trained["teacher"] / "report.md").read_text(encoding="utf-8")
-    assert "student distilled" in text and "(report/distill.png)" in text
+    assert "student after distill (start: sft)" in text and "(report/distill.png)" in text
 
 
 # --- teacher's samples ------------------------------------------------------------------------

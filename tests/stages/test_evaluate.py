@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from distill_jax.stages.context import Context
-from distill_jax.stages.stop import Interrupted, StopSignal
 from safetensors.numpy import load_file, save_file
 
 from distill_jax.core.errors import CheckpointError
@@ -18,12 +17,13 @@ from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation import kept_answers
 from distill_jax.evaluation.runner import Sampler
 from distill_jax.models import hf_io, peft_io
+from distill_jax.run.stop import Interrupted, StopSignal
 from distill_jax.stages import agreement, evaluate, inputs, pipeline, subjects
 from tests.stages.hf import tokenizer, write_model
 from tests.stages.small import copy_stages, small
 
 DONE = ("pretrain", "sft", "rl")
-STUDENTS = ("student_base", "student_before", "student_after")
+STUDENTS = ("base", "sft", "rl")
 
 
 def only(**changes: Any) -> Any:
@@ -61,31 +61,31 @@ def test_choosing_more_leaves_what_is_there(finished: Path, more: Path) -> None:
 
 def test_checkpoints_and_the_model_given_are_what_they_hold(more: Path) -> None:
     # The last checkpoint is the adapter that was exported; a bare model is the student's base.
-    for name, same in (("rl_step_2", "student_after"), ("model", "student_base")):
+    for name, same in (("rl_step_2", "rl"), ("model", "base")):
         one, other = result(more, name), result(more, same)
         assert {**one, "made_from": 0} == {**other, "made_from": 0}
     assert result(more, "rl_step_1")["distribution"] != result(more, "rl_step_2")["distribution"]
     text = (more / "report.md").read_text(encoding="utf-8")
-    assert "student at RL step 1" in text and "model given" in text
-    table = text.split("## Checkpoints\n")[1].split("\n\n")[0].splitlines()
+    assert "student at step 1 of rl" in text and "model given" in text
+    table = text.split("## Checkpoints of rl\n\n")[1].split("\n\n")[0].splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == ["| 0", "| 1", "| 2"]
-    assert (more / "report" / "checkpoints.png").read_bytes().startswith(b"\x89PNG")
+    assert (more / "report" / "rl_checkpoints.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_files_have_the_names_that_others_read(finished: Path, more: Path) -> None:
-    got = view(more, "student_after")
+    got = view(more, "rl")
     assert {
         "checkpoint_path", "teacher_model", "evaluation_time", "accuracy", "reasoning_quality",
         "distillation_effect", "statistics", "individual_results", "training",
     } <= got.keys()  # fmt: skip
-    measured = result(more, "student_after")
+    measured = result(more, "rl")
     assert got["accuracy"] == measured["greedy"]["accuracy"]["mean"]
     assert got["individual_results"] == measured["problems"] and len(measured["problems"]) == 4
     assert got["distillation_effect"] == measured["distribution"]
     assert got["checkpoint_path"] == str(more / "rl" / "adapter")
     assert got["training"]["steps"] == 2 and "reward" in got["training"]["metrics"]
     assert view(more, "rl_step_1")["training"]["steps"] == 1
-    assert view(more, "student_before")["training"] is None
+    assert view(more, "sft")["training"] is None
     assert view(more, "teacher")["distillation_effect"] is None
     # Nothing of the machine stands in what results are compared by.
     assert str(more) not in json.dumps(measured) and "time" not in json.dumps(measured)
@@ -128,7 +128,7 @@ def test_an_adapter_of_another_rank_beside_the_students_base(
     peft_io.save_adapter(tmp_path / "wider", geometry, twice, wider, "x")
     workdir = copy_stages(finished, tmp_path / "run", *DONE)
     pipeline.run(only(evaluate__model=str(tmp_path / "wider"), evaluate__teacher=False), workdir)
-    one, other = result(workdir, "model"), result(workdir, "student_after")
+    one, other = result(workdir, "model"), result(workdir, "rl")
     assert one["problems"] == other["problems"]
     for name, value in one["distribution"].items():
         if isinstance(value, dict):
@@ -175,12 +175,12 @@ def test_stopped_in_the_middle_it_goes_on(
     cut = copy_stages(finished, tmp_path / "cut", *DONE)
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "due", lambda self, step: len(drawn) == 6 + 4)
-        with pytest.raises(Interrupted, match="student_base is not complete, 5 of 9 answers are"):
+        with pytest.raises(Interrupted, match="base is not complete, 5 of 9 answers are"):
             pipeline.run(only(**how), cut)
-    assert not (cut / "evaluate" / "student_base.json").exists()
-    lines = (cut / "evaluate" / "student_base.checkpoint.jsonl").read_bytes()
+    assert not (cut / "evaluate" / "base.json").exists()
+    lines = (cut / "evaluate" / "base.checkpoint.jsonl").read_bytes()
     # Killed while it wrote the next line.
-    (cut / "evaluate" / "student_base.checkpoint.jsonl").write_bytes(lines + b'{"decoding":"sa')
+    (cut / "evaluate" / "base.checkpoint.jsonl").write_bytes(lines + b'{"decoding":"sa')
     pipeline.run(only(**how), cut)
     assert drawn == in_one_go
     for name in ("teacher", *STUDENTS):
@@ -195,14 +195,12 @@ def test_other_weights_begin_afresh(
 ) -> None:
     how = {"evaluate__teacher": False, "evaluate__distribution": False}
     workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate")
-    (workdir / "evaluate" / "student_after.json").unlink()  # as if stopped before the end
+    (workdir / "evaluate" / "rl.json").unlink()  # as if stopped before the end
     file = "adapter/adapter_model.safetensors"
     shutil.copy(workdir / "sft" / file, workdir / "rl" / file)
     pipeline.run(only(**how), workdir)
-    assert "student_after: other weights or prompts than before, begun afresh" in (
-        capfd.readouterr().err
-    )
-    one, other = result(workdir, "student_after"), result(workdir, "student_before")
+    assert "rl: other weights or prompts than before, begun afresh" in (capfd.readouterr().err)
+    one, other = result(workdir, "rl"), result(workdir, "sft")
     assert one["problems"] == other["problems"] and one["made_from"] == other["made_from"]
 
 
@@ -211,8 +209,8 @@ def test_the_comparison_can_be_made_later(
 ) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *DONE)
     pipeline.run(only(evaluate__distribution=False), workdir)
-    assert result(workdir, "student_after")["distribution"] is None
-    assert "Beside the teacher" not in (workdir / "report.md").read_text(encoding="utf-8")
+    assert result(workdir, "rl")["distribution"] is None
+    assert "Comparison with the teacher" not in (workdir / "report.md").read_text(encoding="utf-8")
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the answers are there")
@@ -245,10 +243,10 @@ def test_agreement_by_batches_of_any_size(finished: Path) -> None:
 
 def test_kept_answers_must_be_those_of_the_model(finished: Path, tmp_path: Path) -> None:
     context = Context(only(), finished)
-    after = next(s for s in subjects.find(context) if s.name == "student_after")
+    after = next(s for s in subjects.find(context) if s.name == "rl")
     data = evaluate.held_out(context)
     answers = evaluate.greedy_answers(context, after, data)
-    texts = [p["greedy"] for p in result(finished, "student_after")["problems"]]
+    texts = [p["greedy"] for p in result(finished, "rl")["problems"]]
     assert [context.text(answer) for answer in answers] == texts
     other = Context(only(evaluate__temperature=0.5), finished)
     with pytest.raises(CheckpointError, match="was made from something else"):
@@ -328,12 +326,12 @@ def test_results_of_models_that_are_gone_do_not_stop_the_page(
     disturb(workdir / "sft" / "adapter" / "adapter_model.safetensors", "")
     pipeline.run(only(), workdir)
     tokens = json.loads((workdir / "report" / "tokens.json").read_text())
-    assert set(tokens["made_from"]["subjects"]) == {"student_base", "student_before", "teacher"}
+    assert set(tokens["made_from"]["subjects"]) == {"base", "sft", "teacher"}
 
 
 def test_answers_to_other_prompts_or_golds_or_of_other_limits_are_not_those(finished: Path) -> None:
     context = Context(only(), finished)
-    after = next(s for s in subjects.find(context) if s.name == "student_after")
+    after = next(s for s in subjects.find(context) if s.name == "rl")
     data = evaluate.held_out(context)
     assert len(evaluate.greedy_answers(context, after, data)) == len(data.prompts)
     longer = [[*data.prompts[0], 5], *data.prompts[1:]]
@@ -354,6 +352,6 @@ def test_every_checkpoint_is_known_by_its_weights(finished: Path) -> None:
 
 def test_a_model_of_other_tokens_is_not_compared_with_the_teacher(finished: Path) -> None:
     context = Context(only(), finished)
-    after = next(s for s in subjects.find(context) if s.name == "student_after")
+    after = next(s for s in subjects.find(context) if s.name == "rl")
     assert evaluate._compares(context, after)
     assert not evaluate._compares(context, dataclasses.replace(after, tokenizer=tokenizer(seed=5)))

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import pytest
 from distill_jax.stages.context import Context
-from distill_jax.stages.stop import Interrupted
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import NonFiniteError
+from distill_jax.run.stop import Interrupted
 from distill_jax.stages import loop
 from distill_jax.training import state as states
 from distill_jax.training.checkpoint import Checkpointer

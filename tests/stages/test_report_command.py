@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_jax.evaluation import html_data
+from distill_jax.report import run_data
 from launch import report
 from tests.stages.small import ROOT, SMALL, copy_stages
 
@@ -40,18 +40,18 @@ def test_a_run_without_evaluation(finished: Path, tmp_path: Path) -> None:
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
     report.main(["--workdir", str(workdir)])
     text = (workdir / "report.html").read_text(encoding="utf-8")
-    assert "No model was evaluated yet" in text and "Stage rl has not logged a step yet" in text
+    assert "No model was evaluated yet" in text and "No stage has logged a reward yet" in text
     assert "<figcaption>loss</figcaption>" in text
 
 
 def test_with_the_config_other_problems_are_scored(finished: Path, tmp_path: Path) -> None:
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl", "evaluate")
     report.main([f"--workdir={workdir}", "--problems=2", *CONFIG])
-    found = html_data.read_tokens(workdir)
+    found = run_data.read_tokens(workdir)
     assert found is not None and len(found["problems"]) == 2
     text = (workdir / "report.html").read_text(encoding="utf-8")
     assert text.count('<article class="problem">') == 2
-    said = json.loads(html_data.tokens_file(workdir).read_text(encoding="utf-8"))
+    said = json.loads(run_data.tokens_file(workdir).read_text(encoding="utf-8"))
     assert said == found
 
 

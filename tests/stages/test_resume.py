@@ -100,8 +100,7 @@ def test_killed_and_terminated_in_both_stages(finished: Path, tmp_path: Path) ->
 
 
 def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distill_jax.stages.stop import Interrupted
-
+    from distill_jax.run.stop import Interrupted
     from distill_jax.stages import pipeline
     from tests.stages.small import small
 
@@ -119,8 +118,7 @@ def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.Monke
 def test_sigterm_in_evaluation(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill_jax.stages.stop import Interrupted
-
+    from distill_jax.run.stop import Interrupted
     from distill_jax.stages import pipeline
     from tests.stages.small import small
 
@@ -128,18 +126,18 @@ def test_sigterm_in_evaluation(
     real = pipeline.evaluate._evaluate
 
     def interrupted(context: Any, subject: Any, *rest: Any) -> dict[str, Any]:
-        if subject.name == "student_before":
+        if subject.name == "sft":
             os.kill(os.getpid(), signal.SIGTERM)
         return real(context, subject, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.evaluate, "_evaluate", interrupted)
-        with pytest.raises(Interrupted, match="student_before is not complete"):
+        with pytest.raises(Interrupted, match="sft is not complete"):
             pipeline.run(small(), workdir)
     made = {p.name for p in (workdir / "evaluate").glob("*.json")}
-    assert made == {"run.json", "settings.json", "student_base.json", "teacher.json"}
+    assert made == {"run.json", "settings.json", "base.json", "teacher.json"}
     pipeline.run(small(), workdir)
-    for name in ("teacher", "student_base", "student_before", "student_after"):
+    for name in ("teacher", "base", "sft", "rl"):
         mine, whole = (w / "evaluate" / f"{name}.json" for w in (workdir, finished))
         assert mine.read_bytes() == whole.read_bytes()
 
@@ -153,19 +151,19 @@ def test_killed_in_evaluation(finished: Path, tmp_path: Path) -> None:
     cut, whole = runs
     finish(start(command(whole, **how)))
     killed = start(command(cut, **how))
-    path = cut / "evaluate" / "student_before.checkpoint.jsonl"
+    path = cut / "evaluate" / "sft.checkpoint.jsonl"
     deadline = time.monotonic() + 120
     while not path.exists() or path.read_bytes().count(b"\n") < 4:
         assert killed.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     os.kill(killed.pid, signal.SIGKILL)
     finish(killed, code=-9)
-    assert not (path.parent / "student_before.json").exists(), "killed too late to test anything"
+    assert not (path.parent / "sft.json").exists(), "killed too late to test anything"
     kept = path.read_bytes()
     finish(start(command(cut, **how)))
     whole_lines = kept[: kept.rindex(b"\n") + 1]
     assert path.read_bytes().startswith(whole_lines), "drawn again"
-    for name in ("teacher", "student_base", "student_before", "student_after"):
+    for name in ("teacher", "base", "sft", "rl"):
         for file in (f"{name}.json", f"{name}.checkpoint.jsonl"):
             assert (cut / "evaluate" / file).read_bytes() == (
                 whole / "evaluate" / file

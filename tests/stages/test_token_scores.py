@@ -10,23 +10,24 @@ import pytest
 from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import CheckpointError, DataError
-from distill_jax.evaluation import html_data, html_figures
+from distill_jax.report import plots, run_data
+from distill_jax.report.view import load
 from distill_jax.stages import token_scores
 from tests.stages.small import copy_stages, small
 from tests.tiny import log_softmax
 
-NAMES = ["student_before", "student_after", "teacher"]
+NAMES = ["sft", "rl", "teacher"]
 PARTS = ("pretrain", "sft", "rl", "evaluate", "report")
 
 
 @pytest.fixture(autouse=True)
 def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take the time, and are looked at elsewhere."""
-    monkeypatch.setattr(html_figures, "curves", lambda stage, rows: [])
+    monkeypatch.setattr(plots, "curves", lambda stage, panels, rows: [])
 
 
 def tokens_of(workdir: Path) -> dict[str, Any]:
-    found = html_data.read_tokens(workdir)
+    found = run_data.read_tokens(workdir)
     assert found is not None
     return found
 
@@ -37,11 +38,11 @@ def logits(finished: Path):
     context = Context(small(), finished)
     data = context.problems("test")
     prompts = {p.id: prompt for p, prompt in zip(data.problems, data.prompts, strict=True)}
-    paths = {"student_before": finished / "sft", "student_after": finished / "rl"}
+    paths = {"sft": finished / "sft", "rl": finished / "rl"}
     models = {
-        name: context.load(
-            name.split("_")[0], None if name == "teacher" else paths[name] / "adapter"
-        )
+        name: context.load("teacher")
+        if name == "teacher"
+        else context.load("student", paths[name] / "adapter")
         for name in NAMES
     }
 
@@ -60,7 +61,7 @@ def logits(finished: Path):
 
 def test_the_tokens_are_those_of_the_evaluation(finished: Path) -> None:
     found = tokens_of(finished)
-    evaluated = html_data.read_results(finished)
+    evaluated = run_data.read_results(finished, load(finished))
     context = Context(small(), finished)
     assert found["made_from"] == {
         "subjects": {name: evaluated[name]["made_from"] for name in NAMES},
@@ -106,7 +107,7 @@ def test_scores_are_kept_and_made_again_alike(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *PARTS)
-    file = html_data.tokens_file(workdir)
+    file = run_data.tokens_file(workdir)
     whole = file.read_bytes()
     context = Context(small(), workdir)
     file.unlink()
@@ -139,7 +140,7 @@ def test_fewer_problems_in_more_batches(
 
 def test_other_weights_and_other_problems_are_refused(finished: Path, tmp_path: Path) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *PARTS)
-    html_data.tokens_file(workdir).unlink()
+    run_data.tokens_file(workdir).unlink()
     for name in NAMES:
         path = workdir / "evaluate" / f"{name}.json"
         told = json.loads(path.read_text())
@@ -148,10 +149,10 @@ def test_other_weights_and_other_problems_are_refused(finished: Path, tmp_path: 
     with pytest.raises(DataError, match="elsewhere was evaluated and is not in the test split"):
         token_scores.write_report(Context(small(), workdir))
     workdir = copy_stages(finished, tmp_path / "other", *PARTS)
-    html_data.tokens_file(workdir).unlink()
+    run_data.tokens_file(workdir).unlink()
     weights = "adapter/adapter_model.safetensors"
     (workdir / "rl" / weights).write_bytes((workdir / "sft" / weights).read_bytes())
-    with pytest.raises(CheckpointError, match=r"student_after\.json is of other weights"):
+    with pytest.raises(CheckpointError, match=r"rl\.json is of other weights"):
         token_scores.write_report(Context(small(), workdir))
     (workdir / "evaluate" / "teacher.checkpoint.jsonl").unlink()
     with pytest.raises(CheckpointError, match=r"is not what evaluate/teacher\.json was made of"):
@@ -162,10 +163,10 @@ def test_without_a_teacher_or_problems_no_token_is_scored(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *PARTS)
-    html_data.tokens_file(workdir).unlink()
+    run_data.tokens_file(workdir).unlink()
     monkeypatch.setattr(token_scores, "_score", lambda *_: pytest.fail("not asked for"))
     token_scores.write_report(Context(small(report__problems=0), workdir))
     (workdir / "evaluate" / "teacher.json").unlink()
     token_scores.write_report(Context(small(), workdir))
-    assert html_data.read_tokens(workdir) is None
+    assert run_data.read_tokens(workdir) is None
     assert "No tokens were scored" in (workdir / "report.html").read_text(encoding="utf-8")
