@@ -26,11 +26,13 @@ _ARMS = (
 _STAGES = ("pretrain", "distill", "evaluate")
 
 
-def _with_arms(base: RunConfig, start: str = _START) -> RunConfig:
+def _with_arms(
+    base: RunConfig, start: str = _START, stages: tuple[str, ...] = _STAGES
+) -> RunConfig:
     experiment = ExperimentSettings(
         name="curriculum", arms=(start, *_ARMS), references=("uniform", "start")
     )
-    return dataclasses.replace(base, stages=_STAGES, experiment=experiment)
+    return dataclasses.replace(base, stages=stages, experiment=experiment)
 
 
 def _with_distill(base: RunConfig, distill: DistillSettings) -> RunConfig:
@@ -81,11 +83,10 @@ def _math() -> RunConfig:
         plain, steps=1000, batch_size=16, accumulate=4, curriculum=curriculum
     )
     base = _with_distill(base, distill).replace("evaluate", problems=500)
-    whole = _with_arms(base, "start: stages=('evaluate',)")
+    whole = _with_arms(base, "start: stages=('evaluate',)", ("distill", "evaluate"))
     return dataclasses.replace(
         whole,
         preset="math",
-        stages=("distill", "evaluate"),
         data=dataclasses.replace(base.data, source="math"),
     )
 

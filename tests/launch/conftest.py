@@ -20,7 +20,7 @@ class Run(NamedTuple):
     workdir: Path
     settings: dict[str, Any]
 
-    def open(self, **changes: Any) -> runs.Run:
+    def opened(self, **changes: Any) -> runs.Run:
         return runs.Run(small(**{**self.settings, **changes}), self.workdir)
 
 
@@ -46,12 +46,12 @@ def random_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "sampling__segment": 3,
     }
     run = Run(root / "run", settings)
-    opened = run.open()
-    lora = opened.models.load("student").params["lora"]
+    models = run.opened().models
+    lora = models.load("student").params["lora"]
     rng = np.random.default_rng(0)
     moved = jax.tree.map(
         lambda x: np.asarray(x + 0.5 * rng.standard_normal(x.shape), np.float32),
         jax.device_get(lora),
     )
-    opened.models.save_adapter(hf_io.load_config(student), moved, run.workdir / "sft" / "adapter")
+    models.save_adapter(hf_io.load_config(student), moved, run.workdir / "sft" / "adapter")
     return run

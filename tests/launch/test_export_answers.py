@@ -33,7 +33,7 @@ GREEDY = Request("test", top_k=3)
 
 
 def export(run: Run, out: Path, model: str = "sft", request: Request = GREEDY, **changes: Any):
-    opened = run.open(**changes)
+    opened = run.opened(**changes)
     answering.export(opened, subjects.named(opened, model), request, out)
     return read(out)
 
@@ -57,7 +57,7 @@ def test_a_second_export_to_one_file_is_refused(random_run: Run, tmp_path: Path)
 
 
 def test_a_row_a_problem_in_their_order(whole: Path, random_run: Run) -> None:
-    rows, problems = read(whole), random_run.open().data.separate("test")
+    rows, problems = read(whole), random_run.opened().data.separate("test")
     assert [row["index"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert [row["id"] for row in rows] == [p.id for p in problems]
     assert [row["question"] for row in rows] == [p.question for p in problems]
@@ -76,7 +76,7 @@ def test_a_problem_that_cannot_be_put_is_a_row_with_its_error(whole: Path) -> No
 
 
 def test_answers_are_those_of_the_model(whole: Path, random_run: Run) -> None:
-    opened = random_run.open()
+    opened = random_run.opened()
     loaded = subjects.named(opened, "sft").load()
     hidden_of = jax.jit(loaded.model.hidden)
     head = np.asarray(loaded.model.head_VD(loaded.params), np.float64)[: opened.data.vocab]
@@ -189,7 +189,7 @@ def test_impossible_requests(random_run: Run, tmp_path: Path) -> None:
 
 
 def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
-    opened, view = random_run.open(), views.load(random_run.workdir)
+    opened, view = random_run.opened(), views.load(random_run.workdir)
     for alias in ("student", "student_after", "sft"):  # no stage rl here
         assert views.canonical(alias, view) == "sft"
     with pytest.raises(CheckpointError, match="run stage rl first: the same command with"):
