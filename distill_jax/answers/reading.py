@@ -242,7 +242,7 @@ def _read_listed(text: str, depth: int) -> Shape | None:
 
 
 def _solutions(text: str, depth: int) -> Shape | None:
-    """ "p=5, q=2; p=7, q=2" as (5, 2), (7, 2): groups that give values to the same names in turn."""
+    """Groups that give values to the same names, as tuples: p=5,q=2;p=7,q=2 is (5,2),(7,2)."""
     found: list[tuple[list[str], Shape]] = []
     for group in split_top(text, ";"):
         given = [_GIVEN.fullmatch(part.strip()) for part in split_top(group, ",")]

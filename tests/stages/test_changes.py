@@ -67,7 +67,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("rl", {"rl__batch_multiple": 32, "rl__cache__megabytes": 1.0, "rl__buckets__lengths": 3}),
         ("rl", {"sampling__segment": 4, "student__remat": True}),
         ("rl", {"evaluate__samples": 1}),
-        ("rl", {"mesh__data": 1, "checkpoint__every": 7, "records__every": 3}),
+        ("rl", {"mesh__data": 4, "mesh__fsdp": 2, "checkpoint__every": 7, "records__every": 3}),
         ("evaluate", {"rl__steps": 9, "rl__rewards__wrong": -1.0, "sft__steps": 9}),
         ("evaluate", {"evaluate__checkpoints": "all", "evaluate__distribution": False}),
         ("evaluate", {"evaluate__batch": 3, "sampling__segment": 4}),
@@ -115,8 +115,8 @@ def test_refused_with_setting_old_new_and_fix(
     "changes",
     [
         {"rl__max_skipped": 3},
-        {"rl__cache__directory": "/tmp/elsewhere"},
-        {"records__every": 3, "checkpoint__keep": 5, "mesh__data": 1},
+        {"rl__max_skipped": 9, "pretrain__max_skipped": 9},
+        {"records__every": 3, "checkpoint__keep": 5, "mesh__data": 4, "mesh__fsdp": 2},
         {"evaluate__samples": 1, "sft__steps": 9},
     ],
 )
