@@ -175,6 +175,8 @@ def test_impossible_requests(random_run: Run, tmp_path: Path) -> None:
 def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
     context = random_run.context()
     assert model_choice.choose(context, "student").name == "sft"  # no stage rl here
+    for alias, name in (("student_after", "sft"), ("student_before", "base")):
+        assert model_choice.choose(context, alias) == model_choice.choose(context, name)
     with pytest.raises(CheckpointError, match="run stage rl first: python -m launch.main"):
         model_choice.choose(context, "rl")
     with pytest.raises(CheckpointError, match="holds no model; wanted: one of teacher, base"):

@@ -130,7 +130,8 @@ def test_completions_hold_every_reward(finished: Path) -> None:
 
 def test_report(finished: Path) -> None:
     text = (finished / "report.md").read_text(encoding="utf-8")
-    for part in ("teacher", "student before RL", "student after RL", "level 1", "McNemar"):
+    students = "student after sft (start: base)", "student after rl (start: sft)"
+    for part in ("teacher", *students, "level 1", "McNemar"):
         assert part in text
     for name in ("pretrain_teacher", "pretrain_student", "sft", "rl"):
         assert f"(report/{name}.png)" in text
