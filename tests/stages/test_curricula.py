@@ -167,7 +167,7 @@ def test_what_the_settings_ask_for_is_checked_before_any_work(
         check(rl__curriculum__unlevelled="error")
     said: list[str] = []
     context = Run(small(data__source=str(data), **paths), tmp_path)
-    context.say = said.append  # type: ignore[method-assign]
+    context.data.say = said.append  # type: ignore[method-assign]
     rl.KIND.prepare(context, context.stage("rl"))
     assert said == ["rl: 40 of 40 problems have no level: arm no_level"]
 
@@ -196,7 +196,7 @@ def test_math_of_the_hub_keeps_train_and_test_apart(
     how = {"data__source": "math", "data__max_prompt_tokens": 512, **models(finished)}
     context = Run(small(rl__curriculum__arms="level_subject", **how), tmp_path)
     said: list[str] = []
-    context.say = said.append  # type: ignore[method-assign]
+    context.data.say = said.append  # type: ignore[method-assign]
     train, test = (context.data.problems(split).problems for split in ("train", "test"))
     assert not {p.content_hash for p in train} & {p.content_hash for p in test}
     assert not any(p.question.startswith("What is 3 in") for p in train)
