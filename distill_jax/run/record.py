@@ -9,10 +9,9 @@ from distill_jax.core import digest, settings
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import read_json
 from distill_jax.run.config import RunConfig, shared_of, upstream
-from distill_jax.run.run import DONE_FILE, Run, Stage
+from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.settings import Shared, StageSettings
 
-SETTINGS_FILE = "settings.json"
 FORMAT = 2
 
 

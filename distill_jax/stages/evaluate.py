@@ -139,7 +139,12 @@ def _evaluate(
             key=rng.stream_key(rng.run_key(config.seed), "evaluate"),
             text=lambda tokens: run.data.text(tokens, subject.tokenizer),
             task=run.data.task,
-            tick=_tick(run, progress, done, f"{subject.name} is not complete, of {total} answers"),
+            tick=_tick(
+                run,
+                progress,
+                done,
+                f"{subject.name} is not complete, {{}} of {total} answers are kept",
+            ),
             kept=answers,
         )
     if teacher is None:
@@ -171,19 +176,28 @@ def _distribution(
             responses,
             batch=settings.compare_batch,
             multiple=settings.batch_multiple,
-            tick=_tick(run, progress, 0, f"{bar}: its answers are kept, of {total} compared"),
+            tick=_tick(
+                run, progress, 0, f"{bar}: its answers are kept, {{}} of {total} are compared"
+            ),
         )
 
 
 def _tick(run: Run, progress: Progress, done: int, state: str) -> Callable[[int], None]:
-    """Counts finished answers; ends the stage when the run was asked to stop."""
+    """Counts finished answers; ends the stage when the run was asked to stop.
+
+    Args:
+        run: the request to stop.
+        progress: told of each count.
+        done: answers so far.
+        state: what to say then, with a place for the count.
+    """
 
     def tick(count: int) -> None:
         nonlocal done
         done += count
         progress.update(done)
         if run.stop.due(done):
-            raise Interrupted(f"evaluate was asked to stop; {state} {done} are done; {GO_ON}")
+            raise Interrupted(f"evaluate was asked to stop; {state.format(done)}; {GO_ON}")
 
     return tick
 
