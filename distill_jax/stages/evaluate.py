@@ -129,6 +129,7 @@ def _evaluate(
     sampler = run.models.sampler(loaded.model, subject.tokenizer)
     done, total = answers.count(), len(data.prompts) * (1 + settings.samples)
     bar = f"evaluate {subject.name}"
+    state = f"{subject.name} is not complete, {{}} of {total} answers are kept"
     with Progress(bar, total, start=done, unit="answers", console=run.console) as progress:
         result = runner.evaluate(
             sampler,
@@ -139,12 +140,7 @@ def _evaluate(
             key=rng.stream_key(rng.run_key(config.seed), "evaluate"),
             text=lambda tokens: run.data.text(tokens, subject.tokenizer),
             task=run.data.task,
-            tick=_tick(
-                run,
-                progress,
-                done,
-                f"{subject.name} is not complete, {{}} of {total} answers are kept",
-            ),
+            tick=_tick(run, progress, done, state),
             kept=answers,
         )
     if teacher is None:
@@ -167,6 +163,7 @@ def _distribution(
 ) -> dict[str, Any]:
     """The student against the teacher on the student's greedy answers."""
     bar, total = f"{bar} against the teacher", len(responses)
+    state = f"{bar}: its answers are kept, {{}} of {total} are compared"
     with Progress(bar, total, unit="answers", console=run.console) as progress:
         return agreement.compare(
             run,
@@ -176,9 +173,7 @@ def _distribution(
             responses,
             batch=settings.compare_batch,
             multiple=settings.batch_multiple,
-            tick=_tick(
-                run, progress, 0, f"{bar}: its answers are kept, {{}} of {total} are compared"
-            ),
+            tick=_tick(run, progress, 0, state),
         )
 
 

@@ -156,7 +156,8 @@ def test_what_the_settings_ask_for_is_checked_before_any_work(
     paths = models(finished)
 
     def check(**changes: Any) -> Run:
-        config = small(stages=("rl",), data__source=str(data), **paths, **changes)
+        how = {"stages": ("rl",), "rl__start": "base", "data__source": str(data)}
+        config = small(**how, **paths, **changes)
         context = Run(config, tmp_path)
         checks.prepare(context)
         return context
@@ -167,7 +168,7 @@ def test_what_the_settings_ask_for_is_checked_before_any_work(
         check(rl__curriculum__unlevelled="error")
     said: list[str] = []
     context = Run(small(data__source=str(data), **paths), tmp_path)
-    context.data.say = said.append  # type: ignore[method-assign]
+    context.say = said.append  # type: ignore[method-assign]
     rl.KIND.prepare(context, context.stage("rl"))
     assert said == ["rl: 40 of 40 problems have no level: arm no_level"]
 
