@@ -1,25 +1,47 @@
-"""Packaging of distill_jax. Tool settings live in pyproject.toml."""
+"""Packaging of distill_jax. Tool settings live in pyproject.toml.
+
+Only the library is installed. The programs of launch/ read configs/, so they run from a checkout,
+as `python -m launch.NAME`; there are no console scripts.
+"""
+
+import re
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# Lower bounds are the releases that the tests pass with; jax 0.10 is the last for Python 3.11.
+INIT = Path(__file__).parent / "distill_jax" / "__init__.py"
+VERSION = re.findall(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8"), re.MULTILINE)[0]
+
+# jax 0.10 is the last for Python 3.11. flax before 0.12.9 does not import with jax from 0.11.1 on,
+# and pip does not know: the markers keep it from choosing such a pair.
+JAX = {"< '3.12'": ">=0.10,<0.11", ">= '3.12'": ">=0.10,<0.13"}
+FLAX = {"< '3.12'": ">=0.12,<0.13", ">= '3.12'": ">=0.12.9,<0.13"}
+
+
+def by_python(package: str, versions: dict[str, str]) -> list[str]:
+    """A requirement for each range of Python versions."""
+    return [f"{package}{wanted}; python_version {x}" for x, wanted in versions.items()]
+
+
+# Lower bounds are releases that the tests passed with. Upper bounds: packages whose private parts
+# are read (orbax's metadata file, flax's variable states), or whose next release is known to break.
 REQUIRED = [
     "absl-py>=2.1",
     "cachetools>=8.0",
     "chex>=0.1.90",
     "datasets>=4.0",
-    "flax>=0.12",
+    *by_python("flax", FLAX),
     "huggingface_hub>=1.0",
-    "jax>=0.10,<0.13",
+    *by_python("jax", JAX),
     "jinja2>=3.1",  # chat templates; transformers asks for it only when one is rendered
-    "math-verify[antlr4_13_2]>=0.9,<0.10",
+    "markupsafe>=2.1",
     "matplotlib>=3.9",
     "ml_collections>=1.0",
     "ml_dtypes>=0.5",
     "mpmath>=1.3",
     "numpy>=2.0",
     "optax>=0.2.6",
-    "orbax-checkpoint>=0.12",
+    "orbax-checkpoint>=0.12,<0.13",
     "pyarrow>=17",
     "rich>=13",
     "safetensors>=0.5",
@@ -30,32 +52,33 @@ REQUIRED = [
 ]
 TENSORBOARD = ["tensorboardX>=2.6"]
 INT8 = ["qwix>=0.1.8"]
+MATH_VERIFY = ["math-verify[antlr4_13_2]>=0.9,<0.10"]
 TEST = [
     "hypothesis>=6.100",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     *INT8,
+    *MATH_VERIFY,
     *TENSORBOARD,
 ]
 
 setup(
     name="distill_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Distillation of reasoning from a large Qwen teacher into a small student, in JAX",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["distill_jax*", "launch*", "configs*"]),
-    package_data={"distill_jax.evaluation": ["*.css", "*.jinja"]},
+    packages=find_packages(include=["distill_jax*"]),
+    package_data={"distill_jax.report": ["*.css", "*.jinja"]},
     install_requires=REQUIRED,
     extras_require={
         "test": TEST,
         "parity": ["torch==2.13.0", "peft>=0.17"],  # a bare torch pulls gigabytes of CUDA
-        "cuda12": ["jax[cuda12]>=0.10,<0.13"],
-        "cuda13": ["jax[cuda13]>=0.10,<0.13"],
-        "tpu": ["jax[tpu]>=0.10,<0.13"],
+        **{name: by_python(f"jax[{name}]", JAX) for name in ("cuda12", "cuda13", "tpu")},
         "tensorboard": TENSORBOARD,
         "int8": INT8,
+        "math-verify": MATH_VERIFY,
         "wandb": ["wandb>=0.19"],
         "dev": [*TEST, "mypy>=1.15", "ruff>=0.11", "types-cachetools>=7.0"],
     },

@@ -11,7 +11,7 @@ import ml_collections
 from configs import presets
 from distill_jax.curriculum.methods import CURRICULA
 from distill_jax.run.config import RunConfig, to_config_dict
-from distill_jax.run.settings import ExperimentSettings
+from distill_jax.run.settings import ExperimentSettings, ReportSettings
 from distill_jax.stages.settings import DistillSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
@@ -26,11 +26,13 @@ _ARMS = (
 _STAGES = ("pretrain", "distill", "evaluate")
 
 
-def _with_arms(base: RunConfig, start: str = _START) -> RunConfig:
+def _with_arms(
+    base: RunConfig, start: str = _START, stages: tuple[str, ...] = _STAGES
+) -> RunConfig:
     experiment = ExperimentSettings(
         name="curriculum", arms=(start, *_ARMS), references=("uniform", "start")
     )
-    return dataclasses.replace(base, stages=_STAGES, experiment=experiment)
+    return dataclasses.replace(base, stages=stages, experiment=experiment)
 
 
 def _with_distill(base: RunConfig, distill: DistillSettings) -> RunConfig:
@@ -63,7 +65,12 @@ def _smoke() -> RunConfig:
     base = presets.smoke()
     # Solutions of both levels fit: a curriculum over one arm would do nothing.
     sampling = dataclasses.replace(base.sampling, max_new_tokens=40)
-    return _with_arms(dataclasses.replace(base, sampling=sampling))
+    whole = _with_arms(dataclasses.replace(base, sampling=sampling))
+    # An arm of each kind, one seed: seconds. Tests run the other curricula.
+    names = ("start", "uniform", "self_evolving", "multi_objective")
+    arms = tuple(arm for arm in whole.experiment.arms if arm.startswith(names))
+    experiment = dataclasses.replace(whole.experiment, arms=arms, seeds=(0,))
+    return dataclasses.replace(whole, experiment=experiment, report=ReportSettings(problems=0))
 
 
 def _math() -> RunConfig:
@@ -76,11 +83,10 @@ def _math() -> RunConfig:
         plain, steps=1000, batch_size=16, accumulate=4, curriculum=curriculum
     )
     base = _with_distill(base, distill).replace("evaluate", problems=500)
-    whole = _with_arms(base, "start: stages=('evaluate',)")
+    whole = _with_arms(base, "start: stages=('evaluate',)", ("distill", "evaluate"))
     return dataclasses.replace(
         whole,
         preset="math",
-        stages=("distill", "evaluate"),
         data=dataclasses.replace(base.data, source="math"),
     )
 

@@ -7,9 +7,10 @@ Any setting: --config.rl.steps=100. All of them with their meaning: docs/config.
 
 import ml_collections
 
-from configs.presets import PRESETS, config_for
+from configs.presets import config_for, smoke, tiny
 
-__all__ = ["PRESETS", "get_config"]
+# Of the presets that train their models.
+PRESETS = {"tiny": tiny, "smoke": smoke}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:

@@ -1,7 +1,6 @@
 """The work of export_answers: prompts, answers in batches, rows, a file that can go on."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_jax.core import rng
-from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core import digest, rng
+from distill_jax.core.errors import ConfigError, DataError, TokenizerMismatchError
 from distill_jax.core.settings import to_dict
 from distill_jax.data.chat import render_prompt, render_prompts
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation.answer_file import AnswerFile
 from distill_jax.evaluation.answer_rows import answered, unanswered
+from distill_jax.evaluation.held_out import evaluate_stage
+from distill_jax.evaluation.subjects import TEACHER, Subject
 from distill_jax.evaluation.top_tokens import TopTokens
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.run import lock
-from distill_jax.run.run import Loaded
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run
 from distill_jax.training.progress import Progress
-from launch.model_choice import Choice
 
 
 class Request(NamedTuple):
@@ -40,7 +41,7 @@ class Question(NamedTuple):
     error: str | None = None
 
 
-def export(context: Context, choice: Choice, request: Request, out: Path) -> dict[str, Any]:
+def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str, Any]:
     """Writes what is missing of the file; see launch/README.md for the columns.
 
     Returns:
@@ -51,28 +52,33 @@ def export(context: Context, choice: Choice, request: Request, out: Path) -> dic
         DataError: no problem can be put to the model, or the file is of other settings.
         CheckpointError: the model cannot be loaded.
     """
-    if request.top_k > context.vocab:
-        raise ConfigError(f"top_k={request.top_k}", wanted=f"at most {context.vocab}, all tokens")
-    problems = context.separate(request.split)[: request.limit]
-    questions = ask(context, problems)
-    sampling = decoding(context.config.sampling, request.temperature)
-    made_from = made_with(context, choice, request, sampling, problems, questions)
+    if subject.tokenizer is not None:
+        raise TokenizerMismatchError(
+            f"{subject.path} has a tokenizer other than the run's",
+            fix="set student.path and teacher.path to models of that tokenizer",
+        )
+    if request.top_k > run.data.vocab:
+        raise ConfigError(f"top_k={request.top_k}", wanted=f"at most {run.data.vocab}, all tokens")
+    problems = run.data.separate(request.split)[: request.limit]
+    questions = ask(run, problems)
+    sampling = decoding(run.config.sampling, request.temperature)
+    made_from = made_with(run, subject, request, sampling, problems, questions)
     with lock.held(out), AnswerFile(out, made_from, len(problems)) as file:
         if not file.complete:
             if file.done:
-                context.say(f"going on after {file.done} of {len(problems)} rows in {file.part}")
-            _fill(context, choice, request, sampling, problems, questions, file)
+                run.say(f"going on after {file.done} of {len(problems)} rows in {file.part}")
+            _fill(run, subject, request, sampling, problems, questions, file)
             file.finish()
-    return summary(choice, out)
+    return summary(subject.name, out)
 
 
-def ask(context: Context, problems: Sequence[Problem]) -> list[Question]:
+def ask(run: Run, problems: Sequence[Problem]) -> list[Question]:
     """Each problem's prompt, or what is wrong with it.
 
     Raises:
         DataError: there is something wrong with every one.
     """
-    data, tokenizer = context.config.data, context.tokenizer
+    data, tokenizer = run.config.data, run.data.tokenizer
     try:
         asked = [Question(p) for p in render_prompts(tokenizer, problems, data.chat)]
     except DataError:  # of some problem: found by looking at each
@@ -98,45 +104,49 @@ def decoding(sampling: SamplingSettings, temperature: float) -> SamplingSettings
 
 
 def made_with(
-    context: Context,
-    choice: Choice,
+    run: Run,
+    subject: Subject,
     request: Request,
     sampling: SamplingSettings,
     problems: Sequence[Problem],
     questions: Sequence[Question],
 ) -> dict[str, Any]:
     """All that the rows depend on; weights, problems and prompts as digests."""
-    digest = hashlib.blake2b(digest_size=16)
-    for problem, question in zip(problems, questions, strict=True):
-        told = [problem.id, problem.level, problem.question, problem.solution, problem.answer]
-        digest.update(json.dumps([*told, *question]).encode())
-    model = to_dict(context.settings_of(choice.role))
+    rows = (
+        json.dumps([p.id, p.level, p.question, p.solution, p.answer, *question])
+        for p, question in zip(problems, questions, strict=True)
+    )
+    model = run.models.settings_of(TEACHER if subject.name == TEACHER else "student")
     return {
-        "weights": choice.digests(context),
-        "dtypes": [model["param_dtype"], model["compute_dtype"]],
+        "weights": subject.weights,
+        "dtypes": [model.param_dtype, model.compute_dtype],
         "split": request.split,
-        "problems": digest.hexdigest(),
+        "problems": digest.of_all(rows),
         "top_k": request.top_k,
-        "seed": context.config.seed,
-        "batch": context.config.evaluate.batch,
+        "seed": run.config.seed,
+        "batch": _batch(run),
         "sampling": to_dict(sampling),
     }
 
 
+def _batch(run: Run) -> int:
+    return evaluate_stage(run).settings.batch
+
+
 def _fill(
-    context: Context,
-    choice: Choice,
+    run: Run,
+    subject: Subject,
     request: Request,
     sampling: SamplingSettings,
     problems: Sequence[Problem],
     questions: Sequence[Question],
     file: AnswerFile,
 ) -> None:
-    loaded = choice.load(context)
-    size = min(context.config.evaluate.batch, len(problems))
-    writer = _Writer(context, loaded, request, sampling, size)
-    title = f"answers of {choice.name}"
-    with Progress(title, len(problems), unit="answers", console=context.console) as progress:
+    loaded = subject.load()
+    size = min(_batch(run), len(problems))
+    writer = _Writer(run, loaded, request, sampling, size)
+    title = f"answers of {subject.name}"
+    with Progress(title, len(problems), unit="answers", console=run.console) as progress:
         # A batch that was cut in two is answered again as a whole: rows that share a batch
         # share its last bits.
         for start in range(file.done - file.done % size, len(problems), size):
@@ -151,31 +161,31 @@ class _Writer:
 
     def __init__(
         self,
-        context: Context,
+        run: Run,
         loaded: Loaded,
         request: Request,
         sampling: SamplingSettings,
         size: int,
     ):
-        self.context, self.sampling, self.size = context, sampling, size
+        self.run, self.sampling, self.size = run, sampling, size
         self.positions = loaded.model.config.max_position_embeddings
         if sampling.max_new_tokens >= self.positions:
             raise ConfigError(
                 f"sampling.max_new_tokens={sampling.max_new_tokens}",
                 wanted=f"less than the model's {self.positions} positions",
             )
-        self.sampler = context.sampler(loaded.model)
+        self.sampler = run.models.sampler(loaded.model)
         self.weights = self.sampler.weights(loaded.params, sampling)
-        self.key = rng.stream_key(rng.run_key(context.config.seed), "export")
+        self.key = rng.stream_key(rng.run_key(run.config.seed), "export")
         self.tops = None
         if request.top_k:
             self.tops = TopTokens(
                 loaded.model,
                 loaded.params,
-                context.mesh,
+                run.mesh,
                 k=request.top_k,
-                vocab=context.vocab,
-                pad_id=context.pad_id,
+                vocab=run.data.vocab,
+                pad_id=run.data.pad_id,
                 multiple=sampling.prompt_multiple,
             )
 
@@ -185,7 +195,7 @@ class _Writer:
         """One row a problem, the first of index `start`."""
         rows = []
         for i, (problem, question) in enumerate(zip(problems, questions, strict=True)):
-            prompt = self.context.tokenizer.decode(question.prompt) if question.prompt else None
+            prompt = self.run.data.tokenizer.decode(question.prompt) if question.prompt else None
             error = question.error or self._no_room(question)
             rows.append(unanswered(start + i, problem, prompt, error))
         put = [i for i, row in enumerate(rows) if row["error"] is None]
@@ -217,20 +227,20 @@ class _Writer:
         tokens = [row[:n] for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
         return answered(
             rows,
-            [self.context.text(t) for t in tokens],
+            [self.run.data.text(t) for t in tokens],
             [t.tolist() for t in tokens],
             out.ended_B.tolist(),
             None if self.tops is None else self.tops.read(prompts, out),
         )
 
 
-def summary(choice: Choice, out: Path) -> dict[str, Any]:
+def summary(name: str, out: Path) -> dict[str, Any]:
     """Figures of a complete file."""
     with out.open(encoding="ascii") as lines:
         rows = [json.loads(line) for line in lines]
     told = [row for row in rows if row["error"] is None]
     right = sum(row["right"] for row in told)
-    found: dict[str, Any] = {"model": choice.name, "rows": len(rows)}
+    found: dict[str, Any] = {"model": name, "rows": len(rows)}
     found["errors"] = len(rows) - len(told)
     if told:
         share = f"{right} of {len(told)} ({100 * right / len(told):.1f}%)"

@@ -1,6 +1,7 @@
 """The command line: looked at before the flag parser, and errors in one line with exit code 2."""
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NoReturn
 import ml_collections
 from absl import flags
 
+import distill_jax.stages.settings  # noqa: F401 - the built-in kinds
 from distill_jax.core import disk, settings
 from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
 from distill_jax.run.workdir import CONFIG_FILE
@@ -31,6 +33,8 @@ class OneLine:
         self.directory = Path()
 
     def __enter__(self) -> "OneLine":
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(disk.WithoutFullDisk())
         return self
 
     def __exit__(
@@ -118,11 +122,24 @@ def check(argv: Sequence[str], example: str) -> str:
         raise ConfigError(
             "no --config", fix=f"e.g. --config={example}, or --workdir of an earlier run"
         )
+    _check_configs()
     path, colon, preset = config.partition(":")
     made = _try_config(Path(path), preset if colon else None)
     for name in names:
         settings.check_name(made, name)
     return config
+
+
+def _check_configs() -> None:
+    """Config files import each other as `configs.NAME`: that must not be another project's."""
+    found = importlib.util.find_spec("configs")
+    places = [] if found is None else [*(found.submodule_search_locations or ())]
+    if not places or Path(places[0]).resolve() != ROOT / "configs":
+        raise ConfigError(
+            f"the package configs is {places[0] if places else 'missing'}",
+            wanted=str(ROOT / "configs"),
+            fix=f"start the command in {ROOT}",
+        )
 
 
 def _try_config(path: Path, preset: str | None) -> ml_collections.ConfigDict:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from distill_jax import answers
 from distill_jax.core import files
-from distill_jax.core.errors import DataError, DistillError
+from distill_jax.core.errors import DataError, DistillError, MissingExtraError
 from launch.arguments import fail
 
 VERDICTS = ("right", "wrong", "undecided")
@@ -133,7 +133,11 @@ def check_math_verify(rows: Sequence[Row]) -> Checked:
     """All rows by math-verify as its users call it, with its own limits and extraction."""
     import logging
 
-    import math_verify
+    try:
+        import math_verify
+    except ModuleNotFoundError as error:
+        fix = "pip install -e '.[math-verify]'"
+        raise MissingExtraError("--math_verify without math-verify", fix=fix) from error
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     math_verify.verify(math_verify.parse("$1$"), math_verify.parse("$1+x$"))  # warm, as ours is

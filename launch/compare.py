@@ -1,14 +1,15 @@
 """Two results on the same problems: is one better, and by how much?
 
     python -m launch.compare --workdir=runs/tiny                # what stage evaluate left there
-    python -m launch.compare --workdir=runs/tiny teacher student_before
+    python -m launch.compare --workdir=runs/tiny teacher sft
     python -m launch.compare A.json B.jsonl --json=difference.json
 
 A and B are results of stage evaluate or exports of launch.export_answers, as files or as names
-inside --workdir; without them: teacher and student_after, student_before and student_after,
-student_base and student_before, student_base and student_distilled, as far as they are there.
-Greedy answers by an exact McNemar test with Newcombe's interval, pass@1 of sampled ones by a
-paired t-test over problems. p-values of all tests of a call stand beside Holm's adjusted ones.
+inside --workdir: teacher, base, a stage that makes a student, STAGE_step_N, student (the last one).
+Without them: the teacher and the last student, each student and its start, the base and the last
+student, as far as they were evaluated. Greedy answers by an exact McNemar test with Newcombe's
+interval, pass@1 of sampled ones by a paired t-test over problems. p-values are also adjusted by
+Holm over all tests of a call.
 """
 
 import argparse
@@ -133,16 +134,16 @@ def _p(value: float) -> str:
 
 
 def lines(pair: Pair, found: dict[str, Any], show: int) -> list[str]:
-    """What stands below the table: counts, what was left out, problems that changed."""
+    """The text below the table: counts, skipped problems, problems that changed."""
     a, b, test = pair.a, pair.b, found["tests"]["answers"]
     out = [
         f"right: both {test['both']}, only {a.name} {test['only_a']}, "
         f"only {b.name} {test['only_b']}, neither {test['neither']}"
     ]
     if pair.failed:
-        out.append(f"{pair.failed} problems left out: an error stands in the place of an answer")
+        out.append(f"{pair.failed} problems skipped: no answer (error)")
     if found["left_out_for_one_side"]:
-        out.append(f"{found['left_out_for_one_side']} problems left out: in one result only")
+        out.append(f"{found['left_out_for_one_side']} problems skipped: in one result only")
     if None not in (a.temperature, b.temperature) and a.temperature != b.temperature:
         out.append(
             f"beware: {a.name} was decoded at temperature {a.temperature:g}, "

@@ -1,4 +1,4 @@
-"""Results to compare: what stage evaluate or export_answers wrote, read, and paired by problem."""
+"""Results of stage evaluate or of export_answers, read, and paired by problem."""
 
 import json
 from collections.abc import Sequence
@@ -8,14 +8,9 @@ from typing import Any, NamedTuple
 
 from distill_jax import answers
 from distill_jax.core.errors import DataError
+from distill_jax.report import view as views
+from distill_jax.report.view import RunView
 
-# What `--workdir` alone compares, (a, b), where both are there.
-DEFAULT_PAIRS = (
-    ("teacher", "student_after"),
-    ("student_before", "student_after"),
-    ("student_base", "student_before"),
-    ("student_base", "student_distilled"),
-)
 _WANTED = "a result of stage evaluate (.json) or of launch.export_answers (.jsonl)"
 
 
@@ -38,7 +33,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """A model's answers by problem id; temperature None where nothing tells of it."""
+    """A model's answers by problem id; temperature None where it was not recorded."""
 
     name: str
     path: Path
@@ -56,14 +51,14 @@ class Pair(NamedTuple):
 
 
 def find(name: str, workdir: Path | None) -> Path:
-    """The file of a name inside a work directory, or of a path.
+    """The file of a name or alias inside a work directory, or of a path.
 
     Raises:
-        DataError: there is none; names what is.
+        DataError: there is none; names the results that exist.
     """
     places = [Path(name)]
     if workdir is not None:
-        places = [*_inside(workdir, name), *places]
+        places = [*_inside(workdir, name, views.load(workdir)), *places]
     for place in places:
         if place.is_file():
             return place
@@ -75,14 +70,16 @@ def find(name: str, workdir: Path | None) -> Path:
     raise DataError(f"no result {name}{there}", wanted=_WANTED)
 
 
-def _inside(workdir: Path, name: str) -> list[Path]:
-    return [workdir / "evaluate" / f"{name}.json", workdir / "export" / f"{name}.jsonl"]
+def _inside(workdir: Path, name: str, view: RunView) -> list[Path]:
+    exported = workdir / "export" / f"{name}.jsonl"
+    return [view.result_file(workdir, views.canonical(name, view)), exported]
 
 
 def known(workdir: Path) -> list[str]:
     """Names that `find` knows in a work directory."""
-    made = [p.stem for p in sorted((workdir / "evaluate").glob("*.json")) if _is_result(p)]
-    # The suffix: settings beside an export end with .json.
+    results = views.load(workdir).results_directory(workdir)
+    made = [path.stem for path in sorted(results.glob("*.json")) if _is_result(path)]
+    # By suffix: the settings of an export end with .json.
     return made + [p.stem for p in sorted((workdir / "export").glob("*.jsonl"))]
 
 
@@ -91,19 +88,21 @@ def _is_result(path: Path) -> bool:
 
 
 def default_pairs(workdir: Path) -> list[tuple[str, str]]:
-    """Those of DEFAULT_PAIRS that are there.
+    """The teacher with the last student, and each change of training, where both were evaluated.
 
     Raises:
-        DataError: none is.
+        DataError: no pair was.
     """
-    there = [pair for pair in DEFAULT_PAIRS if all(_inside(workdir, n)[0].is_file() for n in pair)]
-    if not there:
+    view = views.load(workdir)
+    wanted = [(views.TEACHER, view.last), *((a, b) for b, a in views.changes(view))]
+    found = [p for p in wanted if all(view.result_file(workdir, n).is_file() for n in p)]
+    if not found:
         has = ", ".join(known(workdir)) or "none"
         raise DataError(
             f"no two results of stage evaluate to compare in {workdir}, it has {has}",
             fix="run stage evaluate, or name two results",
         )
-    return there
+    return found
 
 
 def read(path: Path, name: str) -> Result:
@@ -230,7 +229,7 @@ def pair(a: Result, b: Result, *, shared: bool = False) -> Pair:
         got = f"{len(other)} of {len(both)} problems ask something else in {b.name}"
         fix = "make both with the same data and seed"
         raise DataError(f"{got} than in {a.name}, first {other[0]}", fix=fix)
-    whole = [k for k in both if a.rows[k].right is not None and b.rows[k].right is not None]
-    if not whole:
+    answered = [k for k in both if a.rows[k].right is not None and b.rows[k].right is not None]
+    if not answered:
         raise DataError(f"no problem was answered in both {a.name} and {b.name}")
-    return Pair(a, b, whole, len(both) - len(whole))
+    return Pair(a, b, answered, len(both) - len(answered))

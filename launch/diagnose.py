@@ -1,8 +1,9 @@
-"""Looks at the records of a reinforcement run: python -m launch.diagnose WORKDIR
+"""Diagnoses a reinforcement run from its records: python -m launch.diagnose WORKDIR
 
-WORKDIR is a work directory or its rl stage. Prints a table: what was looked at, ok, look or bad,
-the figure's means over the first and last fifth of the rows with Spearman's rho, and which settings
-to try. It can be run while the stage is running. --json FILE writes the same.
+WORKDIR is a work directory (its last stage that logged a reward) or the directory of one stage.
+Prints a table of known troubles: status ok, look or bad, means over the first and last fifth of the
+rows with Spearman's rho, and which settings to try. It can be run while the stage is running.
+--json FILE writes the same.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from distill_jax.core.errors import DataError, DistillError
 from distill_jax.core.files import check_local
 from distill_jax.evaluation import diagnosis
 from distill_jax.evaluation.findings import BAD, LOOK, OK, Finding
+from distill_jax.report import run_report
+from distill_jax.report import view as views
 from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
 from launch.arguments import fail
 from launch.output import write_json
@@ -24,33 +27,34 @@ from launch.output import write_json
 STYLES = {OK: "green", LOOK: "yellow", BAD: "bold red"}
 
 
-def stage_directory(workdir: Path) -> Path:
-    """Where the records are: WORKDIR/rl, or WORKDIR where that is the stage itself.
-
-    Raises:
-        DataError: neither has metrics.
-    """
-    for directory in (workdir / "rl", workdir):
-        if (directory / METRICS_FILE).is_file():
-            return directory
-    raise DataError(
-        f"no {METRICS_FILE} in {workdir} or {workdir / 'rl'}",
-        wanted="the work directory of a run of stage rl",
-    )
-
-
 def read(workdir: Path) -> tuple[Path, list[Finding]]:
-    """The stage's directory and its findings.
+    """The directory of the stage and its findings.
+
+    Args:
+        workdir: of a run, or of one of its stages.
 
     Raises:
-        DataError: no records, damaged ones, or those of another stage.
+        DataError: no records, damaged ones, or none with a reward.
     """
-    directory = stage_directory(workdir)
-    metrics = read_rows(directory / METRICS_FILE)
-    if not any("reward" in row or "accuracy" in row for row in metrics):
-        got = f"{directory / METRICS_FILE} has no row with a reward"
+    workdir = workdir.absolute()
+    if (workdir / METRICS_FILE).is_file():
+        view, directories = views.load(workdir.parent), [workdir]
+    else:
+        view = views.load(workdir)
+        directories = [workdir / stage.directory for stage in reversed(view.students)]
+    rows = {d: read_rows(d / METRICS_FILE) for d in directories if (d / METRICS_FILE).is_file()}
+    if not rows:
+        raise DataError(
+            f"no {METRICS_FILE} in {workdir} or its stages",
+            wanted="the work directory of a run of reinforcement learning",
+        )
+    directory = next((d for d, found in rows.items() if run_report.was_rewarded(found)), None)
+    if directory is None:
+        got = f"{next(iter(rows)) / METRICS_FILE} has no row with a reward"
         raise DataError(got, wanted="records of stage rl", fix="wait for its first logged step")
-    return directory, diagnosis.diagnose(metrics, read_rows(directory / COMPLETIONS_FILE))
+    stage, completions = directory.name, read_rows(directory / COMPLETIONS_FILE)
+    start = view.started_from(stage)
+    return directory, diagnosis.diagnose(rows[directory], completions, stage=stage, start=start)
 
 
 def table(directory: Path, findings: Sequence[Finding]) -> Table:
@@ -63,7 +67,7 @@ def table(directory: Path, findings: Sequence[Finding]) -> Table:
         style = STYLES.get(finding.status, "dim")
         lines = [finding.said] if finding.said else []
         if finding.trend is not None:
-            lines.append(finding.trend.told())
+            lines.append(finding.trend.describe())
         lines += [f"[cyan]{name}[/cyan]: {how}" for name, how in finding.suggestions.items()]
         out.add_row(finding.what, f"[{style}]{finding.status}[/{style}]", "\n".join(lines))
     return out
@@ -72,7 +76,7 @@ def table(directory: Path, findings: Sequence[Finding]) -> Table:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, diagnoses, prints."""
     parser = argparse.ArgumentParser(prog="python -m launch.diagnose", description=__doc__)
-    parser.add_argument("workdir", type=Path, help="of a run, or its rl stage")
+    parser.add_argument("workdir", type=Path, help="of a run, or one of its stages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings here")
     flags = parser.parse_args(argv)
     try:

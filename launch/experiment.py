@@ -9,7 +9,6 @@ end the others. This process never starts JAX: the devices belong to the runs.
 """
 
 import dataclasses
-import importlib.util
 import itertools
 import shlex
 import signal
@@ -22,18 +21,21 @@ from types import FrameType
 from typing import Any
 
 from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
-from distill_jax.core.files import read_json, write_json, write_text
+from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import to_dict as settings_dict
 from distill_jax.experiments import arms as arms_of
-from distill_jax.experiments import figures, history, places, report, results
+from distill_jax.experiments import history, places, report, results
 from distill_jax.experiments.arms import Arm
+from distill_jax.report import markdown
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig, build, to_dict
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import check_workdir
 from distill_jax.training.progress import clock
+from launch import arguments
 
-# What a run is started with; what it was complete with; what it said.
+# How a run is started and with what; what it was complete with; what it said.
+_SAVED = arguments.ROOT / "configs" / "saved.py"
 _CONFIG, _COMPLETE, _LOG = "config.json", "complete.json", "log.txt"
 
 
@@ -62,8 +64,11 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
     planned = [(arm, seed) for seed in settings.seeds for arm in arms]
     for arm, seed in planned:
         # What is wrong is told before the first run.
-        if "evaluate" not in arms_of.config_of(config, arm, seed).stages:
-            raise ConfigError(f"arm {arm.name} has no stage evaluate", wanted="one, as its last")
+        made = arms_of.config_of(config, arm, seed)
+        if not any(made.plan[name].makes == "results" for name in made.stages):
+            raise ConfigError(
+                f"arm {arm.name} has no stage that evaluates", wanted="one, as its last"
+            )
     workdir = workdir.absolute()
     check_workdir(workdir)
     failed: list[dict[str, Any]] = []
@@ -102,19 +107,16 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
             history.write(directory)
     content = {"experiment": settings_dict(settings), "runs": rows, "failed": list(failed)}
     write_json(workdir / "all_results.json", content)
-    figure = "comprehensive_comparison.png"
-    if rows:
-        figures.draw(rows, names, workdir / figure)
-    text = report.render(
+    found = report.build(
         arms,
         settings.references or names[:1],
         rows,
         failed,
         command=f"python -m launch.main {shlex.join(sys.argv[1:])}",
-        figure=figure,
     )
-    write_text(workdir / "experiment_report.md", text)
-    print(f"report: {workdir / 'experiment_report.md'}", file=sys.stderr)
+    path = workdir / "experiment_report.md"
+    markdown.write(found, path, workdir)
+    print(f"report: {path}", file=sys.stderr)
 
 
 def _shared(
@@ -144,12 +146,8 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     # Other settings than those of before may be refused: then this is not complete the next time.
     (directory / _COMPLETE).unlink(missing_ok=True)
     write_json(directory / _CONFIG, to_dict(config))
-    saved = importlib.util.find_spec("configs")
-    if saved is None or not saved.submodule_search_locations:
-        raise ConfigError("the package configs is not found", fix="start in the project's root")
-    file = Path(next(iter(saved.submodule_search_locations))) / "saved.py"
     command = [
-        sys.executable, "-m", "launch.main", f"--config={file}:{directory / _CONFIG}",
+        sys.executable, "-m", "launch.main", f"--config={_SAVED}:{directory / _CONFIG}",
         f"--workdir={directory}", *flags,
     ]  # fmt: skip
     with (directory / _LOG).open("ab") as log:
@@ -161,7 +159,7 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     told = (directory / _LOG).read_bytes()[begin:]
     lines = told.decode("utf-8", errors="replace").splitlines()
     said = " / ".join([line.strip() for line in lines if line.strip()][-3:])
-    return f"exit code {code}: {said[-400:] or 'no output'}"
+    return f"exit code {code}: {said[-1000:] or 'no output'}"
 
 
 def _all_done(config: RunConfig, directory: Path) -> bool:

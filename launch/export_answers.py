@@ -1,13 +1,13 @@
 """Answers of a model to the problems of a split, as JSONL, a row a problem.
 
-    python -m launch.export_answers --config=configs/rl.py:tiny --workdir=runs/tiny --model=student
-    python -m launch.export_answers --config=configs/rl.py:tiny --workdir=runs/tiny --model=teacher
+    python -m launch.export_answers --workdir=runs/tiny --model=student
+    python -m launch.export_answers --workdir=runs/tiny --model=teacher
 
---model is teacher, base, sft, rl, student (the last of these three that is there), or a directory
-with a PEFT adapter or a Hugging Face model. Rows stand in the order of the problems; a problem
-that cannot be answered has a row with `error`. Stopped in any way, the same command goes on and
-ends with the same bytes; a file made with other settings is refused. launch/README.md lists the
-columns.
+--model is teacher, base, a stage that makes a student, student (the last such stage), or a
+directory with a PEFT adapter or a Hugging Face model. Rows are in the order of the problems; a
+problem that cannot be answered has a row with `error`. After an interruption the same command goes
+on and ends with the same bytes; a file made with other settings is refused. launch/README.md lists
+the columns.
 """
 
 from collections.abc import Sequence
@@ -18,35 +18,37 @@ import jax
 from absl import app, flags, logging
 from rich.table import Table
 
-from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import check_local
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
-from distill_jax.run.config import RunConfig
+from distill_jax.report import view as views
+from distill_jax.run.config import build
 from launch import arguments
 from launch import main as main_job
 
 flags.adopt_module_key_flags(main_job)
-_MODEL = flags.DEFINE_string("model", "student", "teacher, base, sft, rl, student or a directory.")
+_MODEL = flags.DEFINE_string(
+    "model", "student", "teacher, base, a stage, student (the last stage), or a directory."
+)
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "train", "validation"], "Of the problems.")
 _OUT = flags.DEFINE_string("out", None, "File; default WORKDIR/export/MODEL_SPLIT.jsonl.")
 _LIMIT = flags.DEFINE_integer("limit", None, "The first problems only.", lower_bound=1)
-_TOP_K = flags.DEFINE_integer("top_k", 5, "Next tokens told at each place; 0: none.", lower_bound=0)
+_TOP_K = flags.DEFINE_integer(
+    "top_k", 5, "Most probable next tokens at each place; 0: none.", lower_bound=0
+)
 _TEMPERATURE = flags.DEFINE_float(
     "temperature", 0.0, "Divides the logits; 0 answers greedily.", lower_bound=0.0
 )
 
 
-def _out(name: str, workdir: Path) -> Path:
+def _out(name: str, view: views.RunView, workdir: Path) -> Path:
     if _OUT.value:
         return Path(_OUT.value)
-    # Imported late, as below.
-    from launch.model_choice import NAMES
-
-    if name not in NAMES:
+    known = [subject.name for subject in view.subjects if subject.name != views.GIVEN]
+    if name not in known:
         raise ConfigError(
             f"--model={name} without --out",
-            wanted=f"one of {', '.join(NAMES)}",
+            wanted=f"one of {', '.join(known)}",
             fix="for a directory, name the file with --out=FILE.jsonl",
         )
     return workdir / "export" / f"{name}_{_SPLIT.value}.jsonl"
@@ -64,29 +66,31 @@ def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
         logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --model=teacher")
-    config = settings.build(RunConfig, main_job.CONFIG.value)
+    config = build(main_job.CONFIG.value)
     workdir = main_job.workdir_of(config)
-    out = _out(_MODEL.value, workdir)
+    view = views.load(workdir)
+    name = views.canonical(_MODEL.value, view)
+    out = _out(name, view, workdir)
     check_local(out, "--out")
     guard.directory = out.parent
     main_job.start_distributed()
     return_freed_memory_unless_cpu()
     main_job.start_compilation_cache(main_job.COMPILATION_CACHE.value)
-    # Imported late: wrong flags are told at once, without waiting for the libraries.
+    # Imported late: wrong flags are reported at once, without waiting for the libraries.
+    from distill_jax.evaluation import subjects
+    from distill_jax.run.run import Run
+    from launch import answering
 
-    from launch import answering, model_choice
-
-    context = Context(config, workdir)
+    run = Run(config, workdir)
     request = answering.Request(_SPLIT.value, _LIMIT.value, _TOP_K.value, _TEMPERATURE.value)
-    choice = model_choice.choose(context, _MODEL.value)
-    summary = answering.export(context, choice, request, out)
+    summary = answering.export(run, subjects.named(run, name), request, out)
     if jax.process_index() == 0:
-        context.console.print(_table(summary))
-        context.say(f"answers: {out}")
+        run.console.print(_table(summary))
+        run.say(f"answers: {out}")
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, RunConfig, "configs/rl.py or configs/rl.py:smoke")
+    return arguments.parse(argv, "configs/rl.py or configs/rl.py:smoke")
 
 
 def _guarded(argv: Sequence[str]) -> None:
@@ -95,7 +99,7 @@ def _guarded(argv: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Console entry."""
+    """Runs the program."""
     app.run(_guarded, flags_parser=_parse)
 
 

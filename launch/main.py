@@ -165,7 +165,7 @@ def _guarded(argv: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Console entry."""
+    """Runs the program."""
     app.run(_guarded, flags_parser=_parse)
 
 

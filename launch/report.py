@@ -1,80 +1,61 @@
 """Writes a run's HTML report again: python -m launch.report --workdir=runs/tiny
 
-    python -m launch.report --workdir=runs/tiny --config=configs/rl.py --problems=20
+    python -m launch.report --workdir=runs/tiny --problems=20
 
-The page is made from the records that the work directory holds, complete or not; no model is
-loaded. With --config, which must be the run's own with its overrides, the chosen problems are
-answered and scored by the teacher first, where that was not done yet for these problems and models.
+The page is made from the records in the work directory, complete or not; no model is loaded. With
+--problems, so many problems are shown with their tokens; the models score those answers first where
+that has not been done yet.
 """
 
 import argparse
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags, logging
-from ml_collections import config_flags
+from absl import logging
 
-from distill_jax.core import settings
-from distill_jax.core.errors import ConfigError, DataError, DistillError
+from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.files import check_local
-from distill_jax.evaluation import html_data, html_report
-from distill_jax.run.config import RunConfig
-from distill_jax.run.stop import Interrupted
-from launch import arguments
+from distill_jax.report import run_data, run_report
+from launch.arguments import OneLine
 from launch.main import start_compilation_cache
 
-EXAMPLE = "configs/rl.py"
 
-
-def run(workdir: Path, config: RunConfig | None, problems: int | None) -> Path:
+def run(workdir: Path, problems: int | None) -> Path:
     """Writes workdir/report.html and returns its path.
 
     Args:
         workdir: of the run.
-        config: the run's, to score tokens where they are missing; None loads no model.
-        problems: shown with tokens; None: as config.report says.
+        problems: shown with tokens, which are scored where they are missing; None loads no model.
 
     Raises:
-        ConfigError: another config than the run's.
+        ConfigError: settings other than those of the run.
         DataError: no run there, or damaged records.
         CheckpointError: a model, an adapter or a JSON file is missing, damaged or another.
+        BusyError: another process writes there.
         Interrupted: asked to stop.
     """
-    html_data.read(workdir)  # before a directory or a model is made for nothing
+    run_data.read(workdir)  # before a directory or a model is made for nothing
     if not os.access(workdir, os.W_OK | os.X_OK):
         raise DataError(f"cannot write in {workdir}", fix="copy it, and name the copy by --workdir")
-    if config is None:
-        return html_report.write(workdir)
-    # Imported late: without a config nothing of the models is needed.
+    if problems is None:
+        return run_report.write_html(workdir)
+    # Imported late: without tokens to score no model is needed.
+    import distill_jax.stages.runner  # noqa: F401 - registers the kinds
+    from distill_jax.evaluation.held_out import evaluate_stage
+    from distill_jax.run import lock
+    from distill_jax.run.run import Run
+    from distill_jax.run.stop import Interrupted
+    from distill_jax.run.workdir import config_of
+    from distill_jax.stages import token_scores
 
-    from distill_jax.stages import pipeline, token_scores
-
-    context = Context(dataclasses.replace(config, stages=("evaluate",)), workdir)
-    with context.stop:
+    start_compilation_cache(None)
+    with lock.held(workdir), Run(config_of(workdir), workdir) as opened:
         try:
-            pipeline.check(context)
-            return token_scores.write_report(context, problems)
+            return token_scores.write_report(opened, evaluate_stage(opened), problems)
         except Interrupted as interrupted:
-            interrupted.exit_code = context.stop.exit_code
+            interrupted.exit_code = opened.stop.exit_code
             raise
-
-
-def _config(argv: Sequence[str]) -> RunConfig:
-    """The settings of --config and its overrides.
-
-    Raises:
-        ConfigError, absl.flags.Error: there is something else, or something is wrong with them.
-    """
-    arguments.check(argv, RunConfig, EXAMPLE)
-    words = ["report", *argv]
-    parsed = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=parsed, sys_argv=words)
-    left = parsed(words)
-    if len(left) > 1:
-        raise ConfigError(f"stray argument {left[1]!r}", wanted="flags alone, e.g. --workdir=DIR")
-    return settings.build(RunConfig, parsed.config)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,27 +67,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", type=Path, required=True, help="of the run")
-    parser.add_argument("--problems", type=int, help="shown with tokens; default report.problems")
-    parser.add_argument("--config", help="the run's, file[:preset]; --config.a.b=value overrides")
-    names, rest = parser.parse_known_args(argv)
-    if names.config is not None:
-        rest = [f"--config={names.config}", *rest]
+    parser.add_argument("--problems", type=int, help="shown with tokens; scores missing ones")
+    names = parser.parse_args(argv)
     logging.set_verbosity(logging.WARNING)
-    try:
-        if names.problems is not None and (names.config is None or names.problems < 0):
-            raise ConfigError(
-                f"--problems={names.problems}",
-                wanted="0 or more, with --config: the models answer those problems",
-                fix=f"add --config={EXAMPLE}",
-            )
+    with OneLine() as guard:
+        guard.directory = names.workdir
+        if names.problems is not None and names.problems < 0:
+            raise ConfigError(f"--problems={names.problems}", wanted="0 or more")
         check_local(names.workdir, "--workdir")
-        config = _config(rest) if rest else None
-        if config is not None:
-            start_compilation_cache(None)
-        path = run(names.workdir, config, names.problems)
-    except (DistillError, flags.Error) as error:
-        arguments.fail(error)
-    print(path)
+        print(run(names.workdir, names.problems))
 
 
 if __name__ == "__main__":

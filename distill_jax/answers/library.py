@@ -6,11 +6,16 @@ time limit needs SIGALRM and is off; the worker has one.
 
 import re
 
-from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Basic, oo, zoo
 from sympy.core.function import AppliedUndef
 
-_LATEX = [LatexExtractionConfig()]
+try:
+    from math_verify import LatexExtractionConfig, parse, verify
+except ModuleNotFoundError:  # extra: math-verify
+    INSTALLED, _LATEX = False, []
+else:
+    INSTALLED, _LATEX = True, [LatexExtractionConfig()]
+
 # What it reads and `expression.py` does not. It drops what it does not know (primes, dots, words)
 # and adds what stands side by side, so anything else is not asked.
 _ITS_OWN = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
@@ -21,8 +26,12 @@ _DECIMALS = 12  # its default, 6, takes 1e-20 and 1e-21 for equal
 
 
 def same(first: str, second: str) -> bool | None:
-    """Whether math-verify finds them equal; None where it cannot tell, or is of two minds."""
-    if not _ITS_OWN.search(first + second) or _DROPPED.search(f"{first} & {second}"):
+    """Whether math-verify finds them equal; None where it cannot tell or is not installed."""
+    if (
+        not INSTALLED
+        or not _ITS_OWN.search(first + second)
+        or _DROPPED.search(f"{first} & {second}")
+    ):
         return None
     a, b = _parse(first), _parse(second)
     if not a or not b:

@@ -1,6 +1,7 @@
 """A full disk, found in whatever exception it ended as, in one line."""
 
 import errno
+import logging
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def full(error: BaseException, directory: Path) -> DiskFullError | None:
         f"the disk is full: {path}, {free / 1e6:.1f} MB free",
         fix="free some space; the same command goes on from the last checkpoint",
     )
+
+
+class WithoutFullDisk(logging.Filter):
+    """Drops log records about a full disk: orbax's threads log dozens, with tracebacks.
+
+    Nothing is lost: the same failure reaches the main thread as an exception.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for such a record."""
+        error = record.exc_info[1] if record.exc_info else None
+        return _cause(error) is None and not any(x in record.getMessage() for x in _TEXTS)
 
 
 def _cause(error: BaseException | None) -> BaseException | None:

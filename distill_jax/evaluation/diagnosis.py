@@ -1,4 +1,4 @@
-"""What a run of stage rl shows in its records: known troubles, each with what to try."""
+"""Known troubles of reinforcement learning in a stage's records, each with settings to try."""
 
 import dataclasses
 
@@ -6,22 +6,34 @@ import numpy as np
 
 from distill_jax.evaluation import hacking
 from distill_jax.evaluation.findings import BAD, LOOK, NOT_RECORDED, OK, TOO_FEW, Finding, Rows
-from distill_jax.evaluation.troubles import RULES
+from distill_jax.evaluation.troubles import RULES, STAGE, START
 
 MIN_COMPLETIONS = 16
 
 
-def diagnose(metrics: Rows, completions: Rows = ()) -> list[Finding]:
+def diagnose(
+    metrics: Rows, completions: Rows = (), *, stage: str = "rl", start: str = ""
+) -> list[Finding]:
     """Looks at every known trouble.
 
     Args:
-        metrics: rows of an rl stage's metrics.jsonl.
+        metrics: rows of the stage's metrics.jsonl.
         completions: rows of its completions.jsonl.
+        stage: name of the stage, whose settings are suggested.
+        start: the stage that it started from; "" or base has no settings.
     """
+    found = [dataclasses.replace(rule(metrics), what=what) for what, rule in RULES.items()]
     out = []
-    for what, rule in RULES.items():
-        out.append(dataclasses.replace(rule(metrics), what=what))
-    return [*out, *_of_completions(completions)]
+    for finding in [*found, *_of_completions(completions)]:
+        suggestions = {}
+        for name, how in finding.suggestions.items():
+            group, _, setting = name.partition(".")
+            if group == START and start in ("", "base"):
+                continue
+            group = {STAGE: stage, START: start}.get(group, group)
+            suggestions[f"{group}.{setting}"] = how
+        out.append(dataclasses.replace(finding, suggestions=suggestions))
+    return out
 
 
 def _of_completions(rows: Rows) -> list[Finding]:
@@ -42,7 +54,7 @@ def _of_completions(rows: Rows) -> list[Finding]:
     out = []
     if r is not None and r > 0.6:
         said = f"reward and characters correlate by {r:.2f} in {len(rewarded)} completions"
-        tries = {"rl.rewards.sequence": "mean, which pays nothing for length"}
+        tries = {f"{STAGE}.rewards.sequence": "mean, which pays nothing for length"}
         out.append(Finding(names[0], LOOK, said, None, tries))
     else:
         said = "reward or length is constant" if r is None else f"correlation {r:.2f}"
@@ -50,5 +62,8 @@ def _of_completions(rows: Rows) -> list[Finding]:
     share = float(np.mean([hacking.several_answers(row["completion"]) for row in late]))
     status = BAD if share > 0.5 else LOOK if share > 0.2 else OK
     said = f"{100 * share:.0f}% of {len(late)} completions state different answers"
-    tries = {"rl.rewards.wrong": "below 0: guessing costs", "rl.rewards.intrinsic_weight": "higher"}
+    tries = {
+        f"{STAGE}.rewards.wrong": "below 0: guessing costs",
+        f"{STAGE}.rewards.intrinsic_weight": "higher",
+    }
     return [*out, Finding(names[1], status, said, None, {} if status == OK else tries)]

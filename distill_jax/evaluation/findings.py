@@ -1,4 +1,4 @@
-"""A line of a diagnosis: what was looked at, what was found, what to try."""
+"""A line of a diagnosis: subject, status, reason, settings to try."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ class Finding:
     """One line of the diagnosis.
 
     Attributes:
-        what: what was looked at.
+        what: the subject.
         status: "ok", "look", "bad", "too few steps" or "not recorded".
-        said: what is the matter, or that nothing is.
-        trend: the figure that it goes by, None where there is none.
-        suggestions: setting -> how; empty where nothing is the matter.
+        said: the reason; "" where none is needed.
+        trend: the figure that the status follows from, or None.
+        suggestions: setting -> how to change it; empty without trouble.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""How a training run learned: when it converged, what a token brought, how steady its end is."""
+"""Convergence step, gain per million tokens, and end stability of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from distill_jax.evaluation.trends import values
 
 # Share of the whole gain at which a run counts as converged.
 SHARE = 0.95
-# Metrics that are to rise.
+# Metrics for which higher is better.
 METRICS = ("reward", "accuracy", "eval/accuracy")
-# A line goes through any two points: below three nothing is left to measure.
+# A line fits any two points exactly: with fewer than three there is no spread to measure.
 _FEWEST = 3
 
 

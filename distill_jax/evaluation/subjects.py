@@ -80,6 +80,22 @@ def find(run: Run, settings: EvaluateSettings) -> list[Subject]:
     return found
 
 
+def named(run: Run, name: str) -> Subject:
+    """The subject of a name, else the model of a directory or hub id.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    if name == TEACHER:
+        return teacher(run)
+    if name == BASE or name in run.config.plan:
+        return student(run, name)
+    path = hf_io.model_dir(name)
+    adapter = path / "adapter"
+    whole = (path / "config.json").is_file() or (path / peft_io.CONFIG).is_file()
+    return given(run, str(path if whole else adapter if adapter.is_dir() else path))
+
+
 def teacher(run: Run) -> Subject:
     """The teacher; it is loaded once a run, since students are compared with it, too.
 
@@ -101,7 +117,7 @@ def student(run: Run, reference: str) -> Subject:
         run.student_digests(found),
         load,
         stage=reference if in_plan else "",
-        start=getattr(run.config.plan[reference], "start", "") if in_plan else "",
+        start=run.start_of(reference) if in_plan else "",
     )
 
 
@@ -139,7 +155,7 @@ def checkpoint_steps(run: Run, settings: EvaluateSettings) -> list[int]:
 
 def _checkpoint(run: Run, stage: str, step: int) -> Subject:
     directory = _checkpoints(run, stage)
-    base = run.student(getattr(run.config.plan[stage], "start", BASE)).base
+    base = run.student(run.start_of(stage)).base
     lora = checkpoint_reader.read(directory, step, _PART)
 
     def parts() -> Any:
@@ -182,6 +198,7 @@ def given(run: Run, model: str) -> Subject:
         # digest covers them.
         weights = run.student_digests(Student(MODEL, adapter=path))
         return Subject(MODEL, path, weights, functools.partial(run.models.load_adapter, path))
+    hf_io.load_config(path)  # raises where there is no model
     own = own_tokenizer(run, path)
     load = functools.partial(run.models.load_whole, path, own)
     return Subject(MODEL, path, {MODEL: run.digest(path)}, load, tokenizer=own)

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-# Below this many rows no trend is told: five ranks in perfect order already have p = 0.
+# Below this many rows there is no trend: five ranks in perfect order already have p = 0.
 MIN_ROWS = 8
-# Rows of one run are not independent draws, so the usual 0.05 would cry wolf.
+# Rows of one run are not independent draws: the usual 0.05 would give false alarms.
 P_VALUE = 0.01
 
 
@@ -20,9 +20,9 @@ class Trend(NamedTuple):
         name: the metric.
         rows: how many have it.
         first, last: means of the first and last fifth of those rows (at least one row each).
-        jump_p: p-value of the first fifth beside the last half, by Student's t with the spread of
-            the last half: many runs leap in their first rows and then stay, which ranks do not
-            see. None below MIN_ROWS.
+        jump_p: p-value of the first fifth against the last half, by Student's t with the spread of
+            the last half: many runs jump in their first rows and then stay, which ranks do not
+            show. None below MIN_ROWS.
         rho: Spearman's rank correlation with the step, 0 for a constant metric; None below
             MIN_ROWS.
         p_value: its two-sided p-value, by Student's t; None below MIN_ROWS.
@@ -38,7 +38,7 @@ class Trend(NamedTuple):
 
     @property
     def long_enough(self) -> bool:
-        """Whether there are rows enough to tell a trend."""
+        """Whether there are enough rows for a trend."""
         return self.rho is not None
 
     @property
@@ -60,13 +60,13 @@ class Trend(NamedTuple):
             return 1.0 if self.last == 0 else math.inf
         return self.last / self.first
 
-    def told(self) -> str:
-        """In a line: first and last fifth, Spearman's rho and its p-value, whether it jumped."""
-        said = f"{self.name} {self.first:.4g} → {self.last:.4g}"
+    def describe(self) -> str:
+        """One line: first and last fifth, Spearman's rho and its p-value, whether it jumped."""
+        text = f"{self.name} {self.first:.4g} → {self.last:.4g}"
         if self.rho is None or self.p_value is None:
-            return said
+            return text
         jumped = ", a jump" if self.direction and self.p_value >= P_VALUE else ""
-        return f"{said}, {self.rho:+.2f} ({self.p_value:.1g}){jumped}"
+        return f"{text}, {self.rho:+.2f} ({self.p_value:.1g}){jumped}"
 
 
 def values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
@@ -101,6 +101,8 @@ def of_points(name: str, points_K2: np.ndarray) -> Trend | None:
     if count >= MIN_ROWS:
         rho, p_value, jump_p = 0.0, 1.0, 1.0
         if np.ptp(value_K) > 0:
+            from scipy import stats  # here: it takes half a second, and training never asks
+
             rho, p_value = map(float, stats.spearmanr(points_K2[:, 0], value_K))
             jump_p = _jump(value_K[:fifth], value_K[count // 2 :])
     return Trend(name, count, first, last, rho, p_value, jump_p)
@@ -112,4 +114,4 @@ def _jump(first_K: np.ndarray, late_K: np.ndarray) -> float:
     away = abs(float(first_K.mean() - late_K.mean()))
     if spread == 0.0:
         return 0.0 if away > 0 else 1.0
-    return float(2 * stats.t.sf(away / spread, len(late_K) - 1))
+    return float(2 * special.stdtr(len(late_K) - 1, -away / spread))

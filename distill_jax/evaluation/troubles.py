@@ -1,8 +1,8 @@
-"""The rules of the diagnosis: each looks at the rows of metrics.jsonl for one known trouble.
+"""The rules of the diagnosis: each checks the rows of metrics.jsonl for one known trouble.
 
-The limits are rules of thumb, not tests of a hypothesis: "look" means look at it, "bad" that runs
-which show this seldom end well. They judge the last fifth of the rows; a trend counts by Spearman's
-test, or as a jump (`trends`).
+The limits are rules of thumb, not tests of a hypothesis: "look" asks for a closer look, "bad" marks
+runs that seldom end well. They judge the last fifth of the rows; a trend counts by Spearman's test,
+or as a jump (`trends`).
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +21,8 @@ from distill_jax.evaluation.findings import (
 )
 from distill_jax.evaluation.trends import of_points, trend, values
 
+# In suggestions: the stage of the rows, and the stage that it started from.
+STAGE, START = "rl", "start"
 _STEP_SIZE = {
     "rl.optimizer.learning_rate": "lower, by half or more",
     "rl.optimizer.max_grad_norm": "lower",
@@ -28,7 +30,7 @@ _STEP_SIZE = {
 
 
 def _reward(metrics: Rows) -> Finding:
-    """Accuracy, and beside it the unscaled intrinsic reward: `reward` changes with its scale."""
+    """Accuracy and the unscaled intrinsic reward: `reward` changes with the running scale."""
     names = ("accuracy", "rewards/intrinsic/mean")
     known = [found for name in names if (found := trend(metrics, name)) is not None]
     if not known and (found := trend(metrics, "reward")) is not None:
@@ -52,7 +54,7 @@ def _reward(metrics: Rows) -> Finding:
         "rl.optimizer.learning_rate": "higher, if KL and clip fraction are small",
         "rl.samples_per_prompt": "more, so that a group differs",
         "rl.steps": "more",
-        "sft.steps": "more, if nothing is right at the start",
+        "start.steps": "more, if nothing is right at the start",
     }
     if first.name == "accuracy" and first.first == first.last == 0:
         return Finding("", BAD, "nothing is ever right", first, tries)
@@ -99,7 +101,7 @@ def _entropy(metrics: Rows) -> Finding:
         }
         said = "entropy falls while accuracy rises: look whether samples still differ"
         if not _learns(metrics):
-            said = "entropy collapses: samples become alike"
+            said = "entropy collapses: samples become equal"
         return Finding("", status, said, found, tries)
     if found.direction > 0 and found.ratio > 2.0:
         tries = {bonus: "lower, or 0", **_STEP_SIZE}
@@ -145,7 +147,7 @@ def _value(metrics: Rows) -> Finding:
     tries = {
         "rl.ppo.value_coef": "higher",
         "rl.ppo.value_clip": "higher, or 0 for none",
-        "rl.ppo.lam": "nearer to 1, so that advantages lean less on the values",
+        "rl.ppo.lam": "nearer to 1, so that advantages depend less on the values",
         "rl.minibatches": "more updates a rollout",
     }
     short = too_short(found)
@@ -183,7 +185,7 @@ def _truncated(metrics: Rows) -> Finding:
         "sampling.max_new_tokens": "higher",
         "rl.mask_truncated": "True: leave them out of the loss",
         "rl.rewards.overlong_buffer": "above 0: long answers cost",
-        "sft.steps": "more, if the student never learnt to end",
+        "start.steps": "more, if the student never learnt to end",
     }
     said = "completions are cut off before they end"
     return by_level(trend(metrics, "completions/clipped_ratio"), 0.2, 0.5, said, tries)

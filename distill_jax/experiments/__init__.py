@@ -1,1 +1,1 @@
-"""Several runs beside each other: arms × seeds, their results, comparison, figures, report."""
+"""Several runs compared: arms × seeds, their results, comparison, figures, report."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import check_name
-from distill_jax.run.config import RunConfig, build, to_config_dict
+from distill_jax.run.config import RunConfig, build, to_config_dict, upstream
 from distill_jax.run.record import stage_key
 from distill_jax.run.settings import ExperimentSettings
 
@@ -96,10 +96,11 @@ def shared_stages(base: RunConfig, config: RunConfig) -> tuple[str, ...]:
 
     Stages that do only what is new each time belong to their own run.
     """
-    return tuple(
-        name
-        for name in base.stages
-        if name in config.stages
-        and base.plan[name].makes != "results"
-        and stage_key(base, name) == stage_key(config, name)
-    )
+    out: list[str] = []
+    for name in base.stages:
+        if name not in config.stages or base.plan[name].makes == "results":
+            continue
+        reads = [other for _, _, other in upstream(base, name)]
+        if set(reads) <= set(out) and stage_key(base, name) == stage_key(config, name):
+            out.append(name)
+    return tuple(out)

@@ -1,4 +1,4 @@
-"""Arms beside each other over seeds: means, intervals, paired differences, Holm's correction."""
+"""Arms compared over seeds: means, intervals, paired differences, Holm's correction."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def over_seeds(
 def paired_p(differences: Sequence[float]) -> float | None:
     """Two-sided p of Student's t that the mean difference is 0; None for one seed.
 
-    Differences that are all alike have no spread to test: 1 where they are 0, else the sign
+    Equal differences have no spread to test: 1 where they are 0, else the sign
     test's 2^(1−n).
     """
     n = len(differences)

@@ -1,4 +1,4 @@
-"""What a run of an experiment leaves beside its stages: history, curriculum, pairs of answers."""
+"""Files of a run of an experiment: history, curriculum, pairs of answers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.files import read_json, write_json, write_text
-from distill_jax.experiments.results import last_stage, last_subject, pairs
+from distill_jax.experiments.results import last_subject, pairs
+from distill_jax.report import view as views
 from distill_jax.training.records import METRICS_FILE, read_rows
 
 _ARMS = {"q_values": "curriculum/q/", "selections": "curriculum/count/", "shares": "curriculum/p/"}
@@ -28,12 +29,13 @@ def write(workdir: Path) -> None:
         DataError: a damaged row of its records.
         CheckpointError: a file of its evaluation is not JSON.
     """
-    stage = last_stage(workdir)
-    rows = read_rows(workdir / stage / METRICS_FILE) if stage else []
+    view = views.load(workdir)
+    subject, student = last_subject(workdir, view)
+    stages = view.chain(subject)
+    rows = read_rows(workdir / stages[-1].directory / METRICS_FILE) if stages else []
     write_json(workdir / "history.json", history(rows))
     write_json(workdir / "curriculum_data.json", curriculum(rows))
-    teacher = read_json(workdir / "evaluate" / "teacher.json")
-    _, student = last_subject(workdir)
+    teacher = read_json(view.result_file(workdir, views.TEACHER))
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pairs(teacher, student)]
     write_text(workdir / "response_pairs.jsonl", "".join(lines))
 

@@ -5,22 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.experiments import comparison
+from distill_jax.experiments import comparison, figures
 from distill_jax.experiments.arms import Arm
+from distill_jax.report.sections import Block, Bold, Bullets, Curves, Report, Section, Table, Text
 
 Rows = Sequence[Mapping[str, Any]]
+FIGURE = "comprehensive_comparison"
 
 
-def render(
+def build(
     arms: Sequence[Arm],
     references: Sequence[str],
     rows: Rows,
     failed: Sequence[Mapping[str, Any]],
     *,
     command: str,
-    figure: str,
-) -> str:
-    """The report as Markdown.
+) -> Report:
+    """The report of an experiment.
 
     Args:
         arms: in the order of the table.
@@ -28,116 +29,112 @@ def render(
         rows: of `results.read_run`, complete runs alone.
         failed: {"arm", "seed", "error"} of the others.
         command: that made it.
-        figure: file name of the plot.
     """
-    names = [arm.name for arm in arms]
-    there = [name for name in names if comparison.of_arm(rows, name)]
-    seeds = sorted({row["seed"] for row in rows})
-    parts = ["# Experiment", "", f"`{command}`", ""]
-    if there:
-        parts += [
-            f"Test accuracy in %, mean over seeds {', '.join(map(str, seeds))} and, with more than "
-            "one, its 95% t interval over them: they differ in weights, data and sampling.",
-            "Tokens are prompts and responses that the student was trained on, all stages; "
-            "convergence is the first evaluation with 95% of the gain on validation; agreement is "
-            "the share of what the teacher gets right that the student does, too.",
-            "",
-            *_table(rows, there),
-            "",
-        ]
-        compared = [name for name in references if name in there]
-        if compared and len(there) > 1:
-            parts += _all_differences(rows, there, compared)
-        parts += [
-            f"![comparison]({figure})",
-            "",
-            "## By level, greedy, %",
-            "",
-            *_groups(rows, there, "levels"),
-            "",
+    all_arms = [arm.name for arm in arms]
+    names = [name for name in all_arms if comparison.of_arm(rows, name)]
+    compared = [name for name in references if name in names] if len(names) > 1 else []
+    sections: list[Section] = []
+    if names:
+        legend = [(name, all_arms.index(name)) for name in names]
+        sections = [
+            Section("arms", "Arms compared", _accuracies(rows, names)),
+            Section("differences", "Differences", _all_differences(rows, names, compared)),
+            Section("plots", "Plots", [Curves(FIGURE, figures.plots(rows, all_arms), legend)]),
+            Section("levels", "By level, greedy, %", [_groups(rows, names, "levels")]),
         ]
         if any(row["subjects"] for row in rows):
-            parts += ["## By subject, greedy, %", "", *_groups(rows, there, "subjects"), ""]
-    parts += ["## Arms", "", *_arms(arms), ""]
+            subjects = [_groups(rows, names, "subjects")]
+            sections.append(Section("subjects", "By subject, greedy, %", subjects))
+    sections.append(Section("settings", "Arms", [Bullets([_settings(arm) for arm in arms])]))
     if failed:
-        parts += ["## Not complete", ""]
-        parts += [f"- {run['arm']}, seed {run['seed']}: {run['error']}" for run in failed] + [""]
-    return "\n".join(parts)
+        lines = [f"{run['arm']}, seed {run['seed']}: {run['error']}" for run in failed]
+        sections.append(Section("failed", "Not complete", [Bullets(lines)]))
+    return Report("Experiment", f"`{command}`", sections)
 
 
-def _table(rows: Rows, arms: Sequence[str]) -> list[str]:
-    head = "arm | seeds | greedy | pass@1 | agreement | tokens an answer | training tokens | "
-    head += "convergence, steps | convergence, tokens | seconds"
-    out = [f"| {head} |", "|" + " --- |" * 10]
+def _accuracies(rows: Rows, arms: Sequence[str]) -> list[Block]:
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    texts = (
+        f"Test accuracy in %, mean over seeds {seeds} and, with more than one, its 95% t interval "
+        "over them: they differ in weights, data and sampling.",
+        "Tokens are prompts and responses that the student was trained on, in all its stages; "
+        "convergence is the first evaluation with 95% of the gain on validation; agreement is "
+        "the share of the problems that the teacher solves which the student solves too.",
+    )
+    header = [
+        "arm", "seeds", "greedy", "pass@1", "agreement", "tokens per answer", "training tokens",
+        "convergence, steps", "convergence, tokens", "seconds",
+    ]  # fmt: skip
+    cells = []
     for arm in arms:
         found = comparison.of_arm(rows, arm)
-        cells = [
-            arm,
-            str(len(found)),
-            *(
-                percent(comparison.over_seeds([row[f] for row in found], 0.0, 1.0))
-                for f in comparison.FIGURES
-            ),
-            _mean([None if (a := row["agreement"]) is None else 100 * a for row in found], 1),
-            _mean([row["mean_length"] for row in found], 1),
-            _mean([row["tokens"]["all"] for row in found]),
-            _mean([row["gain_steps"] for row in found]),
-            _mean([row["gain_tokens"] for row in found]),
-            _mean([row["seconds"]["all"] for row in found]),
-        ]
-        out.append("| " + " | ".join(cells) + " |")
-    return out
+        agreement = [None if (a := row["agreement"]) is None else 100 * a for row in found]
+        cells.append(
+            [
+                arm,
+                str(len(found)),
+                *(
+                    percent(comparison.over_seeds([row[f] for row in found], 0.0, 1.0))
+                    for f in comparison.FIGURES
+                ),
+                _mean(agreement, 1),
+                _mean([row["mean_length"] for row in found], 1),
+                _mean([row["tokens"]["all"] for row in found]),
+                _mean([row["gain_steps"] for row in found]),
+                _mean([row["gain_tokens"] for row in found]),
+                _mean([row["seconds"]["all"] for row in found]),
+            ]
+        )
+    return [*map(Text, texts), Table(header, cells, "arms over seeds")]
 
 
-def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str]) -> list[str]:
-    out = [
-        "## Differences",
-        "",
+def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str]) -> list[Block]:
+    if not references:
+        return []
+    text = (
         "In points, paired by seed; p of Student's t over seeds, adjusted for several arms by "
-        "Holm, bold below 0.05. With few seeds only large differences can be significant.",
-        "",
-    ]
+        "Holm, bold below 0.05. With few seeds only large differences can be significant."
+    )
+    out: list[Block] = [Text(text)]
     for reference in references:
-        out += [f"Less {reference}:", "", *_differences(rows, arms, reference), ""]
+        out += [Text(f"Less {reference}", "heading"), _differences(rows, arms, reference)]
     return out
 
 
-def _differences(rows: Rows, arms: Sequence[str], reference: str) -> list[str]:
-    out = ["| arm | greedy | p, adjusted | pass@1 | p, adjusted |", "|" + " --- |" * 5]
+def _differences(rows: Rows, arms: Sequence[str], reference: str) -> Table:
     found = {f: comparison.changes(rows, arms, reference, f) for f in comparison.FIGURES}
+    cells = []
     for arm in arms:
-        cells = [arm]
-        for figure in comparison.FIGURES:
-            change = found[figure].get(arm)
+        row = [arm]
+        for changes in found.values():
+            change = changes.get(arm)
             if change is None:
                 continue
             text = percent(change.interval, sign=True)
             p_value = "–" if change.adjusted is None else f"{change.adjusted:.3f}"
-            cells += [f"**{text}**" if change.significant else text, p_value]
-        if len(cells) > 1:
-            out.append("| " + " | ".join(cells) + " |")
-    return out
+            row += [Bold(text) if change.significant else text, p_value]
+        if len(row) > 1:
+            cells.append(row)
+    header = ["arm", "greedy", "p, adjusted", "pass@1", "p, adjusted"]
+    return Table(header, cells, f"arms less {reference}")
 
 
-def _groups(rows: Rows, arms: Sequence[str], key: str) -> list[str]:
+def _groups(rows: Rows, arms: Sequence[str], key: str) -> Table:
     names = sorted({name for row in rows for name in row[key]})
-    out = ["| arm | " + " | ".join(names) + " |", "|" + " --- |" * (len(names) + 1)]
+    cells = []
     for arm in arms:
-        found = comparison.of_arm(rows, arm)
-        cells = []
+        row = [arm]
         for name in names:
-            values = [row[key][name]["greedy"] for row in found if name in row[key]]
-            cells.append(f"{100 * np.mean(values):.1f}" if values else "–")
-        out.append(f"| {arm} | " + " | ".join(cells) + " |")
-    return out
+            found = comparison.of_arm(rows, arm)
+            values = [one[key][name]["greedy"] for one in found if name in one[key]]
+            row.append(f"{100 * np.mean(values):.1f}" if values else "–")
+        cells.append(row)
+    return Table(["arm", *names], cells, f"greedy accuracy by {key}, %")
 
 
-def _arms(arms: Sequence[Arm]) -> list[str]:
-    out = []
-    for arm in arms:
-        changes = ", ".join(f"`{name}={value!r}`" for name, value in arm.changes.items())
-        out.append(f"- {arm.name}: {changes or 'the base settings'}")
-    return out
+def _settings(arm: Arm) -> str:
+    changes = ", ".join(f"`{name}={value!r}`" for name, value in arm.changes.items())
+    return f"{arm.name}: {changes or 'the base settings'}"
 
 
 def percent(value: comparison.Interval, *, sign: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""What one run came to: read from its directory's files, never from memory of how it went."""
+"""The results of one run, read from the files of its directory."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +9,9 @@ import numpy as np
 from distill_jax.core.errors import DataError
 from distill_jax.core.files import read_json
 from distill_jax.evaluation import learning
+from distill_jax.report import view as views
+from distill_jax.report.view import RunView
 from distill_jax.training.records import METRICS_FILE, read_rows
-
-# The last of these that was evaluated is what the run made.
-SUBJECTS = ("student_base", "student_before", "student_distilled", "student_after")
-# Stages that a student trains in, in order: their tokens are the run's.
-TRAINING = ("sft", "distill", "rl")
 
 
 def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
@@ -22,25 +19,28 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
 
     Returns:
         arm, seed, subject, greedy and pass@1 (shares), levels and subjects {name: {greedy,
-        pass@1, problems}}, agreement (share of what the teacher gets right that the student does,
-        too; None without a teacher), mean_length, terminated, tokens (of training, by stage and
-        whole), seconds (likewise), curve [{tokens, accuracy}] on validation, gain_tokens and
-        gain_steps (`convergence`), curriculum [{step, p: {arm: share}}].
+        pass@1, problems}}, agreement (share of the problems that the teacher solves which the
+        student solves too; None without a teacher), mean_length, terminated, tokens (of the stages
+        that led to the subject, and "all"), seconds (likewise), curve [{tokens, accuracy}] on
+        validation, gain_tokens and gain_steps (`convergence`), curriculum [{step, p: {arm:
+        share}}].
 
     Raises:
         CheckpointError: a file is not JSON.
         DataError: nothing was evaluated here, or a damaged row.
     """
-    subject, result = last_subject(workdir)
-    rows = {stage: read_rows(workdir / stage / METRICS_FILE) for stage in TRAINING}
-    tokens = {stage: _tokens(rows[stage]) for stage in TRAINING if rows[stage]}
+    view = views.load(workdir)
+    subject, result = last_subject(workdir, view)
+    chain = view.chain(subject)
+    rows = {s.name: read_rows(workdir / s.directory / METRICS_FILE) for s in chain}
+    tokens = {name: _tokens(found) for name, found in rows.items() if found}
     seconds = {}
-    for stage in (*tokens, "evaluate"):
-        done = read_json(workdir / stage / "done.json")
+    for directory in (*(workdir / s.directory for s in chain), view.results_directory(workdir)):
+        done = read_json(directory / "done.json")
         if done is not None:
-            seconds[stage] = done["seconds"]
-    last = last_stage(workdir)
-    curve = _curve(rows.get(last, []), sum(tokens.values()) - tokens.get(last, 0))
+            seconds[directory.name] = done["seconds"]
+    last = rows.get(subject, [])
+    curve = _curve(last, sum(tokens.values()) - tokens.get(subject, 0))
     problems = result["problems"]
     return {
         "arm": arm,
@@ -48,7 +48,7 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         "subject": subject,
         "greedy": result["greedy"]["accuracy"]["mean"],
         "pass@1": result["sampled"]["pass@1"]["mean"],
-        "agreement": agreement(read_json(workdir / "evaluate" / "teacher.json"), result),
+        "agreement": agreement(read_json(view.result_file(workdir, views.TEACHER)), result),
         "mean_length": result["greedy"]["mean_length"],
         "terminated": result["greedy"]["terminated"],
         "levels": _groups(problems, "level"),
@@ -57,24 +57,18 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         "seconds": {**seconds, "all": sum(seconds.values())},
         "curve": curve,
         **convergence(curve),
-        "curriculum": _selection(rows.get(last, [])),
+        "curriculum": _selection(last),
     }
 
 
-def last_stage(workdir: Path) -> str:
-    """The stage that made the run's student; "" where none trained it."""
-    there = [stage for stage in TRAINING if (workdir / stage / METRICS_FILE).exists()]
-    return there[-1] if there else ""
-
-
-def last_subject(workdir: Path) -> tuple[str, dict[str, Any]]:
-    """What the run made, by its name in stage evaluate, and its result.
+def last_subject(workdir: Path, view: RunView) -> tuple[str, dict[str, Any]]:
+    """The last student of the run that was evaluated, and its result.
 
     Raises:
         DataError: no student was evaluated.
     """
-    for name in reversed(SUBJECTS):
-        result = read_json(workdir / "evaluate" / f"{name}.json")
+    for name in (*(stage.name for stage in reversed(view.students)), views.BASE):
+        result = read_json(view.result_file(workdir, name))
         if result is not None:
             return name, result
     raise DataError(f"no student is evaluated in {workdir}", wanted="stage evaluate in the arm")

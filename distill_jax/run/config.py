@@ -77,6 +77,18 @@ def upstream(config: RunConfig, name: str) -> list[tuple[str, str, str]]:
     return found
 
 
+def concerned(config: RunConfig) -> list[str]:
+    """The stages to run and those whose products they read, in order."""
+    found: set[str] = set()
+    todo = list(config.stages)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [other for _, _, other in upstream(config, name)]
+    return [name for name in config.order if name in found]
+
+
 def _check_names(config: RunConfig) -> None:
     for name in config.plan:
         if not name.isidentifier() or keyword.iskeyword(name) or name in (*RESERVED, *_SHARED):
@@ -107,6 +119,16 @@ def _check_order(config: RunConfig) -> None:
                     f"stages={config.stages}: {name} comes before {other}, which it reads",
                     wanted=f"{other} before {name}",
                 )
+        _check_circle(config, name, ())
+
+
+def _check_circle(config: RunConfig, name: str, path: tuple[str, ...]) -> None:
+    """No stage reads its own product, not even through stages that do not run."""
+    path = (*path, name)
+    if name in path[:-1]:
+        raise ConfigError(f"stages in a circle: {' reads '.join(path)}", fix="change one of them")
+    for _, _, other in upstream(config, name):
+        _check_circle(config, other, path)
 
 
 def _check_references(config: RunConfig, name: str) -> None:

@@ -10,6 +10,7 @@ from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.models import hf_io, lora
 from distill_jax.models.qwen import QwenModel
+from distill_jax.report import panels
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, curricula, distill_rows, export_files, loop, supervised
 from distill_jax.stages.distill_step import DistillStep
@@ -97,4 +98,6 @@ def starting_student(
     return loaded.model.replace(lora=None), *states.split(whole, "full")
 
 
-KIND = register(Kind(DistillSettings, _run, check=_check, prepare=_prepare))
+KIND = register(
+    Kind(DistillSettings, _run, check=_check, prepare=_prepare, panels=panels.DISTILLATION)
+)

@@ -9,27 +9,19 @@ import jax
 from distill_jax.core import rng, sharding
 from distill_jax.core.files import read_json
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import (
-    agreement,
-    html_data,
-    kept_answers,
-    report,
-    results_file,
-    runner,
-    subjects,
-    token_scores,
-)
+from distill_jax.evaluation import agreement, kept_answers, results_file, runner, subjects
 from distill_jax.evaluation.held_out import held_out, made_from, own_prompts
 from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
 from distill_jax.models import hf_io, peft_io
+from distill_jax.report import run_data, run_report, tables
 from distill_jax.run import geometry
 from distill_jax.run.files import write_json
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
-from distill_jax.stages import checks
+from distill_jax.stages import checks, token_scores, views
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.training.progress import Progress
 
@@ -72,17 +64,18 @@ def _run(
 ) -> dict[str, Any]:
     """Evaluates each subject that has no result yet, prints the table, writes the report."""
     results = {}
-    listed = html_data.subjects_file(run.workdir)
+    listed = run_data.subjects_file(run.workdir)
     if jax.process_index() == 0:  # a page made after an interruption shows what is finished
         listed.unlink(missing_ok=True)
     for subject in subjects.find(run, stage.settings):
         results[subject.name] = _result(run, stage, directory, subject, data)
         sharding.barrier(f"evaluate {subject.name}")
-    if jax.process_index() == 0:
-        report.print_table(run.console, results)
-        report.write(run.workdir, results, run.config_dict)
-        run.say(f"report: {run.workdir / 'report.md'}")
     write_json(listed, list(results))
+    if jax.process_index() == 0:
+        view = views.of_run(run)
+        tables.print_accuracy(run.console, results, view)
+        path = run_report.write_markdown(run.workdir, view)
+        run.say(f"report: {path}")
     sharding.barrier("evaluated subjects")
     token_scores.write_report(run, stage)
     return {name: _figures(result) for name, result in results.items()}
@@ -97,12 +90,10 @@ def _result(
     source = made_from(run, settings, subject, data)
     path = directory / f"{subject.name}.json"
     known = read_json(path)
-    # Distributions over other tokens cannot be compared.
-    compares = settings.distribution and subject.tokenizer is None and subject.name != TEACHER
-    teacher = subjects.teacher(run) if compares else None
-    compared_with = teacher.weights if teacher else None
+    teacher = compared_with(run, settings, subject)
+    weights = teacher.weights if teacher else None
     fresh = known is None or known.get("made_from") != source
-    if fresh or (compares and known.get("compared_with") != compared_with):
+    if fresh or (teacher and known.get("compared_with") != weights):
         answers = KeptAnswers(kept_answers.answers_path(directory, subject.name), source)
         if answers.begun_afresh:
             run.say(f"{subject.name}: other weights or prompts than before, begun afresh")
@@ -110,12 +101,20 @@ def _result(
             "made_from": source,
             **_evaluate(run, settings, subject, data, answers, teacher),
             # Its answers do not depend on the teacher that it is compared with.
-            "compared_with": compared_with,
+            "compared_with": weights,
         }
         write_json(path, known)
         fresh = True
     results_file.write_evaluation(run, directory / subject.name, subject, known, fresh=fresh)
     return known
+
+
+def compared_with(run: Run, settings: EvaluateSettings, subject: Subject) -> Subject | None:
+    """The teacher, where the subject is compared with it: distributions over other tokens cannot
+    be compared."""
+    if not settings.distribution or subject.tokenizer is not None or subject.name == TEACHER:
+        return None
+    return subjects.teacher(run)
 
 
 def _evaluate(
@@ -130,6 +129,7 @@ def _evaluate(
     sampler = run.models.sampler(loaded.model, subject.tokenizer)
     done, total = answers.count(), len(data.prompts) * (1 + settings.samples)
     bar = f"evaluate {subject.name}"
+    state = f"{subject.name} is not complete, {{}} of {total} answers are kept"
     with Progress(bar, total, start=done, unit="answers", console=run.console) as progress:
         result = runner.evaluate(
             sampler,
@@ -140,7 +140,7 @@ def _evaluate(
             key=rng.stream_key(rng.run_key(config.seed), "evaluate"),
             text=lambda tokens: run.data.text(tokens, subject.tokenizer),
             task=run.data.task,
-            tick=_tick(run, progress, done, f"{subject.name} is not complete, of {total} answers"),
+            tick=_tick(run, progress, done, state),
             kept=answers,
         )
     if teacher is None:
@@ -163,6 +163,7 @@ def _distribution(
 ) -> dict[str, Any]:
     """The student against the teacher on the student's greedy answers."""
     bar, total = f"{bar} against the teacher", len(responses)
+    state = f"{bar}: its answers are kept, {{}} of {total} are compared"
     with Progress(bar, total, unit="answers", console=run.console) as progress:
         return agreement.compare(
             run,
@@ -172,19 +173,26 @@ def _distribution(
             responses,
             batch=settings.compare_batch,
             multiple=settings.batch_multiple,
-            tick=_tick(run, progress, 0, f"{bar}: its answers are kept, of {total} compared"),
+            tick=_tick(run, progress, 0, state),
         )
 
 
 def _tick(run: Run, progress: Progress, done: int, state: str) -> Callable[[int], None]:
-    """Counts finished answers; ends the stage when the run was asked to stop."""
+    """Counts finished answers; ends the stage when the run was asked to stop.
+
+    Args:
+        run: the request to stop.
+        progress: told of each count.
+        done: answers so far.
+        state: what to say then, with a place for the count.
+    """
 
     def tick(count: int) -> None:
         nonlocal done
         done += count
         progress.update(done)
         if run.stop.due(done):
-            raise Interrupted(f"evaluate was asked to stop; {state} {done} are done; {GO_ON}")
+            raise Interrupted(f"evaluate was asked to stop; {state.format(done)}; {GO_ON}")
 
     return tick
 

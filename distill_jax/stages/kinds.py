@@ -7,6 +7,7 @@ from typing import Any
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.forecast.memory import Job, Part
+from distill_jax.report.panels import Panel
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import StageSettings
 
@@ -28,7 +29,7 @@ class Kind:
         prepare: (run, stage) -> what `run` is given. Called before any stage begins: it reads the
             data, checks whatever can be known before work, and loads no model.
         forecast: (job, settings) -> parts of the memory on one device; None: no forecast.
-        panels: learning curves in the report; None: loss and learning rate.
+        panels: learning curves in the report; (): `report.panels.DEFAULT`.
         always: it is started again when complete, and does only what is new.
     """
 
@@ -37,7 +38,7 @@ class Kind:
     check: Callable[[Run, Stage[Any]], None] = _nothing
     prepare: Callable[[Run, Stage[Any]], Any] = _nothing
     forecast: Callable[[Job, Any], list[Part]] | None = None
-    panels: tuple[Any, ...] | None = None
+    panels: tuple[Panel, ...] = ()
     always: bool = False
 
     @property

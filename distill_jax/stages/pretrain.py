@@ -8,6 +8,7 @@ import jax
 
 from distill_jax.core import rng
 from distill_jax.models import hf_io
+from distill_jax.report import panels
 from distill_jax.run import geometry
 from distill_jax.run.models import ROLES
 from distill_jax.run.run import Run, Stage
@@ -85,4 +86,6 @@ def _train(
     hf_io.save_hf(directory / "model", shape, base, tokenizer=run.data.tokenizer)
 
 
-KIND = register(Kind(PretrainSettings, _run, check=_check, prepare=_prepare))
+KIND = register(
+    Kind(PretrainSettings, _run, check=_check, prepare=_prepare, panels=panels.SUPERVISED)
+)

@@ -17,6 +17,7 @@ from distill_jax.core.errors import DataError
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.evaluation import validation
 from distill_jax.forecast.memory import Job
+from distill_jax.report import panels
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.files import write_json
@@ -137,4 +138,13 @@ def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:
     return write
 
 
-KIND = register(Kind(RLSettings, _run, check=_check, prepare=_prepare, forecast=Job.reinforcement))
+KIND = register(
+    Kind(
+        RLSettings,
+        _run,
+        check=_check,
+        prepare=_prepare,
+        forecast=Job.reinforcement,
+        panels=panels.REINFORCEMENT,
+    )
+)

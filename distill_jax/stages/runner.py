@@ -9,15 +9,16 @@ import jax
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import read_json
+from distill_jax.report import view
 from distill_jax.run import lock
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
 from distill_jax.run.files import write_json
-from distill_jax.run.record import SETTINGS_FILE, record, refuse_other_inputs
-from distill_jax.run.run import DONE_FILE, Run, Stage
+from distill_jax.run.record import record, refuse_other_inputs
+from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import CONFIG_FILE, check_workdir
-from distill_jax.stages import checks, distill, evaluate, memory, pretrain, rl, sft
+from distill_jax.stages import checks, distill, evaluate, memory, pretrain, rl, sft, views
 from distill_jax.stages.kinds import kind_of
 from distill_jax.training.manifest import write_manifest
 from distill_jax.training.progress import clock
@@ -47,6 +48,8 @@ def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> 
                 _adopt(run, adopt_from)
             prepared = checks.prepare(run)
             write_json(run.workdir / CONFIG_FILE, run.config_dict)
+            if jax.process_index() == 0:
+                view.save(views.of_run(run), run.workdir)
             for number, name in enumerate(config.stages):
                 if run.stop.due(number):
                     raise Interrupted(f"asked to stop before stage {name}; {GO_ON}")

@@ -6,6 +6,7 @@ from typing import Any
 from distill_jax.core import sharding
 from distill_jax.evaluation import validation
 from distill_jax.forecast.memory import Job
+from distill_jax.report import panels
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, export_files, loop, supervised
 from distill_jax.stages.kinds import Kind, register
@@ -59,4 +60,13 @@ def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> di
     return {**counts, "bare_answers": rows.bare_answers}
 
 
-KIND = register(Kind(SFTSettings, _run, check=_check, prepare=_prepare, forecast=Job.supervised))
+KIND = register(
+    Kind(
+        SFTSettings,
+        _run,
+        check=_check,
+        prepare=_prepare,
+        forecast=Job.supervised,
+        panels=panels.SUPERVISED,
+    )
+)

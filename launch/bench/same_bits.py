@@ -81,8 +81,14 @@ def version_of(code: Path) -> str:
     return git(code, "rev-parse", "HEAD") + ("+changes" if changed else "")
 
 
-def run(code: Path, config: str, workdir: Path) -> None:
+def run(code: Path, config: str, workdir: Path, overrides: Sequence[str] = ()) -> None:
     """Runs one config, e.g. rl:smoke, in a process of that checkout.
+
+    Args:
+        code: the checkout.
+        config: name and preset.
+        workdir: emptied first.
+        overrides: settings, as NAME=VALUE.
 
     Raises:
         RunFailed: exit code other than 0; names the log.
@@ -92,7 +98,7 @@ def run(code: Path, config: str, workdir: Path) -> None:
     name, _, preset = config.partition(":")
     command = [
         sys.executable, "-m", "launch.main", f"--config=configs/{name}.py:{preset}",
-        f"--workdir={workdir}",
+        f"--workdir={workdir}", *(f"--config.{setting}" for setting in overrides),
     ]  # fmt: skip
     # The code of the checkout and no other: -m puts the current directory first.
     environment = {name: x for name, x in os.environ.items() if name != "PYTHONPATH"}
@@ -102,24 +108,27 @@ def run(code: Path, config: str, workdir: Path) -> None:
             command, cwd=code, env=environment, stdout=out, stderr=subprocess.STDOUT, check=False
         ).returncode
     if exit_code:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise RunFailed(f"{config} in {code}: exit code {exit_code}: {''.join(last)} (see {log})")
-    write_json(workdir.with_suffix("." + _DONE), {"version": version_of(code)})
+        last = "".join(log.read_text(errors="replace").strip().splitlines()[-1:])
+        raise RunFailed(f"{config} in {code}: exit code {exit_code}: {last}", fix=f"see {log}")
+    write_json(
+        workdir.with_suffix("." + _DONE), {"version": version_of(code), "set": list(overrides)}
+    )
 
 
-def finished(code: Path, workdir: Path) -> bool:
-    """Whether an earlier comparison finished this run with the same commit.
+def finished(code: Path, workdir: Path, overrides: Sequence[str]) -> bool:
+    """Whether an earlier comparison finished this run with the same commit and settings.
 
     Raises:
-        ConfigError: it did with another version.
+        ConfigError: it did with others.
     """
     note = read_json(workdir.with_suffix("." + _DONE))
     now = version_of(code)
     if note is None or now.endswith("+changes"):
         return False
-    if note["version"] != now:
+    wanted = {"version": now, "set": list(overrides)}
+    if note != wanted:
         raise ConfigError(
-            f"{workdir} was made by {note['version']}", wanted=now, fix="use another --old_runs"
+            f"{workdir} was made by {note}", wanted=str(wanted), fix="use another --old_runs"
         )
     return True
 
@@ -172,6 +181,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OLD=NEW",
         help="file, stem or directory of a work directory that has another name in NEW",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of both versions, e.g. experiment.seeds=(0,)",
+    )
     return parser
 
 
@@ -198,9 +214,9 @@ def measure(flags: argparse.Namespace) -> dict[str, list[Compared]]:
             raise ConfigError(f"--old_runs and --new_runs are both {olds}", wanted="two")
         for config in configs:
             place = config.replace(":", "_")
-            if not finished(old, olds / place):
-                run(old, config, olds / place)
-            run(new, config, news / place)
+            if not finished(old, olds / place, flags.set):
+                run(old, config, olds / place, flags.set)
+            run(new, config, news / place, flags.set)
             found[config] = compare(olds / place, news / place, rules)
     return found
 

@@ -1,19 +1,21 @@
 """Every committed config builds, in every preset, and its docstring holds the command to run it."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from distill_jax.stages.context import Context
 
-from configs.presets import PRESETS
+from configs.presets import MAIN_STAGES, PRESETS
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.settings import build, to_dict
 from distill_jax.experiments import arms
+from distill_jax.run.config import build, to_dict
+from distill_jax.run.data import Data
+from distill_jax.run.run import Run
 from distill_jax.stages import checks, curricula, supervised
-from distill_jax.stages.settings import MAIN_STAGES, STAGES, RunConfig
+from distill_jax.stages.runner import kind_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,16 +39,18 @@ FILES = [
 
 
 def test_the_stages_have_configs() -> None:
-    assert {*STAGES} <= {path.stem for path in FILES}
+    kinds = {stage.kind for preset in PRESETS.values() for stage in preset().plan.values()}
+    assert kinds == {"pretrain", "sft", "distill", "rl", "evaluate"}
+    assert kinds <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_builds_in_every_preset(path: Path) -> None:
     module = load(path)
     assert {"tiny", "smoke"} <= set(module.PRESETS)
-    assert build(RunConfig, module.get_config()).preset == "tiny"
+    assert build(module.get_config()).preset == "tiny"
     for preset in module.PRESETS:
-        assert build(RunConfig, module.get_config(preset)).preset == preset
+        assert build(module.get_config(preset)).preset == preset
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -57,14 +61,14 @@ def test_the_command_stands_first(path: Path) -> None:
 
 def test_stages_of_the_configs() -> None:
     for path in FILES:
-        stages = build(RunConfig, load(path).get_config()).stages
+        stages = build(load(path).get_config()).stages
         wanted = {"rl": MAIN_STAGES, "distill": ("pretrain", "distill", "evaluate")}
         wanted |= {"rewards": MAIN_STAGES, "curriculum": wanted["distill"]}
         assert stages == wanted.get(path.stem, (path.stem,)), path
     for preset in ("qwen_1_5b", "qwen_7b"):
-        config = build(RunConfig, load(ROOT / "configs" / "distill.py").get_config(preset))
+        config = build(load(ROOT / "configs" / "distill.py").get_config(preset))
         assert config.stages == ("distill", "evaluate")
-        config = build(RunConfig, load(ROOT / "configs" / "rl.py").get_config(preset))
+        config = build(load(ROOT / "configs" / "rl.py").get_config(preset))
         assert config.stages == ("sft", "rl", "evaluate")  # nothing to pretrain
 
 
@@ -75,7 +79,7 @@ def test_saved_settings_are_read_again(tmp_path: Path) -> None:
     plain.write_text(json.dumps(to_dict(config)))
     inside.write_text(json.dumps({"config": to_dict(config), "starts": []}))
     for path in (plain, inside):
-        assert build(RunConfig, saved.get_config(str(path))) == config
+        assert build(saved.get_config(str(path))) == config
     for content, said in (("[", "not JSON"), ("[]", "list"), ('{"sead": 1}', "seed")):
         plain.write_text(content)
         with pytest.raises(ConfigError, match=said):
@@ -89,8 +93,8 @@ def test_saved_settings_are_read_again(tmp_path: Path) -> None:
 def test_arms_of_an_experiment_build(name: str) -> None:
     module = load(ROOT / "configs" / f"{name}.py")
     for preset in module.PRESETS:
-        config = build(RunConfig, module.get_config(preset))
-        found = arms.parse(config.experiment.arms)
+        config = build(module.get_config(preset))
+        found = arms.parse(config.experiment.arms, config)
         assert len(found) >= 4 and config.experiment.name == name
         for arm in found:
             arms.config_of(config, arm, 0)
@@ -98,26 +102,35 @@ def test_arms_of_an_experiment_build(name: str) -> None:
 
 
 def test_curricula_of_smoke_have_arms_to_choose_from(tmp_path: Path) -> None:
-    config = build(RunConfig, load(ROOT / "configs" / "curriculum.py").get_config("smoke"))
-    context = Context(config, tmp_path)
-    problems = supervised.rows(context, answer_only=0.0).problems
-    assert len(curricula.of_distill(context, problems).arms.names) == 2
+    config = build(load(ROOT / "configs" / "curriculum.py").get_config("smoke"))
+    run = Run(config, tmp_path)
+    stage = run.stage("distill")
+    problems = supervised.Rows(run, answer_only=0.0, seed=run.seed(stage)).problems
+    s = stage.settings
+    made = curricula.of(run, stage, s.curriculum, problems, batch=s.batch_size)
+    assert len(made.arms.names) == 2
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_batches_and_schedules_of_a_preset_fit(preset: str, tmp_path: Path) -> None:
+def test_batches_and_schedules_of_a_preset_fit(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Eight devices, as under the tests; what eight can split, one can.
-    context = Context(PRESETS[preset](), tmp_path)
-    checks.check_settings(context, context.config.stages)
-    checks.check_batches(context, context.config.stages)
-    checks.check_schedules(context, context.config.stages)
+    run = Run(PRESETS[preset](), tmp_path)
+    if run.config.student.path:  # released models, which are not here
+        monkeypatch.setattr(Data, "vocab", 151_665)
+        monkeypatch.setattr(checks, "check_role", lambda *_: None)
+    for name in run.config.plan:
+        stage = run.stage(name)
+        kind_of(stage).check(run, stage)
 
 
 def test_all_that_tiny_needs_is_there(tmp_path: Path) -> None:
-    context = Context(PRESETS["tiny"](), tmp_path)
-    checks.check(context, STAGES, STAGES)
+    config = PRESETS["tiny"]()
+    run = Run(dataclasses.replace(config, stages=tuple(config.plan)), tmp_path)
+    prepared = checks.prepare(run)
+    assert set(prepared) == set(config.plan)
     # Prompts and solutions fit: a dropped one would make the levels uneven.
-    assert set(context.dropped().values()) == {0}
-    rows = context.once(("rows", 0.0), lambda: None)
-    assert len(rows.examples) == context.config.data.problems.train_size
-    assert len(context.problems("test").problems) >= 500
+    assert run.data.dropped() == {"train": 0, "validation": 0, "test": 0}
+    assert len(prepared["sft"].examples) == config.data.problems.train_size
+    assert len(run.data.problems("test").problems) >= 500

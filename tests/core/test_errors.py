@@ -14,6 +14,8 @@ PARENTS = {
     errors.MeshError: ValueError,
     errors.NonFiniteError: FloatingPointError,
     errors.RewardError: RuntimeError,
+    errors.BusyError: RuntimeError,
+    errors.DiskFullError: RuntimeError,
     errors.MissingExtraError: ImportError,
 }
 

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.settings import build, check_name, names, setting, to_config_dict, to_dict
+from distill_jax.core.settings import (
+    affecting,
+    build,
+    check_name,
+    group,
+    leaves,
+    names,
+    references,
+    setting,
+    to_config_dict,
+    to_dict,
+)
 
 
 @dataclass(frozen=True)
@@ -108,11 +119,83 @@ def test_config_dict_values_are_checked_too() -> None:
 
 
 def test_names_and_check_name() -> None:
-    assert names(Outer)[:3] == ["on", "inner", "inner.lr"]
-    check_name(Outer, "inner.lr")
+    config = to_config_dict(Outer())
+    assert set(names(config)) == {"on", "inner"} | {
+        f"inner.{name}" for name in ("lr", "whole", "steps", "name", "kind", "sizes", "kinds")
+    }
+    for name in names(config):  # a setting that is None has a name, too
+        check_name(config, name)
     with pytest.raises(ConfigError, match=r"unknown setting inner.stesp; fix: did you mean inner"):
-        check_name(Outer, "inner.stesp")
+        check_name(config, "inner.stesp")
+    with pytest.raises(ConfigError, match="unknown setting zzz; fix: docs/config.md lists all"):
+        check_name(config, "zzz")
 
 
 def test_to_dict_is_plain() -> None:
     assert to_dict(Outer(inner=Inner(sizes=(1,))))["inner"]["sizes"] == [1]
+
+
+# --- what a setting is a reference to, and what it affects ----------------------------------------
+
+
+@dataclass(frozen=True)
+class Below:
+    start: str = setting("base", "Start.", ref="student")
+    size: int = setting(4, "Size.", affects="rounding")
+    log: int = setting(5, "Log.", affects="nothing")
+    sizes: tuple[int, ...] = setting((1, 2), "Sizes.")
+
+
+@dataclass(frozen=True)
+class Above:
+    rows: str = setting("", "Rows.", ref="rows")
+    below: Below = field(default_factory=Below)
+    quiet: Below = group(Below, affects="nothing")
+    rounded: Below = group(Below, affects="rounding")
+
+
+def test_references_are_named_by_their_dotted_path() -> None:
+    found = references(Above(rows="some", below=Below(start="sft")))
+    assert found == [
+        ("rows", "rows", "some"),
+        ("below.start", "student", "sft"),
+        ("quiet.start", "student", "base"),
+        ("rounded.start", "student", "base"),
+    ]
+
+
+def test_affecting_leaves_out_what_changes_nothing() -> None:
+    result = {"rows": "", "below.start": "base", "below.sizes": [1, 2]}
+    assert affecting(Above(), rounding=False) == result
+    rounded = {"start": "base", "size": 4, "log": 5, "sizes": [1, 2]}
+    assert affecting(Above(), rounding=True) == {
+        **result,
+        "below.size": 4,
+        **{f"rounded.{name}": value for name, value in rounded.items()},
+    }
+
+
+def test_an_unknown_effect_is_a_mistake_of_the_program() -> None:
+    with pytest.raises(ValueError, match="affects='speed'; wanted: one of result, rounding, noth"):
+        setting(1, "x", affects="speed")
+
+
+def test_leaves_carry_the_effect_of_the_outermost_group() -> None:
+    @dataclass(frozen=True)
+    class Top:
+        above: Above = group(Above, affects="rounding")
+        plain: Above = group(Above)
+
+    found = {name: about["affects"] for name, about, _ in leaves(Top())}
+    assert {effect for name, effect in found.items() if name.startswith("above.")} == {"rounding"}
+    assert found["plain.below.log"] == found["plain.quiet.start"] == "nothing"
+    assert found["plain.below.start"] == found["plain.rows"] == "result"
+    assert found["plain.rounded.log"] == "rounding"
+    values = {name: value for name, _, value in leaves(Top())}
+    assert values["plain.below.sizes"] == (1, 2) and len(values) == 2 * (1 + 3 * 4)
+
+
+def test_a_group_has_its_class_defaults_and_is_built_from_values() -> None:
+    assert Above().quiet == Below()
+    assert build(Above, {"quiet": {"size": 9}}).quiet == Below(size=9)
+    assert build(Above, to_config_dict(Above(quiet=Below(log=1)))).quiet.log == 1

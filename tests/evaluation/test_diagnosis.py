@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from configs import presets
 from distill_jax.core.settings import check_name
 from distill_jax.evaluation.diagnosis import diagnose
 from distill_jax.evaluation.findings import BAD, LOOK, NOT_RECORDED, OK, TOO_FEW
-from distill_jax.stages.settings import RunConfig
+from distill_jax.run.config import to_config_dict
 
 STEPS = 40
 RISING = np.linspace(0.0, 1.0, STEPS)
@@ -49,7 +50,7 @@ def run(count=STEPS, without=(), texts=TEXTS, **changed):
     for i in range(count):
         row = {name: float(x[i]) for name, x in curves.items() if name not in without}
         rows.append({"step": 10 * (i + 1), **row})
-    return {finding.what: finding for finding in diagnose(rows, texts)}
+    return {finding.what: finding for finding in diagnose(rows, texts, start="sft")}
 
 
 def statuses(found):
@@ -125,8 +126,9 @@ def test_every_setting_that_is_named_exists():
         for finding in run(texts=texts).values():
             named |= set(finding.suggestions)
     assert {"rl.ppo.kl_coef", "rl.group.beta", "rl.rewards.sequence", "rl.ppo.value_clip"} <= named
+    config = to_config_dict(presets.tiny())
     for name in named:
-        check_name(RunConfig, name)
+        check_name(config, name)
 
 
 def test_settings_are_those_of_the_algorithm():
@@ -205,3 +207,18 @@ def test_a_missing_reference_names_the_algorithms_own_weight(ppo: bool, setting:
     ]
     found = {f.what: f for f in diagnose(rows)}
     assert found["KL to the reference"].said == f"no reference: {setting} is 0"
+
+
+def test_suggestions_name_the_stage_and_its_start():
+    rows = [{"step": i, "accuracy": 0.0, "completions/clipped_ratio": 0.9} for i in range(1, 41)]
+
+    def named(**names):
+        found = {f.what: f.suggestions for f in diagnose(rows, TEXTS, **names)}
+        return {*found["reward"], *found["truncated"]}
+
+    assert {"rl.steps", "rl.mask_truncated", "dpo.steps"} <= named(start="dpo")
+    short = named(stage="rl_short", start="rl")
+    assert {"rl_short.steps", "rl_short.mask_truncated", "rl.steps"} <= short
+    assert "sampling.max_new_tokens" in short and "rl.mask_truncated" not in short
+    for start in ("", "base"):
+        assert not any(name.startswith(("start.", "base.", ".")) for name in named(start=start))

@@ -8,13 +8,16 @@ import pytest
 from distill_jax.core.errors import ConfigError
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
+from distill_jax.data.sources import DataSettings
 from distill_jax.evaluation import runner
 from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
+from distill_jax.tasks import TextTask
 from tests import tiny
 
 KEY = jax.random.key(0)
+TASK = TextTask(DataSettings(), None)
 LIMITS = SamplingSettings(max_new_tokens=4, segment=4, prompt_multiple=4, top_k=3, top_p=0.5)
 
 
@@ -55,7 +58,9 @@ def text(tokens):
 
 def run(sampler, **changes):
     settings = EvaluateSettings(**{"samples": 2, "batch": 4, "temperature": 0.9, **changes})
-    return runner.evaluate(sampler, None, problems(), settings, LIMITS, key=KEY, text=text)
+    return runner.evaluate(
+        sampler, None, problems(), settings, LIMITS, key=KEY, text=text, task=TASK
+    )
 
 
 def test_scores_by_hand():
@@ -169,8 +174,9 @@ def test_stopped_anywhere_it_goes_on_and_draws_nothing_twice(tmp_path, after):
 def run_kept(sampler, kept, tick=None):
     settings = EvaluateSettings(samples=2, batch=4, temperature=0.9)
     return runner.evaluate(
-        sampler, None, problems(), settings, LIMITS, key=KEY, text=text, tick=tick, kept=kept
-    )
+        sampler, None, problems(), settings, LIMITS, key=KEY, text=text, task=TASK, tick=tick,
+        kept=kept,
+    )  # fmt: skip
 
 
 def test_a_batch_drawn_alone_equals_it_after_others(tmp_path):

@@ -1,6 +1,8 @@
 """Trends of a metric: values by hand."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,3 +76,8 @@ def test_rows_without_a_number_are_left_out():
     assert trend(found, "z") is None
     assert trend(rows([0, 0]), "x").ratio == 1.0
     assert trend(rows([0, 1]), "x").ratio == math.inf
+
+
+def test_a_start_of_training_does_not_wait_for_scipy_stats():
+    program = "import sys, distill_jax.stages.runner; sys.exit('scipy.stats' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

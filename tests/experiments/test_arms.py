@@ -2,20 +2,26 @@
 
 import pytest
 
+from configs import presets
 from distill_jax.core.errors import ConfigError
 from distill_jax.experiments import arms
 from tests.stages.small import small
 
+BASE = presets.smoke()
+
 
 def test_parse_by_hand() -> None:
-    found = arms.parse(["both:", "long: sft.steps=7; stages=('sft', 'evaluate')", "plain"])
+    found = arms.parse(["both:", "long: sft.steps=7; stages=('sft', 'evaluate')", "plain"], BASE)
     assert found == [
         ("both", {}),
         ("long", {"sft.steps": 7, "stages": ("sft", "evaluate")}),
         ("plain", {}),
     ]
     text = "x: rl.rewards.custom=a.b:c; rl.algorithm=ppo"
-    assert arms.parse([text])[0].changes == {"rl.rewards.custom": "a.b:c", "rl.algorithm": "ppo"}
+    assert arms.parse([text], BASE)[0].changes == {
+        "rl.rewards.custom": "a.b:c",
+        "rl.algorithm": "ppo",
+    }
 
 
 @pytest.mark.parametrize(
@@ -34,35 +40,41 @@ def test_parse_by_hand() -> None:
 )
 def test_wrong_arms_are_told(texts: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        arms.parse(texts)
+        arms.parse(texts, BASE)
 
 
 def test_settings_of_a_run() -> None:
     base = small(experiment__arms=("a:",))
-    (arm,) = arms.parse(["a: rl.rewards.correctness_weight=2; rl.rewards.form=raw"])
+    (arm,) = arms.parse(["a: rl.rewards.correctness_weight=2; rl.rewards.form=raw"], BASE)
     config = arms.config_of(base, arm, 5)
     assert (config.seed, config.experiment.arms) == (5, ())
-    assert config.rl.rewards.correctness_weight == 2.0 and config.rl.rewards.form == "raw"
-    assert arms.config_of(base, None, 1).rl == base.rl
+    assert (
+        config.plan["rl"].rewards.correctness_weight == 2.0
+        and config.plan["rl"].rewards.form == "raw"
+    )
+    assert arms.config_of(base, None, 1).plan == base.plan
     for wrong in ("stages=rl", "rl.algorithm=2", "rl.steps='few'"):
         with pytest.raises(ConfigError, match="arm a has .*; wanted: as "):
-            arms.config_of(base, arms.parse([f"a: {wrong}"])[0], 0)
+            arms.config_of(base, arms.parse([f"a: {wrong}"], BASE)[0], 0)
     with pytest.raises(ConfigError, match="above|more than|at least"):
-        arms.config_of(base, arms.parse(["a: rl.steps=0"])[0], 0)
+        arms.config_of(base, arms.parse(["a: rl.steps=0"], BASE)[0], 0)
 
 
 @pytest.mark.parametrize(
     "change, shared",
     [
         ("rl.steps=9", ("pretrain", "sft")),
-        ("evaluate.samples=1", ("pretrain", "sft")),
+        ("evaluate.samples=1", ("pretrain", "sft", "rl")),
         ("sft.steps=9", ("pretrain",)),
         ("lora.rank=2", ("pretrain",)),
-        ("sampling.temperature=0.5", ()),
+        ("sampling.temperature=0.5", ("pretrain", "sft")),
+        ("sampling.max_new_tokens=20", ()),
+        ("sampling.segment=4", ("pretrain", "sft", "rl")),
+        ("rl.max_skipped=3", ("pretrain", "sft", "rl")),
         ("stages=('pretrain', 'rl', 'evaluate')", ("pretrain",)),
     ],
 )
 def test_stages_in_common(change: str, shared: tuple[str, ...]) -> None:
     base = arms.config_of(small(), None, 0)
-    arm = arms.config_of(small(), arms.parse([f"a: {change}"])[0], 0)
+    arm = arms.config_of(small(), arms.parse([f"a: {change}"], BASE)[0], 0)
     assert arms.shared_stages(base, arm) == shared

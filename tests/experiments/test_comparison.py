@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from distill_jax.experiments import comparison, results
+from distill_jax.report.view import save
+from tests.report.views import LONG
 
 
 def row(arm: str, seed: int, greedy: float, curve=()) -> dict:
@@ -107,7 +109,10 @@ def test_a_curve_counts_the_tokens_of_the_stages_before(tmp_path: Path) -> None:
     )
     measured = {"accuracy": {"mean": 0.5}, "mean_length": 1.0, "terminated": 1.0}
     sampled = {"pass@1": {"mean": 0.5}}
-    write("evaluate/student_after.json", {"greedy": measured, "sampled": sampled, "problems": []})
+    save(LONG, tmp_path)
+    # Not of the chain that led to rl.
+    write("distill/metrics.jsonl", {"step": 1, "num_tokens": 5000})
+    write("results/rl.json", {"greedy": measured, "sampled": sampled, "problems": []})
     found = results.read_run(tmp_path, "arm", 0)
     assert [point["tokens"] for point in found["curve"]] == [100, 107]
     assert found["tokens"] == {"sft": 100, "rl": 7, "all": 107}

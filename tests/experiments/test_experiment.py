@@ -14,7 +14,7 @@ from jax._src import xla_bridge
 from configs import presets
 from distill_jax.experiments import history, results
 from distill_jax.rewards import controls
-from distill_jax.stages.settings import ExperimentSettings
+from distill_jax.run.settings import ExperimentSettings
 from launch import experiment
 from tests.stages import small as runs
 
@@ -76,8 +76,8 @@ def test_the_devices_are_left_to_the_runs(
 def test_rows_tell_what_the_files_do(done: tuple[Path, str]) -> None:
     workdir, _ = done
     base, start, coin = json.loads((workdir / "all_results.json").read_text())["runs"]
-    assert base["subject"] == "student_base" and base["tokens"] == {"all": 0}
-    assert start["subject"] == "student_before" and coin["subject"] == "student_after"
+    assert base["subject"] == "base" and base["tokens"] == {"all": 0}
+    assert start["subject"] == "sft" and coin["subject"] == "rl"
     metrics = runs.rows(workdir / "coin" / "seed_0", "rl")
     sft = runs.rows(workdir / "coin" / "seed_0", "sft")[-1]["num_tokens"]
     assert coin["tokens"] == {
@@ -95,7 +95,7 @@ def test_history_and_pairs_of_a_run(done: tuple[Path, str]) -> None:
     metrics = runs.rows(directory, "rl")
     assert history["losses"] == [[r["step"], r["loss"]] for r in metrics if "loss" in r]
     pairs = [json.loads(x) for x in (directory / "response_pairs.jsonl").read_text().splitlines()]
-    student = json.loads((directory / "evaluate" / "student_after.json").read_text())["problems"]
+    student = json.loads((directory / "evaluate" / "rl.json").read_text())["problems"]
     teacher = json.loads((directory / "evaluate" / "teacher.json").read_text())["problems"]
     assert [p["student"] for p in pairs] == [row["greedy"] for row in student]
     assert [p["teacher"] for p in pairs] == [row["greedy"] for row in teacher]
@@ -154,7 +154,7 @@ def test_an_arm_of_other_settings_is_refused_each_time(done: tuple[Path, str]) -
     changed = (ARMS[1], ARMS[2].replace("correctness_weight=0", "correctness_weight=0.5"))
     for _ in range(2):
         said = runs.finish(runs.start(command(workdir, changed)), code=2)
-        assert "coin, seed 0: failed" in said and "correctness_weight was 0.0, now 0.5" in said
+        assert "coin, seed 0: failed" in said and "correctness_weight=0.0, now 0.5" in said
         assert "complete in" not in said.split("coin, seed 0: failed")[1]  # no lines of before
         content = json.loads((workdir / "all_results.json").read_text())
         assert [run["arm"] for run in content["runs"]] == ["start"]

@@ -1,9 +1,13 @@
 """The report's tables, from rows that are written down here."""
 
+from pathlib import Path
 from typing import Any
 
-from distill_jax.experiments import report
+import numpy as np
+
+from distill_jax.experiments import figures, report
 from distill_jax.experiments.arms import Arm
+from distill_jax.report import markdown
 
 
 def row(arm: str, seed: int, greedy: float) -> dict[str, Any]:
@@ -11,26 +15,53 @@ def row(arm: str, seed: int, greedy: float) -> dict[str, Any]:
         "arm": arm, "seed": seed, "greedy": greedy, "pass@1": greedy, "agreement": None,
         "mean_length": 8.0, "tokens": {"all": 1000}, "seconds": {"all": 2.0}, "gain_steps": None,
         "gain_tokens": None, "levels": {"level 1": {"greedy": greedy}}, "subjects": {},
+        "curve": [], "curriculum": [],
     }  # fmt: skip
 
 
-def render(*rows: dict[str, Any], failed: tuple[dict[str, Any], ...] = ()) -> str:
+def render(directory: Path, *rows: dict[str, Any], failed: tuple[dict[str, Any], ...] = ()) -> str:
     arms = [Arm(name, {}) for name in ("first", "second", "third")]
-    return report.render(arms, ["first"], rows, failed, command="run", figure="figure.png")
+    path = directory / "experiment_report.md"
+    markdown.write(report.build(arms, ["first"], rows, failed, command="run"), path, directory)
+    return path.read_text(encoding="utf-8")
 
 
-def test_differences_by_hand() -> None:
+def test_differences_by_hand(tmp_path: Path) -> None:
     text = render(
-        *(row("first", s, 0.5) for s in (0, 1)), row("second", 0, 0.6), row("second", 1, 0.8)
+        tmp_path,
+        *(row("first", s, 0.5) for s in (0, 1)),
+        row("second", 0, 0.6),
+        row("second", 1, 0.8),
     )
     # Mean .2 of .1 and .3; half the interval is t(1, .975) = 12.7062 times .1.
     assert "| second | +20.0 [-100.0, +100.0] | 0.295 |" in text
-    assert "Less first:" in text and "Less second:" not in text
+    assert "### Less first\n" in text and "Less second" not in text
     assert "| second | 2 | 70.0 [0.0, 100.0] |" in text
 
 
-def test_one_arm_differs_from_nothing() -> None:
-    text = render(row("first", 0, 0.5), failed=({"arm": "second", "seed": 0, "error": "broke"},))
-    other = render(row("second", 0, 0.5), row("third", 0, 0.5))
-    assert "## Differences" not in text + other and "Less first:" not in text
+def test_one_arm_differs_from_nothing(tmp_path: Path) -> None:
+    text = render(
+        tmp_path, row("first", 0, 0.5), failed=({"arm": "second", "seed": 0, "error": "broke"},)
+    )
+    other = render(tmp_path, row("second", 0, 0.5), row("third", 0, 0.5))
+    assert "## Differences" not in text + other and "Less first" not in text
     assert "| first | 1 | 50.0 |" in text and "- second, seed 0: broke" in text
+
+
+def test_a_significant_difference_is_bold_and_the_figure_is_drawn(tmp_path: Path) -> None:
+    seeds = range(3)
+    first = [row("first", seed, 0.5) for seed in seeds]
+    second = [row("second", seed, 0.6 + 0.001 * seed) for seed in seeds]
+    for made in second:
+        made["curve"] = [{"tokens": t, "accuracy": t / 20} for t in (0, 10)]
+        made["curriculum"] = [{"step": step, "p": {"easy": 0.75, "hard": 0.25}} for step in (1, 2)]
+        made["gain_tokens"] = 10
+    text = render(tmp_path, *first, *second)
+    assert "| second | **+10.1 [" in text and "![comprehensive_comparison](compre" in text
+    assert (tmp_path / "comprehensive_comparison.png").stat().st_size > 10_000
+    curves, levels, _, selection = figures.plots([*first, *second], ["first", "second", "third"])
+    (band,) = curves.series
+    assert band.label == "second" and band.y_K[0] == 0 and band.y_K[-1] == 0.5
+    assert [bars.colour for bars in levels.series] == [0, 1]
+    np.testing.assert_allclose([s.high_K[0] for s in selection.series], [0.75, 1.0])
+    assert [s.low_K[0] for s in selection.series] == [0.0, 0.75]  # stacked

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from distill_jax.stages.context import Context
 
 from distill_jax.models import hf_io
-from distill_jax.stages.sft import save_adapter
+from distill_jax.run import run as runs
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import small
 
@@ -21,8 +20,8 @@ class Run(NamedTuple):
     workdir: Path
     settings: dict[str, Any]
 
-    def context(self, **changes: Any) -> Context:
-        return Context(small(**{**self.settings, **changes}), self.workdir)
+    def opened(self, **changes: Any) -> runs.Run:
+        return runs.Run(small(**{**self.settings, **changes}), self.workdir)
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +46,12 @@ def random_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "sampling__segment": 3,
     }
     run = Run(root / "run", settings)
-    context = run.context()
-    lora = context.load("student").params["lora"]
+    models = run.opened().models
+    lora = models.load("student").params["lora"]
     rng = np.random.default_rng(0)
     moved = jax.tree.map(
         lambda x: np.asarray(x + 0.5 * rng.standard_normal(x.shape), np.float32),
         jax.device_get(lora),
     )
-    save_adapter(context, hf_io.load_config(student), moved, run.workdir / "sft" / "adapter")
+    models.save_adapter(hf_io.load_config(student), moved, run.workdir / "sft" / "adapter")
     return run

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distill_jax.report.view import save
 from launch import compare
+from tests.report.views import RUN
 
 # Right or wrong of ten problems; 4 won, 1 lost.
 BEFORE = [1, 1, 0, 0, 0, 0, 0, 0, 1, 0]
@@ -123,7 +125,7 @@ def test_an_export_beside_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFi
     assert list(one["tests"]) == ["answers"]  # one side alone was sampled
     test = one["tests"]["answers"]
     assert [test[name] for name in ("both", "only_a", "only_b", "neither")] == [1, 1, 4, 3]
-    assert "1 problems left out: an error" in said
+    assert "1 problems skipped: no answer (error)" in said
     assert "decoded at temperature 0," in said and "at 0.7; 0 is greedy" in said
     assert "one test in this call" in said
     exported(b, list(AFTER))
@@ -134,15 +136,17 @@ def test_a_work_directory_compares_what_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "run"
+    workdir.mkdir()
+    save(RUN, workdir)
     for name, right in (
-        ("student_before", BEFORE), ("student_after", AFTER), ("teacher", [1] * 10),
+        ("sft", BEFORE), ("rl", AFTER), ("teacher", [1] * 10),
     ):  # fmt: skip
         evaluated(workdir / "evaluate" / f"{name}.json", right)
     (workdir / "evaluate" / "settings.json").write_text("{}")
     exported(workdir / "export" / "base_test.jsonl", list(BEFORE), 0.0)
     found, said = run(capsys, tmp_path, "--workdir", workdir)
     pairs = [(c["a"]["name"], c["b"]["name"]) for c in found["comparisons"]]
-    assert pairs == [("teacher", "student_after"), ("student_before", "student_after")]
+    assert pairs == [("teacher", "rl"), ("sft", "rl")]
     assert found["tests"] == 4 and "4 tests in this call" in said
     p_values = sorted(
         (t["difference"]["p_value"], t["difference"]["p_holm"])
@@ -150,11 +154,18 @@ def test_a_work_directory_compares_what_is_there(
         for t in c["tests"].values()
     )
     assert p_values[0][1] == pytest.approx(4 * p_values[0][0])  # over all, not pair by pair
-    found, _ = run(capsys, tmp_path, "--workdir", workdir, "base_test", "student_before")
+    found, _ = run(capsys, tmp_path, "--workdir", workdir, "base_test", "sft")
     assert found["comparisons"][0]["tests"]["answers"]["difference"]["mean"] == 0
-    said = failing(capsys, "--workdir", workdir, "student", "teacher")
-    assert "has student_after, student_before, teacher, base_test" in said
-    for name in ("student_before", "teacher"):
+    # Aliases and names mean the same.
+    by_name, _ = run(capsys, tmp_path, "--workdir", workdir, "sft", "rl")
+    for alias in ("student", "student_after"):
+        by_alias, _ = run(capsys, tmp_path, "--workdir", workdir, "student_before", alias)
+        assert [by_alias["comparisons"][0][side]["file"] for side in "ab"] == [
+            by_name["comparisons"][0][side]["file"] for side in "ab"
+        ]
+    said = failing(capsys, "--workdir", workdir, "pupil", "teacher")
+    assert "has rl, sft, teacher, base_test" in said
+    for name in ("sft", "teacher"):
         (workdir / "evaluate" / f"{name}.json").unlink()
     assert "no two results of stage evaluate" in failing(capsys, "--workdir", workdir)
 
@@ -167,7 +178,7 @@ def test_other_problems_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     found, said = run(capsys, tmp_path, a, b, "--shared")
     assert found["comparisons"][0]["num_problems"] == 6
     assert found["comparisons"][0]["left_out_for_one_side"] == 4
-    assert "4 problems left out: in one result only" in said
+    assert "4 problems skipped: in one result only" in said
     evaluated(b, AFTER, question="Quite another?")
     assert "10 of 10 problems ask something else" in failing(capsys, a, b, "--shared")
     content = json.loads(evaluated(b, AFTER).read_text())

@@ -2,7 +2,9 @@ import json
 
 import pytest
 
+from distill_jax.report.view import save
 from launch import diagnose
+from tests.report.views import LONG
 
 ROWS = [{"step": 0, "eval/accuracy": 0.1}] + [
     {"step": i, "accuracy": i / 40, "reward": 0.1, "completions/clipped_ratio": 0.9, "skipped": 0}
@@ -68,3 +70,17 @@ def test_errors_in_one_line(tmp_path, workdir, capsys):
     assert "line 1" in failing([str(tmp_path / "torn")], capsys)
     missing = str(tmp_path / "no" / "such.json")
     assert "cannot write" in failing([str(workdir), "--json", missing], capsys)
+
+
+def test_the_last_stage_with_a_reward_is_looked_at(workdir, tmp_path, capsys):
+    save(LONG, workdir)
+    write(workdir / "rl_short", [{**row, "reward": 0.2} for row in ROWS[1:]])
+    write(workdir / "distill", [{"step": 1, "loss": 2.0}])
+    target = tmp_path / "found.json"
+    for named, stage, start in (("", "rl_short", "rl"), ("rl", "rl", "sft")):
+        diagnose.main([str(workdir / named), "--json", str(target)])
+        found = json.loads(target.read_text())
+        assert found["directory"] == str(workdir / stage)
+        (cut_off,) = [f for f in found["findings"] if f["what"] == "truncated"]
+        assert {f"{stage}.mask_truncated", f"{start}.steps"} <= set(cut_off["suggestions"])
+    capsys.readouterr()

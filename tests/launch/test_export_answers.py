@@ -10,11 +10,20 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from distill_jax.stages.context import Context
 
-from distill_jax.core.errors import CheckpointError, ConfigError, DataError, TokenizerMismatchError
+from distill_jax.core.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    TokenizerMismatchError,
+)
 from distill_jax.data.tokenizer import train_tokenizer
-from launch import answering, model_choice
+from distill_jax.evaluation import subjects
+from distill_jax.report import view as views
+from distill_jax.run import lock
+from distill_jax.run import run as runs
+from launch import answering
 from launch.answering import Request
 from tests.launch.conftest import Run
 from tests.stages.hf import write_model
@@ -24,8 +33,8 @@ GREEDY = Request("test", top_k=3)
 
 
 def export(run: Run, out: Path, model: str = "sft", request: Request = GREEDY, **changes: Any):
-    context = run.context(**changes)
-    answering.export(context, model_choice.choose(context, model), request, out)
+    opened = run.opened(**changes)
+    answering.export(opened, subjects.named(opened, model), request, out)
     return read(out)
 
 
@@ -40,8 +49,15 @@ def whole(random_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_a_second_export_to_one_file_is_refused(random_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    with lock.held(out), pytest.raises(BusyError, match=f"{out} is in use"):
+        export(random_run, out)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_row_a_problem_in_their_order(whole: Path, random_run: Run) -> None:
-    rows, problems = read(whole), random_run.context().separate("test")
+    rows, problems = read(whole), random_run.opened().data.separate("test")
     assert [row["index"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert [row["id"] for row in rows] == [p.id for p in problems]
     assert [row["question"] for row in rows] == [p.question for p in problems]
@@ -60,14 +76,14 @@ def test_a_problem_that_cannot_be_put_is_a_row_with_its_error(whole: Path) -> No
 
 
 def test_answers_are_those_of_the_model(whole: Path, random_run: Run) -> None:
-    context = random_run.context()
-    loaded = model_choice.choose(context, "sft").load(context)
+    opened = random_run.opened()
+    loaded = subjects.named(opened, "sft").load()
     hidden_of = jax.jit(loaded.model.hidden)
-    head = np.asarray(loaded.model.head_VD(loaded.params), np.float64)[: context.vocab]
+    head = np.asarray(loaded.model.head_VD(loaded.params), np.float64)[: opened.data.vocab]
     for row in read(whole):
         if row["error"]:
             continue
-        prompt = context.tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
+        prompt = opened.data.tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
         ids = row["response_ids"]
         padded = np.zeros((1, 80), np.int32)
         padded[0, : len(prompt + ids)] = prompt + ids
@@ -79,8 +95,8 @@ def test_answers_are_those_of_the_model(whole: Path, random_run: Run) -> None:
                 row["top_ids"][t] == np.argsort(-p)[:3].tolist() and row["top_ids"][t][0] == token
             )
             np.testing.assert_allclose(row["top_probs"][t], np.sort(p / p.sum())[:-4:-1], rtol=1e-4)
-        assert row["response"] == context.text(ids)
-        assert row["ended"] == (ids[-1] == context.eos_id) and 1 <= len(ids) <= 6
+        assert row["response"] == opened.data.text(ids)
+        assert row["ended"] == (ids[-1] == opened.data.eos_id) and 1 <= len(ids) <= 6
 
 
 def test_models_differ_and_top_tokens_can_be_left_out(
@@ -173,18 +189,20 @@ def test_impossible_requests(random_run: Run, tmp_path: Path) -> None:
 
 
 def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
-    context = random_run.context()
-    assert model_choice.choose(context, "student").name == "sft"  # no stage rl here
-    with pytest.raises(CheckpointError, match="run stage rl first: python -m launch.main"):
-        model_choice.choose(context, "rl")
-    with pytest.raises(CheckpointError, match="holds no model; wanted: one of teacher, base"):
-        model_choice.choose(context, str(tmp_path))
-    with pytest.raises(CheckpointError, match="no model studnet: no directory studnet"):
-        model_choice.choose(context, "studnet")
+    opened, view = random_run.opened(), views.load(random_run.workdir)
+    for alias in ("student", "student_after", "sft"):  # no stage rl here
+        assert views.canonical(alias, view) == "sft"
+    with pytest.raises(CheckpointError, match="run stage rl first: the same command with"):
+        subjects.named(opened, "rl")
+    with pytest.raises(CheckpointError, match="config.json"):
+        subjects.named(opened, str(tmp_path))
+    with pytest.raises(CheckpointError, match="no directory studnet"):
+        subjects.named(opened, "studnet")
     other = train_tokenizer(["quite other words " * 50], 300)
     odd = write_model(tmp_path / "odd", rows=320, tok=other)
     with pytest.raises(TokenizerMismatchError, match="a tokenizer other than the run's"):
-        model_choice.choose(context, str(odd)).load(context)
+        export(random_run, tmp_path / "odd.jsonl", str(odd))
+    assert not (tmp_path / "odd.jsonl").exists()
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -272,32 +290,31 @@ def test_wrong_input_and_help(random_run: Run, tmp_path: Path) -> None:
         (["--limit=0"], "--limit=0"),
         (["--temperature=-1"], "--temperature=-1"),
         (["more"], "ConfigError: stray argument 'more'"),
-        (["--model=rl", "--out=a.jsonl"], "CheckpointError: no adapter in "),
+        (["--model=rl", "--out=a.jsonl"], "CheckpointError: no student in "),
     ]
     calls = [command(random_run, *arguments) for arguments, _ in wrong] + [new, ["--help"]]
     done = call(["-c", MANY], [], input=json.dumps(calls))
     assert done.returncode == 0, done.stderr
     said = done.stderr.split("--- 2\n")
     assert len(said) == len(calls), done.stderr  # all but the help ended with 2
-    messages = [message for _, message in wrong] + ["run stage pretrain first: python -m"]
+    messages = [message for _, message in wrong] + ["run stage pretrain first: the same command"]
     for text, message in zip(said, messages, strict=False):
         assert message in text and len(text.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
     shown = done.stdout.split("--- 2\n")[-1]
-    assert "python -m launch.export_answers --config=" in shown
+    assert "python -m launch.export_answers --workdir=" in shown
     for flag in ("--model", "--split", "--limit", "--top_k", "--temperature", "--workdir"):
         assert flag in shown
 
 
 def test_another_tokenizer_is_not_written_over_that_of_a_run(tmp_path: Path) -> None:
-    context = Context(small(), tmp_path)
-    assert len(context.tokenizer) == 300
+    assert len(runs.Run(small(), tmp_path).data.tokenizer) == 300
     stage = tmp_path / "sft" / "settings.json"
     held = (tmp_path / "tokenizer" / "tokenizer.json").read_bytes()
     stage.parent.mkdir()
     stage.write_text("{}")
     with pytest.raises(ConfigError, match=r"was made from .*'size': 300.*, now from .*280"):
-        _ = Context(small(tokenizer_size=280), tmp_path).tokenizer
+        _ = runs.Run(small(tokenizer_size=280), tmp_path).data.tokenizer
     assert (tmp_path / "tokenizer" / "tokenizer.json").read_bytes() == held
     stage.unlink()  # nothing was made with it: it may go
-    assert len(Context(small(tokenizer_size=280), tmp_path).tokenizer) == 280
+    assert len(runs.Run(small(tokenizer_size=280), tmp_path).data.tokenizer) == 280

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs import presets
-from distill_jax.core.errors import ConfigError
+from distill_jax.core.errors import CheckpointError, ConfigError
 from launch import forecast
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,8 +43,8 @@ def test_models_made_here_have_a_geometry_too() -> None:
 def test_an_unknown_model_is_refused() -> None:
     config = presets.qwen_7b()
     settings = dataclasses.replace(config.teacher, path="somebody/model")
-    with pytest.raises(ConfigError, match="somebody/model"):
-        forecast.geometry(settings, config)
+    with pytest.raises(CheckpointError, match="somebody/model"):
+        forecast.geometry(dataclasses.replace(config, teacher=settings), "teacher", 300)
 
 
 def test_the_command() -> None:

@@ -15,8 +15,7 @@ from absl.testing import flagsaver
 
 from configs import presets, rewards
 from distill_jax.core.errors import ConfigError, DataError
-from distill_jax.core.settings import build
-from distill_jax.stages.settings import RunConfig
+from distill_jax.run.config import build
 from launch import arguments, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,13 +25,13 @@ SMOKE = "--config=configs/rl.py:smoke"
 DRIVER = """
 import sys
 import jax
-from distill_jax.stages import pipeline
+from distill_jax.stages import runner
 from launch import main
-def run(config, workdir):
+def run(config, workdir, *, adopt_from):
     cache = jax.config.jax_compilation_cache_dir
-    print("reached", config.preset, config.rl.steps, workdir, cache, flush=True)
+    print("reached", config.preset, config.plan["rl"].steps, workdir, cache, adopt_from, flush=True)
     {body}
-pipeline.run = run
+runner.run = run
 main.main()
 """
 
@@ -71,13 +70,13 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_arguments_are_found_before_parsing(argv: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        arguments.check(argv, RunConfig, "configs/rl.py")
+        arguments.check(argv, "configs/rl.py")
     assert message in str(error.value)
 
 
 def test_right_arguments_pass() -> None:
     argv = ["--workdir", "x", SMOKE, "--config.rl.steps=3", "--config.records.wandb"]
-    assert arguments.check(argv, RunConfig, "configs/rl.py") == "configs/rl.py:smoke"
+    assert arguments.check(argv, "configs/rl.py") == "configs/rl.py:smoke"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def raiser(error: BaseException):
-    def run(argv: list[str]) -> None:
+    def run(argv: list[str], guard: arguments.OneLine) -> None:
         raise error
 
     return run
@@ -134,7 +133,7 @@ def raiser(error: BaseException):
 
 def test_a_stray_argument_is_refused() -> None:
     with pytest.raises(ConfigError, match="stray argument 'smoke'"):
-        main._main(["main", "smoke"])
+        main._main(["main", "smoke"], arguments.OneLine())
 
 
 @pytest.fixture
@@ -177,7 +176,9 @@ def test_overrides_workdir_and_cache_reach_the_stages(tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
     done = launch(SMOKE, "--config.rl.steps=7", f"--compilation_cache={cache}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"reached smoke 7 runs/smoke {cache}\n"
+    assert done.stdout == f"reached smoke 7 runs/smoke {cache} None\n"
+    done = launch(SMOKE, f"--compilation_cache={cache}", "--adopt=runs/other", "--workdir=w")
+    assert done.stdout == f"reached smoke 3 w {cache} runs/other\n", done.stderr
 
 
 def test_compilation_cache_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,4 +252,4 @@ def test_two_processes_on_loopback(tmp_path: Path) -> None:
 
 def test_default_workdir() -> None:
     assert main.default_workdir(presets.smoke()) == Path("runs/smoke")
-    assert main.default_workdir(build(RunConfig, rewards.get_config())).name.startswith("tiny_")
+    assert main.default_workdir(build(rewards.get_config())).name.startswith("tiny_")

@@ -7,19 +7,25 @@ from pathlib import Path
 import pytest
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-TEXT = (LAUNCH / "README.md").read_text()
-COMMANDS = sorted(p.stem for p in LAUNCH.glob("*.py") if '__name__ == "__main__"' in p.read_text())
+COMMANDS = sorted(
+    ".".join(p.relative_to(LAUNCH).with_suffix("").parts).removesuffix(".__main__")
+    for p in LAUNCH.rglob("*.py")
+    if '__name__ == "__main__"' in p.read_text()
+)
 
 
-def test_every_file_is_listed() -> None:
-    listed = set(re.findall(r"`(\w+\.py)`", TEXT))
-    assert {p.name for p in LAUNCH.glob("*.py")} - {"__init__.py"} == listed
-    assert len(COMMANDS) >= 7
+@pytest.mark.parametrize("folder", [LAUNCH, LAUNCH / "bench"])
+def test_every_file_is_listed(folder: Path) -> None:
+    listed = set(re.findall(r"`(\w+\.py)`", (folder / "README.md").read_text()))
+    assert {p.name for p in folder.glob("*.py")} - {"__init__.py"} == listed
+    assert len(COMMANDS) >= 9
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_an_example(name: str) -> None:
-    source = (LAUNCH / f"{name}.py").read_text()
+    path = LAUNCH / name.replace(".", "/")
+    file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    source = file.read_text()
     said = ast.get_docstring(ast.parse(source)) or ""
     assert f"python -m launch.{name}" in said
     # argparse shows it when told to; absl shows the docstring of the module that was called.

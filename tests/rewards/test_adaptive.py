@@ -79,13 +79,13 @@ def test_weights_do_not_chase_themselves():
 def test_joined_weights_change_and_correctness_keeps_its_own():
     mask = jnp.ones((4, 2))
     terms = {"correctness": jnp.array([1.0, 0, 0, 1]), "format": jnp.array([1.0, 0, 0, 1])}
-    batch = {"response_mask_BR": mask, "ended_B": jnp.ones(4, bool), "terms": terms}
+    batch = (terms, None, mask, jnp.ones(4, bool))
     chosen = RewardSettings(intrinsic_weight=0.0, format_weight=0.2, adaptive=True, momentum=0.0)
-    joined = combine.join(chosen, combine.fresh_state(), batch, None, dense=False, samples=4)
+    joined = combine.join(chosen, combine.fresh_state(), *batch, dense=False, samples=4)
     # Format goes along with right answers, so its .2 becomes .4.
     np.testing.assert_allclose(joined.reward_B, [1.4, 0, 0, 1.4], rtol=1e-6)
     assert float(joined.metrics["rewards/format/weight"]) == pytest.approx(0.4)
     assert float(joined.metrics["rewards/correctness/weight"]) == 1.0
     fixed = RewardSettings(intrinsic_weight=0.0, format_weight=0.2)
-    joined = combine.join(fixed, combine.fresh_state(), batch, None, dense=False, samples=4)
+    joined = combine.join(fixed, combine.fresh_state(), *batch, dense=False, samples=4)
     np.testing.assert_allclose(joined.reward_B, [1.2, 0, 0, 1.2], rtol=1e-6)

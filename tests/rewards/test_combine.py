@@ -1,7 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from distill_jax.rewards.correctness import correctness
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.rewards import combine, normalise
@@ -58,25 +57,3 @@ def test_impossible_settings_are_refused():
     with pytest.raises(ConfigError, match="nothing to learn from"):
         RewardSettings(correctness_weight=0.0, intrinsic_weight=0.0)
     assert RewardSettings(gamma=0.9, form="raw").gamma == 0.9
-
-
-# --- correctness ----------------------------------------------------------------------------------
-
-
-def test_correctness_keeps_fractions_and_marks_what_it_cannot_tell(monkeypatch):
-    texts = ["so #### 24", "so #### 23", "no answer at all"]
-    got = correctness(["24", "24", "24"], texts, right=0.75, wrong=-0.25)
-    # A fractional reward is not rounded to an integer.
-    assert got.reward_B.tolist() == [0.75, -0.25, -0.25] and got.reward_B.dtype == np.float32
-    assert got.right_B.tolist() == [True, False, False]
-    from distill_jax import answers
-
-    undecided = answers.Verdict("undecided", "for this test")
-    monkeypatch.setattr(answers, "check_batch", lambda *_: [undecided])
-    got = correctness(["24"], ["#### 24"], right=1, wrong=0)
-    assert np.isnan(got.reward_B[0]) and got.undecided_B[0] and not got.right_B[0]
-
-
-def test_correctness_of_nothing():
-    got = correctness([], [], right=1.0, wrong=0.0)
-    assert len(got.reward_B) == len(got.right_B) == 0 and got.right_B.dtype == bool

@@ -127,9 +127,9 @@ def test_top_k_goes_through_buckets_too(model):
     batch, teacher = make(), bucketed(own)
     inside = np.arange(R) < batch["response_len_B"][:, None]
     got, want = teacher.score(batch), own.score(batch)
-    np.testing.assert_array_equal(np.asarray(got.ids_BRK)[inside], np.asarray(want.ids_BRK)[inside])
+    np.testing.assert_array_equal(np.asarray(got.ids_XK)[inside], np.asarray(want.ids_XK)[inside])
     np.testing.assert_allclose(
-        np.asarray(got.logp_BRK)[inside], np.asarray(want.logp_BRK)[inside], atol=1e-6
+        np.asarray(got.logp_XK)[inside], np.asarray(want.logp_XK)[inside], atol=1e-6
     )
 
 

@@ -9,7 +9,7 @@ from distill_jax.core import sharding
 from distill_jax.rewards import combine
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScorer
-from distill_jax.rollout.groups import training_batch
+from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.sampler import Rollout
 from tests import tiny
 from tests.tiny import EOS, PAD, VOCAB
@@ -46,15 +46,15 @@ def naive(teacher, alpha):
     model, params = teacher
     host = batch()
     for row in range(4):
-        p, n = host["prompt_len_B"][row], LENGTH[row]
-        logits = tiny.naive_logits(model, params, host["tokens_BT"][row, : p + n])[p - 1 :]
+        p, n = host.prompt_len_B[row], LENGTH[row]
+        logits = tiny.naive_logits(model, params, host.tokens_BT[row, : p + n])[p - 1 :]
         value = alpha * np.log(np.exp(logits / alpha).sum(axis=1))
-        yield row, n, logits[np.arange(n), host["targets_BR"][row, :n]], value
+        yield row, n, logits[np.arange(n), host.targets_BR[row, :n]], value
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5, 3.0])
 def test_q_and_v_equal_the_naive_logits(teacher, alpha):
-    got = scorer(teacher, alpha).score(batch())
+    got = scorer(teacher, alpha).score(batch().to_score())
     assert got.q_BR.shape == got.value_BR.shape == (4, 6) and got.end_value_B.shape == (4,)
     for row, n, q, value in naive(teacher, alpha):
         np.testing.assert_allclose(got.q_BR[row, :n], q, atol=1e-5)
@@ -64,11 +64,11 @@ def test_q_and_v_equal_the_naive_logits(teacher, alpha):
 
 def test_a_later_token_changes_no_earlier_score(teacher):
     score = scorer(teacher).score
-    before = score(batch())
+    before = score(batch().to_score())
     host, row, t = batch(), 1, 3
-    place = host["prompt_len_B"][row] + t
-    host["tokens_BT"][row, place] = host["targets_BR"][row, t] = 6 + host["targets_BR"][row, t] % 5
-    after = score(host)
+    place = host.prompt_len_B[row] + t
+    host.tokens_BT[row, place] = host.targets_BR[row, t] = 6 + host.targets_BR[row, t] % 5
+    after = score(host.to_score())
     np.testing.assert_array_equal(before.q_BR[row, :t], after.q_BR[row, :t])
     np.testing.assert_array_equal(before.value_BR[row, : t + 1], after.value_BR[row, : t + 1])
     assert before.q_BR[row, t] != after.q_BR[row, t]
@@ -82,7 +82,10 @@ def test_padding_rows_of_the_vocabulary_never_enter(teacher):
     head = params["base"]["lm_head"]["kernel"].copy()
     head[VOCAB:] = 50.0
     hot["base"]["lm_head"] = {"kernel": head}
-    one, two = scorer(teacher).score(batch()), scorer(teacher, params=hot).score(batch())
+    one, two = (
+        scorer(teacher).score(batch().to_score()),
+        scorer(teacher, params=hot).score(batch().to_score()),
+    )
     for x, y in zip(one, two, strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -93,7 +96,9 @@ def test_scores_over_a_mesh_equal_those_of_one_device(teacher):
     split = TeacherScorer(
         model.replace(fuse=False), tiny.placed(params, mesh), mesh, alpha=1.0, vocab=VOCAB
     )
-    for x, y in zip(split.score(batch()), scorer(teacher).score(batch()), strict=True):
+    for x, y in zip(
+        split.score(batch().to_score()), scorer(teacher).score(batch().to_score()), strict=True
+    ):
         np.testing.assert_allclose(x, y, atol=2e-5)
 
 
@@ -126,15 +131,15 @@ def test_a_bfloat16_teachers_logits_are_not_rounded_to_bfloat16(teacher):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     half["base"]["lm_head"] = {"kernel": half["base"]["lm_head"]["kernel"] * 16}  # logits near 30
     own = model.replace(compute_dtype="bfloat16", param_dtype="bfloat16")
-    got, host = scorer((own, half)).score(batch()), batch()
-    hidden_BTD = np.asarray(jax.jit(own.hidden)(half, host["tokens_BT"]), np.float64)
+    got, host = scorer((own, half)).score(batch().to_score()), batch()
+    hidden_BTD = np.asarray(jax.jit(own.hidden)(half, host.tokens_BT), np.float64)
     head_VD = np.asarray(half["base"]["lm_head"]["kernel"], np.float64)[:VOCAB]
     rounding = 0.0
     for row in range(4):
-        p, n = host["prompt_len_B"][row], LENGTH[row]
+        p, n = host.prompt_len_B[row], LENGTH[row]
         logits = hidden_BTD[row, p - 1 : p + n] @ head_VD.T
         value = np.log(np.exp(logits).sum(axis=1))
-        q = logits[np.arange(n), host["targets_BR"][row, :n]]
+        q = logits[np.arange(n), host.targets_BR[row, :n]]
         np.testing.assert_allclose(got.q_BR[row, :n], q, atol=2e-5)
         np.testing.assert_allclose(got.value_BR[row, :n], value[:-1], atol=2e-5)
         np.testing.assert_allclose(got.end_value_B[row], value[-1], atol=2e-5)
@@ -150,9 +155,9 @@ def reward(teacher, **settings):
     return np.asarray(
         combine.intrinsic_BR(
             RewardSettings(**settings),
-            scorer(teacher, settings.get("alpha", 1.0)).score(host),
-            host["response_mask_BR"],
-            host["ended_B"],
+            scorer(teacher, settings.get("alpha", 1.0)).score(host.to_score()),
+            host.response_mask_BR,
+            host.ended_B,
         )
     )
 
@@ -183,10 +188,10 @@ def test_raw_discount(teacher):
 
 def test_canonical_reward_does_not_move_with_the_logits_constant(teacher):
     host = batch()
-    scores = scorer(teacher).score(host)
+    scores = scorer(teacher).score(host.to_score())
     shift = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32) * 3
     moved = scores._replace(q_BR=scores.q_BR + shift, value_BR=scores.value_BR + shift)
-    mask, ended = host["response_mask_BR"], host["ended_B"]
+    mask, ended = host.response_mask_BR, host.ended_B
 
     def both(form):
         settings = RewardSettings(form=form)

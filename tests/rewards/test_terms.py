@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from distill_jax.rewards.correctness import correctness
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.data.problem import Problem
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.rewards.terms import HostTerms, columns
+from distill_jax.rewards.terms import TERMS, Completions, HostTerms, columns
+from distill_jax.tasks import Judged
 
 TEXTS = [
     "2 + 2 = 4, so #### 4",  # states its answer, true equation, right
@@ -22,10 +22,44 @@ def problem(number, **extra):
     return Problem(f"p{number}", f"question {number}", "", "4", level=number, extra=extra)
 
 
-def terms(**weights):
-    judged = correctness(["4"] * 4, TEXTS, right=1.0, wrong=0.0)
-    settings = RewardSettings(**weights)
-    return HostTerms(settings)([problem(i) for i in range(4)], TEXTS, judged, ENDED)
+def terms(*, undecided=(0, 0, 0, 0), **settings):
+    right_B, undecided_B = np.array([True, False, False, True]), np.array(undecided, bool)
+    judged = Judged(right_B & ~undecided_B, undecided_B, [{}] * 4)
+    problems = [problem(i) for i in range(4)]
+    return HostTerms(RewardSettings(**settings))(Completions(problems, TEXTS, judged, ENDED))
+
+
+def test_every_term_has_a_weight_and_every_weight_a_term():
+    assert list(RewardSettings().weights) == list(TERMS)
+    # A term on the host can be computed there, one on the device cannot.
+    assert {name for name, term in TERMS.items() if term.make is None} == {"intrinsic"}
+    assert {term.side for term in TERMS.values() if term.make is None} == {"device"}
+    assert {term.side for term in TERMS.values() if term.make is not None} == {"host"}
+
+
+def test_a_custom_weight_counts_only_with_a_function():
+    assert RewardSettings(custom_weight=2.0).weights["custom"] == 0.0
+    assert RewardSettings(custom="a:b", custom_weight=2.0).weights["custom"] == 2.0
+
+
+def test_correctness_keeps_fractions_and_marks_what_it_cannot_tell():
+    # A fractional reward is not rounded to an integer.
+    found = terms(right=0.75, wrong=-0.25)["correctness"]
+    assert found.tolist() == [0.75, -0.25, -0.25, 0.75] and found.dtype == np.float32
+    found = terms(right=0.75, wrong=-0.25, undecided=(1, 1, 0, 0))["correctness"]
+    np.testing.assert_array_equal(found, np.array([np.nan, np.nan, -0.25, 0.75], np.float32))
+
+
+def test_correctness_is_computed_without_a_weight():
+    assert set(terms(correctness_weight=0.0)) == {"correctness"}
+
+
+def test_terms_of_nothing():
+    nothing = Completions([], [], Judged(np.zeros(0, bool), np.zeros(0, bool), []), ENDED[:0])
+    every = RewardSettings(reasoning_weight=1.0, format_weight=1.0)
+    found = HostTerms(every)(nothing)
+    assert set(found) == {"correctness", "reasoning", "format"}
+    assert all(len(value_B) == 0 for value_B in found.values())
 
 
 def test_correctness_alone_by_default():

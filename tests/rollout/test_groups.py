@@ -1,46 +1,130 @@
+"""Dynamic sampling by hand: which groups are replaced, and what every drawn problem is given."""
+
 import numpy as np
 
-from distill_jax.rollout.groups import take_rows, training_batch
+from distill_jax.data.problem import Problem
+from distill_jax.rollout import groups
+from distill_jax.rollout.groups import Drawn
 from distill_jax.rollout.sampler import Rollout
+from distill_jax.tasks import Judged
+
+G = 2
+WRONG, RIGHT, MIXED, DIFFERENT = (0, 0), (1, 1), (1, 0), (0, 1)
 
 
-def rollout():
-    # Two prompts × two samples, EOS = 9: rows 0 and 2 end, rows 1 and 3 are cut at 5.
-    tokens = np.array([[7, 9, 0, 0, 0], [1, 2, 3, 4, 5], [9, 0, 0, 0, 0], [5, 4, 3, 2, 1]])
-    length = np.array([2, 5, 1, 5], np.int32)
-    logp = -np.arange(20, dtype=np.float32).reshape(4, 5) / 10
-    return Rollout(tokens, length, np.array([True, False, True, False]), logp)
+def drawn(*ids):
+    """Groups of problems; every array of a completion holds 10·id + its number in the group."""
+    numbers_B = np.array([10 * one + sample for one in ids for sample in range(G)])
+    rollout = Rollout(
+        np.repeat(numbers_B[:, None], 3, axis=1).astype(np.int32),
+        numbers_B.astype(np.int32),
+        numbers_B % 2 == 1,
+        -np.repeat(numbers_B[:, None], 3, axis=1).astype(np.float32),
+    )
+    problems = [Problem(f"p{one}", f"question {one}", "", "1") for one in ids]
+    return Drawn(problems, [[one] for one in ids], rollout, [f"text {n}" for n in numbers_B])
 
 
-def test_rows_are_prompt_response_pad():
-    batch = training_batch([[11, 12, 13], [14]], rollout(), 2, pad_id=0, multiple=4)
-    assert batch["tokens_BT"].tolist() == [
-        [11, 12, 13, 7, 9, 0, 0, 0],
-        [11, 12, 13, 1, 2, 3, 4, 5],
-        [14, 9, 0, 0, 0, 0, 0, 0],
-        [14, 5, 4, 3, 2, 1, 0, 0],
-    ]
-    assert batch["prompt_len_B"].tolist() == [3, 3, 1, 1]
-    assert batch["response_len_B"].tolist() == [2, 5, 1, 5]
-    # R: 5 would be rounded up to 8, but no answer may be longer than 5.
-    np.testing.assert_array_equal(batch["targets_BR"], rollout().tokens_BR)
-    # EOS is a sampled token and is trained on.
-    assert batch["response_mask_BR"].tolist() == [
-        [1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1],
-    ]  # fmt: skip
-    assert batch["tokens_BT"].dtype == batch["targets_BR"].dtype == np.int32
-    np.testing.assert_array_equal(batch["behaviour_logp_BR"], rollout().behaviour_logp_BR)
+def judged(*verdicts, ids):
+    """Verdicts of groups; a wrong completion with an odd number is undecided."""
+    right_B = np.array(verdicts, bool).reshape(-1)
+    undecided_B = ~right_B & (np.arange(len(right_B)) % 2 == 1)
+    numbers = [10 * one + sample for one in ids for sample in range(G)]
+    return Judged(right_B, undecided_B, [{"number": number} for number in numbers])
 
 
-def test_the_response_axis_shrinks_to_the_longest_answer():
-    short = Rollout(*(leaf[[0, 2]] for leaf in rollout()))
-    batch = training_batch([[11], [14]], short, 1, pad_id=0, multiple=2)
-    assert batch["targets_BR"].tolist() == [[7, 9], [9, 0]]
-    assert batch["tokens_BT"].tolist() == [[11, 7, 9, 0], [14, 9, 0, 0]]
-    assert batch["behaviour_logp_BR"].shape == (2, 2)
+def first(*verdicts):
+    """The first round: problems 1, 2, ... with these verdicts."""
+    ids = list(range(1, len(verdicts) + 1))
+    return groups.collect(drawn(*ids), judged(*verdicts, ids=ids), np.array(ids))
 
 
-def test_take_rows():
-    batch = {"a": np.arange(4), "b": np.arange(8).reshape(4, 2)}
-    got = take_rows(batch, np.array([3, 1]))
-    assert got["a"].tolist() == [3, 1] and got["b"].tolist() == [[6, 7], [2, 3]]
+class Draws:
+    """Further rounds, each ids and verdicts; keeps what it was asked."""
+
+    def __init__(self, *rounds):
+        self.rounds, self.asked = list(rounds), []
+
+    def __call__(self, ids_K, number):
+        self.asked.append((ids_K.tolist(), number))
+        ids, verdicts = self.rounds.pop(0)
+        return np.array(ids), drawn(*ids), judged(*verdicts, ids=ids)
+
+
+def test_collect_trains_on_every_group():
+    found = first(WRONG, MIXED, RIGHT)
+    assert found.ids_K.tolist() == [1, 2, 3] and found.owner_P.tolist() == [0, 1, 2]
+    assert found.differs_K.tolist() == [False, True, False]
+    assert found.accuracy_K.tolist() == [0.0, 0.5, 1.0]
+    assert found.correctness_K().tolist() == [0.0, 1.0, 0.0]  # 2·√(p(1−p))
+    # All are trained on, so that each has the signal of its own group, equal or not.
+    assert found.advantage_K(np.array([0.1, 0.2, 0.3])).tolist() == [0.1, 0.2, 0.3]
+    assert found.drawn.samples == G
+    assert [p.id for p in found.drawn.repeated()] == ["p1", "p1", "p2", "p2", "p3", "p3"]
+
+
+def test_equal_groups_are_replaced_by_those_that_differ():
+    # Of round 1 group 2 of 3 differs. Round 2 offers 4 (differs), 5 (all right), 6 (differs):
+    # 4 goes to place 0, 6 to place 2.
+    draws = Draws(([4, 5, 6], [MIXED, RIGHT, DIFFERENT]))
+    found = groups.replace_equal(first(WRONG, MIXED, RIGHT), 3, draws)
+    assert draws.asked == [([1, 2, 3], 1)]  # full: no further round is drawn
+    assert found.ids_K.tolist() == [1, 2, 3, 4, 5, 6]
+    assert found.owner_P.tolist() == [3, 1, 5]
+    assert found.differs_K.tolist() == [False, True, False, True, False, True]
+    assert found.accuracy_K.tolist() == [0.0, 0.5, 1.0, 0.5, 1.0, 0.5]
+    # 1, 3 and 5 agree within their groups: 0, not NaN.
+    advantage_K = found.advantage_K(np.array([0.4, 0.2, 0.6]))
+    assert advantage_K.tolist() == [0.0, 0.2, 0.0, 0.4, 0.0, 0.6]
+
+
+def test_everything_of_a_group_moves_with_it():
+    found = groups.replace_equal(
+        first(WRONG, MIXED, RIGHT), 1, Draws(([4, 5, 6], [MIXED, RIGHT, DIFFERENT]))
+    )
+    want, numbers = drawn(4, 2, 6), [40, 41, 20, 21, 60, 61]
+    assert found.drawn.problems == want.problems and found.drawn.prompts == want.prompts
+    assert found.drawn.texts == want.texts == [f"text {n}" for n in numbers]
+    for got_B, want_B in zip(found.drawn.rollout, want.rollout, strict=True):
+        np.testing.assert_array_equal(got_B, want_B)
+        assert got_B.dtype == want_B.dtype
+    assert found.judged.right_B.tolist() == [1, 0, 1, 0, 0, 1]
+    assert found.judged.undecided_B.tolist() == [0, 1, 0, 1, 0, 0]
+    assert [one["number"] for one in found.judged.details] == numbers
+
+
+def test_a_useful_group_without_room_is_not_a_number():
+    # One place is free; 4 takes it, 5 differs too but finds no room.
+    found = groups.replace_equal(first(MIXED, WRONG), 2, Draws(([4, 5], [MIXED, DIFFERENT])))
+    assert found.owner_P.tolist() == [0, 2]
+    np.testing.assert_array_equal(found.advantage_K(np.array([0.3, 0.7])), [0.3, 0.0, 0.7, np.nan])
+
+
+def test_places_that_stay_equal_keep_their_first_group():
+    draws = Draws(([3, 4], [RIGHT, WRONG]), ([5, 6], [RIGHT, DIFFERENT]))
+    before = first(WRONG, RIGHT)
+    found = groups.replace_equal(before, 2, draws)
+    assert draws.asked == [([1, 2], 1), ([1, 2, 3, 4], 2)]
+    assert found.owner_P.tolist() == [5, 1] and found.ids_K.tolist() == [1, 2, 3, 4, 5, 6]
+    assert [p.id for p in found.drawn.problems] == ["p6", "p2"]
+    # p2 is trained on although its samples agree: it has the signal of its group.
+    assert found.advantage_K(np.array([0.5, 0.0])).tolist() == [0, 0, 0, 0, 0, 0.5]
+    # The round before is not written to.
+    assert before.owner_P.tolist() == [0, 1] and before.drawn.texts == drawn(1, 2).texts
+    assert before.drawn.rollout.length_B.tolist() == [10, 11, 20, 21]
+
+
+def test_a_group_found_in_an_earlier_round_is_not_replaced_again():
+    draws = Draws(([3, 4], [MIXED, RIGHT]), ([5, 6], [MIXED, MIXED]))
+    found = groups.replace_equal(first(WRONG, RIGHT), 2, draws)
+    assert found.owner_P.tolist() == [2, 4]
+    np.testing.assert_array_equal(
+        found.advantage_K(np.array([0.1, 0.2])), [0, 0, 0.1, 0, 0.2, np.nan]
+    )
+
+
+def test_nothing_is_drawn_when_all_groups_differ_or_no_round_is_left():
+    for verdicts, rounds in (((MIXED, DIFFERENT), 3), ((WRONG, MIXED), 0)):
+        draws = Draws()
+        assert groups.replace_equal(first(*verdicts), rounds, draws).owner_P.tolist() == [0, 1]
+        assert draws.asked == []

@@ -8,7 +8,7 @@ from scipy import stats
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.models.response import response_scores
-from distill_jax.rollout.groups import training_batch
+from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from tests import tiny
 from tests.tiny import EOS, PAD, VOCAB
@@ -217,15 +217,15 @@ def test_log_probabilities_equal_the_trainers(built, merge_lora, change):
         lambda p, b: response_scores(
             model,
             p,
-            b["tokens_BT"],
-            b["prompt_len_B"],
-            b["targets_BR"],
+            b.tokens_BT,
+            b.prompt_len_B,
+            b.targets_BR,
             temperature=settings.temperature,
             vocab=VOCAB,
         )
     )(params, batch)
     logp = np.asarray(trained.logp_BR)
-    mask = batch["response_mask_BR"] > 0
+    mask = batch.response_mask_BR > 0
     if settings.top_k:
         # Under top-k the sampler divides by the mass of the tokens kept.
         logits = np.asarray(trained.hidden_BRD) @ np.asarray(model.head_VD(params))[:VOCAB].T

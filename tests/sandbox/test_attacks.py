@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from distill_jax.sandbox import landlock
+from tests.profile import nightly
 from tests.sandbox.attacks import ATTACKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,8 +71,15 @@ def test_attacks_work_without_the_sandbox(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rights", ["as root", "unprivileged"])
-@pytest.mark.parametrize("without", [[], ["syntax"]], ids=["all layers", "no syntax layer"])
+@pytest.mark.parametrize(
+    ("without", "rights"),
+    [
+        pytest.param([], "as root", id="all layers, as root"),
+        pytest.param([], "unprivileged", id="all layers, unprivileged", marks=nightly),
+        pytest.param(["syntax"], "as root", id="no syntax layer, as root", marks=nightly),
+        pytest.param(["syntax"], "unprivileged", id="no syntax layer, unprivileged"),
+    ],
+)
 def test_no_attack_has_an_effect(tmp_path: Path, without: list[str], rights: str) -> None:
     if rights == "as root" and os.geteuid() != 0:
         pytest.skip("these tests run unprivileged")
@@ -96,6 +104,7 @@ KERNEL_FAMILIES = (
 )
 
 
+@nightly
 @pytest.mark.slow
 def test_landlock_identity_and_limits_hold_much_without_the_filter(tmp_path: Path) -> None:
     version = landlock.abi(ctypes.CDLL(None, use_errno=True))
@@ -106,6 +115,7 @@ def test_landlock_identity_and_limits_hold_much_without_the_filter(tmp_path: Pat
     assert told["count"] >= 100
 
 
+@nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", ["identity", "limits", "landlock"])
 def test_the_filter_holds_without_another_layer(tmp_path: Path, layer: str) -> None:
@@ -114,6 +124,7 @@ def test_the_filter_holds_without_another_layer(tmp_path: Path, layer: str) -> N
     assert told["count"] >= 150
 
 
+@nightly
 @pytest.mark.slow
 def test_the_watch_sees_what_only_the_filter_stops(tmp_path: Path) -> None:
     """Effects inside the sandbox are seen too: without the filter these get through."""

@@ -5,15 +5,17 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from distill_jax.stages.context import Context
-from distill_jax.stages.stop import Interrupted
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import NonFiniteError
+from distill_jax.run.run import Run
+from distill_jax.run.settings import TrainSettings
+from distill_jax.run.stop import Interrupted
 from distill_jax.stages import loop
 from distill_jax.training import state as states
 from distill_jax.training.checkpoint import Checkpointer
@@ -27,9 +29,9 @@ class Toy:
     """Loss w·x with x = NaN at the steps in `bad`; SGD moves w by −x at each good step."""
 
     def __init__(self, workdir: Path, bad: tuple[int, ...] = (), **changes: Any):
-        self.context = Context(small(records__every=1, **changes), workdir)
+        self.context = Run(small(records__every=1, **changes), workdir)
         mesh, tx = self.context.mesh, optax.sgd(1.0)
-        self.state, where = states.create({"lora": PATH}, tx, 0, mesh)
+        self.state, where = states.create({"lora": PATH}, tx, jax.random.key(0), mesh)
 
         def loss(trainable, frozen, batch, totals, key):
             weight = trainable["lora"]["layers"]["self_attn"]["q_proj"]["lora_A"]
@@ -47,9 +49,10 @@ class Toy:
         return state, {**metrics, "step_tokens": 3}, []
 
     def run(self, total: int, **how: Any) -> float:
-        out = loop.run(
-            self.context, "toy", self.context.workdir, self.state, self.step, total, **how
-        )
+        calls = {name: how.pop(name) for name in ("evaluate", "on_save") if name in how}
+        settings = TrainSettings(steps=total, **how)
+        workdir = self.context.workdir
+        out = loop.train(self.context, "toy", workdir, settings, self.state, self.step, **calls)
         return float(sharding.fetch(out.trainable)["lora"]["layers"]["self_attn"]["q_proj"][
             "lora_A"][0, 0, 0])  # fmt: skip
 

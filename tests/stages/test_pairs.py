@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import CheckpointError
-from distill_jax.stages import pairs
+from distill_jax.evaluation import pairs
+from distill_jax.run.run import Run
 from launch import compare_logits
 from tests.stages.small import copy_stages, small
+
+MODELS = ("teacher", "sft", "rl")
 
 
 def test_the_command_compares_each_pair(
@@ -17,21 +19,27 @@ def test_the_command_compares_each_pair(
 ) -> None:
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl", "evaluate")
     compare_logits.main([f"--workdir={workdir}"])
-    got = json.loads((workdir / "compare_logits" / "student_after.json").read_text())
-    assert got["answers_of"] == "student_after" and got["problems"] == 4
+    got = json.loads((workdir / "compare_logits" / "rl.json").read_text())
+    assert got["answers_of"] == "rl" and got["problems"] == 4
     assert [(pair["p"], pair["q"]) for pair in got["pairs"]] == [
-        ("teacher", "student_before"),
-        ("teacher", "student_after"),
-        ("student_before", "student_after"),
+        ("teacher", "sft"),
+        ("teacher", "rl"),
+        ("sft", "rl"),
     ]
     # The student on its own answers beside the teacher is what stage evaluate measured.
-    measured = json.loads((finished / "evaluate" / "student_after.json").read_text())
+    measured = json.loads((finished / "evaluate" / "rl.json").read_text())
     assert {k: v for k, v in got["pairs"][1].items() if k not in "pq"} == measured["distribution"]
     near, far = got["pairs"][2]["forward_kl"], got["pairs"][0]["forward_kl"]
     assert 0 < near["mean"] < far["mean"]
     shown = capsys.readouterr().out
-    assert "on 4 greedy answers of student after RL" in shown and f"{near['mean']:.4f}" in shown
+    assert (
+        "on 4 greedy answers of student after rl (start: sft)" in shown
+        and f"{near['mean']:.4f}" in shown
+    )
 
+    content = (workdir / "compare_logits" / "rl.json").read_bytes()
+    compare_logits.main([f"--workdir={workdir}", "--answers=student_after"])  # an alias
+    assert (workdir / "compare_logits" / "rl.json").read_bytes() == content
     compare_logits.main([f"--workdir={workdir}", "--answers=teacher"])
     other = json.loads((workdir / "compare_logits" / "teacher.json").read_text())
     assert other["pairs"][1] != got["pairs"][1]
@@ -43,9 +51,9 @@ def test_what_is_missing_is_told(
     with pytest.raises(SystemExit) as stopped:
         compare_logits.main([f"--workdir={tmp_path}"])
     assert stopped.value.code == 2
-    assert "wanted: a work directory that stage evaluate was run in" in capsys.readouterr().err
+    assert "wanted: the work directory of a run" in capsys.readouterr().err
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
-    with pytest.raises(CheckpointError, match="student_after with teacher, student_before in"):
-        pairs.compare_all(Context(small(), workdir), "student_after")
-    with pytest.raises(CheckpointError, match=r"student_before.checkpoint.jsonl is not there"):
-        pairs.compare_all(Context(small(), workdir), "student_before")
+    with pytest.raises(CheckpointError, match="rl with teacher, sft in"):
+        pairs.compare_all(Run(small(), workdir), MODELS, "rl")
+    with pytest.raises(CheckpointError, match=r"sft.checkpoint.jsonl is missing"):
+        pairs.compare_all(Run(small(), workdir), MODELS, "sft")

@@ -100,18 +100,17 @@ def test_killed_and_terminated_in_both_stages(finished: Path, tmp_path: Path) ->
 
 
 def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distill_jax.stages.stop import Interrupted
+    from distill_jax.run.stop import Interrupted
+    from distill_jax.stages import runner
+    from tests.stages.small import run_instead, small
 
-    from distill_jax.stages import pipeline
-    from tests.stages.small import small
-
-    def leave(context: Any, directory: Path) -> dict[str, Any]:
+    def leave(*_: Any) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    monkeypatch.setitem(pipeline.STAGES, "pretrain", leave)
+    run_instead(monkeypatch, "pretrain", leave)
     with pytest.raises(Interrupted, match="before stage sft") as error:
-        pipeline.run(small(), tmp_path)
+        runner.run(small(), tmp_path)
     assert error.value.exit_code == 0
     assert (tmp_path / "pretrain" / "done.json").exists() and not (tmp_path / "sft").exists()
 
@@ -119,27 +118,26 @@ def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.Monke
 def test_sigterm_in_evaluation(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill_jax.stages.stop import Interrupted
-
-    from distill_jax.stages import pipeline
+    from distill_jax.run.stop import Interrupted
+    from distill_jax.stages import evaluate, runner
     from tests.stages.small import small
 
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
-    real = pipeline.evaluate._evaluate
+    real = evaluate._evaluate
 
-    def interrupted(context: Any, subject: Any, *rest: Any) -> dict[str, Any]:
-        if subject.name == "student_before":
+    def interrupted(run: Any, settings: Any, subject: Any, *rest: Any) -> dict[str, Any]:
+        if subject.name == "sft":
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(context, subject, *rest)
+        return real(run, settings, subject, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.evaluate, "_evaluate", interrupted)
-        with pytest.raises(Interrupted, match="student_before is not complete"):
-            pipeline.run(small(), workdir)
+        patch.setattr(evaluate, "_evaluate", interrupted)
+        with pytest.raises(Interrupted, match="sft is not complete"):
+            runner.run(small(), workdir)
     made = {p.name for p in (workdir / "evaluate").glob("*.json")}
-    assert made == {"run.json", "settings.json", "student_base.json", "teacher.json"}
-    pipeline.run(small(), workdir)
-    for name in ("teacher", "student_base", "student_before", "student_after"):
+    assert made == {"run.json", "settings.json", "base.json", "teacher.json"}
+    runner.run(small(), workdir)
+    for name in ("teacher", "base", "sft", "rl"):
         mine, whole = (w / "evaluate" / f"{name}.json" for w in (workdir, finished))
         assert mine.read_bytes() == whole.read_bytes()
 
@@ -153,19 +151,19 @@ def test_killed_in_evaluation(finished: Path, tmp_path: Path) -> None:
     cut, whole = runs
     finish(start(command(whole, **how)))
     killed = start(command(cut, **how))
-    path = cut / "evaluate" / "student_before.checkpoint.jsonl"
+    path = cut / "evaluate" / "sft.checkpoint.jsonl"
     deadline = time.monotonic() + 120
     while not path.exists() or path.read_bytes().count(b"\n") < 4:
         assert killed.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     os.kill(killed.pid, signal.SIGKILL)
     finish(killed, code=-9)
-    assert not (path.parent / "student_before.json").exists(), "killed too late to test anything"
+    assert not (path.parent / "sft.json").exists(), "killed too late to test anything"
     kept = path.read_bytes()
     finish(start(command(cut, **how)))
     whole_lines = kept[: kept.rindex(b"\n") + 1]
     assert path.read_bytes().startswith(whole_lines), "drawn again"
-    for name in ("teacher", "student_base", "student_before", "student_after"):
+    for name in ("teacher", "base", "sft", "rl"):
         for file in (f"{name}.json", f"{name}.checkpoint.jsonl"):
             assert (cut / "evaluate" / file).read_bytes() == (
                 whole / "evaluate" / file

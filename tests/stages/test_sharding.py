@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from distill_jax.stages.context import Context
 from jax.sharding import PartitionSpec as P
 
 from distill_jax.core import rng, sharding
 from distill_jax.rewards import combine
-from distill_jax.stages import curricula, supervised
+from distill_jax.run.run import Run
+from distill_jax.stages import rl, supervised
+from distill_jax.stages import teacher as teachers
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
@@ -21,12 +22,13 @@ from tests.stages.small import copy_stages, small
 MESHES = {"one": (1, 1, 1), "fsdp×tensor": (1, 4, 2), "data×tensor": (4, 1, 2)}
 
 
-def context(workdir: Path, name: str, **changes: Any) -> Context:
+def context(workdir: Path, name: str, **changes: Any) -> Run:
     settings = dict(zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), MESHES[name], strict=True))
     if name != "one":
-        return Context(small(**settings, **changes), workdir)
-    made = Context(small(**changes), workdir)
+        return Run(small(**settings, **changes), workdir)
+    made = Run(small(**changes), workdir)
     made.mesh = sharding.make_mesh(sharding.MeshSettings(1, 1, 1), jax.devices()[:1])
+    made.models.mesh = made.mesh
     return made
 
 
@@ -43,28 +45,39 @@ def fetched(state: states.TrainState) -> dict[str, np.ndarray]:
 
 def sft_update(where: Path, name: str) -> tuple[states.TrainState, Any, dict[str, float]]:
     ctx = context(where, name, sft__accumulate=1)
-    student = ctx.load("student", ctx.adapter("sft"))
-    tx = optimizer.make(ctx.config.sft.optimizer, 2)
+    student = ctx.load_student("sft")
+    tx = optimizer.make(ctx.config.plan["sft"].optimizer, 2)
     trainable, frozen = states.split(student.params, "lora")
-    state, shardings = states.create(trainable, tx, 0, ctx.mesh)
-    update = make_update(*losses.sft(student.model, ctx.vocab), tx, ctx.mesh, shardings)
-    step = supervised.step_fn(ctx, supervised.rows(ctx, answer_only=0.5), update, frozen, 8)
+    state, shardings = states.create(trainable, tx, rng.run_key(0), ctx.mesh)
+    update = make_update(*losses.sft(student.model, ctx.data.vocab), tx, ctx.mesh, shardings)
+    step = supervised.step_fn(ctx, supervised.Rows(ctx, answer_only=0.5, seed=0), update, frozen, 8)
     state, metrics, _ = step(state, 0)
     return state, frozen, {k: float(v) for k, v in metrics.items()}
 
 
 def rl_update(where: Path, name: str, algorithm: str) -> tuple[states.TrainState, dict, Any]:
     ctx = context(where, name, rl__algorithm=algorithm, rl__group__beta=0.1, rl__minibatches=2)
-    student = ctx.load("student", ctx.adapter("sft"))
+    stage, student = ctx.stage("rl"), ctx.load_student("sft")
     trainable, frozen = states.split(student.params, "lora")
     reference = jax.tree.map(jax.numpy.copy, trainable)
     if algorithm == "ppo":
         trainable = states.with_value_head(trainable, student.model.config.hidden_size)
-    tx = optimizer.make(ctx.config.rl.optimizer, 4)
+    tx = optimizer.make(stage.settings.optimizer, 4)
+    curriculum = rl.KIND.prepare(ctx, stage)
     state, shardings = states.create(
-        trainable, tx, 0, ctx.mesh, combine.fresh_state(), curricula.of_rl(ctx).fresh()
+        trainable, tx, rng.run_key(0), ctx.mesh, combine.fresh_state(), curriculum.fresh()
     )
-    step = RLStep(ctx, student.model, frozen, reference, tx, shardings)
+    step = RLStep(
+        ctx,
+        stage,
+        student.model,
+        frozen=frozen,
+        reference=reference,
+        teacher=teachers.scorer(ctx, stage.settings),
+        curriculum=curriculum,
+        tx=tx,
+        shardings=shardings,
+    )
     state, metrics, completions = step(state, 0)
     figures = {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}
     return state, figures, completions
@@ -125,8 +138,8 @@ def test_cache_is_split_by_rows_and_heads(
     models: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = context(models, name)
-    student = ctx.load("student", ctx.adapter("sft"))
-    sampler = ctx.sampler(student.model)
+    student = ctx.load_student("sft")
+    sampler = ctx.models.sampler(student.model)
     seen: list[Any] = []
     segment = sampler._segment
 
@@ -137,7 +150,7 @@ def test_cache_is_split_by_rows_and_heads(
         return out
 
     monkeypatch.setattr(sampler, "_segment", watched)
-    data = ctx.problems("validation")
+    data = ctx.data.problems("validation")
     sampler.generate(
         sampler.weights(student.params, ctx.config.sampling),
         data.prompts[:4],

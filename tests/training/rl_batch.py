@@ -5,9 +5,12 @@ import functools
 import jax
 import numpy as np
 
+from distill_jax.core import rng as rngs
+from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
+from distill_jax.training.batch import PolicyBatch, ScoredRollout
 from distill_jax.training.step import make_update
 from tests import tiny
 from tests.tiny import VOCAB
@@ -33,41 +36,69 @@ def make(model, params, algorithm, settings, *, noise=0.2):
     # Tokens after the prompt; 0 beyond the row's end.
     longer_BT = np.pad(tokens_BT, ((0, 0), (0, 5)))
     targets_BR = np.stack([row[p : p + 5] for row, p in zip(longer_BT, PROMPT, strict=True)])
-    rollout = {
-        "tokens_BT": tokens_BT,
-        "prompt_len_B": PROMPT,
-        "response_len_B": ANSWER,
-        "targets_BR": targets_BR,
-        "response_mask_BR": mask_BR,
-        "loss_mask_BR": mask_BR,
-        "ended_B": ENDED,
-        "reward_PG": rng.random((4, 2)).astype(np.float32),
-        "reward_BR": (rng.normal(size=(8, 5)) * mask_BR).astype(np.float32),
-    }
+    reward_PG = rng.random((4, 2)).astype(np.float32)
+    reward_BR = (rng.normal(size=(8, 5)) * mask_BR).astype(np.float32)
+    rollout = RolloutBatch(
+        tokens_BT=tokens_BT,
+        prompt_len_B=PROMPT,
+        response_len_B=ANSWER,
+        response_mask_BR=mask_BR,
+        targets_BR=targets_BR,
+        ended_B=ENDED,
+        behaviour_logp_BR=None,  # made below, from the scores
+    )
     trainable, frozen = states.split(params, "lora")
     if algorithm.uses_values:
         trainable = states.with_value_head(trainable, model.config.hidden_size)
     scored = _score(model, trainable, frozen, rollout, algorithm.uses_values)
-    logp_BR = np.asarray(scored["logp_BR"])
-    jitter = [logp_BR + noise * rng.normal(size=(8, 5)).astype(np.float32) for _ in range(3)]
-    rollout |= dict(
-        zip(("old_logp_BR", "ref_logp_BR", "behaviour_logp_BR"), jitter, strict=True),
-        entropy_BR=scored["entropy_BR"],
+    logp_BR = np.asarray(scored.logp_BR)
+    old_BR, ref_BR, behaviour_BR = (
+        logp_BR + noise * rng.normal(size=(8, 5)).astype(np.float32) for _ in range(3)
     )
-    if algorithm.uses_values:
-        rollout |= {k: scored[k] for k in ("value_BR", "end_value_B")}
-    arrays, _ = jax.jit(lambda r: algorithm.advantages(r, settings))(rollout)
-    names = (
-        "tokens_BT",
-        "prompt_len_B",
-        "targets_BR",
-        "loss_mask_BR",
-        "old_logp_BR",
-        "ref_logp_BR",
-        "behaviour_logp_BR",
+    with_rewards = ScoredRollout(
+        response_mask_BR=mask_BR,
+        loss_mask_BR=mask_BR,
+        ended_B=ENDED,
+        reward_PG=reward_PG,
+        reward_BR=reward_BR,
+        old_logp_BR=old_BR,
+        ref_logp_BR=ref_BR,
+        entropy_BR=scored.entropy_BR,
+        value_BR=scored.value_BR,
+        end_value_B=scored.end_value_B,
     )
-    batch = {name: rollout[name] for name in names} | arrays
+    advantages, _ = jax.jit(lambda r: algorithm.advantages(r, settings))(with_rewards)
+    batch = PolicyBatch(
+        tokens_BT=tokens_BT,
+        prompt_len_B=PROMPT,
+        targets_BR=targets_BR,
+        loss_mask_BR=mask_BR,
+        behaviour_logp_BR=behaviour_BR,
+        old_logp_BR=old_BR,
+        ref_logp_BR=ref_BR,
+        advantages=advantages,
+    )
     return trainable, frozen, jax.tree.map(np.asarray, batch)
+
+
+def to_rollout(batch):
+    """The rollout that a batch of `make` was made from, for `losses.score_policy`."""
+    return RolloutBatch(
+        tokens_BT=batch.tokens_BT,
+        prompt_len_B=batch.prompt_len_B,
+        response_len_B=ANSWER,
+        response_mask_BR=batch.loss_mask_BR,
+        targets_BR=batch.targets_BR,
+        ended_B=ENDED,
+        behaviour_logp_BR=batch.behaviour_logp_BR,
+    )
+
+
+def make_sft(model, params):
+    """The same rows as a batch of SFT."""
+    trainable, frozen, batch = make(model, params, ALGORITHMS["grpo"], settings_of("grpo"))
+    names = ("tokens_BT", "prompt_len_B", "targets_BR", "loss_mask_BR")
+    return trainable, frozen, {name: getattr(batch, name) for name in names}
 
 
 def settings_of(name, **changes):
@@ -88,7 +119,7 @@ def updater(model, name, settings, trainable, *, accumulate=1, mesh=None, rate=1
         ),
         10,
     )
-    state, shardings = states.create(trainable, tx, 0, mesh)
+    state, shardings = states.create(trainable, tx, rngs.run_key(0), mesh)
     loss, totals = losses.policy(
         model, ALGORITHMS[name], settings, temperature=TEMPERATURE, vocab=VOCAB
     )

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from distill_jax.training.algorithms import (
     ppo_advantages,
     ppo_loss,
 )
+from distill_jax.training.batch import Advantages, PolicyBatch, ScoredRollout
 
 ONES = np.ones((1, 3), np.float32)
 
@@ -26,41 +29,57 @@ def test_entries():
     assert ALGORITHMS["gspo"].reference_weight(GroupSettings(beta=0.2)) == 0.2
 
 
+def scored(**arrays):
+    """A rollout of these arrays; its tokens are all trained unless a loss mask is given."""
+    arrays.setdefault("loss_mask_BR", arrays.get("response_mask_BR"))
+    names = [f.name for f in dataclasses.fields(ScoredRollout)]
+    assert set(arrays) <= set(names)
+    return ScoredRollout(**{name: arrays.get(name) for name in names})
+
+
+def policy_batch(**arrays):
+    """A batch of these arrays, of a model's inputs and of what an algorithm makes."""
+    made = {f.name: arrays.pop(f.name, None) for f in dataclasses.fields(Advantages)}
+    names = [f.name for f in dataclasses.fields(PolicyBatch) if f.name != "advantages"]
+    assert set(arrays) <= set(names)
+    return PolicyBatch(**{name: arrays.get(name) for name in names}, advantages=Advantages(**made))
+
+
 # --- group methods --------------------------------------------------------------------------------
 
 
 def test_group_advantages_by_hand():
     # Rewards [1,0,0,0]: ddof 1 gives [1.5, −.5, −.5, −.5]; a group of equal rewards gives 0.
-    rollout = {
-        "reward_PG": jnp.array([[1.0, 0, 0, 0], [0.3, 0.3, 0.3, 0.3]]),
-        "response_mask_BR": jnp.array([[1.0, 1.0], [1.0, 0.0]] * 4),
-    }
+    rollout = scored(
+        reward_PG=jnp.array([[1.0, 0, 0, 0], [0.3, 0.3, 0.3, 0.3]]),
+        response_mask_BR=jnp.array([[1.0, 1.0], [1.0, 0.0]] * 4),
+    )
     arrays, _ = group_advantages(rollout, GroupSettings())
     want = [[1.5, 1.5], [-0.5, 0], [-0.5, -0.5], [-0.5, 0], [0, 0], [0, 0], [0, 0], [0, 0]]
-    np.testing.assert_allclose(arrays["advantage_BR"], want, atol=1e-5)
-    assert set(arrays) == {"advantage_BR"}
+    np.testing.assert_allclose(arrays.advantage_BR, want, atol=1e-5)
+    assert arrays.return_BR is arrays.old_value_BR is arrays.top_entropy_BR is None
     arrays, _ = group_advantages(rollout, GroupSettings(scale="none", baseline="leave_one_out"))
-    np.testing.assert_allclose(arrays["advantage_BR"][:4, 0], [1, -1 / 3, -1 / 3, -1 / 3])
+    np.testing.assert_allclose(arrays.advantage_BR[:4, 0], [1, -1 / 3, -1 / 3, -1 / 3])
 
 
 def test_top_entropy_is_chosen_over_the_whole_rollout():
-    rollout = {
-        "reward_PG": jnp.array([[1.0, 0.0]]),
-        "response_mask_BR": jnp.ones((2, 3)),
-        "entropy_BR": jnp.array([[0.1, 0.9, 0.2], [0.8, 0.7, 0.3]]),
-    }
+    rollout = scored(
+        reward_PG=jnp.array([[1.0, 0.0]]),
+        response_mask_BR=jnp.ones((2, 3)),
+        entropy_BR=jnp.array([[0.1, 0.9, 0.2], [0.8, 0.7, 0.3]]),
+    )
     arrays, _ = group_advantages(rollout, GroupSettings(top_entropy=0.5))
-    assert arrays["top_entropy_BR"].tolist() == [[0, 1, 0], [1, 1, 0]]
+    assert arrays.top_entropy_BR.tolist() == [[0, 1, 0], [1, 1, 0]]
     # Tokens that are not trained do not count: of the first row's three, ⌈1.5⌉ = 2 stay.
-    masked = {**rollout, "loss_mask_BR": jnp.array([[1.0, 1, 1], [0, 0, 0]])}
+    masked = rollout.replace(loss_mask_BR=jnp.array([[1.0, 1, 1], [0, 0, 0]]))
     arrays, _ = group_advantages(masked, GroupSettings(top_entropy=0.5))
-    assert arrays["top_entropy_BR"].tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert arrays.top_entropy_BR.tolist() == [[0, 1, 1], [0, 0, 0]]
 
 
 def loss_of(name, settings, logp, batch, entropy=None):
-    batch = {"loss_mask_BR": ONES, "behaviour_logp_BR": logp, **batch}
+    batch = policy_batch(**{"loss_mask_BR": ONES, "behaviour_logp_BR": logp, **batch})
     scores = {"logp_BR": jnp.asarray(logp), "entropy_BR": entropy}
-    return group_loss(name)(scores, batch, normaliser(batch["loss_mask_BR"]), settings)
+    return group_loss(name)(scores, batch, normaliser(batch.loss_mask_BR), settings)
 
 
 def test_importance_correction_by_hand():
@@ -88,10 +107,16 @@ def test_top_entropy_trains_those_tokens_alone():
         batch = {"advantage_BR": ONES, "old_logp_BR": jax.lax.stop_gradient(logp), **extra}
         return loss_of("bnpo", settings, logp, batch, entropy)[0]
 
-    np.testing.assert_allclose(jax.grad(value)(jnp.asarray(logp)), [[0, -1 / 3, -1 / 3]], atol=1e-6)
     # Chosen beforehand over the rollout, the batch's own entropies are not looked at.
     given = jax.grad(lambda x: value(x, top_entropy_BR=jnp.array([[1.0, 0, 0]])))
     np.testing.assert_allclose(given(jnp.asarray(logp)), [[-1 / 3, 0, 0]], atol=1e-6)
+    # The advantages choose: of these three entropies ⌈1.02⌉ = 2 are trained.
+    rollout = scored(reward_PG=jnp.zeros((1, 1)), response_mask_BR=ONES, entropy_BR=entropy)
+    top_BR = group_advantages(rollout, settings)[0].top_entropy_BR
+    chosen = jax.grad(lambda x: value(x, top_entropy_BR=top_BR))
+    np.testing.assert_allclose(chosen(jnp.asarray(logp)), [[0, -1 / 3, -1 / 3]], atol=1e-6)
+    with pytest.raises(ValueError, match="top_entropy_BR is None; the algorithm needs it"):
+        value(jnp.asarray(logp))
 
 
 def test_kl_and_entropy_are_added_to_the_loss():
@@ -124,7 +149,7 @@ def rollout(**changes):
         "ended_B": jnp.array([True]),
         "response_mask_BR": jnp.ones((1, 3)),
     }
-    return {**base, **changes}
+    return scored(**{**base, **changes})
 
 
 @pytest.mark.parametrize(
@@ -133,9 +158,9 @@ def rollout(**changes):
 def test_ppo_advantages_by_hand(lam, want):
     settings = PPOSettings(lam=lam, kl_coef=0.0, whiten=False)
     arrays, metrics = ppo_advantages(rollout(), settings)
-    np.testing.assert_allclose(arrays["advantage_BR"][0], want, atol=1e-6)
+    np.testing.assert_allclose(arrays.advantage_BR[0], want, atol=1e-6)
     # Returns are A + V.
-    np.testing.assert_allclose(arrays["return_BR"][0], np.add(want, [0.5, 0.6, 0.8]), atol=1e-6)
+    np.testing.assert_allclose(arrays.return_BR[0], np.add(want, [0.5, 0.6, 0.8]), atol=1e-6)
     assert "objective/kl" not in metrics
     np.testing.assert_allclose(metrics["objective/rlhf_reward"], 1.0)
 
@@ -153,21 +178,21 @@ def test_ppo_advantages_with_dense_rewards_kl_and_a_truncated_answer():
     )
     settings = PPOSettings(lam=0.5, kl_coef=0.1, whiten=False)
     arrays, metrics = ppo_advantages(given, settings)
-    np.testing.assert_allclose(arrays["advantage_BR"][0], [0.1, 0.6, -0.2], atol=1e-6)
-    np.testing.assert_allclose(arrays["return_BR"][0], [0.6, 1.2, 0.6], atol=1e-6)
+    np.testing.assert_allclose(arrays.advantage_BR[0], [0.1, 0.6, -0.2], atol=1e-6)
+    np.testing.assert_allclose(arrays.return_BR[0], [0.6, 1.2, 0.6], atol=1e-6)
     np.testing.assert_allclose(metrics["objective/kl"], 0.0, atol=1e-6)
     np.testing.assert_allclose(metrics["objective/rlhf_reward"], 0.4, atol=1e-6)
     # Ended, the same answer has no value after it: δ_3 = .2 − .8 = −.6.
-    ended, _ = ppo_advantages({**given, "ended_B": jnp.array([True])}, settings)
-    np.testing.assert_allclose(ended["advantage_BR"][0, 2], -0.6, atol=1e-6)
+    ended, _ = ppo_advantages(given.replace(ended_B=jnp.array([True])), settings)
+    np.testing.assert_allclose(ended.advantage_BR[0, 2], -0.6, atol=1e-6)
 
 
 def test_whitening_touches_advantages_not_returns():
     plain, _ = ppo_advantages(rollout(), PPOSettings(kl_coef=0.0, whiten=False))
     white, _ = ppo_advantages(rollout(), PPOSettings(kl_coef=0.0))
-    x = np.asarray(plain["advantage_BR"])
-    np.testing.assert_allclose(white["advantage_BR"], (x - x.mean()) / x.std(), atol=1e-5)
-    np.testing.assert_array_equal(white["return_BR"], plain["return_BR"])
+    x = np.asarray(plain.advantage_BR)
+    np.testing.assert_allclose(white.advantage_BR, (x - x.mean()) / x.std(), atol=1e-5)
+    np.testing.assert_array_equal(white.return_BR, plain.return_BR)
 
 
 def test_ppo_loss_by_hand():
@@ -179,15 +204,15 @@ def test_ppo_loss_by_hand():
         "entropy_BR": jnp.full((1, 3), 2.0),
         "value_BR": jnp.array([[1.0, 0.0, 0.0]]),
     }
-    batch = {
-        "loss_mask_BR": jnp.ones((1, 3)),
-        "old_logp_BR": jnp.full((1, 3), -1.0),
-        "advantage_BR": jnp.array([[1.0, 2.0, -1.0]]),
-        "old_value_BR": jnp.zeros((1, 3)),
-        "return_BR": jnp.array([[1.0, 1.0, 0.0]]),
-    }
+    batch = policy_batch(
+        loss_mask_BR=jnp.ones((1, 3)),
+        old_logp_BR=jnp.full((1, 3), -1.0),
+        advantage_BR=jnp.array([[1.0, 2.0, -1.0]]),
+        old_value_BR=jnp.zeros((1, 3)),
+        return_BR=jnp.array([[1.0, 1.0, 0.0]]),
+    )
     settings = PPOSettings(value_coef=0.5, entropy_coef=0.1)
-    value, metrics = ppo_loss(scores, batch, normaliser(batch["loss_mask_BR"]), settings)
+    value, metrics = ppo_loss(scores, batch, normaliser(batch.loss_mask_BR), settings)
     np.testing.assert_allclose(metrics["loss/policy_avg"], -0.8, atol=1e-6)
     np.testing.assert_allclose(metrics["loss/value_avg"], 0.82 / 3, atol=1e-6)
     np.testing.assert_allclose(value, -0.8 + 0.5 * 0.82 / 3 - 0.1 * 2.0, atol=1e-6)
@@ -198,13 +223,13 @@ def test_ppo_loss_by_hand():
 
 def test_value_clip_of_zero_is_off_rather_than_pinning_the_value():
     mask = jnp.ones((1, 1))
-    batch = {
-        "loss_mask_BR": mask,
-        "old_logp_BR": jnp.zeros((1, 1)),
-        "advantage_BR": jnp.zeros((1, 1)),
-        "old_value_BR": jnp.zeros((1, 1)),
-        "return_BR": 2.0 * mask,
-    }
+    batch = policy_batch(
+        loss_mask_BR=mask,
+        old_logp_BR=jnp.zeros((1, 1)),
+        advantage_BR=jnp.zeros((1, 1)),
+        old_value_BR=jnp.zeros((1, 1)),
+        return_BR=2.0 * mask,
+    )
     settings = PPOSettings(value_clip=0.0, value_coef=1.0)
 
     def loss(value):

@@ -18,9 +18,7 @@ def built():
 
 def test_sft_loss_is_the_mean_cross_entropy_of_response_tokens(built):
     model, params = built
-    trainable, frozen, batch = rl_batch.make(
-        model, params, ALGORITHMS["grpo"], rl_batch.settings_of("grpo")
-    )
+    trainable, frozen, batch = rl_batch.make_sft(model, params)
     loss, totals = losses.sft(model, VOCAB)
     value, _ = jax.jit(loss)(trainable, frozen, batch, totals(batch), jax.random.key(0))
     parts = []
@@ -36,9 +34,7 @@ def test_sft_loss_is_the_mean_cross_entropy_of_response_tokens(built):
 def test_the_last_token_of_an_answer_is_trained(built):
     # EOS stands last in a response: without it in the mask the gradient would be another.
     model, params = built
-    trainable, frozen, batch = rl_batch.make(
-        model, params, ALGORITHMS["grpo"], rl_batch.settings_of("grpo")
-    )
+    trainable, frozen, batch = rl_batch.make_sft(model, params)
     loss, _ = losses.sft(model, VOCAB)
     last = np.arange(5)[None] == ANSWER[:, None] - 1
     only = {**batch, "loss_mask_BR": last.astype(np.float32)}
@@ -49,7 +45,7 @@ def test_the_last_token_of_an_answer_is_trained(built):
 def value_of(built, name, settings, **changes):
     model, params = built
     trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS[name], settings)
-    batch |= changes
+    batch = batch.replace(advantages=batch.advantages.replace(**changes))
     loss, totals = losses.policy(
         model, ALGORITHMS[name], settings, temperature=TEMPERATURE, vocab=VOCAB
     )
@@ -87,7 +83,7 @@ def test_the_value_head_starts_at_zero_and_learns(built):
     settings = rl_batch.settings_of("ppo")
     (_, _), grads = value_of(built, "ppo", settings)
     trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["ppo"], settings)
-    assert np.all(batch["old_value_BR"] == 0)
+    assert np.all(batch.advantages.old_value_BR == 0)
     assert np.any(grads["value_head"]["kernel_D"]) and np.any(grads["value_head"]["bias"])
     # A head of ones reads the sum of the state before each token, and the one after the last.
     trainable["value_head"] = jax.tree.map(np.ones_like, trainable["value_head"])
@@ -95,17 +91,17 @@ def test_the_value_head_starts_at_zero_and_learns(built):
         model,
         trainable,
         frozen,
-        {**batch, "response_len_B": ANSWER},
+        rl_batch.to_rollout(batch),
         temperature=TEMPERATURE,
         vocab=VOCAB,
         values=True,
     )
-    hidden = np.asarray(model.hidden(params, batch["tokens_BT"]))
+    hidden = np.asarray(model.hidden(params, batch.tokens_BT))
     for row in range(8):
         p, n = PROMPT[row], ANSWER[row]
         want = 1 + hidden[row, p - 1 : p + n].sum(axis=1)
-        np.testing.assert_allclose(scored["value_BR"][row, :n], want[:-1], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(scored["end_value_B"][row], want[-1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(scored.value_BR[row, :n], want[:-1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(scored.end_value_B[row], want[-1], rtol=1e-4, atol=1e-5)
 
 
 def test_agreement_of_sampler_and_trainer_is_measured(built):
@@ -113,7 +109,7 @@ def test_agreement_of_sampler_and_trainer_is_measured(built):
     model, params = built
     _, _, batch = rl_batch.make(model, params, ALGORITHMS["grpo"], settings)
     (_, metrics), _ = value_of(built, "grpo", settings)
-    l_N = (batch["old_logp_BR"] - batch["behaviour_logp_BR"])[batch["loss_mask_BR"] > 0]
+    l_N = (batch.old_logp_BR - batch.behaviour_logp_BR)[batch.loss_mask_BR > 0]
     for name, want in {
         "sampling_logp_difference/mean": np.abs(l_N).mean(),
         "sampling_logp_difference/max": np.abs(l_N).max(),
@@ -128,9 +124,10 @@ def test_score_policy_gives_what_is_asked(built):
     model, params = built
     trainable, frozen = states.split(params, "lora")
     _, _, batch = rl_batch.make(model, params, ALGORITHMS["grpo"], rl_batch.settings_of("grpo"))
+    rollout = rl_batch.to_rollout(batch)
     how = {"temperature": TEMPERATURE, "vocab": VOCAB, "values": False}
-    plain = losses.score_policy(model, trainable, frozen, batch, **how)
-    both = losses.score_policy(model, trainable, frozen, batch, entropy=True, **how)
-    assert set(plain) == {"logp_BR"} and set(both) == {"logp_BR", "entropy_BR"}
-    np.testing.assert_allclose(plain["logp_BR"], both["logp_BR"], atol=1e-6)
-    assert plain["logp_BR"].shape == both["entropy_BR"].shape == (8, 5)
+    plain = losses.score_policy(model, trainable, frozen, rollout, **how)
+    both = losses.score_policy(model, trainable, frozen, rollout, entropy=True, **how)
+    assert plain[1:] == (None, None, None) and both[2:] == (None, None)
+    np.testing.assert_allclose(plain.logp_BR, both.logp_BR, atol=1e-6)
+    assert plain.logp_BR.shape == both.entropy_BR.shape == (8, 5)

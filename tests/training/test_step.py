@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from distill_jax.core import rng
 from distill_jax.core.errors import ConfigError
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
@@ -64,13 +65,13 @@ def test_accumulation_equals_the_whole_batch(built, name):
 def sft_update(model, trainable, mesh=None, accumulate=1):
     mesh = mesh or tiny.mesh()
     tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-2, eps=1e-3), 10)
-    state, shardings = states.create(trainable, tx, 0, mesh)
+    state, shardings = states.create(trainable, tx, rng.run_key(0), mesh)
     loss, totals = losses.sft(model, VOCAB)
     return state, make_update(loss, totals, tx, mesh, shardings, accumulate=accumulate)
 
 
 def sft_batch(model, params):
-    return rl_batch.make(model, params, ALGORITHMS["grpo"], rl_batch.settings_of("grpo"))
+    return rl_batch.make_sft(model, params)
 
 
 def test_accumulation_equals_the_whole_batch_in_sft(built):
@@ -93,9 +94,10 @@ def test_accumulation_equals_the_whole_batch_in_sft(built):
 def test_an_update_on_a_mesh_equals_that_of_one_device(built, name, shape):
     model, params = built
     settings = rl_batch.settings_of("ppo")
-    trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["ppo"], settings)
     if name == "sft":
-        trainable = {"lora": trainable["lora"]}
+        trainable, frozen, batch = rl_batch.make_sft(model, params)
+    else:
+        trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["ppo"], settings)
     results = []
     for mesh in (tiny.mesh(), tiny.mesh(*shape)):
         split = model.replace(fuse=mesh.shape["tensor"] == 1)
@@ -137,8 +139,9 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(built, bad)
     state, update = rl_batch.updater(model, "bnpo", settings, trainable)
     state, _ = update(state, frozen, batch, NUMBER, ADVANCE)
     before = host((state.trainable, state.opt_state))
-    poisoned = {**batch, "advantage_BR": batch["advantage_BR"].copy()}
-    poisoned["advantage_BR"][2, 0] = bad
+    advantage_BR = batch.advantages.advantage_BR.copy()
+    advantage_BR[2, 0] = bad
+    poisoned = batch.replace(advantages=batch.advantages.replace(advantage_BR=advantage_BR))
     for count in (1, 2):
         state, metrics = update(state, frozen, poisoned, NUMBER, ADVANCE)
         assert int(metrics["skipped"]) == 1 and not np.isfinite(float(metrics["loss"]))
@@ -152,8 +155,8 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(built, bad)
 def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too():
     # √x at 0: value 0, slope infinite.
     tx = optimizer.make(optimizer.OptimizerSettings(), 10)
-    state, shardings = states.create({"lora": {}, "value_head": {"w": np.zeros(())}}, tx, 0,
-                                     tiny.mesh())  # fmt: skip
+    weights = {"lora": {}, "value_head": {"w": np.zeros(())}}
+    state, shardings = states.create(weights, tx, rng.run_key(0), tiny.mesh())
     update = make_update(
         lambda t, f, b, n, k: (jax.numpy.sqrt(t["value_head"]["w"]), {}),
         lambda batch: 1.0,

@@ -23,7 +23,7 @@ if VALUE == 0:
 (workdir / "sft" / "metrics.jsonl").write_text(
     json.dumps({"step": 1, "loss": VALUE, "step_time": time.time()}) + "\\n")
 (workdir / "sft" / "done.json").write_text(str(time.time()))
-(workdir / "config.txt").write_text(sys.argv[1])
+(workdir / "config.txt").write_text(" ".join(sys.argv[1:2] + sys.argv[3:]))
 (workdir / "ran.jsonl").write_text("")
 """
 
@@ -182,6 +182,16 @@ def test_finished_runs_of_old_are_reused_and_only_those_of_its_commit(repository
     capsys.readouterr()
     assert code_of(other, one, *arguments[1:]) == 2
     assert "was made by" in capsys.readouterr().err
+    assert code_of(one, one, *arguments[1:], "--set=seed=1") == 2
+    assert "was made by" in capsys.readouterr().err
+
+
+def test_settings_are_given_to_both(repository, tmp_path):
+    one = commit(repository, 1)
+    kept = [f"--{side}_runs={tmp_path / side}" for side in ("old", "new")]
+    assert code_of(one, one, "--configs=rl", "--set=seed=1", *kept) == 0
+    for side in ("old", "new"):
+        assert (tmp_path / side / "rl_smoke" / "config.txt").read_text().endswith("--config.seed=1")
 
 
 def test_what_cannot_be_compared_is_said_in_one_line(repository, tmp_path, capsys):

@@ -48,7 +48,7 @@ def test_against_the_plain_formulas(chunk):
     assert 0 < np.sum(got.top1_agreement) < N  # both occur
 
 
-def test_divergences_are_those_of_head_divergence():
+def test_divergences_are_those_of_the_training_term():
     student, teacher = arrays()
     got = head_comparison(*student, *teacher, valid_vocab=VALID)
     for x, kind in ((got.forward_kl, "forward"), (got.reverse_kl, "reverse"),

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import CheckpointError, DataError
-from distill_jax.core.settings import to_dict
-from distill_jax.evaluation import html_data, html_figures, html_report, html_tokens, intervals
-from distill_jax.evaluation.html_data import RunData, Stage
-from distill_jax.evaluation.report_measures import NAMES
+from distill_jax.evaluation import intervals
+from distill_jax.report import figures, html, panels, plots, run_data, run_report, tokens, view
+from distill_jax.report.run_data import RunData, StageRecord
+from distill_jax.run.config import to_dict
+from tests.report.views import RUN
 
 EVIL = "<script src='http://x.test/a.js'>alert(1)</script> & \"<img src=//x.test/b onerror=c>'"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -26,6 +27,10 @@ START = {
     "devices": {"platform": "cpu", "kind": "cpu", "count": 1, "processes": 1},
     "git": {"commit": "c0ffee", "changed_files": True},
 }
+
+
+def render(data):
+    return html.render(run_report.build(data))
 
 
 class Page(HTMLParser):
@@ -90,14 +95,14 @@ def result(name, right, levels=(1, 2)):
 
 RESULTS = {
     "teacher": result("teacher", [True, True, True, True]),
-    "student_before": result("student_before", [False, True, False, True]),
-    "student_after": result("student_after", [True, False, False, True]),
+    "sft": result("sft", [False, True, False, True]),
+    "rl": result("rl", [True, False, False, True]),
 }
 PIECES = [b"<script>", b"\n", b"</span>", b"\xe2\x82", b"\xac", b'"&', b"<|im_end|>"]
 TOKENS = [
     {
         "id": i,
-        **html_tokens.stored_text(raw),
+        **tokens.stored_text(raw),
         "reward": -0.9 * i,
         "q": 1.5,
         "value": 1.5 + 0.9 * i,
@@ -135,7 +140,7 @@ def shown(name, verdict, tokens=TOKENS):
     return {"text": text, "verdict": verdict, "ended": name == "teacher", "tokens": tokens}
 
 
-def tokens_of(names=("student_before", "student_after", "teacher"), verdict="wrong"):
+def tokens_of(names=("sft", "rl", "teacher"), verdict="wrong"):
     problem = {
         "id": "p0",
         "question": f"Why? {EVIL}",
@@ -163,20 +168,20 @@ def config():
 
 @pytest.fixture(scope="module")
 def data(config):
-    stages = [Stage("sft", [START], 61.0), Stage("rl", [START, START])]
-    completions = [{"step": 1, "completion": EVIL, "reward": 1.0}] * 40
-    return RunData(EVIL, config, stages, METRICS, completions, RESULTS, tokens_of())
+    stages = [StageRecord("sft", [START], 61.0), StageRecord("rl", [START, START])]
+    completions = {"rl": [{"step": 1, "completion": EVIL, "reward": 1.0}] * 40}
+    return RunData(EVIL, RUN, config, stages, METRICS, completions, RESULTS, tokens_of())
 
 
 @pytest.fixture(scope="module")
 def answers_only(data):
     """Without curves, which take the time."""
-    return dataclasses.replace(data, metrics={}, completions=())
+    return dataclasses.replace(data, metrics={}, completions={})
 
 
 @pytest.fixture(scope="module")
 def page(data):
-    return Page(html_report.render(data))
+    return Page(render(data))
 
 
 def check_alone(page):
@@ -210,7 +215,7 @@ def test_what_models_and_data_say_is_text(page):
     assert all(e["src"].startswith("data:") for e in page.all("img"))
     assert page.text_of("problems").count(EVIL) == 2  # question and gold; answers are tokens
     assert page.all("title")[0]["text"] == f"Run {EVIL}"
-    assert page.text_of("summary").count(EVIL) == 2  # platform and command, once for three starts
+    assert page.text_of("run").count(EVIL) == 2  # platform and command, once for three starts
 
 
 def test_images_have_texts_and_are_whole(page):
@@ -222,7 +227,7 @@ def test_images_have_texts_and_are_whole(page):
         root = ET.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert b"currentColor" in svg and b"prefers-color-scheme:dark" in svg
-        assert html_figures._INK.encode() not in svg
+        assert figures._INK.encode() not in svg
         links = [v for e in root.iter() for k, v in e.items() if k.endswith("href")]
         assert all(link.startswith("#") for link in links)
 
@@ -255,7 +260,7 @@ def test_every_token_is_there_with_its_figures(page):
         token = TOKENS[number % len(PIECES)]
         assert span["text"] == wanted[number % len(PIECES)]
         assert alpha_colours[number % len(PIECES)] in span["class"].split()
-        assert span["title"] == html_tokens.title(token, 1.0)
+        assert span["title"] == tokens.title(token, 1.0)
         assert f"r {token['reward']:.3f}".replace("-0.000", "0.000") in span["title"]
     assert [e["text"] for e in page.all("span", "letter")] == ["€"] * 3
     # And as a table, for who cannot point at a token.
@@ -268,15 +273,15 @@ def test_every_token_is_there_with_its_figures(page):
 def test_verdicts_and_notes(page):
     answers = page.all("section", "answer")
     assert [a["text"].strip().split("\n")[0] for a in answers] == [
-        "student before RL", "student after RL", "teacher",
+        "student after sft (start: base)", "student after rl (start: sft)", "teacher",
     ]  # fmt: skip
     assert all("✗ wrong · 7 tokens, " in a["text"] for a in answers)
     assert "cut off" in answers[0]["text"] and "7 tokens, ended" in answers[2]["text"]
     assert "r: mean -2.700, lowest -5.400" in answers[0]["text"]
     text = page.text_of("problems")
     assert (
-        "Of 4 problems, from student before RL to student after RL: 1 became right, 1 became"
-        in text
+        "Of 4 problems, from student after sft (start: base) to student after rl (start: sft): "
+        "1 became right, 1 became" in text
     )
     assert "Became right, level 1 (p0)" in text and "Greedy answers decide." in text
 
@@ -284,16 +289,18 @@ def test_verdicts_and_notes(page):
 @pytest.mark.parametrize("verdict", ["right", "wrong"])
 def test_every_verdict_is_told(answers_only, verdict):
     changed = dataclasses.replace(answers_only, tokens=tokens_of(verdict=verdict))
-    answers = Page(html_report.render(changed)).all("section", "answer")
+    answers = Page(render(changed)).all("section", "answer")
     sign = {"right": "✓ ", "wrong": "✗ "}[verdict]
     assert all(sign + verdict in a["text"] for a in answers)
 
 
 def test_summary_by_hand(page):
-    text = page.text_of("summary")
+    text = page.text_of("accuracy")
     low, high = (100 * x for x in intervals.wilson(2, 4)[1:])
     assert f"50.0[{low:.1f}, {high:.1f}]" in text and "level 2" in text
-    assert "student after RL against student before RL, greedy: +0.0 points" in text
+    after, before = "student after rl (start: sft)", "student after sft (start: base)"
+    assert f"{after} against {before}, greedy: +0.0 points" in page.text_of("changes")
+    text = page.text_of("run")
     assert "grpo, 3 steps of 4 × 4 completions, learning rate 0.001" in text
     assert "correctness 1, intrinsic 0.5" in text and "custom" not in text
     assert "c0ffee and uncommitted changes" in text and "jax 0.10.2" in text
@@ -310,65 +317,65 @@ def test_findings_are_those_of_the_diagnosis(page):
 
 
 def test_curves_of_every_stage_and_reward_terms():
-    captions = [image.caption for image in html_figures.curves("rl", METRICS["rl"])]
+    captions = [plot.title for plot in plots.curves("rl", panels.REINFORCEMENT, METRICS["rl"])]
     assert captions == [
         "accuracy", "reward, weighted and normalised", "KL to the reference",
-        "entropy of the policy, nats a token", "completion length, tokens",
+        "entropy of the policy, nats per token", "completion length, tokens",
         "completions without EOS", "tokens whose ratio is clipped",
     ]  # fmt: skip
-    (loss,) = html_figures.curves("sft", METRICS["sft"])  # a norm of nulls is not drawn
-    assert loss.alt == (
+    # A norm of nulls is not drawn.
+    (loss,) = plots.curves("sft", panels.SUPERVISED, METRICS["sft"])
+    assert figures.describe(loss) == (
         "sft: loss, against the step. loss: 2 at step 1, 0.5 at step 4, between 0.5 and 2."
     )
-    terms = html_figures.rewards(METRICS["rl"])
-    assert [image.caption for image in terms] == [
+    terms = plots.rewards(METRICS["rl"])
+    assert [plot.title for plot in terms] == [
         "format, mean ± std", "intrinsic, mean ± std", "adaptive weight of each term",
         "running scale that the intrinsic reward is divided by",
     ]  # fmt: skip
 
 
-def test_the_band_is_the_mean_and_a_standard_deviation(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(html_figures, "_plot", lambda *a, **k: drawn.append(a[2]))
-    html_figures.rewards(METRICS["rl"])
-    (format_line,), (line,) = drawn[:2]
-    np.testing.assert_allclose(line.points_K2[:, 1], -np.arange(1.0, 31))
-    np.testing.assert_allclose(line.spread_K, 0.5)
+def test_the_band_is_the_mean_and_a_standard_deviation():
+    (format_line,), (line,) = (plot.series for plot in plots.rewards(METRICS["rl"])[:2])
+    np.testing.assert_allclose(line.y_K, -np.arange(1.0, 31))
+    np.testing.assert_allclose(line.high_K - line.y_K, 0.5)
+    np.testing.assert_allclose(line.y_K - line.low_K, 0.5)
     # A step without a standard deviation has no place in the band, nor in the line.
-    assert 3 not in format_line.points_K2[:, 0] and len(format_line.spread_K) == 29
+    assert 3 not in format_line.x_K and len(format_line.low_K) == 29
 
 
 def test_levels_say_every_figure():
-    image = html_figures.levels(RESULTS, "greedy")
+    said = figures.describe(plots.levels(RESULTS, "greedy", RUN))
     for name, mean in zip(RESULTS, (100.0, 50.0, 50.0), strict=True):
-        assert f"{NAMES[name]}: level 1 {mean:.1f}%, level 2 {mean:.1f}%" in image.alt
-    assert html_figures.levels({"teacher": result("teacher", [True], levels=())}, "greedy") is None
+        assert f"{RUN.label(name)}: level 1 {mean:.1f}%, level 2 {mean:.1f}%" in said
+    without = {"teacher": result("teacher", [True], levels=())}
+    assert plots.levels(without, "greedy", RUN) is None
 
 
 def test_the_same_data_give_the_same_bytes(data):
     data = dataclasses.replace(data, metrics={"sft": METRICS["sft"]})
-    assert html_report.render(data) == html_report.render(data)
+    assert render(data) == render(data)
 
 
 def test_without_tokens_answers_are_shown_as_they_were_evaluated(answers_only):
-    page = Page(html_report.render(dataclasses.replace(answers_only, tokens=None)))
+    page = Page(render(dataclasses.replace(answers_only, tokens=None)))
     check_alone(page)
     assert page.all("span", "t") == [] and page.all("li", "t") == []
     said = [e["text"] for e in page.all("div", "said")]
-    assert len(said) == 4 * 3 and f"student_after says {EVIL}" in said
+    assert len(said) == 4 * 3 and f"rl says {EVIL}" in said
     assert "No tokens were scored" in page.text_of("problems")
 
 
 def test_tokens_of_other_weights_are_told(answers_only):
-    tokens = tokens_of()
-    tokens["made_from"]["subjects"]["student_after"] = "another"
-    page = Page(html_report.render(dataclasses.replace(answers_only, tokens=tokens)))
-    assert "of another evaluation than the one above: student after RL." in page.text_of("problems")
+    other = tokens_of()
+    other["made_from"]["subjects"]["rl"] = "another"
+    text = Page(render(dataclasses.replace(answers_only, tokens=other))).text_of("problems")
+    assert "than the results above: student after rl (start: sft)." in text
 
 
 def test_a_run_that_has_only_begun_says_what_is_missing(config):
-    stages = [Stage("sft", [START])]
-    page = Page(html_report.render(RunData("run", config, stages, {"sft": METRICS["sft"]})))
+    stages = [StageRecord("sft", [START])]
+    page = Page(render(RunData("run", RUN, config, stages, {"sft": METRICS["sft"]})))
     check_alone(page)
     missing = [e["text"] for e in page.all("p", "missing")]
     assert len(missing) == 5 and any("No model was evaluated yet" in text for text in missing)
@@ -377,8 +384,10 @@ def test_a_run_that_has_only_begun_says_what_is_missing(config):
 
 def test_reading_a_work_directory(tmp_path, config):
     with pytest.raises(DataError, match="no stage has begun in"):
-        html_data.read(tmp_path)
-    for stage, started in (("rl", 2), ("sft", 1), ("other", 1)):
+        run_data.read(tmp_path)
+    other = view.StageView("other", "toy", "somewhere")
+    view.save(view.RunView((*RUN.stages, other)), tmp_path)
+    for stage, started in (("rl", 2), ("sft", 1), ("somewhere", 1)):
         (tmp_path / stage).mkdir()
         told = {"config": {**config, "seed": started}, "starts": [START] * started}
         (tmp_path / stage / "run.json").write_text(json.dumps(told))
@@ -391,25 +400,26 @@ def test_reading_a_work_directory(tmp_path, config):
     (tmp_path / "evaluate").mkdir()
     (tmp_path / "evaluate" / "teacher.json").write_text(json.dumps(RESULTS["teacher"]))
     (tmp_path / "evaluate" / "done.json").write_text("{}")
-    got = html_data.read(tmp_path)
+    got = run_data.read(tmp_path)
     assert [stage.name for stage in got.stages] == ["sft", "rl", "other"]
     assert got.stages[0].seconds == 3.5 and got.stages[1].seconds is None
     assert got.metrics == METRICS and got.results == {"teacher": RESULTS["teacher"]}
+    assert got.view == view.RunView((*RUN.stages, other))
     assert got.tokens is None and got.config["data"]["source"] == "embedded"
-    path = html_report.write(tmp_path)
+    path = run_report.write_html(tmp_path)
     assert path == tmp_path / "report.html" and not list(tmp_path.glob("*.partial"))
     check_alone(Page(path.read_text(encoding="utf-8")))
     (tmp_path / "evaluate" / "teacher.json").write_text("{")
     with pytest.raises(CheckpointError, match="teacher.json is not JSON"):
-        html_data.read(tmp_path)
+        run_data.read(tmp_path)
 
 
 def test_only_subjects_that_were_looked_at_last_are_shown(tmp_path):
     folder = tmp_path / "evaluate"
     folder.mkdir()
-    for name in ("teacher", "student_before", "student_after"):
+    for name in ("teacher", "sft", "rl"):
         (folder / f"{name}.json").write_text(json.dumps(RESULTS[name]))
-    assert list(html_data.read_results(tmp_path)) == ["teacher", "student_before", "student_after"]
+    assert list(run_data.read_results(tmp_path, RUN)) == ["teacher", "sft", "rl"]
     (tmp_path / "report").mkdir()
-    html_data.subjects_file(tmp_path).write_text('["student_before", "teacher"]')
-    assert list(html_data.read_results(tmp_path)) == ["teacher", "student_before"]
+    run_data.subjects_file(tmp_path).write_text('["sft", "teacher"]')
+    assert list(run_data.read_results(tmp_path, RUN)) == ["teacher", "sft"]

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from distill_jax.evaluation import html_tokens
-from distill_jax.evaluation.html_tokens import stored_text
+from distill_jax.report import tokens
+from distill_jax.report.tokens import stored_text
 
 
 def token(raw, reward=-1.0):
@@ -22,11 +22,11 @@ def token(raw, reward=-1.0):
     ],
 )  # fmt: skip
 def test_colours_go_by_the_teachers_probability(reward, alpha, wanted):
-    assert html_tokens.colour(reward, alpha) == wanted
+    assert tokens.colour(reward, alpha) == wanted
 
 
 def test_the_legend_has_a_line_for_every_colour():
-    legend = html_tokens.legend(2.0)
+    legend = tokens.legend(2.0)
     assert [swatch.colour for swatch in legend] == ["t0", "t1", "t2", "t3", "t4", "t5"]
     assert legend[0][1:] == ("0.9 to 1", f"{2 * math.log(0.9):.2f} to 0.00")
     assert legend[2][1:] == ("0.2 to 0.5", "-3.22 to -1.39")
@@ -34,16 +34,16 @@ def test_the_legend_has_a_line_for_every_colour():
 
 
 def test_what_is_hidden_is_shown():
-    shown = html_tokens.visible("a\n\tb\x00\u202e\u200bé 5")
+    shown = tokens.visible("a\n\tb\x00\u202e\u200bé 5")
     assert shown == "a↵\n⇥\tb\\u0000\\u202e\\u200bé 5"
 
 
 def test_figures_and_their_line():
-    said = html_tokens.title(token(b"x", -math.log(4)), 1.0)
+    said = tokens.title(token(b"x", -math.log(4)), 1.0)
     assert said == (
         "r -1.386, teacher's probability 0.25, Q 2.000, V 3.386, writer's log-probability -0.250"
     )
-    assert html_tokens.number(-0.0001) == "0.000" and html_tokens.number(-0.0006) == "-0.001"
+    assert tokens.number(-0.0001) == "0.000" and tokens.number(-0.0006) == "-0.001"
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_figures_and_their_line():
     ],
 )  # fmt: skip
 def test_letters_of_several_tokens(parts, shown, joined):
-    cells = html_tokens.cells([token(raw) for raw in parts], 1.0)
+    cells = tokens.cells([token(raw) for raw in parts], 1.0)
     assert [cell.shown for cell in cells] == shown
     assert [cell.joined for cell in cells] == joined
     raw = ["raw" in cell.colour.split() for cell in cells]
     assert raw == ["\\" in text for text in shown]
-    assert [html_tokens.raw_bytes(token(part)) for part in parts] == parts
+    assert [tokens.raw_bytes(token(part)) for part in parts] == parts

@@ -1,21 +1,21 @@
-"""Tokens of a response as a page shows them: what is invisible made visible, and a colour class."""
+"""Tokens of a response as a page shows them: hidden characters made visible, a colour class."""
 
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Lower bounds of the teacher's probability of a token; below the last one is a class more. Blue is
-# what the teacher would write, too, orange what it would not.
+# Lower bounds of the teacher's probability of a token, from blue (the teacher would write it too)
+# to orange; below the last bound is one more class.
 BOUNDS = (0.9, 0.5, 0.2, 0.05, 0.01)
 _SHOWN = {"\n": "↵\n", "\t": "⇥\t"}
-# Control, format and unassigned characters: they would hide, or turn the direction of the text.
+# Control, format and unassigned characters are invisible, or change the direction of the text.
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 
 
 class Cell(NamedTuple):
-    """A token on the page: text shown; colour class, and "raw" where its bytes are no text by
-    themselves; its figures; and, on the last of several tokens that share a letter, that text."""
+    """A token on the page: text shown; colour class, and "raw" where its bytes alone are not text;
+    its figures; and, on the last of several tokens that share a letter, that letter."""
 
     shown: str
     colour: str
@@ -46,7 +46,7 @@ def raw_bytes(token: Mapping[str, Any]) -> bytes:
 
 
 def stored_text(raw: bytes) -> dict[str, str]:
-    """What `raw_bytes` reads, for tokens.json."""
+    """The fields of tokens.json that `raw_bytes` reads."""
     try:
         return {"text": raw.decode()}
     except UnicodeDecodeError:
@@ -95,11 +95,11 @@ def number(x: float) -> str:
 
 
 def cells(tokens: Sequence[Mapping[str, Any]], alpha: float) -> list[Cell]:
-    """A cell a token.
+    """One cell for each token.
 
     Args:
         tokens: of tokens.json: text or bytes, reward, q, value, logp.
-        alpha: soft temperature that the rewards were made with.
+        alpha: soft temperature of the rewards.
     """
     raw = [raw_bytes(token) for token in tokens]
     joined = _joined(raw)

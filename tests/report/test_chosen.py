@@ -3,8 +3,9 @@
 import pytest
 
 from distill_jax.core.errors import DataError
-from distill_jax.evaluation import chosen
-from distill_jax.evaluation.chosen import BETTER, RIGHT, WORSE, WRONG
+from distill_jax.report import chosen
+from distill_jax.report.chosen import BETTER, RIGHT, WORSE, WRONG
+from tests.report.views import LONG
 
 
 def problems(right, levels):
@@ -58,15 +59,15 @@ def test_other_problems_are_refused():
     ("names", "pair"),
     [
         (("teacher",), None),
-        (("teacher", "student_before"), ("student_before", "student_before")),
-        (("student_before", "student_base"), ("student_base", "student_before")),
-        (("student_base", "student_distilled"), ("student_base", "student_distilled")),
-        (
-            ("student_before", "student_distilled", "student_after"),
-            ("student_before", "student_after"),
-        ),
-        (("student_base", "student_before", "student_after"), ("student_before", "student_after")),
+        (("teacher", "sft"), ("sft", "sft")),
+        (("teacher", "base"), ("base", "base")),
+        (("sft", "base"), ("base", "sft")),
+        (("base", "distill"), ("base", "distill")),
+        (("sft", "distill"), ("distill", "distill")),  # distill starts from the base
+        (("sft", "distill", "rl_short"), ("sft", "rl_short")),  # rl was not evaluated
+        (("base", "sft", "rl"), ("sft", "rl")),
+        (("base", "sft", "rl", "rl_short"), ("rl", "rl_short")),
     ],
 )
 def test_who_is_compared(names, pair):
-    assert chosen.compared(dict.fromkeys(names)) == pair
+    assert chosen.compared(dict.fromkeys(names), LONG) == pair

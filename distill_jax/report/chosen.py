@@ -1,14 +1,12 @@
-"""Which problems a report shows: by a fixed rule, those that changed first, spread over levels."""
+"""Which problems a report shows: first those that changed, spread over levels."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import DataError
+from distill_jax.report.view import BASE, RunView
 
-# The last first; what came before a student is one of BEFORE (rl does not build on distill).
-STUDENTS = ("student_after", "student_distilled", "student_before", "student_base")
-BEFORE = ("student_before", "student_base")
 BETTER, WORSE, WRONG, RIGHT = "became right", "became wrong", "wrong both times", "right both times"
 RULE = (
     "Greedy answers decide. In turn, one problem that became right, one that became wrong and one "
@@ -19,27 +17,30 @@ RULE = (
 
 
 class Choice(NamedTuple):
-    """A problem shown: its place in the evaluation's list, and what became of it."""
+    """A problem shown: its place in the evaluation's list, and its kind."""
 
     place: int
     kind: str
 
 
-def compared(results: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The two students compared, earlier and later; one with itself where there is but one.
+def compared(results: Mapping[str, Any], view: RunView) -> tuple[str, str] | None:
+    """The two students compared, earlier and later; one with itself where there is only one.
 
-    None where no student was evaluated.
+    The later one is the last that was evaluated, the earlier one the nearest of those that it was
+    trained from. None where no student was evaluated.
     """
-    later = next((name for name in STUDENTS if name in results), None)
+    students = [BASE, *(stage.name for stage in view.students)]
+    later = next((name for name in reversed(students) if name in results), None)
     if later is None:
         return None
-    return next((name for name in BEFORE if name in results and name != later), later), later
+    before = [BASE, *(stage.name for stage in view.chain(later)[:-1])]
+    return next((name for name in reversed(before) if name in results), later), later
 
 
 def choose(
     earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]], count: int
 ) -> list[Choice]:
-    """At most `count` problems by RULE, by kind, then as the rule came to them.
+    """At most `count` problems by RULE, sorted by kind.
 
     Args:
         earlier: "problems" of a result of `runner.evaluate`.
@@ -65,7 +66,7 @@ def choose(
 def by_kind(
     earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[int]]:
-    """What became of each problem: kind -> places in the evaluation's list, for all four kinds.
+    """Places in the evaluation's list by kind, for all four kinds.
 
     Raises:
         DataError: the two are of different problems.

@@ -19,17 +19,19 @@ from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
-from distill_jax.evaluation import chosen, html_data, html_report, kept_answers, subjects
+from distill_jax.evaluation import kept_answers, subjects
 from distill_jax.evaluation.held_out import kept_greedy
-from distill_jax.evaluation.html_tokens import stored_text
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
+from distill_jax.report import chosen, run_data, run_report
+from distill_jax.report.tokens import stored_text
 from distill_jax.run.files import write_json
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
+from distill_jax.stages import views
 
 # Answers scored at a time: those of a page in one compiled program, in little memory.
 _SCORED = 32
@@ -54,14 +56,15 @@ def write_report(run: Run, stage: Stage[EvaluateSettings], problems: int | None 
         Interrupted: asked to stop.
     """
     count = run.config.report.problems if problems is None else problems
-    results = html_data.read_results(run.workdir)
-    compared = chosen.compared(results)
+    view = views.of_run(run)
+    results = run_data.read_results(run.workdir, view)
+    compared = chosen.compared(results, view)
     if count and compared and "teacher" in results:
         _write_tokens(run, stage, results, compared, count)
     if jax.process_index() == 0:
-        html_report.write(run.workdir)
-        run.say(f"report: {run.workdir / html_report.REPORT_FILE}")
-    return run.workdir / html_report.REPORT_FILE
+        run_report.write_html(run.workdir, view)
+        run.say(f"report: {run.workdir / run_report.HTML_FILE}")
+    return run.workdir / run_report.HTML_FILE
 
 
 def _write_tokens(
@@ -79,7 +82,7 @@ def _write_tokens(
         "problems": [later[choice.place]["id"] for choice in choices],
         "alpha": _alpha(run),
     }
-    known = html_data.read_tokens(run.workdir)
+    known = run_data.read_tokens(run.workdir)
     if not choices or (known is not None and known["made_from"] == made_from):
         return
     prompts = _prompts(run, made_from["problems"])
@@ -99,7 +102,7 @@ def _write_tokens(
         facts = {"id": problem["id"], "question": problem["question"]}
         facts |= {"level": problem.get("level"), "gold": problem["answer"], "kind": kind}
         shown.append({**facts, "responses": said})
-    write_json(html_data.tokens_file(run.workdir), {"made_from": made_from, "problems": shown})
+    write_json(run_data.tokens_file(run.workdir), {"made_from": made_from, "problems": shown})
     sharding.barrier("tokens")
 
 

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from distill_jax.stages.activations import Program, Rows
-from distill_jax.stages.context import Context
 from rich.console import Console
 
 from distill_jax.core import rng, sharding
+from distill_jax.forecast import activations, memory
+from distill_jax.forecast.activations import Program, Rows
+from distill_jax.forecast.memory import Job
 from distill_jax.models import cache as kv
 from distill_jax.models import quantised
 from distill_jax.models.lora import LoraConfig
@@ -22,10 +23,15 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
-from distill_jax.stages import activations, forecast, rl, sft
+from distill_jax.run import console
+from distill_jax.run.models import Models
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages import runner
+from distill_jax.stages.runner import kind_of
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
+from distill_jax.training.batch import Advantages, PolicyBatch
 from distill_jax.training.step import make_update
 from tests import tiny
 from tests.stages.small import small
@@ -145,8 +151,13 @@ def test_update(sizes: Any, rows: Any, mesh: str, how: dict[str, Any]) -> None:
     loss, totals = losses.policy(model, algorithm, settings, temperature=1.0, vocab=sizes[-1])
     update = make_update(loss, totals, tx, where, lies, accumulate=accumulate)
     names = ("tokens_BT", "prompt_len_B", "targets_BR", "loss_mask_BR", "behaviour_logp_BR",
-             "advantage_BR", "old_logp_BR", "return_BR", "old_value_BR")  # fmt: skip
-    batch = batch_of(*rows, where, names)
+             "old_logp_BR")  # fmt: skip
+    made = ("advantage_BR", "return_BR", "old_value_BR")
+    batch = PolicyBatch(
+        **batch_of(*rows, where, names),
+        ref_logp_BR=None,
+        advantages=Advantages(**batch_of(*rows, where, made)),
+    )
     numbers = (np.int32(0), np.int32(1))
     compiled = update.lower(abstract(state, lies), frozen, batch, *numbers).compile()  # type: ignore[attr-defined]
     B, T, R = rows
@@ -204,7 +215,7 @@ def test_decoding(mesh: str) -> None:
     config = small(
         data__max_prompt_tokens=prompt, sampling__max_new_tokens=new, sampling__prompt_multiple=8
     )
-    job = forecast._Job(config, g, g, where, True)
+    job = Job(config, g, g, where, cpu=True)
     # Its weights copy, cache and temporaries are what the segment's program holds.
     assert abs(job._rollout(B) - held - temp) <= 0.15 * (held + temp)
 
@@ -236,7 +247,7 @@ def test_weights_are_those_of_the_real_load(mesh: str, quantise: str) -> None:
     settings = dataclasses.replace(small().teacher, quantise=quantise)
     mine = jax.sharding.AbstractMesh(MESHES[mesh], sharding.AXES)
     for some in (where, mine):
-        assert forecast.weights_bytes(model.config, settings, some) == on_first_device(placed)
+        assert memory.weights_bytes(model.config, settings, some) == on_first_device(placed)
 
 
 @pytest.mark.parametrize("mesh", ["one", "all"])
@@ -247,10 +258,10 @@ def test_adapter_and_optimiser_are_those_of_the_real_state(mesh: str) -> None:
     model = model.replace(lora=config.lora)
     lora = tiny.placed({"lora": jax.jit(model.init)(jax.random.key(0))["lora"]}, where)
     trainable = states.with_value_head(lora, model.config.hidden_size)
-    tx = optimizer.make(config.rl.optimizer, 10)
-    state, _ = states.create(trainable, tx, 0, where)
-    job = forecast._Job(config, model.config, model.config, where, True)
-    copies, moments = job._trained(config.rl.optimizer, values=True, reference=True)
+    tx = optimizer.make(config.plan["rl"].optimizer, 10)
+    state, _ = states.create(trainable, tx, rng.run_key(0), where)
+    job = Job(config, model.config, model.config, where, cpu=True)
+    copies, moments = job._trained(config.plan["rl"].optimizer, values=True, reference=True)
     assert moments.bytes == on_first_device(state.opt_state)
     assert copies.bytes == on_first_device(state.trainable) + on_first_device(lora)
 
@@ -258,9 +269,18 @@ def test_adapter_and_optimiser_are_those_of_the_real_state(mesh: str) -> None:
 # --- the whole ------------------------------------------------------------------------------------
 
 
-def made(stage: str, **changes: Any) -> forecast.Forecast:
-    mesh = forecast.abstract_mesh(small(**changes), 8)
-    return forecast.forecast(small(**changes), geometry(WIDE), geometry(NARROW), mesh, stage)
+def made(stage: str, **changes: Any) -> memory.Forecast:
+    config = small(**changes)
+    job = Job(config, geometry(WIDE), geometry(NARROW), memory.abstract_mesh(config, 8))
+    parts = {"sft": job.supervised, "rl": job.reinforcement}[stage](config.plan[stage])
+    return job.forecast(stage, parts)
+
+
+def test_the_kinds_have_these_forecasts() -> None:
+    plan = small().plan
+    found = {name: kind_of(Stage(name, plan[name])).forecast for name in plan}
+    wanted = {"sft": Job.supervised, "rl": Job.reinforcement}
+    assert {name: parts for name, parts in found.items() if parts is not None} == wanted
 
 
 def test_the_peak_is_what_stays_and_the_greatest_phase() -> None:
@@ -289,9 +309,9 @@ def test_settings_move_it_as_they_should() -> None:
 
 def test_a_warning_only_where_it_is_over() -> None:
     found = made("rl")
-    assert forecast.warning(found, None) == forecast.warning(found, found.peak) == ""
-    assert "WARNING" in forecast.warning(found, found.peak - 1)
-    assert forecast.table(found, None).row_count == forecast.table(found, 10).row_count
+    assert memory.warning(found, None) == memory.warning(found, found.peak) == ""
+    assert "WARNING" in memory.warning(found, found.peak - 1)
+    assert memory.table(found, None).row_count == memory.table(found, 10).row_count
 
 
 @pytest.mark.parametrize("stage", ["sft", "rl"])
@@ -301,19 +321,19 @@ def test_a_stage_prints_it_before_it_loads(
     class LoadsError(Exception):
         pass
 
-    def load(self: Context, role: str, adapter: Any = None) -> None:
+    def load(self: Models, role: str, **_: Any) -> None:
         raise LoadsError(role)
 
-    monkeypatch.setattr(Context, "load", load)
-    context = Context(small(), tmp_path)
-    context.console = Console(file=io.StringIO(), width=100)
+    monkeypatch.setattr(Models, "load", load)
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "make_console", lambda: Console(file=screen, width=100))
+    run = Run(small(rl__start="base"), tmp_path)
     for role in ("teacher", "student"):  # config.json alone: there are no weights
         where = tmp_path / "pretrain" / role / "model"
         where.mkdir(parents=True)
         (where / "config.json").write_text(json.dumps(geometry(NARROW).to_hf()))
-    monkeypatch.setattr(Context, "start_adapter", lambda self: None)
     with pytest.raises(LoadsError, match="student"):
-        {"sft": sft, "rl": rl}[stage].run(context, tmp_path / stage)
-    printed = context.console.file.getvalue()
+        runner._run_stage(run, run.stage(stage), None)
+    printed = screen.getvalue()
     assert f"{stage}: memory forecast" in printed and "peak" in printed
     assert ("teacher weights" in printed) == (stage == "rl")

@@ -1,0 +1,1 @@
+"""Reports of runs and experiments: sections as data, a Markdown and an HTML writer."""

@@ -1,0 +1,201 @@
+"""Plots as data, and their two forms: SVG for a page, PNG for Markdown."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from distill_jax.core import files
+
+# Okabe and Ito's palette for the colour-blind; the blue is lighter, to be seen on black too.
+COLOURS = ("#1f83c6", "#d55e00", "#009e73", "#cc79a7", "#8c8c00", "#7f7f7f", "#56b4e9", "#e69f00")
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+# Drawn in this colour, then replaced by the page's own, which is light on a dark page.
+_INK = "#123456"
+_THEME = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
+_SHAPE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.framealpha": 0.0,
+    "grid.color": "#888888",
+    "grid.alpha": 0.3,
+}
+_SVG: Any = {
+    **_SHAPE,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "distill_jax",  # the same data give the same bytes
+    "font.sans-serif": ["DejaVu Sans"],  # a list of ten would be repeated at every word
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+    ),
+}
+
+
+class Series(NamedTuple):
+    """One line, set of points or set of bars.
+
+    Attributes:
+        label: in the legend.
+        x_K: steps, or places in the plot's ticks.
+        y_K: values.
+        low_K, high_K: ends of a line's band, of error bars or of an area; None without.
+        style: line, points, joined (points with a line), bars or area (from low to high).
+        colour: index of COLOURS; None: the place among the plot's series.
+    """
+
+    label: str
+    x_K: np.ndarray
+    y_K: np.ndarray
+    low_K: np.ndarray | None = None
+    high_K: np.ndarray | None = None
+    style: str = "line"
+    colour: int | None = None
+
+
+class Plot(NamedTuple):
+    """A plot.
+
+    Attributes:
+        title: above it.
+        series: drawn in this order.
+        subject: how its description begins; "" takes the title.
+        xlabel, ylabel: of the axes.
+        ticks: names of x = 0, 1, …, at which the series are set side by side; () for numbers.
+        limits: of y; None fits the data.
+        unit: of y in the description.
+        legend: draws one if there is more than one series.
+    """
+
+    title: str
+    series: Sequence[Series]
+    subject: str = ""
+    xlabel: str = "step"
+    ylabel: str = ""
+    ticks: Sequence[str] = ()
+    limits: tuple[float, float] | None = None
+    unit: str = ""
+    legend: bool = True
+
+
+SHARE = (-0.03, 1.03)
+
+
+def describe(plot: Plot) -> str:
+    """The plot in words, for a reader who cannot see it."""
+    subject = plot.subject or plot.title
+    if plot.ticks:
+        said = [
+            f"{s.label}: "
+            + ", ".join(
+                f"{plot.xlabel} {plot.ticks[int(x)]} {y:.1f}{plot.unit}".strip()
+                for x, y in zip(s.x_K, s.y_K, strict=True)
+            )
+            for s in plot.series
+        ]
+        return f"{subject}. {'; '.join(said)}."
+    return f"{subject}, against the {plot.xlabel}. " + " ".join(
+        _described(series, plot.xlabel) for series in plot.series
+    )
+
+
+def _described(series: Series, xlabel: str) -> str:
+    x_K, y_K = series.x_K, series.y_K
+    first, last = (f"{y_K[k]:.4g} at {xlabel} {x_K[k]:.0f}" for k in (0, -1))
+    if len(x_K) == 1:
+        return f"{series.label}: {first}."
+    extent = f"between {y_K.min():.4g} and {y_K.max():.4g}"
+    return f"{series.label}: {first}, {last}, {extent}."
+
+
+def svg(plot: Plot) -> str:
+    """A data URI of the plot without its title, in the page's colours."""
+    rows = len(plot.series) if plot.ticks else 0
+    with matplotlib.rc_context(_SVG):
+        figure = Figure(figsize=(4.0, 2.7 + 0.2 * rows), layout="constrained")
+        _draw(figure.add_subplot(), plot)
+        out = io.StringIO()
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=metadata)
+    text = out.getvalue().replace(_INK, "currentColor")
+    text = text[text.index("<svg") :]  # without prologue and document type
+    end = text.index(">") + 1
+    text = text[:end] + _THEME + text[end:]
+    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+
+
+def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = ()) -> None:
+    """Writes a grid of plots.
+
+    Args:
+        plots: at least one.
+        path: a .png; its folder is made.
+        legend: (label, colour) above the grid, for plots that share their colours.
+    """
+    across = min(3, len(plots))
+    down = -(-len(plots) // across)
+    head = 0.35 * -(-len(legend) // 6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_SHAPE), files.whole(path) as beside:
+        figure = Figure(figsize=(4.6 * across, 3.1 * down + head), layout="constrained")
+        for number, plot in enumerate(plots, 1):
+            axis = figure.add_subplot(down, across, number)
+            _draw(axis, plot)
+            axis.set_title(plot.title, fontsize=10)
+        if legend:
+            patches = [Patch(color=_colour(number), label=label) for label, number in legend]
+            figure.legend(handles=patches, loc="outside upper center", ncols=min(len(patches), 6))
+        figure.savefig(beside, format="png", dpi=110)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _draw(axis: Axes, plot: Plot) -> None:
+    axis.grid(True, axis="y" if plot.ticks else "both")
+    count = len(plot.series)
+    for place, series in enumerate(plot.series):
+        number = place if series.colour is None else series.colour
+        width = min(0.14, 0.7 / count) if series.style == "points" else 0.8 / count
+        shift = width * (place - (count - 1) / 2) if plot.ticks else 0.0
+        _draw_series(axis, series, number, series.x_K + shift, width)
+    if plot.ticks:
+        slanted = 30 if max(map(len, plot.ticks)) > 8 else 0
+        axis.set_xticks(range(len(plot.ticks)), list(plot.ticks), rotation=slanted)
+    if plot.limits is not None:
+        axis.set_ylim(*plot.limits)
+    axis.set_xlabel(plot.xlabel)
+    axis.set_ylabel(plot.ylabel)
+    if plot.legend and count > 1:
+        # Beside bars and error bars there is no room inside the axes.
+        below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)} if plot.ticks else {}
+        axis.legend(fontsize=8, **below)
+
+
+def _draw_series(axis: Axes, series: Series, number: int, x_K: np.ndarray, width: float) -> None:
+    y_K, low_K, high_K = series.y_K, series.low_K, series.high_K
+    style: Any = {"color": _colour(number), "label": series.label}
+    errors = None
+    if low_K is not None and high_K is not None:
+        # A mean of equal values can be off by one rounding.
+        errors = np.maximum(0.0, [y_K - low_K, high_K - y_K])
+        if series.style in ("line", "area"):
+            band: Any = {**style, "alpha": 0.85} if series.style == "area" else {"alpha": 0.25}
+            axis.fill_between(x_K, low_K, high_K, linewidth=0, **{"color": style["color"], **band})
+    if series.style == "bars":
+        axis.bar(x_K, y_K, width, yerr=errors, error_kw={"linewidth": 0.8}, **style)
+    elif series.style in ("points", "joined"):
+        form = _MARKERS[number % len(_MARKERS)] + ("-" if series.style == "joined" else "")
+        axis.errorbar(x_K, y_K, yerr=errors, fmt=form, capsize=2, markersize=4, **style)
+    elif series.style == "line":
+        marker = "." if len(x_K) < 20 else ""
+        axis.plot(x_K, y_K, _DASHES[number % len(_DASHES)], marker=marker, **style)

@@ -1,0 +1,134 @@
+"""What a work directory holds for its report, read from its files; no model is loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill_jax.core.errors import DataError
+from distill_jax.core.files import read_json
+from distill_jax.report import view as views
+from distill_jax.report.view import RunView, StageView
+from distill_jax.training import manifest
+from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
+
+Records = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage that has begun.
+
+    Attributes:
+        name: of the stage.
+        starts: of run.json: time, command, versions, devices, commit of each start.
+        seconds: of done.json, None until it is complete.
+        figures: of done.json.
+    """
+
+    name: str
+    starts: Records = ()
+    seconds: float | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """All that a report shows of a run.
+
+    Attributes:
+        name: of the work directory.
+        view: stages and subjects.
+        config: the resolved config of the last stage that has begun; {} where none was recorded.
+        stages: those that have begun.
+        metrics: stage or part of one, e.g. "pretrain/teacher" -> its rows.
+        completions: stage -> its sampled completions.
+        results: of `runner.evaluate`, by subject.
+        tokens: report/tokens.json, or None.
+    """
+
+    name: str
+    view: RunView = RunView()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    stages: Sequence[StageRecord] = ()
+    metrics: Mapping[str, Records] = field(default_factory=dict)
+    completions: Mapping[str, Records] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    tokens: Mapping[str, Any] | None = None
+
+    def stage_of(self, part: str) -> StageView:
+        """The stage that a key of `metrics` belongs to; one of that name where none is known."""
+        name = part.partition("/")[0]
+        found = (stage for stage in self.view.stages if stage.name == name)
+        return next(found, StageView(name, name, name))
+
+    def settings_of(self, stage: str) -> Mapping[str, Any]:
+        """The settings of a stage in the config; {} where there are none."""
+        found = self.config.get(stage)
+        return found if isinstance(found, Mapping) else {}
+
+
+def read(workdir: Path, view: RunView | None = None) -> RunData:
+    """All of a run, complete or not.
+
+    Args:
+        workdir: of the run.
+        view: of the run; None reads it from the directory.
+
+    Raises:
+        DataError: no stage has begun in this directory, or a record is damaged.
+        CheckpointError: a JSON file of it is damaged.
+    """
+    workdir = workdir.absolute()
+    view = views.load(workdir) if view is None else view
+    stages: list[StageRecord] = []
+    config: Mapping[str, Any] = {}
+    metrics: dict[str, Records] = {}
+    completions: dict[str, Records] = {}
+    for stage in view.stages:
+        directory = workdir / stage.directory
+        if not (directory / manifest.RUN_FILE).is_file():
+            continue
+        record = manifest.read_manifest(directory)
+        done = read_json(directory / "done.json") or {}
+        starts, figures = record.get("starts", []), done.get("figures", {})
+        stages.append(StageRecord(stage.name, starts, done.get("seconds"), figures))
+        config = record.get("config", config)
+        for path in sorted(directory.rglob(METRICS_FILE)):
+            part = (Path(stage.name) / path.parent.relative_to(directory)).as_posix()
+            metrics[part] = read_rows(path)
+        completions[stage.name] = read_rows(directory / COMPLETIONS_FILE)
+    if not stages:
+        raise DataError(f"no stage has begun in {workdir}", wanted="the work directory of a run")
+    metrics = {part: rows for part, rows in metrics.items() if rows}
+    results, tokens = read_results(workdir, view), read_tokens(workdir)
+    return RunData(workdir.name, view, config, stages, metrics, completions, results, tokens)
+
+
+def read_results(workdir: Path, view: RunView) -> dict[str, Any]:
+    """Results of the subjects that were evaluated last, in the run's order.
+
+    Other files can belong to weights that no longer exist.
+    """
+    known = {subject.name for subject in view.subjects}
+    found = {path.stem for path in view.results_directory(workdir).glob("*.json")}
+    found = {name for name in found if name in known or view.checkpoint(name)}
+    evaluated = read_json(subjects_file(workdir))
+    if evaluated is not None:  # missing while stage evaluate runs, and after a stop
+        found &= set(evaluated)
+    return {name: read_json(view.result_file(workdir, name)) for name in view.order(found)}
+
+
+def subjects_file(workdir: Path) -> Path:
+    """Names of the subjects that were evaluated last."""
+    return workdir / "report" / "subjects.json"
+
+
+def tokens_file(workdir: Path) -> Path:
+    """The tokens of the chosen problems."""
+    return workdir / "report" / "tokens.json"
+
+
+def read_tokens(workdir: Path) -> dict[str, Any] | None:
+    """The tokens of the chosen problems, None where none were scored."""
+    return read_json(tokens_file(workdir))

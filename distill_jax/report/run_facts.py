@@ -1,0 +1,141 @@
+"""What a run was made of: settings that matter most, stages, machine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from distill_jax.report.run_data import RunData, StageRecord
+from distill_jax.report.sections import Block, Facts, Table, Text
+from distill_jax.training.progress import clock
+
+
+def lead(data: RunData) -> str:
+    """A sentence on the settings."""
+    config = data.config
+    if not config:
+        return "No settings are recorded."
+    algorithms = [
+        f"{stage.name} by `{algorithm}`"
+        for stage in data.view.stages
+        if (algorithm := data.settings_of(stage.name).get("algorithm"))
+    ]
+    parts = [f"Preset `{config['preset']}`", f"seed {config['seed']}"]
+    parts += [f"data `{config['data']['source']}`", *algorithms]
+    return f"{', '.join(parts)}."
+
+
+def state(data: RunData) -> str:
+    """A sentence on the stages that are complete, and one on the others."""
+    done = [stage.name for stage in data.stages if stage.seconds is not None]
+    begun = [stage.name for stage in data.stages if stage.seconds is None]
+    out = f"Complete: {', '.join(done) or 'no stage'}."
+    return f"{out} Begun and not complete: {', '.join(begun)}." if begun else out
+
+
+def blocks(data: RunData) -> list[Block]:
+    """Settings, stages, machine."""
+    return [
+        Text("Settings", "heading"),
+        Facts(_settings(data)),
+        Text("Stages", "heading"),
+        _stages(data.stages),
+        Text("Made by", "heading"),
+        Facts(_machine(data.stages)),
+    ]
+
+
+def _stages(stages: Sequence[StageRecord]) -> Table:
+    rows = []
+    for stage in stages:
+        first = stage.starts[0]["time"] if stage.starts else "–"
+        # Spaces that do not break: on a phone the table scrolls.
+        first = first.replace("T", "\u00a0").replace("+00:00", "\u00a0UTC")
+        state = "begun" if stage.seconds is None else "complete"
+        took = "–" if stage.seconds is None else clock(stage.seconds)
+        rows.append([stage.name, first, str(len(stage.starts)), state, took])
+    header = ["stage", "first start", "starts", "state", "time of the last start"]
+    return Table(header, rows, "stages of this work directory", 4)
+
+
+def _machine(stages: Sequence[StageRecord]) -> list[tuple[str, str]]:
+    starts = [start for stage in stages for start in stage.starts]
+
+    def all_of(describe: Callable[[Mapping[str, Any]], str]) -> str:
+        """The descriptions of all starts, equal ones once."""
+        return "; ".join(dict.fromkeys(describe(start) for start in starts)) or "–"
+
+    def devices(start: Mapping[str, Any]) -> str:
+        d = start["devices"]
+        return f"{d['count']} × {d['kind']} ({d['platform']}), {d['processes']} process(es)"
+
+    def commit(start: Mapping[str, Any]) -> str:
+        git = start.get("git")
+        if not git:
+            return "not in a repository"
+        return git["commit"] + (" and uncommitted changes" if git["changed_files"] else "")
+
+    return [
+        ("commit", all_of(commit)),
+        ("devices", all_of(devices)),
+        ("machine", all_of(lambda s: f"{s['platform']}, Python {s['python']}")),
+        ("versions", all_of(lambda s: ", ".join(f"{k} {v}" for k, v in s["versions"].items()))),
+        ("command", all_of(lambda s: " ".join(s["command"]))),
+    ]
+
+
+def _settings(data: RunData) -> list[tuple[str, str]]:
+    """The settings that matter most; all of them are in run.json."""
+    config = data.config
+    if not config:
+        return [("settings", "no stage has written run.json yet")]
+    lora, sampling = config["lora"], config["sampling"]
+    cut = f"top-p {sampling['top_p']:g}, at most {sampling['max_new_tokens']} tokens"
+    out = [
+        ("preset", f"{config['preset']}, seed {config['seed']}"),
+        ("data", config["data"]["source"]),
+        ("teacher", _model(config["teacher"])),
+        ("student", f"{_model(config['student'])}; LoRA rank {lora['rank']}, α {lora['alpha']:g}"),
+        ("sampling", f"temperature {sampling['temperature']:g}, {cut}"),
+    ]
+    for stage in data.view.stages:
+        settings = data.settings_of(stage.name)
+        if "steps" in settings and "optimizer" in settings:
+            out.append((stage.name, _training(settings)))
+        if "rewards" in settings:
+            out += _rewards(stage.name, settings["rewards"])
+        if "problems" in settings and "samples" in settings:
+            samples = f"{settings['samples']} samples at temperature {settings['temperature']:g}"
+            out.append((stage.name, f"{settings['problems']} problems; greedy, and {samples}"))
+    return out
+
+
+def _training(settings: Mapping[str, Any]) -> str:
+    batch = f"{settings.get('batch_size', '?')} rows"
+    if "samples_per_prompt" in settings:
+        batch = f"{settings['prompts_per_step']} × {settings['samples_per_prompt']} completions"
+    algorithm = f"{settings['algorithm']}, " if "algorithm" in settings else ""
+    rate = settings["optimizer"]["learning_rate"]
+    return f"{algorithm}{settings['steps']} steps of {batch}, learning rate {rate:g}"
+
+
+def _rewards(stage: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:
+    weights = [
+        f"{term.removesuffix('_weight')} {value:g}"
+        for term, value in rewards.items()
+        if term.endswith("_weight") and value and (term != "custom_weight" or rewards["custom"])
+    ]
+    adaptive = ", adaptive" if rewards["adaptive"] else ""
+    intrinsic = (
+        f"α {rewards['alpha']:g}, {rewards['form']}, {rewards['sequence']} over tokens, "
+        f"normalised by {rewards['normaliser']}"
+    )
+    return [
+        (f"{stage}, reward weights", ", ".join(weights) + adaptive),
+        (f"{stage}, intrinsic reward", intrinsic),
+    ]
+
+
+def _model(settings: Mapping[str, Any]) -> str:
+    if settings["path"]:
+        return str(settings["path"])
+    layers, width = settings["num_layers"], settings["hidden_size"]
+    return f"made here, {layers} layers of width {width}, {settings['steps']} steps"

@@ -1,0 +1,217 @@
+"""The report of a run, from its records: report.md with PNG plots, report.html in one file."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill_jax.evaluation import diagnosis, learning
+from distill_jax.report import answers, html, markdown, panels, plots, run_data, run_facts, tables
+from distill_jax.report.run_data import Records, RunData
+from distill_jax.report.sections import Block, Bullets, Curves, Findings, Report, Section, Text
+from distill_jax.report.view import RunView
+
+MARKDOWN_FILE, HTML_FILE = "report.md", "report.html"
+
+
+def write_markdown(workdir: Path, view: RunView | None = None) -> Path:
+    """Writes report.md and its images in report/; returns its path.
+
+    Args:
+        workdir: of the run.
+        view: of the run; None reads it from the directory.
+
+    Raises:
+        DataError: no stage has begun in this directory, or a record is damaged.
+        CheckpointError: a JSON file of it is damaged.
+    """
+    path = workdir / MARKDOWN_FILE
+    markdown.write(build(run_data.read(workdir, view)), path, workdir / "report")
+    return path
+
+
+def write_html(workdir: Path, view: RunView | None = None) -> Path:
+    """Writes report.html, as `write_markdown` writes report.md; returns its path."""
+    path = workdir / HTML_FILE
+    html.write(build(run_data.read(workdir, view)), path)
+    return path
+
+
+def build(data: RunData) -> Report:
+    """The report of a run; the same data give the same report."""
+    sections = [
+        *_results(data),
+        *_checkpoints(data),
+        _training(data),
+        _curves(data),
+        _rewards(data),
+        _levels(data),
+        _diagnosis(data),
+        Section(
+            "problems",
+            "Chosen problems",
+            answers.blocks(data),
+            missing="No student was evaluated yet, so there are no answers to show.",
+            only="html",
+        ),
+        Section(
+            "examples",
+            "Examples",
+            answers.examples(data),
+            "Greedy answers to the first problems.",
+            only="markdown",
+        ),
+    ]
+    return Report(f"Run {data.name}", run_facts.lead(data), sections, run_facts.state(data))
+
+
+def _results(data: RunData) -> Iterable[Section]:
+    given = data.results, data.view
+
+    def blocks(table: Any) -> list[Block]:
+        return [] if table is None else [table]
+
+    yield Section(
+        "accuracy",
+        "Accuracy",
+        blocks(tables.accuracy(*given) if data.results else None),
+        "Percent of held-out problems, with 95% intervals (Wilson for greedy; t over problems for "
+        "pass@1, Wilson where all problems agree).",
+        "No model was evaluated yet: stage evaluate writes its results.",
+    )
+    yield Section(
+        "changes",
+        "What training changed",
+        [
+            *_bare_answers(data),
+            *([Bullets(lines)] if (lines := tables.difference_lines(*given)) else []),
+        ],
+        "Students paired by problem (McNemar for greedy, paired t for pass@1).",
+    )
+    yield Section("run", "Settings and machine", run_facts.blocks(data), only="html")
+    yield Section("answers", "Answers", blocks(tables.answers(*given) if data.results else None))
+    yield Section("samples", "Several samples", blocks(tables.samples(*given)))
+    yield Section(
+        "reasoning",
+        "Reasoning",
+        blocks(tables.measured(*given, "reasoning")),
+        "Percent of the gold solution's step values that the answers write, and of the equations "
+        "that they write (in calculator marks: marks) that are true.",
+    )
+    hacking = tables.measured(*given, "hacking")
+    yield Section("hacking", "Signs of reward hacking", blocks(hacking))
+    yield Section(
+        "teacher",
+        "Comparison with the teacher",
+        blocks(tables.distribution(*given)),
+        "Next-token distributions of student and teacher on the student's own greedy answers: "
+        "means over tokens (divergences in nats), 95% intervals over answers.",
+    )
+
+
+def _bare_answers(data: RunData) -> Iterable[Block]:
+    for stage in data.stages:
+        share = stage.figures.get("bare_answers", 0.0)
+        if share:
+            yield Text(
+                f"{100 * share:.0f}% of the rows of stage {stage.name} show a bare answer without "
+                "its steps, which teaches a student to guess. Compare later students with the "
+                "base too."
+            )
+
+
+def _checkpoints(data: RunData) -> Iterable[Section]:
+    """For each stage whose checkpoints were evaluated; its start is step 0."""
+    for stage in data.view.students:
+        found: dict[int, Mapping[str, Any]] = {}
+        for name, result in data.results.items():
+            made = data.view.checkpoint(name)
+            if made is not None and made[0] == stage.name:
+                found[made[1]] = result
+        if not found:
+            continue
+        if stage.start in data.results:
+            found = {0: data.results[stage.start], **found}
+        blocks: list[Block] = [tables.checkpoints(found)]
+        if len(found) > 1:
+            blocks.append(Curves(f"{stage.name}_checkpoints", [plots.checkpoints(found)]))
+        yield Section(f"checkpoints-{stage.name}", f"Checkpoints of {stage.name}", blocks)
+
+
+def _by_part(data: RunData, make: Any) -> list[Block]:
+    """What `make` makes of the records of each part of the run, below the part's name."""
+    out: list[Block] = []
+    for part, rows in data.metrics.items():
+        block = make(part, rows)
+        if block is not None:
+            out += [Text(part, "heading"), block]
+    return out
+
+
+def _training(data: RunData) -> Section:
+    text = (
+        "First and last are of a moving average over a fifth of the rows; it converged where that "
+        f"had {100 * learning.SHARE:.0f}% of its gain. The spread is the standard deviation of the "
+        "last fifth of the rows around their straight line."
+    )
+    return Section("training", "Training", _by_part(data, tables.training), text)
+
+
+def _curves(data: RunData) -> Section:
+    def make(part: str, rows: Records) -> Block | None:
+        stage = data.stage_of(part)
+        found = plots.curves(part, stage.panels or panels.DEFAULT, rows)
+        return Curves(part.replace("/", "_"), found) if found else None
+
+    missing = "No stage has written metrics.jsonl yet."
+    return Section("curves", "Learning curves", _by_part(data, make), missing=missing)
+
+
+def _rewards(data: RunData) -> Section:
+    def make(part: str, rows: Records) -> Block | None:
+        found = plots.rewards(rows)
+        return Curves(f"{part.replace('/', '_')}_rewards", found) if found else None
+
+    return Section(
+        "rewards",
+        "Reward components",
+        _by_part(data, make),
+        "Each term before its weight; the band is one standard deviation over a step's "
+        "completions.",
+        "No stage has logged a reward yet.",
+    )
+
+
+def _levels(data: RunData) -> Section:
+    drawn = [plots.levels(data.results, kind, data.view) for kind in tables.DECODINGS]
+    found = [plot for plot in drawn if plot is not None]
+    return Section(
+        "levels",
+        "Accuracy at each level",
+        [Curves("levels", found)] if found else [],
+        "Points with 95% intervals: Wilson's for greedy decoding, over problems for pass@1. The "
+        "figures are in the table of accuracies.",
+        "No result has levels.",
+    )
+
+
+def _diagnosis(data: RunData) -> Section:
+    def make(part: str, rows: Records) -> Block | None:
+        if not was_rewarded(rows):
+            return None
+        start, completions = data.view.started_from(part), data.completions.get(part, ())
+        return Findings(diagnosis.diagnose(rows, completions, stage=part, start=start))
+
+    return Section(
+        "diagnosis",
+        "Diagnosis",
+        _by_part(data, make),
+        "Known troubles of reinforcement learning. An arrow leads from the mean of the first fifth "
+        "of the rows to that of the last; then Spearman's rank correlation with the step, and its "
+        "p-value.",
+        "No stage has logged a reward yet.",
+    )
+
+
+def was_rewarded(rows: Records) -> bool:
+    """Whether these are rows of reinforcement learning."""
+    return any("reward" in row for row in rows)

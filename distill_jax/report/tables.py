@@ -1,0 +1,230 @@
+"""Tables of evaluation results: accuracy, differences, reasoning, reward hacking, the teacher."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as ConsoleTable
+
+from distill_jax.core.errors import DataError
+from distill_jax.evaluation import intervals, learning
+from distill_jax.report.sections import Table
+from distill_jax.report.view import RunView, changes
+
+Results = Mapping[str, Any]
+# Title of a column -> its cell.
+Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
+DECODINGS = ("greedy", "sampled")
+REASONING = {
+    "step_coverage": "steps covered",
+    "logical_consistency": "equations true",
+    "arithmetic_validity": "marks true",
+}
+HACKING = {
+    "truncated": "cut off",
+    "repeated_ngrams": "repeated 4-grams",
+    "looping": "ends in a loop",
+    "several_answers": "several answers",
+    "no_answer": "no answer",
+}
+DISTRIBUTION = {
+    "forward_kl": "KL(teacher‖student)",
+    "reverse_kl": "KL(student‖teacher)",
+    "jensen_shannon": "Jensen-Shannon",
+    "cosine": "cosine",
+    "top1_agreement": "top-1 agreement",
+}
+
+
+def number_cell(estimate: Mapping[str, Any] | None, scale: float = 1.0, digits: int = 4) -> str:
+    """Mean and interval; a dash where there is none."""
+    if estimate is None or estimate["mean"] is None:
+        return "–"
+    mean, low, high = (f"{scale * estimate[k]:.{digits}f}" for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _percent(estimate: Mapping[str, Any] | None) -> str:
+    return number_cell(estimate, 100.0, 1)
+
+
+def _form(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _by_subject(results: Results, view: RunView, columns: Columns, caption: str) -> Table:
+    rows = [
+        [view.label(name), *(cell(result) for cell in columns.values())]
+        for name, result in results.items()
+    ]
+    return Table(["model", *columns], rows, caption)
+
+
+def _by_decoding(results: Results, view: RunView, columns: Columns, caption: str) -> Table:
+    rows = [
+        [view.label(name), kind, *(cell(result[kind]) for cell in columns.values())]
+        for name, result in results.items()
+        for kind in DECODINGS
+    ]
+    return Table(["model", "decoding", *columns], rows, caption, 2)
+
+
+def accuracy(results: Results, view: RunView) -> Table:
+    """Accuracy overall and per level, in percent, with 95% intervals."""
+    levels = sorted({level for r in results.values() for level in r["greedy"]["levels"]}, key=int)
+    columns: dict[str, Any] = {
+        "all": lambda part: _percent(part["accuracy"] if "accuracy" in part else part["pass@1"])
+    }
+    for level in levels:
+        columns[f"level {level}"] = lambda part, n=level: _percent(part["levels"].get(n))
+    count = max((result["num_problems"] for result in results.values()), default=0)
+    caption = f"% right of {count} held-out problems [95% interval]"
+    table = _by_decoding(results, view, columns, caption)
+    for row, result in zip(table.rows[1::2], results.values(), strict=True):
+        assert isinstance(row, list)
+        row[1] = f"pass@1 ({result['samples']} at T={result['temperature']:g})"
+    return table
+
+
+def differences(results: Results, earlier: str, later: str) -> dict[str, intervals.Difference]:
+    """A student less an earlier one on the same problems; empty if one was not evaluated.
+
+    greedy by an exact McNemar test, pass@1 by a paired t-test over problems.
+
+    Args:
+        results: of `runner.evaluate`, by subject.
+        earlier: the subject that is subtracted.
+        later: the subject trained from it.
+
+    Raises:
+        DataError: the two results are of different problems.
+    """
+    if not {earlier, later} <= results.keys():
+        return {}
+    before, after = results[earlier]["problems"], results[later]["problems"]
+    if [p["id"] for p in before] != [p["id"] for p in after]:
+        raise DataError(
+            f"{earlier} and {later} were evaluated on different problems",
+            wanted="the same, in the same order",
+            fix="delete the results of stage evaluate and run it again",
+        )
+
+    def columns(name: str) -> list[np.ndarray]:
+        return [np.array([np.mean(p[name]) for p in problems]) for problems in (before, after)]
+
+    return {
+        "greedy": intervals.mcnemar(*columns("greedy_right")),
+        "pass@1": intervals.paired(*columns("sampled_right")),
+    }
+
+
+def difference_lines(results: Results, view: RunView) -> list[str]:
+    """One sentence for each test of each pair of `view.changes`."""
+    out = []
+    for later, earlier in changes(view):
+        for name, d in differences(results, earlier, later).items():
+            mean, low, high = (100 * x for x in (d.mean, d.low, d.high))
+            word = "significant" if d.significant else "not significant"
+            out.append(
+                f"{view.label(later)} against {view.label(earlier)}, "
+                f"{name}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], p = {d.p_value:.2g}, {word}"
+            )
+    return out
+
+
+def print_accuracy(console: Console, results: Results, view: RunView) -> None:
+    """Prints the table of accuracies and, below it, what training changed."""
+    found = accuracy(results, view)
+    table = ConsoleTable(title=found.caption.replace("[", r"\["))
+    for number, name in enumerate(found.header):
+        table.add_column(name, justify="left" if number < found.names else "right")
+    for row in found.rows:
+        # The interval in a line below keeps the table inside a narrow terminal.
+        table.add_row(*[cell.replace(" [", "\n[").replace("[", r"\[") for cell in row])
+    console.print(table)
+    for line in difference_lines(results, view):
+        console.print(line, markup=False, highlight=False)
+
+
+def answers(results: Results, view: RunView) -> Table:
+    """Length and end of answers."""
+    columns: Columns = {
+        "mean tokens": lambda part: _form(part["mean_length"], ".1f"),
+        "ended with EOS": lambda part: _form(part["terminated"], ".1%"),
+        "undecided": lambda part: _form(part["undecided"], ".1%"),
+    }
+    return _by_decoding(results, view, columns, "greedy and sampled answers")
+
+
+def measured(results: Results, view: RunView, group: str) -> Table | None:
+    """The measures of a group, reasoning or hacking; None where they were not taken."""
+    known = {name: r for name, r in results.items() if group in r["greedy"]}
+    columns: dict[str, Any] = {}
+    for key, title in (REASONING if group == "reasoning" else HACKING).items():
+        columns[title] = lambda part, key=key: _percent_or_share(part[group][key])
+    return _by_decoding(known, view, columns, f"{group}, percent of answers") if known else None
+
+
+def _percent_or_share(value: Any) -> str:
+    return _percent(value) if isinstance(value, Mapping) else _form(value, ".1%")
+
+
+def samples(results: Results, view: RunView) -> Table | None:
+    """pass@k and maj@k; None with one sample."""
+    known = {name: r for name, r in results.items() if "pass@k" in r["sampled"]}
+    budgets = [k for r in list(known.values())[:1] for k in r["sampled"]["pass@k"] if k != "1"]
+    columns: dict[str, Any] = {}
+    for kind in ("pass@k", "maj@k"):
+        for k in budgets:
+            title = kind.replace("k", k)
+            columns[title] = lambda r, at=(kind, k): _percent(r["sampled"][at[0]].get(at[1]))
+    return _by_subject(known, view, columns, "% of problems [95% interval]") if budgets else None
+
+
+def distribution(results: Results, view: RunView) -> Table | None:
+    """Next-token distributions compared with the teacher's; None where they were not."""
+    found = {name: r["distribution"] for name, r in results.items() if r.get("distribution")}
+    columns: dict[str, Any] = {"tokens": lambda one: str(one["tokens"])}
+    for key, title in DISTRIBUTION.items():
+        columns[title] = lambda one, key=key: number_cell(one[key])
+    caption = "means over tokens [95% interval over answers]"
+    return _by_subject(found, view, columns, caption) if found else None
+
+
+def checkpoints(results: Mapping[int, Any]) -> Table:
+    """Accuracy and divergence from the teacher over the steps of a stage."""
+    rows = [
+        [
+            str(step),
+            _percent(result["greedy"]["accuracy"]),
+            _percent(result["sampled"]["pass@1"]),
+            number_cell((result.get("distribution") or {}).get("reverse_kl")),
+        ]
+        for step, result in results.items()
+    ]
+    return Table(
+        ["step", "greedy", "pass@1", DISTRIBUTION["reverse_kl"]],
+        rows,
+        "held-out problems [95% interval]",
+    )
+
+
+def training(stage: str, rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Convergence, gain per token and stability; None without a metric of `learning.METRICS`."""
+    found = learning.summary(rows)
+    if found is None:
+        return None
+    forms = {
+        "first": ".4g",
+        "last": ".4g",
+        "convergence_step": "d",
+        "gain_per_million_tokens": ".4g",
+        "stability": ".4g",
+    }
+    cells = [
+        [name, *(_form(one[key], form) for key, form in forms.items())]
+        for name, one in found["metrics"].items()
+    ]
+    header = ["metric", "first", "last", "converged at step", "gain per million tokens", "spread"]
+    return Table(header, cells, f"stage {stage} over {found['steps']} steps")

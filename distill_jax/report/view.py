@@ -1,0 +1,221 @@
+"""What a run has, as plain data: its stages in plan order, and the models that are evaluated.
+
+A stage that makes a student gives it its own name; its checkpoints are `STAGE_step_N`. Other
+subjects are the teacher, `base` (the student before any stage) and `model` (the one of
+`evaluate.model`).
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distill_jax.core.errors import CheckpointError
+from distill_jax.core.files import read_json, write_json
+from distill_jax.report.panels import Panel
+from distill_jax.training.manifest import RUN_FILE, read_manifest
+from distill_jax.training.records import METRICS_FILE
+
+VIEW_FILE = "view.json"
+TEACHER, BASE, GIVEN = "teacher", "base", "model"
+# What stages make, as far as a report asks.
+STUDENT, RESULTS = "student", "results"
+_CHECKPOINT = re.compile(r"(.+)_step_(\d+)")
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage of a run.
+
+    Attributes:
+        name: of the instance in the plan.
+        kind: e.g. sft or rl.
+        directory: of its files, relative to the work directory.
+        start: the student it starts from: base, an earlier stage or a directory; "" for none.
+        makes: student, results, or another word that no report asks for.
+        panels: learning curves that its kind declares; () is `panels.DEFAULT`.
+    """
+
+    name: str
+    kind: str
+    directory: str
+    start: str = ""
+    makes: str = ""
+    panels: tuple[Panel, ...] = ()
+
+
+class SubjectView(NamedTuple):
+    """A model that can be evaluated: its name (of its result, evaluate/NAME.json), the stage that
+    made it and the student which that started from ("" for none), and a label for people."""
+
+    name: str
+    stage: str
+    start: str
+    label: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """The stages of a run, in plan order."""
+
+    stages: tuple[StageView, ...] = ()
+
+    @cached_property
+    def students(self) -> tuple[StageView, ...]:
+        """The stages that make a student."""
+        return tuple(stage for stage in self.stages if stage.makes == STUDENT)
+
+    @cached_property
+    def subjects(self) -> tuple[SubjectView, ...]:
+        """The teacher, the base student, the students of stages, the given model."""
+        made = (
+            SubjectView(s.name, s.name, s.start, f"student after {s.name} (start: {s.start})")
+            for s in self.students
+        )
+        return (
+            SubjectView(TEACHER, "", "", "teacher"),
+            SubjectView(BASE, "", "", "student base"),
+            *made,
+            SubjectView(GIVEN, "", "", "model given"),
+        )
+
+    @property
+    def last(self) -> str:
+        """The student that the run made last; the base student where no stage makes one."""
+        return self.students[-1].name if self.students else BASE
+
+    def subject(self, name: str) -> SubjectView:
+        """The subject of a name, checkpoints included; an unknown name is its own label."""
+        for subject in self.subjects:
+            if subject.name == name:
+                return subject
+        found = self.checkpoint(name)
+        if found is not None:
+            return SubjectView(
+                name, found[0], found[0], f"student at step {found[1]} of {found[0]}"
+            )
+        return SubjectView(name, "", "", name)
+
+    def label(self, name: str) -> str:
+        """What a reader calls a subject."""
+        return self.subject(name).label
+
+    def checkpoint(self, name: str) -> tuple[str, int] | None:
+        """(stage, step) of a checkpoint's name; None for another name."""
+        match = _CHECKPOINT.fullmatch(name)
+        if match is None or match[1] not in {stage.name for stage in self.students}:
+            return None
+        return match[1], int(match[2])
+
+    def order(self, names: Iterable[str]) -> list[str]:
+        """Names of subjects in the order of the run, checkpoints before their stage's student."""
+        places = {subject.name: place for place, subject in enumerate(self.subjects)}
+
+        def key(name: str) -> tuple[float, float, str]:
+            stage, step = self.checkpoint(name) or (name, float("inf"))
+            return places.get(stage, len(places)), step, name
+
+        return sorted(names, key=key)
+
+    def chain(self, name: str) -> list[StageView]:
+        """The stages that led to a student, first to last; [] for a model that no stage made."""
+        made = {stage.name: stage for stage in self.students}
+        out: list[StageView] = []
+        while name in made and made[name] not in out:
+            out.insert(0, made[name])
+            name = made[name].start
+        return out
+
+    def started_from(self, name: str) -> str:
+        """The stage that made the student that a stage started from; "" for none."""
+        before = self.chain(name)[:-1]
+        return before[-1].name if before else ""
+
+    def results_directory(self, workdir: Path) -> Path:
+        """Where the results of subjects are: the directory of the last stage that makes them."""
+        made = [stage.directory for stage in self.stages if stage.makes == RESULTS]
+        return workdir / (made[-1] if made else "evaluate")
+
+    def result_file(self, workdir: Path, name: str) -> Path:
+        """The result of a subject."""
+        return self.results_directory(workdir) / f"{name}.json"
+
+
+def checkpoint_name(stage: str, step: int) -> str:
+    """The subject that is a checkpoint of a stage."""
+    return f"{stage}_step_{step}"
+
+
+def canonical(name: str, view: RunView) -> str:
+    """The subject that a name means: an alias resolved, another name as it is."""
+    if any(subject.name == name for subject in view.subjects):
+        return name
+    distilled = [stage.name for stage in view.students if stage.kind == "distill"]
+    aliases = {"student": view.last, "student_base": BASE}
+    if view.students:
+        aliases |= {"student_after": view.last, "student_before": view.students[-1].start}
+    if distilled:
+        aliases["student_distilled"] = distilled[-1]
+    return aliases.get(name, name)
+
+
+def changes(view: RunView) -> list[tuple[str, str]]:
+    """(student, earlier student) pairs that show what training changed.
+
+    Each student with its start, then the last one with the base: a stage can make the student
+    worse, and a later one that only recovers the loss is not progress.
+    """
+    pairs = [(stage.name, stage.start) for stage in view.students]
+    return list(dict.fromkeys([*pairs, *([(view.last, BASE)] if pairs else [])]))
+
+
+def save(view: RunView, workdir: Path) -> None:
+    """Writes WORKDIR/view.json."""
+    write_json(workdir / VIEW_FILE, {"stages": [dataclasses.asdict(s) for s in view.stages]})
+
+
+def load(workdir: Path) -> RunView:
+    """The view that `save` wrote; without one, what the work directory's files show.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = workdir / VIEW_FILE
+    found = read_json(path)
+    if found is None:
+        return from_directory(workdir)
+    try:
+        return RunView(tuple(_stage(fields) for fields in found["stages"]))
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}", fix="start the run again") from error
+
+
+def _stage(fields: dict[str, Any]) -> StageView:
+    return StageView(**{**fields, "panels": tuple(Panel(**p) for p in fields["panels"])})
+
+
+def from_directory(workdir: Path) -> RunView:
+    """Stages by their first start; one that trained makes a student, from the start in its
+    settings, else from the first student."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for directory in sorted(path for path in workdir.glob("*") if path.is_dir()):
+        trained = (directory / METRICS_FILE).is_file() or (directory / "adapter").is_dir()
+        if trained or (directory / RUN_FILE).is_file():
+            manifest = read_manifest(directory)
+            config, starts = manifest.get("config", {}), manifest.get("starts")
+            planned = [*config.get("stages", ()), directory.name]
+            time = starts[0]["time"] if starts else ""
+            found[directory.name] = (time, planned.index(directory.name), trained, config)
+    out: list[StageView] = []
+    for name, (_, _, trained, config) in sorted(found.items(), key=lambda item: item[1][:2]):
+        settings = config.get(name, {})
+        kind = settings.get("kind", name)
+        if trained:
+            first = next((stage.name for stage in out if stage.makes == STUDENT), BASE)
+            out.append(StageView(name, kind, name, settings.get("start", first), STUDENT))
+        else:
+            out.append(StageView(name, kind, name, makes=RESULTS if kind == "evaluate" else ""))
+    return RunView(tuple(out))

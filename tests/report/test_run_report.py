@@ -1,0 +1,179 @@
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs import presets
+from distill_jax.evaluation import intervals
+from distill_jax.report import markdown, run_data, run_report, tables
+from distill_jax.report.panels import Panel
+from distill_jax.report.run_data import RunData, StageRecord
+from distill_jax.report.view import RunView, StageView
+from distill_jax.run.config import to_dict
+from tests.report.views import LONG, RUN
+
+CONFIG = json.loads(json.dumps(to_dict(presets.smoke())))
+
+
+def result(right, sampled):
+    """An evaluation of 20 problems, the first `right` of which greedy decoding solves."""
+    problems = [
+        {
+            "id": f"p{i}",
+            "question": f"What is {i}?",
+            "answer": str(i),
+            "greedy": "one\ntwo `x` | y",
+            "greedy_right": i < right,
+            "sampled": ["a", "b"],
+            "sampled_right": [i < sampled, False],
+        }
+        for i in range(20)
+    ]
+    wilson = intervals.wilson(right, 20)._asdict()
+    shares = {"mean_length": 7.25, "terminated": 0.9, "undecided": 0.05}
+    return {
+        "num_problems": 20,
+        "samples": 2,
+        "temperature": 1.0,
+        "greedy": {"accuracy": wilson, "levels": {"10": wilson, "2": wilson}, **shares},
+        "sampled": {"pass@1": wilson, "levels": {"2": wilson}, **shares},
+        "problems": problems,
+    }
+
+
+RESULTS = {
+    "teacher": result(19, 18),
+    "sft": result(2, 1),
+    "rl": result(15, 12),
+}
+
+
+def test_accuracy_by_hand():
+    table = tables.accuracy(RESULTS, RUN)
+    assert table.header == ["model", "decoding", "all", "level 2", "level 10"]  # as numbers
+    assert len(table.rows) == 6
+    low, high = (100 * x for x in intervals.wilson(2, 20)[1:])
+    name = "student after sft (start: base)"
+    assert table.rows[2][:3] == [name, "greedy", f"10.0 [{low:.1f}, {high:.1f}]"]
+    # Not measured, which is not 0.
+    assert table.rows[3][1] == "pass@1 (2 at T=1)" and table.rows[3][4] == "–"
+
+
+def test_differences_are_paired():
+    got = tables.differences(RESULTS, "sft", "rl")
+    # 13 gained, none lost: 2·2^−13.
+    np.testing.assert_allclose(got["greedy"].p_value, 2.0**-12)
+    np.testing.assert_allclose(got["greedy"].mean, 13 / 20)
+    np.testing.assert_allclose(got["pass@1"].mean, 11 / 40)
+    lines = tables.difference_lines(RESULTS, RUN)
+    assert len(lines) == 2 and lines[0].endswith(", significant")
+    after, before = "student after rl (start: sft)", "student after sft (start: base)"
+    assert lines[0].startswith(f"{after} against {before}, greedy: +65.0 points [")
+    # What sft lost and rl recovered shows against the base.
+    with_base = tables.difference_lines({**RESULTS, "base": result(15, 12)}, RUN)
+    assert len(with_base) == 6 and with_base[2:4] == lines
+    assert with_base[0].startswith(f"{before} against student base, greedy: -65.0 points [")
+    assert with_base[4].startswith(f"{after} against student base, greedy: +0.0 points [")
+    same = {"sft": result(2, 1), "rl": result(2, 1)}
+    found = tables.difference_lines(same, RUN)
+    assert found and all("+0.0 points" in x and "not significant" in x for x in found)
+    assert tables.differences({"teacher": RESULTS["teacher"]}, "sft", "rl") == {}
+    branch = tables.difference_lines({"base": result(2, 1), "distill": result(15, 12)}, LONG)
+    assert len(branch) == 2 and branch[0].startswith(
+        "student after distill (start: base) against student base, greedy: +65"
+    )
+
+
+def test_results_of_different_problems_are_not_compared():
+    other = result(3, 2)
+    other["problems"][4]["id"] = "elsewhere"
+    with pytest.raises(ValueError, match="different problems"):
+        tables.differences({"sft": result(1, 1), "rl": other}, "sft", "rl")
+
+
+def test_the_console_table_shows_intervals_and_brackets():
+    console = Console(width=100, record=True, file=io.StringIO())
+    tables.print_accuracy(console, RESULTS, RUN)
+    shown = console.export_text()
+    assert "20 held-out problems [95% interval]" in shown and "\\" not in shown
+    assert "student after rl" in shown and "75.0" in shown
+    low, high = (100 * x for x in intervals.wilson(15, 20)[1:])
+    assert f"[{low:.1f}, {high:.1f}]" in shown and "base), greedy: +65.0 points" in shown
+
+
+def data(**changes):
+    rows = [{"step": i, "reward": i / 9, "entropy": None if i == 3 else 1.0} for i in range(9)]
+    stages = [StageRecord("sft", figures={"steps": 2, "bare_answers": 0.7})]
+    given = {"stages": stages, "metrics": {"rl": rows}, "results": RESULTS, **changes}
+    return RunData("tiny", RUN, CONFIG, **given)
+
+
+def write(found, directory):
+    markdown.write(run_report.build(found), directory / "report.md", directory / "report")
+    return (directory / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_report_and_its_curves(tmp_path):
+    text = write(data(), tmp_path)
+    assert "Preset `smoke`, seed 0, data `embedded`, rl by `grpo`." in text
+    assert "70% of the rows of stage sft show a bare answer" in text
+    assert "| student after rl (start: sft) | greedy | 75.0 [" in text
+    assert "![rl](report/rl.png)" in text
+    assert "| teacher | greedy | 7.2 | 90.0% | 5.0% |" in text
+    assert "- student after sft (start: base) (right): `one ⏎ two 'x' | y`" in text
+    png = (tmp_path / "report" / "rl.png").read_bytes()
+    assert png.startswith(b"\x89PNG") and len(png) > 5000
+    assert not list(tmp_path.rglob("*.partial"))
+    # Every row of a table has as many cells as its head.
+    head = next(x for x in text.splitlines() if x.startswith("| model | decoding | all"))
+    assert {x.count("|") for x in text.splitlines() if x.startswith("| student")} <= {
+        head.count("|"), 6,
+    }  # fmt: skip
+
+
+def test_without_records_there_is_no_curve(tmp_path):
+    text = write(data(stages=(), metrics={}, results={"rl": result(1, 1)}), tmp_path)
+    assert "bare answer" not in text and "Complete:" not in text
+    assert "Learning curves" not in text and "What training changed" not in text
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["levels.png"]
+
+
+def test_a_kind_that_nobody_knows_is_in_the_report(tmp_path):
+    """Panels that a kind declares, or those of its metrics; its student and its checkpoints."""
+    toy = StageView("toy_twice", "toy", "toy_twice", "rl", "student")
+    rows = [{"step": i, "loss": 1 / i, "learning_rate": 0.1, "surprise": i} for i in (1, 2, 3)]
+    results = {**RESULTS, "toy_twice_step_2": result(3, 3), "toy_twice": result(18, 15)}
+    found = data(metrics={"toy_twice": rows}, results=results)
+
+    def with_stage(stage):
+        view = RunView((*RUN.stages, stage))
+        return run_report.build(dataclasses.replace(found, view=view))
+
+    def titles(report):
+        (curves,) = [s for s in report.sections if s.id == "curves"]
+        return [plot.title for block in curves.blocks[1:] for plot in block.plots]
+
+    assert titles(with_stage(toy)) == ["loss", "learning rate"]
+    panel = Panel("surprise of the toy", {"surprise": "bits"})
+    declared = dataclasses.replace(toy, panels=(panel,))
+    assert titles(with_stage(declared)) == ["surprise of the toy"]
+    markdown.write(with_stage(toy), tmp_path / "report.md", tmp_path / "report")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| student after toy_twice (start: rl) | greedy | 90.0 [" in text
+    assert "student after toy_twice (start: rl) against student after rl (start: sft)" in text
+    assert "## Checkpoints of toy_twice" in text and "(report/toy_twice_checkpoints.png)" in text
+    assert "| 0 | 75.0 [" in text and "| 2 | 15.0 [" in text
+
+
+def test_a_torn_last_line_of_the_metrics_is_dropped(tmp_path: Path) -> None:
+    """The process was killed while it wrote its records; the report is written all the same."""
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "run.json").write_text(json.dumps({"config": CONFIG, "starts": []}))
+    text = '{"step": 1, "reward": 0.5, "loss": 1.0}\n{"step": 2, "rew'
+    (tmp_path / "rl" / "metrics.jsonl").write_text(text)
+    found = run_data.read(tmp_path)
+    assert [row["step"] for row in found.metrics["rl"]] == [1]

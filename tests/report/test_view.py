@@ -1,0 +1,124 @@
+"""Names of subjects: from stages, through aliases, in order; the file that keeps a view."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from distill_jax.core.errors import CheckpointError
+from distill_jax.report import panels, view
+from distill_jax.report.panels import Panel
+from distill_jax.report.view import RunView, StageView
+from tests.report.views import LONG, RUN
+
+
+def test_subjects_are_named_by_their_stages() -> None:
+    assert [s.name for s in RUN.subjects] == ["teacher", "base", "sft", "rl", "model"]
+    assert [s.name for s in RunView().subjects] == ["teacher", "base", "model"]
+    assert LONG.label("rl_short") == "student after rl_short (start: rl)"
+    assert LONG.label("rl_short_step_20") == "student at step 20 of rl_short"
+    assert LONG.label("evaluate_step_2") == "evaluate_step_2"  # makes no student
+    assert LONG.subject("rl_short").start == "rl" and LONG.subject("teacher").stage == ""
+
+
+def test_checkpoints_are_known_by_their_stage() -> None:
+    assert view.checkpoint_name("rl_short", 20) == "rl_short_step_20"
+    assert LONG.checkpoint("rl_short_step_20") == ("rl_short", 20)
+    assert LONG.checkpoint("rl_step_7") == ("rl", 7)
+    assert LONG.checkpoint("pretrain_step_7") is None and LONG.checkpoint("rl") is None
+    names = ["rl", "model", "rl_step_10", "rl_short", "base", "rl_step_9", "distill", "teacher"]
+    wanted = ["teacher", "base", "rl_step_9", "rl_step_10", "rl", "distill", "rl_short", "model"]
+    assert LONG.order(names) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "in_run", "in_long", "in_none"),
+    [
+        ("student", "rl", "rl_short", "base"),
+        ("student_base", "base", "base", "base"),
+        ("student_before", "sft", "rl", "student_before"),
+        ("student_after", "rl", "rl_short", "student_after"),
+        ("student_distilled", "student_distilled", "distill", "student_distilled"),
+        ("sft", "sft", "sft", "sft"),
+        ("rl_step_3", "rl_step_3", "rl_step_3", "rl_step_3"),
+        ("teacher", "teacher", "teacher", "teacher"),
+        ("runs/other", "runs/other", "runs/other", "runs/other"),
+    ],
+)
+def test_aliases(name: str, in_run: str, in_long: str, in_none: str) -> None:
+    found = [view.canonical(name, each) for each in (RUN, LONG, RunView())]
+    assert found == [in_run, in_long, in_none]
+
+
+def test_a_stage_named_as_an_alias_is_that_stage() -> None:
+    named = RunView((StageView("student", "sft", "student", "base", "student"), *RUN.stages))
+    assert view.canonical("student", named) == "student" and named.last == "rl"
+
+
+def test_changes_follow_the_edges_and_end_at_the_base() -> None:
+    assert view.changes(RUN) == [("sft", "base"), ("rl", "sft"), ("rl", "base")]
+    assert view.changes(LONG) == [
+        ("sft", "base"), ("rl", "sft"), ("distill", "base"), ("rl_short", "rl"),
+        ("rl_short", "base"),
+    ]  # fmt: skip
+    assert view.changes(RunView(RUN.stages[:2])) == [("sft", "base")]
+    assert view.changes(RunView()) == []
+
+
+def test_a_chain_leads_from_the_first_stage() -> None:
+    assert [stage.name for stage in LONG.chain("rl_short")] == ["sft", "rl", "rl_short"]
+    assert [stage.name for stage in LONG.chain("distill")] == ["distill"]
+    assert LONG.chain("base") == [] and LONG.chain("evaluate") == []
+    found = [LONG.started_from(name) for name in ("rl_short", "rl", "sft", "teacher")]
+    assert found == ["rl", "sft", "", ""]
+    circle = RunView(
+        (StageView("a", "rl", "a", "b", "student"), StageView("b", "rl", "b", "a", "student"))
+    )
+    assert [stage.name for stage in circle.chain("a")] == ["b", "a"]
+
+
+def test_results_are_where_the_view_says(tmp_path: Path) -> None:
+    assert LONG.result_file(tmp_path, "rl") == tmp_path / "results" / "rl.json"
+    assert RunView().result_file(tmp_path, "model") == tmp_path / "evaluate" / "model.json"
+
+
+def test_a_saved_view_is_read_as_it_was(tmp_path: Path) -> None:
+    stage = StageView("toy", "toy", "x", "rl", "student", (Panel("loss", {"loss": "nats"}, True),))
+    saved = RunView((*RUN.stages, stage))
+    view.save(saved, tmp_path)
+    assert view.load(tmp_path) == saved
+    path = tmp_path / view.VIEW_FILE
+    for content in ({}, {"stages": [{"name": "sft"}]}, {"stages": 3}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(CheckpointError, match=r"view.json is damaged: .*; fix: "):
+            view.load(tmp_path)
+
+
+def test_without_a_file_the_directory_tells(tmp_path: Path) -> None:
+    planned = {"stages": ["pretrain", "sft", "rl", "evaluate"]}
+    for name, config, time, trained in (
+        ("rl", {"rl": {"kind": "rl"}}, "2026-01-01T03", True),
+        ("evaluate", {}, "2026-01-01T04", False),
+        ("sft", {}, "2026-01-01T02", True),
+        ("pretrain", {}, "2026-01-01T02", False),
+        ("again", {"again": {"kind": "rl", "start": "rl"}}, "2026-01-01T09", True),
+    ):
+        (tmp_path / name).mkdir()
+        content = {"config": {**planned, **config}, "starts": [{"time": time}]}
+        (tmp_path / name / "run.json").write_text(json.dumps(content))
+        if trained:
+            (tmp_path / name / "metrics.jsonl").write_text("")
+    (tmp_path / "report").mkdir()
+    found = view.load(tmp_path)
+    assert found.stages[:4] == tuple(
+        dataclasses.replace(s, panels=(), makes="" if s.makes == "models" else s.makes)
+        for s in RUN.stages
+    )
+    assert found.stages[4] == StageView("again", "rl", "again", "rl", "student")
+
+
+def test_panels_of_kinds_and_the_default() -> None:
+    assert {"loss", "learning_rate"} <= {m for p in panels.DEFAULT for m in p.metrics}
+    assert {"reward", "entropy"} <= {m for p in panels.REINFORCEMENT for m in p.metrics}
+    assert {"eval/forward_kl"} <= {m for p in panels.DISTILLATION for m in p.metrics}

@@ -1,0 +1,66 @@
+"""Task text: prompts that fit, and the answer check as the judge."""
+
+import numpy as np
+
+from distill_jax import answers
+from distill_jax.data import chat
+from distill_jax.data.problem import Problem
+from distill_jax.data.sources import DataSettings
+from distill_jax.tasks import TASKS, TextTask
+
+
+def problem(answer, question="question"):
+    return Problem("p", question, "", answer)
+
+
+def judge(gold, texts, ended=None):
+    ended_B = np.ones(len(texts), bool) if ended is None else np.array(ended)
+    return TextTask(DataSettings(), None).judge([problem(g) for g in gold], texts, ended_B)
+
+
+def test_the_registry_has_it():
+    assert TASKS["text"] is TextTask
+
+
+def test_verdicts_by_hand():
+    found = judge(["24"] * 3, ["so #### 24", "so #### 23", "no answer at all"])
+    assert found.right_B.tolist() == [True, False, False] and found.right_B.dtype == bool
+    assert found.undecided_B.tolist() == [False] * 3 and found.undecided_B.dtype == bool
+    assert found.details == [{}, {}, {}]
+
+
+def test_each_text_is_compared_with_the_answer_of_its_own_problem():
+    assert judge(["1", "2"], ["#### 2", "#### 2"]).right_B.tolist() == [False, True]
+
+
+def test_an_answer_counts_in_a_text_that_did_not_end():
+    assert judge(["24"], ["#### 24"], ended=[False]).right_B.tolist() == [True]
+
+
+def test_undecided_is_never_right_as_well(monkeypatch):
+    verdicts = [answers.Verdict(word, "for this test") for word in ("undecided", "right", "wrong")]
+    monkeypatch.setattr(answers, "check_batch", lambda *_: verdicts)
+    found = judge(["24"] * 3, ["#### 24"] * 3)
+    assert found.undecided_B.tolist() == [True, False, False]
+    assert found.right_B.tolist() == [False, True, False]
+
+
+def test_a_judgement_of_nothing():
+    found = judge([], [])
+    assert len(found.right_B) == len(found.undecided_B) == len(found.details) == 0
+    assert found.right_B.dtype == found.undecided_B.dtype == bool
+
+
+def test_prompts_take_the_run_s_tokenizer_or_the_given_one(monkeypatch):
+    seen = []
+
+    def fitting(tokenizer, problems, form, **limits):
+        seen.append((tokenizer, problems, form, limits))
+        return "prompts"
+
+    monkeypatch.setattr(chat, "fitting_prompts", fitting)
+    settings = DataSettings(max_prompt_tokens=7, on_long_prompt="error")
+    task, problems = TextTask(settings, "of the run"), [problem("1")]
+    assert task.prompts(problems) == task.prompts(problems, "given") == "prompts"
+    limits = {"max_prompt_tokens": 7, "on_long_prompt": "error"}
+    assert seen == [(name, problems, settings.chat, limits) for name in ("of the run", "given")]
