@@ -7,7 +7,7 @@ from typing import Any
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.core.settings import references
-from distill_jax.models import hf_io, peft_io, quantised
+from distill_jax.models import hf_io, quantised
 from distill_jax.run import geometry
 from distill_jax.run.config import concerned
 from distill_jax.run.record import refuse_if_changed
@@ -65,7 +65,7 @@ def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
             student = run.student(value)
             if student.adapter is not None:
                 base = student.base or run.models.path("student")
-                peft_io.load_adapter(student.adapter, hf_io.load_config(base))
+                run.models.read_adapter(student.adapter, hf_io.load_config(base))
 
 
 def check_models(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
