@@ -10,7 +10,7 @@ from distill_jax.core.settings import references
 from distill_jax.models import hf_io, quantised
 from distill_jax.run import geometry
 from distill_jax.run.config import concerned
-from distill_jax.run.record import refuse_if_changed
+from distill_jax.run.record import recorded, refuse_if_changed
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
 from distill_jax.stages.kinds import kind_of
@@ -21,7 +21,7 @@ def prepare(run: Run) -> dict[str, Any]:
     """Checks all stages, then prepares those that are due: {stage: what its kind's `run` needs}.
 
     Raises:
-        ConfigError: settings that differ from those of a stage already run here, that cannot go
+        ConfigError: a directory of an earlier version; settings that differ from those of a stage already run here, that cannot go
             together, or that do not fit the models.
         MeshError: a batch that the mesh has no room for.
         MissingExtraError: a package that the records need.
@@ -29,6 +29,8 @@ def prepare(run: Run) -> dict[str, Any]:
         TokenizerMismatchError: teacher and student have different tokenizers.
         DataError: data that cannot be read or used.
     """
+    for name in run.config.plan:
+        recorded(run.workdir / name)
     for name in concerned(run.config):
         refuse_if_changed(run, run.stage(name))
     stages = [run.stage(name) for name in run.config.stages]

@@ -325,9 +325,8 @@ def test_a_start_from_sft_needs_sft(trained: Trained, tmp_path: Path) -> None:
     wanted = {"start (adapter of sft)", "train problems", "validation problems"}
     assert wanted <= before.keys()
     workdir = copy_stages(trained["student"], tmp_path / "other", "pretrain", "sft", "distill")
-    done = json.loads((workdir / "sft" / "done.json").read_text())
-    done["made"]["adapter"] = "another"
-    (workdir / "sft" / "done.json").write_text(json.dumps(done))
+    file = "adapter/adapter_model.safetensors"
+    (workdir / "sft" / file).write_bytes((workdir / "distill" / file).read_bytes())
     with pytest.raises(ConfigError, match=r"changed since .*start \(adapter of sft\)"):
         runner.run(way("student"), workdir)
 
