@@ -21,8 +21,8 @@ def prepare(run: Run) -> dict[str, Any]:
     """Checks all stages, then prepares those that are due: {stage: what its kind's `run` needs}.
 
     Raises:
-        ConfigError: a directory of an earlier version; settings that differ from those of a stage already run here, that cannot go
-            together, or that do not fit the models.
+        ConfigError: a directory of an earlier version; settings that differ from those of a stage
+            already run here, that cannot go together, or that do not fit the models.
         MeshError: a batch that the mesh has no room for.
         MissingExtraError: a package that the records need.
         CheckpointError: models or adapters that are missing, damaged or of another architecture.
