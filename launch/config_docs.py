@@ -30,14 +30,16 @@ a stage keeps the value until it is complete; `nothing` can be changed at any ti
 def render() -> str:
     """The Markdown text: a table for each group of shared settings, then for each kind of stage."""
     lines = [HEAD, *_group(Shared, Shared(), "", "The run")]
-    # The kinds of this package: others may be imported in this process, too.
-    kinds = {
-        k: c for k, c in StageSettings.kinds.items() if c.__module__.startswith("distill_jax.")
-    }
-    for kind, cls in sorted(kinds.items()):
+    for kind, cls in built_in().items():
         title = f"Stages of kind `{kind}`"
         lines += _group(cls, cls(), f"{kind}.", title)
     return "\n".join(lines)
+
+
+def built_in() -> dict[str, type[StageSettings]]:
+    """The settings of this package's kinds by name; a process may have imported others, too."""
+    ours = (c for c in StageSettings.kinds.values() if c.__module__.startswith("distill_jax."))
+    return {cls.kind: cls for cls in sorted(ours, key=lambda cls: cls.kind)}
 
 
 def _group(cls: type, defaults: Any, path: str, title: str, affects: str = "") -> list[str]:

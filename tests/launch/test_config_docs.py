@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from distill_jax.core.settings import group, leaves, setting
-from distill_jax.run.settings import Shared, StageSettings
+from distill_jax.run.settings import Shared
 from launch import config_docs
 
 
@@ -47,7 +47,8 @@ def test_every_setting_has_a_doc() -> None:
     text = config_docs.render()
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert all(row.split("|")[-2].strip() for row in rows)
+    assert {"pretrain", "sft", "distill", "rl", "evaluate"} <= config_docs.built_in().keys()
     wanted = {name for name, _, _ in leaves(Shared())}
-    for kind, cls in StageSettings.kinds.items():
+    for kind, cls in config_docs.built_in().items():
         wanted |= {f"{kind}.{name}" for name, _, _ in leaves(cls())}
     assert {row.split("`")[1] for row in rows} == wanted and len(rows) == len(wanted)
