@@ -13,8 +13,8 @@ from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
 from distill_jax.run.record import FORMAT, setting_values
 
-# All stages run.
-SMOKE = dataclasses.replace(presets.smoke(), stages=tuple(presets.smoke().plan))
+WHOLE = presets.smoke()
+SMOKE = dataclasses.replace(WHOLE, stages=tuple(WHOLE.plan))
 
 
 def make(config: RunConfig, root: Path, *names: str, made: str = "digest") -> Path:
@@ -46,12 +46,6 @@ def test_equal_stages_come_as_hard_links(source: Path, tmp_path: Path) -> None:
         assert mine.is_dir() if path.is_dir() else mine.samefile(path)
 
 
-def test_only_stages_that_run_or_are_read_come(source: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(SMOKE, stages=("rl", "evaluate"))
-    assert adopt(config, source, tmp_path / "target") == ["pretrain", "sft", "rl"]
-    assert not (tmp_path / "target" / "distill").exists()
-
-
 def test_a_changed_stage_and_those_that_read_it_stay_away(source: Path, tmp_path: Path) -> None:
     taken = adopt(SMOKE.replace("sft", steps=9), source, tmp_path / "target")
     assert taken == ["pretrain", "distill"]
@@ -59,8 +53,9 @@ def test_a_changed_stage_and_those_that_read_it_stay_away(source: Path, tmp_path
 
 
 def test_a_changed_shared_setting_counts(source: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(SMOKE, seed=1)
-    assert adopt(config, source, tmp_path / "target") == []
+    config = SMOKE
+    flat = {**config.__dict__, "seed": 1}
+    assert adopt(RunConfig(**flat), source, tmp_path / "target") == []
     assert not (tmp_path / "target").exists()
 
 
@@ -126,3 +121,10 @@ def test_a_tree_that_was_left_half_linked_is_made_again(source: Path, tmp_path: 
     (left / "stray").write_text("x")
     assert "sft" in adopt(SMOKE, source, tmp_path / "target")
     assert not left.exists() and not (tmp_path / "target" / "sft" / "stray").exists()
+
+
+def test_a_stage_that_the_run_does_not_need_stays_away(source: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, stages=("rl", "evaluate"))
+    assert adopt(config, source, tmp_path / "target") == ["pretrain", "sft", "rl"]
+    config = dataclasses.replace(SMOKE, stages=("pretrain", "evaluate"))
+    assert adopt(config, source, tmp_path / "other") == ["pretrain"]
