@@ -19,8 +19,8 @@ from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
-from distill_jax.evaluation import kept_answers, subjects
-from distill_jax.evaluation.held_out import kept_greedy
+from distill_jax.evaluation import subjects
+from distill_jax.evaluation.held_out import answers_path, kept_greedy
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
@@ -130,7 +130,7 @@ def _kept(
     run: Run, stage: Stage[EvaluateSettings], name: str, result: Mapping[str, Any]
 ) -> list[list[int]]:
     """Token ids of the greedy answers that a result was made of, one a problem."""
-    path = kept_answers.answers_path(run.workdir / stage.name, name)
+    path = answers_path(run.workdir / stage.name, name)
     made_from, answers = kept_greedy(path)
     if made_from != result["made_from"] or len(answers) != result["num_problems"]:
         raise CheckpointError(
