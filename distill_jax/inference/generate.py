@@ -139,8 +139,8 @@ def made_from(
         "prompts": digest.of_all(parts()),
         "seed": run.config.seed,
         "task": run.config.task,
-        "sampling": settings.affecting(sampling, rounding=False),
         **more,
+        "sampling": settings.affecting(sampling, rounding=False),
     }
 
 
