@@ -217,7 +217,10 @@ class _Comparison(SingleComparison):
         relation = name_first(relation)
         name = named(relation)
         parts = relation.parts[1:] if name else relation.parts
-        return together([self.shapes(read_shape(part), value) for part in parts])
+        shapes = [read_shape(part) for part in parts]
+        if ":" in name:  # of a ratio, 11:21 is no time of day
+            value, *shapes = (_ratio(shape) for shape in (value, *shapes))
+        return together([self.shapes(shape, value) for shape in shapes])
 
     def relations(self, first: Relation, second: Relation) -> Finding:
         first, second = name_first(first), name_first(second)
@@ -248,6 +251,13 @@ class _Comparison(SingleComparison):
             first.signs != ("≠",),
         )
         return found
+
+
+def _ratio(shape: Shape) -> Shape:
+    """A time of day as the ratio that is written so."""
+    if isinstance(shape, Clock) and not shape.half:
+        return Ratio((str(shape.hour), str(shape.minute)))
+    return shape
 
 
 def _unmatched(found: list[list[Finding]]) -> Finding:

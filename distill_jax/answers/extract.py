@@ -38,6 +38,10 @@ _HEADING = re.compile(
 _ANSWER_LAST = re.compile(
     r"(?<!\S)([-+$\d(\[{\\.]\S{0,60}) is the (?:final |correct |right )?answer\b"
 )
+# A last line that begins with "A:" or "Ans:" and goes on as a formula does.
+_LAST_LETTER = re.compile(
+    r"(?:^|\n)[ \t*#]{0,9}(?:A|Ans)[ \t*]{0,9}:[ \t*]{0,9}([-+$\d(\[{\\.√π][^\n]{0,200})\Z"
+)
 _SENTENCE_END = re.compile(
     r"\.(?=\s|$)|!(?=\s+[A-Z]|\s*$)"
     r"|(?<![\s,]),?\s+(?:because|since|not|which|where|when|as|so|but)\b",
@@ -90,6 +94,8 @@ def extract(text: str) -> Answer | None:
     if marked is not None:
         return _answer(marked)
     whole = text.strip()
+    if lettered := _LAST_LETTER.search(whole):  # "A: 18" as the last line
+        return _answer(lettered[1].replace("**", ""))
     return Answer(whole) if len(whole) < 100 and parse_number(whole) is not None else None
 
 

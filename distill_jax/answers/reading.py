@@ -41,6 +41,7 @@ _REALS = {
     "\\mathbb{r}", "\\mathbb r", "\\r", "all real numbers", "all reals", "real numbers", "reals",
     "the set of all real numbers", "(-oo, oo)",
 }  # fmt: skip
+_GIVEN = re.compile(r"([A-Za-z](?:_(?:\w|\{\w+\}))?)\s*=\s*([^=<>]+)")
 _BUILDER = re.compile(r"\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:)\s*([^|:]*)\\\}")
 _SIGNS = {"=": "=", "==": "=", "<": "<", ">": ">", "<=": "≤", ">=": "≥", "!=": "≠"}
 _SIGNS |= {"\\le": "≤", "\\ge": "≥", "\\ne": "≠", "\\approx": "≈", "\\in": "∈"}
@@ -206,6 +207,8 @@ def _read_listed(text: str, depth: int) -> Shape | None:
         return Sequence(
             "list", (_read(_no_plus(plus), depth + 1), _read(_no_plus(second), depth + 1))
         )
+    if (solutions := _solutions(text, depth)) is not None:
+        return solutions
     parts = split_top(text, "\\cup")
     if len(parts) == 1:
         parts = re.split(r"(?<=[)\]])\s*U\s*(?=[(\[])", text)
@@ -236,6 +239,21 @@ def _read_listed(text: str, depth: int) -> Shape | None:
     if sets and (either or "," in text):
         return Union(tuple(items))
     return Sequence("list", tuple(items))
+
+
+def _solutions(text: str, depth: int) -> Shape | None:
+    """Groups that give values to the same names, as tuples: p=5,q=2;p=7,q=2 is (5,2),(7,2)."""
+    found: list[tuple[list[str], Shape]] = []
+    for group in split_top(text, ";"):
+        given = [_GIVEN.fullmatch(part.strip()) for part in split_top(group, ",")]
+        if len(given) < 2 or not all(given):
+            return None
+        values = tuple(_read(match[2], depth + 1) for match in given if match)
+        found.append(([match[1] for match in given if match], Sequence("tuple", values)))
+    names = found[0][0]
+    if len(found) < 2 or len(set(names)) < len(names) or any(one != names for one, _ in found):
+        return None
+    return Sequence("list", tuple(shape for _, shape in found))
 
 
 def _spliced(items: Iterable[Shape]) -> list[Shape]:

@@ -10,12 +10,20 @@ _NAME = re.compile(
     r"|[A-Za-z][A-Za-z ]*|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)|P\([^()]*\)|m?\\angle ?[A-Z]+"
     r"|\|[A-Z]+\||\\(?:overline|bar|vec|hat)\{[A-Za-z]+\}"
 )
+# A ratio of two names, as of two sides of a triangle: NO/BO, \\frac{a}{b}, V_1 : V_2.
+_PART = r"(?:[A-Z]{1,3}'*|[A-Za-z](?:_(?:\w|\{\w+\}))?)"
+_RATIO = re.compile(
+    rf"\\frac\s*\{{\s*{_PART}\s*\}}\s*\{{\s*{_PART}\s*\}}|{_PART}\s*/\s*{_PART}"
+    rf"|{_PART}(?:\s*:\s*{_PART})+"
+)
 _VALUES = frozenset(("\\pi", "\\infty", "pi", "e", "i", "oo"))
 
 
 def is_name(text: str) -> bool:
-    """Whether a text is what an equation may give a value to: x, x_1, f(x), (x, y), area."""
-    return _NAME.fullmatch(text) is not None and text not in _VALUES
+    """Whether a text is what an equation may give a value to: x, x_1, f(x), (x, y), area, AB/CD."""
+    if text in _VALUES:
+        return False
+    return _NAME.fullmatch(text) is not None or _RATIO.fullmatch(text) is not None
 
 
 def named(relation: Relation) -> str:

@@ -56,7 +56,8 @@ _SAME = {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _CIRCLE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
-_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|,\s*\\!)(?=\d)")
+# A negative space closes a gap within a number, also before blanks: "11,\! 111".
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\s*\\!\s*)(?=\d)")
 _MONEY = re.compile(r"\$(?=\s*-?[\d.]*\d)")
 _BOLD = re.compile(r"(^|[\s(])\*\*([^\s*](?:[^*]*[^\s*])?)\*\*")  # Markdown's
 _POWER = re.compile(r"(?<=[\w)\]}!])\s*\*\*\s*(?=[\w(+{\\.-])")

@@ -91,12 +91,10 @@ def _result(
     source = made_from(run, settings, subject, data)
     path = directory / f"{subject.name}.json"
     known = read_json(path)
-    # Distributions over other tokens cannot be compared.
-    compares = settings.distribution and subject.tokenizer is None and subject.name != TEACHER
-    teacher = subjects.teacher(run) if compares else None
-    compared_with = teacher.weights if teacher else None
+    teacher = compared_with(run, settings, subject)
+    weights = teacher.weights if teacher else None
     fresh = known is None or known.get("made_from") != source
-    if fresh or (compares and known.get("compared_with") != compared_with):
+    if fresh or (teacher and known.get("compared_with") != weights):
         store = AnswerStore(answers_path(directory, subject.name), source)
         if store.begun_afresh:
             run.say(f"{subject.name}: other weights or prompts than before, begun afresh")
@@ -104,12 +102,20 @@ def _result(
             "made_from": source,
             **_evaluate(run, stage, subject, data, store, teacher),
             # Its answers do not depend on the teacher that it is compared with.
-            "compared_with": compared_with,
+            "compared_with": weights,
         }
         write_json(path, known)
         fresh = True
     results_file.write_evaluation(run, directory / subject.name, subject, known, fresh=fresh)
     return known
+
+
+def compared_with(run: Run, settings: EvaluateSettings, subject: Subject) -> Subject | None:
+    """The teacher, where the subject is compared with it: distributions over other tokens cannot
+    be compared."""
+    if not settings.distribution or subject.tokenizer is not None or subject.name == TEACHER:
+        return None
+    return subjects.teacher(run)
 
 
 def _evaluate(

@@ -141,3 +141,37 @@ def test_any_text_gets_a_verdict_in_time_the_same_either_way_round(first, second
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_any_characters_get_a_verdict(first, second):
     assert equivalent(first, second).verdict == equivalent(second, first).verdict
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "verdict"),
+    [
+        # A negative space closes a gap within a number; a plain blank does not.
+        ("11111111100", r"11,\! 111,\! 111,\! 100", "right"),
+        ("11111111101", r"11,\! 111,\! 111,\! 100", "wrong"),
+        ("(1,112)", "(1, 112)", "right"),
+        # Values joined by words, each between its own signs.
+        ("1,2,3", "$1$ and $2$ and $3$", "right"),
+        ("1,2,3", "$1$ and $2$ and $4$", "wrong"),
+        ("21,16,11", "$21,16$ or $11$", "right"),
+        # A ratio of two names has a value.
+        (r"\frac{1}{\sqrt6}", r"\frac{NO}{BO}=\frac{1}{\sqrt6}", "right"),
+        (r"\frac{1}{2}", r"\frac{NO}{BO}=\frac{1}{3}", "wrong"),
+        ("5", "x/y=5", "right"),
+        ("x=5", "x/y=5", "wrong"),
+        ("3", "2/x=3", "wrong"),
+        # 11:21 is a time of day only where no ratio is named.
+        ("11:21", "V_1:V_2=11:21", "right"),
+        ("11:21", "V_1:V_2=21:11", "wrong"),
+        ("11:21 am", "V_1:V_2=11:21", "wrong"),
+        ("11:21", "12:21", "wrong"),
+        # Groups that give values to the same names in turn are tuples.
+        ("(5,2),(7,2)", "p=5,q=2;p=7,q=2", "right"),
+        ("(5,2),(7,3)", "p=5,q=2;p=7,q=2", "wrong"),
+        ("(2,5),(2,7)", "p=5,q=2;p=7,q=2", "wrong"),
+        ("(5,2),(2,7)", "p=5,q=2;q=7,p=2", "wrong"),
+    ],
+)
+def test_forms_found_with_labelled_cases(gold: str, predicted: str, verdict: str) -> None:
+    assert equivalent(gold, predicted).verdict == verdict
+    assert equivalent(predicted, gold).verdict == verdict

@@ -106,3 +106,23 @@ def test_hostile_repetition_stays_fast(frame, piece):
 def test_finds_what_was_marked_after_any_text(number, before):
     plain = before.replace("\\", "").replace("<", "")
     assert extract(f"{plain}\n#### {number}") == Answer(str(number))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("So he has 18.\nA: 18", "18"),
+        ("x\n**A:** $18$", "$18$"),
+        ("It follows.\nAnswer: 18", "18"),
+        ("Ans: -3/4", "-3/4"),
+        # Not the last line, no formula, or another mark.
+        ("A: 3\nSo it holds.", None),
+        ("A: 3\nB: 4", None),
+        ("Q: 5?\nA: five", None),
+        ("The answer is 4.\nA: 5", "4"),
+        ("#### 4\nA: 5", "4"),
+    ],
+)
+def test_a_last_line_with_a_letter_before_it(text: str, found: str | None) -> None:
+    answer = extract(text)
+    assert (answer.text if answer else None) == found

@@ -111,4 +111,5 @@ def copy_stages(source: Path, target: Path, *names: str) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer", *names):
         shutil.copytree(source / name, target / name)
+    shutil.copy(source / "config.json", target)
     return target

@@ -17,9 +17,11 @@ from distill_jax.core.errors import (
     TokenizerMismatchError,
 )
 from distill_jax.data.tokenizer import train_tokenizer
-from distill_jax.stages import checks, pipeline
+from distill_jax.run.run import Run
+from distill_jax.stages import checks, runner
+from distill_jax.stages.kinds import KINDS
 from tests.stages.hf import tokenizer, write_model, write_problems
-from tests.stages.small import copy_stages, small
+from tests.stages.small import copy_stages, run_instead, small
 
 ALL = ("sft", "rl", "evaluate")
 
@@ -29,8 +31,8 @@ def no_stage_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: Any) -> None:
         raise AssertionError("a stage began")
 
-    for stage in pipeline.STAGES:
-        monkeypatch.setitem(pipeline.STAGES, stage, begun)
+    for kind in list(KINDS):
+        run_instead(monkeypatch, kind, begun)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def from_files(root: Path, **changes: Any) -> Any:
 
 def fails(config: Any, workdir: Path, kind: type[DistillError], *parts: str) -> None:
     with pytest.raises(kind) as error:
-        pipeline.run(config, workdir)
+        runner.run(config, workdir)
     for part in parts:
         assert part in str(error.value), str(error.value)
     assert not list(workdir.glob("*/run.json"))
@@ -65,7 +67,7 @@ def fails(config: Any, workdir: Path, kind: type[DistillError], *parts: str) -> 
 
 def test_good_files_reach_the_stages(sources: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="a stage began"):
-        pipeline.run(from_files(sources), tmp_path)
+        runner.run(from_files(sources), tmp_path)
 
 
 def test_a_workdir_that_cannot_be_written_to(
@@ -184,7 +186,7 @@ def test_settings_that_cannot_work_here(
 
 def test_checks_of_a_stage_that_is_not_asked_for_are_left_out(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="a stage began"):
-        pipeline.run(small(stages=("pretrain",), rl__prompts_per_step=3), tmp_path)
+        runner.run(small(stages=("pretrain",), rl__prompts_per_step=3), tmp_path)
 
 
 @pytest.mark.parametrize("extra", ["tensorboard", "wandb"])
@@ -238,7 +240,7 @@ def test_teacher_is_not_looked_at_when_nobody_asks_it(mine: Path, tmp_path: Path
     evaluate = {"evaluate__teacher": False, "evaluate__distribution": False}
     config = from_files(mine, rl__rewards__intrinsic_weight=0.0, **evaluate)
     with pytest.raises(AssertionError, match="a stage began"):
-        pipeline.run(config, tmp_path)
+        runner.run(config, tmp_path)
 
 
 def test_different_tokenizers(mine: Path, tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ def test_damaged_adapter(sources: Path, tmp_path: Path, finished: Path) -> None:
     path = workdir / "sft" / "adapter" / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="adapter_model.safetensors"):
-        pipeline.run(small(), workdir)
+        runner.run(small(), workdir)
 
 
 # --- data -------------------------------------------------------------------------------------
@@ -304,14 +306,14 @@ def test_held_out_problems_in_train(mine: Path, tmp_path: Path) -> None:
     first = (mine / "data" / "test.jsonl").read_text().splitlines()[0]
     with (mine / "data" / "train.jsonl").open("a") as file:
         file.write(first + "\n")
-    fails(from_files(mine), tmp_path, DataError, "1 test problems also stand in train")
+    fails(from_files(mine), tmp_path, DataError, "1 test problems are also in train")
 
 
 def test_long_prompts_are_dropped_and_counted(mine: Path, tmp_path: Path) -> None:
     with (mine / "data" / "train.jsonl").open("a") as file:
         file.write(json.dumps({"question": "long " * 80, "answer": "#### 3"}) + "\n")
-    context = pipeline.Context(from_files(mine), tmp_path)
-    pipeline.check(context)
-    assert context.dropped() == {"train": 1, "validation": 0, "test": 0}
+    context = Run(from_files(mine), tmp_path)
+    checks.prepare(context)
+    assert context.data.dropped() == {"train": 1, "validation": 0, "test": 0}
     config = from_files(mine, data__on_long_prompt="error")
     fails(config, tmp_path, DataError, "wanted: at most max_prompt_tokens=64")

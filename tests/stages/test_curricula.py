@@ -6,21 +6,18 @@ import signal
 import sys
 import types
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from distill_jax.rewards.correctness import Correctness
 
 from distill_jax.core.errors import DataError
 from distill_jax.curriculum.methods import CURRICULA
-from distill_jax.rollout.sampler import Rollout
+from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted
-from distill_jax.stages import curricula, pipeline, rl_rollout
+from distill_jax.stages import checks, rl, runner
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.rl_step import RLStep
-from distill_jax.stages.settings import RLSettings
 from tests.stages.small import copy_stages, rows, small, weights
 
 STAGES = ("pretrain", "sft", "rl")
@@ -30,7 +27,7 @@ def run(finished: Path, workdir: Path, **changes: Any) -> list[dict[str, Any]]:
     if not workdir.exists():
         copy_stages(finished, workdir, "pretrain", "sft")
     how = {"stages": STAGES, "rl__steps": 3, "rl__eval_every": 0, **changes}
-    pipeline.run(small(**how), workdir)
+    runner.run(small(**how), workdir)
     return rows(workdir, "rl")
 
 
@@ -115,7 +112,7 @@ def test_distill_stopped_and_run_again(
     def distil(name: str) -> list[dict[str, Any]]:
         if not (tmp_path / name).exists():
             copy_stages(finished, tmp_path / name, "pretrain", "sft")
-        pipeline.run(small(**how), tmp_path / name)
+        runner.run(small(**how), tmp_path / name)
         return [row for row in rows(tmp_path / name, "distill") if "loss" in row]
 
     whole = distil("whole")
@@ -145,63 +142,6 @@ def test_distill_stopped_and_run_again(
     assert weights(tmp_path / "broken", "distill") == weights(tmp_path / "whole", "distill")
 
 
-def rollouts(draws: dict[int, float]) -> Any:
-    """Rollouts of four samples a problem; problem n gets draws[n] of them right."""
-    G = 4
-
-    def generate(weights: Any, prompts: list[list[int]], *_: Any, **__: Any) -> Rollout:
-        B = len(prompts) * G
-        tokens = np.array([[p[0], k] for p in prompts for k in range(G)], np.int32)
-        zero = np.zeros((B, 2), np.float32)
-        return Rollout(tokens, np.full(B, 2, np.int32), np.ones(B, bool), zero)
-
-    def problem_ids(state: Any, step: int, earlier: Any = ()) -> np.ndarray:
-        return np.arange(4) + len(earlier)
-
-    problems = [SimpleNamespace(answer=str(n), id=n) for n in range(len(draws))]
-    settings = RLSettings(prompts_per_step=4, samples_per_prompt=G, dynamic_sampling=2)
-    context = SimpleNamespace(
-        config=SimpleNamespace(rl=settings, seed=0, sampling=None),
-        problems=lambda split: SimpleNamespace(
-            problems=problems, prompts=[[n] for n in range(len(draws))]
-        ),
-        text=lambda tokens: f"{tokens[0]}:{tokens[1]}",
-    )
-    made: Any = rl_rollout.Rollouts(
-        context,  # type: ignore[arg-type]
-        SimpleNamespace(generate=generate),  # type: ignore[arg-type]
-        SimpleNamespace(problem_ids=problem_ids),  # type: ignore[arg-type]
-    )
-    return made
-
-
-def test_dynamic_sampling_counts_what_it_puts_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Right answers of four: the first draw has one group that differs (1), the second two, the
-    # third two, of which there is room for one.
-    right = {0: 0, 1: 2, 2: 4, 3: 0, 4: 1, 5: 0, 6: 4, 7: 3, 8: 0, 9: 1, 10: 2, 11: 0}
-
-    def judge(golds: list[str], texts: list[str], **_: float) -> Correctness:
-        pairs = [text.split(":") for text in texts]
-        right_B = np.array([int(k) < right[int(n)] for n, k in pairs])
-        assert [n for n, _ in pairs] == golds
-        return Correctness(right_B.astype(np.float32), right_B, np.zeros(len(texts), bool))
-
-    monkeypatch.setattr(rl_rollout, "correctness", judge)
-    collected = rollouts({n: 0.0 for n in right})(None, {}, 0)
-    assert [p.id for p in collected.drawn.problems] == [4, 1, 7, 9]
-    assert [p[0] for p in collected.drawn.prompts] == [4, 1, 7, 9]
-    assert collected.drawn.texts[::4] == ["4:0", "1:0", "7:0", "9:0"]
-    assert collected.drawn.rollout.tokens_BR[::4, 0].tolist() == [4, 1, 7, 9]
-    assert collected.drawn.judged.right_B.reshape(4, 4).sum(axis=1).tolist() == [1, 2, 3, 1]
-    assert collected.ids_K.tolist() == list(range(12))
-    assert collected.owner_P.tolist() == [4, 1, 7, 9]
-    got = collected.advantage_K(np.array([0.4, 0.1, 0.7, 0.9]))
-    # 10 differs and found no room: not measured.
-    wanted = [0, 0.1, 0, 0, 0.4, 0, 0, 0.7, 0, 0.9, np.nan, 0]
-    np.testing.assert_allclose(got, wanted)
-    np.testing.assert_allclose(collected.correctness_K()[[0, 1, 4]], [0, 1, np.sqrt(0.75)])
-
-
 def test_what_the_settings_ask_for_is_checked_before_any_work(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -215,10 +155,10 @@ def test_what_the_settings_ask_for_is_checked_before_any_work(
         (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     paths = models(finished)
 
-    def check(**changes: Any) -> pipeline.Context:
+    def check(**changes: Any) -> Run:
         config = small(stages=("rl",), data__source=str(data), **paths, **changes)
-        context = pipeline.Context(config, tmp_path)
-        pipeline.check(context)
+        context = Run(config, tmp_path)
+        checks.prepare(context)
         return context
 
     with pytest.raises(DataError, match="none of 40 problems has a level"):
@@ -226,10 +166,9 @@ def test_what_the_settings_ask_for_is_checked_before_any_work(
     with pytest.raises(DataError, match="40 of 40 problems have no level"):
         check(rl__curriculum__unlevelled="error")
     said: list[str] = []
-    context = pipeline.Context(small(data__source=str(data), **paths), tmp_path)
+    context = Run(small(data__source=str(data), **paths), tmp_path)
     context.say = said.append  # type: ignore[method-assign]
-    curricula.of_rl(context)
-    curricula.of_rl(context)
+    rl.KIND.prepare(context, context.stage("rl"))
     assert said == ["rl: 40 of 40 problems have no level: arm no_level"]
 
 
@@ -255,14 +194,14 @@ def test_math_of_the_hub_keeps_train_and_test_apart(
     fake = types.SimpleNamespace(load_dataset=load_dataset)
     monkeypatch.setitem(sys.modules, "datasets", fake)
     how = {"data__source": "math", "data__max_prompt_tokens": 512, **models(finished)}
-    context = pipeline.Context(small(rl__curriculum__arms="level_subject", **how), tmp_path)
+    context = Run(small(rl__curriculum__arms="level_subject", **how), tmp_path)
     said: list[str] = []
     context.say = said.append  # type: ignore[method-assign]
-    train, test = (context.problems(split).problems for split in ("train", "test"))
+    train, test = (context.data.problems(split).problems for split in ("train", "test"))
     assert not {p.content_hash for p in train} & {p.content_hash for p in test}
     assert not any(p.question.startswith("What is 3 in") for p in train)
     assert sum("is 3 in" in " ".join(p.question.split()) for p in test) == 7
-    assert "train: 7 problems dropped, they stand in a held-out split" in said
-    arms = curricula.of_rl(context).arms
+    assert "train: 7 problems dropped, they are also in a held-out split" in said
+    arms = rl.KIND.prepare(context, context.stage("rl")).arms
     assert len(arms.names) == 5 * 7 + 1 and "level_1/number_theory" in arms.names
     assert arms.unlevelled == sum(p.level is None for p in train) > 0

@@ -7,25 +7,19 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from distill_jax.rewards.correctness import Correctness
-from distill_jax.stages.context import Context
-from distill_jax.stages.distill_settings import DistillSettings
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
 from distill_jax.data import batching
+from distill_jax.evaluation import subjects
 from distill_jax.models import hf_io
+from distill_jax.run.record import record, setting_values, stage_key
+from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted
-from distill_jax.stages import (
-    curricula,
-    distill,
-    distill_rows,
-    distill_step,
-    inputs,
-    pipeline,
-    subjects,
-)
+from distill_jax.stages import checks, curricula, distill, distill_rows, distill_step, runner
 from distill_jax.stages.distill_step import DistillStep
+from distill_jax.stages.settings import DistillSettings
+from distill_jax.tasks import Judged
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 from tests.stages.distilled import WAYS, Trained, way
@@ -64,7 +58,7 @@ def test_completions_are_the_students_own(trained: Trained) -> None:
     )
     assert not (trained["solutions"] / "distill" / "completions.jsonl").exists()
     # Each step takes the next problems of the epoch's shuffle.
-    problems = Context(way("student"), trained["student"]).problems("train").problems
+    problems = Run(way("student"), trained["student"]).problems("train").problems
     for step in (0, 1):
         index = batching.batch_indices(0, step, 8, len(problems))
         assert [row["prompt"] for row in found[8 * step : 8 * step + 8]] == [
@@ -76,10 +70,10 @@ def test_what_is_left_behind(trained: Trained, finished: Path) -> None:
     assert weights(trained["student"], "distill") != weights(finished, "sft")
     assert not (trained["student"] / "distill" / "model").exists()
     # The whole model starts as the base with sft's adapter added, and moves from there.
-    ctx = Context(way("teacher"), trained["teacher"])
+    ctx = Run(way("teacher"), trained["teacher"])
     model, start, frozen = distill.starting_student(ctx)
     assert model.lora is None and frozen == {"lora": {}}
-    adapted = ctx.load("student", ctx.adapter("sft"))
+    adapted = ctx.load_student("sft")
     tokens = np.arange(8, dtype=np.int32)[None]
     np.testing.assert_allclose(
         model.hidden(states.join(start, frozen), tokens),
@@ -95,14 +89,16 @@ def test_what_is_left_behind(trained: Trained, finished: Path) -> None:
 
 @pytest.mark.parametrize("name", ["solutions", "teacher"])
 def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> None:
-    ctx = Context(way(name), trained[name])
-    found = {subject.name: subject.path for subject in subjects.find(ctx)}
+    ctx = Run(way(name), trained[name])
+    found = {
+        subject.name: subject.path for subject in subjects.find(ctx, ctx.config.plan["evaluate"])
+    }
     assert list(found) == ["teacher", "base", "sft", "distill"]
     where = found["distill"]
     assert where == trained[name] / "distill" / ("model" if name == "teacher" else "adapter")
-    assert inputs.adapter_digest(where) not in ("none", inputs.adapter_digest(ctx.adapter("sft")))
+    assert ctx.digest(where) != ctx.digest(trained[name] / "sft" / "adapter")
     # Loaded as evaluate does it, it is the model that was trained.
-    (subject,) = [one for one in subjects.find(ctx) if one.name == "distill"]
+    subject = subjects.student(ctx, "distill")
     loaded = subject.load()
     tokens = np.arange(8, dtype=np.int32)[None]
     got = loaded.model.hidden(loaded.params, tokens)
@@ -110,12 +106,12 @@ def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> No
         _, base = hf_io.load_hf(where)
         want = loaded.model.replace(lora=None).hidden({"base": base, "lora": {}}, tokens)
         np.testing.assert_allclose(got, want, atol=1e-5)
-    bare = ctx.load("student")
+    bare = ctx.load_student("base")
     assert np.max(np.abs(got - bare.model.hidden(bare.params, tokens))) > 1e-4
 
 
 def test_report_names_the_distilled_student(trained: Trained) -> None:
-    pipeline.run(small(stages=("evaluate",)), trained["teacher"])
+    runner.run(small(stages=("evaluate",)), trained["teacher"])
     text = (trained["teacher"] / "report.md").read_text(encoding="utf-8")
     assert "student after distill (start: sft)" in text and "(report/distill.png)" in text
 
@@ -123,21 +119,26 @@ def test_report_names_the_distilled_student(trained: Trained) -> None:
 # --- teacher's samples ------------------------------------------------------------------------
 
 
+def given_rows(ctx: Run, workdir: Path) -> distill_rows.Rows:
+    teacher = ctx.models.teacher
+    return distill_rows.make(ctx, ctx.stage("distill"), workdir / "distill", teacher, None)
+
+
 def test_teacher_samples_are_kept_as_drawn(trained: Trained) -> None:
     workdir = trained["teacher"]
     files = sorted((workdir / "distill" / "teacher_samples").iterdir())
     assert [file.name for file in files] == ["part_00000.npz", "part_00001.npz"]
-    ctx = Context(way("teacher"), workdir)
-    found = distill_rows.make(ctx, workdir / "distill", ctx.load("teacher"))
-    assert found.problems == ctx.problems("train").problems[:16]
+    ctx = Run(way("teacher"), workdir)
+    found = given_rows(ctx, workdir)
+    assert found.problems == ctx.data.problems("train").problems[:16]
     parts = [np.load(file) for file in files]
     ended = np.concatenate([part["ended_N"] for part in parts])
     for row, example in enumerate(found.examples):
         part, at = parts[row // 8], row % 8
-        assert example.prompt == ctx.problems("train").prompts[row]
+        assert example.prompt == ctx.data.problems("train").prompts[row]
         n = int(part["length_N"][at])
         assert example.response == part["tokens_NR"][at, :n].tolist()
-        assert (example.response[-1] == ctx.eos_id) == ended[row]
+        assert (example.response[-1] == ctx.data.eos_id) == ended[row]
     figures = done(workdir)["figures"]
     assert figures["rows"] == 16 and figures["teacher_terminated"] == pytest.approx(ended.mean())
 
@@ -147,14 +148,14 @@ def test_only_right_samples_and_none_made_twice(
 ) -> None:
     workdir = copy_stages(trained["teacher"], tmp_path / "run", "pretrain", "sft")
     config = way("teacher", distill__teacher_samples__only_right=True)
-    ctx, made = Context(config, workdir), []
-    teacher, real = ctx.load("teacher"), distill_rows.completions
+    ctx, made = Run(config, workdir), []
+    real = distill_rows.completions
 
-    def judge(golds: Any, texts: Any, **_: Any) -> Correctness:
+    def judge(problems: Any, texts: Any, ended_B: Any) -> Judged:
         # By their place: the first of each file of 8, and of the second file the last, too.
         right_B = np.arange(len(texts)) % 8 == 0
         right_B[-1] = len(made) == 2
-        return Correctness(right_B.astype(np.float32), right_B, np.zeros(len(texts), bool))
+        return Judged(right_B, np.zeros(len(texts), bool), [{} for _ in texts])
 
     def draw(*args: Any, **how: Any) -> Any:
         made.append(args[2])
@@ -162,14 +163,14 @@ def test_only_right_samples_and_none_made_twice(
             ctx.stop.asked = True
         return real(*args, **how)
 
-    monkeypatch.setattr(distill_rows, "correctness", judge)
+    monkeypatch.setattr(ctx.data.task, "judge", judge)
     monkeypatch.setattr(distill_rows, "completions", draw)
     with pytest.raises(Interrupted, match="8 of the teacher's 16 solutions are kept"):
-        distill_rows.make(ctx, workdir / "distill", teacher)
+        given_rows(ctx, workdir)
     ctx.stop.asked = False
-    found = distill_rows.make(ctx, workdir / "distill", teacher)
-    assert len(made) == 2 and made[1] == ctx.problems("train").prompts[8:16]
-    problems = ctx.problems("train").problems
+    found = given_rows(ctx, workdir)
+    assert len(made) == 2 and made[1] == ctx.data.problems("train").prompts[8:16]
+    problems = ctx.data.problems("train").problems
     assert found.problems == [problems[0], problems[8], problems[15]]
     assert found.figures == {"teacher_accuracy": 3 / 16, "rows": 3,
                              "teacher_terminated": found.figures["teacher_terminated"]}  # fmt: skip
@@ -180,14 +181,14 @@ def test_only_right_samples_and_none_made_twice(
     file = workdir / "distill" / "teacher_samples" / "part_00001.npz"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"part_00001\.npz cannot be read"):
-        distill_rows.make(ctx, workdir / "distill", teacher)
+        given_rows(ctx, workdir)
 
 
 def test_a_teacher_that_is_never_right(trained: Trained, tmp_path: Path) -> None:
     workdir = copy_stages(trained["teacher"], tmp_path / "run", "pretrain", "sft")
-    ctx = Context(way("teacher", distill__teacher_samples__only_right=True), workdir)
+    ctx = Run(way("teacher", distill__teacher_samples__only_right=True), workdir)
     with pytest.raises(DataError, match="none of the teacher's 16 solutions is right"):
-        distill_rows.make(ctx, workdir / "distill", ctx.load("teacher"))
+        given_rows(ctx, workdir)
 
 
 # --- which step draws -------------------------------------------------------------------------
@@ -195,13 +196,14 @@ def test_a_teacher_that_is_never_right(trained: Trained, tmp_path: Path) -> None
 
 def test_lambda_is_the_share_of_steps_that_draw(trained: Trained) -> None:
     settings = DistillSettings(lmbda=0.3)
-    drawn = [distill_step.draws(settings, 5, step) for step in range(400)]
+    key = jax.random.key
+    drawn = [distill_step.draws(settings, key(5), step) for step in range(400)]
     # Standard deviation of the share: 2.3%.
     assert np.mean(drawn) == pytest.approx(0.3, abs=0.07)
-    assert drawn[:50] != [distill_step.draws(settings, 6, step) for step in range(50)]
+    assert drawn[:50] != [distill_step.draws(settings, key(6), step) for step in range(50)]
     found = rows(trained["mixed"], "distill")[1:]
-    mixed = way("mixed").distill
-    want = [float(distill_step.draws(mixed, 0, step)) for step in range(6)]
+    mixed = way("mixed").plan["distill"]
+    want = [float(distill_step.draws(mixed, key(0), step)) for step in range(6)]
     assert [row["on_policy"] for row in found] == want and 0 < sum(want) < 6
 
 
@@ -209,17 +211,21 @@ def test_lambda_is_the_share_of_steps_that_draw(trained: Trained) -> None:
 
 
 def first_step(workdir: Path, config: Any, mesh: Any) -> tuple[DistillStep, Any]:
-    ctx = Context(config, workdir)
+    ctx = Run(config, workdir)
     ctx.mesh = sharding.make_mesh(sharding.MeshSettings(*mesh), jax.devices()[: int(np.prod(mesh))])
-    teacher = ctx.load("teacher")
-    found = distill_rows.make(ctx, workdir / "distill", teacher)
-    student, trainable, frozen = distill.starting_student(ctx)
-    tx = optimizer.make(config.distill.optimizer, 3)
-    curriculum = curricula.of_distill(ctx, found.problems)
+    ctx.models.mesh = ctx.mesh
+    stage = ctx.stage("distill")
+    s, given = stage.settings, distill.KIND.prepare(ctx, stage)
+    teacher = ctx.models.load("teacher")
+    found = distill_rows.make(ctx, stage, workdir / "distill", teacher, given)
+    student, trainable, frozen = distill.starting_student(ctx, s)
+    tx = optimizer.make(s.optimizer, 3)
+    curriculum = curricula.of(ctx, stage, s.curriculum, found.problems, batch=s.batch_size)
     state, shardings = states.create(
-        trainable, tx, 0, ctx.mesh, curriculum_state=curriculum.fresh()
+        trainable, tx, ctx.key(stage), ctx.mesh, curriculum_state=curriculum.fresh()
     )
-    return DistillStep(ctx, student, frozen, teacher, found, curriculum, tx, shardings), state
+    step = DistillStep(ctx, stage, student, frozen, teacher, found, curriculum, tx, shardings)
+    return step, state
 
 
 def one_update(workdir: Path, config: Any, mesh: Any) -> tuple[Any, dict[str, Any]]:
@@ -281,7 +287,7 @@ def test_the_student_comes_nearer_to_its_teacher(trained: Trained, tmp_path: Pat
         "loss__ce_weight": 0.0,
         "optimizer__learning_rate": 1e-2,
     }
-    pipeline.run(way("solutions", **{f"distill__{k}": v for k, v in changes.items()}), workdir)
+    runner.run(way("solutions", **{f"distill__{k}": v for k, v in changes.items()}), workdir)
     found = rows(workdir, "distill")
     before, after = found[0], found[-1]
     assert after["eval/forward_kl"] < 0.5 * before["eval/forward_kl"]
@@ -295,27 +301,35 @@ def test_the_student_comes_nearer_to_its_teacher(trained: Trained, tmp_path: Pat
 def test_who_depends_on_whose_settings(trained: Trained) -> None:
     workdir = trained["solutions"]
     other = {"distill__loss__temperature": 2.0}
-    with pytest.raises(ConfigError, match="distill.loss.temperature was 3.0, now 2.0") as error:
-        pipeline.check(Context(small(stages=("distill",), **other), workdir))
-    assert "{tokenizer,pretrain,sft} NEW/" in str(error.value)
-    # rl and evaluate go on beside it; a bare start asks nothing of sft, another does.
-    pipeline.check(Context(small(stages=("evaluate",), **other), workdir))
-    assert "distill" not in pipeline.settings_of(small(), "rl")
-    assert "sft" not in pipeline.settings_of(small(), "distill")
-    assert "sft" in pipeline.settings_of(small(distill__start="sft"), "distill")
+    with pytest.raises(ConfigError, match="distill.loss.temperature=3.0, now 2.0") as error:
+        checks.prepare(Run(small(stages=("distill",), **other), workdir))
+    assert f"--adopt={workdir}" in str(error.value)
+    # Evaluate accepts it; a bare start does not depend on sft, another start does.
+    checks.prepare(Run(small(stages=("evaluate",), **other), workdir))
+    own, shared = setting_values(small(), "rl", rounding=True)
+    assert not any("distill" in name for name in (*own, *shared))
+    changed = small(sft__steps=9)
+    assert stage_key(small(), "distill") == stage_key(changed, "distill")
+    from_sft = {"distill__start": "sft"}
+    assert stage_key(small(**from_sft), "distill") != stage_key(
+        small(**from_sft, sft__steps=9), "distill"
+    )
 
 
 def test_a_start_from_sft_needs_sft(trained: Trained, tmp_path: Path) -> None:
     workdir = copy_stages(trained["solutions"], tmp_path / "run", "pretrain")
-    with pytest.raises(CheckpointError, match=r"distill.start=sft wants it.*configs/sft\.py"):
-        pipeline.check(Context(way("student"), workdir))
-    before = inputs.of(Context(way("student"), trained["student"]), "distill")
-    assert {"starting adapter", "train problems", "validation problems"} <= before.keys()
+    with pytest.raises(CheckpointError, match=r"no student in .*/sft; fix: run stage sft first"):
+        checks.prepare(Run(way("student"), workdir))
+    run = Run(way("student"), trained["student"])
+    before = record(run, run.stage("distill"), contents=True, rounding=True).inputs
+    wanted = {"start (adapter of sft)", "train problems", "validation problems"}
+    assert wanted <= before.keys()
     workdir = copy_stages(trained["student"], tmp_path / "other", "pretrain", "sft", "distill")
-    file = "adapter/adapter_model.safetensors"
-    (workdir / "sft" / file).write_bytes((workdir / "distill" / file).read_bytes())
-    with pytest.raises(ConfigError, match="begun with another starting adapter"):
-        pipeline.run(way("student"), workdir)
+    done = json.loads((workdir / "sft" / "done.json").read_text())
+    done["made"]["adapter"] = "another"
+    (workdir / "sft" / "done.json").write_text(json.dumps(done))
+    with pytest.raises(ConfigError, match=r"changed since .*start \(adapter of sft\)"):
+        runner.run(way("student"), workdir)
 
 
 def test_what_cannot_be_compared_is_no_figure(trained: Trained, tmp_path: Path) -> None:
@@ -325,7 +339,7 @@ def test_what_cannot_be_compared_is_no_figure(trained: Trained, tmp_path: Path) 
         for file in ("done.json", "settings.json"):
             (workdir / stage / file).unlink()
     how = {"sampling__max_new_tokens": 4, "sampling__segment": 4, "distill__steps": 2}
-    pipeline.run(way("student", distill__eval_every=1, **how), workdir)
+    runner.run(way("student", distill__eval_every=1, **how), workdir)
     found = rows(workdir, "distill")
     assert all("eval/accuracy" in row for row in found)
     assert not any(name.endswith(("_kl", "shannon", "agreement")) for row in found for name in row)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distill_jax.stages import pipeline
+from distill_jax.stages import runner
 from distill_jax.stages.distill_step import DistillStep
 from tests.stages.distilled import WAYS, Trained, way
 from tests.stages.small import command, copy_stages, finish, rows, start, weights
@@ -36,9 +36,9 @@ def test_broken_off_and_resumed_gives_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(DistillStep, "__call__", breaks)
         with pytest.raises(KeyboardInterrupt):
-            pipeline.run(config, workdir)
+            runner.run(config, workdir)
     assert not (workdir / "distill" / "done.json").exists()
-    pipeline.run(config, workdir)
+    runner.run(config, workdir)
     equal(workdir, trained["mixed"])
 
 

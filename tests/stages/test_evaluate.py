@@ -9,16 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from distill_jax.stages.context import Context
 from safetensors.numpy import load_file, save_file
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.data import tokenizer as tokenizers
-from distill_jax.evaluation import kept_answers
+from distill_jax.evaluation import agreement, kept_answers, subjects
+from distill_jax.evaluation.held_out import greedy_answers, held_out
 from distill_jax.evaluation.runner import Sampler
 from distill_jax.models import hf_io, peft_io
+from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted, StopSignal
-from distill_jax.stages import agreement, evaluate, inputs, pipeline, subjects
+from distill_jax.stages import evaluate, runner
 from tests.stages.hf import tokenizer, write_model
 from tests.stages.small import copy_stages, small
 
@@ -28,6 +29,10 @@ STUDENTS = ("base", "sft", "rl")
 
 def only(**changes: Any) -> Any:
     return small(stages=("evaluate",), **changes)
+
+
+def stage(run: Run) -> Any:
+    return run.stage("evaluate")
 
 
 def result(workdir: Path, name: str) -> dict[str, Any]:
@@ -43,7 +48,7 @@ def more(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run, evaluated again with its checkpoints and its student as a model given."""
     workdir = tmp_path_factory.mktemp("more") / "run"
     shutil.copytree(finished, workdir)
-    pipeline.run(only(evaluate__checkpoints="all", evaluate__model=str(plain(workdir))), workdir)
+    runner.run(only(evaluate__checkpoints="all", evaluate__model=str(plain(workdir))), workdir)
     return workdir
 
 
@@ -97,19 +102,19 @@ def test_files_have_the_names_that_others_read(finished: Path, more: Path) -> No
     assert info["training_steps"] == 2 and info["final_reward"] == stats["total_rewards"][-1]
     assert info["model_type"] == "lora_rl" and info["config_summary"]["algorithm"] == "grpo"
     used = json.loads((finished / "rl" / "adapter" / "training_config.json").read_text())
-    assert used == json.loads(json.dumps(Context(small(), finished).config_dict))
+    assert used == json.loads(json.dumps(Run(small(), finished).config_dict))
     sft = json.loads((finished / "sft" / "adapter" / "model_info.json").read_text())
     assert sft["final_reward"] is None and sft["teacher_model"] is None
 
 
 def test_a_checkpoint_that_is_not_kept_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoints=7 .*wanted: all, or one of 1, 2"):
-        pipeline.run(only(evaluate__checkpoints="7"), finished)
+        runner.run(only(evaluate__checkpoints="7"), finished)
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
     with pytest.raises(CheckpointError, match=r"checkpoints=all with 0 .*wanted: at least one"):
-        pipeline.run(only(evaluate__checkpoints="all"), workdir)
+        runner.run(only(evaluate__checkpoints="all"), workdir)
     with pytest.raises(CheckpointError, match="no directory"):
-        pipeline.run(only(evaluate__model=str(tmp_path / "nothing")), workdir)
+        runner.run(only(evaluate__model=str(tmp_path / "nothing")), workdir)
 
 
 def test_an_adapter_of_another_rank_beside_the_students_base(
@@ -127,7 +132,7 @@ def test_an_adapter_of_another_rank_beside_the_students_base(
     twice = type(settings)(rank=8, alpha=16.0, targets=settings.targets)
     peft_io.save_adapter(tmp_path / "wider", geometry, twice, wider, "x")
     workdir = copy_stages(finished, tmp_path / "run", *DONE)
-    pipeline.run(only(evaluate__model=str(tmp_path / "wider"), evaluate__teacher=False), workdir)
+    runner.run(only(evaluate__model=str(tmp_path / "wider"), evaluate__teacher=False), workdir)
     one, other = result(workdir, "model"), result(workdir, "rl")
     assert one["problems"] == other["problems"]
     for name, value in one["distribution"].items():
@@ -139,7 +144,7 @@ def test_a_model_alone_with_a_tokenizer_of_its_own(finished: Path, tmp_path: Pat
     own = tokenizer(seed=5)
     model = write_model(tmp_path / "model", rows=320, tok=own, seed=3)
     config = only(evaluate__model=str(model), evaluate__teacher=False, evaluate__distribution=False)
-    pipeline.run(config, tmp_path / "run")
+    runner.run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "pretrain").exists()
     got = result(tmp_path / "run", "model")
     assert got["num_problems"] == 4 and got["distribution"] is None
@@ -148,7 +153,7 @@ def test_a_model_alone_with_a_tokenizer_of_its_own(finished: Path, tmp_path: Pat
     assert max(max(answer) for (answer,) in answers) < len(own)
     read_back = own.decode(answers[0][0], skip_special_tokens=True)
     assert got["problems"][0]["greedy"] == read_back
-    ours = Context(small(), finished).tokenizer
+    ours = Run(small(), finished).data.tokenizer
     with pytest.raises(ValueError, match="one tokenizer"):
         tokenizers.check_same_tokenizer(ours, own)  # else this test shows nothing
 
@@ -168,7 +173,7 @@ def test_stopped_in_the_middle_it_goes_on(
 
     monkeypatch.setattr(Sampler, "generate", counted)
     whole = copy_stages(finished, tmp_path / "whole", *DONE)
-    pipeline.run(only(**how), whole)
+    runner.run(only(**how), whole)
     in_one_go, drawn[:] = list(drawn), []
     assert len(in_one_go) == 4 * 6
 
@@ -176,12 +181,12 @@ def test_stopped_in_the_middle_it_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "due", lambda self, step: len(drawn) == 6 + 4)
         with pytest.raises(Interrupted, match="base is not complete, 5 of 9 answers are"):
-            pipeline.run(only(**how), cut)
+            runner.run(only(**how), cut)
     assert not (cut / "evaluate" / "base.json").exists()
     lines = (cut / "evaluate" / "base.checkpoint.jsonl").read_bytes()
     # Killed while it wrote the next line.
     (cut / "evaluate" / "base.checkpoint.jsonl").write_bytes(lines + b'{"decoding":"sa')
-    pipeline.run(only(**how), cut)
+    runner.run(only(**how), cut)
     assert drawn == in_one_go
     for name in ("teacher", *STUDENTS):
         for file in (f"{name}.json", f"{name}.checkpoint.jsonl"):
@@ -198,7 +203,7 @@ def test_other_weights_begin_afresh(
     (workdir / "evaluate" / "rl.json").unlink()  # as if stopped before the end
     file = "adapter/adapter_model.safetensors"
     shutil.copy(workdir / "sft" / file, workdir / "rl" / file)
-    pipeline.run(only(**how), workdir)
+    runner.run(only(**how), workdir)
     assert "rl: other weights or prompts than before, begun afresh" in (capfd.readouterr().err)
     one, other = result(workdir, "rl"), result(workdir, "sft")
     assert one["problems"] == other["problems"] and one["made_from"] == other["made_from"]
@@ -208,7 +213,7 @@ def test_the_comparison_can_be_made_later(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *DONE)
-    pipeline.run(only(evaluate__distribution=False), workdir)
+    runner.run(only(evaluate__distribution=False), workdir)
     assert result(workdir, "rl")["distribution"] is None
     assert "Comparison with the teacher" not in (workdir / "report.md").read_text(encoding="utf-8")
 
@@ -216,7 +221,7 @@ def test_the_comparison_can_be_made_later(
         raise AssertionError("the answers are there")
 
     monkeypatch.setattr(Sampler, "generate", refuse)
-    pipeline.run(only(), workdir)
+    runner.run(only(), workdir)
     for name in ("teacher", *STUDENTS):
         before, after = (w / "evaluate" / f"{name}.json" for w in (finished, workdir))
         assert before.read_bytes() == after.read_bytes()
@@ -225,35 +230,36 @@ def test_the_comparison_can_be_made_later(
 def test_agreement_by_batches_of_any_size(finished: Path) -> None:
     found = []
     for size in (8, 32):
-        context = Context(only(evaluate__compare_batch=size, evaluate__problems=11), finished)
-        student, teacher = context.load("student", context.adapter("rl")), context.load("teacher")
-        data = evaluate.held_out(context)
+        context = Run(only(evaluate__compare_batch=size, evaluate__problems=11), finished)
+        student, teacher = context.load_student("rl"), context.models.load("teacher")
+        data = held_out(context, stage(context).settings)
         rng = np.random.default_rng(0)
-        answers = [rng.integers(3, context.vocab, n).tolist() for n in range(1, 12)]
-        found.append(agreement.compare(context, student, teacher, data.prompts, answers))
+        answers = [rng.integers(3, context.data.vocab, n).tolist() for n in range(1, 12)]
+        how = {"batch": size, "multiple": 16}
+        found.append(agreement.compare(context, student, teacher, data.prompts, answers, **how))
     assert found[0]["tokens"] == found[1]["tokens"] == sum(range(1, 12))
     assert found[0]["responses"] == 11  # and not the 16 of two full batches
     for name in ("forward_kl", "reverse_kl", "jensen_shannon", "cosine", "top1_agreement"):
         for part in ("mean", "low", "high"):
             assert found[0][name][part] == pytest.approx(found[1][name][part], abs=1e-6)
-    itself = agreement.compare(context, student, student, data.prompts, answers)
+    itself = agreement.compare(context, student, student, data.prompts, answers, **how)
     assert itself["forward_kl"]["mean"] == pytest.approx(0, abs=1e-6)
     assert itself["top1_agreement"]["mean"] == 1.0
 
 
 def test_kept_answers_must_be_those_of_the_model(finished: Path, tmp_path: Path) -> None:
-    context = Context(only(), finished)
-    after = next(s for s in subjects.find(context) if s.name == "rl")
-    data = evaluate.held_out(context)
-    answers = evaluate.greedy_answers(context, after, data)
+    context = Run(only(), finished)
+    after = next(s for s in subjects.find(context, stage(context).settings) if s.name == "rl")
+    data = held_out(context, stage(context).settings)
+    answers = greedy_answers(context, stage(context), after, data)
     texts = [p["greedy"] for p in result(finished, "rl")["problems"]]
-    assert [context.text(answer) for answer in answers] == texts
-    other = Context(only(evaluate__temperature=0.5), finished)
-    with pytest.raises(CheckpointError, match="was made from something else"):
-        evaluate.greedy_answers(other, after, data)
-    empty = Context(only(), tmp_path)
-    with pytest.raises(CheckpointError, match="is not there"):
-        evaluate.greedy_answers(empty, after, data)
+    assert [context.data.text(answer) for answer in answers] == texts
+    other = Run(only(evaluate__temperature=0.5), finished)
+    with pytest.raises(CheckpointError, match="greedy answers, of"):
+        greedy_answers(other, stage(other), after, data)
+    empty = Run(only(), tmp_path)
+    with pytest.raises(CheckpointError, match="is missing"):
+        greedy_answers(empty, stage(empty), after, data)
 
 
 def disturb(file: Path, part: str) -> None:
@@ -271,11 +277,11 @@ def test_another_teacher_is_compared_with_anew(
 ) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate")
     disturb(workdir / "pretrain" / "teacher" / "model" / "model.safetensors", "")
-    pipeline.run(only(evaluate__teacher=False), workdir)
+    runner.run(only(evaluate__teacher=False), workdir)
     for name in STUDENTS:
         before, after = result(finished, name), result(workdir, name)
         assert before["distribution"] != after["distribution"]
-        assert before["beside"] != after["beside"]
+        assert before["compared_with"] != after["compared_with"]
         # Its answers owe nothing to the teacher: they stay.
         assert before["made_from"] == after["made_from"]
         assert before["problems"] == after["problems"]
@@ -284,17 +290,15 @@ def test_another_teacher_is_compared_with_anew(
         raise AssertionError("it is compared already")
 
     monkeypatch.setattr(agreement, "compare", refuse)
-    pipeline.run(only(evaluate__teacher=False), workdir)
+    runner.run(only(evaluate__teacher=False), workdir)
 
 
-def test_weights_that_begin_alike_are_told_apart(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inputs, "_BEGINNING", 2**12)  # models of tests are small
+def test_weights_that_begin_alike_are_told_apart(finished: Path, tmp_path: Path) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *DONE)
 
     def found() -> dict[str, dict[str, str]]:
-        return {s.name: s.weights for s in subjects.find(Context(only(), workdir))}
+        run = Run(only(), workdir)
+        return {s.name: s.weights for s in subjects.find(run, stage(run).settings)}
 
     before = found()
     for role in ("teacher", "student"):
@@ -310,12 +314,12 @@ def test_weights_that_begin_alike_are_told_apart(
 def test_an_adapter_of_another_alpha_is_another_model(finished: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     shutil.copytree(finished / "rl" / "adapter", adapter)
-    context = Context(only(evaluate__model=str(adapter)), finished)
-    before = subjects.given(context).weights
+    context = Run(only(), finished)
+    before = subjects.given(context, str(adapter)).weights
     settings = json.loads((adapter / peft_io.CONFIG).read_text())
     settings["lora_alpha"] *= 3
     (adapter / peft_io.CONFIG).write_text(json.dumps(settings))
-    assert subjects.given(context).weights != before
+    assert subjects.given(context, str(adapter)).weights != before
 
 
 def test_results_of_models_that_are_gone_do_not_stop_the_page(
@@ -324,34 +328,38 @@ def test_results_of_models_that_are_gone_do_not_stop_the_page(
     workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate")
     shutil.rmtree(workdir / "rl")
     disturb(workdir / "sft" / "adapter" / "adapter_model.safetensors", "")
-    pipeline.run(only(), workdir)
+    runner.run(only(), workdir)
     tokens = json.loads((workdir / "report" / "tokens.json").read_text())
     assert set(tokens["made_from"]["subjects"]) == {"base", "sft", "teacher"}
 
 
 def test_answers_to_other_prompts_or_golds_or_of_other_limits_are_not_those(finished: Path) -> None:
-    context = Context(only(), finished)
-    after = next(s for s in subjects.find(context) if s.name == "rl")
-    data = evaluate.held_out(context)
-    assert len(evaluate.greedy_answers(context, after, data)) == len(data.prompts)
+    context = Run(only(), finished)
+    after = next(s for s in subjects.find(context, stage(context).settings) if s.name == "rl")
+    data = held_out(context, stage(context).settings)
+    assert len(greedy_answers(context, stage(context), after, data)) == len(data.prompts)
     longer = [[*data.prompts[0], 5], *data.prompts[1:]]
     other = [dataclasses.replace(data.problems[0], answer="-1"), *data.problems[1:]]
     for changed in (data._replace(prompts=longer), data._replace(problems=other)):
-        with pytest.raises(CheckpointError, match="was made from something else"):
-            evaluate.greedy_answers(context, after, changed)
-    shorter = Context(only(sampling__max_new_tokens=16), finished)
-    with pytest.raises(CheckpointError, match="was made from something else"):
-        evaluate.greedy_answers(shorter, after, data)
+        with pytest.raises(CheckpointError, match="greedy answers, of"):
+            greedy_answers(context, stage(context), after, changed)
+    shorter = Run(only(sampling__max_new_tokens=16), finished)
+    with pytest.raises(CheckpointError, match="greedy answers, of"):
+        greedy_answers(shorter, stage(shorter), after, data)
 
 
 def test_every_checkpoint_is_known_by_its_weights(finished: Path) -> None:
-    context = Context(only(evaluate__checkpoints="all"), finished)
-    found = {s.name: s.weights for s in subjects.find(context)}
+    context = Run(only(evaluate__checkpoints="all"), finished)
+    found = {s.name: s.weights for s in subjects.find(context, stage(context).settings)}
     assert found["rl_step_1"] != found["rl_step_2"]
 
 
 def test_a_model_of_other_tokens_is_not_compared_with_the_teacher(finished: Path) -> None:
-    context = Context(only(), finished)
-    after = next(s for s in subjects.find(context) if s.name == "rl")
-    assert evaluate._compares(context, after)
-    assert not evaluate._compares(context, dataclasses.replace(after, tokenizer=tokenizer(seed=5)))
+    run = Run(only(), finished)
+    settings = stage(run).settings
+    after = next(s for s in subjects.find(run, settings) if s.name == "rl")
+    assert evaluate.compared_with(run, settings, after) is not None
+    other = dataclasses.replace(after, tokenizer=tokenizer(seed=5))
+    assert evaluate.compared_with(run, settings, other) is None
+    teacher = subjects.teacher(run)
+    assert evaluate.compared_with(run, settings, teacher) is None

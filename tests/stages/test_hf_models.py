@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from distill_jax.stages.context import Context
 
 from distill_jax.models import hf_io, peft_io
-from distill_jax.stages import pipeline
-from distill_jax.stages.sft import save_adapter
+from distill_jax.run.run import Run
+from distill_jax.stages import runner
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import rows, small
 
@@ -28,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data__source=str(write_problems(root / "data")),
         rl__eval_every=2,
     )
-    pipeline.run(config, root / "run")
+    runner.run(config, root / "run")
     return root
 
 
@@ -61,10 +60,10 @@ def test_vocabularies_of_different_size_score_the_same_tokens(run: Path) -> None
 def test_an_adapter_names_the_hub_id_that_was_given(run: Path, tmp_path: Path) -> None:
     # Not the folder of this machine's cache: the adapter is to load elsewhere, too.
     paths = {"teacher__path": "Qwen/Teacher", "student__path": "Qwen/Some-Model"}
-    context = Context(small(stages=("sft", "rl"), **paths), tmp_path)
-    context.__dict__["tokenizer"] = tokenizer()
+    context = Run(small(stages=("sft", "rl"), **paths), tmp_path)
+    context.data.__dict__["tokenizer"] = tokenizer()
     geometry = hf_io.load_config(run / "student")
     lora, _ = peft_io.load_adapter(run / "run" / "sft" / "adapter", geometry)
-    save_adapter(context, geometry, lora, tmp_path / "adapter")
+    context.models.save_adapter(geometry, lora, tmp_path / "adapter")
     about = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert about["base_model_name_or_path"] == "Qwen/Some-Model"

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import CheckpointError
-from distill_jax.stages import pairs
+from distill_jax.evaluation import pairs
+from distill_jax.run.run import Run
 from launch import compare_logits
 from tests.stages.small import copy_stages, small
 
@@ -51,9 +51,9 @@ def test_what_is_missing_is_told(
     with pytest.raises(SystemExit) as stopped:
         compare_logits.main([f"--workdir={tmp_path}"])
     assert stopped.value.code == 2
-    assert "wanted: a work directory that stage evaluate was run in" in capsys.readouterr().err
+    assert "wanted: the work directory of a run" in capsys.readouterr().err
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
     with pytest.raises(CheckpointError, match="rl with teacher, sft in"):
-        pairs.compare_all(Context(small(), workdir), MODELS, "rl")
-    with pytest.raises(CheckpointError, match=r"sft.checkpoint.jsonl is not there"):
-        pairs.compare_all(Context(small(), workdir), MODELS, "sft")
+        pairs.compare_all(Run(small(), workdir), MODELS, "rl")
+    with pytest.raises(CheckpointError, match=r"sft.checkpoint.jsonl is missing"):
+        pairs.compare_all(Run(small(), workdir), MODELS, "sft")

@@ -101,16 +101,16 @@ def test_killed_and_terminated_in_both_stages(finished: Path, tmp_path: Path) ->
 
 def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from distill_jax.run.stop import Interrupted
-    from distill_jax.stages import pipeline
-    from tests.stages.small import small
+    from distill_jax.stages import runner
+    from tests.stages.small import run_instead, small
 
-    def leave(context: Any, directory: Path) -> dict[str, Any]:
+    def leave(*_: Any) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    monkeypatch.setitem(pipeline.STAGES, "pretrain", leave)
+    run_instead(monkeypatch, "pretrain", leave)
     with pytest.raises(Interrupted, match="before stage sft") as error:
-        pipeline.run(small(), tmp_path)
+        runner.run(small(), tmp_path)
     assert error.value.exit_code == 0
     assert (tmp_path / "pretrain" / "done.json").exists() and not (tmp_path / "sft").exists()
 
@@ -119,24 +119,24 @@ def test_sigterm_in_evaluation(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from distill_jax.run.stop import Interrupted
-    from distill_jax.stages import pipeline
+    from distill_jax.stages import evaluate, runner
     from tests.stages.small import small
 
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
-    real = pipeline.evaluate._evaluate
+    real = evaluate._evaluate
 
-    def interrupted(context: Any, subject: Any, *rest: Any) -> dict[str, Any]:
+    def interrupted(run: Any, settings: Any, subject: Any, *rest: Any) -> dict[str, Any]:
         if subject.name == "sft":
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(context, subject, *rest)
+        return real(run, settings, subject, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.evaluate, "_evaluate", interrupted)
+        patch.setattr(evaluate, "_evaluate", interrupted)
         with pytest.raises(Interrupted, match="sft is not complete"):
-            pipeline.run(small(), workdir)
+            runner.run(small(), workdir)
     made = {p.name for p in (workdir / "evaluate").glob("*.json")}
     assert made == {"run.json", "settings.json", "base.json", "teacher.json"}
-    pipeline.run(small(), workdir)
+    runner.run(small(), workdir)
     for name in ("teacher", "base", "sft", "rl"):
         mine, whole = (w / "evaluate" / f"{name}.json" for w in (workdir, finished))
         assert mine.read_bytes() == whole.read_bytes()

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.rewards import combine
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.training.algorithms import ALGORITHMS, PPOSettings
+from distill_jax.training.losses import PolicyScores
 from tests.stages.small import small
 
 
@@ -27,21 +29,20 @@ def test_ppo_rewards_do_not_pay_for_ending_early_unless_asked(how: str, wanted_B
         wrong=0.5,
         right=1.0,
     )
-    rl = SimpleNamespace(rewards=settings, samples_per_prompt=2)
     self: Any = SimpleNamespace(
-        settings=rl,
-        config=small(),
+        settings=SimpleNamespace(rewards=settings),
+        G=2,
+        sampling=small().sampling,
         algorithm=ALGORITHMS["ppo"],
         algorithm_settings=PPOSettings(kl_coef=0.0),
     )
     mask_BR = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], np.float32)
     zero_BR, zero_B = jnp.zeros((2, 4)), jnp.zeros(2)
-    batch = {
-        "response_mask_BR": mask_BR,
-        "ended_B": np.array([True, True]),
-        "terms": {"correctness": jnp.array([1.0, 0.5])},
-    }
+    ended_B, zero = np.array([True, True]), np.zeros((2, 4), np.int32)
+    batch = RolloutBatch(zero, zero[:, 0], mask_BR.sum(1), mask_BR, zero, ended_B, zero_BR)
+    terms = {"correctness": jnp.array([1.0, 0.5])}
     teacher = TeacherScores(zero_BR - 1.0, zero_BR, zero_B)
-    old = {"logp_BR": zero_BR, "value_BR": zero_BR, "end_value_B": zero_B}
-    out, _, _ = RLStep._prepare_fn(self, combine.fresh_state(), batch, teacher, old, None)
-    np.testing.assert_allclose(out["reward_B"], wanted_B, rtol=1e-6)
+    old = PolicyScores(zero_BR, None, zero_BR, zero_B)
+    state = combine.fresh_state()
+    (_, record), _, _ = RLStep._prepare_fn(self, state, batch, terms, mask_BR, teacher, old, None)
+    np.testing.assert_allclose(record["reward_B"], wanted_B, rtol=1e-6)

@@ -50,9 +50,7 @@ def sft_update(where: Path, name: str) -> tuple[states.TrainState, Any, dict[str
     trainable, frozen = states.split(student.params, "lora")
     state, shardings = states.create(trainable, tx, rng.run_key(0), ctx.mesh)
     update = make_update(*losses.sft(student.model, ctx.data.vocab), tx, ctx.mesh, shardings)
-    step = supervised.step_fn(
-        ctx, supervised.Rows(ctx, answer_only=0.5, seed=0), update, frozen, 8
-    )
+    step = supervised.step_fn(ctx, supervised.Rows(ctx, answer_only=0.5, seed=0), update, frozen, 8)
     state, metrics, _ = step(state, 0)
     return state, frozen, {k: float(v) for k, v in metrics.items()}
 
@@ -140,8 +138,8 @@ def test_cache_is_split_by_rows_and_heads(
     models: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = context(models, name)
-    stage, student = ctx.stage("rl"), ctx.load_student("sft")
-    sampler = ctx.sampler(student.model)
+    student = ctx.load_student("sft")
+    sampler = ctx.models.sampler(student.model)
     seen: list[Any] = []
     segment = sampler._segment
 
@@ -152,7 +150,7 @@ def test_cache_is_split_by_rows_and_heads(
         return out
 
     monkeypatch.setattr(sampler, "_segment", watched)
-    data = ctx.problems("validation")
+    data = ctx.data.problems("validation")
     sampler.generate(
         sampler.weights(student.params, ctx.config.sampling),
         data.prompts[:4],

@@ -13,7 +13,7 @@ from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher
 from distill_jax.run.run import Run
-from distill_jax.stages import checks, rl, runner
+from distill_jax.stages import checks, rl
 from distill_jax.stages import teacher as teachers
 from tests.stages.small import copy_stages, rows, small, weights
 
@@ -30,6 +30,10 @@ HOW: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def models(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_stages(finished, tmp_path_factory.mktemp("teacher") / "run", "pretrain", "sft")
+
+
+def scorer(run: Run) -> Any:
+    return teachers.scorer(run, run.stage("rl").settings)
 
 
 def batch(ctx: Run) -> dict[str, np.ndarray]:
@@ -51,7 +55,7 @@ def test_an_int8_teacher_is_near_and_holds_fewer_bytes(models: Path) -> None:
         params = ctx.models.load("teacher").params
         kinds = {leaf.dtype for leaf in jax.tree.leaves(params["base"]["layers"])}
         assert (jnp.dtype(jnp.int8) in kinds) == (quantise == "int8")
-        teacher = teachers.scorer(ctx, ctx.config.plan["rl"])
+        teacher = scorer(ctx)
         assert teacher is not None
         scores = teacher.score(batch(ctx))
         inside = np.arange(16) < batch(ctx)["response_len_B"][:, None]
@@ -66,7 +70,9 @@ def test_stage_rl_with_it_and_the_cache_does_not_change_a_bit(models: Path) -> N
     for name, megabytes in (("none", 0.0), ("small", 0.002), ("all", 1.0)):
         config = small(**HOW, rl__cache__megabytes=megabytes, stages=("rl",))
         directory = copy_stages(models, models.parent / name, "pretrain", "sft")
-        rl.run(Context(config, directory), directory / "rl")
+        run = Run(config, directory)
+        stage = run.stage("rl")
+        rl.KIND.run(run, stage, run.directory("rl"), rl.KIND.prepare(run, stage))
         made[name] = weights(directory, "rl")
         first = rows(directory, "rl")[1]
         assert np.isfinite(first["rewards/intrinsic/mean"])
@@ -74,12 +80,12 @@ def test_stage_rl_with_it_and_the_cache_does_not_change_a_bit(models: Path) -> N
 
 
 def test_buckets_stand_below_the_cache(models: Path) -> None:
-    teacher = rl_teacher.make(Run(small(**HOW, rl__cache__megabytes=1.0), models))
+    teacher = scorer(Run(small(**HOW, rl__cache__megabytes=1.0), models))
     assert isinstance(teacher, CachedTeacher)
     assert isinstance(teacher.teacher, BucketedTeacher)
     # 64 prompt and 24 new tokens in thirds of 88, each a multiple of 8; 4 rows on 2 × 4 devices.
     assert (teacher.teacher.sizes, teacher.teacher.rows) == ((32, 64, 88), 8)
-    assert isinstance(rl_teacher.make(Run(small(**HOW), models)), BucketedTeacher)
+    assert isinstance(scorer(Run(small(**HOW), models)), BucketedTeacher)
 
 
 def test_the_student_cannot_be_quantised() -> None:
@@ -93,14 +99,14 @@ def test_without_qwix_it_is_told_before_anything(
     context = Run(small(**HOW), models)
     monkeypatch.setitem(sys.modules, "qwix", None)
     with pytest.raises(MissingExtraError, match="int8"):
-        checks.check_settings(context, context.config.stages)
+        checks.prepare(context)
 
 
 def test_the_cache_knows_whether_the_teacher_is_quantised(models: Path) -> None:
     keys = set()
     for quantise in ("none", "int8"):
         how = {**HOW, "rl__cache__megabytes": 1.0, "teacher__quantise": quantise}
-        teacher = rl_teacher.make(Run(small(**how), models))
+        teacher = scorer(Run(small(**how), models))
         assert isinstance(teacher, CachedTeacher)
         keys.add(teacher.cache.source.model)
     assert len(keys) == 2

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.report import plots, run_data
 from distill_jax.report.view import load
+from distill_jax.run.run import Run
 from distill_jax.stages import token_scores
 from tests.stages.small import copy_stages, small
 from tests.tiny import log_softmax
@@ -26,6 +26,10 @@ def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "curves", lambda stage, panels, rows: [])
 
 
+def write(run: Run, problems: int | None = None) -> None:
+    token_scores.write_report(run, run.stage("evaluate"), problems)
+
+
 def tokens_of(workdir: Path) -> dict[str, Any]:
     found = run_data.read_tokens(workdir)
     assert found is not None
@@ -35,14 +39,11 @@ def tokens_of(workdir: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def logits(finished: Path):
     """(model's name, problem's id, response) -> float64 logits [R, V] before each of its tokens."""
-    context = Context(small(), finished)
-    data = context.problems("test")
+    context = Run(small(), finished)
+    data = context.data.problems("test")
     prompts = {p.id: prompt for p, prompt in zip(data.problems, data.prompts, strict=True)}
-    paths = {"sft": finished / "sft", "rl": finished / "rl"}
     models = {
-        name: context.load("teacher")
-        if name == "teacher"
-        else context.load("student", paths[name] / "adapter")
+        name: context.models.load("teacher") if name == "teacher" else context.load_student(name)
         for name in NAMES
     }
 
@@ -52,7 +53,7 @@ def logits(finished: Path):
         row = np.array([prompt + response], np.int32)
         params = jax.device_get(params)
         hidden = np.asarray(model.hidden(params, row), np.float64)[0]
-        head = np.asarray(model.head_VD(params), np.float64)[: context.vocab]
+        head = np.asarray(model.head_VD(params), np.float64)[: context.data.vocab]
         # The logits after the prompt's last token are those of the response's first.
         return hidden[len(prompt) - 1 : -1] @ head.T
 
@@ -62,7 +63,7 @@ def logits(finished: Path):
 def test_the_tokens_are_those_of_the_evaluation(finished: Path) -> None:
     found = tokens_of(finished)
     evaluated = run_data.read_results(finished, load(finished))
-    context = Context(small(), finished)
+    context = Run(small(), finished)
     assert found["made_from"] == {
         "subjects": {name: evaluated[name]["made_from"] for name in NAMES},
         "problems": [p["id"] for p in found["problems"]],
@@ -75,11 +76,11 @@ def test_the_tokens_are_those_of_the_evaluation(finished: Path) -> None:
             results = evaluated[name]["problems"]
             (result,) = [p for p in results if p["id"] == problem["id"]]
             ids = [token["id"] for token in response["tokens"]]
-            assert response["text"] == result["greedy"] == context.text(ids)
+            assert response["text"] == result["greedy"] == context.data.text(ids)
             assert 0 < len(ids) <= 24
             assert (response["verdict"] == "right") == result["greedy_right"]
-            assert response["ended"] == (ids[-1] == context.eos_id)
-            assert context.eos_id not in ids[:-1]
+            assert response["ended"] == (ids[-1] == context.data.eos_id)
+            assert context.data.eos_id not in ids[:-1]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,13 +110,13 @@ def test_scores_are_kept_and_made_again_alike(
     workdir = copy_stages(finished, tmp_path / "run", *PARTS)
     file = run_data.tokens_file(workdir)
     whole = file.read_bytes()
-    context = Context(small(), workdir)
+    context = Run(small(), workdir)
     file.unlink()
-    token_scores.write_report(context)
+    write(context)
     assert file.read_bytes() == whole and (workdir / "report.html").stat().st_size > 50_000
     monkeypatch.setattr(token_scores, "_score", lambda *_: pytest.fail("scored already"))
     (workdir / "report.html").unlink()
-    token_scores.write_report(context)
+    write(context)
     assert (workdir / "report.html").exists()
     token_scores.write_report(context, 0)  # none asked for: what is there is shown
     assert file.read_bytes() == whole
@@ -127,7 +128,7 @@ def test_fewer_problems_in_more_batches(
     workdir = copy_stages(finished, tmp_path / "run", *PARTS)
     before = {p["id"]: p for p in tokens_of(workdir)["problems"]}
     monkeypatch.setattr(token_scores, "_SCORED", 1)  # one batch of as many rows as devices
-    token_scores.write_report(Context(small(), workdir), 3)
+    write(Run(small(), workdir), 3)
     found = tokens_of(workdir)["problems"]
     assert len(found) == 3
     for problem in found:
@@ -147,16 +148,16 @@ def test_other_weights_and_other_problems_are_refused(finished: Path, tmp_path: 
         told["problems"][0]["id"] = "elsewhere"
         path.write_text(json.dumps(told))
     with pytest.raises(DataError, match="elsewhere was evaluated and is not in the test split"):
-        token_scores.write_report(Context(small(), workdir))
+        write(Run(small(), workdir))
     workdir = copy_stages(finished, tmp_path / "other", *PARTS)
     run_data.tokens_file(workdir).unlink()
     weights = "adapter/adapter_model.safetensors"
     (workdir / "rl" / weights).write_bytes((workdir / "sft" / weights).read_bytes())
     with pytest.raises(CheckpointError, match=r"rl\.json is of other weights"):
-        token_scores.write_report(Context(small(), workdir))
+        write(Run(small(), workdir))
     (workdir / "evaluate" / "teacher.checkpoint.jsonl").unlink()
     with pytest.raises(CheckpointError, match=r"is not what evaluate/teacher\.json was made of"):
-        token_scores.write_report(Context(small(), workdir))
+        write(Run(small(), workdir))
 
 
 def test_without_a_teacher_or_problems_no_token_is_scored(
@@ -165,8 +166,8 @@ def test_without_a_teacher_or_problems_no_token_is_scored(
     workdir = copy_stages(finished, tmp_path / "run", *PARTS)
     run_data.tokens_file(workdir).unlink()
     monkeypatch.setattr(token_scores, "_score", lambda *_: pytest.fail("not asked for"))
-    token_scores.write_report(Context(small(report__problems=0), workdir))
+    write(Run(small(report__problems=0), workdir))
     (workdir / "evaluate" / "teacher.json").unlink()
-    token_scores.write_report(Context(small(), workdir))
+    write(Run(small(), workdir))
     assert run_data.read_tokens(workdir) is None
     assert "No tokens were scored" in (workdir / "report.html").read_text(encoding="utf-8")

@@ -1,0 +1,172 @@
+"""A plan with a kind that this file alone defines, and with two stages of one kind."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill_jax.core import sharding
+from distill_jax.core.settings import setting
+from distill_jax.report.panels import Panel
+from distill_jax.run.config import RunConfig, build, to_dict
+from distill_jax.run.run import Run, Stage
+from distill_jax.run.settings import TrainSettings
+from distill_jax.stages import checks, loop, runner, supervised
+from distill_jax.stages.kinds import Kind, register
+from distill_jax.training import losses, optimizer
+from distill_jax.training import state as states
+from distill_jax.training.step import make_update
+from tests.stages import small as runs
+from tests.stages.small import copy_stages, rows, small, weights
+
+STEPS = 4
+# Set in the process that is to be killed in the middle of a step.
+KILL_AT = "DISTILL_JAX_TEST_KILL_AT"
+
+
+@dataclass(frozen=True)
+class ToySettings(TrainSettings, kind="toy", makes="student"):
+    """Supervised training on a part of the rows."""
+
+    start: str = setting("base", "Student to start from.", ref="student")
+    batch_size: int = setting(8, "Rows a step.", low=1)
+
+    def shared(self) -> tuple[str, ...]:
+        return ("seed", "data", "student", "lora", "sampling.max_new_tokens")
+
+    def roles(self) -> tuple[str, ...]:
+        return ("student",)
+
+
+def prepare(run: Run, stage: Stage[ToySettings]) -> supervised.Rows:
+    checks.check_training(stage)
+    return supervised.Rows(run, answer_only=0.0, seed=run.seed(stage))
+
+
+def train(
+    run: Run, stage: Stage[ToySettings], directory: Path, given: supervised.Rows
+) -> dict[str, Any]:
+    s, student = stage.settings, run.load_student(stage.settings.start)
+    tx = optimizer.make(s.optimizer, s.updates())
+    trainable, frozen = states.split(student.params, "lora")
+    state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
+    update = make_update(*losses.sft(student.model, run.data.vocab), tx, run.mesh, shardings)
+    inner = supervised.step_fn(run, given, update, frozen, s.batch_size)
+
+    def step(state: Any, number: int) -> Any:
+        if os.environ.get(KILL_AT) == str(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        state, metrics, completions = inner(state, number)
+        return state, {**metrics, "toy/answer": 42.0}, completions
+
+    state = loop.train(run, stage.name, directory, s, state, step)
+    run.models.save_adapter(student.model.config, state.trainable["lora"], directory / "adapter")
+    return {"steps": int(sharding.fetch(state.step))}
+
+
+TOY = register(
+    Kind(
+        ToySettings,
+        train,
+        prepare=prepare,
+        panels=(Panel("the toy's answer", {"toy/answer": "answer"}),),
+    )
+)
+
+
+def planned(**changes: Any) -> RunConfig:
+    base = small(evaluate__distribution=False, report__problems=0)
+    sft = base.plan["sft"]
+    plan = {
+        "pretrain": base.plan["pretrain"],
+        "sft": sft,
+        "sft_again": dataclasses.replace(sft, start="sft", answer_only=0.0),
+        "toy": ToySettings(start="sft_again", steps=STEPS, optimizer=sft.optimizer),
+        "evaluate": base.plan["evaluate"],
+    }
+    return dataclasses.replace(base, **{"plan": plan, "stages": tuple(plan), **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = copy_stages(finished, tmp_path_factory.mktemp("plan") / "run", "pretrain")
+    runner.run(planned(), workdir)
+    return workdir
+
+
+def done(workdir: Path, stage: str) -> dict[str, Any]:
+    return json.loads((workdir / stage / "done.json").read_text())
+
+
+def test_each_stage_is_there_under_its_name(whole: Path) -> None:
+    assert set(done(whole, "evaluate")["figures"]) == {
+        "teacher", "base", "sft", "sft_again", "toy",
+    }  # fmt: skip
+    for name in ("teacher", "base", "sft", "sft_again", "toy"):
+        assert (whole / "evaluate" / f"{name}.json").is_file()
+    markdown = (whole / "report.md").read_text(encoding="utf-8")
+    page = (whole / "report.html").read_text(encoding="utf-8")
+    for text in (markdown, page):
+        assert "student after toy (start: sft_again)" in text
+        assert "student after sft_again (start: sft)" in text
+    assert "(report/toy.png)" in markdown and "the toy&#39;s answer" in page.replace("'", "&#39;")
+
+
+def test_two_stages_of_a_kind_differ_in_settings_start_and_randomness(whole: Path) -> None:
+    run = Run(planned(), whole)
+    first, again = run.stage("sft"), run.stage("sft_again")
+    assert run.seed(first) == run.config.seed != run.seed(again)
+    assert not np.array_equal(*(np.asarray(run.key(s)._base_array) for s in (first, again)))
+    assert (
+        done(whole, "sft_again")["inputs"]["start (adapter of sft)"]
+        == (done(whole, "sft")["made"]["adapter"])
+    )
+    assert done(whole, "sft_again")["own"]["answer_only"] == 0.0
+    assert done(whole, "sft")["own"]["answer_only"] == 0.7
+    assert weights(whole, "sft") != weights(whole, "sft_again")
+
+
+def test_the_flat_form_holds_it() -> None:
+    config = planned()
+    flat = json.loads(json.dumps(to_dict(config)))
+    assert flat["toy"]["kind"] == "toy" and flat["sft_again"]["kind"] == "sft"
+    assert build(flat) == config
+
+
+def test_complete_stages_are_skipped(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> dict[str, Any]:
+        raise AssertionError("it was complete")
+
+    for kind in ("pretrain", "sft", "toy"):
+        runs.run_instead(monkeypatch, kind, refuse)
+    runner.run(planned(), whole)
+
+
+def test_killed_it_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
+    workdir = copy_stages(whole, tmp_path / "run", "pretrain", "sft", "sft_again")
+    program = f"""
+from pathlib import Path
+from tests.stages import test_plan
+from distill_jax.stages import runner
+runner.run(test_plan.planned(stages=("toy",)), Path({str(workdir)!r}))
+"""
+    # As many devices as this process has: another number rounds otherwise.
+    environment = {**os.environ, "PYTHONPATH": str(runs.ROOT), KILL_AT: "2"}
+    process = runs.subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, cwd=runs.ROOT,
+        stdout=runs.subprocess.PIPE, stderr=runs.subprocess.PIPE, text=True,
+    )  # fmt: skip
+    runs.finish(process, code=-signal.SIGKILL)
+    assert (workdir / "toy" / "checkpoints").is_dir()
+    assert not (workdir / "toy" / "done.json").exists()
+    runner.run(planned(stages=("toy",)), workdir)
+    assert weights(workdir, "toy") == weights(whole, "toy")
+    assert rows(workdir, "toy") == rows(whole, "toy")
+    assert [row["step"] for row in rows(whole, "toy")] == list(range(1, STEPS + 1))
