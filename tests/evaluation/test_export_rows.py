@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation.answer_rows import answered, number, unanswered
+from distill_jax.evaluation.export_rows import Answer, number, row, top_columns
 from distill_jax.evaluation.top_tokens import TopOfResponse
 
 # What the exports of the intrinsic-reward system hold, and ours besides.
@@ -35,41 +35,51 @@ PROBLEM = Problem("p/0", "How many?", "<<500*2=1000>>\n#### 1,000", "1,000", lev
         ("", None),
     ],
 )
-def test_numbers(text, value):
+def test_numbers(text: str, value: float | None) -> None:
     assert number(text) == value and type(number(text)) is type(value)
 
 
-def test_a_row_to_be_answered():
-    row = unanswered(3, PROBLEM, "<user>How many?", None)
-    assert set(row) == {*THEIRS, *OURS}
-    assert (row["index"], row["id"], row["level"]) == (3, "p/0", 2)
-    assert row["ground_truth"] == PROBLEM.solution
-    assert (row["ground_truth_text"], row["ground_truth_num"]) == ("1,000", 1000)
-    bare = unanswered(0, Problem("p/1", "?", "", "x+1"), None, "too long")
+def test_a_row_without_an_answer() -> None:
+    made = row(3, PROBLEM, "<user>How many?", None, "too long")
+    assert set(made) == {*THEIRS, *OURS}
+    assert (made["index"], made["id"], made["level"]) == (3, "p/0", 2)
+    assert made["ground_truth"] == PROBLEM.solution
+    assert (made["ground_truth_text"], made["ground_truth_num"]) == ("1,000", 1000)
+    bare = row(0, Problem("p/1", "?", "", "x+1"), None, None, "too long")
     assert bare["ground_truth"] == "x+1" and bare["ground_truth_num"] is None
-    assert bare["error"] == "too long" and bare["right"] is None and bare["response"] is None
+    assert bare["error"] == "too long" and bare["prompt"] is None
+    columns = [*list(made)[list(made).index("response") : -1]]
+    assert columns[0] == "response" and columns[-1] == "top_probs" and len(columns) == 9
+    assert all(bare[name] is None for name in columns)
 
 
-def test_answers():
-    rows = [unanswered(i, PROBLEM, "?", None) for i in range(4)]
-    texts = ["500*2\n#### 1000", "#### 100", "I do not know", "#### 5 or 7"]
-    tops = [
-        TopOfResponse(np.array([[4, 2]], np.int32), np.array([[0.75, 1 / 3e6]], np.float32))
-    ] * 4
-    out = answered(rows, texts, [[4]] * 4, [True, True, False, True], tops)
-    assert [row["right"] for row in out] == [True, False, False, False]
-    assert [row["verdict"] for row in out] == ["right", "wrong", "wrong", "wrong"]
-    assert [row["answer_text"] for row in out] == ["1000", "100", None, "5 or 7"]
-    assert [row["answer_num"] for row in out] == [1000, 100, None, None]
-    assert [row["ended"] for row in out] == [True, True, False, True]
+def test_answers() -> None:
+    tops = [TopOfResponse(np.array([[4, 2]], np.int32), np.array([[0.75, 1 / 3e6]], np.float32))]
+    columns = top_columns(tops)
+    top = columns["top_ids"][0], columns["top_probs"][0]
+    texts = {
+        "500*2\n#### 1000": "right",
+        "#### 100": "wrong",
+        "I do not know": "undecided",
+        "#### 5 or 7": "wrong",
+    }
+    out = [
+        row(i, PROBLEM, "?", Answer(text, [4], i != 2, verdict, *top), None)
+        for i, (text, verdict) in enumerate(texts.items())
+    ]
+    assert [one["right"] for one in out] == [True, False, False, False]
+    assert [one["verdict"] for one in out] == list(texts.values())
+    assert [one["answer_text"] for one in out] == ["1000", "100", None, "5 or 7"]
+    assert [one["answer_num"] for one in out] == [1000, 100, None, None]
+    assert [one["ended"] for one in out] == [True, True, False, True]
     assert out[0]["top_ids"] == [[4, 2]] and out[0]["top_probs"] == [[0.75, 3.33333e-07]]
     assert out[0]["response_ids"] == [4] and out[2]["response"] == "I do not know"
-    assert [list(row) for row in out] == [list(row) for row in rows]  # columns keep their order
+    assert out[0]["error"] is None
+    bare = row(0, PROBLEM, "?", None, "too long")
+    assert [list(one) for one in out] == [list(bare)] * 4  # columns keep their order
     assert json.loads(json.dumps(out, allow_nan=False)) == out
 
 
-def test_what_cannot_be_decided_is_not_right():
-    row = unanswered(0, Problem("p", "?", "", "9^{9^{9^9}}"), "?", None)
-    made = answered([row], ["#### 5"], [[1]], [True], None)[0]
-    assert made["verdict"] == "undecided" and made["right"] is False
-    assert made["top_ids"] is None and made["top_probs"] is None
+def test_without_top_tokens_their_columns_are_empty() -> None:
+    made = row(0, PROBLEM, "?", Answer("#### 5", [1], True, "undecided"), None)
+    assert made["top_ids"] is None and made["top_probs"] is None and made["right"] is False

@@ -138,8 +138,8 @@ def test_stopped_anywhere_it_goes_on_and_draws_nothing_twice(tmp_path, after):
 def run_kept(sampler, store, tick=None):
     settings = EvaluateSettings(samples=2, batch=4, temperature=0.9)
     return runner.evaluate(
-        sampler, lambda: None, problems(), settings, LIMITS, key=KEY, text=text, task=TASK, tick=tick,
-        store=store,
+        sampler, lambda: None, problems(), settings, LIMITS, key=KEY, text=text, task=TASK,
+        tick=tick, store=store,
     )  # fmt: skip
 
 
