@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,17 +73,14 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
         raise ConfigError(f"top_k={request.top_k}", wanted=f"at most {run.data.vocab}, all tokens")
     if out.is_dir():
         raise DataError(f"{out} is a directory", wanted="a file to write")
-    questions = ask(run, run.data.separate(request.split)[: request.limit])
-    # As stage evaluate decodes: the run's limits, no top-p, no top-k.
-    sampling = dataclasses.replace(
-        run.config.sampling, temperature=request.temperature, top_p=1.0, top_k=0
-    )
-    made_from = made_with(run, subject, request, sampling, questions)
+    job = _Export(run, subject, request)
+    questions = job.questions()
+    made_from = job.made_from(questions)
     with lock.held(out):
         complete = out.exists()
         store = AnswerStore(store_path(out), made_from, rendered=out)
         if not complete:
-            rows = _rows(run, subject, request, sampling, questions, store)
+            rows = job.rows(questions, store)
             if jax.process_index() == 0:
                 lines = (json.dumps(one, allow_nan=False) + "\n" for one in rows)
                 files.write_text(out, "".join(lines))
@@ -90,168 +88,147 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
     return summary(subject.name, out)
 
 
-def ask(run: Run, problems: Sequence[Problem]) -> list[Question]:
-    """Each problem's prompt, or what is wrong with it.
+@dataclass(frozen=True)
+class _Export:
+    """One export; its arguments."""
 
-    Raises:
-        DataError: there is something wrong with every one.
-    """
-    asked = [
-        Question(i, problem, *rendered)
-        for i, (problem, rendered) in enumerate(
-            zip(problems, _rendered(run, problems), strict=True)
-        )
-    ]
-    if all(question.error for question in asked):
-        raise DataError(f"no problem can be put to the model, first: {asked[0].error}")
-    return asked
+    run: Run
+    subject: Subject
+    request: Request
 
+    @property
+    def sampling(self) -> SamplingSettings:
+        """As stage evaluate decodes: the run's limits, no top-p, no top-k."""
+        limits = self.run.config.sampling
+        return dataclasses.replace(limits, temperature=self.request.temperature, top_p=1.0, top_k=0)
 
-def _rendered(run: Run, problems: Sequence[Problem]) -> Iterator[tuple[list[int], str | None]]:
-    data, tokenizer = run.config.data, run.data.tokenizer
-    try:
-        prompts: Sequence[list[int] | None] = render_prompts(tokenizer, problems, data.chat)
-    except DataError:  # of some problem: found by looking at each
-        prompts = [None] * len(problems)
-    for problem, prompt in zip(problems, prompts, strict=True):
+    @property
+    def batch(self) -> int:
+        """Answers drawn at a time."""
+        return evaluate_stage(self.run).settings.batch
+
+    def questions(self) -> list[Question]:
+        """Each problem's prompt, or what is wrong with it.
+
+        Raises:
+            DataError: there is something wrong with every one.
+        """
+        problems = self.run.data.separate(self.request.split)[: self.request.limit]
+        rendered = zip(problems, self._prompts(problems), strict=True)
+        asked = [Question(i, problem, *found) for i, (problem, found) in enumerate(rendered)]
+        if all(question.error for question in asked):
+            raise DataError(f"no problem can be put to the model, first: {asked[0].error}")
+        return asked
+
+    def _prompts(self, problems: Sequence[Problem]) -> Iterator[tuple[list[int], str | None]]:
+        data, tokenizer = self.run.config.data, self.run.data.tokenizer
         try:
-            tokens = prompt or render_prompt(tokenizer, problem, data.chat)
-        except DataError as error:
-            yield [], str(error)
-            continue
-        count, limit = len(tokens), data.max_prompt_tokens
-        long = f"prompt of {count} tokens, data.max_prompt_tokens={limit}"
-        yield tokens, long if count > limit else None
+            prompts: Sequence[list[int] | None] = render_prompts(tokenizer, problems, data.chat)
+        except DataError:  # of some problem: found by looking at each
+            prompts = [None] * len(problems)
+        for problem, prompt in zip(problems, prompts, strict=True):
+            try:
+                tokens = prompt or render_prompt(tokenizer, problem, data.chat)
+            except DataError as error:
+                yield [], str(error)
+                continue
+            count, limit = len(tokens), data.max_prompt_tokens
+            long = f"prompt of {count} tokens, data.max_prompt_tokens={limit}"
+            yield tokens, long if count > limit else None
 
-
-def made_with(
-    run: Run,
-    subject: Subject,
-    request: Request,
-    sampling: SamplingSettings,
-    questions: Sequence[Question],
-) -> dict[str, Any]:
-    """All that the rows' bytes depend on; weights, problems and prompts as digests."""
-    rows = (
-        json.dumps([p.id, p.level, p.question, p.solution, p.answer, prompt, error])
-        for _, p, prompt, error in questions
-    )
-    model = run.models.settings_of(TEACHER if subject.name == TEACHER else "student")
-    return {
-        "weights": subject.weights,
-        "dtypes": [model.param_dtype, model.compute_dtype],
-        "split": request.split,
-        "problems": digest.of_all(rows),
-        "rows": len(questions),
-        "top_k": request.top_k,
-        "seed": run.config.seed,
-        "task": run.config.task,
-        "batch": evaluate_stage(run).settings.batch,
-        "sampling": to_dict(sampling),
-    }
-
-
-def _rows(
-    run: Run,
-    subject: Subject,
-    request: Request,
-    sampling: SamplingSettings,
-    questions: Sequence[Question],
-    store: AnswerStore,
-) -> list[dict[str, Any]]:
-    """A row a question, in their order."""
-    loaded, length = subject.load(), sampling.max_new_tokens
-    positions = loaded.model.config.max_position_embeddings
-    if length >= positions:
-        raise ConfigError(
-            f"sampling.max_new_tokens={length}",
-            wanted=f"less than the model's {positions} positions",
+    def made_from(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """All that the rows' bytes depend on; weights, problems and prompts as digests."""
+        run, request = self.run, self.request
+        rows = (
+            json.dumps([p.id, p.level, p.question, p.solution, p.answer, prompt, error])
+            for _, p, prompt, error in questions
         )
+        model = run.models.settings_of(TEACHER if self.subject.name == TEACHER else "student")
+        return {
+            "weights": self.subject.weights,
+            "dtypes": [model.param_dtype, model.compute_dtype],
+            "split": request.split,
+            "problems": digest.of_all(rows),
+            "rows": len(questions),
+            "top_k": request.top_k,
+            "seed": run.config.seed,
+            "task": run.config.task,
+            "batch": self.batch,
+            "sampling": to_dict(self.sampling),
+        }
 
-    def with_room(question: Question) -> Question:
-        need = len(question.prompt) + length
-        if question.error or need <= positions:
-            return question
-        error = f"prompt and answer take {need} positions, the model has {positions}"
-        return question._replace(error=error)
+    def rows(self, questions: Sequence[Question], store: AnswerStore) -> list[dict[str, Any]]:
+        """A row a question, in their order."""
+        loaded, length = self.subject.load(), self.sampling.max_new_tokens
+        positions = loaded.model.config.max_position_embeddings
+        if length >= positions:
+            raise ConfigError(
+                f"sampling.max_new_tokens={length}",
+                wanted=f"less than the model's {positions} positions",
+            )
+        put, errors = [], {}
+        for question in questions:
+            error, need = question.error, len(question.prompt) + length
+            if error is None and need > positions:
+                error = f"prompt and answer take {need} positions, the model has {positions}"
+            if error is None:
+                put.append(question)
+            errors[question.number] = error
+        found = self._answers(loaded, put, store)
+        answers = {q.number: answer for q, answer in zip(put, found, strict=True)}
+        decode, out = self.run.data.tokenizer.decode, []
+        for number, problem, tokens, _ in questions:
+            prompt = decode(tokens) if tokens else None
+            out.append(row(number, problem, prompt, answers.get(number), errors[number]))
+        return out
 
-    questions = [with_room(question) for question in questions]
-    put = [question for question in questions if question.error is None]
-    found = _answers(run, subject, loaded, request, sampling, put, store)
-    answers = {q.number: answer for q, answer in zip(put, found, strict=True)}
-    decode = run.data.tokenizer.decode
-    return [
-        row(
-            q.number,
-            q.problem,
-            decode(q.prompt) if q.prompt else None,
-            answers.get(q.number),
-            q.error,
+    def _answers(self, loaded: Loaded, put: Sequence[Question], store: AnswerStore) -> list[Answer]:
+        """The answer to each question, drawn or from the store, with its verdict."""
+        run, sampling, total = self.run, self.sampling, len(put)
+        sampler, prompts = run.models.sampler(loaded.model), [question.prompt for question in put]
+        title, done = f"answers of {self.subject.name}", store.count()
+        if done:
+            run.say(f"going on after {done} of {total} answers in {store.path}")
+        with Progress(title, total, start=done, unit="answers", console=run.console) as progress:
+            drawn = generate.answers(
+                sampler,
+                functools.cache(lambda: sampler.weights(loaded.params, sampling)),
+                prompts,
+                sampling,
+                key=rng.stream_key(rng.run_key(run.config.seed), "export"),
+                batch=self.batch,
+                ids=[question.number for question in put],
+                store=store,
+                decoding="sampled" if sampling.temperature else "greedy",
+                columns=self._top_tokens(loaded, prompts),
+                tick=generate.stopping(
+                    run, progress, done, f"{title}: asked to stop;", f"{total} answers are kept"
+                ),
+            )
+        texts = [run.data.text(tokens) for tokens in drawn.tokens]
+        judged = run.data.task.judge([question.problem for question in put], texts, drawn.ended_B)
+        unsure = np.where(judged.undecided_B, "undecided", "wrong")
+        verdicts = np.where(judged.right_B, "right", unsure).tolist()
+        tops = [drawn.columns.get(name, [None] * total) for name in ("top_ids", "top_probs")]
+        columns = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, *tops
+        return [Answer(*parts) for parts in zip(*columns, strict=True)]
+
+    def _top_tokens(
+        self, loaded: Loaded, prompts: Sequence[list[int]]
+    ) -> Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None:
+        """Reads the top tokens of a batch's answers; None where none are asked for."""
+        if not self.request.top_k:
+            return None
+        reader = TopTokens(
+            loaded.model,
+            loaded.params,
+            self.run.mesh,
+            k=self.request.top_k,
+            vocab=self.run.data.vocab,
+            pad_id=self.run.data.pad_id,
+            multiple=self.sampling.prompt_multiple,
         )
-        for q in questions
-    ]
-
-
-def _answers(
-    run: Run,
-    subject: Subject,
-    loaded: Loaded,
-    request: Request,
-    sampling: SamplingSettings,
-    put: Sequence[Question],
-    store: AnswerStore,
-) -> list[Answer]:
-    """The answer to each question, drawn or from the store, with its verdict."""
-    sampler, prompts = run.models.sampler(loaded.model), [question.prompt for question in put]
-    done, total = store.count(), len(put)
-    if done:
-        run.say(f"going on after {done} of {total} answers in {store.path}")
-    title = f"answers of {subject.name}"
-    with Progress(title, total, start=done, unit="answers", console=run.console) as progress:
-        drawn = generate.answers(
-            sampler,
-            functools.cache(lambda: sampler.weights(loaded.params, sampling)),
-            prompts,
-            sampling,
-            key=rng.stream_key(rng.run_key(run.config.seed), "export"),
-            batch=evaluate_stage(run).settings.batch,
-            ids=[question.number for question in put],
-            store=store,
-            decoding="sampled" if request.temperature else "greedy",
-            columns=_top_tokens(run, loaded, request, sampling, prompts),
-            tick=generate.stopping(
-                run, progress, done, f"{title}: asked to stop;", f"{total} answers are kept"
-            ),
-        )
-    texts = [run.data.text(tokens) for tokens in drawn.tokens]
-    judged = run.data.task.judge([question.problem for question in put], texts, drawn.ended_B)
-    unsure = np.where(judged.undecided_B, "undecided", "wrong")
-    verdicts = np.where(judged.right_B, "right", unsure).tolist()
-    tops = [drawn.columns.get(name, [None] * total) for name in ("top_ids", "top_probs")]
-    columns = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, *tops
-    return [Answer(*parts) for parts in zip(*columns, strict=True)]
-
-
-def _top_tokens(
-    run: Run,
-    loaded: Loaded,
-    request: Request,
-    sampling: SamplingSettings,
-    prompts: Sequence[list[int]],
-) -> Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None:
-    """Reads the top tokens of a batch's answers; None where none are asked for."""
-    if not request.top_k:
-        return None
-    reader = TopTokens(
-        loaded.model,
-        loaded.params,
-        run.mesh,
-        k=request.top_k,
-        vocab=run.data.vocab,
-        pad_id=run.data.pad_id,
-        multiple=sampling.prompt_multiple,
-    )
-    return lambda rows, out: top_columns(reader.read([prompts[i] for i in rows], out))
+        return lambda rows, out: top_columns(reader.read([prompts[i] for i in rows], out))
 
 
 def summary(name: str, out: Path) -> dict[str, Any]:

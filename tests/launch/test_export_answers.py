@@ -186,6 +186,20 @@ def test_stopped_between_batches_nothing_is_drawn_twice(
     assert len(drawn) == 2 and out.stat().st_mtime_ns == before
 
 
+def test_a_prompt_without_room_for_the_answer_is_a_row_with_its_error(
+    random_run: Run, tmp_path: Path
+) -> None:
+    rows = export(random_run, tmp_path / "a.jsonl", "base", sampling__max_new_tokens=90)
+    tokenizer = random_run.opened().data.tokenizer
+    for row in (rows[i] for i in (0, 1, 3, 5)):
+        need = len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]) + 90
+        error = f"prompt and answer take {need} positions, the model has 128"
+        assert row["error"] == (error if need > 128 else None)
+        assert (row["response"] is None) == (need > 128)
+    errors = [row["error"] is None for row in rows]
+    assert True in errors and errors.count(False) > 2
+
+
 def test_any_text_is_a_line_of_ascii(
     random_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
