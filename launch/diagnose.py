@@ -1,9 +1,9 @@
 """Diagnoses a reinforcement run from its records: python -m launch.diagnose WORKDIR
 
 WORKDIR is a work directory (its last stage that logged a reward) or the directory of one stage.
-Prints a table of known troubles: status ok, look or bad, means over the first and last
-fifth of the rows with Spearman's rho, and which settings to try. It can be run while the stage is
-running. --json FILE writes the same.
+Prints a table of known troubles: status ok, look or bad, means over the first and last fifth of the
+rows with Spearman's rho, and which settings to try. It can be run while the stage is running.
+--json FILE writes the same.
 """
 
 import argparse

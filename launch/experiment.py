@@ -64,8 +64,11 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
     planned = [(arm, seed) for seed in settings.seeds for arm in arms]
     for arm, seed in planned:
         # What is wrong is told before the first run.
-        if "evaluate" not in arms_of.config_of(config, arm, seed).stages:
-            raise ConfigError(f"arm {arm.name} has no stage evaluate", wanted="one, as its last")
+        made = arms_of.config_of(config, arm, seed)
+        if not any(made.plan[name].makes == "results" for name in made.stages):
+            raise ConfigError(
+                f"arm {arm.name} has no stage that evaluates", wanted="one, as its last"
+            )
     workdir = workdir.absolute()
     check_workdir(workdir)
     failed: list[dict[str, Any]] = []

@@ -4,7 +4,6 @@ FILE.store holds the answers while they are drawn, and stays. FILE is written wh
 there, so that the same command after a kill ends with the same bytes.
 """
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -99,8 +98,7 @@ class _Export:
     @property
     def sampling(self) -> SamplingSettings:
         """As stage evaluate decodes: the run's limits, no top-p, no top-k."""
-        limits = self.run.config.sampling
-        return dataclasses.replace(limits, temperature=self.request.temperature, top_p=1.0, top_k=0)
+        return self.run.config.sampling.whole(self.request.temperature)
 
     @property
     def batch(self) -> int:

@@ -1,6 +1,5 @@
 """Runs a model on problems: greedy once and sampled n times, each answer checked against gold."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,15 +70,6 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
     def splits(self) -> tuple[str, ...]:
         return ("test",)
 
-    def sampled(self, sampling: SamplingSettings) -> SamplingSettings:
-        """The limits of `sampling`, drawn from the whole distribution at `temperature`."""
-        return dataclasses.replace(sampling, temperature=self.temperature, top_p=1.0, top_k=0)
-
-
-def greedily(sampling: SamplingSettings) -> SamplingSettings:
-    """The limits of `sampling`, decoded greedily."""
-    return dataclasses.replace(sampling, temperature=0.0, top_p=1.0, top_k=0)
-
 
 def evaluate(
     sampler: Sampler,
@@ -115,15 +105,15 @@ def evaluate(
     """
     problems = data.problems
     runs: dict[str, dict[str, Any]] = {}
-    for name, how, samples in (
-        ("greedy", greedily(sampling), 1),
-        ("sampled", settings.sampled(sampling), settings.samples),
+    for name, temperature, samples in (
+        ("greedy", 0.0, 1),
+        ("sampled", settings.temperature, settings.samples),
     ):
         drawn = generate.answers(
             sampler,
             weights,
             data.prompts,
-            how,
+            sampling.whole(temperature),
             key=key,
             samples=samples,
             batch=settings.batch,
@@ -142,14 +132,12 @@ def evaluate(
         "greedy": {
             "accuracy": intervals.wilson(int(greedy_N.sum()), len(greedy_N))._asdict(),
             "levels": _per_level(levels, greedy_N.astype(float), exact=True),
-            **_lengths(runs["greedy"]),
-            **runs["greedy"]["measures"],
+            **runs["greedy"]["summary"],
         },
         "sampled": {
             "pass@1": intervals.mean_interval(sampled_N)._asdict(),
             "levels": _per_level(levels, sampled_N, exact=False),
-            **_lengths(runs["sampled"]),
-            **runs["sampled"]["measures"],
+            **runs["sampled"]["summary"],
         },
         "problems": _individual(problems, runs, settings.samples),
     }
@@ -162,25 +150,19 @@ def _judged(
     text: Callable[[Any], str],
     task: Task,
 ) -> dict[str, Any]:
-    """What the answer check and the measures say of the completions of one decoding."""
+    """Verdicts, texts and a summary of the completions of one decoding."""
     texts = [text(row) for row in drawn.tokens]
     judged = task.judge([p for p in problems for _ in range(samples)], texts, drawn.ended_B)
     right_PG = judged.right_B.reshape(-1, samples)
     return {
         "right_PG": right_PG,
-        "measures": measures(problems, texts, drawn.tokens, drawn.ended_B, right_PG),
-        "undecided": float(np.mean(judged.undecided_B)),
         "texts": texts,
-        "length": float(np.mean(drawn.length_B)),
-        "ended": float(np.mean(drawn.ended_B)),
-    }
-
-
-def _lengths(run: dict[str, Any]) -> dict[str, float]:
-    return {
-        "mean_length": run["length"],
-        "terminated": run["ended"],
-        "undecided": run["undecided"],
+        "summary": {
+            "mean_length": float(np.mean(drawn.length_B)),
+            "terminated": float(np.mean(drawn.ended_B)),
+            "undecided": float(np.mean(judged.undecided_B)),
+            **measures(problems, texts, drawn.tokens, drawn.ended_B, right_PG),
+        },
     }
 
 

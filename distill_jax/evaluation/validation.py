@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core import rng
-from distill_jax.evaluation.runner import greedily
 from distill_jax.inference import generate
 from distill_jax.rollout.sampler import Sampler
 from distill_jax.run.run import Run
@@ -20,7 +19,7 @@ def greedy(run: Run, sampler: Sampler, weights: Any, settings: TrainSettings) ->
         sampler,
         lambda: weights,
         data.prompts[:count],
-        greedily(config.sampling),
+        config.sampling.whole(0.0),
         key=rng.stream_key(rng.run_key(config.seed), "validation"),
         batch=settings.eval_batch,
     )

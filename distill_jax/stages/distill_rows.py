@@ -1,6 +1,5 @@
 """What stage distill learns on: problems with the responses that solutions or the teacher gave."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,10 +91,8 @@ def _draw(
     """The answers of each `batch` problems: a function of the seed and the batch's number."""
     settings, total = stage.settings.teacher_samples, len(pool.prompts)
     sampler = run.models.sampler(teacher.model)
-    # The whole distribution at this temperature: top-p and top-k are the student's.
-    sampling = dataclasses.replace(
-        run.config.sampling, temperature=settings.temperature, top_p=1.0, top_k=0
-    )
+    # Top-p and top-k are the student's.
+    sampling = run.config.sampling.whole(settings.temperature)
     weights = functools.cache(lambda: sampler.weights(teacher.params, sampling))
     digests = subjects.teacher(run).weights
     store = AnswerStore(

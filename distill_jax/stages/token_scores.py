@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import round_up
+from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
@@ -208,8 +208,8 @@ def _score(
     R = round_up(max(len(response) for _, response in rows), multiple)
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(rows), size):
-        # The last batch is filled up with repeats, which are dropped below.
-        index = np.minimum(np.arange(start, start + size), len(rows) - 1)
+        # The repeats that fill the last batch are dropped below.
+        index = filled(range(start, min(start + size, len(rows))), size)
         examples = [Example(*rows[i]) for i in index]
         packed = batching.pack_examples(examples, pad_id=run.data.pad_id, sizes=(T,))
         targets_BR = np.full((size, R), run.data.pad_id, np.int32)
