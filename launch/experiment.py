@@ -159,7 +159,7 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     told = (directory / _LOG).read_bytes()[begin:]
     lines = told.decode("utf-8", errors="replace").splitlines()
     said = " / ".join([line.strip() for line in lines if line.strip()][-3:])
-    return f"exit code {code}: {said[-400:] or 'no output'}"
+    return f"exit code {code}: {said[-1000:] or 'no output'}"
 
 
 def _all_done(config: RunConfig, directory: Path) -> bool:

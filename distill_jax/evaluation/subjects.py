@@ -117,7 +117,7 @@ def student(run: Run, reference: str) -> Subject:
         run.student_digests(found),
         load,
         stage=reference if in_plan else "",
-        start=getattr(run.config.plan[reference], "start", "") if in_plan else "",
+        start=run.start_of(reference) if in_plan else "",
     )
 
 
@@ -155,7 +155,7 @@ def checkpoint_steps(run: Run, settings: EvaluateSettings) -> list[int]:
 
 def _checkpoint(run: Run, stage: str, step: int) -> Subject:
     directory = _checkpoints(run, stage)
-    base = run.student(getattr(run.config.plan[stage], "start", BASE)).base
+    base = run.student(run.start_of(stage)).base
     lora = checkpoint_reader.read(directory, step, _PART)
 
     def parts() -> Any:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from distill_jax.core.files import read_json
-from distill_jax.run.config import RunConfig, upstream
+from distill_jax.run.config import RunConfig, concerned, upstream
 from distill_jax.run.record import FORMAT, recorded_as, setting_values
 from distill_jax.run.run import DONE_FILE
 
@@ -27,7 +27,7 @@ def adopt(config: RunConfig, source: Path, target: Path) -> list[str]:
         Names of the stages that the target now has from the source.
     """
     taken: list[str] = []
-    for name in config.order:
+    for name in concerned(config):
         if config.plan[name].makes == "results" or not _equal(config, name, source):
             continue
         if any(other not in taken for _, _, other in upstream(config, name)):

@@ -77,6 +77,18 @@ def upstream(config: RunConfig, name: str) -> list[tuple[str, str, str]]:
     return found
 
 
+def concerned(config: RunConfig) -> list[str]:
+    """The stages to run and those whose products they read, in order."""
+    found: set[str] = set()
+    todo = list(config.stages)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [other for _, _, other in upstream(config, name)]
+    return [name for name in config.order if name in found]
+
+
 def _check_names(config: RunConfig) -> None:
     for name in config.plan:
         if not name.isidentifier() or keyword.iskeyword(name) or name in (*RESERVED, *_SHARED):

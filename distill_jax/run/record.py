@@ -9,10 +9,9 @@ from distill_jax.core import digest, settings
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import read_json
 from distill_jax.run.config import RunConfig, shared_of, upstream
-from distill_jax.run.run import DONE_FILE, Run, Stage
+from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.settings import Shared, StageSettings
 
-SETTINGS_FILE = "settings.json"
 FORMAT = 2
 
 
@@ -69,14 +68,18 @@ def setting_values(
 def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
     """Digests of what the stage reads, by name.
 
-    What other stages made is known from their done.json; a complete stage's problems and outside
-    models may be gone by now, so they are read for `contents` alone.
+    What other stages made is known from its files, or from done.json where they are gone. A
+    complete stage's problems and outside models may be gone by now: they are read for `contents`.
     """
     found: dict[str, str] = {}
     for setting, ref, other in upstream(run.config, stage.name):
         for name, value in run.made(other).items():
             if ref != "models" or name == setting:
-                found[f"{setting} ({name} of {other})"] = value
+                # Its files, where they are: done.json does not know that one was replaced.
+                files = run.workdir / other / name
+                files = files / "model" if ref == "models" else files
+                now = run.digest(files) if files.is_dir() else value
+                found[f"{setting} ({name} of {other})"] = now
     if not contents:
         return found
     for role in stage.settings.roles():

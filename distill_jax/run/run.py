@@ -22,7 +22,7 @@ from distill_jax.run.models import Loaded, Models
 from distill_jax.run.settings import BASE, StageSettings
 from distill_jax.run.stop import StopSignal
 
-DONE_FILE = "done.json"
+SETTINGS_FILE, DONE_FILE = "settings.json", "done.json"
 # Digests of models' weights, kept in the work directory.
 _DIGESTS_FILE = "digests.json"
 _HEX = 32
@@ -159,8 +159,13 @@ class Run:
         if not (adapter / peft_io.CONFIG).is_file():
             return None
         # An adapter lies on the weights that its stage started from.
-        start = getattr(self.config.plan[stage], "start", BASE)
-        return Student(stage, adapter=adapter, base=self.student(start).base)
+        return Student(stage, adapter=adapter, base=self.student(self.start_of(stage)).base)
+
+    def start_of(self, stage: str) -> str:
+        """What a stage started from: as recorded when it was begun here, else as configured."""
+        begun = read_json(self.workdir / stage / SETTINGS_FILE) or {}
+        configured = getattr(self.config.plan[stage], "start", BASE)
+        return str(begun.get("own", {}).get("start", configured))
 
     def students(self) -> list[str]:
         """The stages, in order, that have made a student here."""

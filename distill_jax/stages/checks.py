@@ -9,7 +9,7 @@ from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.core.settings import references
 from distill_jax.models import hf_io, peft_io, quantised
 from distill_jax.run import geometry
-from distill_jax.run.config import upstream
+from distill_jax.run.config import concerned
 from distill_jax.run.record import refuse_if_changed
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
@@ -29,29 +29,17 @@ def prepare(run: Run) -> dict[str, Any]:
         TokenizerMismatchError: teacher and student have different tokenizers.
         DataError: data that cannot be read or used.
     """
-    for name in concerned(run):
+    for name in concerned(run.config):
         refuse_if_changed(run, run.stage(name))
     stages = [run.stage(name) for name in run.config.stages]
     due = [stage for stage in stages if kind_of(stage).always or not run.is_done(stage.name)]
     names = {stage.name for stage in due}
     _check_extras(run)
     for stage in due:
-        check_upstream(run, stage, names)
         check_models(run, stage, names)
+        check_upstream(run, stage, names)
         kind_of(stage).check(run, stage)
     return {stage.name: kind_of(stage).prepare(run, stage) for stage in due}
-
-
-def concerned(run: Run) -> list[str]:
-    """The stages to run and those whose products they read, in order."""
-    found: set[str] = set()
-    todo = list(run.config.stages)
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += [other for _, _, other in upstream(run.config, name)]
-    return [name for name in run.config.order if name in found]
 
 
 def _check_extras(run: Run) -> None:

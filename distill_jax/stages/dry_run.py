@@ -10,8 +10,8 @@ from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.released import released
 from distill_jax.run.geometry import made_geometry
-from distill_jax.run.record import SETTINGS_FILE, refuse_if_changed
-from distill_jax.run.run import Run, Stage
+from distill_jax.run.record import refuse_if_changed
+from distill_jax.run.run import SETTINGS_FILE, Run, Stage
 from distill_jax.run.settings import Shared
 from distill_jax.stages import checks
 from distill_jax.stages.kinds import kind_of

@@ -141,7 +141,7 @@ def _evaluate(
             text=lambda tokens: run.data.text(tokens, subject.tokenizer),
             task=run.data.task,
             tick=stopping(
-                run, progress, done, f"{stopped} is not complete,", f"{total} answers are done"
+                run, progress, done, f"{stopped} is not complete,", f"{total} answers are kept"
             ),
             store=store,
         )
@@ -165,6 +165,7 @@ def _distribution(
 ) -> dict[str, Any]:
     """The student against the teacher on the student's greedy answers."""
     bar, total = f"{bar} against the teacher", len(responses)
+    state = f"{bar}: its answers are kept, {{}} of {total} are compared"
     with Progress(bar, total, unit="answers", console=run.console) as progress:
         return agreement.compare(
             run,

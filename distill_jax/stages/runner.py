@@ -14,8 +14,8 @@ from distill_jax.run import lock
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
 from distill_jax.run.files import write_json
-from distill_jax.run.record import SETTINGS_FILE, record, refuse_other_inputs
-from distill_jax.run.run import DONE_FILE, Run, Stage
+from distill_jax.run.record import record, refuse_other_inputs
+from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import CONFIG_FILE, check_workdir
 from distill_jax.stages import checks, distill, evaluate, memory, pretrain, rl, sft, views

@@ -1,8 +1,7 @@
 """The plan as the report sees it."""
 
 from distill_jax.report.view import RunView, StageView
-from distill_jax.run.record import SETTINGS_FILE
-from distill_jax.run.run import Run
+from distill_jax.run.run import SETTINGS_FILE, Run
 from distill_jax.stages.kinds import kind_of
 
 
@@ -22,7 +21,7 @@ def _stage(run: Run, name: str) -> StageView:
         name=name,
         kind=stage.kind,
         directory=name,
-        start=getattr(stage.settings, "start", ""),
+        start=run.start_of(name) if stage.settings.makes == "student" else "",
         makes=stage.settings.makes,
         panels=kind_of(stage).panels,
     )

@@ -154,7 +154,7 @@ def test_an_arm_of_other_settings_is_refused_each_time(done: tuple[Path, str]) -
     changed = (ARMS[1], ARMS[2].replace("correctness_weight=0", "correctness_weight=0.5"))
     for _ in range(2):
         said = runs.finish(runs.start(command(workdir, changed)), code=2)
-        assert "coin, seed 0: failed" in said and "correctness_weight was 0.0, now 0.5" in said
+        assert "coin, seed 0: failed" in said and "correctness_weight=0.0, now 0.5" in said
         assert "complete in" not in said.split("coin, seed 0: failed")[1]  # no lines of before
         content = json.loads((workdir / "all_results.json").read_text())
         assert [run["arm"] for run in content["runs"]] == ["start"]

@@ -156,7 +156,8 @@ def test_what_the_settings_ask_for_is_checked_before_any_work(
     paths = models(finished)
 
     def check(**changes: Any) -> Run:
-        config = small(stages=("rl",), data__source=str(data), **paths, **changes)
+        how = {"stages": ("rl",), "rl__start": "base", "data__source": str(data)}
+        config = small(**how, **paths, **changes)
         context = Run(config, tmp_path)
         checks.prepare(context)
         return context
@@ -196,7 +197,7 @@ def test_math_of_the_hub_keeps_train_and_test_apart(
     how = {"data__source": "math", "data__max_prompt_tokens": 512, **models(finished)}
     context = Run(small(rl__curriculum__arms="level_subject", **how), tmp_path)
     said: list[str] = []
-    context.say = said.append  # type: ignore[method-assign]
+    context.data.say = said.append  # type: ignore[method-assign]
     train, test = (context.data.problems(split).problems for split in ("train", "test"))
     assert not {p.content_hash for p in train} & {p.content_hash for p in test}
     assert not any(p.question.startswith("What is 3 in") for p in train)

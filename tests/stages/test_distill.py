@@ -58,7 +58,7 @@ def test_completions_are_the_students_own(trained: Trained) -> None:
     )
     assert not (trained["solutions"] / "distill" / "completions.jsonl").exists()
     # Each step takes the next problems of the epoch's shuffle.
-    problems = Run(way("student"), trained["student"]).problems("train").problems
+    problems = Run(way("student"), trained["student"]).data.problems("train").problems
     for step in (0, 1):
         index = batching.batch_indices(0, step, 8, len(problems))
         assert [row["prompt"] for row in found[8 * step : 8 * step + 8]] == [
@@ -71,7 +71,7 @@ def test_what_is_left_behind(trained: Trained, finished: Path) -> None:
     assert not (trained["student"] / "distill" / "model").exists()
     # The whole model starts as the base with sft's adapter added, and moves from there.
     ctx = Run(way("teacher"), trained["teacher"])
-    model, start, frozen = distill.starting_student(ctx)
+    model, start, frozen = distill.starting_student(ctx, ctx.stage("distill").settings)
     assert model.lora is None and frozen == {"lora": {}}
     adapted = ctx.load_student("sft")
     tokens = np.arange(8, dtype=np.int32)[None]

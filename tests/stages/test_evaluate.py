@@ -110,7 +110,7 @@ def test_files_have_the_names_that_others_read(finished: Path, more: Path) -> No
 def test_a_checkpoint_that_is_not_kept_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoints=7 .*wanted: all, or one of 1, 2"):
         runner.run(only(evaluate__checkpoints="7"), finished)
-    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain")
     with pytest.raises(CheckpointError, match=r"checkpoints=all with 0 .*wanted: at least one"):
         runner.run(only(evaluate__checkpoints="all"), workdir)
     with pytest.raises(CheckpointError, match="no directory"):

@@ -33,7 +33,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_work_directory_holds_what_was_made_and_nothing_else(run: Path) -> None:
     names = {p.name for p in (run / "run").iterdir()}
-    assert names == {"sft", "rl", "evaluate", "report", "report.md", "report.html"}
+    made = {"sft", "rl", "evaluate", "report", "report.md", "report.html"}
+    assert names == made | {"config.json", "view.json", "digests.json"}
     assert {p.name for p in (run / "run" / "rl").iterdir()} == {
         "adapter", "checkpoints", "completions.jsonl", "done.json", "final_training_stats.json",
         "metrics.jsonl", "run.json", "settings.json", "training_stats.json",

@@ -151,7 +151,7 @@ def test_complete_stages_are_skipped(finished: Path, monkeypatch: pytest.MonkeyP
     runner.run(small(), finished)
     after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     changed = {p.relative_to(finished).parts[0] for p in after if after[p] != before.get(p)}
-    assert changed == {"report", "report.md", "report.html", "config.json"}
+    assert changed == {"report", "report.md", "report.html", "config.json", "view.json"}
     assert before.keys() == after.keys()
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distill_jax.stages.context import Context
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.stages import inputs, pipeline
+from distill_jax.run.data import Data
+from distill_jax.run.record import inputs
+from distill_jax.run.run import Run
+from distill_jax.stages import runner
 from tests.stages.small import copy_stages, small
 
 
@@ -22,8 +24,8 @@ def test_rl_does_not_go_on_from_another_adapter(
     shutil.copy(workdir / "rl" / file, workdir / "sft" / file)
     if not complete:
         (workdir / "rl" / "done.json").unlink()
-    with pytest.raises(ConfigError, match="rl was begun with another starting adapter than"):
-        pipeline.run(small(stages=("rl",)), workdir)
+    with pytest.raises(ConfigError, match=r"changed since .*rl was begun: start"):
+        runner.run(small(stages=("rl",)), workdir)
 
 
 def test_rl_does_not_go_on_with_other_problems(
@@ -31,21 +33,21 @@ def test_rl_does_not_go_on_with_other_problems(
 ) -> None:
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
     (workdir / "rl" / "done.json").unlink()
-    real = Context.problems
+    real = Data.problems
 
-    def shorter(self: Context, split: str) -> Any:
+    def shorter(self: Data, split: str) -> Any:
         found = real(self, split)
         return found._replace(problems=found.problems[1:], prompts=found.prompts[1:])
 
-    monkeypatch.setattr(Context, "problems", shorter)
-    message = "rl was begun with another train problems and another validation problems than"
+    monkeypatch.setattr(Data, "problems", shorter)
+    message = "changed since .*rl was begun: train problems, validation problems"
     with pytest.raises(ConfigError, match=message):
-        pipeline.run(small(stages=("rl",)), workdir)
+        runner.run(small(stages=("rl",)), workdir)
 
 
 def test_a_complete_stage_may_outlive_what_it_was_made_from(finished: Path, tmp_path: Path) -> None:
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "rl")
-    pipeline.run(small(stages=("rl",)), workdir)
+    runner.run(small(stages=("rl",)), workdir)
 
 
 def test_contents_count_not_names(finished: Path, tmp_path: Path) -> None:
@@ -62,34 +64,17 @@ def test_contents_count_not_names(finished: Path, tmp_path: Path) -> None:
     paths = {f"{role}__path": str(tmp_path / role) for role in ("teacher", "student")}
 
     def now() -> dict[str, str]:
-        return inputs.of(Context(small(data__source=str(data), **paths), tmp_path), "sft")
+        run = Run(small(data__source=str(data), **paths), tmp_path)
+        return inputs(run, run.stage("rl"), contents=True)
 
     first = now()
-    both = {f"{role} {part}" for role in ("teacher", "student") for part in ("model", "weights")}
-    assert first == now() and set(first) == both | {"train problems"}
+    assert first == now()
+    models = {f"weights of the {role}" for role in ("teacher", "student")}
+    assert models | {"train problems", "validation problems"} <= set(first)
     train = data / "train.jsonl"
     train.write_text(train.read_text().replace("#### 1", "#### 7"))
     second = now()
     assert {n for n in first if first[n] != second[n]} == {"train problems"}
     weights = tmp_path / "teacher" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert {n for n in first if second[n] != now()[n]} == {"teacher model", "teacher weights"}
-
-
-def test_a_weight_behind_the_files_beginning_counts(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inputs, "_BEGINNING", 64)
-    for role in ("teacher", "student"):
-        shutil.copytree(finished / "pretrain" / role / "model", tmp_path / role)
-    data = tmp_path / "train.jsonl"
-    data.write_text('{"question": "What is 1+1?", "answer": "#### 2"}\n')
-    paths = {f"{role}__path": str(tmp_path / role) for role in ("teacher", "student")}
-
-    def now() -> dict[str, str]:
-        return inputs.of(Context(small(data__source=str(tmp_path), **paths), tmp_path), "sft")
-
-    first = now()
-    weights = tmp_path / "teacher" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert {n for n in first if first[n] != now()[n]} == {"teacher weights"}
+    assert {n for n in first if second[n] != now()[n]} == {"weights of the teacher"}
