@@ -165,7 +165,6 @@ def _distribution(
 ) -> dict[str, Any]:
     """The student against the teacher on the student's greedy answers."""
     bar, total = f"{bar} against the teacher", len(responses)
-    state = f"{bar}: its answers are kept, {{}} of {total} are compared"
     with Progress(bar, total, unit="answers", console=run.console) as progress:
         return agreement.compare(
             run,
