@@ -30,7 +30,11 @@ a stage keeps the value until it is complete; `nothing` can be changed at any ti
 def render() -> str:
     """The Markdown text: a table for each group of shared settings, then for each kind of stage."""
     lines = [HEAD, *_group(Shared, Shared(), "", "The run")]
-    for kind, cls in sorted(StageSettings.kinds.items()):
+    # The kinds of this package: others may be imported in this process, too.
+    kinds = {
+        k: c for k, c in StageSettings.kinds.items() if c.__module__.startswith("distill_jax.")
+    }
+    for kind, cls in sorted(kinds.items()):
         title = f"Stages of kind `{kind}`"
         lines += _group(cls, cls(), f"{kind}.", title)
     return "\n".join(lines)

@@ -153,7 +153,7 @@ class Models:
         model = self.build(role, geometry, lora=self.lora_of(role))
         lora: dict[str, Any] = {}
         if role == "student":
-            lora = self._fresh(model) if adapter is None else self._adapter(adapter, geometry)
+            lora = self._fresh(model) if adapter is None else self.read_adapter(adapter, geometry)
             lora = self.place_lora(lora)
         return Loaded(model, {"base": weights, "lora": lora})
 
@@ -170,7 +170,12 @@ class Models:
         key = rng.stream_key(rng.run_key(self.config.seed), "lora")
         return jax.device_get(jax.jit(lambda key: model.init(key)["lora"])(key))
 
-    def _adapter(self, directory: Path, geometry: QwenConfig) -> Any:
+    def read_adapter(self, directory: Path, geometry: QwenConfig) -> Any:
+        """An adapter of the student in host memory.
+
+        Raises:
+            CheckpointError: missing or damaged files, or an adapter of other settings.
+        """
         lora, found = peft_io.load_adapter(directory, geometry)
         wanted = self.config.lora
         if (found.rank, found.alpha, set(found.targets)) != (

@@ -108,6 +108,23 @@ def stage_key(config: RunConfig, name: str) -> str:
     return digest.of(json.dumps(parts, sort_keys=True))
 
 
+def recorded(directory: Path) -> dict[str, Any] | None:
+    """What is recorded of the stage in a directory, as JSON; None where none was begun.
+
+    Raises:
+        ConfigError: an earlier version recorded it.
+    """
+    complete = (directory / DONE_FILE).is_file()
+    found = read_json(directory / (DONE_FILE if complete else SETTINGS_FILE))
+    if found is not None and found.get("format") != FORMAT:
+        raise ConfigError(
+            f"{directory} was made by an earlier version",
+            wanted=f"format {FORMAT}",
+            fix="use another --workdir, or delete that directory",
+        )
+    return found
+
+
 def refuse_if_changed(run: Run, stage: Stage[Any]) -> None:
     """Refuses a stage that was run or begun here with other settings or inputs.
 
@@ -115,16 +132,10 @@ def refuse_if_changed(run: Run, stage: Stage[Any]) -> None:
         ConfigError: naming the setting or input, its old and new value, and the fix.
     """
     directory = run.workdir / stage.name
-    complete = (directory / DONE_FILE).is_file()
-    before = read_json(directory / (DONE_FILE if complete else SETTINGS_FILE))
+    before = recorded(directory)
     if before is None:
         return
-    if before.get("format") != FORMAT:
-        raise ConfigError(
-            f"{directory} was made by an earlier version",
-            wanted=f"format {FORMAT}",
-            fix="use another --workdir, or delete that directory",
-        )
+    complete = (directory / DONE_FILE).is_file()
     now = record(run, stage, contents=False, rounding=not complete)
     _refuse(directory, "", {"kind": before["kind"]}, {"kind": now.kind})
     own, shared = recorded_as(before, now.own, now.shared, stage.settings)

@@ -143,8 +143,9 @@ class Run:
         for adapter in (path, path / "adapter"):
             if (adapter / peft_io.CONFIG).is_file():
                 return Student(reference, adapter=adapter)
-        if (path / "config.json").is_file():
-            return Student(reference, base=path)
+        for model in (path, path / "model"):
+            if (model / "config.json").is_file():
+                return Student(reference, base=model)
         raise CheckpointError(
             f"{reference} holds no model",
             wanted=f"{BASE}, a stage of the plan ({', '.join(self.config.plan)}), or a directory "

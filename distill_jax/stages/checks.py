@@ -7,10 +7,10 @@ from typing import Any
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.core.settings import references
-from distill_jax.models import hf_io, peft_io, quantised
+from distill_jax.models import hf_io, quantised
 from distill_jax.run import geometry
 from distill_jax.run.config import concerned
-from distill_jax.run.record import refuse_if_changed
+from distill_jax.run.record import recorded, refuse_if_changed
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
 from distill_jax.stages.kinds import kind_of
@@ -21,14 +21,16 @@ def prepare(run: Run) -> dict[str, Any]:
     """Checks all stages, then prepares those that are due: {stage: what its kind's `run` needs}.
 
     Raises:
-        ConfigError: settings that differ from those of a stage already run here, that cannot go
-            together, or that do not fit the models.
+        ConfigError: a directory of an earlier version; settings that differ from those of a stage
+            already run here, that cannot go together, or that do not fit the models.
         MeshError: a batch that the mesh has no room for.
         MissingExtraError: a package that the records need.
         CheckpointError: models or adapters that are missing, damaged or of another architecture.
         TokenizerMismatchError: teacher and student have different tokenizers.
         DataError: data that cannot be read or used.
     """
+    for name in run.config.plan:
+        recorded(run.workdir / name)
     for name in concerned(run.config):
         refuse_if_changed(run, run.stage(name))
     stages = [run.stage(name) for name in run.config.stages]
@@ -65,7 +67,7 @@ def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
             student = run.student(value)
             if student.adapter is not None:
                 base = student.base or run.models.path("student")
-                peft_io.load_adapter(student.adapter, hf_io.load_config(base))
+                run.models.read_adapter(student.adapter, hf_io.load_config(base))
 
 
 def check_models(run: Run, stage: Stage[Any], due: Collection[str]) -> None:

@@ -13,7 +13,7 @@ import jax
 
 from distill_jax.run.files import write_json
 from distill_jax.run.run import Run, Stage
-from distill_jax.run.settings import TrainSettings
+from distill_jax.run.settings import BASE, TrainSettings
 from distill_jax.training.records import METRICS_FILE, read_rows
 from distill_jax.training.summary import training_stats
 
@@ -42,10 +42,12 @@ def write_model_info(run: Run, stage: Stage[TrainSettings], directory: Path, ste
     rows = read_rows(run.workdir / stage.name / METRICS_FILE)
     rewards = [row["reward"] for row in rows if "reward" in row]
     reads_teacher = "teacher" in settings.roles()
+    start = getattr(settings, "start", BASE)
+    base = run.student(start).base
     info: dict[str, Any] = {
         "model_type": f"{'lora' if directory.name == 'adapter' else 'full'}_{stage.name}",
-        "base_model": config.student.path or str(run.models.path("student")),
-        "start": getattr(settings, "start", None),
+        "base_model": str(base or config.student.path or run.models.path("student")),
+        "start": start,
         "teacher_model": run.models.name("teacher") if reads_teacher else None,
         "training_steps": steps,
         "final_reward": rewards[-1] if rewards else None,

@@ -28,6 +28,22 @@ def test_rl_does_not_go_on_from_another_adapter(
         runner.run(small(stages=("rl",)), workdir)
 
 
+def test_rl_does_not_go_on_from_an_adapter_that_was_made_again(
+    finished: Path, tmp_path: Path
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
+    shutil.rmtree(workdir / "sft")
+    again = {"sft__answer_only": 0.0}
+    runner.run(small(stages=("sft",), **again), workdir)
+    for stages in (("rl",), ("sft", "rl")):
+        with pytest.raises(ConfigError, match="changed since .*rl was begun: start") as error:
+            runner.run(small(stages=stages, **again), workdir)
+        assert "fix: use another --workdir, or delete that directory" in str(error.value)
+    # Made again as it was, it is the same adapter.
+    shutil.rmtree(workdir / "sft")
+    runner.run(small(stages=("sft", "rl")), workdir)
+
+
 def test_rl_does_not_go_on_with_other_problems(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
