@@ -79,7 +79,8 @@ def with_saved_config(argv: Sequence[str]) -> list[str]:
     saved = Path(workdir) / CONFIG_FILE if workdir else None
     if saved is None or not saved.is_file():
         return list(argv)
-    return [*argv, f"--config={ROOT / 'configs' / 'saved.py'}:{saved}"]
+    # First: it defines the flags of its overrides.
+    return [argv[0], f"--config={ROOT / 'configs' / 'saved.py'}:{saved}", *argv[1:]]
 
 
 def value_of(name: str, argv: Sequence[str]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from distill_jax import answers
 from distill_jax.core.errors import DataError
+from distill_jax.inference.store import store_path
 from distill_jax.report import view as views
 from distill_jax.report.view import RunView
 
@@ -63,9 +64,8 @@ def find(name: str, workdir: Path | None) -> Path:
         if place.is_file():
             return place
     for place in places:
-        part = place.with_name(place.name + ".part")
-        if part.is_file():
-            raise DataError(f"{part} is not complete", fix="run its export again, it goes on")
+        if store_path(place).is_file():
+            raise DataError(f"{place} is not complete", fix="run its export again, it goes on")
     there = f"; {workdir} has {', '.join(known(workdir)) or 'none'}" if workdir else ""
     raise DataError(f"no result {name}{there}", wanted=_WANTED)
 
@@ -163,11 +163,11 @@ def _exported(row: dict[str, Any], where: str) -> tuple[str, Row]:
 
 
 def _exported_temperature(path: Path) -> float | None:
-    sidecar = path.with_name(path.name + ".settings.json")
     try:
-        return float(json.loads(sidecar.read_text("utf-8"))["sampling"]["temperature"])
+        with store_path(path).open(encoding="ascii") as lines:
+            return float(json.loads(lines.readline())["made_from"]["sampling"]["temperature"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # an export that was moved without it
+        return None  # an export that was moved without its store
 
 
 def _evaluated(row: Any, where: str) -> tuple[str, Row]:

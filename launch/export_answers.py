@@ -77,13 +77,12 @@ def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
     return_freed_memory_unless_cpu()
     main_job.start_compilation_cache(main_job.COMPILATION_CACHE.value)
     # Imported late: wrong flags are reported at once, without waiting for the libraries.
-    from distill_jax.evaluation import subjects
+    from distill_jax.evaluation import export, subjects
     from distill_jax.run.run import Run
-    from launch import answering
 
-    run = Run(config, workdir)
-    request = answering.Request(_SPLIT.value, _LIMIT.value, _TOP_K.value, _TEMPERATURE.value)
-    summary = answering.export(run, subjects.named(run, name), request, out)
+    request = export.Request(_SPLIT.value, _LIMIT.value, _TOP_K.value, _TEMPERATURE.value)
+    with Run(config, workdir) as run:
+        summary = export.export(run, subjects.named(run, name), request, out)
     if jax.process_index() == 0:
         run.console.print(_table(summary))
         run.say(f"answers: {out}")

@@ -45,17 +45,12 @@ def run(workdir: Path, problems: int | None) -> Path:
     from distill_jax.evaluation.held_out import evaluate_stage
     from distill_jax.run import lock
     from distill_jax.run.run import Run
-    from distill_jax.run.stop import Interrupted
     from distill_jax.run.workdir import config_of
     from distill_jax.stages import token_scores
 
     start_compilation_cache(None)
     with lock.held(workdir), Run(config_of(workdir), workdir) as opened:
-        try:
-            return token_scores.write_report(opened, evaluate_stage(opened), problems)
-        except Interrupted as interrupted:
-            interrupted.exit_code = opened.stop.exit_code
-            raise
+        return token_scores.write_report(opened, evaluate_stage(opened), problems)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

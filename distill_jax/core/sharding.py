@@ -152,6 +152,13 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(get, tree)
 
 
+def of_first_process(array: np.ndarray) -> np.ndarray:
+    """Process 0's array, on every process; all must give one of the same shape."""
+    if jax.process_count() == 1:
+        return array
+    return np.asarray(multihost_utils.broadcast_one_to_all(array), array.dtype)
+
+
 def barrier(name: str) -> None:
     """Waits until every process is here; nothing to wait for in a single process."""
     if jax.process_count() > 1:

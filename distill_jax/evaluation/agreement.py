@@ -1,6 +1,6 @@
 """Two models' next-token distributions on the same prompts and responses, batch by batch.
 
-The responses are token ids as they were drawn (`evaluation.kept_answers` keeps them), and both
+The responses are token ids as they were drawn (`inference.store` keeps them), and both
 models read exactly these.
 """
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import round_up
+from distill_jax.core.batching import filled, round_up
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.evaluation import distribution
@@ -58,9 +58,8 @@ def compare(
     found: list[tuple[TokenComparison, np.ndarray]] = []
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        # The last batch is filled up with repeats, which are dropped below.
-        filled = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
-        examples = [Example(list(prompts[i]), list(responses[i])) for i in filled]
+        # The repeats that fill the last batch are dropped below.
+        examples = [Example(list(prompts[i]), list(responses[i])) for i in filled(rows, size)]
         longest = max(len(e.prompt) + len(e.response) for e in examples)
         packed = batching.pack_examples(
             examples, pad_id=run.data.pad_id, sizes=(round_up(longest, multiple),)

@@ -4,14 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distill_jax.core import digest, settings
 from distill_jax.core.errors import CheckpointError
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import kept_answers
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import Subject
+from distill_jax.inference import generate, store
 from distill_jax.run.run import Run, Stage
 
 
@@ -33,22 +30,15 @@ def own_prompts(run: Run, subject: Subject, data: Prompts) -> Prompts:
 
 
 def made_from(run: Run, how: EvaluateSettings, subject: Subject, data: Prompts) -> dict[str, Any]:
-    """All that the subject's answers depend on; a result of something else is not its result."""
-
-    def parts() -> Any:
-        for problem, prompt in zip(data.problems, data.prompts, strict=True):
-            yield f"{problem.id}\0{problem.answer}\0{len(prompt)}\0"
-            yield np.asarray(prompt, np.int32).tobytes()
-
-    found = {
-        **subject.weights,
-        "prompts": digest.of_all(parts()),
-        "seed": run.config.seed,
-        "task": run.config.task,
-        "evaluate": {"samples": how.samples, "temperature": how.temperature},
-        "sampling": settings.affecting(run.config.sampling, rounding=False),
-    }
+    """What the subject's answers depend on; a result of something else is not its result."""
+    draws = {"samples": how.samples, "temperature": how.temperature}
+    found = generate.made_from(run, subject.weights, data, run.config.sampling, evaluate=draws)
     return dict(json.loads(json.dumps(found)))
+
+
+def answers_path(directory: Path, name: str) -> Path:
+    """Where the answers of a subject are kept."""
+    return directory / f"{name}.checkpoint.jsonl"
 
 
 def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
@@ -65,9 +55,9 @@ def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
 
 
 def kept_greedy(path: Path) -> tuple[dict[str, Any] | None, list[list[int]]]:
-    """What kept answers were made from, and the token ids of the greedy ones."""
-    found, batches, _ = kept_answers.read(path)
-    answers = kept_answers.responses(batches, "greedy")
+    """What the answers of a store were made from, and the token ids of the greedy ones."""
+    found, batches, _ = store.read(path)
+    answers = store.responses(batches, "greedy")
     return found, [completions[0] for completions in answers]
 
 
@@ -79,7 +69,7 @@ def greedy_answers(
     Raises:
         CheckpointError: it has not answered all of them, or with other weights or settings.
     """
-    path = kept_answers.answers_path(run.workdir / stage.name, subject.name)
+    path = answers_path(run.workdir / stage.name, subject.name)
     found, answers = kept_greedy(path)
     if found != made_from(run, stage.settings, subject, data) or len(answers) != len(data.prompts):
         got = f"has {len(answers)} greedy answers, of {found}" if found else "is missing"

@@ -13,8 +13,7 @@ from distill_jax.reasoning import quality
 def measures(
     problems: Sequence[Problem],
     texts: Sequence[str],
-    tokens_BR: np.ndarray,
-    length_B: np.ndarray,
+    tokens: Sequence[list[int]],
     ended_B: np.ndarray,
     right_PG: np.ndarray,
 ) -> dict[str, Any]:
@@ -23,8 +22,7 @@ def measures(
     Args:
         problems: P.
         texts: B = P·G completions, prompt-major.
-        tokens_BR: their tokens.
-        length_B: how many of them, EOS counted.
+        tokens: their token ids, EOS included.
         ended_B: whether each ended by itself.
         right_PG: what the answer check said, bool.
 
@@ -35,7 +33,6 @@ def measures(
     samples = right_PG.shape[1]
     repeated = [problem for problem in problems for _ in range(samples)]
     found = [quality.reasoning(p.solution, text) for p, text in zip(repeated, texts, strict=True)]
-    tokens = [row[:n].tolist() for row, n in zip(tokens_BR, length_B, strict=True)]
     out: dict[str, Any] = {
         "reasoning": reasoning.summary(found, [problem.id for problem in repeated]),
         "hacking": hacking.indicators(

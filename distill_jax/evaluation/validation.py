@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core import rng
-from distill_jax.evaluation.runner import completions, greedily
+from distill_jax.inference import generate
 from distill_jax.rollout.sampler import Sampler
 from distill_jax.run.run import Run
 from distill_jax.run.settings import TrainSettings
@@ -15,19 +15,18 @@ def greedy(run: Run, sampler: Sampler, weights: Any, settings: TrainSettings) ->
     """Greedy accuracy on the first problems of the validation split, lengths, share with EOS."""
     config, data = run.config, run.data.problems("validation")
     count = min(settings.eval_problems, len(data.prompts))
-    tokens, lengths, ended = completions(
+    drawn = generate.answers(
         sampler,
-        weights,
+        lambda: weights,
         data.prompts[:count],
-        greedily(config.sampling),
+        config.sampling.whole(0.0),
         key=rng.stream_key(rng.run_key(config.seed), "validation"),
-        samples=1,
         batch=settings.eval_batch,
     )
-    texts = [run.data.text(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
-    judged = run.data.task.judge(data.problems[:count], texts, ended)
+    texts = [run.data.text(row) for row in drawn.tokens]
+    judged = run.data.task.judge(data.problems[:count], texts, drawn.ended_B)
     return {
         "eval/accuracy": float(np.mean(judged.right_B)),
-        "eval/mean_length": float(np.mean(lengths)),
-        "eval/terminated": float(np.mean(ended)),
+        "eval/mean_length": float(np.mean(drawn.length_B)),
+        "eval/terminated": float(np.mean(drawn.ended_B)),
     }

@@ -14,12 +14,9 @@ Whether a row's place matters is up to the device's kernels: before relying on t
 kind of device than a CPU, run `tests/rewards/test_teacher_cache_scoring.py` there.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,26 +37,6 @@ Batch = dict[str, np.ndarray]
 Arrays = tuple[np.ndarray, ...]  # those of TeacherScores or of TopK
 
 
-def fingerprint(directory: str | Path) -> str:
-    """Digest of a model directory's config.json and whole weight files.
-
-    Whole: two checkpoints of one training agree in names, sizes and perhaps in the first tensor,
-    and scores of one for the other would be silently wrong. About a second a gigabyte and core.
-    """
-    directory = Path(directory)
-    files = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
-
-    def digest(file: Path) -> bytes:
-        with file.open("rb") as handle:
-            return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=32)).digest()
-
-    out = hashlib.blake2b(digest_size=16)
-    with ThreadPoolExecutor() as pool:
-        for file, part in zip(files, pool.map(digest, files), strict=True):
-            out.update(f"{file.name}\0".encode() + part)
-    return out.hexdigest()
-
-
 class CachedTeacher:
     """Has its teacher's `score`; see the module for what its bits depend on.
 
@@ -70,7 +47,7 @@ class CachedTeacher:
         teacher: scores what is missing: `TeacherScorer` or `TopKScorer`, in length buckets or not.
         mesh: the teacher's.
         settings: of the cache, megabytes above 0.
-        model: digest of the teacher's weights, see `fingerprint`.
+        model: digest of the teacher's weights and geometry.
         tokenizer: digest of the tokenizer.
         warn: see `ScoreCache`.
 

@@ -52,7 +52,7 @@ class ScoreSource:
     """What scores depend on beside the row.
 
     Attributes:
-        model: digest of the teacher's weights and geometry (`cached_teacher.fingerprint`).
+        model: digest of the teacher's weights and geometry (`core.digest`).
         tokenizer: digest of the tokenizer.
         alphas: soft temperatures; exactly one for kind "scores".
         vocab: tokens that enter the logsumexp.

@@ -6,6 +6,7 @@ to the same cache slot (prompts end at slot Tp, generated token t has slot Tp + 
 updated by one slice; unused slots after a short prompt are masked by slot position −1.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ class SamplingSettings:
     merge_lora: bool = setting(
         True, "Fold LoRA into a copy of the weights for decoding.", affects="rounding"
     )
+
+    def whole(self, temperature: float) -> "SamplingSettings":
+        """The same limits, drawn from the whole distribution at a temperature; 0 is greedy."""
+        return dataclasses.replace(self, temperature=temperature, top_p=1.0, top_k=0)
 
 
 class Rollout(NamedTuple):

@@ -91,11 +91,12 @@ def concerned(config: RunConfig) -> list[str]:
 
 def _check_names(config: RunConfig) -> None:
     for name in config.plan:
-        if not name.isidentifier() or keyword.iskeyword(name) or name in (*RESERVED, *_SHARED):
+        taken = name in (*RESERVED, *_SHARED) or hasattr(ml_collections.ConfigDict, name)
+        if taken or not name.isidentifier() or keyword.iskeyword(name):
             raise ConfigError(
                 f"a stage named {name!r}",
-                wanted="a Python name that is no setting of a run and not one of "
-                + ", ".join(RESERVED),
+                wanted="a Python name that is no setting of a run, no attribute of ConfigDict and "
+                "not one of " + ", ".join(RESERVED),
             )
     for name in config.stages:
         if name not in config.plan:

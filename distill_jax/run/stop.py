@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import jax
@@ -69,6 +69,14 @@ class StopSignal:
         self.asked = bool(multihost_utils.process_allgather(np.asarray(asked)).any())
         return self.asked
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del kind, trace
+        if isinstance(error, Interrupted):
+            error.exit_code = self.exit_code
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from distill_jax.core import rng, sharding
+from distill_jax.core.batching import filled
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.curriculum.rewards import bounded_gap
 from distill_jax.data import batching, chat
@@ -215,9 +216,9 @@ class DistillStep:
         examples = [e for e in examples if len(e.response) <= limit]
         out = []
         for start in range(0, len(examples), size):
-            part = examples[start : start + size]
-            filled = part + part[-1:] * (size - len(part))
-            out.append((supervised.pack(filled, self.run.data.pad_id), len(part)))
+            rows = range(start, min(start + size, len(examples)))
+            part = [examples[i] for i in filled(rows, size)]
+            out.append((supervised.pack(part, self.run.data.pad_id), len(rows)))
         return out
 
     def _compare_fn(self, params: Any, teacher: Any, batch: Any) -> Any:

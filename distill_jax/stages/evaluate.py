@@ -1,6 +1,7 @@
 """Stage kind evaluate: teacher and students on held-out problems; the report."""
 
-from collections.abc import Callable, Collection
+import functools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,18 @@ import jax
 from distill_jax.core import rng, sharding
 from distill_jax.core.files import read_json
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import agreement, kept_answers, results_file, runner, subjects
-from distill_jax.evaluation.held_out import held_out, made_from, own_prompts
-from distill_jax.evaluation.kept_answers import KeptAnswers
+from distill_jax.evaluation import agreement, results_file, runner, subjects
+from distill_jax.evaluation.held_out import answers_path, held_out, made_from, own_prompts
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
+from distill_jax.inference.generate import stopping
+from distill_jax.inference.store import AnswerStore
 from distill_jax.models import hf_io, peft_io
 from distill_jax.report import run_data, run_report, tables
 from distill_jax.run import geometry
 from distill_jax.run.files import write_json
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
-from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.stages import checks, token_scores, views
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.training.progress import Progress
@@ -94,12 +95,12 @@ def _result(
     weights = teacher.weights if teacher else None
     fresh = known is None or known.get("made_from") != source
     if fresh or (teacher and known.get("compared_with") != weights):
-        answers = KeptAnswers(kept_answers.answers_path(directory, subject.name), source)
-        if answers.begun_afresh:
+        store = AnswerStore(answers_path(directory, subject.name), source)
+        if store.begun_afresh:
             run.say(f"{subject.name}: other weights or prompts than before, begun afresh")
         known = {
             "made_from": source,
-            **_evaluate(run, settings, subject, data, answers, teacher),
+            **_evaluate(run, stage, subject, data, store, teacher),
             # Its answers do not depend on the teacher that it is compared with.
             "compared_with": weights,
         }
@@ -119,33 +120,34 @@ def compared_with(run: Run, settings: EvaluateSettings, subject: Subject) -> Sub
 
 def _evaluate(
     run: Run,
-    settings: EvaluateSettings,
+    stage: Stage[EvaluateSettings],
     subject: Subject,
     data: Prompts,
-    answers: KeptAnswers,
+    store: AnswerStore,
     teacher: Subject | None,
 ) -> dict[str, Any]:
-    config, loaded = run.config, subject.load()
+    settings, config, loaded = stage.settings, run.config, subject.load()
     sampler = run.models.sampler(loaded.model, subject.tokenizer)
-    done, total = answers.count(), len(data.prompts) * (1 + settings.samples)
-    bar = f"evaluate {subject.name}"
-    state = f"{subject.name} is not complete, {{}} of {total} answers are kept"
+    done, total = store.count(), len(data.prompts) * (1 + settings.samples)
+    bar, stopped = f"evaluate {subject.name}", f"{stage.name} was asked to stop; {subject.name}"
     with Progress(bar, total, start=done, unit="answers", console=run.console) as progress:
         result = runner.evaluate(
             sampler,
-            sampler.weights(loaded.params, config.sampling),
+            functools.cache(lambda: sampler.weights(loaded.params, config.sampling)),
             data,
             settings,
             config.sampling,
             key=rng.stream_key(rng.run_key(config.seed), "evaluate"),
             text=lambda tokens: run.data.text(tokens, subject.tokenizer),
             task=run.data.task,
-            tick=_tick(run, progress, done, state),
-            kept=answers,
+            tick=stopping(
+                run, progress, done, f"{stopped} is not complete,", f"{total} answers are kept"
+            ),
+            store=store,
         )
     if teacher is None:
         return {**result, "distribution": None}
-    greedy = [completions[0] for completions in answers.responses("greedy")]
+    greedy = [completions[0] for completions in store.responses("greedy")]
     return {
         **result,
         "distribution": _distribution(run, settings, loaded, teacher, data, greedy, bar),
@@ -163,7 +165,6 @@ def _distribution(
 ) -> dict[str, Any]:
     """The student against the teacher on the student's greedy answers."""
     bar, total = f"{bar} against the teacher", len(responses)
-    state = f"{bar}: its answers are kept, {{}} of {total} are compared"
     with Progress(bar, total, unit="answers", console=run.console) as progress:
         return agreement.compare(
             run,
@@ -173,28 +174,10 @@ def _distribution(
             responses,
             batch=settings.compare_batch,
             multiple=settings.batch_multiple,
-            tick=_tick(run, progress, 0, state),
+            tick=stopping(
+                run, progress, 0, f"{bar} was asked to stop;", f"{total} answers are compared"
+            ),
         )
-
-
-def _tick(run: Run, progress: Progress, done: int, state: str) -> Callable[[int], None]:
-    """Counts finished answers; ends the stage when the run was asked to stop.
-
-    Args:
-        run: the request to stop.
-        progress: told of each count.
-        done: answers so far.
-        state: what to say then, with a place for the count.
-    """
-
-    def tick(count: int) -> None:
-        nonlocal done
-        done += count
-        progress.update(done)
-        if run.stop.due(done):
-            raise Interrupted(f"evaluate was asked to stop; {state.format(done)}; {GO_ON}")
-
-    return tick
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:

@@ -43,20 +43,16 @@ def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> 
     check_workdir(workdir)
     begun = time.perf_counter()
     with lock.held(workdir.absolute()), Run(config, workdir) as run:
-        try:
-            if adopt_from is not None:
-                _adopt(run, adopt_from)
-            prepared = checks.prepare(run)
-            write_json(run.workdir / CONFIG_FILE, run.config_dict)
-            if jax.process_index() == 0:
-                view.save(views.of_run(run), run.workdir)
-            for number, name in enumerate(config.stages):
-                if run.stop.due(number):
-                    raise Interrupted(f"asked to stop before stage {name}; {GO_ON}")
-                _run_stage(run, run.stage(name), prepared.get(name))
-        except Interrupted as interrupted:
-            interrupted.exit_code = run.stop.exit_code
-            raise
+        if adopt_from is not None:
+            _adopt(run, adopt_from)
+        prepared = checks.prepare(run)
+        write_json(run.workdir / CONFIG_FILE, run.config_dict)
+        if jax.process_index() == 0:
+            view.save(views.of_run(run), run.workdir)
+        for number, name in enumerate(config.stages):
+            if run.stop.due(number):
+                raise Interrupted(f"asked to stop before stage {name}; {GO_ON}")
+            _run_stage(run, run.stage(name), prepared.get(name))
         run.say(f"all stages took {clock(time.perf_counter() - begun)}")
 
 

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import round_up
+from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
-from distill_jax.evaluation import kept_answers, subjects
-from distill_jax.evaluation.held_out import kept_greedy
+from distill_jax.evaluation import subjects
+from distill_jax.evaluation.held_out import answers_path, kept_greedy
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
@@ -130,7 +130,7 @@ def _kept(
     run: Run, stage: Stage[EvaluateSettings], name: str, result: Mapping[str, Any]
 ) -> list[list[int]]:
     """Token ids of the greedy answers that a result was made of, one a problem."""
-    path = kept_answers.answers_path(run.workdir / stage.name, name)
+    path = answers_path(run.workdir / stage.name, name)
     made_from, answers = kept_greedy(path)
     if made_from != result["made_from"] or len(answers) != result["num_problems"]:
         raise CheckpointError(
@@ -208,8 +208,8 @@ def _score(
     R = round_up(max(len(response) for _, response in rows), multiple)
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(rows), size):
-        # The last batch is filled up with repeats, which are dropped below.
-        index = np.minimum(np.arange(start, start + size), len(rows) - 1)
+        # The repeats that fill the last batch are dropped below.
+        index = filled(range(start, min(start + size, len(rows))), size)
         examples = [Example(*rows[i]) for i in index]
         packed = batching.pack_examples(examples, pad_id=run.data.pad_id, sizes=(T,))
         targets_BR = np.full((size, R), run.data.pad_id, np.int32)

@@ -31,23 +31,37 @@ def test_equal_files_at_another_place_have_one_digest(tmp_path: Path) -> None:
     assert of_model(model(tmp_path / "a")) == of_model(model(tmp_path / "b"))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_any_change_of_a_model_shows(tmp_path: Path) -> None:
+    changes: list[dict] = [
+        {},
         {"weights": b"weightz"},
         {"weights": b"weights "},
         {"config": "[]"},
         {"adapter_config": "{}"},
-    ],
-)
-def test_any_change_of_a_model_shows(tmp_path: Path, change: dict) -> None:
-    assert of_model(model(tmp_path / "a")) != of_model(model(tmp_path / "b", **change))
+    ]
+    places = [model(tmp_path / str(number), **change) for number, change in enumerate(changes)]
+    # Weights of another name, an empty file more, and the same bytes cut otherwise.
+    for number, parts in enumerate(({"n": b"weights"}, {"model": b"weights", "n": b""},
+                                    {"model": b"wei", "n": b"ghts"})):  # fmt: skip
+        place = model(tmp_path / f"cut{number}")
+        (place / "model.safetensors").unlink()
+        for name, content in parts.items():
+            (place / f"{name}.safetensors").write_bytes(content)
+        places.append(place)
+    assert len({*map(of_model, places)}) == len(places) == 8
 
 
-def test_the_end_of_a_large_file_counts(tmp_path: Path) -> None:
+def test_every_byte_of_a_large_file_counts(tmp_path: Path) -> None:
     size = 3 * 2**20
-    one, two = model(tmp_path / "a", bytes(size)), model(tmp_path / "b", bytes(size - 1) + b"x")
-    assert of_model(one) != of_model(two)
+    whole = bytearray(size)
+    found = set()
+    # At both ends and on each side of what may be borders of blocks.
+    for at in (0, 1, 2**18 - 1, 2**18, 2**20 - 1, 2**20, 2**21, size - 2, size - 1):
+        whole[at] = 1
+        (tmp_path / "file").write_bytes(whole)
+        found.add(digest.of_files([tmp_path / "file"]))
+        whole[at] = 0
+    assert len(found) == 9
 
 
 def test_names_and_order_of_files_count(tmp_path: Path) -> None:
@@ -92,6 +106,20 @@ def test_a_model_is_read_once_while_its_files_stay(tmp_path: Path, reads: list) 
     second = digest.Remembered(file).of_model(place)
     assert second != first and len(reads) == 2
     assert digest.Remembered(file).of_model(place) == second and len(reads) == 2
+
+
+@pytest.mark.parametrize("content", [b"weightz", b"more weights"])
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_file_is_read_again_when_its_size_or_time_changed(
+    tmp_path: Path, reads: list, content: bytes, later: int
+) -> None:
+    place = model(tmp_path / "model")
+    known, weights = digest.Remembered(None), place / "model.safetensors"
+    first, before = known.of_model(place), weights.stat()
+    weights.write_bytes(content)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns + later))
+    changed = len(content) != before.st_size or later != 0
+    assert (known.of_model(place) != first) == changed and len(reads) == 1 + changed
 
 
 def test_a_new_file_of_a_model_is_noticed(tmp_path: Path, reads: list) -> None:

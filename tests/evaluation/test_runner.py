@@ -1,5 +1,6 @@
+"""Evaluation of a scripted model: scores by hand, going on after a stop."""
+
 import json
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,21 +11,14 @@ from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
 from distill_jax.evaluation import runner
-from distill_jax.evaluation.kept_answers import KeptAnswers
 from distill_jax.evaluation.runner import EvaluateSettings
-from distill_jax.rollout.sampler import Sampler, SamplingSettings
+from distill_jax.inference.store import AnswerStore
+from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.tasks import TextTask
-from tests import tiny
 
 KEY = jax.random.key(0)
 TASK = TextTask(DataSettings(), None)
 LIMITS = SamplingSettings(max_new_tokens=4, segment=4, prompt_multiple=4, top_k=3, top_p=0.5)
-
-
-class Out(NamedTuple):
-    tokens_BR: np.ndarray
-    length_B: np.ndarray
-    ended_B: np.ndarray
 
 
 class Scripted:
@@ -37,7 +31,8 @@ class Scripted:
         self.calls.append((len(prompts), settings, list(prompt_ids)))
         rows = [[p[-1] + g % 2, 99] for p in prompts for g in range(samples)]
         tokens = np.array(rows)
-        return Out(tokens, np.array([2] * len(rows)), tokens[:, 0] % 2 == 0)
+        ended = tokens[:, 0] % 2 == 0
+        return Rollout(tokens, np.array([2] * len(rows)), ended, np.zeros(tokens.shape))
 
 
 def problems():
@@ -59,7 +54,7 @@ def text(tokens):
 def run(sampler, **changes):
     settings = EvaluateSettings(**{"samples": 2, "batch": 4, "temperature": 0.9, **changes})
     return runner.evaluate(
-        sampler, None, problems(), settings, LIMITS, key=KEY, text=text, task=TASK
+        sampler, lambda: None, problems(), settings, LIMITS, key=KEY, text=text, task=TASK
     )
 
 
@@ -103,39 +98,8 @@ def test_decoding_is_greedy_once_and_then_from_the_whole_distribution():
     assert greedy.max_new_tokens == sampled.max_new_tokens == 4
 
 
-def test_a_real_sampler_gives_the_same_in_any_batch_and_ticks():
-    model, params = tiny.build()
-    sampler = Sampler(model, tiny.mesh(), eos_id=tiny.EOS, pad_id=tiny.PAD, vocab=tiny.VOCAB)
-    weights = sampler.weights(params, LIMITS)
-    prompts = [[3, 4, 5], [6], [7, 8], [9], [2, 2, 2]]
-    ticks, outs = [], []
-    for batch in (4, 10):
-        outs.append(
-            runner.completions(
-                sampler, weights, prompts, LIMITS, key=KEY, samples=2, batch=batch,
-                tick=ticks.append,
-            )
-        )  # fmt: skip
-    for x, y in zip(*outs, strict=True):
-        np.testing.assert_array_equal(x, y)
-    assert outs[0][0].shape == (10, 4) and ticks == [4, 4, 2, 10]
-    # Row 2·i + g is sample g of prompt i.
-    alone = sampler.generate(weights, [prompts[3]], LIMITS, key=KEY, prompt_ids=[3], samples=2)
-    np.testing.assert_array_equal(outs[0][0][6:8], alone.tokens_BR)
-
-
 class Cut(Exception):
     """The process died."""
-
-
-class Kept(Scripted):
-    """A scripted sampler as wide as the limits, that counts what it draws."""
-
-    pad_id = 0
-
-    def generate(self, *args, **kwargs):
-        out = super().generate(*args, **kwargs)
-        return out._replace(tokens_BR=np.pad(out.tokens_BR, ((0, 0), (0, 2))))
 
 
 def drawn(sampler):
@@ -145,12 +109,12 @@ def drawn(sampler):
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
 def test_stopped_anywhere_it_goes_on_and_draws_nothing_twice(tmp_path, after):
-    whole_file = KeptAnswers(tmp_path / "whole.jsonl", {"weights": "w"})
-    whole_sampler = Kept()
+    whole_file = AnswerStore(tmp_path / "whole.jsonl", {"weights": "w"})
+    whole_sampler = Scripted()
     whole = run_kept(whole_sampler, whole_file)
     assert len(whole_sampler.calls) == 5  # problems 4 + 1, then 2 + 2 + 1
 
-    file, sampler, ticks = tmp_path / "cut.jsonl", Kept(), []
+    file, sampler, ticks = tmp_path / "cut.jsonl", Scripted(), []
 
     def tick(count):
         ticks.append(count)
@@ -158,8 +122,8 @@ def test_stopped_anywhere_it_goes_on_and_draws_nothing_twice(tmp_path, after):
             raise Cut
 
     with pytest.raises(Cut):
-        run_kept(sampler, KeptAnswers(file, {"weights": "w"}), tick)
-    again = KeptAnswers(file, {"weights": "w"})
+        run_kept(sampler, AnswerStore(file, {"weights": "w"}), tick)
+    again = AnswerStore(file, {"weights": "w"})
     assert again.count() == sum(ticks)
     assert run_kept(sampler, again) == whole
     assert file.read_bytes() == whole_file.path.read_bytes()
@@ -167,39 +131,16 @@ def test_stopped_anywhere_it_goes_on_and_draws_nothing_twice(tmp_path, after):
     assert len(both) == len(set(both)) == 10 and sorted(both) == sorted(drawn(whole_sampler))
     # Once more: nothing is left to draw.
     count = len(sampler.calls)
-    assert run_kept(sampler, KeptAnswers(file, {"weights": "w"})) == whole
+    assert run_kept(sampler, AnswerStore(file, {"weights": "w"})) == whole
     assert len(sampler.calls) == count
 
 
-def run_kept(sampler, kept, tick=None):
+def run_kept(sampler, store, tick=None):
     settings = EvaluateSettings(samples=2, batch=4, temperature=0.9)
     return runner.evaluate(
-        sampler, None, problems(), settings, LIMITS, key=KEY, text=text, task=TASK, tick=tick,
-        kept=kept,
+        sampler, lambda: None, problems(), settings, LIMITS, key=KEY, text=text, task=TASK,
+        tick=tick, store=store,
     )  # fmt: skip
-
-
-def test_a_batch_drawn_alone_equals_it_after_others(tmp_path):
-    model, params = tiny.build()
-    sampler = Sampler(model, tiny.mesh(), eos_id=tiny.EOS, pad_id=tiny.PAD, vocab=tiny.VOCAB)
-    weights = sampler.weights(params, LIMITS)
-    prompts = [[3, 4, 5], [6], [7, 8], [9], [2, 2, 2]]
-
-    def complete(kept):
-        return runner.completions(
-            sampler, weights, prompts, LIMITS, key=KEY, samples=2, batch=4, kept=kept, decoding="s"
-        )
-
-    whole = complete(None)
-    file = KeptAnswers(tmp_path / "x.jsonl", {})
-    complete(file)
-    lines = file.path.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 4
-    file.path.write_bytes(b"".join(lines[:2]) + lines[2][:9])  # killed in the second batch
-    for x, y in zip(complete(KeptAnswers(file.path, {})), whole, strict=True):
-        np.testing.assert_array_equal(x, y)
-        assert x.dtype == y.dtype
-    assert file.path.read_bytes() == b"".join(lines)
 
 
 @pytest.mark.parametrize("checkpoints", ["some", "-1", "1.5", ""])

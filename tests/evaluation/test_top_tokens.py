@@ -29,7 +29,7 @@ def test_each_position_is_read_before_its_token():
         model, tiny.placed(params, mesh), mesh,
         k=K, vocab=tiny.VOCAB, pad_id=tiny.PAD, multiple=8,
     )  # fmt: skip
-    reader.rows = 2  # two batches, the second filled up
+    reader._batch_rows = 2  # two batches, the second filled up
     out = rollout(np.random.default_rng(0))
     found = reader.read(PROMPTS, out)
     assert [top.ids_NK.shape for top in found] == [(n, K) for n in LENGTHS]

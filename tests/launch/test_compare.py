@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distill_jax.inference.store import store_path
 from distill_jax.report.view import save
 from launch import compare
 from tests.report.views import RUN
@@ -44,8 +45,8 @@ def exported(path: Path, right: list[int | None], temperature: float | None = No
     ]  # fmt: skip
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     if temperature is not None:
-        settings = {"sampling": {"temperature": temperature}}
-        path.with_name(path.name + ".settings.json").write_text(json.dumps(settings))
+        store = {"made_from": {"sampling": {"temperature": temperature}}}
+        store_path(path).write_text(json.dumps(store) + "\n")
     return path
 
 
@@ -205,7 +206,7 @@ def test_other_problems_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("a.jsonl", '{"question": "?", "right": true}\n', "a.jsonl:1: id is None"),
         ("a.jsonl", '{"id": "p", "question": "?", "right": true, "level": "x"}', "level is 'x'"),
         ("a.jsonl", '{"id": "p", "question": "?", "right": true}\n' * 2, "has problem p twice"),
-        ("a.jsonl.part", "", "a.jsonl.part is not complete; fix: run its export again"),
+        ("a.jsonl.store", "", "a.jsonl is not complete; fix: run its export again"),
     ],
 )
 def test_files_that_are_no_results(
@@ -213,7 +214,7 @@ def test_files_that_are_no_results(
 ) -> None:
     (tmp_path / name).write_text(text)
     b = evaluated(tmp_path / "b.json", AFTER)
-    assert message in failing(capsys, tmp_path / name.removesuffix(".part"), b)
+    assert message in failing(capsys, tmp_path / name.removesuffix(".store"), b)
 
 
 def test_what_was_asked_for_is_impossible(

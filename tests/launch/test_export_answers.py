@@ -18,13 +18,19 @@ from distill_jax.core.errors import (
     DataError,
     TokenizerMismatchError,
 )
+from distill_jax.core.files import write_json
 from distill_jax.data.tokenizer import train_tokenizer
+from distill_jax.evaluation import export as exports
 from distill_jax.evaluation import subjects
+from distill_jax.evaluation.export import Request
+from distill_jax.inference.store import AnswerStore, Batch, store_path
 from distill_jax.report import view as views
 from distill_jax.run import lock
 from distill_jax.run import run as runs
-from launch import answering
-from launch.answering import Request
+from distill_jax.run.config import to_dict
+from distill_jax.run.data import Data
+from distill_jax.run.stop import Interrupted
+from distill_jax.tasks import Judged
 from tests.launch.conftest import Run
 from tests.stages.hf import write_model
 from tests.stages.small import ROOT, SMALL, small
@@ -34,7 +40,7 @@ GREEDY = Request("test", top_k=3)
 
 def export(run: Run, out: Path, model: str = "sft", request: Request = GREEDY, **changes: Any):
     opened = run.opened(**changes)
-    answering.export(opened, subjects.named(opened, model), request, out)
+    exports.export(opened, subjects.named(opened, model), request, out)
     return read(out)
 
 
@@ -123,33 +129,102 @@ class Stop(Exception):
     """Stands for whatever ends the program."""
 
 
-def test_gone_on_with_it_ends_with_the_same_bytes(
-    whole: Path, random_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The problems of each batch that is drawn from now on."""
+    batches, add = [], AnswerStore.add
+
+    def noted(self: AnswerStore, batch: Batch) -> None:
+        batches.append(batch.problems)
+        add(self, batch)
+
+    monkeypatch.setattr(AnswerStore, "add", noted)
+    return batches
+
+
+def test_killed_at_any_byte_it_ends_with_the_same_bytes(
+    whole: Path, random_run: Run, tmp_path: Path, drawn: list[tuple[int, ...]]
 ) -> None:
     out = tmp_path / "cut.jsonl"
-    made, rows = [], answering._Writer.rows
-
-    def stopping(self: Any, start: int, *rest: Any) -> Any:
-        if start == stop_at:
-            raise Stop
-        made.append(start)
-        return rows(self, start, *rest)
-
-    monkeypatch.setattr(answering._Writer, "rows", stopping)
-    stop_at = 4
-    with pytest.raises(Stop):
+    held = store_path(whole).read_bytes()
+    first, second, third = (i + 1 for i, byte in enumerate(held) if byte == ord("\n"))
+    assert third == len(held)  # what it was made from, and two batches
+    for size, missing in ((0, 2), (first - 1, 2), (first, 2), (second - 1, 2), (second, 1),
+                          (second + 1, 1), (third - 1, 1), (third, 0)):  # fmt: skip
+        out.unlink(missing_ok=True)
+        store_path(out).write_bytes(held[:size])
+        drawn.clear()
         export(random_run, out)
-    part = out.with_name("cut.jsonl.part")
-    assert not out.exists() and len(read(part)) == 4
-    part.write_bytes(part.read_bytes()[:-400])  # in the middle of a row: its batch is made again
-    stop_at = -1
-    made.clear()
+        assert len(drawn) == missing and out.read_bytes() == whole.read_bytes(), size
+        assert store_path(out).read_bytes() == held
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.jsonl", "cut.jsonl.store"]
+
+
+def test_stopped_between_batches_nothing_is_drawn_twice(
+    whole: Path, random_run: Run, tmp_path: Path, drawn: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    out = tmp_path / "a.jsonl"
+    opened = random_run.opened()
+    opened.stop.asked = True
+    with pytest.raises(Interrupted, match="answers of sft: asked to stop; 2 of 4 answers are kept"):
+        exports.export(opened, subjects.named(opened, "sft"), GREEDY, out)
+    assert not out.exists() and len(drawn) == 1
+
+    def stop(*_: Any) -> Any:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exports, "row", stop)  # all are drawn, none is rendered
+        with pytest.raises(Stop):
+            export(random_run, out)
+    assert not out.exists() and sorted(i for batch in drawn for i in batch) == [0, 1, 3, 5]
     export(random_run, out)
-    assert made == [2, 4] and out.read_bytes() == whole.read_bytes()
-    assert not part.exists()
-    made.clear()
-    export(random_run, out)
-    assert made == []
+    assert len(drawn) == 2 and out.read_bytes() == whole.read_bytes()
+    before = out.stat().st_mtime_ns
+    export(random_run, out)  # complete: left alone
+    assert len(drawn) == 2 and out.stat().st_mtime_ns == before
+
+
+def test_a_prompt_without_room_for_the_answer_is_a_row_with_its_error(
+    random_run: Run, tmp_path: Path
+) -> None:
+    rows = export(random_run, tmp_path / "a.jsonl", "base", sampling__max_new_tokens=90)
+    tokenizer = random_run.opened().data.tokenizer
+    for row in (rows[i] for i in (0, 1, 3, 5)):
+        need = len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]) + 90
+        error = f"prompt and answer take {need} positions, the model has 128"
+        assert row["error"] == (error if need > 128 else None)
+        assert (row["response"] is None) == (need > 128)
+    errors = [row["error"] is None for row in rows]
+    assert True in errors and errors.count(False) > 2
+
+
+def test_any_text_is_a_line_of_ascii(
+    random_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "antwoord é \u2028 \ud800"
+    monkeypatch.setattr(Data, "text", lambda self, tokens: text)
+    rows = export(random_run, tmp_path / "a.jsonl")
+    assert [row["response"] for row in rows if row["error"] is None] == [text] * 4
+    assert (tmp_path / "a.jsonl").read_bytes().isascii()
+
+
+def test_what_cannot_be_decided_is_not_right(
+    random_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(problems: Any, texts: Any, ended_B: Any) -> Judged:
+        assert [problem.id for problem in problems] == [ids[i] for i in (0, 1, 3, 5)]
+        right_B = np.array([True, False, False, False])
+        return Judged(right_B, np.array([False, True, False, False]), [{}] * 4)
+
+    opened = random_run.opened()
+    ids = [problem.id for problem in opened.data.separate("test")]
+    monkeypatch.setattr(opened.data.task, "judge", judge)
+    exports.export(opened, subjects.named(opened, "sft"), GREEDY, tmp_path / "a.jsonl")
+    rows = [row for row in read(tmp_path / "a.jsonl") if row["error"] is None]
+    assert [row["verdict"] for row in rows] == ["right", "undecided", "wrong", "wrong"]
+    assert [row["right"] for row in rows] == [True, False, False, False]
 
 
 def test_a_file_of_other_settings_is_refused(whole: Path, random_run: Run) -> None:
@@ -186,6 +261,11 @@ def test_impossible_requests(random_run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no problem can be put to the model, first: prompt of"):
         export(random_run, out, "base", data__max_prompt_tokens=3)
     assert not out.exists()
+    with pytest.raises(DataError, match="is a directory"):
+        export(random_run, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write"):
+        export(random_run, tmp_path / "file" / "a.jsonl")
 
 
 def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
@@ -207,18 +287,18 @@ def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
 
 # --- the command ---------------------------------------------------------------------------------
 
-# Ends itself, as a kill from outside would, with half a row behind two whole ones.
+# Ends itself, as a kill from outside would, with half a batch behind a whole one.
 KILLED = """
 import os, signal
-from distill_jax.evaluation.answer_file import AnswerFile
+from distill_jax.inference.store import AnswerStore
 from launch import export_answers
-append = AnswerFile.append
-def killed(self, rows):
-    append(self, rows)
-    self._handle.write(b'{"index": 2, "resp')
-    self._handle.flush()
+add = AnswerStore.add
+def killed(self, batch):
+    add(self, batch)
+    with self.path.open('ab') as file:
+        file.write(b'{"decoding":"greedy","prob')
     os.kill(os.getpid(), signal.SIGKILL)
-AnswerFile.append = killed
+AnswerStore.add = killed
 export_answers.main()
 """
 
@@ -249,10 +329,15 @@ def test_killed_and_called_again(whole: Path, random_run: Run, tmp_path: Path) -
     arguments = command(random_run, "--model=sft", "--top_k=3", f"--out={out}")
     killed = call(["-c", KILLED], arguments)
     assert killed.returncode == -9 and not out.exists(), killed.stderr
-    assert out.with_name("a.jsonl.part").read_bytes().endswith(b'{"index": 2, "resp')
+    assert store_path(out).read_bytes().endswith(b'{"decoding":"greedy","prob')
+    # The work directory's own config serves as well, with overrides behind it.
+    saved = random_run.workdir / "config.json"
+    write_json(saved, to_dict(random_run.opened(records__completions=3).config))
+    arguments = [arguments[1], "--config.records.completions=16", *arguments[-3:]]
     done = call(["-m", "launch.export_answers"], arguments)
+    saved.unlink()
     assert done.returncode == 0, done.stderr
-    assert "going on after 2 of 6 rows" in done.stderr
+    assert "going on after 2 of 4 answers" in done.stderr
     assert out.read_bytes() == whole.read_bytes()
     assert "0 of 4 (0.0%)" in done.stderr and "errors" in done.stderr
 
@@ -260,7 +345,8 @@ def test_killed_and_called_again(whole: Path, random_run: Run, tmp_path: Path) -
 # Calls of the command, each in a fork of one process that has imported what it needs.
 MANY = """
 import json, os, runpy, sys
-from launch import main, answering
+from launch import main
+from distill_jax.evaluation import export
 calls = json.load(sys.stdin)
 for argv in calls:
     child = os.fork()

@@ -31,10 +31,71 @@ def terms(*, undecided=(0, 0, 0, 0), **settings):
 
 def test_every_term_has_a_weight_and_every_weight_a_term():
     assert list(RewardSettings().weights) == list(TERMS)
+    weights = {f"{name}_weight": 1.0 + number for number, name in enumerate(TERMS)}
+    found = RewardSettings(custom="a:b", **weights).weights
+    assert found == {name: weights[f"{name}_weight"] for name in TERMS}
+
+
+@pytest.mark.parametrize(
+    ("name", "granularity", "side", "adapts"),
+    [
+        ("correctness", "sequence", "host", False),
+        ("intrinsic", "token", "device", True),
+        ("reasoning", "sequence", "host", True),
+        ("format", "sequence", "host", True),
+        ("custom", "sequence", "host", True),
+    ],
+)
+def test_what_a_term_is(name, granularity, side, adapts):
+    term = TERMS[name]
+    assert (term.granularity, term.side, term.adapts) == (granularity, side, adapts)
     # A term on the host can be computed there, one on the device cannot.
-    assert {name for name, term in TERMS.items() if term.make is None} == {"intrinsic"}
-    assert {term.side for term in TERMS.values() if term.make is None} == {"device"}
-    assert {term.side for term in TERMS.values() if term.make is not None} == {"host"}
+    assert (term.make is None) == (side == "device")
+
+
+def test_terms_of_one_granularity_have_its_shape():
+    every = {f"{name}_weight": 1.0 for name in TERMS}
+    assert set(terms(**every)) == {"correctness", "reasoning", "format"}  # no function is given
+    for name, value_B in terms(**every).items():
+        assert TERMS[name].granularity == "sequence"
+        assert value_B.shape == (4,) and value_B.dtype == np.float32
+
+
+class Own:
+    """In place of the process of a user's function."""
+
+    def __init__(self, path, deadline_s, late_in_row):
+        self.made, self.late, self.asked, self.closed = (path, deadline_s, late_in_row), 3, [], 0
+
+    def __call__(self, *arguments):
+        self.asked.append(arguments)
+        return np.array([0.5, np.nan, 0.0, 1.0], np.float32)
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize(("several_hosts", "patience"), [(False, 3), (True, 1)])
+def test_a_user_s_term(monkeypatch, several_hosts, patience):
+    monkeypatch.setattr("distill_jax.rewards.terms.CustomReward", Own)
+    settings = RewardSettings(custom="mine:reward", custom_weight=2.0, custom_deadline_s=7.0)
+    host = HostTerms(settings, several_hosts=several_hosts)
+    problems = [problem(i) for i in range(4)]
+    judged = Judged(np.zeros(4, bool), np.zeros(4, bool), [{}] * 4)
+    found = host(Completions(problems, TEXTS, judged, ENDED))
+    np.testing.assert_array_equal(found["custom"], np.array([0.5, np.nan, 0, 1], np.float32))
+    own = host.scores["custom"].reward
+    assert own.made == ("mine:reward", 7.0, patience)
+    assert own.asked == [([p.question for p in problems], TEXTS, ["4"] * 4, columns(problems))]
+    assert host.metrics() == {"rewards/custom/late": 3.0} and own.closed == 0
+    host.close()
+    assert own.closed == 1
+
+
+def test_without_a_function_there_is_nothing_to_count_or_close():
+    host = HostTerms(RewardSettings(custom_weight=2.0, format_weight=1.0))
+    assert host.metrics() == {} and set(host.scores) == {"correctness", "format"}
+    host.close()
 
 
 def test_a_custom_weight_counts_only_with_a_function():

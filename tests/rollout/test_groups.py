@@ -12,9 +12,9 @@ G = 2
 WRONG, RIGHT, MIXED, DIFFERENT = (0, 0), (1, 1), (1, 0), (0, 1)
 
 
-def drawn(*ids):
+def drawn(*ids, samples=G):
     """Groups of problems; every array of a completion holds 10·id + its number in the group."""
-    numbers_B = np.array([10 * one + sample for one in ids for sample in range(G)])
+    numbers_B = np.array([10 * one + sample for one in ids for sample in range(samples)])
     rollout = Rollout(
         np.repeat(numbers_B[:, None], 3, axis=1).astype(np.int32),
         numbers_B.astype(np.int32),
@@ -27,16 +27,18 @@ def drawn(*ids):
 
 def judged(*verdicts, ids):
     """Verdicts of groups; a wrong completion with an odd number is undecided."""
+    samples = len(verdicts[0])
     right_B = np.array(verdicts, bool).reshape(-1)
     undecided_B = ~right_B & (np.arange(len(right_B)) % 2 == 1)
-    numbers = [10 * one + sample for one in ids for sample in range(G)]
+    numbers = [10 * one + sample for one in ids for sample in range(samples)]
     return Judged(right_B, undecided_B, [{"number": number} for number in numbers])
 
 
 def first(*verdicts):
     """The first round: problems 1, 2, ... with these verdicts."""
     ids = list(range(1, len(verdicts) + 1))
-    return groups.collect(drawn(*ids), judged(*verdicts, ids=ids), np.array(ids))
+    samples = len(verdicts[0])
+    return groups.collect(drawn(*ids, samples=samples), judged(*verdicts, ids=ids), np.array(ids))
 
 
 class Draws:
@@ -48,7 +50,8 @@ class Draws:
     def __call__(self, ids_K, number):
         self.asked.append((ids_K.tolist(), number))
         ids, verdicts = self.rounds.pop(0)
-        return np.array(ids), drawn(*ids), judged(*verdicts, ids=ids)
+        made = drawn(*ids, samples=len(verdicts[0]))
+        return np.array(ids), made, judged(*verdicts, ids=ids)
 
 
 def test_collect_trains_on_every_group():
@@ -128,3 +131,27 @@ def test_nothing_is_drawn_when_all_groups_differ_or_no_round_is_left():
         draws = Draws()
         assert groups.replace_equal(first(*verdicts), rounds, draws).owner_P.tolist() == [0, 1]
         assert draws.asked == []
+
+
+def test_three_rounds_of_four_groups_of_four():
+    # Right answers of four: the first draw has one group that differs (2), the second two, the
+    # third two, of which there is room for one.
+    right = [0, 2, 4, 0], [1, 0, 4, 3], [0, 1, 2, 0]
+    verdicts = [[tuple(int(k < n) for k in range(4)) for n in counts] for counts in right]
+    draws = Draws(([5, 6, 7, 8], verdicts[1]), ([9, 10, 11, 12], verdicts[2]))
+    found = groups.replace_equal(first(*verdicts[0]), 2, draws)
+    assert draws.asked == [([1, 2, 3, 4], 1), ([1, 2, 3, 4, 5, 6, 7, 8], 2)]
+    trained = drawn(5, 2, 8, 10, samples=4)
+    assert found.drawn.problems == trained.problems and found.drawn.prompts == trained.prompts
+    assert found.drawn.texts == trained.texts and found.drawn.samples == 4
+    np.testing.assert_array_equal(found.drawn.rollout.tokens_BR, trained.rollout.tokens_BR)
+    assert found.judged.right_B.reshape(4, 4).sum(axis=1).tolist() == [1, 2, 3, 1]
+    assert found.ids_K.tolist() == list(range(1, 13)) and found.owner_P.tolist() == [4, 1, 7, 9]
+    # 11 differs and found no room: not measured.
+    np.testing.assert_array_equal(
+        found.advantage_K(np.array([0.4, 0.1, 0.7, 0.9])),
+        [0, 0.1, 0, 0, 0.4, 0, 0, 0.7, 0, 0.9, np.nan, 0],
+    )
+    # 2√(p(1−p)) at p = 1/4 and 3/4 is √(3/4).
+    want = np.sqrt([0, 1, 0, 0, 0.75, 0, 0, 0.75, 0, 0.75, 1, 0])
+    np.testing.assert_allclose(found.correctness_K(), want)

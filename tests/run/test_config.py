@@ -8,7 +8,7 @@ import pytest
 
 from configs import presets
 from distill_jax.core.errors import ConfigError
-from distill_jax.run.config import RunConfig, build, to_config_dict, to_dict, upstream
+from distill_jax.run.config import RunConfig, build, concerned, to_config_dict, to_dict, upstream
 from distill_jax.run.record import stage_key
 from distill_jax.stages.settings import RLSettings
 
@@ -88,8 +88,10 @@ def test_a_wrong_flat_form_is_refused(change: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["base", "teacher", "student", "tokenizer", "export", "plan", "seed", "data", "two words",
-     "1st", "a/b", "", "class"],
+    ["base", "teacher", "student", "model", "tokenizer", "export", "compare_logits", "plan",
+     "seed", "data", "two words", "1st", "a/b", "a.b", "", "class",
+     # `--config.items.steps=3` would reach the method of ConfigDict.
+     "items", "update"],
 )  # fmt: skip
 def test_a_name_that_means_something_else_is_refused(name: str) -> None:
     more = {name: SMOKE.plan["sft"]}
@@ -187,6 +189,17 @@ def test_upstream() -> None:
     # A model with a path is read from there, and `base` is no stage.
     assert upstream(with_models(SMOKE), "rl") == [("start", "student", "sft")]
     assert upstream(with_models(SMOKE), "sft") == []
+
+
+def test_concerned_are_the_stages_that_run_and_all_that_they_read() -> None:
+    alone = changed(SMOKE, stages=("evaluate",))
+    assert concerned(alone) == ["evaluate"]
+    assert concerned(changed(SMOKE, stages=("rl",))) == ["pretrain", "sft", "rl"]
+    # Through a stage that does not run itself, in the order of the plan.
+    through = changed(SMOKE.replace("rl", start="distill").replace("distill", start="sft"),
+                      stages=("rl", "evaluate"))  # fmt: skip
+    assert concerned(through) == ["pretrain", "sft", "distill", "rl", "evaluate"]
+    assert concerned(with_models(SMOKE)) == ["sft", "rl", "evaluate"]
 
 
 def test_stage_keys_are_equal_for_equal_results() -> None:

@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 
 from distill_jax.core import sharding
-from distill_jax.core.errors import CheckpointError, ConfigError, DataError
+from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.data import batching
 from distill_jax.evaluation import subjects
 from distill_jax.models import hf_io
 from distill_jax.run.record import record, setting_values, stage_key
 from distill_jax.run.run import Run
-from distill_jax.run.stop import Interrupted
 from distill_jax.stages import checks, curricula, distill, distill_rows, distill_step, runner
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.settings import DistillSettings
-from distill_jax.tasks import Judged
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 from tests.stages.distilled import WAYS, Trained, way
@@ -114,81 +112,6 @@ def test_report_names_the_distilled_student(trained: Trained) -> None:
     runner.run(small(stages=("evaluate",)), trained["teacher"])
     text = (trained["teacher"] / "report.md").read_text(encoding="utf-8")
     assert "student after distill (start: sft)" in text and "(report/distill.png)" in text
-
-
-# --- teacher's samples ------------------------------------------------------------------------
-
-
-def given_rows(ctx: Run, workdir: Path) -> distill_rows.Rows:
-    teacher = ctx.models.teacher
-    return distill_rows.make(ctx, ctx.stage("distill"), workdir / "distill", teacher, None)
-
-
-def test_teacher_samples_are_kept_as_drawn(trained: Trained) -> None:
-    workdir = trained["teacher"]
-    files = sorted((workdir / "distill" / "teacher_samples").iterdir())
-    assert [file.name for file in files] == ["part_00000.npz", "part_00001.npz"]
-    ctx = Run(way("teacher"), workdir)
-    found = given_rows(ctx, workdir)
-    assert found.problems == ctx.data.problems("train").problems[:16]
-    parts = [np.load(file) for file in files]
-    ended = np.concatenate([part["ended_N"] for part in parts])
-    for row, example in enumerate(found.examples):
-        part, at = parts[row // 8], row % 8
-        assert example.prompt == ctx.data.problems("train").prompts[row]
-        n = int(part["length_N"][at])
-        assert example.response == part["tokens_NR"][at, :n].tolist()
-        assert (example.response[-1] == ctx.data.eos_id) == ended[row]
-    figures = done(workdir)["figures"]
-    assert figures["rows"] == 16 and figures["teacher_terminated"] == pytest.approx(ended.mean())
-
-
-def test_only_right_samples_and_none_made_twice(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workdir = copy_stages(trained["teacher"], tmp_path / "run", "pretrain", "sft")
-    config = way("teacher", distill__teacher_samples__only_right=True)
-    ctx, made = Run(config, workdir), []
-    real = distill_rows.completions
-
-    def judge(problems: Any, texts: Any, ended_B: Any) -> Judged:
-        # By their place: the first of each file of 8, and of the second file the last, too.
-        right_B = np.arange(len(texts)) % 8 == 0
-        right_B[-1] = len(made) == 2
-        return Judged(right_B, np.zeros(len(texts), bool), [{} for _ in texts])
-
-    def draw(*args: Any, **how: Any) -> Any:
-        made.append(args[2])
-        if len(made) == 1:
-            ctx.stop.asked = True
-        return real(*args, **how)
-
-    monkeypatch.setattr(ctx.data.task, "judge", judge)
-    monkeypatch.setattr(distill_rows, "completions", draw)
-    with pytest.raises(Interrupted, match="8 of the teacher's 16 solutions are kept"):
-        given_rows(ctx, workdir)
-    ctx.stop.asked = False
-    found = given_rows(ctx, workdir)
-    assert len(made) == 2 and made[1] == ctx.data.problems("train").prompts[8:16]
-    problems = ctx.data.problems("train").problems
-    assert found.problems == [problems[0], problems[8], problems[15]]
-    assert found.figures == {"teacher_accuracy": 3 / 16, "rows": 3,
-                             "teacher_terminated": found.figures["teacher_terminated"]}  # fmt: skip
-    # The interrupted run has the very files of the whole one.
-    for file in (trained["teacher"] / "distill" / "teacher_samples").iterdir():
-        mine = np.load(workdir / "distill" / "teacher_samples" / file.name)
-        np.testing.assert_array_equal(mine["tokens_NR"], np.load(file)["tokens_NR"])
-    file = workdir / "distill" / "teacher_samples" / "part_00001.npz"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=r"part_00001\.npz cannot be read"):
-        given_rows(ctx, workdir)
-
-
-def test_a_teacher_that_is_never_right(trained: Trained, tmp_path: Path) -> None:
-    workdir = copy_stages(trained["teacher"], tmp_path / "run", "pretrain", "sft")
-    ctx = Run(way("teacher", distill__teacher_samples__only_right=True), workdir)
-    with pytest.raises(DataError, match="none of the teacher's 16 solutions is right"):
-        given_rows(ctx, workdir)
 
 
 # --- which step draws -------------------------------------------------------------------------

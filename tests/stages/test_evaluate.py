@@ -13,9 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.data import tokenizer as tokenizers
-from distill_jax.evaluation import agreement, kept_answers, subjects
+from distill_jax.evaluation import agreement, subjects
 from distill_jax.evaluation.held_out import greedy_answers, held_out
 from distill_jax.evaluation.runner import Sampler
+from distill_jax.inference import store
 from distill_jax.models import hf_io, peft_io
 from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted, StopSignal
@@ -149,7 +150,7 @@ def test_a_model_alone_with_a_tokenizer_of_its_own(finished: Path, tmp_path: Pat
     got = result(tmp_path / "run", "model")
     assert got["num_problems"] == 4 and got["distribution"] is None
     path = tmp_path / "run" / "evaluate" / "model.checkpoint.jsonl"
-    answers = kept_answers.responses(kept_answers.read(path)[1], "greedy")
+    answers = store.responses(store.read(path)[1], "greedy")
     assert max(max(answer) for (answer,) in answers) < len(own)
     read_back = own.decode(answers[0][0], skip_special_tokens=True)
     assert got["problems"][0]["greedy"] == read_back

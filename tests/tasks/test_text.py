@@ -1,11 +1,14 @@
 """Task text: prompts that fit, and the answer check as the judge."""
 
 import numpy as np
+import pytest
 
 from distill_jax import answers
-from distill_jax.data import chat
+from distill_jax.core.errors import DataError
+from distill_jax.data import chat, synthetic
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
+from distill_jax.data.tokenizer import train_tokenizer
 from distill_jax.tasks import TASKS, TextTask
 
 
@@ -64,3 +67,36 @@ def test_prompts_take_the_run_s_tokenizer_or_the_given_one(monkeypatch):
     assert task.prompts(problems) == task.prompts(problems, "given") == "prompts"
     limits = {"max_prompt_tokens": 7, "on_long_prompt": "error"}
     assert seen == [(name, problems, settings.chat, limits) for name in ("of the run", "given")]
+
+
+@pytest.fixture(scope="module")
+def tok():
+    return train_tokenizer(synthetic.texts(synthetic.ProblemSettings(), 0, 200), 300)
+
+
+ROWS = [problem("1", "Two?"), problem("2", "Two plus " * 9 + "two?"), problem("3", "Three?")]
+
+
+def test_prompts_that_are_too_long_are_dropped_and_counted(tok):
+    rendered = [chat.render_prompt(tok, row, DataSettings().chat) for row in ROWS]
+    lengths = [len(prompt) for prompt in rendered]
+    assert lengths[0] <= lengths[2] < lengths[1]
+    # At the limit a prompt still fits.
+    found = TextTask(DataSettings(max_prompt_tokens=lengths[2]), tok).prompts(ROWS)
+    assert found.problems == [ROWS[0], ROWS[2]] and found.dropped == 1
+    assert found.prompts == [rendered[0], rendered[2]]
+    found = TextTask(DataSettings(max_prompt_tokens=lengths[1]), tok).prompts(ROWS)
+    assert (found.problems, found.prompts, found.dropped) == (ROWS, rendered, 0)
+    with pytest.raises(DataError, match=f"all 3 prompts are longer than {lengths[0] - 1} tokens"):
+        TextTask(DataSettings(max_prompt_tokens=lengths[0] - 1), tok).prompts(ROWS)
+
+
+def test_a_prompt_that_is_too_long_is_an_error_where_that_is_asked(tok):
+    longest = len(chat.render_prompt(tok, ROWS[1], DataSettings().chat))
+    for limit, fits in ((longest, True), (longest - 1, False)):
+        task = TextTask(DataSettings(max_prompt_tokens=limit, on_long_prompt="error"), tok)
+        if fits:
+            assert task.prompts(ROWS).dropped == 0
+            continue
+        with pytest.raises(DataError, match=f"a prompt of {longest} tokens; wanted: at most"):
+            task.prompts(ROWS)

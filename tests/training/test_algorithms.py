@@ -119,6 +119,43 @@ def test_top_entropy_trains_those_tokens_alone():
         value(jnp.asarray(logp))
 
 
+@pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"ppo"}))
+def test_no_old_policy_means_a_ratio_of_one(name):
+    logp = jnp.array([[-1.0, -2.0, -3.0]])
+    settings = GroupSettings(importance="truncate", importance_cap=1.5)
+    how = {"advantage_BR": jnp.array([[1.0, -2.0, 0.5]]), "behaviour_logp_BR": logp - 0.1}
+
+    def value(x, old_BR):
+        return loss_of(name, settings, x, {**how, "old_logp_BR": old_BR})[0]
+
+    # One program of each: what None stands for is the policy itself, without a gradient.
+    absent = jax.value_and_grad(lambda x: value(x, None))(logp)
+    given = jax.value_and_grad(lambda x: value(x, jax.lax.stop_gradient(x)))(logp)
+    for got, want in zip(absent, given, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert np.all(absent[1] != 0)
+    # Ratio e^−1 and weight 1.5 (of e^1.1): another old policy is another loss.
+    assert abs(float(value(logp, logp + 1.0)) - float(absent[0])) > 0.01
+
+
+@pytest.mark.parametrize("name", ["reward_BR", "value_BR", "end_value_B", "old_logp_BR",
+                                  "ref_logp_BR"])  # fmt: skip
+def test_ppo_needs_its_scores(name):
+    given = rollout(old_logp_BR=ONES, ref_logp_BR=ONES)
+    ppo_advantages(given, PPOSettings())
+    with pytest.raises(ValueError, match=f"{name} is None; the algorithm needs it"):
+        ppo_advantages(given.replace(**{name: None}), PPOSettings())
+
+
+def test_group_methods_need_what_their_settings_ask_for():
+    batch = {"advantage_BR": ONES, "old_logp_BR": -ONES}
+    with pytest.raises(ValueError, match="ref_logp_BR is None; the algorithm needs it"):
+        loss_of("bnpo", GroupSettings(beta=0.1), -ONES, batch)
+    given = scored(reward_PG=jnp.zeros((1, 1)), response_mask_BR=ONES)
+    with pytest.raises(ValueError, match="entropy_BR is None; the algorithm needs it"):
+        group_advantages(given, GroupSettings(top_entropy=0.5))
+
+
 def test_kl_and_entropy_are_added_to_the_loss():
     # l = log π − log π_ref = .5: k3 = e^−.5 − 1 + .5 = .10653.
     logp = np.full((1, 3), -1.0, np.float32)
@@ -219,6 +256,16 @@ def test_ppo_loss_by_hand():
     np.testing.assert_allclose(metrics["val/ratio"], 1.0, atol=1e-6)
     # Both ends of the clip hold: ρ = 1.5 with A > 0, ρ = .5 with A < 0.
     np.testing.assert_allclose(metrics["policy/clipfrac_avg"], 2 / 3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["old_logp_BR", "old_value_BR", "return_BR"])
+def test_the_loss_of_ppo_needs_what_its_advantages_made(name):
+    arrays = dict.fromkeys(("old_logp_BR", "advantage_BR", "old_value_BR", "return_BR"), ONES)
+    scores = {"logp_BR": -ONES, "value_BR": ONES, "entropy_BR": ONES}
+    ppo_loss(scores, policy_batch(loss_mask_BR=ONES, **arrays), normaliser(ONES), PPOSettings())
+    del arrays[name]
+    with pytest.raises(ValueError, match=f"{name} is None; the algorithm needs it"):
+        ppo_loss(scores, policy_batch(loss_mask_BR=ONES, **arrays), normaliser(ONES), PPOSettings())
 
 
 def test_value_clip_of_zero_is_off_rather_than_pinning_the_value():

@@ -120,6 +120,25 @@ def test_agreement_of_sampler_and_trainer_is_measured(built):
         np.testing.assert_allclose(metrics[f"sampling/{name}"], want, rtol=1e-5, err_msg=name)
 
 
+def test_without_an_old_policy_agreement_is_that_of_the_trained_one(built):
+    settings = rl_batch.settings_of("grpo")
+    model, params = built
+    trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["grpo"], settings)
+    how = {"temperature": TEMPERATURE, "vocab": VOCAB}
+    loss, totals = losses.policy(model, ALGORITHMS["grpo"], settings, **how)
+    scores = losses.score_policy(
+        model, trainable, frozen, rl_batch.to_rollout(batch), values=False, **how
+    )
+    run = jax.jit(lambda b: loss(trainable, frozen, b, totals(b), jax.random.key(0)))
+    (absent, got), (given, want) = (
+        run(batch.replace(old_logp_BR=old)) for old in (None, scores.logp_BR)
+    )
+    np.testing.assert_allclose(absent, given, rtol=1e-5)
+    assert set(got) == set(want) and got["sampling/sampling_logp_difference/mean"] > 0
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_score_policy_gives_what_is_asked(built):
     model, params = built
     trainable, frozen = states.split(params, "lora")

@@ -1,8 +1,8 @@
-"""A model's completions as they come, a line a batch: a stopped evaluation goes on from them.
+"""Generated answers on disk, a line a batch: a stopped program goes on from them.
 
-The file holds token ids, so that whatever looks at the answers later (the comparison of two
-models' logits) sees the tokens that were drawn and not a text tokenised again. It stays when the
-evaluation is complete.
+The file holds token ids, so that a later reader (the comparison of two models' logits, say) sees
+the tokens that were drawn and not a text tokenised again. It is append-only and kept after
+completion.
 """
 
 import json
@@ -18,36 +18,49 @@ from distill_jax.core.errors import DataError
 
 
 class Batch(NamedTuple):
-    """Completions of some problems, prompt-major: token ids without padding, and which ended."""
+    """Completions of some problems, prompt-major.
+
+    Attributes:
+        decoding: name of the draw: its sampling settings and key.
+        problems: numbers of the problems.
+        tokens: token ids of each completion without padding, EOS included.
+        ended: whether each ended with EOS.
+        columns: further values of each completion by name, e.g. verdicts; JSON-able.
+    """
 
     decoding: str
     problems: tuple[int, ...]
     tokens: list[list[int]]
     ended: list[bool]
+    columns: dict[str, list[Any]] = {}  # noqa: RUF012 - never changed in place
 
 
-class KeptAnswers:
-    """Completions on disk, found again by decoding and problems.
+class AnswerStore:
+    """An append-only JSONL file of answers, found by decoding and problems.
 
     A line is written when its batch is complete; a torn last line (the process was killed) is
     dropped. Every process of a multi-process run makes one; process 0 alone writes.
 
     Args:
         path: JSONL: {"made_from"}, then a line a batch.
-        made_from: whatever the completions depend on, JSON-able. A file made from something else
-            is begun afresh.
+        made_from: what the answers depend on, JSON-able. A file made from something else is begun
+            afresh.
+        rendered: a file made of these answers. With it, a store made from something else is
+            refused instead, unless neither holds an answer.
 
     Attributes:
         begun_afresh: there was a file, made from something else.
 
     Raises:
-        DataError: a line that is not ours.
+        DataError: a damaged line, or a refused store.
     """
 
-    def __init__(self, path: Path, made_from: Mapping[str, Any]):
+    def __init__(self, path: Path, made_from: Mapping[str, Any], *, rendered: Path | None = None):
         self.path = path
         made_from = json.loads(json.dumps(made_from))
         found, batches, good_bytes = read(path)
+        if rendered is not None and (batches or rendered.exists()):
+            _refuse_other(path, rendered, found, made_from)
         # No process may write before all have read.
         sharding.barrier(f"answers {path}")
         self.begun_afresh = found is not None and found != made_from
@@ -58,21 +71,24 @@ class KeptAnswers:
             os.truncate(path, good_bytes)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_line({"made_from": made_from}), encoding="utf-8")
+            path.write_text(_line({"made_from": made_from}), encoding="ascii")
 
     def find(self, decoding: str, problems: Sequence[int]) -> Batch | None:
         """The batch of exactly these problems, if it is complete."""
         return self._batches.get((decoding, tuple(problems)))
 
     def add(self, batch: Batch) -> None:
-        """Appends a complete batch."""
+        """Appends a complete batch; it is on disk when this returns."""
         self._batches[batch.decoding, batch.problems] = batch
         if jax.process_index() == 0:
-            with self.path.open("a", encoding="utf-8") as handle:
-                handle.write(_line(batch._asdict()))
+            row = {name: value for name, value in batch._asdict().items() if value != {}}
+            with self.path.open("a", encoding="ascii") as handle:
+                handle.write(_line(row))
+                handle.flush()
+                os.fsync(handle.fileno())
 
     def count(self) -> int:
-        """Completions that are here."""
+        """Number of completions."""
         return sum(len(batch.tokens) for batch in self._batches.values())
 
     def responses(self, decoding: str) -> list[list[list[int]]]:
@@ -80,20 +96,20 @@ class KeptAnswers:
         return responses(list(self._batches.values()), decoding)
 
 
-def answers_path(directory: Path, name: str) -> Path:
-    """Where a subject's completions are kept as token ids."""
-    return directory / f"{name}.checkpoint.jsonl"
+def store_path(rendered: Path) -> Path:
+    """Where the store of a file that is rendered from it is: FILE.store."""
+    return rendered.with_name(rendered.name + ".store")
 
 
 def read(path: Path) -> tuple[dict[str, Any] | None, list[Batch], int]:
-    """What such a file holds.
+    """The contents of a store.
 
     Returns:
         What it was made from (None: no file, or none with a whole line), its batches, and the
         bytes that their lines take.
 
     Raises:
-        DataError: a line, other than a torn last one, that is not ours (file, line).
+        DataError: a damaged line other than a torn last one (file, line).
     """
     if not path.exists():
         return None, [], 0
@@ -108,7 +124,7 @@ def read(path: Path) -> tuple[dict[str, Any] | None, list[Batch], int]:
                 batches.append(Batch(**{**row, "problems": tuple(row["problems"])}))
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(
-                f"{path} line {number}: {error}", wanted="completions", fix="delete the file"
+                f"{path} line {number}: {error}", wanted="answers", fix="delete the file"
             ) from error
     return made_from, batches, sum(map(len, lines))
 
@@ -122,6 +138,24 @@ def responses(batches: Sequence[Batch], decoding: str) -> list[list[list[int]]]:
             for place, problem in enumerate(batch.problems):
                 of_problem[problem] = batch.tokens[place * each : (place + 1) * each]
     return [of_problem[problem] for problem in sorted(of_problem)]
+
+
+def _refuse_other(
+    path: Path, rendered: Path, found: Mapping[str, Any] | None, wanted: Mapping[str, Any]
+) -> None:
+    """Raises DataError where a store was made from something else, naming each difference."""
+    fix = f"name another file, or delete {rendered} and {path}"
+    if found is None:
+        got = f"{rendered} is there without its {path.name}"
+        raise DataError(got, wanted="a file that this command began", fix=fix)
+    changed = [
+        f"{name} was {json.dumps(found.get(name))}, now {json.dumps(wanted.get(name))}"
+        for name in sorted({*found, *wanted})
+        if found.get(name) != wanted.get(name)
+    ]
+    if changed:
+        got = f"{rendered} was made with other settings: {'; '.join(changed)}"
+        raise DataError(got, fix=f"{fix} to make it again")
 
 
 def _line(row: Mapping[str, Any]) -> str:

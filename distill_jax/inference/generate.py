@@ -1,0 +1,165 @@
+"""Completions of many prompts, batch by batch; batches that a store holds are not drawn again."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from distill_jax.core import digest, settings
+from distill_jax.core.batching import filled
+from distill_jax.data.chat import Prompts
+from distill_jax.inference.store import AnswerStore, Batch
+from distill_jax.rollout.sampler import Rollout, Sampler, SamplingSettings
+from distill_jax.run.run import Run
+from distill_jax.run.stop import GO_ON, Interrupted
+from distill_jax.training.progress import Progress
+
+Tick = Callable[[int], None]
+
+
+class Answers(NamedTuple):
+    """Completions in the order of their prompts, `samples` a prompt, prompt-major.
+
+    tokens are without padding, EOS included; length_B int32 their number; ended_B bool, whether
+    EOS was drawn; columns: further values of each completion by name.
+    """
+
+    tokens: list[list[int]]
+    length_B: np.ndarray
+    ended_B: np.ndarray
+    columns: dict[str, list[Any]]
+
+
+def answers(
+    sampler: Sampler,
+    weights: Callable[[], Any],
+    prompts: Sequence[Sequence[int]],
+    sampling: SamplingSettings,
+    *,
+    key: jax.Array,
+    batch: int,
+    samples: int = 1,
+    ids: Sequence[int] | None = None,
+    store: AnswerStore | None = None,
+    decoding: str = "",
+    columns: Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None = None,
+    tick: Tick | None = None,
+) -> Answers:
+    """Draws the completions of all prompts.
+
+    A prompt's number seeds its randomness, so the batch size changes nothing but speed and the
+    last bits. The last batch is filled up with repeats, so that one compiled program serves all.
+    Batches are the same at every start, so that after a stop the rest is drawn as it would have
+    been.
+
+    Args:
+        sampler: for the model.
+        weights: gives its decode weights; called only if a batch is drawn.
+        prompts: token ids.
+        sampling: temperature, limits.
+        key: typed key of the draw.
+        batch: completions drawn at a time.
+        samples: completions of each prompt.
+        ids: number of each prompt; None counts from 0.
+        store: takes each batch as it comes, and gives those that it has.
+        decoding: name of the draw in the store.
+        columns: (places of the batch's prompts, its rollout) -> further values of each completion.
+        tick: called with the number of completions just drawn.
+    """
+    ids = range(len(prompts)) if ids is None else ids
+    size = max(1, min(batch // samples, len(prompts)))
+    # Prompts of similar length share a batch; the order is undone below.
+    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+    batches = []
+    for start in range(0, len(order), size):
+        rows = order[start : start + size].tolist()
+        problems = tuple(ids[row] for row in rows)
+        done = store.find(decoding, problems) if store is not None else None
+        if done is None:
+            chosen = filled(rows, size)
+            out = sampler.generate(
+                weights(),
+                [prompts[row] for row in chosen],
+                sampling,
+                key=key,
+                prompt_ids=[ids[row] for row in chosen],
+                samples=samples,
+            )
+            out = Rollout(*(leaf[: len(rows) * samples] for leaf in out))
+            tokens = [row[:n].tolist() for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
+            more = {} if columns is None else columns(rows, out)
+            done = Batch(decoding, problems, tokens, out.ended_B.tolist(), more)
+            if store is not None:
+                store.add(done)
+            if tick is not None:
+                tick(len(tokens))
+        batches.append(done)
+    return _joined(batches, order, samples)
+
+
+def _joined(batches: Sequence[Batch], order: np.ndarray, samples: int) -> Answers:
+    """The completions of all batches; order: place of each prompt among those given."""
+    places_BG = np.argsort(order)[:, None] * samples + np.arange(samples)
+
+    def ordered(parts: Sequence[Sequence[Any]]) -> list[Any]:
+        flat = [value for part in parts for value in part]
+        return [flat[place] for place in places_BG.ravel()]
+
+    tokens = ordered([batch.tokens for batch in batches])
+    names = batches[0].columns if batches else {}
+    return Answers(
+        tokens,
+        np.array([len(row) for row in tokens], np.int32),
+        np.array(ordered([batch.ended for batch in batches]), bool),
+        {name: ordered([batch.columns[name] for batch in batches]) for name in names},
+    )
+
+
+def made_from(
+    run: Run, weights: dict[str, str], data: Prompts, sampling: SamplingSettings, **more: Any
+) -> dict[str, Any]:
+    """What answers depend on, JSON-able, for a store.
+
+    Args:
+        run: seed, task.
+        weights: digests of the model's parts.
+        data: problems and prompts; a digest enters.
+        sampling: settings that change the last bits alone do not enter.
+        more: further parts by name.
+    """
+
+    def parts() -> Any:
+        for problem, prompt in zip(data.problems, data.prompts, strict=True):
+            yield f"{problem.id}\0{problem.answer}\0{len(prompt)}\0"
+            yield np.asarray(prompt, np.int32).tobytes()
+
+    return {
+        **weights,
+        "prompts": digest.of_all(parts()),
+        "seed": run.config.seed,
+        "task": run.config.task,
+        **more,
+        "sampling": settings.affecting(sampling, rounding=False),
+    }
+
+
+def stopping(run: Run, progress: Progress, done: int, before: str, after: str) -> Tick:
+    """A `tick` that counts finished answers and raises Interrupted when the run was asked to stop.
+
+    Args:
+        run: that may be asked.
+        progress: shows the count.
+        done: answers finished earlier.
+        before: of the message, up to the count; e.g. "rl was asked to stop;".
+        after: of the message, after "of"; e.g. "9 answers are done".
+    """
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        progress.update(done)
+        if run.stop.due(done):
+            raise Interrupted(f"{before} {done} of {after}; {GO_ON}")
+
+    return tick

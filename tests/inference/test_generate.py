@@ -1,0 +1,151 @@
+"""The one generator of answers: any batch size, going on from a store, further columns, a stop."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.inference import generate
+from distill_jax.inference.generate import Answers
+from distill_jax.inference.store import AnswerStore
+from distill_jax.rollout.sampler import Rollout, Sampler, SamplingSettings
+from distill_jax.run.stop import Interrupted
+from tests import tiny
+
+KEY = jax.random.key(0)
+LIMITS = SamplingSettings(max_new_tokens=4, segment=4, prompt_multiple=4, top_k=3, top_p=0.5)
+# Batches of two go by length: prompts 1 and 3, then 2 and 0, then 4.
+PROMPTS = [[3, 4, 5], [6], [7, 8], [9], [2, 2, 2]]
+
+Draw = Callable[..., Answers]
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    model, _ = tiny.build()
+    return Sampler(model, tiny.mesh(), eos_id=tiny.EOS, pad_id=tiny.PAD, vocab=tiny.VOCAB)
+
+
+@pytest.fixture(scope="module")
+def weights(sampler: Sampler) -> Any:
+    return sampler.weights(tiny.build()[1], LIMITS)
+
+
+@pytest.fixture
+def draw(sampler: Sampler, weights: Any) -> Draw:
+    def drawn(prompts: list[list[int]] = PROMPTS, **how: Any) -> Answers:
+        how = {"samples": 2, "batch": 4, **how}
+        return generate.answers(sampler, lambda: weights, prompts, LIMITS, key=KEY, **how)
+
+    return drawn
+
+
+def same(one: Answers, other: Answers) -> bool:
+    return (
+        one.tokens == other.tokens
+        and one.length_B.tolist() == other.length_B.tolist()
+        and one.ended_B.tolist() == other.ended_B.tolist()
+        and one.columns == other.columns
+    )
+
+
+def test_the_same_in_any_batch_and_ticks(draw: Draw, sampler: Sampler, weights: Any) -> None:
+    ticks: list[int] = []
+    four, ten, one = (draw(batch=size, tick=ticks.append) for size in (4, 10, 1))
+    assert same(four, ten) and same(four, one) and ticks == [4, 4, 2, 10, 2, 2, 2, 2, 2]
+    assert len(four.tokens) == 10 and four.length_B.tolist() == list(map(len, four.tokens))
+    assert (four.length_B.dtype, four.ended_B.dtype) == (np.int32, bool)
+    assert four.ended_B.tolist() == [row[-1] == tiny.EOS for row in four.tokens]
+    # Row 2·i + g is sample g of prompt i.
+    alone = sampler.generate(weights, [PROMPTS[3]], LIMITS, key=KEY, prompt_ids=[3], samples=2)
+    assert [
+        row[:n].tolist() for row, n in zip(alone.tokens_BR, alone.length_B, strict=True)
+    ] == four.tokens[6:8]
+
+
+def test_a_prompt_is_seeded_and_stored_by_its_number(draw: Draw, tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path / "x.jsonl", {})
+    some = draw([PROMPTS[4], PROMPTS[1]], ids=[4, 1], store=store, decoding="s")
+    whole = draw()
+    assert some.tokens == whole.tokens[8:10] + whole.tokens[2:4]
+    assert store.responses("s") == [whole.tokens[2:4], whole.tokens[8:10]]
+    other = draw([PROMPTS[4], PROMPTS[1]], ids=[0, 1])
+    assert other.tokens[:2] != some.tokens[:2] and other.tokens[2:] == some.tokens[2:]
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3, 4])
+def test_batches_drawn_after_a_kill_equal_those_of_a_whole_run(
+    draw: Draw, tmp_path: Path, lines: int
+) -> None:
+    whole = draw()
+    path = tmp_path / "x.jsonl"
+    assert same(draw(store=AnswerStore(path, {}), decoding="s"), whole)
+    held = path.read_bytes().splitlines(keepends=True)
+    assert len(held) == 4
+    torn = held[lines][:9] if lines < 4 else b""
+    path.write_bytes(b"".join(held[:lines]) + torn)  # killed in this batch
+    ticks: list[int] = []
+    again = draw(store=AnswerStore(path, {}), decoding="s", tick=ticks.append)
+    assert same(again, whole) and ticks == [4, 4, 2][lines - 1 :]
+    assert path.read_bytes() == b"".join(held)
+
+
+def test_decodings_do_not_share_batches(draw: Draw, tmp_path: Path) -> None:
+    store, ticks = AnswerStore(tmp_path / "x.jsonl", {}), []
+    for decoding in ("a", "b", "a"):
+        draw(store=store, decoding=decoding, tick=ticks.append)
+    assert ticks == [4, 4, 2] * 2 and store.count() == 20
+
+
+def test_weights_are_not_made_if_nothing_is_drawn(
+    draw: Draw, sampler: Sampler, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.jsonl"
+    whole = draw(store=AnswerStore(path, {}))
+
+    def never() -> Any:
+        raise AssertionError
+
+    again = generate.answers(
+        sampler, never, PROMPTS, LIMITS, key=KEY, samples=2, batch=4, store=AnswerStore(path, {})
+    )
+    assert same(again, whole)
+
+
+def test_columns_are_of_their_completions_and_kept(draw: Draw, tmp_path: Path) -> None:
+    calls = []
+
+    def columns(rows: Any, out: Rollout) -> dict[str, list[Any]]:
+        calls.append(list(rows))
+        assert len(out.tokens_BR) == len(out.length_B) == 2 * len(rows)  # without repeats
+        names = [f"{i}.{g}" for i in rows for g in range(2)]
+        firsts = [row[:1].tolist() for row in out.tokens_BR]
+        return {"name": names, "first": firsts}
+
+    path = tmp_path / "x.jsonl"
+    found = draw(store=AnswerStore(path, {}), columns=columns)
+    assert calls == [[1, 3], [2, 0], [4]]
+    assert found.columns["name"] == [f"{i}.{g}" for i in range(5) for g in range(2)]
+    assert found.columns["first"] == [row[:1] for row in found.tokens]
+    assert same(draw(store=AnswerStore(path, {}), columns=columns), found) and len(calls) == 3
+
+
+def test_no_prompts(draw: Draw) -> None:
+    assert draw([]).tokens == [] and draw([]).columns == {}
+
+
+def test_a_stop_comes_after_the_batch_is_kept(draw: Draw, tmp_path: Path) -> None:
+    shown: list[int] = []
+    asked = [False, True]
+    run: Any = SimpleNamespace(stop=SimpleNamespace(due=lambda done: asked.pop(0)))
+    progress: Any = SimpleNamespace(update=shown.append)
+    tick = generate.stopping(run, progress, 3, "toy was asked to stop;", "13 answers are done")
+    store = AnswerStore(tmp_path / "x.jsonl", {})
+    message = "toy was asked to stop; 11 of 13 answers are done; run the same command again"
+    with pytest.raises(Interrupted, match=message):
+        draw(store=store, tick=tick)
+    assert shown == [7, 11] and AnswerStore(store.path, {}).count() == 8
