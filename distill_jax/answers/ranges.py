@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.reading import read_shape
-from distill_jax.answers.relations import MIRROR, bounded_name, is_name
 from distill_jax.answers.shapes import (
+    MIRROR,
     Conditions,
     Interval,
     Relation,
@@ -16,7 +16,9 @@ from distill_jax.answers.shapes import (
     Sequence,
     Shape,
     Union,
+    bounded_name,
     is_infinite,
+    is_name,
 )
 
 _ABSOLUTE = re.compile(r"\|\s*([a-z])\s*\|")

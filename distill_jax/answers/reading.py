@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from distill_jax.answers.brackets import CLOSING, OPENING, closes, level, split_top
+from distill_jax.answers.brackets import closes, level, split_top
 from distill_jax.answers.numbers import parse_number, split_unit
 from distill_jax.answers.shapes import (
     EMPTY,
@@ -28,6 +28,8 @@ from distill_jax.answers.shapes import (
     Shape,
     Union,
     Words,
+    named,
+    ratio_names,
 )
 from distill_jax.answers.spelling import tidy
 
@@ -145,6 +147,8 @@ def _read_marked(text: str, depth: int) -> Shape | None:
         return _read(match[1], depth + 1)
     if match := _HOUR.fullmatch(text):
         return Clock(int(match[1]), 0, f"{match[2].lower()}m")
+    if _is_named_ratio(text):
+        return _read_related(text, depth)
     if _CHOICE_MARKED.match(text) and (match := _CHOICE.fullmatch(text)):
         rest = tidy(match[2] or "")
         # "A) B) C)", "(B) or (C)" and "(A) is wrong" choose nothing.
@@ -154,7 +158,9 @@ def _read_marked(text: str, depth: int) -> Shape | None:
     if match := _PYTHON_CALL.fullmatch(text):
         return _python(match[1], match[2], depth)
     parts = split_top(text, ":")
-    if len(parts) > 1 and all(part.strip() for part in parts) and not _WORDS.match(text):
+    ratio = len(parts) > 1 and all(part.strip() for part in parts)
+    name, equals, _ = text.partition("=")
+    if ratio and not _WORDS.match(text) and not (equals and ratio_names(name.strip())):
         return Ratio(tuple(part.strip() for part in parts))
     return None
 
@@ -235,7 +241,7 @@ def _read_listed(text: str, depth: int) -> Shape | None:
     sets = all(isinstance(item, Interval | Union) or item in relations for item in items)
     if sets and (either or "," in text):
         return Union(tuple(items))
-    return Sequence("list", tuple(items))
+    return Sequence("list", tuple(_grouped(items)))
 
 
 def _spliced(items: Iterable[Shape]) -> list[Shape]:
@@ -318,17 +324,34 @@ def _read_enclosed(text: str, depth: int) -> Shape | None:
     return Sequence("brackets" if opening == "[" else "tuple", items)
 
 
+def _top_signs(text: str) -> list[re.Match[str]]:
+    """The signs of relations outside all brackets."""
+    return [match for match in _SIGN.finditer(text) if level(text, match.start()) == 0]
+
+
+def _is_named_ratio(text: str) -> bool:
+    """a:b = 2:3, with as many parts on each side."""
+    parts = {len(split_top(side, ":")) for side in text.split("=")}
+    return "=" in text and len(parts) == 1 and parts != {1}
+
+
+def _grouped(items: list[Shape]) -> list[Shape]:
+    """x=1, y=2; x=3, y=4 as two lists of (x, y), each in the order of the first."""
+    names = [named(item) if isinstance(item, Relation) else "" for item in items]
+    size = len(set(names))
+    if not all(names) or size < 2 or size == len(names) or len(names) % size:
+        return items
+    groups = []
+    for start in range(0, len(names), size):
+        group = dict(zip(names[start : start + size], items[start : start + size], strict=True))
+        if set(group) != set(names[:size]):
+            return items
+        groups.append(Sequence("list", tuple(group[name] for name in names[:size])))
+    return list(groups)
+
+
 def _read_related(text: str, depth: int) -> Shape | None:
-    depth_here, cuts = 0, []
-    place = 0
-    while place < len(text):
-        depth_here += (text[place] in OPENING) - (text[place] in CLOSING)
-        match = _SIGN.match(text, place) if depth_here == 0 else None
-        if match:
-            cuts.append(match)
-            place = match.end()
-        else:
-            place += 1
+    cuts = _top_signs(text)
     if not cuts:
         return None
     parts = [

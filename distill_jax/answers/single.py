@@ -205,7 +205,7 @@ class SingleComparison:
         """12:30 without am or pm may be a ratio."""
         if clock.half:
             return Finding(WRONG, "a time of day and another form")
-        return self.shapes(Ratio((str(clock.hour), f"{clock.minute:02}")), other)
+        return self.shapes(as_ratio(clock), other)
 
     def words(self, first: Words, second: Words) -> Finding:
         """The same words in the same order."""
@@ -239,6 +239,11 @@ class SingleComparison:
         if choice.text:
             return self.shapes(read_shape(choice.text), other)
         return Finding(WRONG, f"a choice and {NAMES[type(other)]}")
+
+
+def as_ratio(clock: Clock) -> Shape:
+    """12:30 as a ratio; a time of day that says am or pm is none."""
+    return clock if clock.half else Ratio((str(clock.hour), f"{clock.minute:02}"))
 
 
 def _minutes(clock: Clock) -> set[int]:
