@@ -118,7 +118,11 @@ def _decide(nodes: list[Node], same: Callable[[list[Node]], bool | None]) -> Fin
 
 
 def _by_library(first: str, second: str, factor: Fraction, why: str) -> Finding:
-    same = library.same(first, second) if factor == 1 else None
+    if factor != 1 or not library.reads(first, second):
+        return Finding(UNDECIDED, f"not readable: {why}")
+    if not library.INSTALLED:
+        return Finding(UNDECIDED, library.MISSING)
+    same = library.same(first, second)
     if same is None:
-        return Finding(UNDECIDED, f"not readable here, nor decided by math-verify: {why}")
+        return Finding(UNDECIDED, f"not readable, nor decided by math-verify: {why}")
     return Finding(RIGHT if same else WRONG, "by math-verify")

@@ -98,7 +98,7 @@ class Worker:
             return self.process
         raise WorkerError(
             f"a worker for checking answers did not start: {said}",
-            fix=f"try {sys.executable} -c 'import math_verify'",
+            fix=f"try {sys.executable} -c 'import mpmath'",
         )
 
     def _read(self, deadline: float) -> list[str]:

@@ -57,9 +57,7 @@ _SAME = {
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _CIRCLE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
 # `11,\! 111` and `11{,}111` group digits; `11, 111` and `11,\, 111` list two numbers.
-_THOUSANDS = re.compile(
-    r"(?<=\d)(?:\s|\\!)*(?:\{,\}(?:\s|\\[!,;:])*|,\s*(?:\\!\s*)+)(?=\d)"
-)
+_THOUSANDS = re.compile(r"(?<=\d)(?:\s|\\!)*(?:\{,\}(?:\s|\\[!,;:])*|,\s*(?:\\!\s*)+)(?=\d)")
 _MONEY = re.compile(r"\$(?=\s*-?[\d.]*\d)")
 _BOLD = re.compile(r"(^|[\s(])\*\*([^\s*](?:[^*]*[^\s*])?)\*\*")  # Markdown's
 _POWER = re.compile(r"(?<=[\w)\]}!])\s*\*\*\s*(?=[\w(+{\\.-])")
