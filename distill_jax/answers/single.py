@@ -4,7 +4,8 @@ import re
 from fractions import Fraction
 from typing import NamedTuple, Protocol
 
-from distill_jax.answers.numbers import Number, parse_number
+from distill_jax.answers.numbers import parse_number
+from distill_jax.answers.numerals import Number
 from distill_jax.answers.reading import read_shape
 from distill_jax.answers.shapes import (
     Based,
