@@ -98,7 +98,7 @@ def _rounds(decimal: str, node: Node) -> bool:
     try:
         if FLOAT_DIGITS <= number.digits <= FLOAT_DIGITS + 3:
             return near(node, number.value, FLOAT_ERROR)
-        return bool(rounds_to(node, number.value, number.decimals))
+        return rounds_to(node, number.value, number.decimals)
     except TooLarge:
         return False
 

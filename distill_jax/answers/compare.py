@@ -277,7 +277,6 @@ def _one(shape: Shape) -> Shape:
     return shape
 
 
-Handler = Callable[[_Comparison, Shape, Shape], Finding]
 # Keys in the alphabetic order of the classes' names.
 _HANDLERS: dict[tuple[type, type], Callable[..., Finding]] = {
     (Scalar, Scalar): _Comparison.scalars,

@@ -84,40 +84,33 @@ def same_equations(
 
 def near(node: Node, value: Fraction, error: Fraction) -> bool:
     """Whether a constant is real and within a relative error of a value."""
-    if names(node):
-        return False
     with mp.workdps(DIGITS):
-        try:
-            (found,), _ = _evaluate([node], {}, True, DIGITS)
-        except NoValue:
-            return False
-        if isinstance(found, mpc) or not mpmath.isfinite(found):
+        if (found := _real_constant(node)) is None:
             return False
         wanted = mpf(value.numerator) / value.denominator
         return bool(abs(found - wanted) <= abs(found) * error.numerator / error.denominator)
 
 
-def rounds_to(node: Node, decimal: Fraction, decimals: int) -> bool | None:
-    """Whether a constant, rounded or cut off at so many decimals, is that decimal.
-
-    None where the constant has a finite decimal form itself, or is not real.
-    """
-    if names(node):
-        return None
+def rounds_to(node: Node, decimal: Fraction, decimals: int) -> bool:
+    """Whether a real constant without a finite decimal form rounds, or is cut off, to a decimal."""
     with mp.workdps(DIGITS):
-        try:
-            (value,), _ = _evaluate([node], {}, True, DIGITS)
-        except NoValue:
-            return None
-        if isinstance(value, mpc) or not mpmath.isfinite(value):
-            return None
+        if (value := _real_constant(node)) is None:
+            return False
         scaled = value * mpf(10) ** 30
         if abs(scaled - mpmath.nint(scaled)) < mpf(10) ** -15:
-            return None
+            return False
         shifted = abs(value) * 10**decimals
         wanted = abs(decimal) * 10**decimals
         fits = wanted in (int(mpmath.floor(shifted)), int(mpmath.nint(shifted)))
         return fits and (value < 0) == (decimal < 0)
+
+
+def _real_constant(node: Node) -> Value | None:
+    try:
+        (value,), _ = ([None], 0) if names(node) else _evaluate([node], {}, True, DIGITS)
+    except NoValue:
+        return None
+    return None if value is None or isinstance(value, mpc) or mpmath.isinf(value) else value
 
 
 def _has_value(node: Node) -> bool:

@@ -56,16 +56,9 @@ def _union(text: str, read: Read) -> Shape | None:
 
 
 def _list(text: str, read: Read) -> Shape | None:
-    joined = _AND_OR.search(text) is not None
-    if are_words(text) and not joined:
+    pieces, either = _pieces(text)
+    if len(pieces) < 2:
         return None
-    parts = [(part, _split_words(part)) for part in split_top(text, _LIST)]
-    pieces = [piece for _, several in parts for piece in several if piece]
-    if len(pieces) < 2 or _DATE.fullmatch(text):
-        return None
-    if not joined and all(WORDS.fullmatch(piece) and len(piece) > 1 for piece in pieces):
-        return None
-    either = any(len(several) > 1 and " or " in f" {part.lower()} " for part, several in parts)
     items = _spliced(map(read, pieces))
     relations = [item for item in items if isinstance(item, Relation) and "=" not in item.signs]
     if len(relations) == len(items) and not either:
@@ -74,6 +67,17 @@ def _list(text: str, read: Read) -> Shape | None:
     if sets and (either or "," in text):
         return Union(tuple(items))
     return Sequence("list", tuple(_grouped(items)))
+
+
+def _pieces(text: str) -> tuple[list[str], bool]:
+    """(the pieces of a list, whether "or" joins some of them); none of a date or a phrase."""
+    parts = [(part, _split_words(part)) for part in split_top(text, _LIST)]
+    pieces = [piece for _, several in parts for piece in several if piece]
+    words = are_words(text) or all(WORDS.fullmatch(piece) and len(piece) > 1 for piece in pieces)
+    if _DATE.fullmatch(text) or (words and not _AND_OR.search(text)):
+        return [], False
+    either = any(len(several) > 1 and " or " in f" {part.lower()} " for part, several in parts)
+    return pieces, either
 
 
 def _split_words(part: str) -> list[str]:
@@ -128,11 +132,14 @@ def read_enclosed(text: str, read: Read) -> Shape | None:
         return None  # set-builder
     if len(parts) == 1 and pair not in ("\\{\\}", "⟨⟩"):
         return read(body) if pair in ("()", "{}") else None
-    parts = [part.strip() for part in parts if part.strip()]
+    return _sequence(pair, [part.strip() for part in parts if part.strip()], read)
+
+
+def _sequence(pair: str, parts: list[str], read: Read) -> Shape:
     items = tuple(map(read, parts))
     if pair in ("\\{\\}", "{}"):
         return Sequence("set", tuple(_spliced(items)))
-    if "\\pm" in body and (several := _alternatives(items)):
+    if any("\\pm" in part for part in parts) and (several := _alternatives(items)):
         return several
     if pair[0] == "[" and items and all(part.startswith("[") for part in parts):
         rows = [split_top(part[1:-1], COMMA) for part in parts]

@@ -34,6 +34,13 @@ def read(text):
         ("x^10", "x^{10}", True),
         (r"x\frac{1}{2}", "x/2", True),  # no mixed number
         (r"2\frac12", "2.5", True),
+        (r"-2\frac12+0", "-5/2", True),
+        (r"3\cdot 2\frac12", "15/2", True),
+        (r"3\cdot 2\frac12", "3", False),
+        (r"2\frac{x}{2}", "x", True),
+        (r"0.5\frac12", "1/4", True),
+        (r"2^2\frac12", "2", True),
+        (r"2\frac12^2", "1/2", True),
         ("√16", "4", True),
         (r"\frac12", "0.5", True),
         (r"\sin 2x", r"2\sin x\cos x", True),
@@ -70,7 +77,7 @@ def test_values(first, second, same):
     assert same_values(read(second), read(first)) is same
 
 
-@pytest.mark.parametrize("text", ["1/2x", "a/bc", r"\sin x(x+1)"])
+@pytest.mark.parametrize("text", ["1/2x", r"1/2\frac12", "a/bc", r"\sin x(x+1)"])
 def test_two_readings_are_ambiguous(text):
     with pytest.raises(Ambiguous):
         read(text)
