@@ -15,8 +15,8 @@ from distill_jax.answers.single import (
     RIGHT,
     UNDECIDED,
     WRONG,
-    Declines,
     Finding,
+    Judge,
     NeedsAlgebra,
 )
 from distill_jax.answers.spelling import MAX_ANSWER, squeeze, tidy
@@ -147,7 +147,7 @@ def _exact(gold: str, predicted: str) -> Finding | None:
         if text.count("{") != text.count("}"):
             return Finding(WRONG, "braces that do not match")
     try:
-        return compare(gold, predicted, Declines())
+        return compare(gold, predicted, Judge())
     except NeedsAlgebra:
         return None
     except RecursionError:

@@ -19,6 +19,7 @@ from distill_jax.answers.operations import (
     NoValue,
     TooLarge,
     Value,
+    size,
 )
 
 DIGITS = 60
@@ -186,7 +187,7 @@ def _agree(
         with mp.workdps(digits):
             same = equal(values[:cut], values[cut:])
         if same:  # to be sure of the last digit of whole numbers
-            lost = max(lost, *(_bits(value) for value in values))
+            lost = max(lost, *(int(size(value)) for value in values))
         needed = start + int(lost * 0.302)
         # Rounding noise beside a value looks ever smaller as digits are added: not worth more.
         if digits >= needed or (before is not None and lost > before + 16):
@@ -243,18 +244,12 @@ def _zero(difference: Value, terms: list[Value]) -> bool:
     return bool(abs(difference) <= _tolerance() * max(abs(term) for term in terms))
 
 
-def _bits(value: Value) -> int:
-    if value == 0 or not mpmath.isfinite(value):
-        return 0
-    return int(mpmath.mag(value))
-
-
 def _checked(value: Value) -> Value:
     if isinstance(value, mpc) and value.imag == 0:
         value = value.real
     if mpmath.isnan(value):
         raise NoValue("not a number")
-    if mpmath.isfinite(value) and value != 0 and abs(mpmath.mag(value)) > MAX_BITS:
+    if abs(size(value)) > MAX_BITS:
         raise TooLarge(f"beyond 10^±{MAX_POWER_OF_TEN}")
     return value
 
@@ -281,8 +276,8 @@ class _Evaluation:
         if not self.imaginary and isinstance(value, mpc):
             raise NoValue("not real")
         if node.kind in _CANCELLING:
-            sizes = [_bits(argument) for argument in arguments if argument != 0]
+            sizes = [int(size(argument)) for argument in arguments if argument != 0]
             # Of the larger term by cancelling, of the smaller one by being absorbed.
-            least = min([_bits(value), *sizes])
+            least = min([int(size(value)), *sizes])
             self.lost = max(self.lost, max(sizes, default=0) - least)
         return value

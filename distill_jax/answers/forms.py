@@ -46,6 +46,12 @@ _CHOOSES_MORE = re.compile(
     r"^[,;/&]|^(?:or|and|is|isn't|was)\b|\([A-Ja-j]\)|(?<![^\W_])[A-J][).:]"
     r"|\b(?:wrong|false|incorrect|not|maybe|perhaps)\b[^.]"
 )
+_BUILDER = r"\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:)\s*([^|:]*)\\\}"
+_CHOICE = (
+    r"(?is)(?=(?:option|choice)\s|\(?[A-Ja-j][).:]|\([A-Ja-j]\)$)"
+    r"(?:(?:option|choice|answer)\s+)?\(?([A-Ja-j])(?:[).:]+\s*(.*)|)"
+)
+_MATRIX = r"(?s)[(\[]?\s*\\begin\{([pbBvV]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}\s*[)\]]?"
 _INTERVALS = {
     "Interval": (True, True), "Interval.open": (False, False), "Interval.Lopen": (False, True),
     "Interval.Ropen": (True, False),
@@ -74,9 +80,9 @@ def _based(match: re.Match[str], read: Read) -> Shape | None:
 
 def _clock(match: re.Match[str], read: Read) -> Shape | None:
     hour, minute, half = match.groups()
-    if int(hour) > 23 or int(minute) > 59:
+    if minute and (int(hour) > 23 or int(minute) > 59):
         return None
-    return Clock(int(hour), int(minute), f"{half.lower()}m" if half else "")
+    return Clock(int(hour), int(minute or 0), f"{half.lower()}m" if half else "")
 
 
 def _choice(match: re.Match[str], read: Read) -> Shape | None:
@@ -124,39 +130,21 @@ def _ratio(match: re.Match[str], read: Read) -> Shape | None:
 
 
 _FORMS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Read], Shape | None]]] = [
-    (re.compile(r"\(?([+-]?[0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(?:base\s*)?(\d+)\s*\}|(\d+))"), _based),
-    (re.compile(r"([+-]?[0-9A-F]+)\s*\(?(?:in\s+)?base\s*[- ]?(\d+)\)?", re.I), _based),
-    (re.compile(r"(\d{1,2}):(\d{2})\s*(?:([ap])\.?\s*m\.?)?", re.I), _clock),
-    (
-        re.compile(r"\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:)\s*([^|:]*)\\\}"),
-        lambda match, read: read(match[1]),
-    ),
-    (
-        re.compile(r"(\d{1,2})\s*([ap])\.?\s*m\.?", re.I),
-        lambda match, read: Clock(int(match[1]), 0, f"{match[2].lower()}m"),
-    ),
-    (
-        re.compile(
-            r"(?=(?:option|choice)\s|\(?[A-Ja-j][).:]|\([A-Ja-j]\)$)"
-            r"(?:(?:option|choice|answer)\s+)?\(?([A-Ja-j])(?:[).:]+\s*(.*)|)",
-            re.I | re.S,
+    (re.compile(pattern), form)
+    for pattern, form in (
+        (r"\(?([+-]?[0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(?:base\s*)?(\d+)\s*\}|(\d+))", _based),
+        (r"(?i)([+-]?[0-9A-F]+)\s*\(?(?:in\s+)?base\s*[- ]?(\d+)\)?", _based),
+        (r"(?i)(\d{1,2}):(\d{2})\s*(?:([ap])\.?\s*m\.?)?", _clock),
+        (_BUILDER, lambda match, read: read(match[1])),
+        (r"(?i)(\d{1,2})()\s*([ap])\.?\s*m\.?", _clock),
+        (_CHOICE, _choice),
+        (_MATRIX, _matrix),
+        (
+            r"(Matrix|FiniteSet|Union|Interval(?:\.open|\.Lopen|\.Ropen)?|set|Tuple)\((.*)\)",
+            _python,
         ),
-        _choice,
-    ),
-    (
-        re.compile(
-            r"[(\[]?\s*\\begin\{([pbBvV]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}\s*[)\]]?",
-            re.DOTALL,
-        ),
-        _matrix,
-    ),
-    (
-        re.compile(
-            r"(Matrix|FiniteSet|Union|Interval(?:\.open|\.Lopen|\.Ropen)?|set|Tuple)\((.*)\)"
-        ),
-        _python,
-    ),
-    (re.compile(r"(?![^\W\d_]).*:.*", re.DOTALL), _ratio),
+        (r"(?s)(?![^\W\d_]).*:.*", _ratio),
+    )
 ]
 
 

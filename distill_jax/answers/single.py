@@ -2,7 +2,7 @@
 
 import re
 from fractions import Fraction
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.numerals import Number
@@ -43,28 +43,15 @@ class NeedsAlgebra(Exception):
     """The exact path cannot tell."""
 
 
-class Judge(Protocol):
-    """What compares formulas, given as tidy texts.
-
-    All may raise NeedsAlgebra.
-    """
+class Judge:
+    """Compares formulas, given as tidy texts; this one cannot, `algebra.Algebra` can."""
 
     def values(self, first: str, second: str, factor: Fraction) -> Finding:
         """Whether first·factor and second are equal."""
-
-    def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
-        """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero where ordered."""
-
-
-class Declines:
-    """The judge of the exact path."""
-
-    def values(self, first: str, second: str, factor: Fraction) -> Finding:
-        """Raises NeedsAlgebra."""
         raise NeedsAlgebra
 
     def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
-        """Raises NeedsAlgebra."""
+        """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero if ordered."""
         raise NeedsAlgebra
 
 

@@ -104,7 +104,7 @@ def _segments(tokens: Sequence[Token]) -> Iterator[_Segment]:
     before: Token | None = None
     held: list[Token] = []
     for token, following in zip_longest(tokens, tokens[1:]):
-        step = _STEPS.get(token.kind, _keep)(_Place(token, held, following))
+        step = _STEPS[token.kind](_Place(token, held, following))
         if step == "keep":
             held.append(token)
         elif step == "times":
@@ -143,10 +143,6 @@ class _Place(NamedTuple):
         return self.following is not None and self.following.kind in (NUMBER, OPEN, FRAC)
 
 
-def _keep(at: _Place) -> str:
-    return "keep"
-
-
 def _newline(at: _Place) -> str:
     goes_on = at.following is not None and at.following.kind == EQUALS
     return "skip" if at.held and goes_on else "break"
@@ -172,10 +168,6 @@ def _sign(at: _Place) -> str:
     return "keep" if at.behind_operand and at.opens and not spaced else "skip"  # **bold**
 
 
-def _percent(at: _Place) -> str:
-    return "keep" if at.behind_operand else "break"
-
-
 def _operand(at: _Place) -> str:
     """2(3) and 2\\frac{1}{2} go on; in "12 months 12*5" a new segment starts."""
     if not at.behind_operand:
@@ -189,8 +181,9 @@ _STEPS: dict[str, Callable[[_Place], str]] = {
     WORD: _word,
     LETTER: _letter,
     SIGN: _sign,
-    PERCENT: _percent,
+    PERCENT: lambda at: "keep" if at.behind_operand else "break",
     **dict.fromkeys((NUMBER, FRAC, OPEN), _operand),
+    **dict.fromkeys((CLOSE, EQUALS), lambda at: "keep"),
     STOP: lambda at: "break",
 }
 
