@@ -1,14 +1,16 @@
 """Checks a file of answers: python -m launch.check_answers FILE.jsonl
 
-Each line is an object with gold (an answer, or a whole solution) and response (the model's text) or
+Each line is an object with gold (an answer or a whole solution), response (the model's text) or
 predicted (its answer alone), and optionally label (right or wrong, as true, 1, "right", …). Prints
-how many are right, wrong and undecided, how fast, and with labels how often they agree;
---math_verify adds the same for bare math-verify: the gold between dollars, its own extraction.
+the counts of right, wrong and undecided, the speed, and the agreement with the labels.
+--math_verify adds the same for bare math-verify (extra math-verify): the gold between dollars, its
+own extraction.
 Exit codes: 0 done, 2 wrong input, 130 after Ctrl-C.
 """
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import sys
@@ -16,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -34,7 +37,7 @@ SHOWN = 20
 
 @dataclass
 class Row:
-    """One answer to check; text is the whole response, or None where predicted is the answer."""
+    """One answer to check; text is the whole response, or None if the row gives predicted."""
 
     line: int
     gold: str
@@ -45,7 +48,7 @@ class Row:
 
 @dataclass
 class Checked:
-    """What one checker found on all rows: verdicts, reasons, and milliseconds of each."""
+    """Verdict, reason and milliseconds of each row by one checker."""
 
     name: str
     verdicts: list[str] = field(default_factory=list)
@@ -66,7 +69,7 @@ def read_rows(path: Path) -> list[Row]:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error.reason}", wanted="JSONL as UTF-8") from None
-    # Not splitlines(): it also cuts at signs that may stand inside a JSON text.
+    # Not splitlines(): it also splits at characters that JSON strings may contain.
     lines = enumerate(text.split("\n"), 1)
     rows = [_row(line, path, number) for number, line in lines if line.strip()]
     if not rows:
@@ -129,16 +132,23 @@ def check_ours(rows: Sequence[Row]) -> Checked:
     return checked
 
 
-def check_math_verify(rows: Sequence[Row]) -> Checked:
-    """All rows by math-verify as its users call it, with its own limits and extraction."""
-    import logging
+def math_verify_library() -> ModuleType:
+    """math-verify.
 
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import math_verify
-    except ModuleNotFoundError as error:
-        fix = "pip install -e '.[math-verify]'"
-        raise MissingExtraError("--math_verify without math-verify", fix=fix) from error
+    except ImportError as error:
+        raise MissingExtraError(
+            f"--math_verify without math-verify ({error})", fix="pip install -e '.[math-verify]'"
+        ) from error
+    return math_verify
 
+
+def check_math_verify(rows: Sequence[Row], math_verify: ModuleType) -> Checked:
+    """All rows by math-verify as its users call it, with its own limits and extraction."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     math_verify.verify(math_verify.parse("$1$"), math_verify.parse("$1+x$"))  # warm, as ours is
     checked = Checked("math-verify")
@@ -156,7 +166,7 @@ def check_math_verify(rows: Sequence[Row]) -> Checked:
 
 
 def summary(rows: Sequence[Row], runs: Sequence[Checked]) -> Table:
-    """A column a checker: counts, agreement with the labels, times."""
+    """A table with a column for each checker: counts, agreement with the labels, times."""
     table = Table("", *(run.name for run in runs), title=f"{len(rows):,} answers")
     for verdict in VERDICTS:
         table.add_row(verdict, *(f"{run.verdicts.count(verdict):,}" for run in runs))
@@ -198,8 +208,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = read_rows(flags.file)
         if flags.output:
             _check_output(flags.output, flags.file)
-        ours = check_ours(rows)
-        runs = [ours, check_math_verify(rows)] if flags.math_verify else [ours]
+        library = math_verify_library() if flags.math_verify else None  # an error comes first
+        runs = [check_ours(rows)]
+        if library is not None:
+            runs.append(check_math_verify(rows, library))
         if flags.output:
             _write(flags.output, rows, runs)
         Console().print(summary(rows, runs))
@@ -214,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _disagreements(rows: Sequence[Row], runs: Sequence[Checked]) -> list[str]:
-    """Rows where the label, or the other checker, says something else than ours."""
+    """Rows in which the label or the other checker differs from our verdict."""
     out = []
     for k, row in enumerate(rows):
         said = {"label": row.label, **{run.name: run.verdicts[k] for run in runs[1:]}}
@@ -230,7 +242,7 @@ def _disagreements(rows: Sequence[Row], runs: Sequence[Checked]) -> list[str]:
 
 def _check_output(path: Path, source: Path) -> None:
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise DataError(f"--output={path}", wanted="a file in a folder that is there")
+        raise DataError(f"--output={path}", wanted="a file in an existing folder")
     if path.exists() and path.samefile(source):
         raise DataError(f"--output={path} is the input", wanted="another file")
 

@@ -26,6 +26,7 @@ from distill_jax.answers.single import (
     UNDECIDED,
     WRONG,
     Finding,
+    Judge,
 )
 from distill_jax.answers.tokens import Ambiguous, Unreadable
 
@@ -37,37 +38,39 @@ _PRINTED = [
 ]
 
 
-class Algebra:
+class Algebra(Judge):
     """Compares formulas by value."""
 
     def values(self, first: str, second: str, factor: Fraction) -> Finding:
         """Whether first·factor and second have the same value wherever both have one."""
+
+        def same(nodes: list[Node]) -> bool | None:
+            return same_values(nodes[0], nodes[1])
+
         try:
             nodes = _printed([_read(first), _read(second)])
-        except Ambiguous as error:
-            return Finding(UNDECIDED, str(error))
         except Unreadable as error:
-            return _by_library(first, second, factor, str(error))
+            return _by_library(first, second, factor, error)
         if factor != 1:
             nodes[0] = Node("*", (nodes[0], _fraction(factor)))
-        elif any(_rounds(*pair) for pair in ((first, nodes[1]), (second, nodes[0]))):
+        elif _rounds(first, nodes[1]) or _rounds(second, nodes[0]):
             return Finding(RIGHT, "equal when rounded")
-        return _decide(nodes, lambda n: same_values(n[0], n[1]))
+        return _decide(nodes, same)
 
     def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
-        """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero where ordered."""
+        """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero if ordered."""
+
+        def same(n: list[Node]) -> bool | None:
+            if any(map(names, nodes)):
+                return same_equations((n[0], n[1]), (n[2], n[3]), positive=ordered)
+            # Both hold, or neither does: only their sides tell them apart.
+            return same_values(n[0], n[2]) and same_values(n[1], n[3])
+
         try:
             nodes = _printed([_read(text) for text in (*first, *second)])
-        except Ambiguous as error:
-            return Finding(UNDECIDED, str(error))
         except Unreadable as error:
-            return _by_library("=".join(first), "=".join(second), Fraction(1), str(error))
-        if not any(names(node) for node in nodes):
-            # Both hold, or not: what they state is in their sides.
-            return _decide(nodes, lambda n: same_values(n[0], n[2]) and same_values(n[1], n[3]))
-        return _decide(
-            nodes, lambda n: same_equations((n[0], n[1]), (n[2], n[3]), positive=ordered)
-        )
+            return _by_library("=".join(first), "=".join(second), Fraction(1), error)
+        return _decide(nodes, same)
 
 
 def _read(text: str) -> Node:
@@ -98,7 +101,7 @@ def _rounds(decimal: str, node: Node) -> bool:
     try:
         if FLOAT_DIGITS <= number.digits <= FLOAT_DIGITS + 3:
             return near(node, number.value, FLOAT_ERROR)
-        return bool(rounds_to(node, number.value, number.decimals))
+        return rounds_to(node, number.value, number.decimals)
     except TooLarge:
         return False
 
@@ -117,8 +120,14 @@ def _decide(nodes: list[Node], same: Callable[[list[Node]], bool | None]) -> Fin
     return Finding(RIGHT, "equal values") if verdict else Finding(WRONG, "different values")
 
 
-def _by_library(first: str, second: str, factor: Fraction, why: str) -> Finding:
-    same = library.same(first, second) if factor == 1 else None
+def _by_library(first: str, second: str, factor: Fraction, error: Unreadable) -> Finding:
+    if isinstance(error, Ambiguous):
+        return Finding(UNDECIDED, str(error))
+    if factor != 1 or not library.reads(first, second):
+        return Finding(UNDECIDED, f"not readable: {error}")
+    if not library.INSTALLED:
+        return Finding(UNDECIDED, library.MISSING)
+    same = library.same(first, second)
     if same is None:
-        return Finding(UNDECIDED, f"not readable here, nor decided by math-verify: {why}")
+        return Finding(UNDECIDED, f"not readable, nor decided by math-verify: {error}")
     return Finding(RIGHT if same else WRONG, "by math-verify")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from distill_jax.answers.compare import compare
 from distill_jax.answers.extract import extract
@@ -14,8 +15,8 @@ from distill_jax.answers.single import (
     RIGHT,
     UNDECIDED,
     WRONG,
-    Declines,
     Finding,
+    Judge,
     NeedsAlgebra,
 )
 from distill_jax.answers.spelling import MAX_ANSWER, squeeze, tidy
@@ -146,7 +147,7 @@ def _exact(gold: str, predicted: str) -> Finding | None:
         if text.count("{") != text.count("}"):
             return Finding(WRONG, "braces that do not match")
     try:
-        return compare(gold, predicted, Declines())
+        return compare(gold, predicted, Judge())
     except NeedsAlgebra:
         return None
     except RecursionError:
@@ -154,14 +155,7 @@ def _exact(gold: str, predicted: str) -> Finding | None:
 
 
 def _nesting(text: str) -> int:
-    deepest = level = 0
-    for char in text:
-        if char in "([{":
-            level += 1
-            deepest = max(deepest, level)
-        elif char in ")]}":
-            level -= 1
-    return deepest
+    return max(accumulate((char in "([{") - (char in ")]}") for char in text), default=0)
 
 
 def _sorted(gold: str, predicted: str) -> tuple[str, str]:

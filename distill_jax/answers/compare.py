@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from distill_jax.answers.ranges import as_set, as_sets, is_merged
 from distill_jax.answers.reading import read_shape
-from distill_jax.answers.relations import bounded_name, name_first, named, smaller_first
 from distill_jax.answers.shapes import (
     Based,
     Choice,
@@ -25,6 +24,10 @@ from distill_jax.answers.shapes import (
     Shape,
     Union,
     Words,
+    bounded_name,
+    name_first,
+    named,
+    smaller_first,
 )
 from distill_jax.answers.single import (
     NAMES,
@@ -34,6 +37,7 @@ from distill_jax.answers.single import (
     Finding,
     Judge,
     SingleComparison,
+    as_ratio,
     together,
 )
 
@@ -214,13 +218,7 @@ class _Comparison(SingleComparison):
     def value_and_relation(self, value: Shape, relation: Relation) -> Finding:
         if set(relation.signs) != {"="}:
             return Finding(WRONG, "an inequality and a value")
-        relation = name_first(relation)
-        name = named(relation)
-        parts = relation.parts[1:] if name else relation.parts
-        shapes = [read_shape(part) for part in parts]
-        if ":" in name:  # of a ratio, 11:21 is no time of day
-            value, *shapes = (_ratio(shape) for shape in (value, *shapes))
-        return together([self.shapes(shape, value) for shape in shapes])
+        return together([self.shapes(side, value) for side in _values(relation)])
 
     def relations(self, first: Relation, second: Relation) -> Finding:
         first, second = name_first(first), name_first(second)
@@ -228,7 +226,8 @@ class _Comparison(SingleComparison):
             return self.inequalities(first, second)
         a, b = named(first), named(second)
         if a and a == b:
-            return together([self.texts(x, y) for x in first.parts[1:] for y in second.parts[1:]])
+            sides = [self.shapes(x, y) for x in _values(first) for y in _values(second)]
+            return together(sides)
         if len(first.parts) == len(second.parts) == 2:
             return self.judge.equations(
                 (first.parts[0], first.parts[1]), (second.parts[0], second.parts[1]), False
@@ -253,13 +252,6 @@ class _Comparison(SingleComparison):
         return found
 
 
-def _ratio(shape: Shape) -> Shape:
-    """A time of day as the ratio that is written so."""
-    if isinstance(shape, Clock) and not shape.half:
-        return Ratio((str(shape.hour), str(shape.minute)))
-    return shape
-
-
 def _unmatched(found: list[list[Finding]]) -> Finding:
     """Wrong if some value is surely like none of the other side."""
     for line in (*found, *zip(*found, strict=True)):
@@ -267,6 +259,13 @@ def _unmatched(found: list[list[Finding]]) -> Finding:
             return Finding(WRONG, "a value without its like")
     doubt = [f for row in found for f in row if f.verdict == UNDECIDED]
     return doubt[0] if doubt else Finding(WRONG, "different values")
+
+
+def _values(relation: Relation) -> list[Shape]:
+    """What an equation's sides say: without its name, and 11:21 of a ratio is no time of day."""
+    name, relation = named(relation), name_first(relation)
+    sides = map(read_shape, relation.parts[1:] if name else relation.parts)
+    return [as_ratio(side) if isinstance(side, Clock) and ":" in name else side for side in sides]
 
 
 def _one(shape: Shape) -> Shape:
@@ -278,7 +277,6 @@ def _one(shape: Shape) -> Shape:
     return shape
 
 
-Handler = Callable[[_Comparison, Shape, Shape], Finding]
 # Keys in the alphabetic order of the classes' names.
 _HANDLERS: dict[tuple[type, type], Callable[..., Finding]] = {
     (Scalar, Scalar): _Comparison.scalars,

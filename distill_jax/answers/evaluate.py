@@ -19,6 +19,7 @@ from distill_jax.answers.operations import (
     NoValue,
     TooLarge,
     Value,
+    size,
 )
 
 DIGITS = 60
@@ -84,40 +85,33 @@ def same_equations(
 
 def near(node: Node, value: Fraction, error: Fraction) -> bool:
     """Whether a constant is real and within a relative error of a value."""
-    if names(node):
-        return False
     with mp.workdps(DIGITS):
-        try:
-            (found,), _ = _evaluate([node], {}, True, DIGITS)
-        except NoValue:
-            return False
-        if isinstance(found, mpc) or not mpmath.isfinite(found):
+        if (found := _real_constant(node)) is None:
             return False
         wanted = mpf(value.numerator) / value.denominator
         return bool(abs(found - wanted) <= abs(found) * error.numerator / error.denominator)
 
 
-def rounds_to(node: Node, decimal: Fraction, decimals: int) -> bool | None:
-    """Whether a constant, rounded or cut off at so many decimals, is that decimal.
-
-    None where the constant has a finite decimal form itself, or is not real.
-    """
-    if names(node):
-        return None
+def rounds_to(node: Node, decimal: Fraction, decimals: int) -> bool:
+    """Whether a real constant without a finite decimal form rounds, or is cut off, to a decimal."""
     with mp.workdps(DIGITS):
-        try:
-            (value,), _ = _evaluate([node], {}, True, DIGITS)
-        except NoValue:
-            return None
-        if isinstance(value, mpc) or not mpmath.isfinite(value):
-            return None
+        if (value := _real_constant(node)) is None:
+            return False
         scaled = value * mpf(10) ** 30
         if abs(scaled - mpmath.nint(scaled)) < mpf(10) ** -15:
-            return None
+            return False
         shifted = abs(value) * 10**decimals
         wanted = abs(decimal) * 10**decimals
         fits = wanted in (int(mpmath.floor(shifted)), int(mpmath.nint(shifted)))
         return fits and (value < 0) == (decimal < 0)
+
+
+def _real_constant(node: Node) -> Value | None:
+    try:
+        (value,), _ = ([None], 0) if names(node) else _evaluate([node], {}, True, DIGITS)
+    except NoValue:
+        return None
+    return None if value is None or isinstance(value, mpc) or mpmath.isinf(value) else value
 
 
 def _has_value(node: Node) -> bool:
@@ -193,7 +187,7 @@ def _agree(
         with mp.workdps(digits):
             same = equal(values[:cut], values[cut:])
         if same:  # to be sure of the last digit of whole numbers
-            lost = max(lost, *(_bits(value) for value in values))
+            lost = max(lost, *(int(size(value)) for value in values))
         needed = start + int(lost * 0.302)
         # Rounding noise beside a value looks ever smaller as digits are added: not worth more.
         if digits >= needed or (before is not None and lost > before + 16):
@@ -250,18 +244,12 @@ def _zero(difference: Value, terms: list[Value]) -> bool:
     return bool(abs(difference) <= _tolerance() * max(abs(term) for term in terms))
 
 
-def _bits(value: Value) -> int:
-    if value == 0 or not mpmath.isfinite(value):
-        return 0
-    return int(mpmath.mag(value))
-
-
 def _checked(value: Value) -> Value:
     if isinstance(value, mpc) and value.imag == 0:
         value = value.real
     if mpmath.isnan(value):
         raise NoValue("not a number")
-    if mpmath.isfinite(value) and value != 0 and abs(mpmath.mag(value)) > MAX_BITS:
+    if abs(size(value)) > MAX_BITS:
         raise TooLarge(f"beyond 10^±{MAX_POWER_OF_TEN}")
     return value
 
@@ -288,8 +276,8 @@ class _Evaluation:
         if not self.imaginary and isinstance(value, mpc):
             raise NoValue("not real")
         if node.kind in _CANCELLING:
-            sizes = [_bits(argument) for argument in arguments if argument != 0]
+            sizes = [int(size(argument)) for argument in arguments if argument != 0]
             # Of the larger term by cancelling, of the smaller one by being absorbed.
-            least = min([_bits(value), *sizes])
+            least = min([int(size(value)), *sizes])
             self.lost = max(self.lost, max(sizes, default=0) - least)
         return value

@@ -44,10 +44,21 @@ def read_expression(text: str) -> Node:
         Unreadable: signs that are not known, brackets that do not match, several readings, or more
             than MAX_TOKENS signs or MAX_DEPTH levels.
     """
-    tokens = tokens_of(text)
-    if not tokens:
+    return _read(_Reader(tokens_of(text)))
+
+
+def read_tokens(tokens: list[str]) -> Node:
+    """The tree of a formula's tokens in prose: from the left, so that 6/2(3) is 9.
+
+    Raises:
+        Unreadable: as `read_expression`.
+    """
+    return _read(_Reader(tokens, left_to_right=True))
+
+
+def _read(reader: "_Reader") -> Node:
+    if not reader.tokens:
         raise Unreadable("nothing to read")
-    reader = _Reader(tokens)
     node = reader.sum()
     if reader.peek():
         raise Unreadable(f"cannot read {reader.peek()!r} here")
@@ -81,8 +92,9 @@ def kinds(node: Node) -> set[str]:
 class _Reader:
     """Recursive descent; the position is the only state."""
 
-    def __init__(self, tokens: list[str]):
+    def __init__(self, tokens: list[str], left_to_right: bool = False):
         self.tokens, self.place, self.depth, self.bars = tokens, 0, 0, 0
+        self.left_to_right = left_to_right
 
     def peek(self, ahead: int = 0) -> str:
         at = self.place + ahead
@@ -122,15 +134,12 @@ class _Reader:
                 divided = token == "/"
                 node = Node("/" if divided else "*", (node, self.signed()))
             elif self.starts_factor():
-                if divided:
+                if divided and not self.left_to_right:
                     raise Ambiguous("a/bc is (a/b)c or a/(bc)")
                 behind_factorial = self.place > 0 and self.tokens[self.place - 1] in ("!", "!!")
                 if self.peek()[0] in "0123456789." and not behind_factorial:
                     raise Unreadable("a number behind a factor")
-                mixed = node.kind == "number" and self.peek() == "\\frac"
-                factor = self.power()
-                plain = mixed and all(child.kind == "number" for child in factor.children)
-                node = Node("+" if plain and "." not in node.text else "*", (node, factor))
+                node = Node("*", (node, self.power()))
             else:
                 return node
 
@@ -157,7 +166,7 @@ class _Reader:
         )
 
     def power(self) -> Node:
-        base = self.postfix(self.atom())
+        base = self.postfix(self.mixed(self.atom()))
         if self.peek() != "^":
             return base
         self.next()
@@ -168,6 +177,17 @@ class _Reader:
             self.place += 3
             return self.postfix(Node("degree", (base,)))
         return self.postfix(Node("^", (base, self.exponent())))
+
+    def mixed(self, whole: Node) -> Node:
+        r"""2\frac{1}{2} is 2 + 1/2; 2\frac{x}{2} and 0.5\frac{1}{2} are products."""
+        start, tokens = self.place, self.tokens.copy()  # \\frac12 takes its tokens apart
+        divided = tokens[start - 2 : start - 1] == ["/"]
+        if whole.text.isdigit() and self.peek() == "\\frac" and not divided:
+            part = self.atom()
+            if all(child.kind == "number" for child in part.children) and self.peek() != "^":
+                return Node("+", (whole, part))
+            self.place, self.tokens = start, tokens
+        return whole
 
     def exponent(self) -> Node:
         if self.peek() == "-":

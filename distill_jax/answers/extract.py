@@ -35,12 +35,11 @@ _DISPLAYED = re.compile(r"(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOT
 _HEADING = re.compile(
     r"\d+[.)]\s+[A-Za-z]|(?:step|part|case|final answer|answer|solution|verification)\b", re.I
 )
+# "A: 18" as the last line, unless it is one of several choices.
+_SHORT_LABEL = re.compile(rf"[#>* \t]{{0,9}}(?:A|Ans|ANS)\.?{_BLANKS}:{_BLANKS}")
+_OTHER_CHOICE = re.compile(r"(?<!\w)[B-J]\s?[.:)]")
 _ANSWER_LAST = re.compile(
     r"(?<!\S)([-+$\d(\[{\\.]\S{0,60}) is the (?:final |correct |right )?answer\b"
-)
-# A last line that begins with "A:" or "Ans:" and goes on as a formula does.
-_LAST_LETTER = re.compile(
-    r"(?:^|\n)[ \t*#]{0,9}(?:A|Ans)[ \t*]{0,9}:[ \t*]{0,9}([-+$\d(\[{\\.√π][^\n]{0,200})\Z"
 )
 _SENTENCE_END = re.compile(
     r"\.(?=\s|$)|!(?=\s+[A-Z]|\s*$)"
@@ -94,8 +93,6 @@ def extract(text: str) -> Answer | None:
     if marked is not None:
         return _answer(marked)
     whole = text.strip()
-    if lettered := _LAST_LETTER.search(whole):  # "A: 18" as the last line
-        return _answer(lettered[1].replace("**", ""))
     return Answer(whole) if len(whole) < 100 and parse_number(whole) is not None else None
 
 
@@ -192,12 +189,16 @@ def _closing(text: str, start: int) -> int | None:
 
 
 def _last_phrase(text: str, after: int) -> str | None:
-    """The words of the last "the answer is …" behind a place."""
-    phrases = list(_PHRASE.finditer(text, max(after, 0)))
-    if not phrases:
-        found = list(_ANSWER_LAST.finditer(text, max(after, 0)))
-        return found[-1][1] if found else None
-    rest = text[phrases[-1].end() :][: 2 * MAX_ANSWER]
+    """The words behind the last "the answer is …" or "A: …" after a place."""
+    after = max(after, 0)
+    start = _labelled_line(text, after)
+    if start is None:
+        phrases = list(_PHRASE.finditer(text, after))
+        if not phrases:
+            found = list(_ANSWER_LAST.finditer(text, after))
+            return found[-1][1] if found else None
+        start = phrases[-1].end()
+    rest = text[start:][: 2 * MAX_ANSWER]
     if displayed := _DISPLAYED.match(rest):
         return (displayed[1] or displayed[2]).strip().rstrip(".,;")
     words = re.split(r"\n|</", rest, maxsplit=1)[0].strip().strip("*").strip()
@@ -212,3 +213,17 @@ def _last_phrase(text: str, after: int) -> str | None:
     if words.endswith(")") and words.count(")") > words.count("("):
         words = words[:-1].rstrip(".,;")  # "(… the answer is 800.)"
     return None if not words or _NO_ANSWER.match(words) else words
+
+
+def _labelled_line(text: str, after: int) -> int | None:
+    """Where the answer starts if the last line is "A: answer"."""
+    lines = text[after:].rstrip().splitlines()[-2:]
+    label = _SHORT_LABEL.match(lines[-1]) if lines else None
+    if label is None:
+        return None
+    words = lines[-1][label.end() :]
+    if _OTHER_CHOICE.match(lines[0].lstrip("-#>* \t(")) or _OTHER_CHOICE.search(words):
+        return None
+    if not (_FORMULA_START.match(words) or parse_number(words.rstrip("*.")) is not None):
+        return None
+    return len(text.rstrip()) - len(words)

@@ -1,31 +1,24 @@
-"""Written numbers as exact fractions. Nothing is evaluated; what is no plain number is None."""
+"""Written numbers with units, nouns and scales behind them; nothing is evaluated."""
 
 import re
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill_jax.answers.spelled import NUMERAL_WORDS, SCALES, spelled
+from distill_jax.answers.numerals import (
+    MAX_DIGITS,
+    NUMERAL_WORDS,
+    SCALES,
+    Number,
+    number_alone,
+    spelled,
+)
 from distill_jax.answers.spelling import DOLLAR, tidy
 from distill_jax.answers.units import SHORT, Unit, read_unit
 
-MAX_DIGITS = 400
-MAX_EXPONENT = 400
-
-_DECIMAL = re.compile(
-    r"([+-]?)\s*(\d+|\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+)?(?:\.(\d*|\d{3}(?: \d{3})+))?"
-)
-_SCIENTIFIC = re.compile(
-    r"([+-]?\d+(?:\.\d+)?)(?:[eE]|\s*(?:\\cdot|\*|x)\s*10\s*\^\s*)\{?\s*([+-]?\d+)\s*\}?"
-)
-_TEN_POWER = re.compile(r"([+-]?)10\s*\^\s*\{?\s*([+-]?\d+)\s*\}?")
-_RATIO = re.compile(r"([^/]+)/([^/]+)")
-_FRAC = re.compile(r"([+-]?)\s*(\d*)\s*\\frac\s*(?:\{([^{}]+)\}|(\d))\s*(?:\{([^{}]+)\}|(\d))")
-_MIXED = re.compile(r"([+-]?)\s*(\d+)\s+(?:and\s+)?(\d+)\s*/\s*(\d+)")
-_PYTHON = re.compile(r"(?:Fraction|Rational)\(\s*([+-]?\d+)\s*,\s*(\d+)\s*\)")
-_PERIOD = re.compile(r"([+-]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
-_DOTS = re.compile(r"([+-]?)(\d*)\.(\d+?)\s*(?:\.\.\.|\\ldots)")
-_REPEATED = re.compile(r"(\d*?)(\d{1,6}?)\2{2,}")
+_MONEY_FIRST = re.compile(rf"([+-]?)\s*{DOLLAR}\s*([+-]?)(.*)")
+_RATE = re.compile(r"(.*?)\s*((?:/|per\s|an?\s).*)")
+_PHRASE_START = re.compile(r"%|\^\\circ|(?<![A-Za-z\\])[A-Za-z]")
 _TRIGONOMETRIC = re.compile(r"sin|cos|tan|cot|sec|csc")
 _COMPOUND_PART = re.compile(r"(\d[\d.,]*)\s*([A-Za-z]{2,})")
 _COMPOUND = re.compile(r"\d[\d.,]*\s*[A-Za-z]{2,}(?:,?\s*(?:and\s+)?\d[\d.,]*\s*[A-Za-z]{2,}){1,3}")
@@ -53,22 +46,6 @@ _NO_WORD = re.compile(
 _LETTERS = re.compile(r"(?!N m$)[A-Za-z](?: [A-Za-z])+")
 
 
-class Number(NamedTuple):
-    """An exact value, its unit, and how it was written.
-
-    Attributes:
-        value: as a fraction.
-        unit: None where none is written, or a noun.
-        decimals: digits after the point of a plain decimal; None for every other form.
-        digits: significant digits of a plain decimal.
-    """
-
-    value: Fraction
-    unit: Unit | None = None
-    decimals: int | None = None
-    digits: int = 0
-
-
 @lru_cache(maxsize=65_536)
 def parse_number(text: str) -> Number | None:
     r"""The number that a text writes, or None.
@@ -79,7 +56,7 @@ def parse_number(text: str) -> Number | None:
     text = tidy(text)
     if not text or len(text) > 2 * MAX_DIGITS:
         return None
-    number = _value(text)
+    number = number_alone(text)
     if number is not None:
         return number
     if (compound := _compound(text)) is not None:
@@ -87,9 +64,9 @@ def parse_number(text: str) -> Number | None:
     formula, unit = split_unit(text)
     scale = 1
     head, _, last = formula.rpartition(" ")
-    if last.lower() in SCALES and head and _value(head) is not None:
+    if last.lower() in SCALES and head and number_alone(head) is not None:
         formula, scale = head, SCALES[last.lower()]
-    number = _value(formula.strip())
+    number = number_alone(formula.strip())
     if number is None:
         return None
     if scale != 1:
@@ -101,50 +78,87 @@ def parse_number(text: str) -> Number | None:
 def split_unit(text: str) -> tuple[str, Unit | None]:
     """(formula, unit) of a tidy text: "10 cm", DOLLAR "5", "9\\pi square inches", "12 girls".
 
-    A noun is taken off and gives no unit. (text, None) where nothing is to be taken off.
+    A noun is taken off and gives no unit. (text, None) if there is nothing to take off.
     """
-    if match := re.fullmatch(rf"([+-]?)\s*{DOLLAR}\s*([+-]?)(.*)", text):
-        rate = re.fullmatch(r"(.*?)\s*((?:/|per\s|an?\s).*)", match[3])
+    if match := _MONEY_FIRST.fullmatch(text):
+        rate = _RATE.fullmatch(match[3])
         if rate and (unit := read_unit(f"{DOLLAR} {rate[2]}")):
             return match[1] + match[2] + rate[1], unit
         return match[1] + match[2] + split_unit(match[3].strip())[0], read_unit(DOLLAR)
-    if DOLLAR in text and text.endswith(DOLLAR):
+    if text.endswith(DOLLAR):
         return text[:-1].strip(), read_unit(DOLLAR)
-    for match in re.finditer(r"%|\^\\circ|(?<![A-Za-z\\])[A-Za-z]", text):
-        start = match.start()
-        before, phrase = text[:start].rstrip(), text[start:]
-        if before[-1:].isalpha() and _is_noun(phrase) and spelled(before) is not None:
-            return before, read_unit(phrase) or _leading_unit(phrase)
-        if phrase[0] == "^" and _TRIGONOMETRIC.search(before):
-            continue
-        if not before or before[-1] not in "0123456789.)}]!" and not _ends_in_name(before):
-            continue
-        apart = start > len(before)
-        first = re.match(r"[A-Za-z]*", phrase)
-        word = first[0].lower() if first else ""
-        if word in SCALES and apart and _value(before) is not None:
-            head, _, tail = phrase.partition(" ")
-            if tail and not _is_noun(tail) and read_unit(tail) is None:
-                return text, None
-            inner = split_unit("1 " + tail)[1] if tail else None
-            return f"{before} {head}", inner
-        unit = read_unit(phrase)
-        if _LETTERS.fullmatch(phrase):
-            continue  # "2 g h" is algebra
-        # "r^2 h" is algebra: a unit of one letter stands apart, and behind a plain number.
-        letter = len(phrase) == 1 and phrase.isalpha()
-        if unit is not None and not letter and (apart or word not in SHORT):
-            return before, unit
-        if unit is not None and letter and apart and _value(before) is not None:
-            return before, unit
-        # "5 miles apart", "3 hours each": what follows the unit is ignored. Behind a formula only
-        # where it has a unit: "\\triangle ABC" and "\\pi abc" name nothing counted.
-        words = phrase.removeprefix("%").strip()
-        leading = _leading_unit(phrase) if unit is None else None
-        if unit is None and (apart or phrase[0] == "%") and _is_noun(words, leading is not None):
-            if leading is not None or _value(before) is not None:
-                return before, leading
+    for match in _PHRASE_START.finditer(text):
+        before, phrase = text[: match.start()].rstrip(), text[match.start() :]
+        cut = _Cut(text, before, phrase, match.start() > len(before))
+        rules = _RULES if _may_follow(cut) else _RULES[:1]
+        if found := next(filter(None, (rule(cut) for rule in rules)), None):
+            return found
     return text, None
+
+
+class _Cut(NamedTuple):
+    """A text cut into a formula and the phrase behind it; apart: with a space between them."""
+
+    text: str
+    before: str
+    phrase: str
+    apart: bool
+
+    @property
+    def word(self) -> str:
+        """The phrase's first word."""
+        return re.match(r"[A-Za-z]*", self.phrase)[0].lower()  # type: ignore[index]
+
+
+def _may_follow(cut: _Cut) -> bool:
+    """Whether a unit or a noun may stand here: not in "2 g h", not behind an angle's sine."""
+    if cut.phrase[0] == "^" and _TRIGONOMETRIC.search(cut.before):
+        return False
+    ends = cut.before[-1:] in tuple("0123456789.)}]!") or _ends_in_name(cut.before)
+    return ends and not _LETTERS.fullmatch(cut.phrase)
+
+
+def _behind_words(cut: _Cut) -> tuple[str, Unit | None] | None:
+    """Five apples, five miles."""
+    if cut.before[-1:].isalpha() and _is_noun(cut.phrase) and spelled(cut.before) is not None:
+        return cut.before, read_unit(cut.phrase) or _leading_unit(cut.phrase)
+    return None
+
+
+def _scaled(cut: _Cut) -> tuple[str, Unit | None] | None:
+    """1.2 million, and what is counted in millions."""
+    if cut.word not in SCALES or not cut.apart or number_alone(cut.before) is None:
+        return None
+    head, _, tail = cut.phrase.partition(" ")
+    if tail and not _is_noun(tail) and read_unit(tail) is None:
+        return cut.text, None
+    return f"{cut.before} {head}", split_unit("1 " + tail)[1] if tail else None
+
+
+def _with_unit(cut: _Cut) -> tuple[str, Unit | None] | None:
+    """10 cm, 10cm, 10 m; "10m" and "r^2 h" are algebra."""
+    unit = read_unit(cut.phrase)
+    one_letter = len(cut.phrase) == 1 and cut.phrase.isalpha()
+    if unit is None or not (cut.apart or (cut.word not in SHORT and not one_letter)):
+        return None
+    return None if one_letter and number_alone(cut.before) is None else (cut.before, unit)
+
+
+def _with_noun(cut: _Cut) -> tuple[str, Unit | None] | None:
+    r"""12 girls, 5 miles apart: what follows a unit is ignored.
+
+    Behind a formula only with a unit: "\triangle ABC" and "\pi abc" name nothing counted.
+    """
+    if read_unit(cut.phrase) is not None or not (cut.apart or cut.phrase[0] == "%"):
+        return None
+    leading = _leading_unit(cut.phrase)
+    counts = leading is not None or number_alone(cut.before) is not None
+    noun = _is_noun(cut.phrase.removeprefix("%").strip(), leading is not None)
+    return (cut.before, leading) if counts and noun else None
+
+
+# The first rule holds behind words; the others where _may_follow says so.
+_RULES = (_behind_words, _scaled, _with_unit, _with_noun)
 
 
 def _compound(text: str) -> Number | None:
@@ -153,7 +167,7 @@ def _compound(text: str) -> Number | None:
         return None
     total, first = Fraction(0), None
     for written, phrase in _COMPOUND_PART.findall(text):
-        number, unit = _decimal(written), read_unit(phrase)
+        number, unit = number_alone(written), read_unit(phrase)
         if number is None or unit is None:
             return None
         first = first or unit
@@ -187,87 +201,3 @@ def _leading_unit(phrase: str) -> Unit | None:
         if unit is not None:
             return unit
     return None
-
-
-def _value(text: str) -> Number | None:
-    if (plain := _decimal(text)) is not None:
-        return plain
-    if text[-1:] in "0123456789}]).":
-        return _composed(text)
-    if text[:1].isalpha() and (value := spelled(text)) is not None:
-        return Number(value)
-    return _composed(text) if text.endswith("ldots") else None
-
-
-def _composed(text: str) -> Number | None:
-    if match := _MIXED.fullmatch(text):
-        part = _divide(match[3], match[4])
-        return None if part is None else _signed(match[1], int(match[2]) + part)
-    if match := _RATIO.fullmatch(text):
-        return _number(_divide(_unwrap(match[1]), _unwrap(match[2])))
-    if match := _FRAC.fullmatch(text):
-        part = _divide(match[3] or match[4], match[5] or match[6])
-        return None if part is None else _signed(match[1], int(match[2] or 0) + part)
-    if match := _SCIENTIFIC.fullmatch(text):
-        base, power = _decimal(match[1]), match[2]
-        if base is None or len(power) > 4 or abs(int(power)) > MAX_EXPONENT:
-            return None
-        return Number(base.value * Fraction(10) ** int(power))
-    if match := _TEN_POWER.fullmatch(text):
-        if len(match[2]) > 4 or abs(int(match[2])) > MAX_EXPONENT:
-            return None
-        return _signed(match[1], Fraction(10) ** int(match[2]))
-    if match := _PYTHON.fullmatch(text):
-        return _number(_divide(match[1], match[2]))
-    if match := _PERIOD.fullmatch(text):
-        return _signed(match[1], _periodic(match[2], match[3], match[4] or match[5]))
-    if match := _DOTS.fullmatch(text):
-        repeated = _REPEATED.fullmatch(match[3])
-        if repeated:
-            return _signed(match[1], _periodic(match[2], repeated[1], repeated[2]))
-        return _decimal(f"{match[1]}{match[2]}.{match[3]}")
-    return None
-
-
-def _unwrap(text: str) -> str:
-    text = text.strip()
-    inner = text[1:-1]
-    if text[:1] == "(" and text[-1:] == ")" and "(" not in inner and ")" not in inner:
-        return inner
-    return text
-
-
-def _number(value: Fraction | None) -> Number | None:
-    return None if value is None else Number(value)
-
-
-def _signed(sign: str, value: Fraction) -> Number:
-    return Number(-value if sign == "-" else value)
-
-
-def _periodic(whole: str, part: str, period: str) -> Fraction:
-    nines = 10 ** len(period) - 1
-    tail = Fraction(int(period), nines * 10 ** len(part))
-    return Fraction(int(whole + part or "0"), 10 ** len(part)) + tail
-
-
-def _divide(top: str, bottom: str) -> Fraction | None:
-    left, right = _decimal(top.strip()), _decimal(bottom.strip())
-    if left is None or right is None or right.value == 0:
-        return None
-    return left.value / right.value
-
-
-def _decimal(text: str) -> Number | None:
-    match = _DECIMAL.fullmatch(text)
-    if not match or len(text) > MAX_DIGITS:
-        return None
-    whole = (match[2] or "").replace(",", "").replace(" ", "")
-    part = (match[3] or "").replace(" ", "")
-    if not whole + part:
-        return None
-    value = Fraction(int(whole + part), 10 ** len(part))
-    if match[1] == "-":
-        value = -value
-    digits = len((whole + part).lstrip("0"))
-    return Number(value, None, len(part) if part else None, digits)

@@ -71,38 +71,33 @@ def _binomial(n: Value, k: Value) -> Value:
 
 def _hyperbolic(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
     def checked(value: Value) -> Value:
-        if mpmath.isfinite(value) and value != 0 and mpmath.mag(value) > 18:
+        if size(value) > 18:
             raise TooLarge("a hyperbolic function beyond 2^18")
         return function(value)
 
     return checked
 
 
+def size(value: Value) -> Value:
+    """The power of two above a finite value; 0 for other values."""
+    return mpmath.mag(value) if value != 0 and mpmath.isfinite(value) else 0
+
+
 def _periodic(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
     def checked(value: Value) -> Value:
-        if mpmath.isfinite(value) and value != 0 and mpmath.mag(value) > 200:
+        if size(value) > 200:
             raise TooLarge("an angle beyond 2^200")
         result = function(value)
         # The pole of tan at π/2 is a large finite number for a rounded π.
-        if mpmath.isfinite(result) and result != 0 and mpmath.mag(result) > mp.prec - 20:
+        if size(result) > mp.prec - 20:
             raise NoValue("a pole")
         return result
 
     return checked
 
 
-def _gcd(*values: Value) -> Value:
-    result = 0
-    for value in values:
-        result = math.gcd(result, _whole(value))
-    return mpf(result)
-
-
-def _lcm(*values: Value) -> Value:
-    result = 1
-    for value in values:
-        result = math.lcm(result, _whole(value))
-    return mpf(result)
+def _of_whole(function: Callable[..., int]) -> Callable[..., Value]:
+    return lambda *values: mpf(function(*map(_whole, values)))
 
 
 def _real(function: Callable[..., Value]) -> Callable[..., Value]:
@@ -141,8 +136,8 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "factorial": _factorial,
     "factorial2": _factorial2,
     "binom": _binomial,
-    "gcd": _gcd,
-    "lcm": _lcm,
+    "gcd": _of_whole(math.gcd),
+    "lcm": _of_whole(math.lcm),
     "max": _real(max),
     "min": _real(min),
     "re": mpmath.re,

@@ -9,6 +9,7 @@ import os
 import queue
 import select
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +18,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from distill_jax.answers.frames import LENGTH, READY, frame
 from distill_jax.answers.single import UNDECIDED, Finding
 from distill_jax.core.errors import DistillError
 
@@ -29,6 +29,17 @@ MAX_WORKERS = 4
 
 # Of a worker that was killed or held up: not remembered, as the pair may do better next time.
 NO_ANSWER = Finding(UNDECIDED, "the worker gave no answer")
+
+
+# A frame between host and worker is a length and a JSON list of texts.
+READY = "ready"
+LENGTH = struct.Struct("<I")
+
+
+def frame(*texts: str) -> bytes:
+    """A frame as bytes; small ones are written in one piece."""
+    body = json.dumps(texts).encode()
+    return LENGTH.pack(len(body)) + body
 
 
 class WorkerError(DistillError, RuntimeError):
@@ -98,7 +109,7 @@ class Worker:
             return self.process
         raise WorkerError(
             f"a worker for checking answers did not start: {said}",
-            fix=f"try {sys.executable} -c 'import math_verify'",
+            fix=f"try {sys.executable} -c 'import mpmath'",
         )
 
     def _read(self, deadline: float) -> list[str]:

@@ -3,12 +3,14 @@
 import math
 import re
 from fractions import Fraction
+from functools import reduce
+from itertools import chain
 from typing import NamedTuple
 
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.reading import read_shape
-from distill_jax.answers.relations import MIRROR, bounded_name, is_name
 from distill_jax.answers.shapes import (
+    MIRROR,
     Conditions,
     Interval,
     Relation,
@@ -16,7 +18,9 @@ from distill_jax.answers.shapes import (
     Sequence,
     Shape,
     Union,
+    bounded_name,
     is_infinite,
+    is_name,
 )
 
 _ABSOLUTE = re.compile(r"\|\s*([a-z])\s*\|")
@@ -33,36 +37,33 @@ def as_set(shape: Shape, *, conditions: bool = False) -> Shape:
         return shape
     if isinstance(shape, Sequence) and shape.kind == "tuple" and len(shape.items) == 2:
         return Interval(shape.items[0], shape.items[1], False, False)
-    if not isinstance(shape, Relation) or "=" in shape.signs:
-        return shape
-    parts, signs = shape.parts, shape.signs
-    where = [k for k, part in enumerate(parts) if is_name(part)]
-    infinity = Scalar("\\infty")
-    minus = Scalar("-\\infty")
+    return _described(shape) if isinstance(shape, Relation) and "=" not in shape.signs else shape
+
+
+def _described(relation: Relation) -> Shape:
+    """The numbers of x < a, a < x < b or |x| < a; the relation itself in any other form."""
+    parts, signs = relation.parts, relation.signs
+    names = [is_name(part) for part in parts]
     if len(parts) == 2 and (absolute := _ABSOLUTE.fullmatch(parts[0])) and signs[0] != "≠":
         return _absolute(absolute[1], parts[1], signs[0])
-    if len(parts) == 2 and len(where) == 1:
-        sign = signs[0] if where[0] == 0 else MIRROR[signs[0]]
-        bound = read_shape(parts[1 - where[0]])
-        if sign == "≠":
-            return Union(
-                (Interval(minus, bound, False, False), Interval(bound, infinity, False, False))
-            )
-        if sign in "<≤":
-            return Interval(minus, bound, False, sign == "≤")
-        return Interval(bound, infinity, sign == "≥", False)
-    if (
-        len(parts) == 3
-        and where == [1]
-        and len(set("<≤") & set(signs))
-        and not set(">≥≠") & set(signs)
-    ):
-        low, high = read_shape(parts[0]), read_shape(parts[2])
-        return Interval(low, high, signs[0] == "≤", signs[1] == "≤")
-    if len(parts) == 3 and where == [1] and not set("<≤≠") & set(signs):
-        low, high = read_shape(parts[2]), read_shape(parts[0])
-        return Interval(low, high, signs[1] == "≥", signs[0] == "≥")
-    return shape
+    if sorted(names) == [False, True]:
+        sign = signs[0] if names[0] else MIRROR[signs[0]]
+        return _half_line(read_shape(parts[names.index(False)]), sign)
+    if names != [False, True, False]:
+        return relation
+    if set(signs) <= set(">≥"):
+        parts, signs = parts[::-1], tuple(MIRROR[sign] for sign in signs[::-1])
+    if not set(signs) <= set("<≤"):
+        return relation
+    return Interval(read_shape(parts[0]), read_shape(parts[2]), signs[0] == "≤", signs[1] == "≤")
+
+
+def _half_line(bound: Shape, sign: str) -> Shape:
+    below = Interval(Scalar("-\\infty"), bound, False, sign == "≤")
+    above = Interval(bound, Scalar("\\infty"), sign == "≥", False)
+    if sign == "≠":
+        return Union((below, above))
+    return below if sign in "<≤" else above
 
 
 def _absolute(name: str, bound: str, sign: str) -> Shape:
@@ -80,25 +81,22 @@ def _joined(shape: Conditions) -> Shape:
     What holds together are: all beside "and" or beside a ≠, and two half-lines that overlap; half-
     lines that do not ("x < 1, x > 3") are the parts of a union.
     """
-    if len({bounded_name(item) for item in shape.items}) > 1:
-        return shape
     parts = [as_sets((item,)) for item in shape.items]
     ends = [[end for end in map(_ends, part) if end] for part in parts]
-    if [len(part) for part in parts] != [len(end) for end in ends]:
+    if len(set(map(bounded_name, shape.items))) > 1 or list(map(len, parts)) != list(
+        map(len, ends)
+    ):
         return shape
-    common = ends[0]
-    for other in ends[1:]:
-        common = [both for a in common for b in other if (both := _overlap(a, b)) is not None]
-    unequal = any("≠" in item.signs for item in shape.items)
-    if common and (shape.all_hold or unequal or len(parts) == 2):
-        found = [
-            Interval(_scalar(e.low), _scalar(e.high), not e.low_open, e.high_closed)
-            for e in sorted(common)
-        ]
-        return found[0] if len(found) == 1 else Union(tuple(found))
-    if common or shape.all_hold or unequal:
-        return shape
-    return Union(tuple(part for several in parts for part in several))
+    common = reduce(_common, ends)
+    all_hold = shape.all_hold or any("≠" in item.signs for item in shape.items)
+    if common and (all_hold or len(parts) == 2):
+        found = tuple(map(_interval, sorted(common)))
+        return found[0] if len(found) == 1 else Union(found)
+    return shape if common or all_hold else Union(tuple(chain(*parts)))
+
+
+def _common(first: "list[_Ends]", second: "list[_Ends]") -> "list[_Ends]":
+    return [both for a in first for b in second if (both := _overlap(a, b)) is not None]
 
 
 def _overlap(a: "_Ends", b: "_Ends") -> "_Ends | None":
@@ -170,9 +168,11 @@ def _merged(ends: list[_Ends]) -> list[Shape]:
             joined[-1] = last._replace(high=high, high_closed=closed)
         else:
             joined.append(end)
-    return [
-        Interval(_scalar(e.low), _scalar(e.high), not e.low_open, e.high_closed) for e in joined
-    ]
+    return list(map(_interval, joined))
+
+
+def _interval(ends: _Ends) -> Interval:
+    return Interval(_scalar(ends.low), _scalar(ends.high), not ends.low_open, ends.high_closed)
 
 
 def _scalar(value: Fraction | float) -> Scalar:

@@ -3,8 +3,10 @@ r"""The outer form of an answer: one value, a tuple, set, list, interval, relati
 `reading.py` makes them of text, `compare.py` compares them.
 """
 
+import re
 from dataclasses import dataclass, field
 
+from distill_jax.answers.spelling import squeeze
 from distill_jax.answers.units import Unit
 
 
@@ -132,3 +134,61 @@ Shape = (
 )  # fmt: skip
 
 EMPTY = Sequence("set", ())
+
+_NAME = re.compile(
+    r"\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?(?:\^\{-1\})?'*(?:\s*\([A-Za-z](?:\s*,\s*[A-Za-z])*\))?"
+    r"|[A-Za-z][A-Za-z ]*|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)|P\([^()]*\)|m?\\angle ?[A-Z]+"
+    r"|\|[A-Z]+\||\\(?:overline|bar|vec|hat)\{[A-Za-z]+\}|\[[A-Z]{3,}\]"
+    r"|[A-Z]_\{\\triangle ?[A-Z]{3}\}"
+)
+_VALUES = frozenset(("\\pi", "\\infty", "pi", "e", "i", "oo"))
+_GROUP = r"\s*\{((?:[^{}]|\{[^{}]*\})+)\}"
+_FRACTION = re.compile(rf"\\frac{_GROUP}{_GROUP}")
+MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠"}
+
+
+def is_name(text: str) -> bool:
+    """Whether an equation may give a value to this text: x, x_1, f(x), (x, y), area."""
+    return _NAME.fullmatch(text) is not None and text not in _VALUES
+
+
+def ratio_names(text: str) -> list[str]:
+    r"""The names in a : b, a/b or \frac{a}{b}; none where a part is no name."""
+    fraction = _FRACTION.fullmatch(text)
+    parts = [part.strip() for part in (fraction.groups() if fraction else re.split("[:/]", text))]
+    return parts if len(parts) > 1 and all(map(is_name, parts)) else []
+
+
+def named(relation: Relation) -> str:
+    """What the equation gives a value to: x of x = 5, a:b of a/b = 2; "" if it names nothing."""
+    relation = name_first(relation)
+    name, rest = relation.parts[0], relation.parts[1:]
+    names = [name] if is_name(name) else ratio_names(name)
+    for name in names:
+        letters = re.escape(re.sub(r"(?<=.)\(.*", "", name))
+        pattern = rf"(?<![A-Za-z\\]){letters}(?![A-Za-z])"
+        if name[0] != "(" and any(re.search(pattern, part) for part in rest):
+            return ""
+    return squeeze(":".join(names))
+
+
+def name_first(relation: Relation) -> Relation:
+    """5 = x as x = 5; a name goes before a ratio of names, and both before a value."""
+    if relation.signs == ("=",):
+        ranks = [2 * is_name(part) or bool(ratio_names(part)) for part in relation.parts]
+        if ranks[1] > ranks[0]:
+            return Relation(relation.parts[::-1], relation.signs)
+    return relation
+
+
+def smaller_first(relation: Relation) -> Relation:
+    """a > b as b < a."""
+    if relation.signs[0] in (">", "≥"):
+        return Relation(relation.parts[::-1], (MIRROR[relation.signs[0]],))
+    return relation
+
+
+def bounded_name(relation: Relation) -> str:
+    """What an inequality bounds; "" where it names nothing."""
+    bare = (part.strip("| ") for part in relation.parts)
+    return next((squeeze(part) for part in bare if is_name(part)), "")

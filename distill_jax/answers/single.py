@@ -2,9 +2,10 @@
 
 import re
 from fractions import Fraction
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from distill_jax.answers.numbers import Number, parse_number
+from distill_jax.answers.numbers import parse_number
+from distill_jax.answers.numerals import Number
 from distill_jax.answers.reading import read_shape
 from distill_jax.answers.shapes import (
     Based,
@@ -42,28 +43,15 @@ class NeedsAlgebra(Exception):
     """The exact path cannot tell."""
 
 
-class Judge(Protocol):
-    """What compares formulas, given as tidy texts.
-
-    All may raise NeedsAlgebra.
-    """
+class Judge:
+    """Compares formulas, given as tidy texts; this one cannot, `algebra.Algebra` can."""
 
     def values(self, first: str, second: str, factor: Fraction) -> Finding:
         """Whether first·factor and second are equal."""
-
-    def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
-        """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero where ordered."""
-
-
-class Declines:
-    """The judge of the exact path."""
-
-    def values(self, first: str, second: str, factor: Fraction) -> Finding:
-        """Raises NeedsAlgebra."""
         raise NeedsAlgebra
 
     def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
-        """Raises NeedsAlgebra."""
+        """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero if ordered."""
         raise NeedsAlgebra
 
 
@@ -205,7 +193,7 @@ class SingleComparison:
         """12:30 without am or pm may be a ratio."""
         if clock.half:
             return Finding(WRONG, "a time of day and another form")
-        return self.shapes(Ratio((str(clock.hour), f"{clock.minute:02}")), other)
+        return self.shapes(as_ratio(clock), other)
 
     def words(self, first: Words, second: Words) -> Finding:
         """The same words in the same order."""
@@ -239,6 +227,11 @@ class SingleComparison:
         if choice.text:
             return self.shapes(read_shape(choice.text), other)
         return Finding(WRONG, f"a choice and {NAMES[type(other)]}")
+
+
+def as_ratio(clock: Clock) -> Shape:
+    """12:30 as a ratio; a time of day that says am or pm is none."""
+    return clock if clock.half else Ratio((str(clock.hour), f"{clock.minute:02}"))
 
 
 def _minutes(clock: Clock) -> set[int]:

@@ -6,6 +6,7 @@ commands for what ASCII lacks, `\text{}` opened, math delimiters gone, dollars o
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 MAX_ANSWER = 1_000
@@ -56,8 +57,8 @@ _SAME = {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _CIRCLE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
-# A negative space closes a gap within a number, also before blanks: "11,\! 111".
-_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\s*\\!\s*)(?=\d)")
+# `11,\! 111` and `11{,}111` group digits; `11, 111` and `11,\, 111` list two numbers.
+_THOUSANDS = re.compile(r"(?<=\d)(?:\s|\\!)*(?:\{,\}(?:\s|\\[!,;:])*|,\s*(?:\\!\s*)+)(?=\d)")
 _MONEY = re.compile(r"\$(?=\s*-?[\d.]*\d)")
 _BOLD = re.compile(r"(^|[\s(])\*\*([^\s*](?:[^*]*[^\s*])?)\*\*")  # Markdown's
 _POWER = re.compile(r"(?<=[\w)\]}!])\s*\*\*\s*(?=[\w(+{\\.-])")
@@ -154,3 +155,39 @@ def _bare(text: str) -> str:
 def squeeze(text: str) -> str:
     """Without spaces, save between digits: "1 2" is not 12."""
     return re.sub(r"(?<!\d) | (?!\d)", "", text)
+
+
+_OPENING, _CLOSING = "([{⟨", ")]}⟩"
+COMMA = re.compile(r"(?<!\d),|,(?!\d{3}(?!\d))")  # that of 1,000 splits nothing
+COLON = re.compile(":")
+
+
+def outside_brackets(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    """The matches of a pattern outside all brackets."""
+
+    def level(before: str) -> int:
+        return sum(map(before.count, _OPENING)) - sum(map(before.count, _CLOSING))
+
+    return [match for match in pattern.finditer(text) if level(text[: match.start()]) == 0]
+
+
+def cut(text: str, matches: Sequence[re.Match[str]]) -> list[str]:
+    """The pieces of a text between matches."""
+    ends = [0, *(match.end() for match in matches)]
+    starts = [*(match.start() for match in matches), len(text)]
+    return [text[a:b] for a, b in zip(ends, starts, strict=True)]
+
+
+def split_top(text: str, separator: re.Pattern[str]) -> list[str]:
+    """Splits at separators outside all brackets."""
+    return cut(text, outside_brackets(separator, text))
+
+
+def closes(body: str) -> bool:
+    """Whether each bracket inside is closed inside."""
+    level = 0
+    for char in body:
+        level += (char in _OPENING) - (char in _CLOSING)
+        if level < 0:
+            return False
+    return level == 0

@@ -1,10 +1,15 @@
-"""The signs of a formula, and the names that mean something in it."""
+"""The lexer, and the tokens of a formula: its signs and the names that mean something in it."""
 
 import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
 MAX_TOKENS = 600
 
-_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[{}|]|[A-Za-z]+|!!|[^\sA-Za-z\d])")
+_FORMULA = re.compile(
+    r"(?P<skip>\s+)|(?P<word>[A-Za-z]+)"
+    r"|(?P<sign>\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[{}|]|!!|[^\sA-Za-z\d])"
+)
 CONSTANTS = {"\\pi": "pi", "pi": "pi", "e": "e", "i": "i", "\\infty": "inf", "oo": "inf"}
 CONSTANTS |= {"inf": "inf", "infinity": "inf", "Infinity": "inf"}
 TRIG = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth")
@@ -37,26 +42,40 @@ class Ambiguous(Unreadable):
     """The formula has several readings."""
 
 
+class Token(NamedTuple):
+    """A piece of a text: its kind, its text (signs in one spelling), and its place."""
+
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+def lex(text: str, kinds: re.Pattern[str]) -> Iterator[Token]:
+    """The tokens of a text in one pass; `skip` is left out.
+
+    Args:
+        text: read from its start to its end.
+        kinds: a pattern that matches everywhere; the name of its group is the token's kind.
+    """
+    for match in kinds.finditer(text):
+        if match.lastgroup is not None and match.lastgroup != "skip":
+            yield Token(match.lastgroup, match[match.lastgroup], *match.span())
+
+
 def tokens_of(text: str) -> list[str]:
-    """The signs of a tidy text; runs of letters are taken apart.
+    """The signs of a tidy formula; runs of letters are taken apart.
 
     Raises:
-        Unreadable: a sign or a word that is not known, or more than MAX_TOKENS signs.
+        Unreadable: a word that is not known, or more than MAX_TOKENS signs.
     """
     text = text.replace("**", "^")
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     if re.search(r"\d[eE][+-]?\d", text):
         raise Ambiguous("1e-5 is a power of ten or a product with e")
     found: list[str] = []
-    place = 0
-    text = text.rstrip()
-    while place < len(text):
-        match = _TOKEN.match(text, place)
-        if match is None:
-            raise Unreadable(f"cannot read {text[place : place + 10]!r}")
-        token = match[1]
-        found += _split_word(token) if token.isalpha() and token.isascii() else [token]
-        place = match.end()
+    for token in lex(text, _FORMULA):
+        found += _split_word(token.text) if token.kind == "word" else [token.text]
         if len(found) > MAX_TOKENS:
             raise Unreadable(f"more than {MAX_TOKENS} signs")
     return found

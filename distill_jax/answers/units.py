@@ -28,65 +28,44 @@ class Unit(NamedTuple):
 
 _INCH, _POUND = Fraction(254, 10_000), Fraction(45_359_237, 100_000_000)
 _GALLON = Fraction(3_785_411_784, 10**12)
-_TABLE: list[tuple[str, str, Fraction | int]] = [
-    ("m meter metre", "length", 1),
-    ("km kilometer kilometre", "length", 1000),
-    ("dm decimeter decimetre", "length", Fraction(1, 10)),
-    ("cm centimeter centimetre", "length", Fraction(1, 100)),
-    ("mm millimeter millimetre", "length", Fraction(1, 1000)),
-    ("nm nanometer nanometre", "length", Fraction(1, 10**9)),
-    ("in inch inches", "length", _INCH),
-    ("ft foot feet", "length", 12 * _INCH),
-    ("yd yds yard", "length", 36 * _INCH),
-    ("mi mile", "length", 63_360 * _INCH),
-    ("g gram gramme", "mass", 1),
-    ("mg milligram", "mass", Fraction(1, 1000)),
-    ("kg kilogram kilo", "mass", 1000),
-    ("tonne", "mass", 10**6),
-    ("lb lbs pound", "mass", 1000 * _POUND),
-    ("oz ounce", "mass", 1000 * _POUND / 16),
-    ("ton", "ton", 1),  # of three kinds: converted to nothing
-    ("s sec second", "time", 1),
-    ("ms millisecond", "time", Fraction(1, 1000)),
-    ("min minute", "time", 60),
-    ("h hr hrs hour", "time", 3600),
-    ("day", "time", 86_400),
-    ("week", "time", 604_800),
-    ("month", "month", 1),
-    ("yr year", "month", 12),
-    ("decade", "month", 120),
-    ("century centuries", "month", 1200),
-    ("ml milliliter millilitre", "volume", Fraction(1, 10**6)),
-    ("cl centiliter", "volume", Fraction(1, 10**5)),
-    ("l liter litre", "volume", Fraction(1, 1000)),
-    ("gal gallon", "volume", _GALLON),
-    ("quart qt", "volume", _GALLON / 4),
-    ("pint pt", "volume", _GALLON / 8),
-    ("cup", "volume", _GALLON / 16),
-    ("tablespoon tbsp", "volume", _GALLON / 256),
-    ("teaspoon tsp", "volume", _GALLON / 768),
-    ("acre", "area", Fraction(40_468_564_224, 10**7)),
-    ("hectare ha", "area", 10_000),
-    (f"{DOLLAR} dollar buck usd", "dollar", 1),
-    ("cent", "dollar", Fraction(1, 100)),
-    ("dime", "dollar", Fraction(1, 10)),
-    ("euro eur", "euro", 1),
-    ("pounds-sterling gbp", "sterling", 1),
-    ("rupee inr rs", "rupee", 1),
-    ("yen jpy", "yen", 1),
-    ("yuan rmb cny", "yuan", 1),
-    ("% percent percentage pct", PERCENT, 1),
-    (r"^\circ degree deg", DEGREE, 1),
-    ("radian rad", "radian", 1),
-    ("fahrenheit", "fahrenheit", 1),
-    ("celsius", "celsius", 1),
-    ("kelvin", "kelvin", 1),
-    ("newton", "newton", 1),
-    ("joule", "joule", 1),
-    ("watt", "watt", 1),
-    ("hertz hz", "hertz", 1),
-    ("volt", "volt", 1),
-]  # fmt: skip
+_THOUSANDTH = Fraction(1, 1000)
+_TABLE: dict[str, dict[str, Fraction | int]] = {
+    "length": {
+        "m meter metre": 1, "km kilometer kilometre": 1000,
+        "dm decimeter decimetre": Fraction(1, 10), "cm centimeter centimetre": Fraction(1, 100),
+        "mm millimeter millimetre": _THOUSANDTH, "nm nanometer nanometre": Fraction(1, 10**9),
+        "in inch inches": _INCH,
+        "ft foot feet": 12 * _INCH, "yd yds yard": 36 * _INCH, "mi mile": 63_360 * _INCH,
+    },
+    "mass": {
+        "g gram gramme": 1, "mg milligram": _THOUSANDTH, "kg kilogram kilo": 1000, "tonne": 10**6,
+        "lb lbs pound": 1000 * _POUND, "oz ounce": 1000 * _POUND / 16,
+    },
+    "ton": {"ton": 1},  # of three kinds: converted to nothing
+    "time": {
+        "s sec second": 1, "ms millisecond": _THOUSANDTH, "min minute": 60, "h hr hrs hour": 3600,
+        "day": 86_400, "week": 604_800,
+    },
+    "month": {"month": 1, "yr year": 12, "decade": 120, "century centuries": 1200},
+    "volume": {
+        "ml milliliter millilitre": Fraction(1, 10**6), "cl centiliter": Fraction(1, 10**5),
+        "l liter litre": _THOUSANDTH, "gal gallon": _GALLON, "quart qt": _GALLON / 4,
+        "pint pt": _GALLON / 8, "cup": _GALLON / 16, "tablespoon tbsp": _GALLON / 256,
+        "teaspoon tsp": _GALLON / 768,
+    },
+    "area": {"acre": Fraction(40_468_564_224, 10**7), "hectare ha": 10_000},
+    "dollar": {f"{DOLLAR} dollar buck usd": 1, "cent": Fraction(1, 100), "dime": Fraction(1, 10)},
+    "sterling": {"pounds-sterling gbp": 1}, PERCENT: {"% percent percentage pct": 1},
+    DEGREE: {r"^\circ degree deg": 1},
+}  # fmt: skip
+# Quantities with one unit, which names them.
+_TABLE |= {
+    names.split()[0]: {names: 1}
+    for names in (
+        "euro eur", "rupee inr rs", "yen jpy", "yuan rmb cny", "radian rad", "fahrenheit",
+        "celsius", "kelvin", "newton", "joule", "watt", "hertz hz", "volt",
+    )
+}  # fmt: skip
 _WHOLE = {
     "mph": "mile/hour", "kph": "km/hour", "kmph": "km/hour", "kmh": "km/hour", "fps": "foot/second",
     "sqft": "foot^2", "sqin": "inch^2", "sqm": "m^2", "cc": "cm^3",
@@ -104,10 +83,12 @@ _SI: dict[str, tuple[str, Fraction | int]] = {
 }  # fmt: skip
 # Volume and area as powers of length, so that a litre is 1000 cubic centimetres.
 _AS_LENGTH = {"volume": 3, "area": 2}
-_UNITS: dict[str, tuple[str, Fraction]] = {}
-for _names, _quantity, _factor in _TABLE:
-    for _name in _names.split(" ") if "\\" not in _names else _names.split():
-        _UNITS[_name] = (_quantity, Fraction(_factor))
+_UNITS = {
+    name: (quantity, Fraction(factor))
+    for quantity, units in _TABLE.items()
+    for names, factor in units.items()
+    for name in names.split(" ")
+}
 # One letter is a unit only where it stands apart ("3 m"); attached ("3m") it is algebra.
 SHORT = {"m", "g", "s", "h", "l", "n", "j", "w", "v", "a"}
 _FACTOR = re.compile(

@@ -1,14 +1,19 @@
-r"""Reading arithmetic in exact fractions: tokens of a text, and the value of an expression.
+r"""Arithmetic in prose, in exact fractions: the tokens of a text and the value of an expression.
 
-A grammar of its own, nothing is ever evaluated as Python. Numbers (thousands separators, decimals,
-mixed numbers as 1 1/2, LaTeX's \frac), + − · / and powers, parentheses, percent, words behind
-numbers as units; and limits on length, depth and size, so that time is linear in the text.
+Nothing is evaluated as Python; the grammar is that of `answers.expression`. Numbers may have
+thousands separators, be mixed (1 1/2) or LaTeX's \frac; words behind numbers are units. Limits on
+length, depth and size keep the time linear in the text.
 """
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from itertools import accumulate
+
+from distill_jax.answers import tokens as lexer
+from distill_jax.answers.expression import Node, Unreadable, read_tokens
+from distill_jax.answers.tokens import Token
 
 MAX_LENGTH = 200  # characters of one side of an equation
 MAX_DEPTH = 20
@@ -18,43 +23,37 @@ MAX_BITS = 4096  # of a numerator or denominator
 NUMBER, FRAC, SIGN, OPEN, CLOSE, EQUALS = "number", "frac", "sign", "open", "close", "equals"
 PERCENT, WORD, LETTER, NEWLINE, STOP = "percent", "word", "letter", "newline", "stop"
 
-_LEXER = re.compile(
+_PROSE = re.compile(
     r"""
     (?P<item>^[^\S\n]{0,20}(?:[0-9]{1,2}[.)]|[-*•])(?=[^\S\n]))
    |(?P<skip>[^\S\n]+|[$€£&°]|\^[ ]?(?:\\circ|\{\\circ\})|\\[$,;:! ()\[\]]
         |\\(?:left|right|boxed|fbox|displaystyle|quad|qquad|mathbf)(?![A-Za-z]))
    |(?P<newline>\n|\\\\)
    |(?P<percent>\\?%)
-   |\\(?:text|mathrm|mbox|textbf)\{[ ]?(?P<inner>[A-Za-z]{2,30})[ ]?\}(?:\^\{?[23]\}?)?
+   |\\(?:text|mathrm|mbox|textbf)\{[ ]?(?P<unit>[A-Za-z]{2,30})[ ]?\}(?:\^\{?[23]\}?)?
    |(?P<frac>\\[dt]?frac(?![A-Za-z]))
-   |(?P<times>\\times(?![A-Za-z])|\\cdot(?![A-Za-z])|[×·∗⋅]|\*(?!\*))
-   |(?P<over>\\div(?![A-Za-z])|[/÷∕⁄])
-   |(?P<power>\^|\*\*)
-   |(?P<plus>\+)
-   |(?P<minus>[-−–])
+   |(?P<sign>\\(?:times|cdot|div)(?![A-Za-z])|\*\*|[-−–+*×·∗⋅/÷∕⁄^])
    |(?P<raised>[²³])
    |(?P<mixed>[0-9]{1,6}[ ][0-9]{1,4}/[0-9]{1,4}(?![0-9/.]))
    |(?P<number>[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)
-   |(?P<command>\\[A-Za-z]+|[_√])
+   |(?P<letter>\\[A-Za-z]+|[_√]|[^\W\d_²³](?!/?[^\W\d_²³]))
    |(?P<word>[^\W\d_²³]+(?:/[^\W\d_²³]+)?(?:(?<=[^\W\d_²³]{2})(?:[²³]|\^\{?[23]\}?(?![0-9])))?)
-   |(?P<stop>[=!<>:~]=|[=-]>|≈|≠|≤|≥|[<>])
-   |(?P<equals>=)
+   |(?P<equals>==|=(?!>))
+   |(?P<stop>[!<>:~]=|=>|≈|≠|≤|≥|[<>])
    |(?P<open>[(\[{])
    |(?P<close>[)\]}])
    |(?P<other>.)
     """,
     re.VERBOSE | re.MULTILINE,
 )
-_SIGNS = {"times": "*", "over": "/", "power": "^", "plus": "+", "minus": "-"}
+_SIGNS = {"**": "^", "\\div": "/"} | dict.fromkeys(("\\times", "\\cdot", *"×·∗⋅"), "*")
+_SIGNS |= dict.fromkeys("÷∕⁄", "/") | dict.fromkeys("−–", "-")
+# No arithmetic: a plus without a left side, a second minus or percent sign, \frac12 in TeX's short
+# form (its digits may be of another number in prose).
+_SLIP = re.compile(r"(?:^|[-+*/^(])(?:\+|--)|%%|f(?!\()")
 
 
-class Token(NamedTuple):
-    """A piece of text: its kind, what it says (signs as + - * / ^), and where it stands."""
-
-    kind: str
-    text: str
-    start: int
-    end: int
+_SKETCH = {PERCENT: "%", NUMBER: "n", CLOSE: "n", FRAC: "f"}
 
 
 class NotArithmeticError(ValueError):
@@ -64,176 +63,109 @@ class NotArithmeticError(ValueError):
 def lex(text: str) -> list[Token]:
     """The tokens of a text in one pass.
 
-    Left out: spaces and LaTeX's spacing, signs of currency and degrees, what starts the items of a
-    list.
+    Signs are written + - * / ^. Left out: spaces and LaTeX's spacing, signs of currency and
+    degrees, and what starts the items of a list.
     """
     out: list[Token] = []
-    for match in _LEXER.finditer(text):
-        name, found, (start, end) = match.lastgroup or "", match[0], match.span()
-        if name in ("skip", "item"):
-            continue
-        if name in _SIGNS:
-            out.append(Token(SIGN, _SIGNS[name], start, end))
-        elif name == "raised":
-            out.append(Token(SIGN, "^", start, start))
-            out.append(Token(NUMBER, {"²": "2", "³": "3"}[found], start, end))
-        elif name == "mixed":
-            out += _mixed(found, start)
-        elif name == "inner":
-            out.append(Token(WORD, match["inner"], start, end))
-        elif name == "word":
-            out.append(Token(LETTER if len(found) == 1 else WORD, found, start, end))
-        elif name == "stop" and found == "==":
-            out.append(Token(EQUALS, "=", start, end))
-        else:
-            kind = {"command": LETTER, "other": STOP}.get(name, name)
-            out.append(Token(kind, found, start, end))
-    return out
+    for token in lexer.lex(text, _PROSE):
+        if token.kind == "raised":
+            out.append(Token(SIGN, "^", token.start, token.start))
+            token = Token(NUMBER, {"²": "2", "³": "3"}[token.text], token.start, token.end)
+        out += _mixed(token) if token.kind == "mixed" else [_named(token)]
+    return [token for token in out if token.kind != "item"]
 
 
-def _mixed(found: str, start: int) -> list[Token]:
+def _named(token: Token) -> Token:
+    if token.kind == SIGN:
+        return token._replace(text=_SIGNS.get(token.text, token.text))
+    return token._replace(kind={"unit": WORD, "other": STOP}.get(token.kind, token.kind))
+
+
+def _mixed(token: Token) -> list[Token]:
     """1 1/2 is one number; 12 3/2 is not: 12, then 3/2."""
-    whole, part = found.split(" ")
-    top, bottom = part.split("/")
-    if 0 < int(top) < int(bottom):
-        return [Token(NUMBER, found, start, start + len(found))]
-    place, out = start, []
-    for kind, text in ((NUMBER, whole), (SIGN, " "), (NUMBER, top), (SIGN, "/"), (NUMBER, bottom)):
-        if text != " ":
-            out.append(Token(kind, text, place, place + len(text)))
-        place += len(text)
-    return out
-
-
-def number(text: str) -> Fraction:
-    """The value of a number token.
-
-    Raises:
-        NotArithmeticError: it has more than MAX_DIGITS characters.
-    """
-    if len(text) > MAX_DIGITS:
-        raise NotArithmeticError("a number too long")
-    text = text.replace("{,}", "").replace(",", "")
-    if " " in text:
-        whole, part = text.split(" ")
-        return int(whole) + Fraction(part)
-    return Fraction("0" + text if text.startswith(".") else text)
+    pieces = list(re.finditer(r"\d+|/", token.text))
+    if 0 < int(pieces[1][0]) < int(pieces[3][0]):
+        return [token._replace(kind=NUMBER)]
+    return [
+        Token(
+            SIGN if piece[0] == "/" else NUMBER,
+            piece[0],
+            token.start + piece.start(),
+            token.start + piece.end(),
+        )
+        for piece in pieces
+    ]
 
 
 def evaluate(tokens: Sequence[Token], percent: Fraction) -> Fraction:
     """The exact value of an expression.
 
     Args:
-        tokens: of one side of an equation; words in them are units and count nothing.
-        percent: what the percent sign multiplies with, 1/100 or 1.
+        tokens: of one side of an equation; words in them are units and are ignored.
+        percent: the factor of the percent sign, 1/100 or 1.
 
     Raises:
         NotArithmeticError: no expression, division by zero, or beyond the limits above.
     """
     if tokens and tokens[-1].end - tokens[0].start > MAX_LENGTH:
         raise NotArithmeticError("too long")
-    reader = _Reader([t for t in tokens if t.kind != WORD], percent)
-    value = reader.sum(0)
-    if reader.place != len(reader.tokens):
-        raise NotArithmeticError("something behind the expression")
-    return value
+    tokens = [token for token in tokens if token.kind != WORD]
+    depths = accumulate((token.kind == OPEN) - (token.kind == CLOSE) for token in tokens)
+    if max(depths, default=0) > MAX_DEPTH:
+        raise NotArithmeticError("too deep")
+    if _SLIP.search("".join(map(_sketch, tokens))):
+        raise NotArithmeticError("signs that do not fit together")
+    try:
+        node = read_tokens([piece for token in tokens for piece in _formula(token)])
+        return _value(node, percent)
+    except (Unreadable, ZeroDivisionError) as error:
+        raise NotArithmeticError(str(error)) from None
 
 
-class _Reader:
-    """Recursive descent; each method reads one level of precedence from `place` on."""
-
-    def __init__(self, tokens: Sequence[Token], percent: Fraction):
-        self.tokens, self.percent, self.place = tokens, percent, 0
-
-    def _is(self, kind: str, text: str = "") -> bool:
-        if self.place >= len(self.tokens):
-            return False
-        token = self.tokens[self.place]
-        return token.kind == kind and (not text or token.text in text)
-
-    def _take(self, kind: str, text: str = "") -> str:
-        if not self._is(kind, text):
-            raise NotArithmeticError(f"no {kind} at {self.place}")
-        self.place += 1
-        return self.tokens[self.place - 1].text
-
-    def sum(self, depth: int) -> Fraction:
-        if depth > MAX_DEPTH:
-            raise NotArithmeticError("too deep")
-        value = self._product(depth)
-        while self._is(SIGN, "+-"):
-            sign = 1 if self._take(SIGN) == "+" else -1
-            value = _bounded(value + sign * self._product(depth))
-        return value
-
-    def _product(self, depth: int) -> Fraction:
-        value = self._signed(depth)
-        while True:
-            if self._is(OPEN):  # 2(3+4), (1+2)(3+4)
-                value = _bounded(value * self._power(depth))
-            elif not self._is(SIGN, "*/"):
-                return value
-            elif self._take(SIGN) == "*":
-                value = _bounded(value * self._signed(depth))
-            else:
-                value = _quotient(value, self._signed(depth))
-
-    def _signed(self, depth: int) -> Fraction:
-        # One sign alone, and no plus: ++3 is a slip of the pen, not arithmetic.
-        sign = -1 if self._is(SIGN, "-") and self._take(SIGN) else 1
-        return sign * self._power(depth)
-
-    def _power(self, depth: int) -> Fraction:
-        if depth > MAX_DEPTH:
-            raise NotArithmeticError("too deep")
-        base = self._atom(depth)
-        if not self._is(SIGN, "^"):
-            return base
-        self._take(SIGN)
-        negative = self._is(SIGN, "-") and bool(self._take(SIGN))
-        exponent = self._power(depth + 1) * (-1 if negative else 1)
-        if exponent.denominator != 1:
-            raise NotArithmeticError("a root")
-        size = max(base.numerator.bit_length(), base.denominator.bit_length())
-        if size * abs(exponent) > MAX_BITS or abs(exponent) > MAX_BITS:
-            raise NotArithmeticError("a power too large")
-        if base == 0 and exponent <= 0:
-            raise NotArithmeticError("a power of zero")
-        return base ** int(exponent)
-
-    def _atom(self, depth: int) -> Fraction:
-        if self._is(OPEN):
-            value = self._group(depth)
-        elif self._is(FRAC):
-            value = self._fraction(depth)
-        else:
-            value = number(self._take(NUMBER))
-            if self._is(FRAC):  # 2\frac{1}{2}
-                value += self._fraction(depth)
-        if self._is(PERCENT):
-            self._take(PERCENT)
-            value *= self.percent
-        return value
-
-    def _group(self, depth: int) -> Fraction:
-        self._take(OPEN)
-        value = self.sum(depth + 1)
-        self._take(CLOSE)
-        return value
-
-    def _fraction(self, depth: int) -> Fraction:
-        self._take(FRAC)
-        top = self._group(depth)
-        return _quotient(top, self._group(depth))
+def _sketch(token: Token) -> str:
+    return token.text if token.kind == SIGN else _SKETCH.get(token.kind, "(")
 
 
-def _quotient(top: Fraction, bottom: Fraction) -> Fraction:
-    if bottom == 0:
-        raise NotArithmeticError("division by zero")
-    return _bounded(top / bottom)
+def _formula(token: Token) -> list[str]:
+    """A token as `answers.expression` reads it."""
+    if token.kind == NUMBER:
+        if len(token.text) > MAX_DIGITS:
+            raise NotArithmeticError("a number too long")
+        whole, _, part = token.text.replace("{,}", "").replace(",", "").partition(" ")
+        return ["(", whole, "+", *re.split("(/)", part), ")"] if part else [whole]
+    return [{FRAC: "\\frac", PERCENT: "%"}.get(token.kind, token.text)]
 
 
-def _bounded(value: Fraction) -> Fraction:
+def _value(node: Node, percent: Fraction) -> Fraction:
+    if node.kind == "number":
+        return Fraction(node.text)
+    values = [_value(child, percent) for child in node.children]
+    if node.kind == "hundredth":
+        return values[0] * percent
+    if node.kind not in _OPERATIONS:
+        raise NotArithmeticError(f"no arithmetic: {node.kind}")
+    value = _OPERATIONS[node.kind](*values)
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
         raise NotArithmeticError("too large")
     return value
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1:
+        raise NotArithmeticError("a root")
+    size = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if size * abs(exponent) > MAX_BITS or abs(exponent) > MAX_BITS:
+        raise NotArithmeticError("a power too large")
+    if base == 0 and exponent <= 0:
+        raise NotArithmeticError("a power of zero")
+    return base ** int(exponent)
+
+
+_OPERATIONS: dict[str, Callable[..., Fraction]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "neg": operator.neg,
+    "^": _power,
+}

@@ -1,8 +1,9 @@
 """Numbers, signs and = that a text writes next to each other, and what they are the value of."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from itertools import zip_longest
 from typing import NamedTuple
 
 from distill_jax.answers.units import read_unit
@@ -102,63 +103,89 @@ def chains(text: str) -> list[list[Side]]:
 def _segments(tokens: Sequence[Token]) -> Iterator[_Segment]:
     before: Token | None = None
     held: list[Token] = []
-    for place, token in enumerate(tokens):
-        following = tokens[place + 1] if place + 1 < len(tokens) else None
-        previous = held[-1] if held else None
-        step = _step(token, previous, before, held, following)
-        if step == "skip":
-            continue
-        if (
-            token.kind == WORD
-            and token.text.lower() == "of"
-            and not held
-            and not _says(before, _PARTS)
-        ):
-            token = token._replace(text="total")  # "a total of 3 + 4" calculates nothing
+    for token, following in zip_longest(tokens, tokens[1:]):
+        step = _STEPS[token.kind](_Place(token, held, following))
         if step == "keep":
             held.append(token)
         elif step == "times":
-            held.append(Token(SIGN, "*", token.start, token.end))
-        else:
+            held.append(token._replace(kind=SIGN, text="*"))
+        elif step != "skip":
             if held:
-                yield _Segment(before, held, None if step == "anew" else token)
-            before, held = (previous, [token]) if step == "anew" else (token, [])
+                yield _Segment(before, held, None if step == "new" else token)
+            elif token.text.lower() == "of" and not _says(before, _PARTS):
+                token = token._replace(text="total")  # "a total of 3 + 4" calculates nothing
+            before, held = (held[-1], [token]) if step == "new" else (token, [])
     if held:
         yield _Segment(before, held, None)
 
 
-def _step(
-    token: Token,
-    previous: Token | None,
-    before: Token | None,
-    held: Sequence[Token],
-    following: Token | None,
-) -> str:
-    """What a token does: keep, skip, times, break, or anew (a new segment that starts with it)."""
-    behind_operand = previous is not None and previous.kind in _ENDS_OPERAND
-    opens = following is not None and following.kind in (NUMBER, OPEN, FRAC)
-    if token.kind == NEWLINE:
-        return "skip" if held and following is not None and following.kind == EQUALS else "break"
-    if token.kind == WORD:
-        run = held[-MAX_UNIT_WORDS:]
-        short = len(run) < MAX_UNIT_WORDS or any(t.kind != WORD for t in run)
-        algebra = previous is not None and previous.end == token.start and not _glued_unit(token)
-        calculates = token.text.lower() in _CALCULATING
-        unit = behind_operand and short and not (algebra or calculates)
-        return "keep" if unit else "break"
-    if token.kind == LETTER:
-        return "times" if token.text in "xX" and behind_operand and opens else "break"
-    if token.kind == SIGN:
-        spaced = following is not None and following.start > token.end
-        if token.end - token.start == 2 and not (behind_operand and opens and not spaced):
-            return "skip"  # **bold**
+class _Place(NamedTuple):
+    """A token between those held for a segment and the one that follows.
+
+    A rule says what to do there: keep it, skip it, read it as a times sign, break the segment, or
+    start a new one with it.
+    """
+
+    token: Token
+    held: list[Token]
+    following: Token | None
+
+    @property
+    def behind_operand(self) -> bool:
+        return bool(self.held) and self.held[-1].kind in _ENDS_OPERAND
+
+    @property
+    def glued(self) -> bool:
+        return bool(self.held) and self.held[-1].end == self.token.start
+
+    @property
+    def opens(self) -> bool:
+        return self.following is not None and self.following.kind in (NUMBER, OPEN, FRAC)
+
+
+def _newline(at: _Place) -> str:
+    goes_on = at.following is not None and at.following.kind == EQUALS
+    return "skip" if at.held and goes_on else "break"
+
+
+def _word(at: _Place) -> str:
+    """Up to MAX_UNIT_WORDS words behind an operand are its unit; not 2xy, not "2 squared"."""
+    long = [token.kind for token in at.held[-MAX_UNIT_WORDS:]] == [WORD] * MAX_UNIT_WORDS
+    algebra = at.glued and not _glued_unit(at.token)
+    calculates = at.token.text.lower() in _CALCULATING
+    return "keep" if at.behind_operand and not (long or algebra or calculates) else "break"
+
+
+def _letter(at: _Place) -> str:
+    times = at.token.text in "xX" and at.behind_operand and at.opens
+    return "times" if times else "break"
+
+
+def _sign(at: _Place) -> str:
+    if at.token.end - at.token.start != 2:
         return "keep"
-    if token.kind == PERCENT:
-        return "keep" if behind_operand else "break"
-    if token.kind in (NUMBER, FRAC, OPEN) and behind_operand and previous is not None:
-        glued = previous.end == token.start and previous.kind in (NUMBER, CLOSE)
-        return "keep" if glued and token.kind in (OPEN, FRAC) else "anew"
-    return "break" if token.kind == STOP else "keep"
+    spaced = at.following is not None and at.following.start > at.token.end
+    return "keep" if at.behind_operand and at.opens and not spaced else "skip"  # **bold**
+
+
+def _operand(at: _Place) -> str:
+    """2(3) and 2\\frac{1}{2} go on; in "12 months 12*5" a new segment starts."""
+    if not at.behind_operand:
+        return "keep"
+    factor = at.glued and at.token.kind != NUMBER and at.held[-1].kind in (NUMBER, CLOSE)
+    return "keep" if factor else "new"
+
+
+_STEPS: dict[str, Callable[[_Place], str]] = {
+    NEWLINE: _newline,
+    WORD: _word,
+    LETTER: _letter,
+    SIGN: _sign,
+    PERCENT: lambda at: "keep" if at.behind_operand else "break",
+    **dict.fromkeys((NUMBER, FRAC, OPEN), _operand),
+    **dict.fromkeys((CLOSE, EQUALS), lambda at: "keep"),
+    STOP: lambda at: "break",
+}
 
 
 def _glued_unit(token: Token) -> bool:

@@ -1,15 +1,21 @@
 """Formulas: reading, and comparing by value; in this process, without workers."""
 
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill_jax.answers import library
 from distill_jax.answers.algebra import Algebra
 from distill_jax.answers.evaluate import TooLarge, same_equations, same_values
 from distill_jax.answers.expression import Ambiguous, Unreadable, names, read_expression
 from distill_jax.answers.spelling import tidy
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def read(text):
@@ -28,6 +34,13 @@ def read(text):
         ("x^10", "x^{10}", True),
         (r"x\frac{1}{2}", "x/2", True),  # no mixed number
         (r"2\frac12", "2.5", True),
+        (r"-2\frac12+0", "-5/2", True),
+        (r"3\cdot 2\frac12", "15/2", True),
+        (r"3\cdot 2\frac12", "3", False),
+        (r"2\frac{x}{2}", "x", True),
+        (r"0.5\frac12", "1/4", True),
+        (r"2^2\frac12", "2", True),
+        (r"2\frac12^2", "1/2", True),
         ("√16", "4", True),
         (r"\frac12", "0.5", True),
         (r"\sin 2x", r"2\sin x\cos x", True),
@@ -64,7 +77,7 @@ def test_values(first, second, same):
     assert same_values(read(second), read(first)) is same
 
 
-@pytest.mark.parametrize("text", ["1/2x", "a/bc", r"\sin x(x+1)"])
+@pytest.mark.parametrize("text", ["1/2x", r"1/2\frac12", "a/bc", r"\sin x(x+1)"])
 def test_two_readings_are_ambiguous(text):
     with pytest.raises(Ambiguous):
         read(text)
@@ -142,3 +155,51 @@ def _group(text):
         if depth == 0:
             return text[1:place], text[place + 1 :]
     raise AssertionError(text)
+
+
+NEEDS_LIBRARY = [
+    (r"\int_0^1 x dx", r"\frac{1}{2}"),
+    (r"\sum_{k=1}^{10} k", "55"),
+    (r"\prod_{k=1}^{3} k", "6"),
+    (r"\lim_{x\to 0} \frac{\sin x}{x}", "1"),
+]
+
+
+@pytest.mark.parametrize("pair", NEEDS_LIBRARY)
+def test_math_verify_reads_its_own_operators(pair):
+    pytest.importorskip("math_verify")
+    first, second = (tidy(text) for text in pair)
+    assert Algebra().values(first, second, Fraction(1)).verdict == "right"
+    assert Algebra().values(first, second + "+1", Fraction(1)).verdict == "wrong"
+
+
+@pytest.mark.parametrize("pair", NEEDS_LIBRARY)
+def test_without_math_verify_its_operators_are_undecided_and_the_reason_names_the_extra(
+    pair, monkeypatch
+):
+    monkeypatch.setattr(library, "INSTALLED", False)
+    for first, second in (pair, pair[::-1]):
+        found = Algebra().values(tidy(first), tidy(second), Fraction(1))
+        assert found.verdict == "undecided" and "[math-verify]" in found.reason
+    assert "math-verify" not in Algebra().values("f(x)", "2", Fraction(1)).reason
+    assert Algebra().values("2x", "x+x", Fraction(1)).verdict == "right"
+
+
+WITHOUT = """
+import sys
+sys.modules["math_verify"] = sys.modules["sympy"] = None
+sys.argv = ["worker"]
+from distill_jax.answers import library, worker
+library.INSTALLED = False
+for first, second in worker._WARM:
+    assert worker.compare(first, second, worker.Algebra()).verdict == "right"
+library.prepare()
+print(worker.compare(r"\\int_0^1 x dx", "1/2", worker.Algebra()).verdict)
+"""
+
+
+def test_a_worker_needs_neither_math_verify_nor_sympy():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("undecided\n", "")

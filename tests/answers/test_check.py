@@ -165,11 +165,12 @@ def test_any_characters_get_a_verdict(first, second):
         ("11:21", "V_1:V_2=21:11", "wrong"),
         ("11:21 am", "V_1:V_2=11:21", "wrong"),
         ("11:21", "12:21", "wrong"),
-        # Groups that give values to the same names in turn are tuples.
+        # Groups that give values to the same names are tuples, in the order of the first group.
         ("(5,2),(7,2)", "p=5,q=2;p=7,q=2", "right"),
         ("(5,2),(7,3)", "p=5,q=2;p=7,q=2", "wrong"),
         ("(2,5),(2,7)", "p=5,q=2;p=7,q=2", "wrong"),
-        ("(5,2),(2,7)", "p=5,q=2;q=7,p=2", "wrong"),
+        ("(5,2),(2,7)", "p=5,q=2;q=7,p=2", "right"),
+        ("(5,2),(7,2)", "p=5,q=2;q=7,p=2", "wrong"),
     ],
 )
 def test_forms_found_with_labelled_cases(gold: str, predicted: str, verdict: str) -> None:

@@ -115,12 +115,12 @@ def test_finds_what_was_marked_after_any_text(number, before):
         ("x\n**A:** $18$", "$18$"),
         ("It follows.\nAnswer: 18", "18"),
         ("Ans: -3/4", "-3/4"),
-        # Not the last line, no formula, or another mark.
+        # A corrected answer counts by its last statement; not the last line, or one of several.
         ("A: 3\nSo it holds.", None),
         ("A: 3\nB: 4", None),
-        ("Q: 5?\nA: five", None),
-        ("The answer is 4.\nA: 5", "4"),
-        ("#### 4\nA: 5", "4"),
+        ("Q: 5?\nA: five", "five"),
+        ("The answer is 4.\nA: 5", "5"),
+        ("#### 4\nA: 5", "5"),
     ],
 )
 def test_a_last_line_with_a_letter_before_it(text: str, found: str | None) -> None:

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -32,9 +33,19 @@ def test_prints_counts_agreement_and_disagreements(file, capsys):
     assert "wrong (whole numbers), label right: '5' / '7'" in out
 
 
-def test_math_verify_stands_beside(file, capsys):
+def test_math_verify_has_its_own_column(file, capsys):
+    pytest.importorskip("math_verify")
     check_answers.main([str(file), "--math_verify"])
     assert "math-verify" in capsys.readouterr().out
+
+
+def test_math_verify_that_is_not_installed(file, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(SystemExit) as end:
+        check_answers.main([str(file), "--math_verify"])
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and out == "" and err.count("\n") == 1
+    assert err.startswith("MissingExtraError: ") and "pip install -e '.[math-verify]'" in err
 
 
 def test_writes_verdicts(file, tmp_path, capsys):
