@@ -35,6 +35,7 @@ class OneLine:
     def __enter__(self) -> "OneLine":
         for handler in logging.getLogger().handlers:
             handler.addFilter(disk.WithoutFullDisk())
+        sys.unraisablehook = disk.without_closed_loops(sys.unraisablehook)
         return self
 
     def __exit__(

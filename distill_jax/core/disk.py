@@ -3,7 +3,9 @@
 import errno
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from distill_jax.core.errors import DiskFullError, DistillError
 
@@ -40,6 +42,25 @@ class WithoutFullDisk(logging.Filter):
         """False for such a record."""
         error = record.exc_info[1] if record.exc_info else None
         return _cause(error) is None and not any(x in record.getMessage() for x in _TEXTS)
+
+
+def without_closed_loops(hook: Callable[[Any], object]) -> Callable[[Any], object]:
+    """`sys.unraisablehook`, without the callbacks to an event loop that is closed.
+
+    When a write fails, orbax closes its loop while tensorstore's other writes still call back.
+    Nothing is lost: the failed write itself raises in the main thread.
+
+    Args:
+        hook: called with all else.
+    """
+
+    def passed_on(unraisable: Any) -> object:
+        error = unraisable.exc_value
+        if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+            return None
+        return hook(unraisable)
+
+    return passed_on
 
 
 def _cause(error: BaseException | None) -> BaseException | None:

@@ -1,5 +1,7 @@
+import asyncio
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,3 +73,16 @@ def test_object_stores_are_refused(path):
 @pytest.mark.parametrize("path", ["", "runs/a", "/tmp/x:/y", "C:/runs", "a:b", "./gs:/b"])
 def test_local_paths_pass(path):
     check_local(path, "--workdir")
+
+
+def test_callbacks_to_a_closed_loop_are_not_printed():
+    loop = asyncio.new_event_loop()
+    loop.close()
+    passed_on = []
+    hook = disk.without_closed_loops(passed_on.append)
+    for call in (lambda: loop.call_soon_threadsafe(print), lambda: 1 / 0):
+        try:
+            call()
+        except (RuntimeError, ZeroDivisionError) as error:
+            hook(SimpleNamespace(exc_value=error))
+    assert [type(x.exc_value) for x in passed_on] == [ZeroDivisionError]

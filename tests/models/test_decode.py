@@ -102,7 +102,7 @@ def test_decode_params_leave_the_tree_alone_and_work_without_lora():
 def test_cache_rows_and_slots():
     k, v = jnp.arange(2 * 3.0).reshape(2, 1, 1, 3), jnp.arange(2 * 3.0).reshape(2, 1, 3, 1)
     cache = kv.KVCache((k,), (v,))
-    assert (cache.rows, cache.num_slots) == (2, 3)
+    assert cache.num_slots == 3
     grown = kv.expand(cache, 2, 5)
     want = [[0, 1, 2, 0, 0], [0, 1, 2, 0, 0], [3, 4, 5, 0, 0], [3, 4, 5, 0, 0]]
     np.testing.assert_array_equal(grown.k[0][:, 0, 0], want)

@@ -28,7 +28,10 @@ def test_the_command_compares_each_pair(
     ]
     # The student on its own answers beside the teacher is what stage evaluate measured.
     measured = json.loads((finished / "evaluate" / "rl.json").read_text())
-    assert {k: v for k, v in got["pairs"][1].items() if k not in "pq"} == measured["distribution"]
+    # To rounding alone: another compiled program may add in another order.
+    assert got["pairs"][1].keys() == {"p", "q", *measured["distribution"]}
+    for name, interval in measured["distribution"].items():
+        assert got["pairs"][1][name] == pytest.approx(interval, rel=1e-6), name
     near, far = got["pairs"][2]["forward_kl"], got["pairs"][0]["forward_kl"]
     assert 0 < near["mean"] < far["mean"]
     shown = capsys.readouterr().out
