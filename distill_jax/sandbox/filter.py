@@ -1,8 +1,7 @@
 """The seccomp allow-list: which system calls a confined process keeps, as BPF.
 
-Everything that is not named here kills the process. Numbers of the calls are in
-`syscalls_x86_64.py` and `syscalls_aarch64.py`; this module imports nothing else, so that a
-`python -I` worker can load it.
+Every call that is not named here kills the process. This module imports only `syscalls.py`, so
+that a `python -I` worker can load it.
 Source: Linux, Documentation/userspace-api/seccomp_filter.rst and include/uapi/linux/seccomp.h.
 """
 
@@ -10,15 +9,14 @@ import ctypes
 import errno
 import struct
 from collections.abc import Iterable, Sequence
-from types import ModuleType
 from typing import NamedTuple
 
-from distill_jax.sandbox import syscalls_aarch64, syscalls_x86_64
+from distill_jax.sandbox.syscalls import AARCH64, X86_64, Architecture
 
-ARCHITECTURES: dict[str, ModuleType] = {
-    "x86_64": syscalls_x86_64,
-    "aarch64": syscalls_aarch64,
-    "arm64": syscalls_aarch64,  # what os.uname calls it on some systems
+ARCHITECTURES: dict[str, Architecture] = {
+    "x86_64": X86_64,
+    "aarch64": AARCH64,
+    "arm64": AARCH64,  # what os.uname calls it on some systems
 }
 
 KILL = 0x80000000  # SECCOMP_RET_KILL_PROCESS: SIGSYS that no handler sees
@@ -87,10 +85,10 @@ def assemble(architecture: str, write_fds: Sequence[int]) -> list[Instruction]:
         write_fds: the descriptors that may be written.
     """
     table = ARCHITECTURES[architecture]
-    ranges = _ranges({table.NUMBERS[n]: b for n, b in _bodies(write_fds) if n in table.NUMBERS})
+    ranges = _ranges({table.numbers[n]: b for n, b in _bodies(write_fds) if n in table.numbers})
     return [
         Instruction(_LOAD, 0, 0, _ARCH),
-        Instruction(_EQUAL, 1, 0, table.AUDIT_ARCH),
+        Instruction(_EQUAL, 1, 0, table.audit),
         _give(KILL),
         Instruction(_LOAD, 0, 0, _NUMBER),
         *_search(ranges),

@@ -108,7 +108,7 @@ def test_known_calls(arch: str, name: str) -> None:
 @pytest.mark.parametrize("arch", ARCH)
 def test_every_number_gets_its_groups_action(arch: str) -> None:
     program = assemble(arch, (1, 2))
-    names = {n: name for name, n in allow_list.ARCHITECTURES[arch].NUMBERS.items()}
+    names = {n: name for name, n in allow_list.ARCHITECTURES[arch].numbers.items()}
     plain = {
         **dict.fromkeys(allow_list.ALLOWED, ALLOW),
         **dict.fromkeys(allow_list.NO_ACCESS, EACCES),
@@ -132,8 +132,8 @@ def test_every_name_of_the_policy_has_a_number() -> None:
     named = [name for name, _ in allow_list._bodies((1, 2))]
     assert len(named) == len(set(named))
     tables = allow_list.ARCHITECTURES
-    assert set(named) == set(tables["x86_64"].NUMBERS)
-    missing = set(named) - set(tables["aarch64"].NUMBERS)
+    assert set(named) == set(tables["x86_64"].numbers)
+    missing = set(named) - set(tables["aarch64"].numbers)
     assert missing == set(
         "open creat stat lstat access readlink getdents mkdir rmdir unlink rename link symlink "
         "mknod chmod chown lchown utime utimes time dup2 pipe alarm getpgrp arch_prctl".split()
@@ -159,7 +159,7 @@ def test_x32_numbers_kill() -> None:
 @pytest.mark.parametrize("fds", [(1, 2), (1,), (5,)])
 def test_only_the_results_may_be_written(arch: str, name: str, fds: tuple[int, ...]) -> None:
     program = assemble(arch, fds)
-    number = allow_list.ARCHITECTURES[arch].NUMBERS[name]
+    number = allow_list.ARCHITECTURES[arch].numbers[name]
     for fd in (*range(20), 0xFFFFFFFF):
         expected = ALLOW if fd in fds else EPERM
         assert run(program, number, ARCH[arch], (fd,)) == expected
@@ -171,7 +171,7 @@ def test_only_the_results_may_be_written(arch: str, name: str, fds: tuple[int, .
 @pytest.mark.parametrize("name", ["mmap", "mprotect", "pkey_mprotect"])
 def test_nothing_becomes_executable(arch: str, name: str) -> None:
     program = assemble(arch, (1, 2))
-    number = allow_list.ARCHITECTURES[arch].NUMBERS[name]
+    number = allow_list.ARCHITECTURES[arch].numbers[name]
     for protection in range(16):
         expected = EACCES if protection & 4 else ALLOW
         assert run(program, number, ARCH[arch], (4096, 4096, protection)) == expected
@@ -188,14 +188,14 @@ def test_nothing_becomes_executable(arch: str, name: str) -> None:
     ],
 )
 def test_limits_can_be_read_only(arch: str, args: tuple[int, ...], action: int) -> None:
-    number = allow_list.ARCHITECTURES[arch].NUMBERS["prlimit64"]
+    number = allow_list.ARCHITECTURES[arch].numbers["prlimit64"]
     assert run(assemble(arch, (1, 2)), number, ARCH[arch], args) == action
 
 
 @pytest.mark.parametrize("arch", ARCH)
 @pytest.mark.parametrize("name", ["clock_gettime", "clock_getres", "clock_nanosleep"])
 def test_no_clock_of_another_process(arch: str, name: str) -> None:
-    number = allow_list.ARCHITECTURES[arch].NUMBERS[name]
+    number = allow_list.ARCHITECTURES[arch].numbers[name]
     program = assemble(arch, (1, 2))
     for clock in range(12):
         assert run(program, number, ARCH[arch], (clock,)) == ALLOW
@@ -208,7 +208,7 @@ def test_no_clock_of_another_process(arch: str, name: str) -> None:
 @pytest.mark.parametrize("arch", ARCH)
 def test_locks_only_inside_the_process(arch: str) -> None:
     """Operations of linux/futex.h: 0 wait, 1 wake, 9 and 10 with a bit set; 128 private."""
-    number = allow_list.ARCHITECTURES[arch].NUMBERS["futex"]
+    number = allow_list.ARCHITECTURES[arch].numbers["futex"]
     program = assemble(arch, (1, 2))
     allowed = {128, 129, 137, 138, 384, 393}
     for operation in range(1024):

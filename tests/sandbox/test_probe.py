@@ -23,8 +23,8 @@ zygote.main(sys.argv[2:])
 """
 LET_KILL_PASS = """
 filter.ALLOWED += ['kill']
-filter.syscalls_x86_64.NUMBERS['kill'] = 62
-filter.syscalls_aarch64.NUMBERS['kill'] = 129
+filter.X86_64.numbers['kill'] = 62
+filter.AARCH64.numbers['kill'] = 129
 """
 
 
