@@ -1,19 +1,22 @@
-"""The command line: looked at before the flag parser, and errors in one line with exit code 2."""
+"""What the commands share: flags checked before they are parsed, errors in one line, `--json`."""
 
+import argparse
 import importlib.util
+import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import absl.logging
 import ml_collections
-from absl import flags
+from absl import app, flags
 
 import distill_jax.stages.settings  # noqa: F401 - the built-in kinds
-from distill_jax.core import disk, settings
-from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
+from distill_jax.core import disk, files, settings
+from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DataError, DistillError
 from distill_jax.run.workdir import CONFIG_FILE
 
 EXIT_WRONG_INPUT = 2
@@ -53,6 +56,45 @@ class OneLine:
             fail(full)
         if isinstance(error, DistillError):
             fail(error)
+
+
+def run_app(job: Callable[[OneLine], None], example: str) -> None:
+    """Runs a command that has absl flags; `example` names a config, for who gave none."""
+    app.run(lambda argv: guarded(job, argv), flags_parser=lambda argv: parse(argv, example))
+
+
+def guarded(job: Callable[[OneLine], None], argv: Sequence[str]) -> None:
+    """Calls a job inside `OneLine`; what the flags left of the command line must be empty."""
+    if not flags.FLAGS["verbosity"].present:
+        absl.logging.set_verbosity(absl.logging.WARNING)  # orbax logs every file it writes
+    with OneLine() as guard:
+        if len(argv) > 1:
+            got = f"stray argument {argv[1]!r}"
+            raise ConfigError(got, wanted="flags alone, e.g. --workdir=DIR")
+        job(guard)
+
+
+def tool_parser(name: str, doc: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of `python -m launch.NAME`, with its module's docstring as description."""
+    return argparse.ArgumentParser(
+        prog=f"python -m launch.{name}",
+        description=doc,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes the file of `--json`, whole or not at all.
+
+    Raises:
+        DataError: nothing can be written there.
+    """
+    try:
+        files.write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
 
 
 def parse(argv: Sequence[str], example: str) -> list[str]:

@@ -8,7 +8,6 @@ own extraction.
 Exit codes: 0 done, 2 wrong input, 130 after Ctrl-C.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -26,8 +25,8 @@ from rich.table import Table
 
 from distill_jax import answers
 from distill_jax.core import files
-from distill_jax.core.errors import DataError, DistillError, MissingExtraError
-from launch.arguments import fail
+from distill_jax.core.errors import DataError, MissingExtraError
+from launch.arguments import OneLine, tool_parser
 
 VERDICTS = ("right", "wrong", "undecided")
 _RIGHT = (True, 1, "1", "right", "true", "correct", "yes")
@@ -196,7 +195,7 @@ def _quantile(values: list[float], share: float) -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, checks, prints."""
-    parser = argparse.ArgumentParser(prog="python -m launch.check_answers", description=__doc__)
+    parser = tool_parser("check_answers", __doc__)
     parser.add_argument("file", type=Path, help="JSONL: gold, response or predicted, label")
     parser.add_argument("--math_verify", action="store_true", help="also by bare math-verify")
     parser.add_argument("--output", type=Path, help="JSONL of verdicts and reasons, a row each")
@@ -205,21 +204,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     flags = parser.parse_args(argv)
     try:
-        rows = read_rows(flags.file)
-        if flags.output:
-            _check_output(flags.output, flags.file)
-        library = math_verify_library() if flags.math_verify else None  # an error comes first
-        runs = [check_ours(rows)]
-        if library is not None:
-            runs.append(check_math_verify(rows, library))
-        if flags.output:
-            _write(flags.output, rows, runs)
-        Console().print(summary(rows, runs))
-        print("\n".join(_disagreements(rows, runs)[: flags.show]))
-    except DistillError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        with OneLine():
+            rows = read_rows(flags.file)
+            if flags.output:
+                _check_output(flags.output, flags.file)
+            library = math_verify_library() if flags.math_verify else None  # an error comes first
+            runs = [check_ours(rows)]
+            if library is not None:
+                runs.append(check_math_verify(rows, library))
+            if flags.output:
+                _write(flags.output, rows, runs)
+            Console().print(summary(rows, runs))
+            print("\n".join(_disagreements(rows, runs)[: flags.show]))
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -22,13 +22,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from distill_jax.core.errors import ConfigError, DistillError
+from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import check_local
 from distill_jax.evaluation import intervals, paired
 from launch import compare_inputs
-from launch.arguments import fail
+from launch.arguments import OneLine, tool_parser, write_json
 from launch.compare_inputs import Pair, Result
-from launch.output import write_json
 
 SHOWN = 3
 
@@ -181,11 +180,7 @@ def _pairs(flags: argparse.Namespace) -> list[Pair]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, compares, prints."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("compare", __doc__)
     parser.add_argument("results", nargs="*", metavar="A B", help="files, or names in --workdir")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="of a run")
     parser.add_argument(
@@ -200,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
     flags = parser.parse_args(argv)
-    try:
+    with OneLine():
         if flags.workdir is not None:
             check_local(flags.workdir, "--workdir")
         pairs = _pairs(flags)
@@ -217,8 +212,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if flags.json:
             content = {"tests": count, "adjustment": "Holm", "comparisons": found}
             write_json(flags.json, content)
-    except DistillError as error:
-        fail(error)
 
 
 if __name__ == "__main__":

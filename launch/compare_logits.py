@@ -7,7 +7,6 @@ prefixes are the greedy answers of --answers, one of the three, token for token 
 Writes WORKDIR/compare_logits/ANSWERS.json and prints a table.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from distill_jax.report.view import RunView
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import check_workdir, config_of
 from launch import main as main_job
-from launch.arguments import OneLine
+from launch.arguments import OneLine, tool_parser
 
 # P and Q of a pair in place of teacher and student.
 TITLES = {**DISTRIBUTION, "forward_kl": "KL(P‖Q)", "reverse_kl": "KL(Q‖P)"}
@@ -45,11 +44,7 @@ def table(result: Mapping[str, Any], view: RunView) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, compares, prints."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.compare_logits",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("compare_logits", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of a run")
     parser.add_argument(
         "--answers",

@@ -1,6 +1,5 @@
 """docs/config.md, generated from the settings' own docs: python -m launch.config_docs"""
 
-import argparse
 import dataclasses
 import sys
 import types
@@ -11,6 +10,7 @@ from typing import Any
 
 import distill_jax.stages.settings  # noqa: F401 - the kinds
 from distill_jax.run.settings import Shared, StageSettings
+from launch.arguments import tool_parser
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "config.md"
 
@@ -94,9 +94,7 @@ def _limits(about: typing.Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes docs/config.md."""
-    argparse.ArgumentParser(prog="python -m launch.config_docs", description=__doc__).parse_args(
-        argv
-    )
+    tool_parser("config_docs", __doc__).parse_args(argv)
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(render(), encoding="utf-8")
     print(f"wrote {TARGET}", file=sys.stderr)

@@ -6,7 +6,6 @@ rows with Spearman's rho, and which settings to try. It can be run while the sta
 --json FILE writes the same.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,15 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from distill_jax.core.errors import DataError, DistillError
+from distill_jax.core.errors import DataError
 from distill_jax.core.files import check_local
 from distill_jax.evaluation import diagnosis
 from distill_jax.evaluation.findings import BAD, LOOK, OK, Finding
 from distill_jax.report import run_report
 from distill_jax.report import view as views
 from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
-from launch.arguments import fail
-from launch.output import write_json
+from launch.arguments import OneLine, tool_parser, write_json
 
 STYLES = {OK: "green", LOOK: "yellow", BAD: "bold red"}
 
@@ -75,22 +73,17 @@ def table(directory: Path, findings: Sequence[Finding]) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, diagnoses, prints."""
-    parser = argparse.ArgumentParser(prog="python -m launch.diagnose", description=__doc__)
+    parser = tool_parser("diagnose", __doc__)
     parser.add_argument("workdir", type=Path, help="of a run, or one of its stages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings here")
     flags = parser.parse_args(argv)
-    try:
+    with OneLine():
         check_local(flags.workdir, "workdir")
         directory, findings = read(flags.workdir)
-    except DistillError as error:
-        fail(error)
-    Console().print(table(directory, findings))
-    if flags.json:
-        content = {"directory": str(directory), "findings": [f.as_dict() for f in findings]}
-        try:
+        Console().print(table(directory, findings))
+        if flags.json:
+            content = {"directory": str(directory), "findings": [f.as_dict() for f in findings]}
             write_json(flags.json, content)
-        except DistillError as error:
-            fail(error)
 
 
 if __name__ == "__main__":

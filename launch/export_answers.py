@@ -10,12 +10,11 @@ on and ends with the same bytes; a file made with other settings is refused. lau
 the columns.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 from rich.table import Table
 
 from distill_jax.core.errors import ConfigError
@@ -61,11 +60,7 @@ def _table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --model=teacher")
+def _job(guard: arguments.OneLine) -> None:
     config = build(main_job.CONFIG.value)
     workdir = main_job.workdir_of(config)
     view = views.load(workdir)
@@ -88,18 +83,9 @@ def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
         run.say(f"answers: {out}")
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, "configs/rl.py or configs/rl.py:smoke")
-
-
-def _guarded(argv: Sequence[str]) -> None:
-    with arguments.OneLine() as guard:
-        _main(argv, guard)
-
-
 def main() -> None:
     """Runs the program."""
-    app.run(_guarded, flags_parser=_parse)
+    arguments.run_app(_job, "configs/rl.py or configs/rl.py:smoke")
 
 
 if __name__ == "__main__":

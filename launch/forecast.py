@@ -7,10 +7,9 @@ directory's config.json, or by the settings where the run trains them.
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from distill_jax.core.errors import ConfigError
@@ -60,11 +59,9 @@ def as_dict(found: Forecast) -> dict[str, Any]:
     return {"stage": found.stage, "devices": found.devices, "parts": parts, "peak": found.peak}
 
 
-def _main(argv: Sequence[str]) -> None:
-    with arguments.OneLine():
-        if len(argv) > 1:
-            raise ConfigError(f"stray argument {argv[1]!r}")
-        found = run(build(CONFIG.value), _DEVICES.value)
+def _job(guard: arguments.OneLine) -> None:
+    del guard
+    found = run(build(CONFIG.value), _DEVICES.value)
     limit = int(_DEVICE_GB.value * memory.GB) if _DEVICE_GB.value else None
     console = Console(stderr=True)
     for one in found:
@@ -75,9 +72,5 @@ def _main(argv: Sequence[str]) -> None:
     print(json.dumps([as_dict(one) for one in found]))
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, "configs/rl.py:qwen_7b")
-
-
 if __name__ == "__main__":
-    app.run(_main, flags_parser=_parse)
+    arguments.run_app(_job, "configs/rl.py:qwen_7b")

@@ -11,11 +11,10 @@ exit code 2, before any model is loaded.
 
 import contextlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from distill_jax.core.errors import ConfigError
@@ -129,11 +128,7 @@ def workdir_of(config: RunConfig) -> Path:
     return Path(WORKDIR.value or default_workdir(config))
 
 
-def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # orbax tells of every file that it writes
-    if len(argv) > 1:
-        raise ConfigError(f"stray argument {argv[1]!r}", wanted="flags alone, e.g. --workdir=DIR")
+def _job(guard: arguments.OneLine) -> None:
     config = build(CONFIG.value)
     workdir = guard.directory = workdir_of(config)
     if config.experiment.arms:
@@ -155,18 +150,9 @@ def _main(argv: Sequence[str], guard: arguments.OneLine) -> None:
     runner.run(config, workdir, adopt_from=Path(ADOPT.value) if ADOPT.value else None)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, "configs/rl.py or configs/rl.py:smoke")
-
-
-def _guarded(argv: Sequence[str]) -> None:
-    with arguments.OneLine() as guard:
-        _main(argv, guard)
-
-
 def main() -> None:
     """Runs the program."""
-    app.run(_guarded, flags_parser=_parse)
+    arguments.run_app(_job, "configs/rl.py or configs/rl.py:smoke")
 
 
 if __name__ == "__main__":

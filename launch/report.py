@@ -7,7 +7,6 @@ The page is made from the records in the work directory, complete or not; no mod
 that has not been done yet.
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from absl import logging
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.files import check_local
 from distill_jax.report import run_data, run_report
-from launch.arguments import OneLine
+from launch.arguments import OneLine, tool_parser
 from launch.main import start_compilation_cache
 
 
@@ -55,12 +54,7 @@ def run(workdir: Path, problems: int | None) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, writes the page, prints where it is."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser("report", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of the run")
     parser.add_argument("--problems", type=int, help="shown with tokens; scores missing ones")
     names = parser.parse_args(argv)

@@ -6,16 +6,13 @@ python -m launch.bench --config=configs/bench.py:gpu_1_5b   # Qwen2.5 1.5B on a 
 
 import json
 import resource
-from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.core.settings import build
 from distill_jax.training.manifest import describe_run
@@ -43,13 +40,7 @@ def run(settings: BenchSettings) -> dict[str, Any]:
         bench.generate(rows)
     bench.sft("lora")
     bench.rl()
-    distill.distill(
-        bench,
-        tokens=settings.distill_tokens,
-        width=settings.distill_width,
-        vocab=settings.distill_vocab,
-        dtype=settings.dtype,
-    )
+    distill.distill(bench)
     if settings.full:
         bench.sft("full")
     return {
@@ -78,23 +69,13 @@ def table(result: dict[str, Any]) -> Table:
     return out
 
 
-def _main(argv: Sequence[str]) -> None:
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    try:
-        if len(argv) > 1:
-            raise ConfigError(f"stray argument {argv[1]!r}")
-        return_freed_memory_unless_cpu()
-        result = run(build(BenchSettings, _CONFIG.value))
-    except DistillError as error:
-        arguments.fail(error)
+def _job(guard: arguments.OneLine) -> None:
+    del guard
+    return_freed_memory_unless_cpu()
+    result = run(build(BenchSettings, _CONFIG.value))
     Console(stderr=True).print(table(result))
     print(json.dumps(result))
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    return arguments.parse(argv, "configs/bench.py")
-
-
 if __name__ == "__main__":
-    app.run(_main, flags_parser=_parse)
+    arguments.run_app(_job, "configs/bench.py")

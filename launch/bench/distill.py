@@ -1,8 +1,7 @@
 """A distillation loss and its gradient: chunked through both heads beside the plain formula."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,34 +9,21 @@ import jax.numpy as jnp
 from distill_jax.kernels import divergence
 from distill_jax.models.head import terms as head_terms
 from distill_jax.models.head.loss import head_loss
+from launch.bench.steps import Bench
 
 
-class Measures(Protocol):
-    """Of `launch.bench.steps.Bench`."""
+def distill(bench: Bench) -> None:
+    """Measures forward KL and its gradient in the student's hidden states and head, both ways.
 
-    figures: dict[str, Any]
-
-    def measure(self, name: str, run: Callable[[], Any]) -> float:
-        """Median seconds of `run`, noted under `name`."""
-
-
-def distill(bench: Measures, *, tokens: int, width: int, vocab: int, dtype: str) -> None:
-    """Forward KL and its gradient in the student's hidden states and head, both ways.
-
-    Beside the seconds stand `temp_bytes`: what the compiled program needs beyond its arguments
-    and results, as XLA plans it.
-
-    Args:
-        bench: takes the figures, `distill_chunked_s` and `distill_naive_s`.
-        tokens: N.
-        width: D of both models.
-        vocab: V of both.
-        dtype: of hidden states and heads; logits are float32 in both ways.
+    The figures are `distill_chunked_s` and `distill_naive_s`; logits are float32 in both. Their
+    `temp_bytes` is the memory that XLA plans beyond the program's arguments and results.
     """
+    s = bench.settings
+    tokens, width, vocab = s.distill_tokens, s.distill_width, s.distill_vocab
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = ((tokens, width), (vocab, width)) * 2
     arrays = [
-        (jax.random.normal(key, shape) * width**-0.25).astype(dtype)
+        (jax.random.normal(key, shape) * width**-0.25).astype(s.dtype)
         for key, shape in zip(keys, shapes, strict=True)
     ]
 
@@ -60,5 +46,5 @@ def distill(bench: Measures, *, tokens: int, width: int, vocab: int, dtype: str)
         figure = bench.figures[f"distill_{name}_s"]
         figure["tokens_per_s"] = tokens / seconds
         memory = planned.memory_analysis()
-        if memory is not None:  # not every backend tells
+        if memory is not None:  # some backends report none
             figure["temp_bytes"] = int(memory.temp_size_in_bytes)

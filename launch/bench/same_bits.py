@@ -25,7 +25,7 @@ from rich.table import Table
 
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.files import read_json, write_json
-from launch.arguments import fail
+from launch.arguments import OneLine, tool_parser
 from launch.bench.outputs import DIFFERS, RECORDS, SAME, Compared, Rules, compare
 
 CONFIGS = ("rl", "distill", "curriculum")
@@ -151,12 +151,8 @@ def table(found: dict[str, list[Compared]]) -> Table:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.bench.same_bits",
-        description=__doc__,
-        epilog="Exit codes: 0 the same bits, 1 not, 2 wrong input or a failed run.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    codes = "Exit codes: 0 the same bits, 1 not, 2 wrong input or a failed run."
+    parser = tool_parser("bench.same_bits", __doc__, codes)
     parser.add_argument("old", metavar="OLD", help="a checkout or a git revision")
     parser.add_argument("new", metavar="NEW", help="a checkout or a git revision")
     parser.add_argument(
@@ -224,10 +220,8 @@ def measure(flags: argparse.Namespace) -> dict[str, list[Compared]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, runs both versions, prints the table."""
     flags = _parser().parse_args(argv)
-    try:
+    with OneLine():
         found = measure(flags)
-    except DistillError as error:
-        fail(error)
     Console(width=140).print(table(found))
     if any(file.status != SAME for files in found.values() for file in files):
         sys.exit(1)

@@ -152,17 +152,8 @@ class Bench:
         state, shardings = states.create(trainable, tx, rng.run_key(0), self.mesh)
         loss, totals = losses.sft(self.model, self.config.vocab_size)
         update = make_update(loss, totals, tx, self.mesh, shardings, accumulate=s.accumulate)
-        tokens = self.tokens(s.sft_rows, s.sft_tokens)
-        batch = sharding.place(
-            {
-                "tokens_BT": tokens,
-                "prompt_len_B": np.ones(s.sft_rows, np.int32),
-                "response_len_B": np.full(s.sft_rows, s.sft_tokens - 1, np.int32),
-                "targets_BR": np.ascontiguousarray(tokens[:, 1:]),
-                "loss_mask_BR": np.ones((s.sft_rows, s.sft_tokens - 1), np.float32),
-            },
-            self.rows,
-        )
+        mask_BR = np.ones((s.sft_rows, s.sft_tokens - 1), np.float32)
+        batch = sharding.place({**self._supervised_rows(), "loss_mask_BR": mask_BR}, self.rows)
 
         def run() -> Any:
             nonlocal state
@@ -180,18 +171,19 @@ class Bench:
         """Log-probabilities of every token, as the teacher and the reference compute them."""
         s = self.settings
         scorer = self._scorer()
-        tokens = self.tokens(s.sft_rows, s.sft_tokens)
-        batch = sharding.place(
-            {
-                "tokens_BT": tokens,
-                "prompt_len_B": np.ones(s.sft_rows, np.int32),
-                "response_len_B": np.full(s.sft_rows, s.sft_tokens - 1, np.int32),
-                "targets_BR": np.ascontiguousarray(tokens[:, 1:]),
-            },
-            self.rows,
-        )
+        batch = sharding.place(self._supervised_rows(), self.rows)
         seconds = self.measure("teacher_forward_s", lambda: scorer.score(batch))
         self.figures["teacher_forward_s"]["tokens_per_s"] = s.sft_rows * s.sft_tokens / seconds
+
+    def _supervised_rows(self) -> dict[str, np.ndarray]:
+        s = self.settings
+        tokens = self.tokens(s.sft_rows, s.sft_tokens)
+        return {
+            "tokens_BT": tokens,
+            "prompt_len_B": np.ones(s.sft_rows, np.int32),
+            "response_len_B": np.full(s.sft_rows, s.sft_tokens - 1, np.int32),
+            "targets_BR": np.ascontiguousarray(tokens[:, 1:]),
+        }
 
     def _scorer(self) -> TeacherScorer:
         params = {"base": self.params["base"], "lora": {}}
@@ -268,6 +260,7 @@ class Bench:
             )
 
         prepare = jax.jit(prepared)
+        # "step" is without the teacher, as the peers run it.
         parts: dict[str, list[float]] = {"rollout": [], "teacher": [], "update": [], "step": []}
         for repeat in range(1 + s.warmup + s.repeats):
             times = [time.perf_counter()]
@@ -291,8 +284,5 @@ class Bench:
                 seconds = list(np.diff(times))
                 for name, value in zip(parts, [*seconds, seconds[0] + seconds[2]], strict=True):
                     parts[name].append(float(value))
-        self.note("grpo_rollout_s", parts["rollout"])
-        self.note("grpo_teacher_s", parts["teacher"])
-        self.note("grpo_update_s", parts["update"])
-        # As the peers run it: without a teacher.
-        self.note("grpo_step_s", parts["step"])
+        for name, measured in parts.items():
+            self.note(f"grpo_{name}_s", measured)

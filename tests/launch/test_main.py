@@ -106,34 +106,33 @@ def test_wrong_input_ends_with_one_message_and_code_2(arguments: list[str], mess
     ],
 )
 def test_errors_of_the_stages_are_told_alike(
-    monkeypatch: pytest.MonkeyPatch,
+    parsed: None,
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
     code: int,
     message: str,
 ) -> None:
-    monkeypatch.setattr(main, "_main", raiser(error))
     with pytest.raises(SystemExit) as stop:
-        main._guarded(["main"])
+        arguments.guarded(raiser(error), ["main"])
     assert stop.value.code == code and capsys.readouterr().err == message + "\n"
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "_main", raiser(ZeroDivisionError("a defect")))
+def test_a_defect_keeps_its_traceback(parsed: None) -> None:
     with pytest.raises(ZeroDivisionError):
-        main._guarded(["main"])
+        arguments.guarded(raiser(ZeroDivisionError("a defect")), ["main"])
 
 
 def raiser(error: BaseException):
-    def run(argv: list[str], guard: arguments.OneLine) -> None:
+    def run(guard: arguments.OneLine) -> None:
         raise error
 
     return run
 
 
-def test_a_stray_argument_is_refused() -> None:
-    with pytest.raises(ConfigError, match="stray argument 'smoke'"):
-        main._main(["main", "smoke"], arguments.OneLine())
+def test_a_stray_argument_is_refused(parsed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments.guarded(raiser(ZeroDivisionError()), ["main", "smoke"])
+    assert "stray argument 'smoke'" in capsys.readouterr().err
 
 
 @pytest.fixture

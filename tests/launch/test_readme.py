@@ -29,4 +29,4 @@ def test_help_shows_an_example(name: str) -> None:
     said = ast.get_docstring(ast.parse(source)) or ""
     assert f"python -m launch.{name}" in said
     # argparse shows it when told to; absl shows the docstring of the module that was called.
-    assert "description=__doc__" in source or "app.run(" in source
+    assert "__doc__" in source or "run_app(" in source
