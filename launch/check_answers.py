@@ -14,10 +14,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -43,6 +42,9 @@ class Row:
     text: str | None
     predicted: str
     label: str | None
+
+
+Judge = Callable[[Row], tuple[str, str]]  # a row's verdict, and why
 
 
 @dataclass
@@ -111,28 +113,32 @@ def _label(value: Any, where: str) -> str | None:
     raise DataError(f"{where}: label {value!r}", wanted="right or wrong, true or false, 1 or 0")
 
 
-def check_ours(rows: Sequence[Row]) -> Checked:
-    """All rows, one after the other, by `distill_jax.answers`."""
-    answers.equivalent("sqrt(2)+1", "1+sqrt(2)")  # starts a worker outside the measurement
-    checked = Checked("distill_jax")
+def check(name: str, rows: Sequence[Row], judge: Judge) -> Checked:
+    """All rows, one after the other, by one checker."""
+    judge(Row(0, "sqrt(2)+1", None, "1+sqrt(2)", None))  # starts what is slow to start
+    checked = Checked(name)
     start = time.perf_counter()
     for row in rows:
-        if row.text is not None:
-            began = time.perf_counter()
-            verdict = answers.check_batch([row.gold], [row.text])[0]
-            took = (time.perf_counter() - began) * 1e3
-        else:
-            verdict = answers.equivalent(row.gold, row.predicted)
-            took = verdict.milliseconds
-        checked.verdicts.append(verdict.verdict)
-        checked.reasons.append(verdict.reason)
-        checked.milliseconds.append(took)
+        began = time.perf_counter()
+        verdict, reason = judge(row)
+        checked.milliseconds.append((time.perf_counter() - began) * 1e3)
+        checked.verdicts.append(verdict)
+        checked.reasons.append(reason)
     checked.seconds = time.perf_counter() - start
     return checked
 
 
-def math_verify_library() -> ModuleType:
-    """math-verify.
+def ours(row: Row) -> tuple[str, str]:
+    """The verdict of `distill_jax.answers`, and its reason."""
+    if row.text is not None:
+        found = answers.check_batch([row.gold], [row.text])[0]
+    else:
+        found = answers.equivalent(row.gold, row.predicted)
+    return found.verdict, found.reason
+
+
+def by_math_verify() -> Judge:
+    """math-verify as its users call it, with its own limits and extraction.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -143,25 +149,15 @@ def math_verify_library() -> ModuleType:
         raise MissingExtraError(
             f"--math_verify without math-verify ({error})", fix="pip install -e '.[math-verify]'"
         ) from error
-    return math_verify
-
-
-def check_math_verify(rows: Sequence[Row], math_verify: ModuleType) -> Checked:
-    """All rows by math-verify as its users call it, with its own limits and extraction."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    math_verify.verify(math_verify.parse("$1$"), math_verify.parse("$1+x$"))  # warm, as ours is
-    checked = Checked("math-verify")
-    start = time.perf_counter()
-    for row in rows:
-        began = time.perf_counter()
+
+    def judge(row: Row) -> tuple[str, str]:
         gold = row.gold if "\\boxed" in row.gold else f"${row.gold}$"
         given = row.text if row.text is not None else f"${row.predicted}$"
         same = math_verify.verify(math_verify.parse(gold), math_verify.parse(given))
-        checked.milliseconds.append((time.perf_counter() - began) * 1e3)
-        checked.verdicts.append("right" if same else "wrong")
-        checked.reasons.append("")
-    checked.seconds = time.perf_counter() - start
-    return checked
+        return "right" if same else "wrong", ""
+
+    return judge
 
 
 def summary(rows: Sequence[Row], runs: Sequence[Checked]) -> Table:
@@ -208,10 +204,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows = read_rows(flags.file)
             if flags.output:
                 _check_output(flags.output, flags.file)
-            library = math_verify_library() if flags.math_verify else None  # an error comes first
-            runs = [check_ours(rows)]
-            if library is not None:
-                runs.append(check_math_verify(rows, library))
+            judges: dict[str, Judge] = {"distill_jax": ours}
+            if flags.math_verify:
+                judges["math-verify"] = by_math_verify()
+            runs = [check(name, rows, judge) for name, judge in judges.items()]
             if flags.output:
                 _write(flags.output, rows, runs)
             Console().print(summary(rows, runs))

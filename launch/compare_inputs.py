@@ -1,13 +1,15 @@
-"""Results of stage evaluate or of export_answers, read, and paired by problem."""
+"""Reads results of stage evaluate and of export_answers, and pairs them by problem."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_jax import answers
 from distill_jax.core.errors import DataError
+from distill_jax.core.files import read_json
+from distill_jax.data.rows import read_rows
 from distill_jax.inference.store import store_path
 from distill_jax.report import view as views
 from distill_jax.report.view import RunView
@@ -78,13 +80,9 @@ def _inside(workdir: Path, name: str, view: RunView) -> list[Path]:
 def known(workdir: Path) -> list[str]:
     """Names that `find` knows in a work directory."""
     results = views.load(workdir).results_directory(workdir)
-    made = [path.stem for path in sorted(results.glob("*.json")) if _is_result(path)]
-    # By suffix: the settings of an export end with .json.
-    return made + [p.stem for p in sorted((workdir / "export").glob("*.jsonl"))]
-
-
-def _is_result(path: Path) -> bool:
-    return path.stem not in ("settings", "run", "done")
+    made = [path.stem for path in sorted(results.glob("*.json"))]
+    exported = [path.stem for path in sorted((workdir / "export").glob("*.jsonl"))]
+    return [name for name in made if name not in ("settings", "run", "done")] + exported
 
 
 def default_pairs(workdir: Path) -> list[tuple[str, str]]:
@@ -109,21 +107,18 @@ def read(path: Path, name: str) -> Result:
     """A result.
 
     Raises:
-        DataError: the file is neither kind of result, or damaged.
+        DataError, CheckpointError: the file is neither kind of result, or damaged.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}", wanted=_WANTED) from error
     if path.suffix == ".jsonl":
-        lines = [line for line in text.split("\n") if line.strip()]
-        rows = [_exported(_parsed(line, f"{path}:{i}"), f"{path}:{i}") for i, line in _count(lines)]
+        rows = [_exported(row, where) for where, row in read_rows(path)]
         temperature = _exported_temperature(path)
     else:
-        problems = _parsed(text, str(path)).get("problems")
-        if not isinstance(problems, list):
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise DataError(f"{path} is a {type(found).__name__}", wanted=_WANTED)
+        if not isinstance(problems := found.get("problems"), list):
             raise DataError(f"{path} has no list of problems", wanted=_WANTED)
-        rows = [_evaluated(row, f"{path}, problem {i}") for i, row in _count(problems)]
+        rows = [_evaluated(row, f"{path}, problem {i}") for i, row in enumerate(problems, 1)]
         temperature = 0.0
     out: dict[str, Row] = {}
     for key, row in rows:
@@ -135,31 +130,11 @@ def read(path: Path, name: str) -> Result:
     return Result(name, path, out, temperature)
 
 
-def _count(items: Sequence[Any]) -> Any:
-    return enumerate(items, 1)
-
-
-def _parsed(text: str, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{where} is not JSON: {error}", wanted=_WANTED) from None
-    if not isinstance(found, dict):
-        raise DataError(f"{where} is a {type(found).__name__}", wanted=_WANTED)
-    return found
-
-
-def _exported(row: dict[str, Any], where: str) -> tuple[str, Row]:
+def _exported(row: Mapping[str, Any], where: str) -> tuple[str, Row]:
     failed = row.get("error") is not None
     right = None if failed else _flag(row, "right", where)
-    made = Row(
-        _text(row, "question", where),
-        _level(row, where),
-        str(row.get("ground_truth_text", "")),
-        right,
-        str(row.get("response") or ""),
-    )
-    return _text(row, "id", where), made
+    gold, text = str(row.get("ground_truth_text", "")), str(row.get("response") or "")
+    return _row(row, where, gold, right, text)
 
 
 def _exported_temperature(path: Path) -> float | None:
@@ -176,34 +151,33 @@ def _evaluated(row: Any, where: str) -> tuple[str, Row]:
     sampled = row.get("sampled_right", [])
     if not isinstance(sampled, list) or any(x not in (0, 1) for x in sampled):
         raise DataError(f"{where}: sampled_right is {sampled!r}", wanted="a list of true and false")
-    made = Row(
-        _text(row, "question", where),
-        _level(row, where),
-        str(row.get("answer", "")),
-        _flag(row, "greedy_right", where),
-        str(row.get("greedy", "")),
-        tuple(bool(x) for x in sampled),
-    )
-    return _text(row, "id", where), made
+    gold, right = str(row.get("answer", "")), _flag(row, "greedy_right", where)
+    return _row(row, where, gold, right, str(row.get("greedy", "")), tuple(map(bool, sampled)))
 
 
-def _flag(row: dict[str, Any], name: str, where: str) -> bool:
-    if row.get(name) not in (0, 1):
-        raise DataError(f"{where}: {name} is {row.get(name)!r}", wanted="true or false")
-    return bool(row[name])
+def _row(
+    row: Mapping[str, Any],
+    where: str,
+    gold: str,
+    right: bool | None,
+    text: str,
+    sampled: tuple[bool, ...] = (),
+) -> tuple[str, Row]:
+    """(id, row) from the columns that both kinds of result have."""
+    question = _cell(row, "question", where, str, "a text")
+    level = _cell(row, "level", where, int | None, "a whole number, or null")
+    made = Row(question, level, gold, right, text, sampled)
+    return _cell(row, "id", where, str, "a text"), made
 
 
-def _level(row: dict[str, Any], where: str) -> int | None:
-    level = row.get("level")
-    if level is not None and not isinstance(level, int):
-        raise DataError(f"{where}: level is {level!r}", wanted="a whole number, or null")
-    return level
+def _flag(row: Mapping[str, Any], name: str, where: str) -> bool:
+    return _cell(row, name, where, bool, "true or false")
 
 
-def _text(row: dict[str, Any], name: str, where: str) -> str:
-    if not isinstance(row.get(name), str):
-        raise DataError(f"{where}: {name} is {row.get(name)!r}", wanted="a text")
-    return row[name]
+def _cell(row: Mapping[str, Any], name: str, where: str, kind: Any, wanted: str) -> Any:
+    if not isinstance(row.get(name), kind):
+        raise DataError(f"{where}: {name} is {row.get(name)!r}", wanted=wanted)
+    return row.get(name)
 
 
 def pair(a: Result, b: Result, *, shared: bool = False) -> Pair:

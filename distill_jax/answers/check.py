@@ -66,7 +66,7 @@ def equivalent(gold: str, predicted: str) -> Verdict:
     """
     start = time.perf_counter()
     pair = _sorted(final_answer(gold), final_answer(predicted))
-    finding = _exact(*pair) or _by_algebra(*pair)
+    finding = _exact(*pair) or _remember([pair])[0]
     return Verdict(finding.verdict, finding.reason, (time.perf_counter() - start) * 1e3)
 
 
@@ -169,10 +169,6 @@ def _sorted(gold: str, predicted: str) -> tuple[str, str]:
 
 
 _verdicts: dict[tuple[str, str], Finding] = {}
-
-
-def _by_algebra(gold: str, predicted: str) -> Finding:
-    return _remember([(gold, predicted)])[0]
 
 
 def _remember(pairs: Sequence[tuple[str, str]]) -> list[Finding]:

@@ -212,9 +212,6 @@ class _Comparison(SingleComparison):
             return Finding(UNDECIDED, "an inequality that is not solved")
         return self.shapes(described, interval)
 
-    def relation_and_scalar(self, relation: Relation, scalar: Scalar) -> Finding:
-        return self.value_and_relation(scalar, relation)
-
     def value_and_relation(self, value: Shape, relation: Relation) -> Finding:
         if set(relation.signs) != {"="}:
             return Finding(WRONG, "an inequality and a value")
@@ -244,12 +241,11 @@ class _Comparison(SingleComparison):
         first, second = smaller_first(first), smaller_first(second)
         if first.signs != second.signs:
             return Finding(WRONG, "different relations")
-        found = self.judge.equations(
+        return self.judge.equations(
             (first.parts[0], first.parts[1]),
             (second.parts[0], second.parts[1]),
             first.signs != ("≠",),
         )
-        return found
 
 
 def _unmatched(found: list[list[Finding]]) -> Finding:
@@ -303,7 +299,7 @@ _HANDLERS: dict[tuple[type, type], Callable[..., Finding]] = {
     (Relation, Union): _Comparison.union_and_relation,
     (Interval, Relation): _Comparison.relation_and_set,
     (Relation, Sequence): _Comparison.relation_and_set,
-    (Relation, Scalar): _Comparison.relation_and_scalar,
+    (Relation, Scalar): lambda self, relation, scalar: self.value_and_relation(scalar, relation),
     (Relation, Relation): _Comparison.relations,
     (Matrix, Relation): lambda self, matrix, relation: self.value_and_relation(matrix, relation),
     (Relation, Words): lambda self, relation, words: self.value_and_relation(words, relation),

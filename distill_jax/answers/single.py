@@ -270,8 +270,6 @@ def _rounded(decimal: Number, exact: Fraction) -> bool:
 
 
 def _is_finite(value: Fraction) -> bool:
+    """Whether its decimals end: its denominator divides a power of ten."""
     bottom = value.denominator
-    for prime in (2, 5):
-        while bottom % prime == 0:
-            bottom //= prime
-    return bottom == 1
+    return pow(10, bottom.bit_length(), bottom) == 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill_jax.core.errors import DataError, MissingExtraError
+from distill_jax.core.errors import DataError
 from distill_jax.data.problem import Problem
 
 _QUESTIONS = ("question", "problem", "prompt", "messages")
@@ -66,15 +66,13 @@ def _json(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet  # half a second to import, so only where asked for
-    except ImportError as error:
-        raise MissingExtraError("the package pyarrow", fix="pip install pyarrow") from error
+    import pyarrow
+    import pyarrow.parquet  # half a second to import, so only where asked for
+
     try:
         rows = pyarrow.parquet.read_table(file).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{file}: not Parquet: {error}", fix="write the file anew") from error
+        raise DataError(f"{file}: not Parquet: {error}", fix="write the file again") from error
     yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
@@ -127,8 +125,8 @@ def problem_of_row(
 def gold_of(solution: str) -> str | None:
     r"""The gold answer of a worked solution: after the last `####`, or in the last \boxed{}.
 
-    Packages of one layer stand apart, so `answers` cannot be asked; gold solutions are clean and
-    need no more than this.
+    Packages of one layer do not import each other, so this is not `answers.extract`; gold
+    solutions are clean and need no more.
     """
     if "####" in solution:
         return solution.rsplit("####", 1)[1].strip() or None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.core.errors import ConfigError, DataError, MissingExtraError
+from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
 from distill_jax.data import synthetic
 from distill_jax.data.chat import ChatSettings
@@ -181,10 +181,8 @@ def _hub(settings: DataSettings, split: str) -> list[Problem]:
 
 
 def _hub_rows(repository: str, config: str, split: str) -> Iterator[Mapping[str, Any]]:
-    try:
-        import datasets  # a second to import, so only where the hub is asked for
-    except ImportError as error:
-        raise MissingExtraError("the package datasets", fix="pip install datasets") from error
+    import datasets  # a second to import, so only where the hub is asked for
+
     try:
         table = datasets.load_dataset(repository, config, split=split)
     except (OSError, ValueError, RuntimeError) as error:
