@@ -45,7 +45,7 @@ class Result:
 
 
 class Pair(NamedTuple):
-    """Two results on the same problems, in a's order; `failed` were left out for an error."""
+    """Two results on the same problems, in a's order; `failed` were skipped for an error."""
 
     a: Result
     b: Result
@@ -186,7 +186,7 @@ def pair(a: Result, b: Result, *, shared: bool = False) -> Pair:
     Args:
         a: one result.
         b: another.
-        shared: leave out problems that one side alone has.
+        shared: skip problems that only one side has.
 
     Raises:
         DataError: the problems are not the same, or every one has an error.

@@ -1,11 +1,11 @@
-"""An experiment: every arm with every seed, each in a process of its own; then the comparison.
+"""An experiment: every arm with every seed, each run in its own process; then the comparison.
 
 Started by launch.main for settings that name arms (`experiment.arms`), e.g.
 
     python -m launch.main --config=configs/rewards.py
 
-A run that is complete is skipped, one that is not goes on, one that fails is told of and does not
-end the others. This process never starts JAX: the devices belong to the runs.
+A complete run is skipped, an incomplete one resumes, a failed one is logged and does not stop the
+others. This process never starts JAX: the devices belong to the runs.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from distill_jax.run.workdir import check_workdir
 from distill_jax.training.progress import clock
 from launch import arguments
 
-# How a run is started and with what; what it was complete with; what it said.
+# The config that starts a run; the config it was complete with; its output.
 _SAVED = arguments.ROOT / "configs" / "saved.py"
 _CONFIG, _COMPLETE, _LOG = "config.json", "complete.json", "log.txt"
 
@@ -49,7 +49,7 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
     Args:
         config: with `experiment.arms`.
         workdir: of the experiment.
-        flags: given on to each run's command line.
+        flags: added to each run's command line.
 
     Raises:
         ConfigError: an arm's settings are wrong, before any run.
@@ -63,7 +63,7 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
         raise ConfigError(f"experiment.references has {strange.pop()}", wanted="names of arms")
     planned = [(arm, seed) for seed in settings.seeds for arm in arms]
     for arm, seed in planned:
-        # What is wrong is told before the first run.
+        # Wrong settings are reported before the first run.
         made = arms_of.config_of(config, arm, seed)
         if not any(made.plan[name].makes == "results" for name in made.stages):
             raise ConfigError(
@@ -140,7 +140,7 @@ def _one(config: RunConfig, arm: Arm, seed: int, workdir: Path, flags: Sequence[
 
 
 def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
-    """Runs the stages of a config in a process of its own, unless all are; the error, or ""."""
+    """Runs the stages of a config in a new process, unless all are complete; the error, or ""."""
     if _all_done(config, directory) and _saved(directory / _COMPLETE) == config:
         return ""
     # Other settings than those of before may be refused: then this is not complete the next time.
@@ -175,7 +175,7 @@ def _saved(path: Path) -> RunConfig | None:
 
 
 def _wait(command: Sequence[str], log: Any) -> int:
-    """The exit code of a process; being asked to stop is given on to it.
+    """The exit code of a process; signals to stop are passed on to it.
 
     Raises:
         Interrupted: asked, and the process has ended.
@@ -191,7 +191,7 @@ def _wait(command: Sequence[str], log: Any) -> int:
 
     before = {n: signal.signal(n, give_on) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        # A group of its own: the terminal's Ctrl-C reaches this process alone, which gives it on.
+        # A new group: the terminal's Ctrl-C reaches only this process, which passes it on.
         begun.append(
             subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         )

@@ -85,7 +85,7 @@ def _fraction(value: Fraction) -> Node:
 
 
 def _printed(nodes: list[Node]) -> list[Node]:
-    """A printed constant's name is one beside a formula with the constant and without the name."""
+    """Reads a printed name (I, E) as the constant if the other formula has that constant."""
     for name, constant in _PRINTED:
         has = [name.text in names(node) for node in nodes]
         if any(has) and not all(has) and any(constant.kind in kinds(node) for node in nodes):

@@ -189,7 +189,7 @@ def _agree(
         if same:  # to be sure of the last digit of whole numbers
             lost = max(lost, *(int(size(value)) for value in values))
         needed = start + int(lost * 0.302)
-        # Rounding noise beside a value looks ever smaller as digits are added: not worth more.
+        # Rounding noise shrinks as digits are added: more digits are not worth it.
         if digits >= needed or (before is not None and lost > before + 16):
             break
         if needed > MAX_RESOLVED:

@@ -1,6 +1,6 @@
 """Worker processes on the host's side: started on first need, with a deadline, replaced when dead.
 
-Safe from any thread and inside event loops; a forked child of the host gets workers of its own.
+Safe from any thread and inside event loops; a forked child of the host gets its own workers.
 """
 
 import atexit
@@ -27,7 +27,7 @@ STOP_SECONDS = 1.5
 MAX_WORKERS = 4
 
 
-# Of a worker that was killed or held up: not remembered, as the pair may do better next time.
+# From a worker that was killed or delayed: not cached, since the pair may succeed next time.
 NO_ANSWER = Finding(UNDECIDED, "the worker gave no answer")
 
 
@@ -74,8 +74,8 @@ class Worker:
         except (_NoAnswer, BrokenPipeError):
             return NO_ANSWER
         finally:
-            # Whatever broke in between, a handler of the host's signals too: a reply that is
-            # still to come must not be taken for the next one.
+            # After any interruption, a signal handler of the host included, a late reply must not
+            # be taken for the next one.
             if not answered:
                 self.stop(patience=0.1)
         return Finding(verdict, reason)
@@ -193,7 +193,7 @@ def shared_pool() -> Pool:
     global _pool
     with _lock:
         if _pool is None or _pool.pid != os.getpid():
-            # Another process's workers stay its own: their pipes are shared by a fork.
+            # The parent's workers are not used: a fork shares their pipes.
             _pool = Pool(min(os.cpu_count() or 1, MAX_WORKERS))
             atexit.register(_pool.close)
         return _pool

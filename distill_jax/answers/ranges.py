@@ -29,7 +29,7 @@ _ABSOLUTE = re.compile(r"\|\s*([a-z])\s*\|")
 def as_set(shape: Shape, *, conditions: bool = False) -> Shape:
     """The numbers that an inequality describes; the shape itself where it is no such inequality.
 
-    conditions: only several of them beside each other are of interest.
+    conditions: read only several inequalities together.
     """
     if isinstance(shape, Conditions):
         return _joined(shape)
@@ -78,8 +78,8 @@ def _absolute(name: str, bound: str, sign: str) -> Shape:
 def _joined(shape: Conditions) -> Shape:
     """Conditions on one number as a set; themselves where their ends are no plain numbers.
 
-    What holds together are: all beside "and" or beside a ≠, and two half-lines that overlap; half-
-    lines that do not ("x < 1, x > 3") are the parts of a union.
+    All hold if they are joined by "and" or one is a ≠, and two half-lines hold together if they
+    overlap; half-lines that do not ("x < 1, x > 3") are the parts of a union.
     """
     parts = [as_sets((item,)) for item in shape.items]
     ends = [[end for end in map(_ends, part) if end] for part in parts]

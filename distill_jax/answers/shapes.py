@@ -69,7 +69,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Inequalities beside each other, joined by a comma, or by "and" (all of them hold)."""
+    """Several inequalities, joined by a comma, or by "and" (all of them hold)."""
 
     items: tuple[Relation, ...]
     all_hold: bool

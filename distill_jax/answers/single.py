@@ -130,7 +130,7 @@ class SingleComparison:
     def percent(
         self, percent: Scalar, plain: Scalar, a: Number | None, b: Number | None
     ) -> Finding:
-        """A percentage beside a value without a unit."""
+        """A percentage and a value without a unit."""
         alike = self.values(percent, plain, a, b, Fraction(1))
         if b is None or b.value.denominator == 1 or plain.unit is not None:
             return alike
@@ -140,7 +140,7 @@ class SingleComparison:
         return alike if alike.verdict == RIGHT else hundredths
 
     def bases(self, first: Based, second: Based) -> Finding:
-        """Digits and base alike."""
+        """Both the digits and the base must agree."""
         if first == second:
             return Finding(RIGHT, "same digits and base")
         try:
@@ -179,7 +179,7 @@ class SingleComparison:
         return all(x[0] * q == p * y[0] for p, q in zip(x, y, strict=True))
 
     def ratio_and_scalar(self, ratio: Ratio, scalar: Scalar) -> Finding:
-        """a : b beside one value is a/b."""
+        """a : b and one value: a : b is a/b."""
         if len(ratio.parts) != 2:
             return Finding(WRONG, "a ratio of several parts and one value")
         return self.texts(f"({ratio.parts[0]})/({ratio.parts[1]})", scalar.formula)

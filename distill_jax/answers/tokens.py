@@ -52,7 +52,7 @@ class Token(NamedTuple):
 
 
 def lex(text: str, kinds: re.Pattern[str]) -> Iterator[Token]:
-    """The tokens of a text in one pass; `skip` is left out.
+    """The tokens of a text in one pass, without those of kind `skip`.
 
     Args:
         text: read from its start to its end.

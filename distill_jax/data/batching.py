@@ -1,4 +1,4 @@
-"""The rows of each step's batch, packed into right-padded arrays of few different shapes."""
+"""Chooses the rows of each batch, and packs them into right-padded arrays of a few shapes."""
 
 import hashlib
 from collections.abc import Sequence

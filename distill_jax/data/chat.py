@@ -108,7 +108,7 @@ def fitting_prompts(
 
     Args:
         max_prompt_tokens: longest prompt allowed, chat format included.
-        on_long_prompt: "drop" leaves the problem out and counts it; "error" refuses.
+        on_long_prompt: "drop" skips the problem and counts it; "error" refuses.
 
     Raises:
         DataError: a prompt is too long under "error", or nothing is left under "drop".

@@ -35,12 +35,12 @@ class Problem:
 
 
 def content_hash(question: str) -> str:
-    """16 hex digits of the question with case and white space evened out."""
+    """16 hex digits of the question with case and white space normalised."""
     text = " ".join(question.lower().split())
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def overlap(first: list[Problem], second: list[Problem]) -> list[Problem]:
-    """The problems of `second` whose question also stands in `first`."""
+    """The problems of `second` whose question is also in `first`."""
     known = {problem.content_hash for problem in first}
     return [problem for problem in second if problem.content_hash in known]

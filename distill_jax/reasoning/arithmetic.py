@@ -63,8 +63,8 @@ class NotArithmeticError(ValueError):
 def lex(text: str) -> list[Token]:
     """The tokens of a text in one pass.
 
-    Signs are written + - * / ^. Left out: spaces and LaTeX's spacing, signs of currency and
-    degrees, and what starts the items of a list.
+    Signs are written + - * / ^. Skipped: spaces and LaTeX's spacing, signs of currency and
+    degrees, and the marks of list items.
     """
     out: list[Token] = []
     for token in lexer.lex(text, _PROSE):

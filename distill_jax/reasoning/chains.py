@@ -1,4 +1,4 @@
-"""Numbers, signs and = that a text writes next to each other, and what they are the value of."""
+"""Runs of numbers, signs and = in a text, cut into sides with their values."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +56,7 @@ class Side(NamedTuple):
 
 
 class _Segment(NamedTuple):
-    """Tokens without a break in between, and what stands before and behind them."""
+    """Tokens without a break in between, and the tokens before and after them."""
 
     before: Token | None
     tokens: list[Token]

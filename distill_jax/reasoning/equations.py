@@ -1,8 +1,8 @@
 r"""Equations and values that a text writes: which there are, and which of them are true.
 
-Counted are equations of arithmetic alone (`3 + 4 = 7`, `$5 × 2 = $10`, `24 clips + 48 clips = 72
-clips`, a chain a = b = c as two, GSM8K's calculator marks `<<3+4=7>>`). Left out, since they are
-neither true nor false by arithmetic:
+Only equations of arithmetic count (`3 + 4 = 7`, `$5 × 2 = $10`, `24 clips + 48 clips = 72 clips`, a
+chain a = b = c as two, GSM8K's calculator marks `<<3+4=7>>`). Skipped, because arithmetic cannot
+say whether they are true:
 
 - a side with a letter in it, or behind it or before it (`2x = 4`, `n + 3 = 7`, `\pi`), a function,
   or words that calculate ("half of 10 = 5", "2 squared");
@@ -46,7 +46,7 @@ def judged_marks(text: str) -> list[bool]:
 
 
 def marks(text: str) -> list[str]:
-    """What stands in the calculator marks, in the order of the text."""
+    """The contents of the calculator marks, in the order of the text."""
     return [match[1] for match in _MARK.finditer(text[:MAX_TEXT])]
 
 
@@ -66,7 +66,7 @@ def without_marks(text: str) -> str:
 
 
 def mark_value(mark: str) -> Fraction | None:
-    """The result in a mark, what stands behind its last =; None without a number there."""
+    """The result in a mark, which follows its last =; None without a number there."""
     sides = [side for chain in chains(mark) for side in chain]
     return value(sides[-1]) if sides and "=" in mark else None
 

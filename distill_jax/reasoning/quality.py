@@ -1,4 +1,4 @@
-"""Quality of the reasoning in a completion, beside the gold solution of its problem."""
+"""Quality of the reasoning in a completion, compared with the gold solution of its problem."""
 
 import re
 from collections import Counter

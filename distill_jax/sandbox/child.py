@@ -28,8 +28,8 @@ _MOST_FDS = os.sysconf("SC_OPEN_MAX")
 def prepare() -> None:
     """Makes the children's standard streams, once in the zygote: each child would pay 0.3 ms.
 
-    They stand on descriptors 1 and 2, which each child fills with its own pipes; here they are
-    pipes that nobody reads, because a stream remembers whether it could seek when it was made.
+    They use descriptors 1 and 2, which each child replaces by its own pipes. Here they are pipes
+    that nobody reads, because a stream remembers whether it could seek when it was made.
     """
     out, err = (_text(fd) for fd in (1, 2))
     nothing = io.StringIO("")
@@ -105,7 +105,7 @@ def _read_and_execute(syntax: bool) -> int:
 
 
 def _frames() -> int:
-    """How deep the runner itself stands, which no program should feel."""
+    """The depth of the runner itself, which must not count for the program."""
     frame, count = sys._getframe(), 0
     while (above := frame.f_back) is not None:
         frame, count = above, count + 1

@@ -1,4 +1,4 @@
-"""What a sandbox is told (Limits, Layers) and what it answers (Result, SandboxError)."""
+"""Inputs of a sandbox (Limits, Layers) and its outputs (Result, SandboxError)."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a program may say: a message for whoever wrote it, not a boundary.
+"""The imports and names that a program may use: a message to its author, not a boundary.
 
 The boundary is the filter. A list of allowed syntax alone let 32 of 73 attacks pass, because
 attribute access reaches modules; but a refusal with a line and a reason teaches more than EACCES.

@@ -31,8 +31,8 @@ ABSENT = (
     "IPython aesara antlr4 clang cupy cython flint gmpy2 jax lark llvmlite matplotlib numexpr "
     "numpy pyglet pymc scipy tensorflow theano torch"
 ).split()
-# Loaded by shutil and warnings where they are there, needed by nobody here: each library is five
-# mappings for every fork to copy.
+# shutil and warnings load these if they can; nothing here needs them, and each library is five
+# mappings that every fork copies.
 ABSENT += ["bz2", "lzma", "zlib", "tracemalloc"]
 
 

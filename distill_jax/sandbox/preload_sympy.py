@@ -1,7 +1,7 @@
-"""Loads sympy whole and makes the calls that import more or fill caches.
+"""Loads all of sympy and makes the calls that import more or fill caches.
 
-What is left out: parsers of other languages, plotting, code generation and teaching kits of
-physics, which need other packages, files or much memory.
+Skipped are parsers of other languages, plotting, code generation and parts of physics, which need
+other packages, files or much memory.
 """
 
 import importlib
@@ -130,7 +130,7 @@ def everything() -> None:
 
 
 def _all_of(package: ModuleType) -> Iterator[str]:
-    """Names of the modules under a package, without those left out."""
+    """Names of the modules under a package, without the skipped ones."""
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         short = found.name.removeprefix("sympy.")
         if short in LEFT_OUT or short.rpartition(".")[2] in LEFT_OUT:

@@ -4,8 +4,8 @@ import os
 import select
 import time
 
-# So long nobody is woken by output: most programs have ended by then, and what they wrote is in
-# the pipe, as each switch between processes costs more than they do.
+# For this long output wakes nobody: most programs end within it, their output stays in the pipe,
+# and a switch between processes costs more than they do.
 QUIET_MS = 3.0
 
 

@@ -68,7 +68,7 @@ class Worker:
             whole = True
             return result
         finally:
-            # Whatever interrupted, even a signal handler of the host: the next reply on this
+            # After any interruption, even by a signal handler of the host, the next reply on this
             # socket would be another program's.
             if not whole and kind in self._zygotes:
                 self._zygotes.pop(kind).close()
@@ -85,10 +85,9 @@ class Worker:
             zygote.hang_up()
 
     def hang_up(self) -> None:
-        """Ends its zygotes from any thread."""
+        """Ends its zygotes for good, from any thread."""
         self._ending = True
-        for zygote in list(self._zygotes.values()):
-            zygote.hang_up()
+        self.interrupt()
 
     def close(self) -> None:
         """Ends its zygotes after the running call has returned."""

@@ -1,4 +1,4 @@
-"""A distillation loss and its gradient: chunked through both heads beside the plain formula."""
+"""Measures a distillation loss and its gradient: chunked through both heads, and by the formula."""
 
 import functools
 from typing import Any

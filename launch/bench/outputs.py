@@ -1,4 +1,4 @@
-"""Compares what two runs of one command wrote: same files, same bits, timing fields aside."""
+"""Compares the files of two runs of one command: same names, same bits, except timing fields."""
 
 import fnmatch
 import json
@@ -114,7 +114,7 @@ def _values(path: Path, text: bytes) -> Any:
 def first_difference(old: Any, new: Any, where: str = "") -> str:
     """Where two JSON values differ, with both values; "" where they do not.
 
-    Fields that name the machine, the date or a time are left out at any depth. 1, 1.0 and true
+    Fields that name the machine, the date or a time are skipped at any depth. 1, 1.0 and true
     are three different values.
     """
     if isinstance(old, dict) and isinstance(new, dict):

@@ -14,8 +14,8 @@ def matrix_parameters(config: QwenConfig) -> int:
 
 def train_flops(config: QwenConfig, rows: int, tokens: int, mode: str) -> float:
     """Work of a step on rows × tokens: 2 a weight and token forwards, and backwards 2 for the
-    activations, and 2 for the weights where they are trained ("full"); attention beside it, the
-    causal half. Recomputation does not count, the adapter's own products are left out."""
+    activations, and 2 for the weights where they are trained ("full"); plus the causal half of
+    attention. Recomputation and the adapter's products are not counted."""
     passes = {"lora": 2, "full": 3}[mode]
     weights = 2.0 * matrix_parameters(config) * rows * tokens
     attention = 2.0 * config.num_layers * config.num_heads * config.head_dim * rows * tokens**2

@@ -3,9 +3,9 @@
     python -m launch.bench.same_bits 44af24f . --old_runs=/tmp/old
     python -m launch.bench.same_bits ../before . --configs=rl --tiny
 
-OLD and NEW are checkouts (directories) or git revisions of this repository. Compared are all files
-of the work directories but records and pictures: weights byte for byte, JSON and JSONL without
-times, dates, versions and the work directory's own path. A file in one of them alone is a
+OLD and NEW are checkouts (directories) or git revisions of this repository. All files of the work
+directories are compared, except records and pictures: weights byte for byte, JSON and JSONL without
+times, dates, versions and the work directory's path. A file that only one of them has is a
 difference, unless --ignore or --rename covers it.
 """
 
@@ -163,27 +163,12 @@ def _parser() -> argparse.ArgumentParser:
         "--old_runs", type=Path, metavar="DIR", help="keep the runs of OLD, reuse finished ones"
     )
     parser.add_argument("--new_runs", type=Path, metavar="DIR", help="keep the runs of NEW")
-    parser.add_argument(
-        "--ignore",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help=f"files not compared, beside {' '.join(RECORDS)}",
-    )
-    parser.add_argument(
-        "--rename",
-        action="append",
-        default=[],
-        metavar="OLD=NEW",
-        help="file, stem or directory of a work directory that has another name in NEW",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting of both versions, e.g. experiment.seeds=(0,)",
-    )
+    for name, metavar, meaning in (
+        ("ignore", "PATTERN", f"files not compared, beside {' '.join(RECORDS)}"),
+        ("rename", "OLD=NEW", "file, stem or directory that has another name in NEW's runs"),
+        ("set", "NAME=VALUE", "a setting of both versions, e.g. experiment.seeds=(0,)"),
+    ):
+        parser.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=meaning)
     return parser
 
 

@@ -1,7 +1,7 @@
 """The steps that `launch.bench` measures: supervised, scoring, sampling, GRPO.
 
-Every figure is the median of repetitions after a warm-up, each waited for until its result is
-there. No completion ends early: the end token lies outside the vocabulary that is drawn from.
+Every figure is the median of repetitions after a warm-up; each waits for its result. No completion
+ends early: the end token is outside the vocabulary of the sampler.
 """
 
 import statistics
@@ -117,7 +117,7 @@ class Bench:
         return self.random.integers(0, self.config.vocab_size, shape).astype(np.int32)
 
     def measure(self, name: str, run: Callable[[], Any]) -> float:
-        """Median seconds of `run`; min, max, n and the first call's seconds are noted beside."""
+        """Median seconds of `run`; also notes min, max, n and the first call."""
         begun = time.perf_counter()
         jax.block_until_ready(run())
         first = time.perf_counter() - begun
