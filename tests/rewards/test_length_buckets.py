@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core import sharding
-from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core.errors import DataError
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher, BucketSettings, lengths
 from distill_jax.rewards.teacher import TeacherScorer
@@ -158,5 +158,3 @@ def test_sizes_are_even_steps_up_to_the_longest():
 def test_a_row_beyond_every_size_is_refused(plain):
     with pytest.raises(DataError):
         bucketed(plain, sizes=(4,)).score(make())
-    with pytest.raises(ConfigError):
-        bucketed(plain, sizes=())
