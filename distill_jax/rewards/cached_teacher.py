@@ -1,17 +1,14 @@
-"""A teacher that scores only what it has not scored yet: (Q, V) or top-k, whatever its kind.
+"""A teacher that scores only rows that are not cached: (Q, V) or top-k.
 
-To the bit: on a given machine XLA's scores of a row depend on the padded shape of the batch that
-it stands in (rows, T, R), not on its place there nor on the other rows (measured on CPU; tests
-hold it). With `CacheSettings.rows` above 0 the teacher therefore always scores that many rows at
-a time, and the shape, the mesh, the device and jax's version are part of the key: a cached score
-is the one that scoring again would give. What is cached, evicted or damaged then changes the
-time of a step and nothing else, and a run resumed after a kill gives the bits of one that was
-not, with any cache. Against a run without a cache, scores differ by rounding (1e-6) unless `rows`
-is at least the batch's. With rows=0 the last bits do depend on what was cached. A teacher in
-length buckets brings a shape for each row along, which stands in the place of `rows`.
+On one machine the bits of a row's scores depend on the padded shape of its batch (rows, T, R), not
+on its place there nor on the other rows (measured on CPU, and tested). With `CacheSettings.rows`
+above 0 the teacher always scores that many rows at a time, and the shape, the mesh, the device and
+jax's version are part of the key. So a cached score equals one scored again, and a resumed run has
+the bits of one that was never stopped, with any cache. Scores differ from those without a cache by
+rounding (1e-6) unless `rows` is at least the batch's. With rows=0 the last bits depend on the
+cache's contents. With length buckets, a row's bucket shape takes the role of `rows`.
 
-Whether a row's place matters is up to the device's kernels: before relying on this on another
-kind of device than a CPU, run `tests/rewards/test_teacher_cache_scoring.py` there.
+On another kind of device, run `tests/rewards/test_teacher_cache_scoring.py` there first.
 """
 
 import os
@@ -38,8 +35,7 @@ Arrays = tuple[np.ndarray, ...]  # those of TeacherScores or of TopK
 class CachedTeacher:
     """Has its teacher's `score`; see the module for what its bits depend on.
 
-    What stands beyond a response's length is 0. With several processes, process 0 keeps the
-    cache and tells the others what it found.
+    Scores beyond a response's length are 0. With several processes, process 0 keeps the cache.
 
     Args:
         teacher: scores what is missing: `TeacherScorer` or `TopKScorer`, in length buckets or not.

@@ -1,4 +1,4 @@
-"""A user's own reward: a Python function by import path, in a process of its own, with a deadline.
+"""A user's own reward: a Python function by import path, in a separate process, with a deadline.
 
 def reward(prompts, completions, gold, **columns) -> list of float or None
 

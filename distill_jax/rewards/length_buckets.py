@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.core.batching import filled, round_up
 from distill_jax.core.settings import setting
-from distill_jax.data.batching import bucket, bucket_sizes
+from distill_jax.data.batching import bucket
 from distill_jax.models.qwen import QwenModel
 
 NAMES = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
@@ -59,24 +59,13 @@ class BucketSettings:
     )
 
 
-def lengths(settings: BucketSettings, longest: int, multiple: int) -> tuple[int, ...]:
-    """The row lengths, rising.
-
-    Args:
-        settings: how many.
-        longest: prompt and completion together, in tokens.
-        multiple: each length is a multiple of it.
-    """
-    return bucket_sizes(longest, count=settings.lengths, multiple=multiple)
-
-
 class BucketedTeacher:
     """A scorer in length buckets; scores beyond a response's length are 0.
 
     Args:
         teacher: scores each call.
         mesh: the teacher's.
-        sizes: row lengths, see `lengths`.
+        sizes: row lengths, from `data.batching.bucket_sizes`.
         rows: rows of a call, rounded up to a multiple of the mesh's data×fsdp.
         response: longest response in tokens.
     """
