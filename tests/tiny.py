@@ -29,7 +29,7 @@ ONE_LAYER = dataclasses.replace(CONFIG, num_layers=1, layer_types=())
 
 def build(config=ONE_LAYER, *, lora=True, noise=0.15, seed=0, **other):
     """A model and weights with noise on every leaf, so that no distribution is flat."""
-    model = QwenModel.create(config, LoraConfig(rank=2) if lora else None, **other)
+    model = QwenModel(config, LoraConfig(rank=2) if lora else None, **other)
     params = jax.jit(model.init)(jax.random.key(seed))
     rng = np.random.default_rng(seed)
     return model, jax.tree.map(

@@ -46,15 +46,6 @@ def model_files(directory: Path) -> list[Path]:
     return [path for path in configs if path.is_file()] + sorted(directory.glob("*.safetensors"))
 
 
-def stamp(paths: Iterable[Path]) -> list[list[Any]]:
-    """Name, size and modification time (ns) of each file: equal as long as no file changed."""
-    found = []
-    for path in paths:
-        status = path.stat()
-        found.append([path.name, status.st_size, status.st_mtime_ns])
-    return found
-
-
 class Remembered:
     """Digests of model directories, kept in a JSON file as long as their files stay the same.
 
@@ -70,7 +61,8 @@ class Remembered:
     def of_model(self, directory: Path) -> str:
         """Digest of a model's or adapter's files; reads them where a size or time changed."""
         paths = model_files(directory)
-        key, now = str(directory.absolute()), stamp(paths)
+        states = [(path.name, path.stat()) for path in paths]
+        key, now = str(directory.absolute()), [[n, s.st_size, s.st_mtime_ns] for n, s in states]
         found = self._known.get(key)
         if found is not None and found["files"] == now:
             return str(found["digest"])

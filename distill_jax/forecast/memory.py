@@ -8,7 +8,7 @@ beyond that differs by platform: see docs/benchmarks.md.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,6 @@ from distill_jax.forecast.activations import Program, Rows
 from distill_jax.models import quantised
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
-from distill_jax.rewards import length_buckets
-from distill_jax.rewards.length_buckets import BucketSettings
-from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.settings import ModelSettings, Shared
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
@@ -42,40 +39,6 @@ class Part(NamedTuple):
     name: str
     bytes: int
     stays: bool
-
-
-class SupervisedSettings(Protocol):
-    """What of a stage's settings decides its memory."""
-
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def accumulate(self) -> int: ...
-    @property
-    def optimizer(self) -> optimizer.OptimizerSettings: ...
-
-
-class ReinforcementSettings(Protocol):
-    """What of a stage's settings decides its memory."""
-
-    @property
-    def prompts_per_step(self) -> int: ...
-    @property
-    def samples_per_prompt(self) -> int: ...
-    @property
-    def minibatches(self) -> int: ...
-    @property
-    def accumulate(self) -> int: ...
-    @property
-    def batch_multiple(self) -> int: ...
-    @property
-    def algorithm(self) -> str: ...
-    @property
-    def rewards(self) -> RewardSettings: ...
-    @property
-    def buckets(self) -> BucketSettings: ...
-    @property
-    def optimizer(self) -> optimizer.OptimizerSettings: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +100,7 @@ def weights_bytes(
 ) -> int:
     """A base tree on one device as `Models.load` holds it; `dtype` in place of param_dtype."""
     held = dtype or settings.param_dtype
-    model = QwenModel.create(geometry, param_dtype=held)
+    model = QwenModel(geometry, param_dtype=held)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     if settings.quantise == "int8" and not dtype:
         shapes = {**shapes, "base": _as_int8(shapes["base"], settings.compute_dtype)}
@@ -211,8 +174,8 @@ class Job:
     def rows(self, count: int, T: int, R: int) -> Rows:
         return Rows(-(-count // self.shards), T, R)
 
-    def supervised(self, settings: SupervisedSettings) -> list[Part]:
-        """A stage that trains the student's adapter on given rows."""
+    def supervised(self, settings: Any) -> list[Part]:
+        """A stage that trains the student's adapter on given rows, by settings as of sft."""
         sampling = self.config.sampling
         T = round_up(self.config.data.max_prompt_tokens + sampling.max_new_tokens, _SFT_MULTIPLE)
         R = round_up(sampling.max_new_tokens, _SFT_MULTIPLE)
@@ -224,8 +187,8 @@ class Job:
             Part("update: activations", held, False),
         ]
 
-    def reinforcement(self, rl: ReinforcementSettings) -> list[Part]:
-        """A stage that samples, scores and updates."""
+    def reinforcement(self, rl: Any) -> list[Part]:
+        """A stage that samples, scores and updates, by settings as of rl."""
         sampling = self.config.sampling
         B, R = rl.prompts_per_step * rl.samples_per_prompt, sampling.max_new_tokens
         T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
@@ -242,9 +205,6 @@ class Job:
         if rl.rewards.intrinsic_weight:
             parts.insert(0, self._base("teacher"))
             calls = rl.buckets.rows if rl.buckets.lengths > 1 else B
-            if rl.buckets.lengths > 1:
-                limit = self.config.data.max_prompt_tokens + R
-                T = max(T, length_buckets.lengths(rl.buckets, limit, rl.batch_multiple)[-1])
             parts.append(Part("teacher scoring: activations", scored("teacher", calls, 1), False))
         parts += self._trained(rl.optimizer, values=values, reference=True)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
@@ -263,7 +223,7 @@ class Job:
 
     def _trained(self, how: Any, *, values: bool, reference: bool) -> list[Part]:
         """Adapter, value head and reference; optimiser state."""
-        model = QwenModel.create(self.geometries["student"], self.config.lora)
+        model = QwenModel(self.geometries["student"], self.config.lora)
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         adapter = {"lora": shapes["lora"]}
         trainable = dict(adapter)

@@ -13,7 +13,6 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.kernels.ppo import clipped_surrogate, log_ratio
 
@@ -208,14 +207,3 @@ LOSSES: dict[str, PolicyLoss] = {
         sequence_log_ratio, clipped, mean_of_sequence_means, clip_low=3e-4, clip_high=4e-4
     ),
 }
-
-
-def policy_loss_named(name: str) -> PolicyLoss:
-    """The entry of `LOSSES`.
-
-    Raises:
-        ConfigError: no such loss.
-    """
-    if name not in LOSSES:
-        raise ConfigError(f"loss={name!r}", wanted=f"one of {', '.join(LOSSES)}")
-    return LOSSES[name]

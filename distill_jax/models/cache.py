@@ -47,8 +47,3 @@ def expand(cache: KVCache, repeats: int, total_slots: int) -> KVCache:
         return jnp.pad(jnp.repeat(x, repeats, axis=0), widths)
 
     return KVCache(tuple(grow(k, 3) for k in cache.k), tuple(grow(v, 2) for v in cache.v))
-
-
-def take_rows(cache: KVCache, index_N: jax.Array) -> KVCache:
-    """The rows of these indices, int [N], in this order."""
-    return jax.tree.map(lambda x: jnp.take(x, index_N, axis=0), cache)

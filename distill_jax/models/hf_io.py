@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from distill_jax.core.errors import CheckpointError, ConfigError
-from distill_jax.core.sharding import fetch, place
+from distill_jax.core.sharding import barrier, fetch, place
 from distill_jax.models import hf_layout
 from distill_jax.models import safetensor_files as files
 from distill_jax.models.qwen_config import QwenConfig
@@ -95,16 +95,15 @@ def load_hf(
     directory = model_dir(path_or_hub_id, revision=revision)
     config = load_config(directory)
     leaves = hf_layout.leaves(config)
-    targets = shardings(config) if shardings is not None else None
-    dtype, base = np.dtype(param_dtype), dict[str, Any]()
+    targets = flatten_dict(shardings(config)) if shardings is not None else None
+    dtype, base = np.dtype(param_dtype), dict[tuple[str, ...], Any]()
     with files.TensorReader(files.model_files(directory)) as reader:
         _check(reader, config, leaves, directory)
         for leaf in leaves:
             host = _read_leaf(reader, leaf, dtype)
-            target = hf_layout.get(targets, leaf.path) if targets is not None else None
-            array = jnp.asarray(host) if target is None else place(host, target)
-            hf_layout.put(base, leaf.path, convert(leaf.path, array) if convert else array)
-    return config, base
+            array = jnp.asarray(host) if targets is None else place(host, targets[leaf.path])
+            base[leaf.path] = convert(leaf.path, array) if convert else array
+    return config, unflatten_dict(base)
 
 
 def _check(
@@ -160,17 +159,17 @@ def save_hf(
         ConfigError: a configuration that has no form in transformers.
     """
     leaves, out = hf_layout.leaves(config), config.to_hf()
-    _check_tree(base_params, leaves)
-    dtypes = {np.dtype(hf_layout.get(base_params, leaf.path).dtype).name for leaf in leaves}
+    base = hf_layout.flat(base_params, leaves, "the parameter tree")
+    dtypes = {np.dtype(array.dtype).name for array in base.values()}
     out["torch_dtype"] = dtypes.pop() if len(dtypes) == 1 else "float32"
     writer = jax.process_index() == 0
     context = files.replaced_directory(Path(directory)) if writer else contextlib.nullcontext()
     with context as fresh:
-        plan = _plan(base_params, leaves, max_shard_bytes)
+        plan = _plan(base, leaves, max_shard_bytes)
         weight_map: dict[str, str] = {}
         pending: dict[str, dict[str, np.ndarray]] = {}
         for leaf in leaves:
-            host = np.asarray(fetch(hf_layout.get(base_params, leaf.path)))
+            host = np.asarray(fetch(base[leaf.path]))
             for i, name in enumerate(leaf.names):
                 tensor = host[i] if leaf.layers else host
                 shard = pending.setdefault(plan[name], {})
@@ -183,29 +182,17 @@ def save_hf(
                     files.write_tensors(fresh / file, tensors)
         if fresh is not None:
             _write_texts(fresh, config, out, weight_map, base_params, tokenizer)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"save_hf {directory}")
+    barrier(f"save_hf {directory}")
 
 
-def _check_tree(base_params: Any, leaves: list[hf_layout.Leaf]) -> None:
-    found, wanted = hf_layout.paths(base_params), {leaf.path for leaf in leaves}
-    if found != wanted:
-        odd = sorted("/".join(path) for path in found ^ wanted)
-        got = f"the parameter tree and the configuration differ in {', '.join(odd)}"
-        raise CheckpointError(got, fix="pass params['base'] and the configuration it was made with")
-    for leaf in leaves:
-        shape = tuple(hf_layout.get(base_params, leaf.path).shape)
-        if shape != leaf.tree_shape:
-            got = f"{'/'.join(leaf.path)} has shape {list(shape)}"
-            raise CheckpointError(got, wanted=str(list(leaf.tree_shape)))
-
-
-def _plan(base_params: Any, leaves: list[hf_layout.Leaf], most: int) -> dict[str, str]:
+def _plan(
+    base: dict[tuple[str, ...], Any], leaves: list[hf_layout.Leaf], most: int
+) -> dict[str, str]:
     """Which file each tensor goes to, filled in the order of `leaves`."""
     shards: list[list[str]] = [[]]
     size = 0
     for leaf in leaves:
-        bytes_each = int(np.prod(leaf.shape)) * hf_layout.get(base_params, leaf.path).dtype.itemsize
+        bytes_each = int(np.prod(leaf.shape)) * base[leaf.path].dtype.itemsize
         for name in leaf.names:
             if shards[-1] and size + bytes_each > most:
                 shards.append([])

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
+from distill_jax.core.errors import CheckpointError
 from distill_jax.models.qwen_config import QwenConfig
 
 
@@ -75,26 +78,25 @@ def leaves(config: QwenConfig) -> list[Leaf]:
     return out
 
 
-def get(tree: Any, path: tuple[str, ...]) -> Any:
-    """The leaf at `path`; KeyError when it is not there."""
-    for key in path:
-        tree = tree[key]
-    return tree
+def flat(tree: Any, leaves: list[Leaf], name: str) -> dict[tuple[str, ...], Any]:
+    """The tree's leaves by path.
 
+    Args:
+        tree: of nested dicts.
+        leaves: that it should have.
+        name: of the tree, for the error.
 
-def put(tree: dict[str, Any], path: tuple[str, ...], leaf: Any) -> None:
-    """Set the leaf at `path`, making the dicts on the way."""
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = leaf
-
-
-def paths(tree: Any, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
-    """Paths of all leaves of a tree of dicts."""
-    found: set[tuple[str, ...]] = set()
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found |= paths(value, (*prefix, key))
-        else:
-            found.add((*prefix, key))
+    Raises:
+        CheckpointError: other paths or shapes.
+    """
+    found = flatten_dict(tree)
+    if odd := found.keys() ^ {leaf.path for leaf in leaves}:
+        names = ", ".join(sorted("/".join(path) for path in odd))
+        fix = "pass the parameters and the configuration of one model"
+        raise CheckpointError(f"{name} and its configuration differ in {names}", fix=fix)
+    for leaf in leaves:
+        shape = tuple(found[leaf.path].shape)
+        if shape != leaf.tree_shape:
+            got = f"{'/'.join(leaf.path)} has shape {list(shape)}"
+            raise CheckpointError(got, wanted=str(list(leaf.tree_shape)))
     return found

@@ -78,10 +78,6 @@ class Linear(nnx.Module):
             )
             self.lora_B = nnx.LoRAParam(jnp.zeros(shape_B))
 
-    def __call__(self, x_ND: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
-        """x_ND: [tokens, in]; returns [tokens, out] in x's dtype."""
-        return project(x_ND, (self,), dropout_key=dropout_key)[0]
-
 
 @jax.custom_vjp
 def merged_matmul(

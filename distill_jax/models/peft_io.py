@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from flax.traverse_util import unflatten_dict
 
 from distill_jax.core.errors import CheckpointError
-from distill_jax.core.sharding import fetch
+from distill_jax.core.sharding import barrier, fetch
 from distill_jax.models import hf_layout
 from distill_jax.models import safetensor_files as files
 from distill_jax.models.lora import LoraConfig
@@ -72,16 +72,10 @@ def save_adapter(
         CheckpointError: a tree that does not fit the configurations.
     """
     leaves = adapter_leaves(config, lora)
-    found, wanted = hf_layout.paths(lora_params), {leaf.path for leaf in leaves}
-    if found != wanted:
-        odd = sorted("/".join(path) for path in found ^ wanted)
-        raise CheckpointError(f"the LoRA tree and its targets differ in {', '.join(odd)}")
+    arrays = hf_layout.flat(lora_params, leaves, "the LoRA tree")
     tensors: dict[str, np.ndarray] = {}
     for leaf in leaves:
-        host = np.asarray(fetch(hf_layout.get(lora_params, leaf.path)))
-        if host.shape != leaf.tree_shape:
-            got = f"{'/'.join(leaf.path)} has shape {list(host.shape)}"
-            raise CheckpointError(got, wanted=str(list(leaf.tree_shape)))
+        host = np.asarray(fetch(arrays[leaf.path]))
         tensors.update({name: host[i].T for i, name in enumerate(leaf.names)})
     writer = jax.process_index() == 0
     context = files.replaced_directory(Path(directory)) if writer else contextlib.nullcontext()
@@ -91,8 +85,7 @@ def save_adapter(
             files.write_json(fresh / CONFIG, _adapter_config(lora, str(base_model_name)))
             if tokenizer is not None:
                 tokenizer.save_pretrained(str(fresh))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"save_adapter {directory}")
+    barrier(f"save_adapter {directory}")
 
 
 def _adapter_config(lora: LoraConfig, base_model_name: str) -> dict[str, Any]:
@@ -139,11 +132,11 @@ def load_adapter(
         lora = _lora_config(settings, directory / CONFIG, set(reader.where))
         leaves = adapter_leaves(config, lora)
         reader.check({name: leaf.shape for leaf in leaves for name in leaf.names}, directory)
-        tree: dict[str, Any] = {}
+        tree: dict[tuple[str, ...], Any] = {}
         for leaf in leaves:
             stack = [reader.read(name).T for name in leaf.names]
-            hf_layout.put(tree, leaf.path, jnp.asarray(np.stack(stack), param_dtype))
-    return tree, lora
+            tree[leaf.path] = jnp.asarray(np.stack(stack), param_dtype)
+    return unflatten_dict(tree), lora
 
 
 def _lora_config(settings: dict[str, Any], where: Path, keys: set[str]) -> LoraConfig:

@@ -1,6 +1,7 @@
 """The Qwen model: modules, and `QwenModel`, the one interface that the rest of the code uses."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,7 +106,7 @@ class QwenModel:
     """A model's static part: hashable, so that jitted functions may close over it.
 
     Parameters live outside, in a plain dict {"base": ..., "lora": ...}; base mirrors the names of
-    Hugging Face with layers stacked on the first axis. Build it with `create`.
+    Hugging Face with layers stacked on the first axis.
 
     Attributes:
         config: geometry.
@@ -119,54 +120,40 @@ class QwenModel:
         rows: where activations [rows, ...] lie, or None to leave it to XLA. Needed under fsdp: in
             scanned layers and in updates XLA would split the states' width as it finds the
             embedding's, and hold and compute all rows everywhere.
-        graph: nnx graph definition of one block.
+        graph: nnx graph definition of one block; made here.
+
+    Raises:
+        ConfigError: an attention implementation that is unknown or cannot run in this dtype.
     """
 
     config: QwenConfig
-    lora: LoraConfig | None
-    compute_dtype: Any
-    param_dtype: Any
-    unroll: bool
-    remat: bool
-    attention_impl: Implementation
-    fuse: bool
-    rows: NamedSharding | None
-    graph: Any = field(compare=False, repr=False)
+    lora: LoraConfig | None = None
+    compute_dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    unroll: bool = True
+    remat: bool = False
+    attention_impl: Implementation = None
+    fuse: bool = True
+    rows: NamedSharding | None = None
+    graph: Any = field(init=False, compare=False, repr=False)
 
-    @classmethod
-    def create(
-        cls,
-        config: QwenConfig,
-        lora: LoraConfig | None = None,
-        *,
-        compute_dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        unroll: bool = True,
-        remat: bool = False,
-        attention_impl: Implementation = None,
-        fuse: bool = True,
-        rows: NamedSharding | None = None,
-    ) -> "QwenModel":
-        """A model of this geometry; see the class for the settings.
-
-        Raises:
-            ConfigError: an attention implementation that is unknown or cannot run in this dtype.
-        """
-        compute, stored = jnp.dtype(compute_dtype), jnp.dtype(param_dtype)
-        if attention_impl not in (None, "xla", "cudnn"):
-            got = f"attention_impl={attention_impl!r}"
+    def __post_init__(self) -> None:
+        compute, stored = jnp.dtype(self.compute_dtype), jnp.dtype(self.param_dtype)
+        if self.attention_impl not in (None, "xla", "cudnn"):
+            got = f"attention_impl={self.attention_impl!r}"
             raise ConfigError(got, wanted="None, 'xla' or 'cudnn'")
-        if attention_impl == "cudnn" and compute == jnp.float32:
+        if self.attention_impl == "cudnn" and compute == jnp.float32:
             got = "attention_impl='cudnn' with compute_dtype float32"
             raise ConfigError(got, wanted="bfloat16 or float16", fix="set attention_impl='xla'")
-        block = nnx.eval_shape(lambda: Block(config, lora, dtype=stored, rngs=nnx.Rngs(0)))
-        graph = _split(block)[0]
-        return cls(config, lora, compute, stored, unroll, remat, attention_impl, fuse, rows, graph)
+        make = functools.partial(Block, self.config, self.lora, dtype=stored)
+        block = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+        known = {"compute_dtype": compute, "param_dtype": stored, "graph": _split(block)[0]}
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
 
     def replace(self, **changes: Any) -> "QwenModel":
         """The same model with other settings, e.g. `replace(lora=None)`."""
-        names = [f.name for f in dataclasses.fields(self) if f.name != "graph"]
-        return self.create(**{**{name: getattr(self, name) for name in names}, **changes})
+        return dataclasses.replace(self, **changes)
 
     def init(self, key: jax.Array) -> Params:
         """Freshly drawn parameters: {"base": ..., "lora": ... or {}}.

@@ -122,14 +122,10 @@ class QwenConfig:
         """The class of transformers that holds this model."""
         return ARCHITECTURES[self.model_type]
 
-    def window(self, layer: int) -> int | None:
-        """W of this layer, or None when it sees everything before it."""
-        return self.sliding_window if self.layer_types[layer] == SLIDING else None
-
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """`window` of every layer."""
-        return tuple(self.window(layer) for layer in range(self.num_layers))
+        """W of every layer, None where it sees everything before it."""
+        return tuple(self.sliding_window if k == SLIDING else None for k in self.layer_types)
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "QwenConfig":
@@ -187,10 +183,8 @@ class QwenConfig:
         Raises:
             ConfigError: biases or norms that the model type does not have in transformers.
         """
-        if (self.qkv_bias, self.qk_norm) != (
-            self.model_type == "qwen2",
-            self.model_type == "qwen3",
-        ):
+        known = {"qwen2": (True, False), "qwen3": (False, True)}
+        if (self.qkv_bias, self.qk_norm) != known[self.model_type]:
             got = f"{self.model_type} with qkv_bias={self.qkv_bias}, qk_norm={self.qk_norm}"
             raise ConfigError(got, wanted="qwen2 with bias, or qwen3 with norms, to leave as one")
         eos = self.eos_token_id

@@ -1,11 +1,10 @@
-"""Adaptive weights of the reward's terms: more for a term that goes along with right answers.
+"""Adaptive weights of the reward's terms: larger for a term that correlates with right answers.
 
-weight = base · 2^g, where g in [−1, 1] is the running correlation, within the samples of a
-prompt, of the term with verified correctness. This is the multiplicative-weights rule (Freund &
-Schapire 1997, Journal of Computer and System Sciences 55, section 2) with the correlation as the
-gain and a fading memory in place of a sum, so that a weight stays within [½, 2] times its base: it
-cannot die. The gain knows neither weights nor magnitudes, so the weights do not chase themselves.
-Correctness is the measure and keeps its base.
+weight = base · 2^g, where g in [−1, 1] is the running correlation, within the samples of a prompt,
+of the term with verified correctness. This is the multiplicative-weights rule (Freund & Schapire
+1997, Journal of Computer and System Sciences 55, section 2) with the correlation as the gain and a
+running mean instead of a sum, so that a weight stays within [½, 2] times its base. Correctness
+keeps its base.
 """
 
 from collections.abc import Mapping

@@ -1,17 +1,14 @@
-"""A teacher that scores only what it has not scored yet: (Q, V) or top-k, whatever its kind.
+"""A teacher that scores only rows that are not cached: (Q, V) or top-k.
 
-To the bit: on a given machine XLA's scores of a row depend on the padded shape of the batch that
-it stands in (rows, T, R), not on its place there nor on the other rows (measured on CPU; tests
-hold it). With `CacheSettings.rows` above 0 the teacher therefore always scores that many rows at
-a time, and the shape, the mesh, the device and jax's version are part of the key: a cached score
-is the one that scoring again would give. What is cached, evicted or damaged then changes the
-time of a step and nothing else, and a run resumed after a kill gives the bits of one that was
-not, with any cache. Against a run without a cache, scores differ by rounding (1e-6) unless `rows`
-is at least the batch's. With rows=0 the last bits do depend on what was cached. A teacher in
-length buckets brings a shape for each row along, which stands in the place of `rows`.
+On one machine the bits of a row's scores depend on the padded shape of its batch (rows, T, R), not
+on its place there nor on the other rows (measured on CPU, and tested). With `CacheSettings.rows`
+above 0 the teacher always scores that many rows at a time, and the shape, the mesh, the device and
+jax's version are part of the key. So a cached score equals one scored again, and a resumed run has
+the bits of one that was never stopped, with any cache. Scores differ from those without a cache by
+rounding (1e-6) unless `rows` is at least the batch's. With rows=0 the last bits depend on the
+cache's contents. With length buckets, a row's bucket shape takes the role of `rows`.
 
-Whether a row's place matters is up to the device's kernels: before relying on this on another
-kind of device than a CPU, run `tests/rewards/test_teacher_cache_scoring.py` there.
+On another kind of device, run `tests/rewards/test_teacher_cache_scoring.py` there first.
 """
 
 import os
@@ -25,8 +22,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import filled, round_up
-from distill_jax.core.errors import ConfigError
 from distill_jax.models.head.top_k import TopK
 from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, Scorer
 from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value
@@ -40,8 +35,7 @@ Arrays = tuple[np.ndarray, ...]  # those of TeacherScores or of TopK
 class CachedTeacher:
     """Has its teacher's `score`; see the module for what its bits depend on.
 
-    What stands beyond a response's length is 0. With several processes, process 0 keeps the
-    cache and tells the others what it found.
+    Scores beyond a response's length are 0. With several processes, process 0 keeps the cache.
 
     Args:
         teacher: scores what is missing: `TeacherScorer` or `TopKScorer`, in length buckets or not.
@@ -50,9 +44,6 @@ class CachedTeacher:
         model: digest of the teacher's weights and geometry.
         tokenizer: digest of the tokenizer.
         warn: see `ScoreCache`.
-
-    Raises:
-        ConfigError: settings that say that there is no cache.
     """
 
     def __init__(
@@ -65,10 +56,8 @@ class CachedTeacher:
         tokenizer: str,
         warn: Callable[[str], None] | None = None,
     ):
-        if not settings.megabytes:
-            raise ConfigError("megabytes=0", wanted="above 0 for a cached teacher")
         self.teacher, self.settings = teacher, settings
-        self._rows, self._shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
+        self._mesh, self._rows = mesh, sharding.batch_sharding(mesh)
         self._buckets = teacher if isinstance(teacher, BucketedTeacher) else None
         source = ScoreSource(model, tokenizer, teacher.alphas, teacher.vocab, teacher.kind)
         if jax.process_index() != 0:
@@ -83,14 +72,19 @@ class CachedTeacher:
 
     def score(self, batch: dict[str, Any]) -> Any:
         """Scores of a batch, as the teacher's own `score`."""
-        host = {name: np.asarray(x) for name, x in sharding.fetch(_only(batch)).items()}
+        host = sharding.fetch({name: batch[name] for name in NAMES})
+        host = {name: np.asarray(x) for name, x in host.items()}
         rows = [
             Row(tokens[:p], targets[:n])
             for tokens, p, n, targets in zip(*(host[name] for name in NAMES), strict=True)
         ]
         count = len(rows)
-        size = round_up(min(self.settings.rows, count), self._shards) if self.settings.rows else 0
-        programs = self._programs(rows, size, host)
+        size = min(self.settings.rows, count)
+        buckets = self._buckets or (self._one_shape(host, size) if size else None)
+        programs = [self._program] * count
+        if buckets is not None:
+            shapes = [buckets.shape(len(row.prompt_P) + len(row.response_R)) for row in rows]
+            programs = [self._program + ", rows {} T {} R {}".format(*shape) for shape in shapes]
         out = _Merged(self.cache.source.top_k, count, host["targets_BR"].shape[1])
         values = self.cache.lookup(rows, programs) if jax.process_index() == 0 else [None] * count
         for index, value in enumerate(values):
@@ -101,12 +95,9 @@ class CachedTeacher:
         if not copies:
             return out.placed(self._rows)
         first = np.array(list(copies))
-        if self._buckets is not None:
-            scored = tuple(self._buckets.score_rows({name: x[first] for name, x in host.items()}))
-        elif len(first) == count and size in (0, count):
-            scored = tuple(sharding.fetch(self.teacher.score(batch)))
-        else:
-            scored = self._score_missing(host, first, size)
+        if buckets is None:  # all at once, padded to a power of two
+            buckets = self._one_shape(host, min(1 << (len(first) - 1).bit_length(), count))
+        scored = tuple(buckets.score_rows({name: x[first] for name, x in host.items()}))
         new = []
         for place, (index, same) in enumerate(copies.items()):
             new.append(_cut(scored, place, len(rows[index].response_R)))
@@ -129,27 +120,10 @@ class CachedTeacher:
         """Closes the cache."""
         self.cache.close()
 
-    def _programs(self, rows: list[Row], size: int, host: Batch) -> list[str]:
-        """What decides the last bits of each row's scores, beside row and source."""
-        if self._buckets is not None:
-            shapes = [self._buckets.shape(len(row.prompt_P) + len(row.response_R)) for row in rows]
-            return [self._program + ", rows {} T {} R {}".format(*shape) for shape in shapes]
-        if not size:
-            return [self._program] * len(rows)
+    def _one_shape(self, host: Batch, rows: int) -> BucketedTeacher:
+        """The teacher at the batch's own length, so many rows at a time."""
         T, R = host["tokens_BT"].shape[1], host["targets_BR"].shape[1]
-        return [f"{self._program}, rows {size} T {T} R {R}"] * len(rows)
-
-    def _score_missing(self, host: Batch, missing: np.ndarray, size: int) -> Arrays:
-        """Scores of these rows of the batch, `size` at a time; 0: all in a power of two."""
-        if not size:
-            power = 1 << (len(missing) - 1).bit_length()
-            size = min(round_up(power, self._shards), len(host["tokens_BT"]))
-        parts = []
-        for start in range(0, len(missing), size):
-            part = filled(missing[start : start + size], size)
-            placed = sharding.place({name: x[part] for name, x in host.items()}, self._rows)
-            parts.append(self.teacher.score(placed))
-        return tuple(np.concatenate(x) for x in zip(*sharding.fetch(parts), strict=True))
+        return BucketedTeacher(self.teacher, self._mesh, sizes=(T,), rows=rows, response=R)
 
 
 class _Merged:
@@ -183,10 +157,6 @@ class _Merged:
 
     def placed(self, where: Any) -> Any:
         return self._type(*sharding.place(self.scores, where))
-
-
-def _only(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: batch[name] for name in NAMES}
 
 
 def _copies(rows: list[Row], missing: np.ndarray) -> dict[int, list[int]]:

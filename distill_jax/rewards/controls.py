@@ -1,4 +1,4 @@
-"""Rewards that know nothing, to be compared with: what learns from them owes nothing to a reward.
+"""Rewards without information, as controls of an experiment.
 
 Named by `rl.rewards.custom`, e.g. `distill_jax.rewards.controls:coin`.
 """
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 def coin(
     prompts: Sequence[str], completions: Sequence[str], gold: Sequence[str], **columns: object
 ) -> list[float]:
-    """1 or 0 by a hash of place and text: fair, alike in a run that is resumed, about nothing.
+    """1 or 0 by a hash of place and text, each with probability ½; equal in a resumed run.
 
-    The place is in it so that equal completions of a prompt do not get equal rewards.
+    The place is hashed so that equal completions of a prompt do not get equal rewards.
     """
     out = []
     for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):

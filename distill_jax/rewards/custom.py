@@ -1,4 +1,4 @@
-"""A user's own reward: a Python function by import path, in a process of its own, with a deadline.
+"""A user's own reward: a Python function by import path, in a separate process, with a deadline.
 
 def reward(prompts, completions, gold, **columns) -> list of float or None
 
@@ -6,13 +6,14 @@ The arguments are lists of one item a completion: texts, gold answers, and the p
 columns (TRL's convention). None says that the reward does not apply.
 """
 
+import contextlib
 import json
 import os
-import select
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,6 @@ import numpy as np
 from distill_jax.core.errors import ConfigError, RewardError
 
 WORKER = Path(__file__).with_name("custom_worker.py")
-
-
-class _Late(Exception):
-    """No reply before the deadline."""
 
 
 class CustomReward:
@@ -41,8 +38,8 @@ class CustomReward:
         self.path, self.deadline_s, self.late_in_row = path, deadline_s, late_in_row
         self.late = 0  # batches without a reward, in all
         self._in_row = 0
-        self._number = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._thread = ThreadPoolExecutor(1)  # so that neither a write nor a read outlasts it
 
     def __call__(
         self,
@@ -65,9 +62,10 @@ class CustomReward:
         arguments = {"prompts": prompts, "completions": completions, "gold": gold, **columns}
         done = False
         try:
-            reply = self._ask({name: list(value) for name, value in arguments.items()})
+            line = json.dumps({name: list(value) for name, value in arguments.items()})
+            raw = self._thread.submit(self._ask, self._started(), line).result(self.deadline_s)
             done = True
-        except _Late:
+        except TimeoutError:
             self.late += 1
             self._in_row += 1
             if self._in_row >= self.late_in_row:
@@ -81,84 +79,49 @@ class CustomReward:
             if not done:  # whatever interrupted: its reply must not be taken for the next
                 self.close()
         self._in_row = 0
-        return self._values(reply, len(completions))
+        return self._values(raw, len(completions))
 
     def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.kill()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
-            process.wait()
+        """Ends the process, and those that the function started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                assert stream is not None
+                stream.close()
 
-    def _ask(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        deadline = time.monotonic() + self.deadline_s
-        self._number += 1
-        line = json.dumps({"number": self._number, "arguments": arguments}).encode() + b"\n"
-        process = self._start()
-        assert process.stdin is not None and process.stdout is not None
-        self._write(process.stdin.fileno(), line, deadline)
-        raw = self._read_line(process.stdout.fileno(), deadline)
-        try:
-            reply = json.loads(raw)
-        except ValueError:
-            reply = {}
-        if reply.get("number") != self._number:
-            raise RewardError(
-                f"the process of {self.path} answered {raw[:80]!r}", wanted="its reply"
-            )
-        return reply
-
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
             pipe = subprocess.PIPE
             command = [sys.executable, str(WORKER), self.path]
-            # A session of its own: the terminal's Ctrl-C is the run's alone.
+            # Its own session: the terminal's Ctrl-C goes to the run alone.
             self._process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, bufsize=0, start_new_session=True
+                command, stdin=pipe, stdout=pipe, start_new_session=True
             )
-            for stream in (self._process.stdin, self._process.stdout):
-                assert stream is not None
-                os.set_blocking(stream.fileno(), False)
         return self._process
 
-    def _write(self, fd: int, data: bytes, deadline: float) -> None:
-        rest = memoryview(data)
-        while rest:
-            self._wait(fd, select.POLLOUT, deadline)
-            try:
-                rest = rest[os.write(fd, rest) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                return  # the reply's end of file says what there is to say
+    def _ask(self, process: subprocess.Popen[bytes], line: str) -> bytes:
+        """The reply's line, empty if the process ended."""
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(line.encode() + b"\n")
+            process.stdin.flush()
+        return process.stdout.readline()
 
-    def _read_line(self, fd: int, deadline: float) -> bytes:
-        parts: list[bytes] = []
-        while not (parts and parts[-1].endswith(b"\n")):
-            self._wait(fd, select.POLLIN, deadline)
-            more = os.read(fd, 1 << 20)
-            if not more:
-                code = self._process.wait() if self._process is not None else None
-                raise RewardError(
-                    f"the process of {self.path} ended with code {code}",
-                    wanted="a list of rewards",
-                    fix="run the function by hand on what completions.jsonl holds",
-                )
-            parts.append(more)
-        return b"".join(parts)
-
-    def _wait(self, fd: int, event: int, deadline: float) -> None:
-        poll = select.poll()
-        poll.register(fd, event)
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1e3):
-            raise _Late
-
-    def _values(self, reply: Mapping[str, Any], count: int) -> np.ndarray:
+    def _values(self, raw: bytes, count: int) -> np.ndarray:
+        if not raw:
+            code = self._process.wait() if self._process is not None else None
+            raise RewardError(
+                f"the process of {self.path} ended with code {code}",
+                wanted="a list of rewards",
+                fix="run the function by hand on what completions.jsonl holds",
+            )
+        reply = json.loads(raw)
         if "error" in reply:
             raise RewardError(
                 f"{self.path} raised\n{reply['error']}", fix="mend it and run the command again"

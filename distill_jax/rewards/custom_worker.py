@@ -8,12 +8,13 @@ import json
 import os
 import sys
 import traceback
+from typing import Any
 
 TRACEBACK_CHARS = 4000
 
 
 def main(path: str) -> None:
-    """Answers each line {"number", "arguments"} by {"number", "values"} or {"number", "error"}."""
+    """Answers each line of arguments by {"values"} or {"error"}."""
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # What the function prints must not come between the replies; nor may it wait for input.
@@ -23,16 +24,16 @@ def main(path: str) -> None:
     module, _, name = path.partition(":")
     function = None
     for line in requests:
-        request = json.loads(line)
-        reply = {"number": request["number"]}
         # A user's code may raise anything; what it was goes to the run, which ends with it.
         try:
             if function is None:
                 function = getattr(importlib.import_module(module), name)
-            values = function(**request["arguments"])
-            reply["values"] = [None if value is None else float(value) for value in values]
-        except BaseException:  # noqa: BLE001 - it is told, and ends the run
-            reply["error"] = traceback.format_exc()[-TRACEBACK_CHARS:]
+            values = function(**json.loads(line))
+            reply: dict[str, Any] = {
+                "values": [None if value is None else float(value) for value in values]
+            }
+        except BaseException:  # noqa: BLE001 - it is reported, and ends the run
+            reply = {"error": traceback.format_exc()[-TRACEBACK_CHARS:]}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

@@ -14,27 +14,27 @@ from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.core.batching import filled, round_up
-from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
-from distill_jax.data.batching import bucket, bucket_sizes
+from distill_jax.data.batching import bucket
 from distill_jax.models.qwen import QwenModel
 
 NAMES = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
 
 
 class Scorer(Protocol):
-    """What `TeacherScorer`, `TopKScorer` and `BucketedTeacher` have in common."""
+    """What `TeacherScorer`, `TopKScorer` and `BucketedTeacher` have in common.
+
+    Attributes:
+        model: the teacher.
+        vocab: tokens that exist.
+        kind: of `score_bytes.ScoreSource`.
+        alphas: temperatures that the scores depend on.
+    """
 
     model: QwenModel
     vocab: int
-
-    @property
-    def kind(self) -> str:
-        """Of `score_bytes.ScoreSource`."""
-
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """Temperatures that the scores depend on."""
+    kind: str
+    alphas: tuple[float, ...]
 
     def score(self, batch: dict[str, Any]) -> Any:
         """A NamedTuple of arrays [B, R, ...] or [B]."""
@@ -59,51 +59,25 @@ class BucketSettings:
     )
 
 
-def lengths(settings: BucketSettings, longest: int, multiple: int) -> tuple[int, ...]:
-    """The row lengths, rising.
-
-    Args:
-        settings: how many.
-        longest: prompt and completion together, in tokens.
-        multiple: each length is a multiple of it.
-    """
-    return bucket_sizes(longest, count=settings.lengths, multiple=multiple)
-
-
 class BucketedTeacher:
     """A scorer in length buckets; scores beyond a response's length are 0.
 
     Args:
         teacher: scores each call.
         mesh: the teacher's.
-        sizes: row lengths, see `lengths`.
+        sizes: row lengths, from `data.batching.bucket_sizes`.
         rows: rows of a call, rounded up to a multiple of the mesh's data×fsdp.
         response: longest response in tokens.
-
-    Raises:
-        ConfigError: no size, or one that is not above 0.
     """
 
     def __init__(
         self, teacher: Scorer, mesh: Mesh, *, sizes: Sequence[int], rows: int, response: int
     ):
-        if not sizes or min(*sizes, rows, response) < 1:
-            got = f"sizes={tuple(sizes)}, rows={rows}, response={response}"
-            raise ConfigError(got, wanted="every one above 0")
         self.teacher, self.model, self.vocab = teacher, teacher.model, teacher.vocab
+        self.kind, self.alphas = teacher.kind, teacher.alphas
         self.sizes, self.response = tuple(sorted(sizes)), response
         self._where, shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
         self.rows = round_up(rows, shards)
-
-    @property
-    def kind(self) -> str:
-        """Of `score_bytes.ScoreSource`."""
-        return self.teacher.kind
-
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """Temperatures that the scores depend on."""
-        return self.teacher.alphas
 
     def shape(self, tokens: int) -> tuple[int, int, int]:
         """(rows, T, R) of the call that scores a row of so many tokens.
@@ -148,16 +122,10 @@ def _call(
     rows, T, R = shape
     cut = {name: x[filled(part, rows)] for name, x in host.items()}
     # Padding at the right is never attended to, so its tokens do not matter.
-    return {
-        **cut,
-        "tokens_BT": _width(cut["tokens_BT"], T),
-        "targets_BR": _width(cut["targets_BR"], R),
-    }
-
-
-def _width(x_BT: np.ndarray, width: int) -> np.ndarray:
-    short = max(0, width - x_BT.shape[1])
-    return np.pad(x_BT[:, :width], ((0, 0), (0, short)))
+    for name, width in (("tokens_BT", T), ("targets_BR", R)):
+        short = max(0, width - cut[name].shape[1])
+        cut[name] = np.pad(cut[name][:, :width], ((0, 0), (0, short)))
+    return cut
 
 
 def _merge(

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.models.head.top_k import TopK
 
 KEY_BYTES = 32
@@ -64,20 +63,6 @@ class ScoreSource:
     alphas: tuple[float, ...]
     vocab: int
     kind: str = "scores"
-
-    def __post_init__(self) -> None:
-        if not self.model or not self.tokenizer:
-            got = f"model={self.model!r}, tokenizer={self.tokenizer!r}"
-            raise ConfigError(got, wanted="digests: scores of two teachers must not be mixed up")
-        if not self.alphas or not all(math.isfinite(a) and a > 0 for a in self.alphas):
-            raise ConfigError(f"alphas={self.alphas}", wanted="finite numbers above 0")
-        if self.vocab < 1:
-            raise ConfigError(f"vocab={self.vocab}", wanted="at least 1")
-        name, _, k = self.kind.partition(":")
-        if self.kind != "scores" and not (name == "top_k" and k.isdecimal() and int(k)):
-            raise ConfigError(f"kind={self.kind!r}", wanted='"scores" or "top_k:<k>", k from 1')
-        if self.kind == "scores" and len(self.alphas) != 1:
-            raise ConfigError(f"alphas={self.alphas}", wanted='one number for kind "scores"')
 
     @property
     def top_k(self) -> int:

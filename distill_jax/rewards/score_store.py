@@ -1,12 +1,9 @@
 """Scores on disk: one SQLite file that processes share and kill -9 cannot harm.
 
-Every change is one transaction (write-ahead log, synchronous=NORMAL): a process that is killed
-loses at most its last rows, a power cut the last few transactions. A file that is not ours or is
-damaged is renamed to `<name>.damaged-<n>` and begun anew. Nothing here raises for a fault of the
-disk: persistence goes off, with one warning.
-
-On a local disk only: neither SQLite's write-ahead log nor flock is safe on NFS or another network
-file system. Give each host a directory of its own there.
+Every change is one transaction (write-ahead log, synchronous=NORMAL). A killed process loses at
+most its last rows, a power cut the last few transactions. A damaged or foreign file is renamed to
+`<name>.damaged-<n>` and a new one made. A failing disk raises nothing: the store goes off with one
+warning. Local disks only: SQLite's write-ahead log and flock are not safe on network file systems.
 """
 
 import contextlib

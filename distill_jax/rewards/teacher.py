@@ -37,17 +37,9 @@ class TeacherScorer:
 
     def __init__(self, model: QwenModel, params: Any, mesh: Mesh, *, alpha: float, vocab: int):
         self.model, self.params, self.alpha, self.vocab = model, params, alpha, vocab
+        self.kind = "scores"
+        self.alphas: tuple[float, ...] = (float(alpha),)
         self._score = jax.jit(self._score_fn, out_shardings=sharding.batch_sharding(mesh))
-
-    @property
-    def kind(self) -> str:
-        """Of `score_bytes.ScoreSource`."""
-        return "scores"
-
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """Temperatures that the scores depend on."""
-        return (float(self.alpha),)
 
     def score(self, batch: dict[str, Any]) -> TeacherScores:
         """Scores of a batch as `rollout.groups.training_batch` makes it.

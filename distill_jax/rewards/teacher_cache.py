@@ -75,11 +75,6 @@ class CacheSettings:
 
     def __post_init__(self) -> None:
         check_local(self.directory, "cache.directory")
-        if self.policy not in _POLICIES:
-            raise ConfigError(f"policy={self.policy!r}", wanted=f"one of {', '.join(_POLICIES)}")
-        if self.megabytes < 0 or self.disk_megabytes <= 0 or self.rows < 0:
-            got = f"{self.megabytes=}, {self.disk_megabytes=}, {self.rows=}".replace("self.", "")
-            raise ConfigError(got, wanted="at least 0, above 0, at least 0")
         if self.directory and not self.megabytes:
             raise ConfigError(
                 f"directory={self.directory!r} with megabytes=0",

@@ -1,7 +1,6 @@
 """TERMS, the registry of reward terms, and the terms that are computed on the host."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,86 +29,44 @@ class Completions(NamedTuple):
     ended_B: np.ndarray
 
 
-# Completions -> f32 [B], NaN where the term does not apply.
-HostScore = Callable[[Completions], np.ndarray]
+# (settings, completions) -> f32 [B], NaN where the term does not apply.
+HostScore = Callable[[RewardSettings, Completions], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """A reward term; its weight is the setting `NAME_weight` of RewardSettings.
 
     Attributes:
-        granularity: what one value belongs to: "sequence", "step" or "token".
-        side: where it is computed: "host" or "device".
         adapts: whether `rewards.adaptive` may change its weight.
-        make: for the host: (settings, several_hosts) -> the score.
+        score: computes it on the host, one value a sequence; None: `HostTerms` or the device does.
     """
 
-    granularity: str
-    side: str
     adapts: bool
-    make: Callable[[RewardSettings, bool], HostScore] | None = None
+    score: HostScore | None = None
 
 
-def _correctness(settings: RewardSettings, several_hosts: bool) -> HostScore:
-    del several_hosts
-
-    def score(found: Completions) -> np.ndarray:
-        reward_B = np.where(found.judged.right_B, settings.right, settings.wrong)
-        reward_B = reward_B.astype(np.float32)
-        reward_B[found.judged.undecided_B] = np.nan
-        return reward_B
-
-    return score
+def _correctness(settings: RewardSettings, found: Completions) -> np.ndarray:
+    reward_B = np.where(found.judged.right_B, settings.right, settings.wrong).astype(np.float32)
+    reward_B[found.judged.undecided_B] = np.nan
+    return reward_B
 
 
-def _reasoning(settings: RewardSettings, several_hosts: bool) -> HostScore:
-    del settings, several_hosts
-
-    def score(found: Completions) -> np.ndarray:
-        values = [quality.logical_consistency(text) for text in found.texts]
-        return np.array([np.nan if value is None else value for value in values], np.float32)
-
-    return score
+def _reasoning(settings: RewardSettings, found: Completions) -> np.ndarray:
+    values = [quality.logical_consistency(text) for text in found.texts]
+    return np.array([np.nan if value is None else value for value in values], np.float32)
 
 
-def _format(settings: RewardSettings, several_hosts: bool) -> HostScore:
-    del settings, several_hosts
-
-    def score(found: Completions) -> np.ndarray:
-        stated = [answers.extract(text) is not None for text in found.texts]
-        return np.asarray(stated, np.float32) * found.ended_B.astype(np.float32)
-
-    return score
-
-
-class _Custom:
-    """A user's function in a process of its own: see `rewards.custom`."""
-
-    def __init__(self, settings: RewardSettings, several_hosts: bool):
-        patience = 1 if several_hosts else 3
-        self.reward = CustomReward(settings.custom, settings.custom_deadline_s, patience)
-
-    def __call__(self, found: Completions) -> np.ndarray:
-        prompts = [problem.question for problem in found.problems]
-        gold = [problem.answer for problem in found.problems]
-        return self.reward(prompts, found.texts, gold, columns(found.problems))
-
-    def metrics(self) -> dict[str, float]:
-        """Batches that missed the deadline."""
-        return {"rewards/custom/late": float(self.reward.late)}
-
-    def close(self) -> None:
-        """Ends the process."""
-        self.reward.close()
+def _format(settings: RewardSettings, found: Completions) -> np.ndarray:
+    stated = [answers.extract(text) is not None for text in found.texts]
+    return np.asarray(stated, np.float32) * found.ended_B.astype(np.float32)
 
 
 TERMS: dict[str, Term] = {
-    "correctness": Term("sequence", "host", adapts=False, make=_correctness),
-    "intrinsic": Term("token", "device", adapts=True),
-    "reasoning": Term("sequence", "host", adapts=True, make=_reasoning),
-    "format": Term("sequence", "host", adapts=True, make=_format),
-    "custom": Term("sequence", "host", adapts=True, make=_Custom),
+    "correctness": Term(adapts=False, score=_correctness),
+    "intrinsic": Term(adapts=True),
+    "reasoning": Term(adapts=True, score=_reasoning),
+    "format": Term(adapts=True, score=_format),
+    "custom": Term(adapts=True),
 }
 
 
@@ -122,29 +79,33 @@ class HostTerms:
     """
 
     def __init__(self, settings: RewardSettings, *, several_hosts: bool = False):
-        self.scores: dict[str, HostScore] = {
-            name: term.make(settings, several_hosts)
+        self.settings, self.custom = settings, None
+        self.scores = {
+            name: term.score
             for name, term in TERMS.items()
-            if term.make is not None and (settings.weights[name] or name == "correctness")
+            if term.score is not None and (settings.weights[name] or name == "correctness")
         }
+        if settings.weights["custom"]:
+            patience = 1 if several_hosts else 3
+            self.custom = CustomReward(settings.custom, settings.custom_deadline_s, patience)
 
     def __call__(self, found: Completions) -> dict[str, np.ndarray]:
         """{term: f32 [B]}, NaN where a term does not apply."""
-        return {name: score(found) for name, score in self.scores.items()}
+        values = {name: score(self.settings, found) for name, score in self.scores.items()}
+        if self.custom is not None:
+            prompts = [problem.question for problem in found.problems]
+            gold = [problem.answer for problem in found.problems]
+            values["custom"] = self.custom(prompts, found.texts, gold, columns(found.problems))
+        return values
 
     def metrics(self) -> dict[str, float]:
-        """Metrics logged in addition to each term's mean."""
-        found: dict[str, float] = {}
-        for score in self.scores.values():
-            if isinstance(score, _Custom):
-                found |= score.metrics()
-        return found
+        """Batches that missed the deadline of a user's own reward."""
+        return {} if self.custom is None else {"rewards/custom/late": float(self.custom.late)}
 
     def close(self) -> None:
-        """Ends the processes that terms hold."""
-        for score in self.scores.values():
-            if isinstance(score, _Custom):
-                score.close()
+        """Ends the process of a user's own reward."""
+        if self.custom is not None:
+            self.custom.close()
 
 
 def columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:

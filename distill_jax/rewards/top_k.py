@@ -39,17 +39,9 @@ class TopKScorer:
     ):
         self.model, self.params, self.k = model, params, k
         self.temperature, self.vocab, self.mesh = temperature, vocab, mesh
+        self.kind = f"top_k:{k}"
+        self.alphas: tuple[float, ...] = (float(temperature),)
         self._score = jax.jit(self._score_fn, out_shardings=sharding.batch_sharding(mesh))
-
-    @property
-    def kind(self) -> str:
-        """Of `score_bytes.ScoreSource`."""
-        return f"top_k:{self.k}"
-
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """Temperatures that the scores depend on."""
-        return (float(self.temperature),)
 
     def score(self, batch: dict[str, Any]) -> TopK:
         """The top k at each position of the batch's responses: axes [B, R].

@@ -7,7 +7,6 @@ updated by one slice; unused slots after a short prompt are masked by slot posit
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -243,14 +242,17 @@ class Sampler:
         slot_S = jnp.arange(slots)
         position_BS = jnp.where(slot_S[None, :] < length_B[:, None], slot_S[None, :], -1)
         position_BS = jnp.where(slot_S[None, :] < prompt_slots, position_BS, -1)
+        hidden_BD = jnp.repeat(hidden_PD, samples, axis=0)
+        done_B = jnp.arange(len(length_B)) >= prompts * samples
+        return self._placed(Carry(hidden_BD, cache, position_BS, length_B, done_B, key_B))
+
+    def _placed(self, carry: Carry) -> Carry:
+        """The carry split over the mesh; XLA chooses where the keys go."""
         constrain = jax.lax.with_sharding_constraint
-        return Carry(
-            hidden_BD=constrain(jnp.repeat(hidden_PD, samples, axis=0), self.rows),
-            cache=jax.tree.map(lambda x: constrain(x, self.cache_sharding), cache),
-            slot_position_BS=constrain(position_BS, self.rows),
-            length_B=constrain(length_B, self.rows),
-            done_B=constrain(jnp.arange(len(length_B)) >= prompts * samples, self.rows),
-            key_B=key_B,
+        rows = [name for name in Carry._fields if name not in ("cache", "key_B")]
+        return carry._replace(
+            cache=constrain(carry.cache, self.cache_sharding),
+            **{name: constrain(getattr(carry, name), self.rows) for name in rows},
         )
 
     def _segment_fn(self, weights, carry: Carry, offsets, steps: int, settings: SamplingSettings):
@@ -288,24 +290,12 @@ class Sampler:
         state = (carry.hidden_BD, carry.cache, carry.slot_position_BS, carry.done_B)
         state, out = jax.lax.scan(body, state, (step_N, uniform))
         hidden_BD, cache, position_BS, done_B = state
-        constrain = jax.lax.with_sharding_constraint
-        cache = jax.tree.map(lambda x: constrain(x, self.cache_sharding), cache)
-        return (
-            carry._replace(
-                hidden_BD=hidden_BD, cache=cache, slot_position_BS=position_BS, done_B=done_B
-            ),
-            out,
+        cache = jax.lax.with_sharding_constraint(cache, self.cache_sharding)
+        carry = carry._replace(
+            hidden_BD=hidden_BD, cache=cache, slot_position_BS=position_BS, done_B=done_B
         )
+        return carry, out
 
     def _compact_fn(self, carry: Carry, keep_N: jax.Array, filler_N: jax.Array) -> Carry:
-        take = functools.partial(jnp.take, indices=keep_N, axis=0)
-        constrain = jax.lax.with_sharding_constraint
-        cache = kv.take_rows(carry.cache, keep_N)
-        return Carry(
-            hidden_BD=constrain(take(carry.hidden_BD), self.rows),
-            cache=jax.tree.map(lambda x: constrain(x, self.cache_sharding), cache),
-            slot_position_BS=constrain(take(carry.slot_position_BS), self.rows),
-            length_B=constrain(take(carry.length_B), self.rows),
-            done_B=constrain(take(carry.done_B) | filler_N, self.rows),
-            key_B=carry.key_B[keep_N],
-        )
+        kept = jax.tree.map(lambda x: jnp.take(x, keep_N, axis=0), carry)
+        return self._placed(kept._replace(done_B=kept.done_B | filler_N))

@@ -84,7 +84,7 @@ class Models:
     def build(self, role: str, geometry: QwenConfig, *, lora: LoraConfig | None) -> QwenModel:
         """The model object of a role."""
         s = self.settings_of(role)
-        return QwenModel.create(
+        return QwenModel(
             geometry,
             lora,
             compute_dtype=s.compute_dtype,
@@ -102,7 +102,7 @@ class Models:
 
     def base_shardings(self, geometry: QwenConfig) -> Any:
         """NamedShardings of a base tree."""
-        model = QwenModel.create(geometry)
+        model = QwenModel(geometry)
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         return param_shardings({"base": shapes["base"]}, self.mesh)["base"]
 

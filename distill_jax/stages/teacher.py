@@ -1,7 +1,7 @@
 """The run's teacher as a scorer: in length buckets and with a cache of scores where set."""
 
 from distill_jax.core import digest
-from distill_jax.rewards import length_buckets
+from distill_jax.data.batching import bucket_sizes
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher, Scorer
 from distill_jax.rewards.teacher import TeacherScorer
@@ -28,7 +28,9 @@ def scorer(run: Run, settings: RLSettings) -> Scorer | CachedTeacher | None:
         made = BucketedTeacher(
             made,
             run.mesh,
-            sizes=length_buckets.lengths(settings.buckets, longest, settings.batch_multiple),
+            sizes=bucket_sizes(
+                longest, count=settings.buckets.lengths, multiple=settings.batch_multiple
+            ),
             rows=settings.buckets.rows,
             response=sampling.max_new_tokens,
         )

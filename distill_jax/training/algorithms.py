@@ -20,7 +20,6 @@ from distill_jax.kernels.policy_losses import (
     LOSSES,
     Normaliser,
     PolicyLossSettings,
-    policy_loss_named,
 )
 from distill_jax.kernels.ppo import kl_estimate, value_loss
 from distill_jax.training.batch import Advantages, PolicyBatch, ScoredRollout, needed
@@ -140,7 +139,7 @@ def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
             metrics["kl"] = masked_sum(kl_BR, mask_BR) / norm.tokens
         if settings.entropy_coef:
             extra_BR -= settings.entropy_coef * scores["entropy_BR"]
-        value, more = policy_loss_named(name)(
+        value, more = LOSSES[name](
             logp_BR,
             old_BR,
             batch.advantages.advantage_BR,

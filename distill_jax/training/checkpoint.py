@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.core.settings import setting
+from distill_jax.core.sharding import barrier
 
 # What orbax, tensorstore and json raise for files that are gone, cut short or altered.
 _DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError, EOFError)
@@ -203,24 +204,18 @@ class Checkpointer:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**item))[next(iter(item))]
         except Exception as error:
-            # tensorstore's failures come out of orbax as bare Exception, beside the usual kinds.
-            if type(error) is not Exception and not isinstance(error, _DAMAGE):
-                raise
-            reason = (str(error).splitlines() or [""])[0][:200]
-            raise _Damaged(f"{type(error).__name__}: {reason}") from error
+            raise _Damaged(damage(error)) from error
 
     def _set_aside(self, step: int, problem: str) -> None:
         if jax.process_index() == 0:
             path = self.directory / str(step)
             print(f"checkpoint {path} is damaged and set aside: {problem}", file=sys.stderr)
-            target = self.directory / f"damaged-{step}"
-            serial = 1
+            target, serial = self.directory / f"damaged-{step}", 1
             while target.exists():
                 serial += 1
                 target = self.directory / f"damaged-{step}-{serial}"
             path.rename(target)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"set aside checkpoint {step}")
+        barrier(f"set aside checkpoint {step}")
         self._manager.reload()
 
     def latest_step(self) -> int | None:
@@ -256,6 +251,14 @@ class Checkpointer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def damage(error: Exception) -> str:
+    """Why files cannot be read; an error that has another cause is raised again."""
+    # tensorstore's failures come out of orbax as bare Exception, beside the usual kinds.
+    if type(error) is not Exception and not isinstance(error, _DAMAGE):
+        raise error
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _everywhere(good: bool) -> bool:

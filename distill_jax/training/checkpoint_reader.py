@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
 
 from distill_jax.core.errors import CheckpointError
-
-# What orbax, tensorstore and json raise for files that are gone, cut short or altered.
-_DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError, EOFError)
+from distill_jax.training.checkpoint import damage
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -46,24 +45,11 @@ def read(directory: str | Path, step: int, prefix: str) -> dict[str, Any]:
         names = [name for name in index if name.startswith(f"{prefix}.")]
         arrays = _arrays(where, {name: index[name] for name in names}) if names else {}
     except Exception as error:
-        # tensorstore's failures come out of orbax as bare Exception, beside the usual kinds.
-        if type(error) is not Exception and not isinstance(error, _DAMAGE):
-            raise
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise CheckpointError(
-            f"checkpoint {where} is damaged: {type(error).__name__}: {reason}",
-            fix="take another step",
-        ) from error
+        got = f"checkpoint {where} is damaged: {damage(error)}"
+        raise CheckpointError(got, fix="take another step") from error
     if not names:
         raise CheckpointError(f"checkpoint {where} has nothing below {prefix}")
-    out: dict[str, Any] = {}
-    for name in names:
-        *parents, last = name.removeprefix(f"{prefix}.").split(".")
-        at = out
-        for parent in parents:
-            at = at.setdefault(parent, {})
-        at[last] = arrays[name]
-    return out
+    return unflatten_dict({n.removeprefix(f"{prefix}."): arrays[n] for n in names}, sep=".")
 
 
 def _arrays(where: Path, index: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -97,8 +97,8 @@ class Bench:
             "unroll": settings.unroll,
         }
         lora = LoraConfig(rank=settings.lora_rank, alpha=2.0 * settings.lora_rank)
-        self.model = QwenModel.create(self.config, lora, **how)
-        self.teacher = QwenModel.create(self.config, **how)
+        self.model = QwenModel(self.config, lora, **how)
+        self.teacher = QwenModel(self.config, **how)
         shapes = jax.eval_shape(self.model.init, jax.random.key(0))
         where = states.param_shardings(shapes, self.mesh)
         params = jax.jit(self.model.init, out_shardings=where)(jax.random.key(0))

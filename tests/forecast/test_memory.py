@@ -59,7 +59,7 @@ def shapes(model: QwenModel, mesh: Any) -> Any:
 
 def model_of(sizes: tuple[int, ...], mesh: Any, **how: Any) -> QwenModel:
     fuse, rows = mesh.shape["tensor"] == 1, sharding.batch_sharding(mesh)
-    return QwenModel.create(geometry(sizes), fuse=fuse, rows=rows, **how)
+    return QwenModel(geometry(sizes), fuse=fuse, rows=rows, **how)
 
 
 def program_of(sizes: tuple[int, ...], mesh: Any, **how: Any) -> Program:

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.policy_losses import (
     LOSSES,
     PolicyLossSettings,
     normaliser,
-    policy_loss_named,
 )
 
 NAMES = list(LOSSES)
@@ -208,9 +206,3 @@ def test_token_advantages_keep_their_place_in_gspo():
     advantage = jnp.array([[1.0, 0.0, 0.0]])
     grad = jax.grad(lambda x: LOSSES["gspo"](x, zero, advantage, jnp.ones((1, 3)))[0])(zero)
     np.testing.assert_allclose(grad, [[-1 / 3, 0, 0]], atol=1e-6)
-
-
-def test_names():
-    assert policy_loss_named("gspo") is LOSSES["gspo"]
-    with pytest.raises(ConfigError, match="grpo, dr_grpo"):
-        policy_loss_named("reinforce")

@@ -33,7 +33,7 @@ NEW = 7
 
 @functools.cache
 def build(config, **other):
-    model = QwenModel.create(config, LoraConfig(rank=2), **other)
+    model = QwenModel(config, LoraConfig(rank=2), **other)
     params = model.init(jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -107,8 +107,6 @@ def test_cache_rows_and_slots():
     want = [[0, 1, 2, 0, 0], [0, 1, 2, 0, 0], [3, 4, 5, 0, 0], [3, 4, 5, 0, 0]]
     np.testing.assert_array_equal(grown.k[0][:, 0, 0], want)
     np.testing.assert_array_equal(grown.v[0][:, 0, :, 0], want)
-    taken = kv.take_rows(grown, jnp.array([3, 0]))
-    np.testing.assert_array_equal(taken.v[0][:, 0, :, 0], [want[3], want[0]])
 
 
 def test_a_step_writes_one_slot_and_reads_only_what_it_may():

@@ -91,7 +91,7 @@ def test_each_tensor_lands_in_its_place(tmp_path, family, tied):
     np.testing.assert_array_equal(base["embed_tokens"]["embedding"], embedding)
     assert ("lm_head" in base) != tied
     # The tree is the one that the model itself makes.
-    made = jax.eval_shape(QwenModel.create(config).init, jax.random.key(0))["base"]
+    made = jax.eval_shape(QwenModel(config).init, jax.random.key(0))["base"]
     assert jax.tree.map(jnp.shape, base) == jax.tree.map(jnp.shape, made)
     assert parameter_count(config) == sum(x.size for x in tensors.values())
 
@@ -149,7 +149,7 @@ def test_leaves_arrive_sharded(tmp_path):
     mesh = make_mesh(MeshSettings(data=1, fsdp=2, tensor=2), jax.devices()[:4])
 
     def targets(config: QwenConfig):
-        abstract = jax.eval_shape(QwenModel.create(config).init, jax.random.key(0))
+        abstract = jax.eval_shape(QwenModel(config).init, jax.random.key(0))
         return shardings(abstract, logical_axes(abstract), mesh)["base"]
 
     base, plain = load_hf(tmp_path, shardings=targets)[1], load_hf(tmp_path)[1]

@@ -21,7 +21,7 @@ def run_hidden(model, params, *args, **kwargs):
 
 @functools.cache
 def build(lora, trained=True):
-    model = QwenModel.create(CONFIG, lora)
+    model = QwenModel(CONFIG, lora)
     params = model.init(jax.random.key(0))
     if trained:  # B away from zero
         params["lora"] = jax.tree.map(

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import MissingExtraError
 from distill_jax.models import quantised
-from distill_jax.models.hf_layout import paths
 from distill_jax.models.qwen import logical_axes
 from distill_jax.training.state import param_shardings
 from tests import tiny
@@ -54,7 +54,7 @@ def test_by_hand():
 
 def test_which_leaves(model):
     base = model[1]["base"]
-    taken = {path[-2] for path in paths(base) if quantised.is_quantised(path)}
+    taken = {path[-2] for path in flatten_dict(base) if quantised.is_quantised(path)}
     assert taken == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert not quantised.is_quantised(("lm_head", "kernel"))
 

@@ -45,7 +45,7 @@ def noisy(params, seed=1):
 
 @functools.cache
 def build(config, lora=None, **other):
-    model = QwenModel.create(config, lora, **other)
+    model = QwenModel(config, lora, **other)
     return model, noisy(jax.jit(model.init)(jax.random.key(0)))
 
 
@@ -150,7 +150,7 @@ def test_parameter_tree_is_the_documented_one():
 
 @pytest.mark.parametrize("name", ["qwen2_5_0_5b", "qwen2_5_7b", "qwen2_5_32b", "qwen3_0_6b"])
 def test_init_of_released_sizes_is_abstract(name):
-    model = QwenModel.create(PRESETS[name], LoraConfig(), param_dtype=jnp.bfloat16)
+    model = QwenModel(PRESETS[name], LoraConfig(), param_dtype=jnp.bfloat16)
     abstract = jax.eval_shape(model.init, jax.random.key(0))
     count = sum(x.size for x in jax.tree.leaves(abstract["base"]))
     assert count == parameter_count(PRESETS[name])
@@ -159,7 +159,7 @@ def test_init_of_released_sizes_is_abstract(name):
 
 
 def test_init_is_a_function_of_the_key_and_layers_differ():
-    model = QwenModel.create(QWEN2, LoraConfig())
+    model = QwenModel(QWEN2, LoraConfig())
     one, same, other = (model.init(jax.random.key(s)) for s in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, same)
     kernel = one["base"]["layers"]["mlp"]["up_proj"]["kernel"]
@@ -170,7 +170,7 @@ def test_init_is_a_function_of_the_key_and_layers_differ():
 
 
 def test_model_is_hashable_and_equal_by_value():
-    one, two = (QwenModel.create(QWEN2, LoraConfig()) for _ in range(2))
+    one, two = (QwenModel(QWEN2, LoraConfig()) for _ in range(2))
     assert one == two and hash(one) == hash(two)
     assert one != one.replace(remat=True)
     run = jax.jit(lambda model, params: model.hidden(params, tokens()), static_argnums=0)
@@ -190,9 +190,9 @@ def test_bfloat16_stays_near_float32():
 
 def test_impossible_attention_is_refused():
     with pytest.raises(ConfigError, match="attention_impl='flash'"):
-        QwenModel.create(QWEN2, attention_impl="flash")
+        QwenModel(QWEN2, attention_impl="flash")
     with pytest.raises(ConfigError, match="float32"):
-        QwenModel.create(QWEN2, attention_impl="cudnn")
+        QwenModel(QWEN2, attention_impl="cudnn")
 
 
 @pytest.mark.parametrize("config", [QWEN2, QWEN3], ids=["qwen2", "qwen3"])

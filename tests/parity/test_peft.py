@@ -51,7 +51,7 @@ def base_model(request, tmp_path_factory):
 
 def random_adapter(config, lora, seed=3):
     """A LoRA tree in which B is not zero."""
-    shapes = jax.eval_shape(QwenModel.create(config, lora).init, jax.random.key(0))["lora"]
+    shapes = jax.eval_shape(QwenModel(config, lora).init, jax.random.key(0))["lora"]
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda leaf: 0.1 * rng.standard_normal(leaf.shape).astype(np.float32), shapes
@@ -102,7 +102,7 @@ def test_an_adapter_of_peft_is_read(base_model, tmp_path, targets):
     assert (lora.rank, lora.alpha, set(lora.targets)) == (4, 10.0, set(names))
     got = jax_logits(config, base, TOKENS_BT, lora=lora, lora_params=tree)
     assert differs(got, torch_logits(model, TOKENS_BT)) <= BOUND
-    made = jax.eval_shape(QwenModel.create(config, lora).init, jax.random.key(0))["lora"]
+    made = jax.eval_shape(QwenModel(config, lora).init, jax.random.key(0))["lora"]
     assert jax.tree.map(np.shape, tree) == jax.tree.map(np.shape, made)
 
 

@@ -101,7 +101,7 @@ def jax_logits(
     config, base, tokens_BT, *, lora=None, lora_params=None, positions_BT=None
 ) -> np.ndarray:
     """Logits of our model; positions_BT replaces 0, 1, ... in rope."""
-    model = QwenModel.create(config, lora)
+    model = QwenModel(config, lora)
     params = {"base": base, "lora": lora_params or {}}
     tokens_BT = jnp.asarray(tokens_BT, jnp.int32)
     if positions_BT is None:

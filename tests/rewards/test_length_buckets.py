@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from distill_jax.core import sharding
-from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core.errors import DataError
+from distill_jax.data.batching import bucket_sizes
 from distill_jax.rewards.cached_teacher import CachedTeacher
-from distill_jax.rewards.length_buckets import BucketedTeacher, BucketSettings, lengths
+from distill_jax.rewards.length_buckets import BucketedTeacher
 from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.rewards.top_k import TopKScorer
@@ -151,12 +152,10 @@ def test_over_a_mesh(model, plain, extents):
 
 
 def test_sizes_are_even_steps_up_to_the_longest():
-    assert lengths(BucketSettings(lengths=4), 992, 64) == (256, 512, 768, 1024)
-    assert lengths(BucketSettings(), 992, 64) == (1024,)
+    assert bucket_sizes(992, count=4, multiple=64) == (256, 512, 768, 1024)
+    assert bucket_sizes(992, count=1, multiple=64) == (1024,)
 
 
 def test_a_row_beyond_every_size_is_refused(plain):
     with pytest.raises(DataError):
         bucketed(plain, sizes=(4,)).score(make())
-    with pytest.raises(ConfigError):
-        bucketed(plain, sizes=())

@@ -36,28 +36,14 @@ def test_every_term_has_a_weight_and_every_weight_a_term():
     assert found == {name: weights[f"{name}_weight"] for name in TERMS}
 
 
-@pytest.mark.parametrize(
-    ("name", "granularity", "side", "adapts"),
-    [
-        ("correctness", "sequence", "host", False),
-        ("intrinsic", "token", "device", True),
-        ("reasoning", "sequence", "host", True),
-        ("format", "sequence", "host", True),
-        ("custom", "sequence", "host", True),
-    ],
-)
-def test_what_a_term_is(name, granularity, side, adapts):
-    term = TERMS[name]
-    assert (term.granularity, term.side, term.adapts) == (granularity, side, adapts)
-    # A term on the host can be computed there, one on the device cannot.
-    assert (term.make is None) == (side == "device")
+def test_which_terms_adapt():
+    assert [name for name, term in TERMS.items() if not term.adapts] == ["correctness"]
 
 
-def test_terms_of_one_granularity_have_its_shape():
+def test_terms_of_the_host_have_one_value_a_sequence():
     every = {f"{name}_weight": 1.0 for name in TERMS}
     assert set(terms(**every)) == {"correctness", "reasoning", "format"}  # no function is given
-    for name, value_B in terms(**every).items():
-        assert TERMS[name].granularity == "sequence"
+    for value_B in terms(**every).values():
         assert value_B.shape == (4,) and value_B.dtype == np.float32
 
 
@@ -84,7 +70,7 @@ def test_a_user_s_term(monkeypatch, several_hosts, patience):
     judged = Judged(np.zeros(4, bool), np.zeros(4, bool), [{}] * 4)
     found = host(Completions(problems, TEXTS, judged, ENDED))
     np.testing.assert_array_equal(found["custom"], np.array([0.5, np.nan, 0, 1], np.float32))
-    own = host.scores["custom"].reward
+    own = host.custom
     assert own.made == ("mine:reward", 7.0, patience)
     assert own.asked == [([p.question for p in problems], TEXTS, ["4"] * 4, columns(problems))]
     assert host.metrics() == {"rewards/custom/late": 3.0} and own.closed == 0

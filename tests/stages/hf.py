@@ -39,7 +39,7 @@ def write_model(
         **changes,
     }
     config = QwenConfig(**fields)
-    params = jax.jit(QwenModel.create(config).init)(jax.random.key(seed))
+    params = jax.jit(QwenModel(config).init)(jax.random.key(seed))
     rng = np.random.default_rng(seed)
     base = jax.tree.map(
         lambda x: np.asarray(x + noise * rng.standard_normal(x.shape), x.dtype), params["base"]
