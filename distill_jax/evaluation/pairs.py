@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distill_jax.core.errors import CheckpointError
-from distill_jax.evaluation import agreement, subjects
+from distill_jax.evaluation import distribution, subjects
 from distill_jax.evaluation.held_out import evaluate_stage, greedy_answers, held_out
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run
@@ -54,7 +54,7 @@ def compare_all(
     for p, q in itertools.combinations([name for name in names if name in found], 2):
         if say is not None:
             say(f"{q} against {p}")
-        one = agreement.compare(
+        one = distribution.compare(
             run,
             load(q),
             load(p),

@@ -51,8 +51,7 @@ class RunConfig(Shared):
     @property
     def models_stage(self) -> str | None:
         """The stage that trains the models without a path; None without such a stage."""
-        makers = [name for name in self.order if self.plan[name].makes == "models"]
-        return makers[0] if makers else None
+        return next((name for name in self.order if self.plan[name].makes == "models"), None)
 
     def replace(self, stage: str, **changes: Any) -> "RunConfig":
         """The config with other settings of one stage."""
@@ -218,13 +217,3 @@ def _stage(name: str, group: Any) -> StageSettings:
 def shared_of(config: RunConfig) -> Shared:
     """The shared settings alone."""
     return Shared(**{name: getattr(config, name) for name in _SHARED})
-
-
-def value_at(flat: Mapping[str, Any], name: str) -> Any:
-    """The value of a dotted name in nested mappings; None where there is none."""
-    at: Any = flat
-    for part in name.split("."):
-        if not isinstance(at, Mapping) or part not in at:
-            return None
-        at = at[part]
-    return at

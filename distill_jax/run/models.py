@@ -100,8 +100,7 @@ class Models:
         """The student's adapter; the teacher has none."""
         return self.config.lora if role == "student" else None
 
-    def base_shardings(self, geometry: QwenConfig) -> Any:
-        """NamedShardings of a base tree."""
+    def _base_shardings(self, geometry: QwenConfig) -> Any:
         model = QwenModel.create(geometry)
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         return param_shardings({"base": shapes["base"]}, self.mesh)["base"]
@@ -109,10 +108,7 @@ class Models:
     def check_rows(self, name: str, geometry: QwenConfig, tokenizer: Any = None) -> None:
         """Raises ConfigError when a model has fewer embedding rows than there are tokens.
 
-        Args:
-            name: the setting that names the model, e.g. "teacher.path".
-            geometry: of the model.
-            tokenizer: None is the run's.
+        name: the setting that names the model, e.g. "teacher.path"; tokenizer: None is the run's.
         """
         tokens = len(tokenizer or self.data.tokenizer)
         if tokens > geometry.vocab_size:
@@ -136,6 +132,17 @@ class Models:
             CheckpointError: missing or damaged files, or an adapter of other settings.
             MissingExtraError: quantise=int8 without qwix.
         """
+        geometry, weights = self._load_base(role, base or self.path(role), f"{role}.path")
+        model = self.build(role, geometry, lora=self.lora_of(role))
+        lora: dict[str, Any] = {}
+        if role == "student":
+            lora = self._fresh(model) if adapter is None else self.read_adapter(adapter, geometry)
+            lora = self.place_lora(lora)
+        return Loaded(model, {"base": weights, "lora": lora})
+
+    def _load_base(
+        self, role: str, directory: Path, name: str, tokenizer: Any = None
+    ) -> tuple[QwenConfig, Any]:
         settings = self.settings_of(role)
 
         def held(path: tuple[str, ...], leaf: jax.Array) -> Any:
@@ -144,18 +151,13 @@ class Models:
             return quantised.quantise(leaf, settings.compute_dtype)
 
         geometry, weights = hf_io.load_hf(
-            base or self.path(role),
+            directory,
             param_dtype=settings.param_dtype,
-            shardings=self.base_shardings,
+            shardings=self._base_shardings,
             convert=held,
         )
-        self.check_rows(f"{role}.path", geometry)
-        model = self.build(role, geometry, lora=self.lora_of(role))
-        lora: dict[str, Any] = {}
-        if role == "student":
-            lora = self._fresh(model) if adapter is None else self.read_adapter(adapter, geometry)
-            lora = self.place_lora(lora)
-        return Loaded(model, {"base": weights, "lora": lora})
+        self.check_rows(name, geometry, tokenizer)
+        return geometry, weights
 
     @cached_property
     def teacher(self) -> Loaded:
@@ -178,11 +180,8 @@ class Models:
         """
         lora, found = peft_io.load_adapter(directory, geometry)
         wanted = self.config.lora
-        if (found.rank, found.alpha, set(found.targets)) != (
-            wanted.rank,
-            wanted.alpha,
-            set(wanted.targets),
-        ):
+        same = (found.rank, found.alpha) == (wanted.rank, wanted.alpha)
+        if not same or set(found.targets) != set(wanted.targets):
             raise CheckpointError(
                 f"adapter {directory} has {found}",
                 wanted=f"{wanted}",
@@ -192,27 +191,14 @@ class Models:
 
     def load_adapter(self, directory: Path) -> Loaded:
         """The student with any adapter of it, of whatever rank and targets."""
-        base = self.load("student").params["base"]
-        geometry = hf_io.load_config(self.path("student"))
+        geometry, base = self._load_base("student", self.path("student"), "student.path")
         lora, settings = peft_io.load_adapter(directory, geometry)
-        placed = self.place_lora(jax.device_get(lora))
-        return Loaded(
-            self.build("student", geometry, lora=settings), {"base": base, "lora": placed}
-        )
+        params = {"base": base, "lora": self.place_lora(jax.device_get(lora))}
+        return Loaded(self.build("student", geometry, lora=settings), params)
 
     def load_whole(self, directory: Path, tokenizer: Any = None) -> Loaded:
-        """A model of another directory, in the student's dtypes.
-
-        Args:
-            directory: Hugging Face files.
-            tokenizer: its own; None is the run's.
-        """
-        geometry, base = hf_io.load_hf(
-            directory,
-            param_dtype=self.config.student.param_dtype,
-            shardings=self.base_shardings,
-        )
-        self.check_rows(str(directory), geometry, tokenizer)
+        """A model of Hugging Face files, in the student's dtypes; tokenizer: None is the run's."""
+        geometry, base = self._load_base("student", directory, str(directory), tokenizer)
         return Loaded(self.build("student", geometry, lora=None), {"base": base, "lora": {}})
 
     def sampler(self, model: QwenModel, tokenizer: Any = None) -> Sampler:
@@ -224,19 +210,11 @@ class Models:
     def save_adapter(
         self, geometry: QwenConfig, lora: Any, target: Path, base: Path | None = None
     ) -> None:
-        """Writes an adapter in PEFT's form with its tokenizer and the name of its base model.
+        """Writes an adapter of the student in PEFT's form, with tokenizer and base model's name.
 
-        Args:
-            geometry: of the student.
-            lora: the adapter's tree.
-            target: directory.
-            base: whole model below the adapter; None is the student's own path or hub id.
+        base: whole model below the adapter; None is the student's own path or hub id.
         """
+        name = str(base) if base else self.given_path("student")
         peft_io.save_adapter(
-            target,
-            geometry,
-            self.config.lora,
-            lora,
-            str(base) if base else self.given_path("student"),
-            tokenizer=self.data.tokenizer,
+            target, geometry, self.config.lora, lora, name, tokenizer=self.data.tokenizer
         )

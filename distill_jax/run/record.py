@@ -1,7 +1,7 @@
 """What a stage's result depends on: its own settings, shared settings, digests of what it reads."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,8 +154,8 @@ def recorded_as(
 
     Args:
         before: a record as JSON.
-        own: the stage's settings of now.
-        shared: the shared settings of now.
+        own: the stage's settings now.
+        shared: the shared settings now.
         stage: of the kind, for the defaults.
     """
 
@@ -169,13 +169,14 @@ def recorded_as(
 def _refuse(
     directory: Path, prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    for name, old, new in _differences(before, now):
-        raise ConfigError(
-            f"{directory} was made with {prefix}{name}={old!r}, now {new!r}",
-            wanted="the same value",
-            fix=f"use another --workdir, or delete {directory}; --adopt={directory.parent} with "
-            "another --workdir keeps the stages that stay the same",
-        )
+    for name in sorted(before):
+        if before[name] != now.get(name):
+            raise ConfigError(
+                f"{directory} was made with {prefix}{name}={before[name]!r}, now {now.get(name)!r}",
+                wanted="the same value",
+                fix=f"use another --workdir, or delete {directory}; --adopt={directory.parent} "
+                "with another --workdir keeps the stages that stay the same",
+            )
 
 
 def refuse_other_inputs(
@@ -190,11 +191,3 @@ def refuse_other_inputs(
             wanted="the originals",
             fix="use another --workdir, or delete that directory",
         )
-
-
-def _differences(
-    before: Mapping[str, Any], now: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    for name in sorted(before):
-        if before[name] != now.get(name):
-            yield name, before[name], now.get(name)

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
 from typing import Any
 
 import jax
@@ -47,8 +46,7 @@ class StopSignal:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _note(self, number: int, _frame: Any) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
@@ -69,13 +67,7 @@ class StopSignal:
         self.asked = bool(multihost_utils.process_allgather(np.asarray(asked)).any())
         return self.asked
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        del kind, trace
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
         if isinstance(error, Interrupted):
             error.exit_code = self.exit_code
         for number, handler in self._before.items():

@@ -10,7 +10,7 @@ import jax
 from distill_jax.core import rng, sharding
 from distill_jax.core.files import read_json
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import agreement, results_file, runner, subjects
+from distill_jax.evaluation import distribution, results_file, runner, subjects
 from distill_jax.evaluation.held_out import answers_path, held_out, made_from, own_prompts
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
@@ -166,7 +166,7 @@ def _distribution(
     """The student against the teacher on the student's greedy answers."""
     bar, total = f"{bar} against the teacher", len(responses)
     with Progress(bar, total, unit="answers", console=run.console) as progress:
-        return agreement.compare(
+        return distribution.compare(
             run,
             student,
             teacher.load(),

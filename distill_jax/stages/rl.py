@@ -64,7 +64,7 @@ def _run(
     """Trains the student's adapter on rewards; exports `adapter/` in PEFT's form."""
     s, algorithm = stage.settings, ALGORITHMS[stage.settings.algorithm]
     # --- student, reference, teacher ---
-    student, base = run.load_student(s.start), run.student(s.start).base
+    student = run.load_student(s.start)
     trainable, frozen = states.split(student.params, "lora")
     reference = jax.tree.map(jax.numpy.copy, trainable)
     if algorithm.uses_values:
@@ -103,18 +103,12 @@ def _run(
             on_save=_save_hook(s.rewards, directory),
         )
     # --- export ---
-    adapter = directory / "adapter"
-    run.models.save_adapter(student.model.config, state.trainable["lora"], adapter, base)
-    found = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
-    counts = {name: int(x) for name, x in found.items()}
-    export_files.write_model_info(run, stage, adapter, counts["steps"])
     export_files.write_stats(directory, export_files.FINAL_STATS)
-    return counts
+    return export_files.save_student(run, stage, directory, student.model.config, state)
 
 
 def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:
-    """At each checkpoint: `training_stats.json`, and with adaptive weights
-    `adaptive_weights_step_N.json`."""
+    """Writes `training_stats.json` and, if adaptive, `adaptive_weights_step_N.json` at saves."""
 
     def write(step: int, state: TrainState, figures: Mapping[str, Any]) -> None:
         export_files.write_stats(directory)

@@ -202,25 +202,19 @@ def _score(
     rows: Sequence[tuple[list[int], list[int]]],
 ) -> dict[str, np.ndarray]:
     """Of (prompt, response) pairs: logp at temperature 1, q, value and reward, f32 [N, R] each."""
-    shards, multiple = sharding.batch_shards(run.mesh), stage.settings.batch_multiple
-    size = round_up(min(len(rows), _SCORED), shards)
-    T = round_up(max(len(prompt) + len(response) for prompt, response in rows), multiple)
-    R = round_up(max(len(response) for _, response in rows), multiple)
+    size = round_up(min(len(rows), _SCORED), sharding.batch_shards(run.mesh))
+    packed = batching.pack_examples(
+        [Example(*row) for row in rows],
+        pad_id=run.data.pad_id,
+        multiple=stage.settings.batch_multiple,
+    )
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(rows), size):
         # The repeats that fill the last batch are dropped below.
         index = filled(range(start, min(start + size, len(rows))), size)
-        examples = [Example(*rows[i]) for i in index]
-        packed = batching.pack_examples(examples, pad_id=run.data.pad_id, sizes=(T,))
-        targets_BR = np.full((size, R), run.data.pad_id, np.int32)
-        for row, example in enumerate(examples):
-            targets_BR[row, : len(example.response)] = example.response
-        placed = sharding.place(
-            {**{k: packed[k] for k in ("tokens_BT", "prompt_len_B")}, "targets_BR": targets_BR},
-            sharding.batch_sharding(run.mesh),
-        )
-        alpha = _alpha(run)
-        scored = _scores(loaded.model, run.data.vocab, alpha, loaded.params, placed)
+        batch = {name: packed[name][index] for name in ("tokens_BT", "prompt_len_B", "targets_BR")}
+        placed = sharding.place(batch, sharding.batch_sharding(run.mesh))
+        scored = _scores(loaded.model, run.data.vocab, _alpha(run), loaded.params, placed)
         fetched = sharding.fetch(scored)
         parts.append({name: leaf[: len(rows) - start] for name, leaf in fetched.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
