@@ -45,13 +45,12 @@ class Arms:
 
 
 def build(problems: Sequence[Problem], *, kind: str = "level", unlevelled: str = "own_arm") -> Arms:
-    """The arms of these problems.
+    """The arms of these N problems; a step's draw is given as numbers into this list.
 
     Args:
-        problems: N problems; a step's draw is given as numbers into this list.
+        problems: N problems.
         kind: "level", or "level_subject" for one arm a pair that occurs.
-        unlevelled: problems without a level become an arm of their own, are dropped, or are
-            refused.
+        unlevelled: an entry of UNLEVELLED, for problems without a level.
 
     Raises:
         DataError: no problem is left, or one has no level and that is refused.

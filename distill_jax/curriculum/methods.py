@@ -1,8 +1,7 @@
 """Curricula as entries of one dictionary: what share each arm has in a step's draw.
 
-An entry is a pure function of the plan, the state and the step, and nothing else in the project
-asks which one it is. A problem without a level has no place in an order of levels: the ordered
-entries draw such problems all the time, as often as they occur.
+An entry is a pure function of the plan, the state and the step. Problems without a level have no
+place in an order of levels: the ordered entries always draw them, as often as they occur.
 """
 
 from collections.abc import Callable, Mapping

@@ -51,11 +51,7 @@ def fresh(arms: int, initial_q: float) -> State:
 
 
 def bounded_gap(kl: np.ndarray | jax.Array) -> jax.Array:
-    """1 − exp(−KL): the teacher-student gap in [0, 1), and 1 less it is a mastery.
-
-    Args:
-        kl: nats a token, any shape; rounding below 0 counts as 0.
-    """
+    """1 − exp(−KL) of nats a token: the teacher-student gap in [0, 1); 1 less it is a mastery."""
     return -jnp.expm1(-jnp.maximum(jnp.asarray(kl, jnp.float32), 0.0))
 
 
@@ -76,10 +72,7 @@ def _mean(arm_K: np.ndarray, value_K: np.ndarray, arms: int) -> np.ndarray:
 def update(state: Mapping[str, jax.Array], step: Measured, settings: CurriculumSettings) -> State:
     """The state after a step: mastery, transfer, then values by TD(0). Pure; NaN never enters it.
 
-    Args:
-        state: as `fresh` has it.
-        step: what was drawn and measured; an arm whose signal was not measured keeps its value.
-        settings: weights, momentum, learnt, learning_rate.
+    An arm whose signal was not measured in this step keeps its value.
     """
     keep = settings.momentum
     known_A = jnp.isfinite(step.mastery_A)

@@ -14,11 +14,10 @@ MIN_COMPLETIONS = 16
 def diagnose(
     metrics: Rows, completions: Rows = (), *, stage: str = "rl", start: str = ""
 ) -> list[Finding]:
-    """Looks at every known trouble.
+    """The findings on every known trouble.
 
     Args:
-        metrics: rows of the stage's metrics.jsonl.
-        completions: rows of its completions.jsonl.
+        metrics, completions: rows of the stage's metrics.jsonl and completions.jsonl.
         stage: name of the stage, whose settings are suggested.
         start: the stage that it started from; "" or base has no settings.
     """

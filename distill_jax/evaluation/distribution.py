@@ -33,7 +33,7 @@ def compare(
     multiple: int,
     tick: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """KL both ways, Jensen-Shannon, cosine and top-1 agreement on given responses.
+    """KL both ways, Jensen-Shannon, cosine and top-1 agreement on given responses: see `summary`.
 
     Args:
         run: mesh, vocabulary.
@@ -44,9 +44,6 @@ def compare(
         batch: answers compared at a time.
         multiple: row lengths are multiples of this.
         tick: called with the number of responses just compared.
-
-    Returns:
-        See `summary`.
     """
     size = round_up(min(batch, len(prompts)), sharding.batch_shards(run.mesh))
     # Rows of similar length share a batch.
@@ -139,13 +136,9 @@ def response_means(scores: TokenComparison, length_B: np.ndarray) -> dict[str, n
 def token_means(
     batches: Sequence[tuple[TokenComparison, np.ndarray]],
 ) -> dict[str, float | int | None]:
-    """Mean of each measure over all response tokens of all batches.
+    """Mean of each measure over all response tokens of batches (scores [B, R], response_len_B).
 
-    Args:
-        batches: of (scores [B, R], response_len_B); R may differ.
-
-    Returns:
-        Measure -> mean (nats for the divergences), None without a token; "tokens", "responses".
+    Divergences are in nats; None without a token. Also "tokens" and "responses", their numbers.
     """
     tokens = int(sum(length_B.sum() for _, length_B in batches))
     out: dict[str, float | int | None] = {}
@@ -162,7 +155,7 @@ def summary(batches: Sequence[tuple[TokenComparison, np.ndarray]]) -> dict[str, 
     """The mean of each measure over all response tokens, with its interval over responses.
 
     Args:
-        batches: of (scores [B, R], response_len_B), each response once and none empty.
+        batches: of (scores [B, R], response_len_B), no response empty.
 
     Returns:
         JSON-able {"tokens", "responses", measure: {"mean", "low", "high" (95%)}}; divergences in

@@ -7,23 +7,15 @@ from distill_jax import answers
 from distill_jax.answers.check import final_answer
 from distill_jax.answers.numbers import parse_number
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation.top_tokens import TopOfResponse
 
 # Integers above are not exact in readers that hold numbers as doubles.
 _EXACT = 2**53
-_DIGITS = 6
 
 
 class Answer(NamedTuple):
-    """An answer to a problem.
-
-    Attributes:
-        text: without special tokens.
-        tokens: its token ids, EOS included.
-        ended: whether it ended by itself.
-        verdict: right, wrong or undecided.
-        top_ids: the most probable tokens at the place of each token; None where not asked for.
-        top_probs: their probabilities.
+    """An answer to a problem: text without special tokens; token ids, EOS included; whether it
+    ended by itself; verdict (right, wrong or undecided); at the place of each token the most
+    probable tokens and their probabilities, None where not asked for.
     """
 
     text: str
@@ -47,9 +39,8 @@ def row(
         error: why there is no answer, one line; else None.
 
     Returns:
-        ground_truth is the worked solution, or the gold answer where there is none;
-        ground_truth_text the gold answer; ground_truth_num its number, or None; `right` is false
-        where the verdict is "wrong" or "undecided".
+        ground_truth is the worked solution, or the gold answer without one; ground_truth_num the
+        number of the gold answer, or None; `right` is false for the verdict "undecided" too.
     """
     gold = final_answer(problem.answer)
     found = answers.extract(answer.text) if answer else None
@@ -72,17 +63,6 @@ def row(
         "top_ids": answer.top_ids if answer else None,
         "top_probs": answer.top_probs if answer else None,
         "error": error,
-    }
-
-
-def top_columns(tops: list[TopOfResponse]) -> dict[str, list[Any]]:
-    """Columns top_ids and top_probs of responses, a list a token; probabilities to 6 digits."""
-    return {
-        "top_ids": [top.ids_NK.tolist() for top in tops],
-        "top_probs": [
-            [[float(f"{p:.{_DIGITS}g}") for p in probs] for probs in top.probs_NK.tolist()]
-            for top in tops
-        ],
     }
 
 

@@ -19,7 +19,7 @@ class Finding:
 
     Attributes:
         what: the subject.
-        status: "ok", "look", "bad", "too few steps" or "not recorded".
+        status: one of the constants above.
         said: the reason; "" where none is needed.
         trend: the figure that the status follows from, or None.
         suggestions: setting -> how to change it; empty without trouble.

@@ -77,8 +77,8 @@ def loops(tokens: Sequence[int], last: int = LOOP_TOKENS, period: int = LOOP_PER
 def several_answers(text: str) -> bool:
     r"""Whether the text states different final answers: `\boxed{}`, "the answer is", `####`.
 
-    Statements written alike, or that the answer check knows to be equal, are one; a corrected
-    answer counts as several, too, and so do two boxes of one list: this counts, it does not judge.
+    Statements that the answer check knows to be equal are one; a corrected answer counts as
+    several, and so do two boxes of one list: this counts, it does not judge.
     """
     text = text[-MAX_TEXT:]
     stated = [match[1] for match in _BOX.finditer(text)]

@@ -54,25 +54,27 @@ def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
     return run.stage(names[-1])
 
 
-def kept_greedy(path: Path) -> tuple[dict[str, Any] | None, list[list[int]]]:
-    """What the answers of a store were made from, and the token ids of the greedy ones."""
+def kept_greedy(
+    run: Run, stage: Stage[EvaluateSettings], name: str, source: dict[str, Any], count: int
+) -> list[list[int]]:
+    """Token ids of a subject's greedy answers, one a problem, as the stage kept them.
+
+    Raises:
+        CheckpointError: they are not `count` answers, or not made from `source`.
+    """
+    path = answers_path(run.workdir / stage.name, name)
     found, batches, _ = store.read(path)
-    answers = store.responses(batches, "greedy")
-    return found, [completions[0] for completions in answers]
+    answers = [completions[0] for completions in store.responses(batches, "greedy")]
+    if found != source or len(answers) != count:
+        got = f"has {len(answers)} greedy answers, of {found}" if found else "is missing"
+        wanted = f"{count} answers of {name} as it is now"
+        raise CheckpointError(f"{path} {got}", wanted=wanted, fix=run.run_first(stage.name))
+    return answers
 
 
 def greedy_answers(
     run: Run, stage: Stage[EvaluateSettings], subject: Subject, data: Prompts
 ) -> list[list[int]]:
-    """Token ids of the subject's greedy answers to these problems, as the stage kept them.
-
-    Raises:
-        CheckpointError: it has not answered all of them, or with other weights or settings.
-    """
-    path = answers_path(run.workdir / stage.name, subject.name)
-    found, answers = kept_greedy(path)
-    if found != made_from(run, stage.settings, subject, data) or len(answers) != len(data.prompts):
-        got = f"has {len(answers)} greedy answers, of {found}" if found else "is missing"
-        wanted = f"{len(data.prompts)} answers of {subject.name} as it is now"
-        raise CheckpointError(f"{path} {got}", wanted=wanted, fix=run.run_first(stage.name))
-    return answers
+    """Token ids of the subject's greedy answers to these problems: see `kept_greedy`."""
+    source = made_from(run, stage.settings, subject, data)
+    return kept_greedy(run, stage, subject.name, source, len(data.prompts))

@@ -31,8 +31,7 @@ def ema(value_K: np.ndarray) -> np.ndarray:
 def convergence_step(points_K2: np.ndarray) -> int | None:
     """The first step whose average has 95% of the whole gain; None without a gain.
 
-    Args:
-        points_K2: (step, value), in the steps' order; None below three of them.
+    points_K2: (step, value), in the steps' order; None below three of them.
     """
     if len(points_K2) < _FEWEST:
         return None
@@ -57,10 +56,7 @@ def stability(points_K2: np.ndarray) -> float | None:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Convergence, efficiency and stability of each metric of METRICS that the rows have.
-
-    Args:
-        rows: of a stage's metrics.jsonl.
+    """Convergence, efficiency and stability of each metric of METRICS in rows of metrics.jsonl.
 
     Returns:
         {"steps", "num_tokens", "metrics": {name: {"first", "last" (moving averages),

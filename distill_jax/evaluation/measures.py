@@ -78,8 +78,7 @@ def majority(
     """The first sample whose answer most samples agree with, or None where none has an answer.
 
     Equivalent answers ("0.5", "1/2") vote together: each joins the first group whose first member
-    it is known to equal. Of groups of one size the first seen wins. Samples without an answer do
-    not vote.
+    it is known to equal. Of groups of one size the first seen wins. None does not vote.
 
     Args:
         found: each sample's extracted answer, None without one.

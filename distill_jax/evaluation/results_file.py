@@ -1,7 +1,6 @@
 """`evaluation_results.json`: a subject's result under the names that other tools use.
 
-Nothing is measured here: the figures are those of `evaluate/SUBJECT.json`. The time of evaluation
-is in this file alone.
+The figures are those of `evaluate/SUBJECT.json`; the time of evaluation is in this file alone.
 """
 
 import datetime
@@ -23,14 +22,9 @@ EVALUATION_RESULTS = "evaluation_results.json"
 def write_evaluation(
     run: Run, directory: Path, subject: Subject, result: dict[str, Any], *, fresh: bool
 ) -> None:
-    """Writes `evaluation_results.json` of a subject, if it holds anything new.
+    """Writes `evaluation_results.json` of a subject into its directory, if it holds anything new.
 
-    Args:
-        run: settings, work directory.
-        directory: of the subject.
-        subject: what was evaluated.
-        result: as in SUBJECT.json.
-        fresh: it was made just now; otherwise the recorded time is kept.
+    result: as in SUBJECT.json; fresh: it was made just now, else the recorded time is kept.
     """
     if jax.process_index() != 0:
         return

@@ -95,8 +95,7 @@ def evaluate(
         key: typed key; the same for all models compared.
         text: tokens -> text.
         task: judges the answers.
-        tick: called with the number of completions just finished.
-        store: takes completions as they come, and gives those that it has.
+        tick, store: of `generate.answers`.
 
     Returns:
         JSON-able {"num_problems", "samples", "greedy": {...}, "sampled": {...},

@@ -1,16 +1,14 @@
 """The most probable next tokens at each position of given responses, teacher-forced."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.core.batching import filled, round_up
-from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head.top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
@@ -19,16 +17,6 @@ from distill_jax.rollout.sampler import Rollout
 
 # Responses in a batch: their activations stay small compared with the weights.
 ROWS = 16
-
-
-class TopOfResponse(NamedTuple):
-    """Of a response of N tokens: ids_NK int32 and probs_NK float32, descending along K.
-
-    Position t is the distribution of token t given the tokens before it.
-    """
-
-    ids_NK: np.ndarray
-    probs_NK: np.ndarray
 
 
 class TopTokens:
@@ -42,9 +30,6 @@ class TopTokens:
         vocab: tokens that exist; logit rows beyond it never enter.
         pad_id: fills rows behind the response.
         multiple: lengths are rounded up to multiples of it, to limit the compiled programs.
-
-    Raises:
-        ConfigError: k outside 1..vocab.
     """
 
     def __init__(
@@ -58,20 +43,15 @@ class TopTokens:
         pad_id: int,
         multiple: int,
     ):
-        if not 1 <= k <= vocab:
-            raise ConfigError(f"top_k={k}", wanted=f"1 to {vocab}, the number of tokens")
         self.model, self.params, self.k, self.vocab = model, params, k, vocab
         self.pad_id, self.multiple = pad_id, multiple
         self.mesh, self._batch_rows = mesh, round_up(ROWS, sharding.batch_shards(mesh))
         self._read = jax.jit(self._read_fn, out_shardings=sharding.batch_sharding(mesh))
 
-    def read(self, prompts: Sequence[Sequence[int]], rollout: Rollout) -> list[TopOfResponse]:
-        """The top tokens of each response, one response a prompt.
-
-        The last bits may depend on the other responses of a batch, which depend on the order
-        alone.
-        """
-        out = []
+    def read(self, prompts: Sequence[Sequence[int]], rollout: Rollout) -> dict[str, list[Any]]:
+        """Columns top_ids and top_probs of the responses, one a prompt: for each of a response's
+        tokens K numbers, descending, given the tokens before it; probabilities to 6 digits."""
+        out: dict[str, list[Any]] = {"top_ids": [], "top_probs": []}
         for start in range(0, len(prompts), self._batch_rows):
             count = min(self._batch_rows, len(prompts) - start)
             chosen = filled(range(start, start + count), self._batch_rows)
@@ -87,9 +67,10 @@ class TopTokens:
                 name: getattr(batch, name) for name in ("tokens_BT", "prompt_len_B", "targets_BR")
             }
             ids_BRK, probs_BRK = sharding.fetch(self._read(self.params, read))
-            for i in range(count):
-                n = int(part.length_B[i])
-                out.append(TopOfResponse(ids_BRK[i, :n], probs_BRK[i, :n]))
+            for ids_RK, probs_RK, n in zip(ids_BRK, probs_BRK, part.length_B[:count], strict=False):
+                out["top_ids"].append(ids_RK[:n].tolist())
+                shown = [[float(f"{p:.6g}") for p in probs] for probs in probs_RK[:n].tolist()]
+                out["top_probs"].append(shown)
         return out
 
     def _read_fn(self, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -1,8 +1,7 @@
 """The rules of the diagnosis: each checks the rows of metrics.jsonl for one known trouble.
 
-The limits are rules of thumb, not tests of a hypothesis: "look" asks for a closer look, "bad" marks
-runs that seldom end well. They judge the last fifth of the rows; a trend counts by Spearman's test,
-or as a jump (`trends`).
+The limits are rules of thumb, not statistical tests: "look" asks for a closer look, "bad" marks
+runs that rarely end well. They judge the last fifth of the rows and its trend (`trends`).
 """
 
 from collections.abc import Callable, Mapping

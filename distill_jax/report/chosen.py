@@ -24,10 +24,10 @@ class Choice(NamedTuple):
 
 
 def compared(results: Mapping[str, Any], view: RunView) -> tuple[str, str] | None:
-    """The two students compared, earlier and later; one with itself where there is only one.
+    """The two students compared, earlier and later; None where no student was evaluated.
 
-    The later one is the last that was evaluated, the earlier one the nearest of those that it was
-    trained from. None where no student was evaluated.
+    The later one is the last that was evaluated, the earlier one its nearest evaluated ancestor;
+    the same one where there is none.
     """
     students = [BASE, *(stage.name for stage in view.students)]
     later = next((name for name in reversed(students) if name in results), None)
@@ -43,8 +43,7 @@ def choose(
     """At most `count` problems by RULE, sorted by kind.
 
     Args:
-        earlier: "problems" of a result of `runner.evaluate`.
-        later: those of another model; the same problems.
+        earlier, later: "problems" of two results of `runner.evaluate`.
         count: most problems.
 
     Raises:

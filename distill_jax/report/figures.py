@@ -69,7 +69,7 @@ class Plot(NamedTuple):
         series: drawn in this order.
         subject: how its description begins; "" takes the title.
         xlabel, ylabel: of the axes.
-        ticks: names of x = 0, 1, …, at which the series are set side by side; () for numbers.
+        ticks: names of x = 0, 1, …, at which the series are grouped; () for numbers.
         limits: of y; None fits the data.
         unit: of y in the description.
         legend: draws one if there is more than one series.
@@ -133,12 +133,9 @@ def svg(plot: Plot) -> str:
 
 
 def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = ()) -> None:
-    """Writes a grid of plots.
+    """Writes a grid of plots to a .png; its folder is made.
 
-    Args:
-        plots: at least one.
-        path: a .png; its folder is made.
-        legend: (label, colour) above the grid, for plots that share their colours.
+    legend: (label, colour) above the grid, for plots that share their colours.
     """
     across = min(3, len(plots))
     down = -(-len(plots) // across)

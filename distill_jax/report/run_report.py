@@ -14,11 +14,7 @@ MARKDOWN_FILE, HTML_FILE = "report.md", "report.html"
 
 
 def write_markdown(workdir: Path, view: RunView | None = None) -> Path:
-    """Writes report.md and its images in report/; returns its path.
-
-    Args:
-        workdir: of the run.
-        view: of the run; None reads it from the directory.
+    """Writes report.md and its images in report/; returns its path. view: None reads it.
 
     Raises:
         DataError: no stage has begun in this directory, or a record is damaged.

@@ -92,11 +92,6 @@ def differences(results: Results, earlier: str, later: str) -> dict[str, interva
 
     greedy by an exact McNemar test, pass@1 by a paired t-test over problems.
 
-    Args:
-        results: of `runner.evaluate`, by subject.
-        earlier: the subject that is subtracted.
-        later: the subject trained from it.
-
     Raises:
         DataError: the two results are of different problems.
     """

@@ -1,8 +1,7 @@
 """RunConfig: shared settings and a plan of named stages, and its flat form for the command line.
 
 In the flat form each stage is a group of settings at the top level, `config.rl`, with its kind in
-`config.rl.kind`; `config.plan` holds the stages' names in order. A ConfigDict forgets the order of
-its keys, so that order is kept there.
+`config.rl.kind`; `config.plan` keeps the stages' order, which a ConfigDict forgets.
 """
 
 import dataclasses
@@ -25,10 +24,8 @@ _SHARED = tuple(f.name for f in dataclasses.fields(Shared))
 
 @dataclass(frozen=True)
 class RunConfig(Shared):
-    """Everything that a run is.
-
-    Attributes:
-        plan: the settings of each stage by its name, in order; `stages` says which of them run.
+    """The settings of a run; `plan` has those of each stage by its name, in order, and `stages`
+    says which of them run.
     """
 
     plan: Mapping[str, StageSettings] = field(default_factory=dict)

@@ -35,9 +35,6 @@ def held(path: Path) -> Iterator[None]:
 
     Process 0 of a multi-process job takes the lock; every process must enter.
 
-    Args:
-        path: an existing directory, or a file.
-
     Raises:
         BusyError: another job holds it; raised in every process of this job.
         DataError: no file can be written there.

@@ -35,9 +35,7 @@ class Models:
     """The teacher and the student.
 
     Args:
-        config: of the run.
-        mesh: of the run.
-        data: tokenizer.
+        config, mesh, data: of the run.
         made: directory of the stage that trains the models without a path; None without one.
         fix: what a user should do where that stage has not run.
     """
@@ -124,8 +122,7 @@ class Models:
 
         Args:
             role: "teacher" (never with LoRA) or "student".
-            adapter: PEFT directory for the student; None gives it a fresh adapter, which changes
-                nothing.
+            adapter: PEFT directory for the student; None: a fresh adapter, which changes nothing.
             base: directory of a whole model in place of the role's own.
 
         Raises:

@@ -16,13 +16,8 @@ FORMAT = 2
 
 
 class Record(NamedTuple):
-    """What a stage depends on, JSON-able.
-
-    Attributes:
-        kind: of the stage.
-        own: {dotted name: value} of its own settings.
-        shared: the same of the shared settings that it names.
-        inputs: digest of each thing that it reads, by name.
+    """What a stage depends on, JSON-able: its kind; {dotted name: value} of its own settings and of
+    the shared settings that it names; the digest of each thing that it reads, by name.
     """
 
     kind: str
@@ -41,7 +36,7 @@ def record(run: Run, stage: Stage[Any], *, contents: bool, rounding: bool) -> Re
     Args:
         run: config, directory.
         stage: of the plan.
-        contents: read the problems and the models that lie outside the directory, too.
+        contents: read the problems, and the models outside the directory, too.
         rounding: with the settings that change the last bits alone.
     """
     own, shared = setting_values(run.config, stage.name, rounding=rounding)
@@ -68,8 +63,8 @@ def setting_values(
 def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
     """Digests of what the stage reads, by name.
 
-    What other stages made is known from its files, or from done.json where they are gone. A
-    complete stage's problems and outside models may be gone by now: they are read for `contents`.
+    What other stages made is known from its files, or from done.json where they are missing. A
+    complete stage's problems and outside models may be gone: they are read only for `contents`.
     """
     found: dict[str, str] = {}
     for setting, ref, other in upstream(run.config, stage.name):
@@ -152,11 +147,7 @@ def recorded_as(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recorded values of these settings; a setting added since then at its default.
 
-    Args:
-        before: a record as JSON.
-        own: the stage's settings now.
-        shared: the shared settings now.
-        stage: of the kind, for the defaults.
+    before: a record as JSON; own, shared: the settings now; stage: of the kind, for the defaults.
     """
 
     def values(recorded: Mapping[str, Any], now: Mapping[str, Any], group: Any) -> dict[str, Any]:

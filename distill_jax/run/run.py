@@ -58,12 +58,7 @@ class Student(NamedTuple):
 
 
 class Run:
-    """A work directory with its config, data, models and mesh.
-
-    Args:
-        config: checked settings.
-        workdir: holds all of a run's files.
-    """
+    """A work directory with its config, data, models and mesh."""
 
     def __init__(self, config: RunConfig, workdir: Path):
         self.config, self.workdir = config, Path(workdir).absolute()

@@ -29,9 +29,8 @@ class Interrupted(DistillError):
 class StopSignal:
     """Turns SIGTERM and SIGINT into a flag, while entered.
 
-    A second SIGINT stops at once. `exit_code` is what the process should end with. In a
-    multi-process run one process that is asked stops all, and on pods the platform's notice of
-    preemption does, too.
+    A second SIGINT stops at once. `exit_code` is that of the process. In a multi-process run a
+    request to one process stops all, and so does a pod's notice of preemption.
     """
 
     def __init__(self) -> None:
@@ -58,8 +57,7 @@ class StopSignal:
     def due(self, step: int) -> bool:
         """Whether to stop now; the same answer in every process, which all must ask.
 
-        Args:
-            step: grows from call to call within a piece of work.
+        step: grows from call to call within a piece of work.
         """
         if jax.process_count() == 1:
             return self.asked

@@ -42,18 +42,17 @@ def draws(settings: DistillSettings, key: jax.Array, step: int) -> bool:
 
 
 class DistillStep:
-    """The loop's step of stage distill: a function of (state, step), beside compiled programs.
+    """The loop's step of stage distill: a function of (state, step), and compiled programs.
 
     Args:
         run: mesh, problems, task.
         stage: settings, randomness.
         student: the model that learns.
-        frozen: what of its parameters does not.
+        frozen: its parameters that are not trained.
         teacher: the model that it learns from, with its weights.
         rows: problems with their given responses.
         curriculum: which of the rows a step takes.
-        tx: optimiser.
-        shardings: of the state.
+        tx, shardings: optimiser; of the state.
     """
 
     def __init__(
@@ -178,10 +177,8 @@ class DistillStep:
     # --- validation ---------------------------------------------------------------------------
 
     def validate(self, state: TrainState) -> dict[str, float]:
-        """Figures under `eval/`: greedy accuracy, and how near the teacher's distribution is.
-
-        The latter on the validation problems' own solutions, at temperature 1, whole
-        distributions: the same tokens at each evaluation.
+        """Figures under `eval/`: greedy accuracy, and how near the teacher's distribution is on the
+        validation problems' own solutions, at temperature 1: the same tokens at each evaluation.
         """
         weights = self.weights(state)
         figures: dict[str, float] = validation.greedy(

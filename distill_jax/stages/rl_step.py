@@ -46,8 +46,7 @@ class RLStep:
         reference: the trainable tree that the KL is taken to.
         teacher: scores tokens; None without an intrinsic reward.
         curriculum: which problems.
-        tx: optimiser.
-        shardings: of the state.
+        tx, shardings: optimiser; of the state.
     """
 
     def __init__(

@@ -24,11 +24,7 @@ class Task(Protocol):
     """How problems become prompts and how completions are judged."""
 
     def prompts(self, problems: Sequence[Problem], tokenizer: Any = None) -> Prompts:
-        """The problems whose prompts fit, with their prompts' token ids.
-
-        Args:
-            problems: in order.
-            tokenizer: None is the run's.
+        """The problems whose prompts fit, with their token ids; tokenizer: None is the run's.
 
         Raises:
             DataError: a prompt is too long where that is an error, or none fits.

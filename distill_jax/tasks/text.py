@@ -14,12 +14,7 @@ from distill_jax.tasks.task import Judged
 
 
 class TextTask:
-    """Chat prompts, and `answers.check_batch` as the judge.
-
-    Args:
-        settings: prompt format and the longest prompt.
-        tokenizer: of the run.
-    """
+    """Chat prompts, and `answers.check_batch` as the judge."""
 
     def __init__(self, settings: DataSettings, tokenizer: Any):
         self.settings, self.tokenizer = settings, tokenizer
