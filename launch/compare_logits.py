@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         start = views.canonical("student_before", view)
         answers_of = views.canonical(flags.answers, view)
         models = (views.TEACHER, start, view.last)
-        result = pairs.compare_all(run, models, answers_of, say=run.say)
+        result = pairs.compare_all(run, models, answers_of)
     path = run.workdir / "compare_logits" / f"{answers_of}.json"
     write_json(path, result)
     Console().print(table(result, view))

@@ -6,7 +6,7 @@ there, so that the same command after a kill ends with the same bytes.
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -175,6 +175,19 @@ class _Export:
         """The answer to each question, drawn or from the store, with its verdict."""
         run, sampling, total = self.run, self.sampling, len(put)
         sampler, prompts = run.models.sampler(loaded.model), [question.prompt for question in put]
+        reader = TopTokens(
+            loaded.model,
+            loaded.params,
+            run.mesh,
+            k=self.request.top_k,
+            vocab=run.data.vocab,
+            pad_id=run.data.pad_id,
+            multiple=sampling.prompt_multiple,
+        )
+
+        def columns(rows: Sequence[int], out: Rollout) -> dict[str, list[Any]]:
+            return reader.read([prompts[i] for i in rows], out)
+
         title, done = f"answers of {self.subject.name}", store.count()
         if done:
             run.say(f"going on after {done} of {total} answers in {store.path}")
@@ -189,7 +202,7 @@ class _Export:
                 ids=[question.number for question in put],
                 store=store,
                 decoding="sampled" if sampling.temperature else "greedy",
-                columns=self._top_tokens(loaded, prompts),
+                columns=columns if self.request.top_k else None,
                 tick=generate.stopping(
                     run, progress, done, f"{title}: asked to stop;", f"{total} answers are kept"
                 ),
@@ -199,25 +212,8 @@ class _Export:
         unsure = np.where(judged.undecided_B, "undecided", "wrong")
         verdicts = np.where(judged.right_B, "right", unsure).tolist()
         tops = [drawn.columns.get(name, [None] * total) for name in ("top_ids", "top_probs")]
-        columns = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, *tops
-        return [Answer(*parts) for parts in zip(*columns, strict=True)]
-
-    def _top_tokens(
-        self, loaded: Loaded, prompts: Sequence[list[int]]
-    ) -> Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None:
-        """Reads the top tokens of a batch's answers; None where none are asked for."""
-        if not self.request.top_k:
-            return None
-        reader = TopTokens(
-            loaded.model,
-            loaded.params,
-            self.run.mesh,
-            k=self.request.top_k,
-            vocab=self.run.data.vocab,
-            pad_id=self.run.data.pad_id,
-            multiple=self.sampling.prompt_multiple,
-        )
-        return lambda rows, out: reader.read([prompts[i] for i in rows], out)
+        found = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, *tops
+        return [Answer(*parts) for parts in zip(*found, strict=True)]
 
 
 def summary(name: str, out: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from distill_jax.core.errors import CheckpointError
@@ -12,20 +12,13 @@ from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run
 
 
-def compare_all(
-    run: Run,
-    names: Sequence[str],
-    answers_of: str,
-    *,
-    say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+def compare_all(run: Run, names: Sequence[str], answers_of: str) -> dict[str, Any]:
     """Each pair of the subjects that exist, on the greedy answers of one of them.
 
     Args:
         run: a work directory with an evaluation.
         names: of subjects; those that do not exist are skipped.
         answers_of: whose answers the prefixes are.
-        say: called with a line for each pair before it is compared.
 
     Returns:
         JSON-able {"answers_of", "problems", "pairs": [{"p", "q", and what `distribution.summary`
@@ -52,8 +45,7 @@ def compare_all(
 
     pairs = []
     for p, q in itertools.combinations([name for name in names if name in found], 2):
-        if say is not None:
-            say(f"{q} against {p}")
+        run.say(f"{q} against {p}")
         one = distribution.compare(
             run,
             load(q),
