@@ -12,7 +12,7 @@ import jax
 from distill_jax.core.files import read_json
 from distill_jax.evaluation import learning
 from distill_jax.evaluation.subjects import CHECKPOINT, Subject
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run
 from distill_jax.training.records import METRICS_FILE, read_rows
 

@@ -61,13 +61,6 @@ class Models:
             raise CheckpointError(f"no {role} model in {self.made}", fix=self._fix)
         return self._made(role)
 
-    def given_path(self, role: str) -> str:
-        """The path as files name it: a hub id as given, so that it is found on other machines."""
-        given = self.settings_of(role).path
-        if given and not Path(given).exists():
-            return given
-        return str(self.path(role))
-
     def name(self, role: str) -> str:
         """A role's path or hub id as given, else where the run trains it."""
         return self.settings_of(role).path or str(self._made(role))
@@ -211,7 +204,10 @@ class Models:
 
         base: whole model below the adapter; None is the student's own path or hub id.
         """
-        name = str(base) if base else self.given_path("student")
+        given = self.config.student.path
+        if base is None and (not given or Path(given).exists()):
+            base = self.path("student")
+        name = str(base or given)  # a hub id as given, so that it is found on other machines
         peft_io.save_adapter(
             target, geometry, self.config.lora, lora, name, tokenizer=self.data.tokenizer
         )

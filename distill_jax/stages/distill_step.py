@@ -14,8 +14,8 @@ from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.curriculum.rewards import bounded_gap
 from distill_jax.data import batching, chat
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation import validation
 from distill_jax.evaluation.distribution import compare_on_responses, token_means
+from distill_jax.evaluation.held_out import validation
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
@@ -181,9 +181,7 @@ class DistillStep:
         validation problems' own solutions, at temperature 1: the same tokens at each evaluation.
         """
         weights = self.weights(state)
-        figures: dict[str, float] = validation.greedy(
-            self.run, self.sampler, weights, self.settings
-        )
+        figures: dict[str, float] = validation(self.run, self.sampler, weights, self.settings)
         student, found = Loaded(self.student, join(state.trainable, self.frozen)), []
         for host, rows in self._held_out:
             batch = sharding.place(host, self._rows)

@@ -19,7 +19,7 @@ from distill_jax.inference.store import AnswerStore
 from distill_jax.models import hf_io, peft_io
 from distill_jax.report import run_data, run_report, tables
 from distill_jax.run import geometry
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, token_scores
 from distill_jax.stages.kinds import Kind, register, view_of

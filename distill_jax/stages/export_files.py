@@ -13,7 +13,7 @@ import jax
 from distill_jax.core import sharding
 from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
 from distill_jax.training.records import METRICS_FILE, read_rows
 from distill_jax.training.state import TrainState

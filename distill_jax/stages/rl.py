@@ -15,12 +15,12 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
 from distill_jax.curriculum.curriculum import Curriculum
-from distill_jax.evaluation import validation
+from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, curricula, export_files, loop, teacher
 from distill_jax.stages.kinds import Kind, register
@@ -88,7 +88,7 @@ def _run(
     )
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        return validation.greedy(run, step.sampler, step.weights(state), s)
+        return validation(run, step.sampler, step.weights(state), s)
 
     # --- loop ---
     with contextlib.closing(step):

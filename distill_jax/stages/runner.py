@@ -16,7 +16,7 @@ from distill_jax.report import view
 from distill_jax.run import lock
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.models import ROLES
 from distill_jax.run.record import record, refuse_other_inputs
 from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from distill_jax.evaluation import validation
+from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.run.run import Run, Stage
@@ -45,7 +45,7 @@ def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> di
 
     def evaluate(state: TrainState) -> dict[str, float]:
         weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)
-        return validation.greedy(run, sampler, weights, s)
+        return validation(run, sampler, weights, s)
 
     # --- loop ---
     state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate)

@@ -27,7 +27,7 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
 from distill_jax.report import chosen, run_data, run_report
 from distill_jax.report.tokens import stored_text
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
