@@ -19,10 +19,9 @@ from distill_jax.core.errors import ConfigError, DataError, TokenizerMismatchErr
 from distill_jax.core.settings import to_dict
 from distill_jax.data.chat import render_prompt
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation.export_rows import Answer, row
+from distill_jax.evaluation.export_rows import Answer, TopTokens, row
 from distill_jax.evaluation.held_out import evaluate_stage
 from distill_jax.evaluation.subjects import TEACHER, Subject
-from distill_jax.evaluation.top_tokens import TopTokens
 from distill_jax.inference import generate
 from distill_jax.inference.store import AnswerStore, store_path
 from distill_jax.rollout.sampler import Rollout, SamplingSettings

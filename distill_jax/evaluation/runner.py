@@ -149,7 +149,6 @@ def _judged(
     text: Callable[[Any], str],
     task: Task,
 ) -> dict[str, Any]:
-    """Verdicts, texts and a summary of the completions of one decoding."""
     texts = [text(row) for row in drawn.tokens]
     judged = task.judge([p for p in problems for _ in range(samples)], texts, drawn.ended_B)
     right_PG = judged.right_B.reshape(-1, samples)

@@ -36,7 +36,6 @@ def _curves(made: Mapping[str, Rows], colours: Mapping[str, int]) -> Plot:
 
 
 def _groups(made: Mapping[str, Rows], colours: Mapping[str, int], key: str, name: str) -> Plot:
-    """Bars of accuracy: mean and range over seeds."""
     names = sorted({group for rows in made.values() for row in rows for group in row[key]})
     names, series = names[:_MOST_SUBJECTS], []
     for arm, rows in made.items():

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
         problems: numbers of the problems.
         tokens: token ids of each completion without padding, EOS included.
         ended: whether each ended with EOS.
-        columns: further values of each completion by name, e.g. verdicts; JSON-able.
+        columns: further values of each completion by name, JSON-able.
     """
 
     decoding: str

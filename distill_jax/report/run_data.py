@@ -17,13 +17,8 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A stage that has begun.
-
-    Attributes:
-        name: of the stage.
-        starts: of run.json: time, command, versions, devices, commit of each start.
-        seconds: of done.json, None until it is complete.
-        figures: of done.json.
+    """A stage that has begun: its starts of run.json (time, command, versions, devices, commit);
+    seconds (None until it is complete) and figures of done.json.
     """
 
     name: str

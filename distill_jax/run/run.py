@@ -44,12 +44,9 @@ class Stage(Generic[S]):
 
 
 class Student(NamedTuple):
-    """A student that a reference names.
-
-    Attributes:
-        name: of the stage that made it, "base", or the directory as given.
-        adapter: PEFT directory; None without an adapter.
-        base: directory of the whole model below the adapter; None is the run's own student.
+    """A student that a reference names: `name` is that of the stage that made it, "base", or the
+    directory as given; `adapter` a PEFT directory or None; `base` the directory of the whole model
+    below the adapter, None for the run's own student.
     """
 
     name: str

@@ -51,7 +51,6 @@ def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.Rows | None:
 def _run(
     run: Run, stage: Stage[DistillSettings], directory: Path, given: supervised.Rows | None
 ) -> dict[str, Any]:
-    """Trains the student on the teacher; exports `adapter/` (PEFT) or `model/` (Hugging Face)."""
     s = stage.settings
     # --- teacher, rows, student ---
     teacher = run.models.load("teacher")

@@ -42,7 +42,6 @@ def _roles(run: Run) -> list[str]:
 def _run(
     run: Run, stage: Stage[PretrainSettings], directory: Path, rows: Rows | None
 ) -> dict[str, Any]:
-    """Trains every model without a path; exports `ROLE/model` as Hugging Face files."""
     figures = {}
     for role in _roles(run):
         assert rows is not None

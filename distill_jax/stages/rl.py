@@ -43,7 +43,6 @@ def _check(run: Run, stage: Stage[RLSettings]) -> None:
 
 
 def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
-    """The curriculum over the training problems."""
     s, problems = stage.settings, run.data.problems("train").problems
     if len(problems) < s.prompts_per_step:
         raise DataError(
@@ -61,7 +60,6 @@ def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
 def _run(
     run: Run, stage: Stage[RLSettings], directory: Path, curriculum: Curriculum
 ) -> dict[str, Any]:
-    """Trains the student's adapter on rewards; exports `adapter/` in PEFT's form."""
     s, algorithm = stage.settings, ALGORITHMS[stage.settings.algorithm]
     # --- student, reference, teacher ---
     student = run.load_student(s.start)

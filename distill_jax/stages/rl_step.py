@@ -207,7 +207,6 @@ class RLStep:
         return sharding.place(mask_BR, self.rows)
 
     def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
-        """The state with what the curriculum learned in this step."""
         if self.settings.arm_signal == "correctness":
             signal_K = collected.correctness_K()
         else:
@@ -222,7 +221,6 @@ class RLStep:
     def _scores_before(
         self, state: TrainState, batch: RolloutBatch
     ) -> tuple[PolicyScores | None, jax.Array | None]:
-        """Scores of the policy before the update, and the reference's log-probabilities."""
         old = self._score(state.trainable, self.frozen, batch) if self.needs_old else None
         if not self.uses_reference:
             return old, None

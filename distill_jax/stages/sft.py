@@ -30,7 +30,6 @@ def _prepare(run: Run, stage: Stage[SFTSettings]) -> Rows:
 
 
 def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> dict[str, Any]:
-    """Trains the student's adapter; exports `adapter/` in PEFT's form."""
     s = stage.settings
     # --- model ---
     student = run.load_student(s.start)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from distill_jax.evaluation.top_tokens import TopTokens
+from distill_jax.evaluation.export_rows import TopTokens
 from distill_jax.rollout.sampler import Rollout
 from tests import tiny
 
