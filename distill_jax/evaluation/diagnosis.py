@@ -11,18 +11,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from distill_jax.evaluation import hacking
-from distill_jax.evaluation.findings import (
-    BAD,
-    LOOK,
-    NOT_RECORDED,
-    OK,
-    TOO_FEW,
-    Finding,
-    Rows,
-    by_level,
-    too_short,
-)
-from distill_jax.evaluation.trends import of_points, trend, values
+from distill_jax.evaluation.findings import BAD, LOOK, NOT_RECORDED, OK, TOO_FEW, Finding, Rows
+from distill_jax.evaluation.trends import MIN_ROWS, Trend, of_points, trend, values
 
 MIN_COMPLETIONS = 16
 # In suggestions: the stage of the rows, and the stage that it started from.
@@ -99,7 +89,7 @@ def _reward(metrics: Rows) -> Finding:
     if not known:
         return Finding("", NOT_RECORDED, "no accuracy and no reward in the rows")
     first, last = known[0], known[-1]
-    short = too_short(first)
+    short = _too_short(first)
     if short is not None:
         return short
     tries = {**_STEP_SIZE, "rl.rewards.intrinsic_weight": "another; 0 is correctness alone"}
@@ -141,7 +131,7 @@ def _kl(metrics: Rows) -> Finding:
         "rl.optimizer.learning_rate": "lower",
     }
     if found.direction <= 0 or found.last < 0.05:
-        return too_short(found) or Finding("", OK, trend=found)
+        return _too_short(found) or Finding("", OK, trend=found)
     said = "the student leaves its reference, in nats a token"
     return Finding("", BAD if found.last > 0.5 else LOOK, said, found, tries)
 
@@ -167,17 +157,7 @@ def _entropy(metrics: Rows) -> Finding:
     if found.direction > 0 and found.ratio > 2.0:
         tries = {bonus: "lower, or 0", **_STEP_SIZE}
         return Finding("", LOOK, "entropy grows: text turns to noise", found, tries)
-    return too_short(found) or Finding("", OK, trend=found)
-
-
-def _clip(metrics: Rows) -> Finding:
-    tries = {
-        "rl.optimizer.learning_rate": "lower",
-        "rl.num_iterations": "fewer",
-        "rl.minibatches": "fewer",
-    }
-    said = "many tokens are clipped: updates are too large"
-    return by_level(trend(metrics, "clip_ratio/region_mean"), 0.1, 0.3, said, tries)
+    return _too_short(found) or Finding("", OK, trend=found)
 
 
 def _length(metrics: Rows) -> Finding:
@@ -187,7 +167,7 @@ def _length(metrics: Rows) -> Finding:
     grows = found.direction > 0 and found.ratio > 1.5
     shrinks = found.direction < 0 and found.ratio < 1 / 1.5
     if not (grows or shrinks):
-        return too_short(found) or Finding("", OK, trend=found)
+        return _too_short(found) or Finding("", OK, trend=found)
     far = found.ratio > 2.0 or found.ratio < 0.5
     tries = {"rl.rewards.sequence": "mean, which pays nothing for length"}
     if grows:
@@ -211,7 +191,7 @@ def _value(metrics: Rows) -> Finding:
         "rl.ppo.lam": "nearer to 1, so that advantages depend less on the values",
         "rl.minibatches": "more updates a rollout",
     }
-    short = too_short(found)
+    short = _too_short(found)
     if short is not None:
         return short
     if explained is not None and explained.last <= 0.0:
@@ -225,8 +205,7 @@ def _value(metrics: Rows) -> Finding:
 
 
 def _groups(metrics: Rows) -> Finding:
-    found, wrong = trend(metrics, "frac_reward_zero_std"), trend(metrics, "frac_groups_all_wrong")
-    accuracy = trend(metrics, "accuracy")
+    wrong, accuracy = trend(metrics, "frac_groups_all_wrong"), trend(metrics, "accuracy")
     easy = accuracy is not None and accuracy.last > 0.9
     tries = {
         "rl.dynamic_sampling": "1 or 2: other prompts in place of such groups",
@@ -234,22 +213,12 @@ def _groups(metrics: Rows) -> Finding:
         "sampling.temperature": "higher" if easy else "1",
         "data.source": "harder problems" if easy else "easier problems, or more sft first",
     }
-    level = by_level(found, 0.5, 0.8, "groups without variance teach nothing", tries)
+    said = "groups without variance teach nothing"
+    level = _share(metrics, "frac_reward_zero_std", 0.5, 0.8, said, tries)
     if level.status == OK and wrong is not None and wrong.long_enough and wrong.last > 0.8:
         said = "in most groups every answer is wrong: correctness teaches nothing"
         return Finding("", LOOK, said, wrong, tries)
     return level
-
-
-def _truncated(metrics: Rows) -> Finding:
-    tries = {
-        "sampling.max_new_tokens": "higher",
-        "rl.mask_truncated": "True: leave them out of the loss",
-        "rl.rewards.overlong_buffer": "above 0: long answers cost",
-        "start.steps": "more, if the student never learnt to end",
-    }
-    said = "completions are cut off before they end"
-    return by_level(trend(metrics, "completions/clipped_ratio"), 0.2, 0.5, said, tries)
 
 
 def _skipped(metrics: Rows) -> Finding:
@@ -271,7 +240,7 @@ def _opposed(metrics: Rows) -> Finding:
     if accuracy is None or intrinsic is None:
         return Finding("", NOT_RECORDED, "needs accuracy and the intrinsic reward")
     if accuracy.direction * intrinsic.direction >= 0:
-        return too_short(intrinsic) or Finding("", OK, trend=intrinsic)
+        return _too_short(intrinsic) or Finding("", OK, trend=intrinsic)
     if intrinsic.direction > 0:
         said, status = "intrinsic reward rises while accuracy falls: it is being gamed", BAD
     else:
@@ -282,6 +251,24 @@ def _opposed(metrics: Rows) -> Finding:
         "rl.rewards.sequence": "the other of mean and sum",
     }
     return Finding("", status, said, intrinsic, tries)
+
+
+def _share(
+    metrics: Rows, name: str, look: float, bad: float, said: str, tries: Mapping[str, str]
+) -> Finding:
+    """Judges a share by its last fifth's mean: above `look`, above `bad`."""
+    found = trend(metrics, name)
+    if found is None:
+        return Finding("", NOT_RECORDED)
+    if found.last <= look or not found.long_enough:
+        return _too_short(found) or Finding("", OK, trend=found)
+    return Finding("", BAD if found.last > bad else LOOK, said, found, tries)
+
+
+def _too_short(found: Trend) -> Finding | None:
+    if found.long_enough:
+        return None
+    return Finding("", TOO_FEW, f"{found.rows} rows, {MIN_ROWS} wanted", found)
 
 
 def _learns(metrics: Rows) -> bool:
@@ -297,11 +284,34 @@ RULES: Mapping[str, Callable[[Rows], Finding]] = {
     "reward": _reward,
     "KL to the reference": _kl,
     "entropy": _entropy,
-    "clip fraction": _clip,
+    "clip fraction": lambda rows: _share(
+        rows,
+        "clip_ratio/region_mean",
+        look=0.1,
+        bad=0.3,
+        said="many tokens are clipped: updates are too large",
+        tries={
+            "rl.optimizer.learning_rate": "lower",
+            "rl.num_iterations": "fewer",
+            "rl.minibatches": "fewer",
+        },
+    ),
     "length": _length,
     "value function": _value,
     "groups without variance": _groups,
-    "truncated": _truncated,
+    "truncated": lambda rows: _share(
+        rows,
+        "completions/clipped_ratio",
+        look=0.2,
+        bad=0.5,
+        said="completions are cut off before they end",
+        tries={
+            "sampling.max_new_tokens": "higher",
+            "rl.mask_truncated": "True: leave them out of the loss",
+            "rl.rewards.overlong_buffer": "above 0: long answers cost",
+            "start.steps": "more, if the student never learnt to end",
+        },
+    ),
     "skipped updates": _skipped,
     "accuracy and intrinsic reward": _opposed,
 }

@@ -31,30 +31,13 @@ def write_evaluation(
     path = directory / EVALUATION_RESULTS
     before = read_json(path)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    time = now if fresh or before is None else before["evaluation_time"]
-    training, teacher = _training(run, subject), run.models.name("teacher")
-    view = evaluation_results(result, str(subject.path), teacher, time, training)
-    if view != before:
-        write_json(path, view)
-
-
-def evaluation_results(
-    result: dict[str, Any],
-    checkpoint_path: str,
-    teacher_model: str,
-    evaluation_time: str,
-    training: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """A result of stage evaluate under the names of `evaluation_results.json`.
-
-    Greedy decoding's figures stand first in each group, those of the samples below "sampled".
-    """
+    # Greedy decoding's figures are first in each group, those of the samples below "sampled".
     greedy, sampled = result["greedy"], result["sampled"]
     shares = ("mean_length", "terminated", "undecided", "hacking", "levels")
-    return {
-        "checkpoint_path": checkpoint_path,
-        "teacher_model": teacher_model,
-        "evaluation_time": evaluation_time,
+    view = {
+        "checkpoint_path": str(subject.path),
+        "teacher_model": run.models.name("teacher"),
+        "evaluation_time": now if fresh or before is None else before["evaluation_time"],
         "accuracy": greedy["accuracy"]["mean"],
         "accuracy_interval": [greedy["accuracy"]["low"], greedy["accuracy"]["high"]],
         "pass@1": sampled["pass@1"],
@@ -72,9 +55,11 @@ def evaluation_results(
                 **{name: sampled[name] for name in shares},
             },
         },
-        "training": training,
+        "training": _training(run, subject),
         "individual_results": result["problems"],
     }
+    if view != before:
+        write_json(path, view)
 
 
 def _training(run: Run, subject: Subject) -> dict[str, Any] | None:
@@ -85,5 +70,4 @@ def _training(run: Run, subject: Subject) -> dict[str, Any] | None:
     last = int(number) if checkpoint else None
     rows = read_rows(run.workdir / subject.stage / METRICS_FILE)
     rows = [row for row in rows if last is None or row["step"] <= last]
-    has_curve = any(row.get(metric) is not None for row in rows for metric in learning.METRICS)
-    return learning.summary(rows) if has_curve else None
+    return learning.summary(rows)

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,18 +84,11 @@ def config_of(base: RunConfig, arm: Arm | None, seed: int) -> RunConfig:
         return plain
     config = to_config_dict(plain)
     for name, value in arm.changes.items():
-        *groups, last = name.split(".")
-        at = config
-        for group in groups:
-            at = at[group]
-        kind = at.get_type(last) if last in at else None
-        # As on the command line: 1 where 1.0 is meant.
-        try:
-            at[last] = float(value) if kind is float and isinstance(value, int) else value
+        try:  # as on the command line: 1 where 1.0 is meant
+            config.update_from_flattened_dict({name: value})
         except TypeError as error:
-            raise ConfigError(
-                f"arm {arm.name} has {name}={value!r}", wanted=f"as {at[last]!r}"
-            ) from error
+            wanted = f"as {operator.attrgetter(name)(config)!r}"
+            raise ConfigError(f"arm {arm.name} has {name}={value!r}", wanted=wanted) from error
     return build(config)
 
 

@@ -129,12 +129,14 @@ class RLStep:
         clock.note("time/launch")
         collected = collected or groups.collect(drawn, self._judge(drawn), ids_P)
         completions = Completions(drawn.repeated(), drawn.texts, collected.judged, host.ended_B)
-        on_host = self.terms(completions)
-        terms = sharding.place(on_host, self.rows)
+        on_host, mask_BR = self.terms(completions), host.response_mask_BR
+        if self.settings.mask_truncated:
+            mask_BR = mask_BR * host.ended_B[:, None].astype(np.float32)
+        terms, loss_mask_BR = sharding.place((on_host, mask_BR), self.rows)
         clock.note("time/terms")
         # --- rewards, advantages, updates ---
         (policy, record), reward_state, metrics = self._prepare(
-            state.reward_state, batch, terms, self._loss_mask(host), scores, old, reference
+            state.reward_state, batch, terms, loss_mask_BR, scores, old, reference
         )
         state = dataclasses.replace(state, reward_state=reward_state)
         record = sharding.fetch(record)
@@ -199,12 +201,6 @@ class RLStep:
 
         first = groups.collect(drawn, self._judge(drawn), ids_P)
         return groups.replace_equal(first, self.settings.dynamic_sampling, draw)
-
-    def _loss_mask(self, host: RolloutBatch) -> jax.Array:
-        mask_BR = host.response_mask_BR
-        if self.settings.mask_truncated:
-            mask_BR = mask_BR * host.ended_B[:, None].astype(np.float32)
-        return sharding.place(mask_BR, self.rows)
 
     def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
         if self.settings.arm_signal == "correctness":
