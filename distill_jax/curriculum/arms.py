@@ -40,7 +40,7 @@ class Arms:
 
     @property
     def kept(self) -> np.ndarray:
-        """Numbers of the problems that stand in an arm, in the order of the list."""
+        """Numbers of the problems that belong to an arm, in the order of the list."""
         return np.flatnonzero(self.arm_N >= 0)
 
 

@@ -152,7 +152,7 @@ class Curriculum:
             "q": host["q"],
             "p": self._choice(sharding.fetch(dict(before)), step).share_A,
             "count": host["count"],
-            # What was never measured is left out: 0 would be a figure.
+            # Values that were never measured are skipped: 0 would be a figure.
             "mastery": np.where(host["seen"], host["mastery"], np.nan),
         }
         return {

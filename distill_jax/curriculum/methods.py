@@ -44,7 +44,7 @@ class Method(NamedTuple):
 
 
 def uniform(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
-    """Every problem alike: an arm has the share of the problems that it holds."""
+    """Every problem with equal probability: an arm has the share of its problems."""
     return _choice(plan, plan.size_A)
 
 

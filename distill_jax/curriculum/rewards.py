@@ -4,7 +4,7 @@
 
 signal, in [0, 1]: mean |advantage| (rl) or the bounded teacher-student gap (distill).
 progress, in [−1, 1]: the arm's mastery now less its moving mastery (knowledge transfer).
-forgotten, in [0, 1]: best moving mastery less the moving mastery of now, in arms once learnt.
+forgotten, in [0, 1]: best moving mastery less the present moving mastery, in arms once learnt.
 transfer, in [−1, 1]: mean progress of the other arms one step after this arm was drawn, each step
 weighted by the arm's share in it, over a fading memory.
 
@@ -56,7 +56,7 @@ def bounded_gap(kl: np.ndarray | jax.Array) -> jax.Array:
 
 
 def measure(arm_K: np.ndarray, signal_K: np.ndarray, mastery_K: np.ndarray, arms: int) -> Measured:
-    """Means over the K problems drawn, by arm; values that are not finite are left out."""
+    """Means over the K problems drawn, by arm; values that are not finite are skipped."""
     drawn_A = np.bincount(arm_K, minlength=arms).astype(np.int32)
     return Measured(drawn_A, _mean(arm_K, signal_K, arms), _mean(arm_K, mastery_K, arms))
 
@@ -77,7 +77,7 @@ def update(state: Mapping[str, jax.Array], step: Measured, settings: CurriculumS
     keep = settings.momentum
     known_A = jnp.isfinite(step.mastery_A)
     now_A = jnp.where(known_A, step.mastery_A, 0.0)
-    # The first sight of an arm shows where it stands, no progress.
+    # The first measurement of an arm is a starting point, not progress.
     progress_A = jnp.where(known_A & state["seen"], now_A - state["mastery"], 0.0)
     moving_A = jnp.where(state["seen"], keep * state["mastery"] + (1 - keep) * now_A, now_A)
     mastery_A = jnp.where(known_A, moving_A, state["mastery"])

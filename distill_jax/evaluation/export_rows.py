@@ -83,7 +83,7 @@ def row(
 def number(text: str) -> int | float | None:
     """The number that an answer writes, as JSON has numbers: "$1,000" is 1000, "1/2" is 0.5.
 
-    None where it writes none, or one beyond a double. Units are left out: "25%" is 25.
+    None where it writes none, or one beyond a double. Units are ignored: "25%" is 25.
     """
     found = parse_number(text)
     if found is None:

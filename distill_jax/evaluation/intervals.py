@@ -96,7 +96,7 @@ def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
     error = float(np.std(delta_N, ddof=1)) / math.sqrt(n)
     half = float(special.stdtrit(n - 1, 0.975)) * error
     p_value = float(2 * special.stdtr(n - 1, -abs(mean) / error))
-    # Scores lie in [0, 1]: no difference is beyond 1, whatever few problems make of t.
+    # Scores are in [0, 1]: no difference is beyond 1, whatever few problems make of t.
     return Difference(mean, max(mean - half, -1.0), min(mean + half, 1.0), p_value)
 
 
@@ -113,7 +113,7 @@ def mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
     if gained + lost == 0:
         return difference._replace(p_value=1.0)
     tail = float(special.bdtr(min(gained, lost), gained + lost, 0.5))
-    p_value = min(1.0, 2 * tail)  # both tails are alike where heads are as likely as tails
+    p_value = min(1.0, 2 * tail)  # for a fair coin both tails are equal
     return difference._replace(p_value=p_value)
 
 

@@ -59,7 +59,7 @@ def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, 
 
     With Wilson's [l, u] of each share p and the table's correlation φ (continuity corrected where
     positive: the numerator less n/2, not below 0):
-    low = d − √((p_b−l_b)² − 2φ(p_b−l_b)(u_a−p_a) + (u_a−p_a)²), high alike with the other ends.
+    low = d − √((p_b−l_b)² − 2φ(p_b−l_b)(u_a−p_a) + (u_a−p_a)²), high likewise with the other ends.
     φ is 0 where a margin is empty. Unlike a t-interval it is not of width 0 where nothing changed.
 
     Source: Newcombe 1998, Statistics in Medicine 17:2635–2650, method 10.

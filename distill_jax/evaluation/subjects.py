@@ -176,7 +176,7 @@ def _checkpoint(run: Run, stage: str, step: int) -> Subject:
 def given(run: Run, model: str) -> Subject:
     """The model of `evaluate.model`: a PEFT adapter of the student, or a whole model.
 
-    A whole model may bring another tokenizer; then it reads its own prompts.
+    A whole model may have another tokenizer; then it reads its own prompts.
 
     Raises:
         CheckpointError: missing, damaged or of another architecture.

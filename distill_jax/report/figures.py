@@ -141,7 +141,7 @@ def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = (
     down = -(-len(plots) // across)
     head = 0.35 * -(-len(legend) // 6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_SHAPE), files.whole(path) as beside:
+    with matplotlib.rc_context(_SHAPE), files.whole(path) as partial:
         figure = Figure(figsize=(4.6 * across, 3.1 * down + head), layout="constrained")
         for number, plot in enumerate(plots, 1):
             axis = figure.add_subplot(down, across, number)
@@ -150,7 +150,7 @@ def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = (
         if legend:
             patches = [Patch(color=_colour(number), label=label) for label, number in legend]
             figure.legend(handles=patches, loc="outside upper center", ncols=min(len(patches), 6))
-        figure.savefig(beside, format="png", dpi=110)
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _colour(number: int) -> str:

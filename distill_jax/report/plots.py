@@ -16,7 +16,7 @@ _TERM = re.compile(r"rewards/([^/]+)/mean")
 
 
 def curves(stage: str, panels: Iterable[Panel], rows: Metrics) -> list[Plot]:
-    """The panels of a stage; one without data is left out."""
+    """The panels of a stage; those without data are skipped."""
     out = []
     for panel in panels:
         lines = _lines(rows, panel.metrics)

@@ -134,7 +134,7 @@ def _checkpoints(data: RunData) -> Iterable[Section]:
 
 
 def _by_part(data: RunData, make: Any) -> list[Block]:
-    """What `make` makes of the records of each part of the run, below the part's name."""
+    """The block that `make` gives for the records of each part of the run, below its name."""
     out: list[Block] = []
     for part, rows in data.metrics.items():
         block = make(part, rows)

@@ -25,7 +25,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def lock_file(path: Path) -> Path:
-    """DIRECTORY/.lock, or FILE.lock beside a file that need not exist."""
+    """DIRECTORY/.lock, or for a file, which need not exist, FILE.lock next to it."""
     return path / ".lock" if path.is_dir() else path.with_name(path.name + ".lock")
 
 

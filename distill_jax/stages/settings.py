@@ -33,8 +33,8 @@ _TO_TRAIN = tuple(
     for one in fields(ModelSettings)
     if one.name != "quantise"
 )
-# What stage rl tells its curriculum of a group. With an intrinsic reward the samples of every
-# group differ, so that advantages look the same for hopeless, useful and mastered arms.
+# The signal of a group that stage rl gives its curriculum. With an intrinsic reward the samples of
+# every group differ, so advantages look the same for hopeless, useful and mastered arms.
 ARM_SIGNALS = ("advantage", "correctness")
 DATA = ("solutions", "teacher_samples", "student_samples")
 

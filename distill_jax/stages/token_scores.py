@@ -133,7 +133,7 @@ def _responses(
     prompts: Sequence[list[int]],
     answers: Mapping[str, Sequence[list[int]]],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Every answer's tokens: the writer's log-probabilities, then what the teacher makes of them.
+    """Every answer's tokens: the writer's log-probabilities, then the teacher's scores of them.
 
     One model at a time is in memory; the teacher, the last of `answers`, reads all of them.
     """
