@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distill_jax.core.files import check_local, write_json
-from distill_jax.evaluation import pairs
+from distill_jax.evaluation import distribution
 from distill_jax.report import view as views
 from distill_jax.report.tables import DISTRIBUTION, number_cell
 from distill_jax.report.view import RunView
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         start = views.canonical("student_before", view)
         answers_of = views.canonical(flags.answers, view)
         models = (views.TEACHER, start, view.last)
-        result = pairs.compare_all(run, models, answers_of, say=run.say)
+        result = distribution.compare_all(run, models, answers_of)
     path = run.workdir / "compare_logits" / f"{answers_of}.json"
     write_json(path, result)
     Console().print(table(result, view))

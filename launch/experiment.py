@@ -24,7 +24,7 @@ from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DistillError
 from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import to_dict as settings_dict
 from distill_jax.experiments import arms as arms_of
-from distill_jax.experiments import history, places, report, results
+from distill_jax.experiments import report, results
 from distill_jax.experiments.arms import Arm
 from distill_jax.report import markdown
 from distill_jax.run.adopt import adopt
@@ -74,7 +74,7 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
     failed: list[dict[str, Any]] = []
     for number, (arm, seed) in enumerate(planned, 1):
         begun, said = time.perf_counter(), f"[{number}/{len(planned)}] {arm.name}, seed {seed}: "
-        log = places.run_directory(workdir, arm.name, seed) / _LOG
+        log = arms_of.run_directory(workdir, arm.name, seed) / _LOG
         print(f"{said}see {log}", file=sys.stderr, flush=True)
         error = _shared(config, arms, seed, workdir, flags) or _one(
             config, arm, seed, workdir, flags
@@ -102,9 +102,9 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
     rows = []
     for name, seed in itertools.product(names, settings.seeds):
         if (name, seed) not in missing:
-            directory = places.run_directory(workdir, name, seed)
+            directory = arms_of.run_directory(workdir, name, seed)
             rows.append(results.read_run(directory, name, seed))
-            history.write(directory)
+            results.write_files(directory)
     content = {"experiment": settings_dict(settings), "runs": rows, "failed": list(failed)}
     write_json(workdir / "all_results.json", content)
     found = report.build(
@@ -128,14 +128,14 @@ def _shared(
     longest = max(common, key=len)
     if not longest:
         return ""
-    directory = places.run_directory(workdir, places.SHARED, seed)
+    directory = arms_of.run_directory(workdir, arms_of.SHARED, seed)
     return _complete(dataclasses.replace(base, stages=longest), directory, flags)
 
 
 def _one(config: RunConfig, arm: Arm, seed: int, workdir: Path, flags: Sequence[str]) -> str:
     wanted = arms_of.config_of(config, arm, seed)
-    directory = places.run_directory(workdir, arm.name, seed)
-    adopt(wanted, places.run_directory(workdir, places.SHARED, seed), directory)
+    directory = arms_of.run_directory(workdir, arm.name, seed)
+    adopt(wanted, arms_of.run_directory(workdir, arms_of.SHARED, seed), directory)
     return _complete(wanted, directory, flags)
 
 

@@ -43,7 +43,7 @@ _TEMPERATURE = flags.DEFINE_float(
 def _out(name: str, view: views.RunView, workdir: Path) -> Path:
     if _OUT.value:
         return Path(_OUT.value)
-    known = [subject.name for subject in view.subjects if subject.name != views.GIVEN]
+    known = [name for name in view.subjects if name != views.GIVEN]
     if name not in known:
         raise ConfigError(
             f"--model={name} without --out",

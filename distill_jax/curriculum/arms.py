@@ -40,18 +40,17 @@ class Arms:
 
     @property
     def kept(self) -> np.ndarray:
-        """Numbers of the problems that stand in an arm, in the order of the list."""
+        """Numbers of the problems that belong to an arm, in the order of the list."""
         return np.flatnonzero(self.arm_N >= 0)
 
 
 def build(problems: Sequence[Problem], *, kind: str = "level", unlevelled: str = "own_arm") -> Arms:
-    """The arms of these problems.
+    """The arms of these N problems; a step's draw is given as numbers into this list.
 
     Args:
-        problems: N problems; a step's draw is given as numbers into this list.
+        problems: N problems.
         kind: "level", or "level_subject" for one arm a pair that occurs.
-        unlevelled: problems without a level become an arm of their own, are dropped, or are
-            refused.
+        unlevelled: an entry of UNLEVELLED, for problems without a level.
 
     Raises:
         DataError: no problem is left, or one has no level and that is refused.

@@ -1,6 +1,13 @@
-"""Curriculum: the one object that a stage holds; draws a step's problems, learns from them."""
+"""Curriculum: the one object that a stage holds; draws a step's problems, learns from them.
+
+Each place of a draw takes its arm by the shares; an arm then gives its problems in the order of a
+shuffle, so no problem repeats within a pass over its arm (repeats can occur where two passes meet).
+A pool that grows every step is shuffled every step, as in sampling with replacement. The state's
+`count`, how many problems each arm has given, is the place in that shuffle; nothing else is kept.
+"""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -8,22 +15,25 @@ import numpy as np
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
-from distill_jax.curriculum import arms, rewards, sample
+from distill_jax.curriculum import arms, rewards
 from distill_jax.curriculum.methods import CURRICULA, Choice, Plan
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data import batching
 from distill_jax.data.problem import Problem
 
+# The last word of Philox's counter keeps these streams apart from other draws under the same key
+# (data.batching has 0 and 1, the order of minibatches 2).
+_ARMS, _SHUFFLE = 3, 4
+
 
 class Curriculum:
-    """What a stage draws; all that changes is in the state, which lies in TrainState.
+    """What a stage draws; everything that changes is in the state, a part of TrainState.
 
     Args:
         settings: of the curriculum.
         problems: the stage's training problems; draws are numbers into this list.
-        seed: of the run.
+        seed, steps: of the stage.
         batch: problems a draw.
-        steps: of the stage.
         rounds: draws that a step may make (dynamic sampling makes several).
         out_shardings: where `update` leaves the state; None: where jax puts it.
 
@@ -88,25 +98,26 @@ class Curriculum:
         """
         number = len(earlier) // self.batch
         if self.method.one_shuffle:
-            kept = self.arms.kept
-            return kept[
-                batching.batch_indices(
-                    self.seed, step * self.rounds + number, self.batch, len(kept)
-                )
-            ]
+            kept, draw = self.arms.kept, step * self.rounds + number
+            return kept[batching.batch_indices(self.seed, draw, self.batch, len(kept))]
         host = sharding.fetch(dict(state))
-        given_A = np.bincount(
+        choice = self._choice(host, step)
+        given_A = host["count"] + np.bincount(
             self.arms.arm_N[np.asarray(earlier, np.int64)], minlength=len(self.arms.names)
         )
-        return sample.draw(
-            self._choice(host, step),
-            self.arms,
-            host["count"] + given_A,
-            seed=self.seed,
-            step=step,
-            number=number,
-            batch=self.batch,
-        )
+        bits = np.random.Philox(key=[self.seed, step], counter=[0, number, 0, _ARMS])
+        bounds_A = np.cumsum(choice.share_A)
+        # Divided, so that rounding cannot leave a gap below 1.
+        where_B = np.random.Generator(bits).random(self.batch)
+        arm_B = np.searchsorted(bounds_A / bounds_A[-1], where_B, side="right")
+        out = np.empty(self.batch, np.int64)
+        for arm in np.unique(arm_B):
+            pool = int(choice.pool_A[arm])
+            for offset, place in enumerate(np.flatnonzero(arm_B == arm)):
+                epoch, at = divmod(int(given_A[arm]) + offset, pool)
+                shuffled = _shuffle(self.seed, epoch, int(arm), pool)
+                out[place] = self.arms.members[arm][shuffled[at]]
+        return out
 
     def _choice(self, host: Mapping[str, Any], step: int) -> Choice:
         return self.method.choose(self.plan, host, step)
@@ -131,12 +142,8 @@ class Curriculum:
         return self._update(dict(state), measured)
 
     def metrics(self, before: Mapping[str, Any], after: Mapping[str, Any], step: int) -> dict:
-        """Figures of a step by arm: values, counts and mastery after it, and p it was drawn with.
-
-        Args:
-            before: the state that the step drew from.
-            after: the state that `update` gave.
-            step: of the stage, from 0.
+        """Figures of a step by arm: values, counts and mastery in the state after it, and the
+        probability p by which it was drawn from the state before it.
         """
         if len(self.arms.names) == 1:
             return {}
@@ -145,7 +152,7 @@ class Curriculum:
             "q": host["q"],
             "p": self._choice(sharding.fetch(dict(before)), step).share_A,
             "count": host["count"],
-            # What was never measured is left out: 0 would be a figure.
+            # Values that were never measured are skipped: 0 would be a figure.
             "mastery": np.where(host["seen"], host["mastery"], np.nan),
         }
         return {
@@ -154,3 +161,9 @@ class Curriculum:
             for name, value in zip(self.arms.names, values, strict=True)
             if np.isfinite(value)
         }
+
+
+@lru_cache(maxsize=256)
+def _shuffle(seed: int, epoch: int, arm: int, pool: int) -> np.ndarray:
+    bits = np.random.Philox(key=[seed, epoch], counter=[0, arm, pool, _SHUFFLE])
+    return np.random.Generator(bits).permutation(pool)

@@ -1,10 +1,10 @@
 """Curricula as entries of one dictionary: what share each arm has in a step's draw.
 
-An entry is a pure function of the plan, the state and the step, and nothing else in the project
-asks which one it is. A problem without a level has no place in an order of levels: the ordered
-entries draw such problems all the time, as often as they occur.
+An entry is a pure function of the plan, the state and the step. Problems without a level have no
+place in an order of levels: the ordered entries always draw them, as often as they occur.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ class Method(NamedTuple):
 
 
 def uniform(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
-    """Every problem alike: an arm has the share of the problems that it holds."""
+    """Every problem with equal probability: an arm has the share of its problems."""
     return _choice(plan, plan.size_A)
 
 
@@ -54,14 +54,11 @@ def self_evolving(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
     return _choice(plan, np.asarray(share_A))
 
 
-def easy_to_hard(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
-    """One level at a time, upwards, each for an equal part of the steps; then the last."""
-    return _one_level(plan, step, falling=False)
-
-
-def hard_to_easy(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
-    """One level at a time, downwards, each for an equal part of the steps; then the last."""
-    return _one_level(plan, step, falling=True)
+def one_level(plan: Plan, state: Mapping[str, Any], step: int, *, falling: bool) -> Choice:
+    """One level at a time, each for an equal part of the steps; then the last."""
+    levels = _levels(plan)[::-1] if falling else _levels(plan)
+    now = levels[min(step * len(levels) // plan.pace_steps, len(levels) - 1)]
+    return _choice(plan, _with_unlevelled(plan, np.where(plan.level_A == now, plan.size_A, 0)))
 
 
 def competence(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
@@ -80,14 +77,14 @@ def competence(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
         size = int(plan.size_A[here].sum())
         pool_A[here] = np.ceil(plan.size_A[here] * (min(left, size) / size)).astype(np.int64)
         left = max(0, left - size)
-    return _choice(plan, _beside_unlevelled(plan, pool_A), pool_A)
+    return _choice(plan, _with_unlevelled(plan, pool_A), pool_A)
 
 
 CURRICULA: dict[str, Method] = {
     "uniform": Method(uniform, one_shuffle=True),
     "self_evolving": Method(self_evolving),
-    "easy_to_hard": Method(easy_to_hard),
-    "hard_to_easy": Method(hard_to_easy),
+    "easy_to_hard": Method(functools.partial(one_level, falling=False)),
+    "hard_to_easy": Method(functools.partial(one_level, falling=True)),
     "competence": Method(competence),
 }
 
@@ -103,14 +100,8 @@ def _levels(plan: Plan) -> np.ndarray:
     return np.unique(plan.level_A[plan.level_A > 0])
 
 
-def _one_level(plan: Plan, step: int, *, falling: bool) -> Choice:
-    levels = _levels(plan)[::-1] if falling else _levels(plan)
-    now = levels[min(step * len(levels) // plan.pace_steps, len(levels) - 1)]
-    return _choice(plan, _beside_unlevelled(plan, np.where(plan.level_A == now, plan.size_A, 0)))
-
-
-def _beside_unlevelled(plan: Plan, weight_A: np.ndarray) -> np.ndarray:
-    """Shares of levelled arms by weight, beside problems without a level at their own share."""
+def _with_unlevelled(plan: Plan, weight_A: np.ndarray) -> np.ndarray:
+    """Shares of levelled arms by weight; problems without a level keep their own share."""
     without_A = np.where(plan.level_A == 0, plan.size_A, 0) / plan.size_A.sum()
     return without_A + (1 - without_A.sum()) * weight_A / weight_A.sum()
 

@@ -4,7 +4,7 @@
 
 signal, in [0, 1]: mean |advantage| (rl) or the bounded teacher-student gap (distill).
 progress, in [−1, 1]: the arm's mastery now less its moving mastery (knowledge transfer).
-forgotten, in [0, 1]: best moving mastery less the moving mastery of now, in arms once learnt.
+forgotten, in [0, 1]: best moving mastery less the present moving mastery, in arms once learnt.
 transfer, in [−1, 1]: mean progress of the other arms one step after this arm was drawn, each step
 weighted by the arm's share in it, over a fading memory.
 
@@ -51,16 +51,12 @@ def fresh(arms: int, initial_q: float) -> State:
 
 
 def bounded_gap(kl: np.ndarray | jax.Array) -> jax.Array:
-    """1 − exp(−KL): the teacher-student gap in [0, 1), and 1 less it is a mastery.
-
-    Args:
-        kl: nats a token, any shape; rounding below 0 counts as 0.
-    """
+    """1 − exp(−KL) of nats a token: the teacher-student gap in [0, 1); 1 less it is a mastery."""
     return -jnp.expm1(-jnp.maximum(jnp.asarray(kl, jnp.float32), 0.0))
 
 
 def measure(arm_K: np.ndarray, signal_K: np.ndarray, mastery_K: np.ndarray, arms: int) -> Measured:
-    """Means over the K problems drawn, by arm; values that are not finite are left out."""
+    """Means over the K problems drawn, by arm; values that are not finite are skipped."""
     drawn_A = np.bincount(arm_K, minlength=arms).astype(np.int32)
     return Measured(drawn_A, _mean(arm_K, signal_K, arms), _mean(arm_K, mastery_K, arms))
 
@@ -76,15 +72,12 @@ def _mean(arm_K: np.ndarray, value_K: np.ndarray, arms: int) -> np.ndarray:
 def update(state: Mapping[str, jax.Array], step: Measured, settings: CurriculumSettings) -> State:
     """The state after a step: mastery, transfer, then values by TD(0). Pure; NaN never enters it.
 
-    Args:
-        state: as `fresh` has it.
-        step: what was drawn and measured; an arm whose signal was not measured keeps its value.
-        settings: weights, momentum, learnt, learning_rate.
+    An arm whose signal was not measured in this step keeps its value.
     """
     keep = settings.momentum
     known_A = jnp.isfinite(step.mastery_A)
     now_A = jnp.where(known_A, step.mastery_A, 0.0)
-    # The first sight of an arm shows where it stands, no progress.
+    # The first measurement of an arm is a starting point, not progress.
     progress_A = jnp.where(known_A & state["seen"], now_A - state["mastery"], 0.0)
     moving_A = jnp.where(state["seen"], keep * state["mastery"] + (1 - keep) * now_A, now_A)
     mastery_A = jnp.where(known_A, moving_A, state["mastery"])

@@ -65,34 +65,37 @@ def bucket_sizes(longest: int, *, count: int = 4, multiple: int = 8) -> tuple[in
 
 
 def pack_examples(
-    examples: Sequence[Example], *, pad_id: int, sizes: Sequence[int]
+    examples: Sequence[Example], *, pad_id: int, multiple: int
 ) -> dict[str, np.ndarray]:
-    """Prompt and response in one compact, right-padded row.
+    """Prompt and response in one compact, right-padded row; the loss is on responses alone.
 
     Args:
         examples: B pairs of prompt and response ids, EOS in the response.
         pad_id: fills the rows' ends; lengths, not ids, say what is padding.
-        sizes: row lengths allowed; the smallest that holds the longest row is taken.
+        multiple: T and R are the longest row's and response's lengths, rounded up to it.
 
     Returns:
-        tokens_BT int32, prompt_len_B int32, response_len_B int32.
+        tokens_BT, targets_BR, prompt_len_B, response_len_B int32; loss_mask_BR float32.
 
     Raises:
-        DataError: a row is longer than every size, or has an empty prompt or response.
+        DataError: a row has an empty prompt or response.
     """
     for row, example in enumerate(examples):
         if not example.prompt or not example.response:
             raise DataError(f"row {row} of a batch has an empty prompt or response")
-    rows = [[*example.prompt, *example.response] for example in examples]
+    length_B = np.array([len(e.response) for e in examples], np.int32)
+    targets_BR = _right_padded([e.response for e in examples], pad_id, multiple)
     return {
-        "tokens_BT": _right_padded(rows, pad_id, sizes),
+        "tokens_BT": _right_padded([[*e.prompt, *e.response] for e in examples], pad_id, multiple),
         "prompt_len_B": np.array([len(e.prompt) for e in examples], np.int32),
-        "response_len_B": np.array([len(e.response) for e in examples], np.int32),
+        "response_len_B": length_B,
+        "targets_BR": targets_BR,
+        "loss_mask_BR": (np.arange(targets_BR.shape[1]) < length_B[:, None]).astype(np.float32),
     }
 
 
-def _right_padded(rows: Sequence[Sequence[int]], pad_id: int, sizes: Sequence[int]) -> np.ndarray:
-    out = np.full((len(rows), bucket(max(map(len, rows)), sizes)), pad_id, np.int32)
+def _right_padded(rows: Sequence[Sequence[int]], pad_id: int, multiple: int) -> np.ndarray:
+    out = np.full((len(rows), round_up(max(map(len, rows)), multiple)), pad_id, np.int32)
     for row, ids in enumerate(rows):
         out[row, : len(ids)] = ids
     return out

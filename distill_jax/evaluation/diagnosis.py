@@ -1,24 +1,35 @@
-"""Known troubles of reinforcement learning in a stage's records, each with settings to try."""
+"""Known troubles of reinforcement learning in a stage's records, each with settings to try.
+
+Each rule checks the rows of metrics.jsonl for one trouble. The limits are rules of thumb, not
+statistical tests: "look" asks for a closer look, "bad" marks runs that rarely end well. They judge
+the last fifth of the rows and its trend (`trends`).
+"""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from distill_jax.evaluation import hacking
 from distill_jax.evaluation.findings import BAD, LOOK, NOT_RECORDED, OK, TOO_FEW, Finding, Rows
-from distill_jax.evaluation.troubles import RULES, STAGE, START
+from distill_jax.evaluation.trends import MIN_ROWS, Trend, of_points, trend, values
 
 MIN_COMPLETIONS = 16
+# In suggestions: the stage of the rows, and the stage that it started from.
+STAGE, START = "rl", "start"
+_STEP_SIZE = {
+    "rl.optimizer.learning_rate": "lower, by half or more",
+    "rl.optimizer.max_grad_norm": "lower",
+}
 
 
 def diagnose(
     metrics: Rows, completions: Rows = (), *, stage: str = "rl", start: str = ""
 ) -> list[Finding]:
-    """Looks at every known trouble.
+    """The findings on every known trouble.
 
     Args:
-        metrics: rows of the stage's metrics.jsonl.
-        completions: rows of its completions.jsonl.
+        metrics, completions: rows of the stage's metrics.jsonl and completions.jsonl.
         stage: name of the stage, whose settings are suggested.
         start: the stage that it started from; "" or base has no settings.
     """
@@ -67,3 +78,240 @@ def _of_completions(rows: Rows) -> list[Finding]:
         f"{STAGE}.rewards.intrinsic_weight": "higher",
     }
     return [*out, Finding(names[1], status, said, None, {} if status == OK else tries)]
+
+
+def _reward(metrics: Rows) -> Finding:
+    """Accuracy and the unscaled intrinsic reward: `reward` changes with the running scale."""
+    names = ("accuracy", "rewards/intrinsic/mean")
+    known = [found for name in names if (found := trend(metrics, name)) is not None]
+    if not known and (found := trend(metrics, "reward")) is not None:
+        known = [found]
+    if not known:
+        return Finding("", NOT_RECORDED, "no accuracy and no reward in the rows")
+    first, last = known[0], known[-1]
+    short = _too_short(first)
+    if short is not None:
+        return short
+    tries = {**_STEP_SIZE, "rl.rewards.intrinsic_weight": "another; 0 is correctness alone"}
+    if first.direction < 0:
+        return Finding("", BAD, f"{first.name} falls", first, tries)
+    if max(first.direction, last.direction) > 0:
+        return Finding("", OK, trend=first)
+    if first.name == "accuracy" and min(first.first, first.last) >= 0.95:
+        return Finding("", OK, "solved from the start", first)
+    if last.direction < 0:
+        return Finding("", LOOK, f"{last.name} falls, {first.name} does not move", last, tries)
+    tries = {
+        "rl.optimizer.learning_rate": "higher, if KL and clip fraction are small",
+        "rl.samples_per_prompt": "more, so that a group differs",
+        "rl.steps": "more",
+        "start.steps": "more, if nothing is right at the start",
+    }
+    if first.name == "accuracy" and first.first == first.last == 0:
+        return Finding("", BAD, "nothing is ever right", first, tries)
+    return Finding("", LOOK, f"no trend in {' or '.join(f.name for f in known)}", first, tries)
+
+
+def _kl(metrics: Rows) -> Finding:
+    """KL to the reference in nats a token; PPO records the sum over a completion."""
+    weight = "rl.ppo.kl_coef" if _is_ppo(metrics) else "rl.group.beta"
+    found = trend(metrics, "kl")
+    if found is None:
+        lengths = dict(values(metrics, "completions/mean_length"))
+        points = [
+            (step, value / max(lengths[step], 1.0))
+            for step, value in values(metrics, "objective/kl")
+            if step in lengths
+        ]
+        found = of_points("objective/kl a token", np.array(points).reshape(-1, 2))
+    if found is None:
+        return Finding("", NOT_RECORDED, f"no reference: {weight} is 0")
+    tries = {
+        weight: "higher",
+        "rl.optimizer.learning_rate": "lower",
+    }
+    if found.direction <= 0 or found.last < 0.05:
+        return _too_short(found) or Finding("", OK, trend=found)
+    said = "the student leaves its reference, in nats a token"
+    return Finding("", BAD if found.last > 0.5 else LOOK, said, found, tries)
+
+
+def _entropy(metrics: Rows) -> Finding:
+    found = trend(metrics, "entropy")
+    if found is None:
+        return Finding("", NOT_RECORDED)
+    bonus = "rl.ppo.entropy_coef" if _is_ppo(metrics) else "rl.group.entropy_coef"
+    wider = "rl.ppo.clip_high" if _is_ppo(metrics) else "rl.group.clip.clip_high"
+    if found.direction < 0 and found.ratio < 0.5:
+        # A student that learns to be right becomes sure of itself: that alone is no collapse.
+        status = LOOK if found.ratio >= 0.2 or _learns(metrics) else BAD
+        tries = {
+            bonus: "above 0",
+            wider: "higher, e.g. 0.28 as dapo",
+            "rl.optimizer.learning_rate": "lower",
+        }
+        said = "entropy falls while accuracy rises: look whether samples still differ"
+        if not _learns(metrics):
+            said = "entropy collapses: samples become equal"
+        return Finding("", status, said, found, tries)
+    if found.direction > 0 and found.ratio > 2.0:
+        tries = {bonus: "lower, or 0", **_STEP_SIZE}
+        return Finding("", LOOK, "entropy grows: text turns to noise", found, tries)
+    return _too_short(found) or Finding("", OK, trend=found)
+
+
+def _length(metrics: Rows) -> Finding:
+    found = trend(metrics, "completions/mean_length")
+    if found is None:
+        return Finding("", NOT_RECORDED)
+    grows = found.direction > 0 and found.ratio > 1.5
+    shrinks = found.direction < 0 and found.ratio < 1 / 1.5
+    if not (grows or shrinks):
+        return _too_short(found) or Finding("", OK, trend=found)
+    far = found.ratio > 2.0 or found.ratio < 0.5
+    tries = {"rl.rewards.sequence": "mean, which pays nothing for length"}
+    if grows:
+        tries["rl.rewards.overlong_buffer"] = "above 0: long answers cost"
+    else:
+        tries["rl.rewards.intrinsic_weight"] = "lower: short answers have little to lose"
+    said = "completions grow longer" if grows else "completions grow shorter"
+    learns = _learns(metrics)
+    said += ", and accuracy rises" if learns else ""
+    return Finding("", BAD if far and not learns else LOOK, said, found, tries)
+
+
+def _value(metrics: Rows) -> Finding:
+    explained, loss = trend(metrics, "critic/vf_explained_var"), trend(metrics, "loss/value_avg")
+    found = explained or loss
+    if found is None:
+        return Finding("", NOT_RECORDED, "only ppo has values")
+    tries = {
+        "rl.ppo.value_coef": "higher",
+        "rl.ppo.value_clip": "higher, or 0 for none",
+        "rl.ppo.lam": "nearer to 1, so that advantages depend less on the values",
+        "rl.minibatches": "more updates a rollout",
+    }
+    short = _too_short(found)
+    if short is not None:
+        return short
+    if explained is not None and explained.last <= 0.0:
+        said = "values explain nothing of the returns: worse than their mean"
+        return Finding("", BAD, said, explained, tries)
+    if loss is not None and loss.direction > 0 and loss.ratio > 1.2:
+        return Finding("", LOOK, "the value loss rises", loss, tries)
+    if explained is None and loss is not None and loss.direction == 0:
+        return Finding("", LOOK, "the value loss does not fall", loss, tries)
+    return Finding("", OK, trend=found)
+
+
+def _groups(metrics: Rows) -> Finding:
+    wrong, accuracy = trend(metrics, "frac_groups_all_wrong"), trend(metrics, "accuracy")
+    easy = accuracy is not None and accuracy.last > 0.9
+    tries = {
+        "rl.dynamic_sampling": "1 or 2: other prompts in place of such groups",
+        "rl.samples_per_prompt": "more",
+        "sampling.temperature": "higher" if easy else "1",
+        "data.source": "harder problems" if easy else "easier problems, or more sft first",
+    }
+    said = "groups without variance teach nothing"
+    level = _share(metrics, "frac_reward_zero_std", 0.5, 0.8, said, tries)
+    if level.status == OK and wrong is not None and wrong.long_enough and wrong.last > 0.8:
+        said = "in most groups every answer is wrong: correctness teaches nothing"
+        return Finding("", LOOK, said, wrong, tries)
+    return level
+
+
+def _skipped(metrics: Rows) -> Finding:
+    """Logged steps only; one is enough to look, whatever the number of rows."""
+    found = trend(metrics, "skipped")
+    if found is None:
+        return Finding("", NOT_RECORDED)
+    count = int(np.sum(values(metrics, "skipped")[:, 1] > 0))
+    tries = {**_STEP_SIZE, "rl.optimizer.warmup_steps": "some"}
+    if count:
+        status = BAD if count > 0.1 * found.rows else LOOK
+        said = f"{count} of {found.rows} logged steps skipped an update that was not finite"
+        return Finding("", status, said, found, tries)
+    return Finding("", OK, trend=found)
+
+
+def _opposed(metrics: Rows) -> Finding:
+    accuracy, intrinsic = trend(metrics, "accuracy"), trend(metrics, "rewards/intrinsic/mean")
+    if accuracy is None or intrinsic is None:
+        return Finding("", NOT_RECORDED, "needs accuracy and the intrinsic reward")
+    if accuracy.direction * intrinsic.direction >= 0:
+        return _too_short(intrinsic) or Finding("", OK, trend=intrinsic)
+    if intrinsic.direction > 0:
+        said, status = "intrinsic reward rises while accuracy falls: it is being gamed", BAD
+    else:
+        said, status = "accuracy rises while the teacher likes the answers less", LOOK
+    tries = {
+        "rl.rewards.intrinsic_weight": "lower" if status == BAD else "0 as a control",
+        "rl.rewards.correctness_weight": "higher" if status == BAD else "as it is",
+        "rl.rewards.sequence": "the other of mean and sum",
+    }
+    return Finding("", status, said, intrinsic, tries)
+
+
+def _share(
+    metrics: Rows, name: str, look: float, bad: float, said: str, tries: Mapping[str, str]
+) -> Finding:
+    """Judges a share by its last fifth's mean: above `look`, above `bad`."""
+    found = trend(metrics, name)
+    if found is None:
+        return Finding("", NOT_RECORDED)
+    if found.last <= look or not found.long_enough:
+        return _too_short(found) or Finding("", OK, trend=found)
+    return Finding("", BAD if found.last > bad else LOOK, said, found, tries)
+
+
+def _too_short(found: Trend) -> Finding | None:
+    if found.long_enough:
+        return None
+    return Finding("", TOO_FEW, f"{found.rows} rows, {MIN_ROWS} wanted", found)
+
+
+def _learns(metrics: Rows) -> bool:
+    accuracy = trend(metrics, "accuracy")
+    return accuracy is not None and accuracy.direction > 0
+
+
+def _is_ppo(metrics: Rows) -> bool:
+    return any("loss/value_avg" in row for row in metrics)
+
+
+RULES: Mapping[str, Callable[[Rows], Finding]] = {
+    "reward": _reward,
+    "KL to the reference": _kl,
+    "entropy": _entropy,
+    "clip fraction": lambda rows: _share(
+        rows,
+        "clip_ratio/region_mean",
+        look=0.1,
+        bad=0.3,
+        said="many tokens are clipped: updates are too large",
+        tries={
+            "rl.optimizer.learning_rate": "lower",
+            "rl.num_iterations": "fewer",
+            "rl.minibatches": "fewer",
+        },
+    ),
+    "length": _length,
+    "value function": _value,
+    "groups without variance": _groups,
+    "truncated": lambda rows: _share(
+        rows,
+        "completions/clipped_ratio",
+        look=0.2,
+        bad=0.5,
+        said="completions are cut off before they end",
+        tries={
+            "sampling.max_new_tokens": "higher",
+            "rl.mask_truncated": "True: leave them out of the loss",
+            "rl.rewards.overlong_buffer": "above 0: long answers cost",
+            "start.steps": "more, if the student never learnt to end",
+        },
+    ),
+    "skipped updates": _skipped,
+    "accuracy and intrinsic reward": _opposed,
+}

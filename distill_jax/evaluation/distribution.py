@@ -1,80 +1,181 @@
 """How near a student's next-token distribution is to its teacher's, on the same prefixes."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from distill_jax.evaluation import intervals
+from distill_jax.core import sharding
+from distill_jax.core.batching import filled, round_up
+from distill_jax.core.errors import CheckpointError
+from distill_jax.data import batching
+from distill_jax.data.chat import Example
+from distill_jax.evaluation import intervals, subjects
+from distill_jax.evaluation.held_out import evaluate_stage, greedy_answers, held_out
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head.comparison import TokenComparison, head_comparison
 from distill_jax.models.qwen import QwenModel
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run
 
 # Measures between 0 and 1; the others have no upper bound to cut an interval at.
 SHARES = ("cosine", "top1_agreement")
 
 
-class Side(NamedTuple):
-    """A model and its weights {"base", "lora"}."""
+def compare(
+    run: Run,
+    student: Loaded,
+    teacher: Loaded,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    *,
+    batch: int,
+    multiple: int,
+    tick: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """KL both ways, Jensen-Shannon, cosine and top-1 agreement on given responses: see `summary`.
 
-    model: QwenModel
-    params: Any
+    Args:
+        run: mesh, vocabulary.
+        student: Q.
+        teacher: P; of the same tokenizer.
+        prompts: N prompts' token ids.
+        responses: N responses' token ids as they were drawn, EOS counted, none empty.
+        batch: answers compared at a time.
+        multiple: row lengths are multiples of this.
+        tick: called with the number of responses just compared.
+    """
+    size = round_up(min(batch, len(prompts)), sharding.batch_shards(run.mesh))
+    # Rows of similar length share a batch.
+    order = np.argsort(
+        [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], kind="stable"
+    )
+    found: list[tuple[TokenComparison, np.ndarray]] = []
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        count = len(rows)
+        # The repeats that fill the last batch are dropped below.
+        examples = [Example(list(prompts[i]), list(responses[i])) for i in filled(rows, size)]
+        packed = batching.pack_examples(examples, pad_id=run.data.pad_id, multiple=multiple)
+        placed = sharding.place(packed, sharding.batch_sharding(run.mesh))
+        scores = sharding.fetch(compare_on_responses(student, teacher, placed, run.data.vocab))
+        host = TokenComparison(*(x_BR[:count] for x_BR in scores))
+        found.append((host, packed["response_len_B"][:count]))
+        if tick is not None:
+            tick(count)
+    return summary(found)
+
+
+def compare_all(run: Run, names: Sequence[str], answers_of: str) -> dict[str, Any]:
+    """Each pair of the subjects that exist, on the greedy answers of one of them.
+
+    Args:
+        run: a work directory with an evaluation.
+        names: of subjects; those that do not exist are skipped.
+        answers_of: whose answers the prefixes are.
+
+    Returns:
+        JSON-able {"answers_of", "problems", "pairs": [{"p", "q", and what `distribution.summary`
+        gives: forward KL is KL(p‖q)}]}.
+
+    Raises:
+        CheckpointError: fewer than two models, or no kept answers of that one.
+    """
+    stage = evaluate_stage(run)
+    found = {s.name: s for s in subjects.find(run, stage.settings) if s.name in names}
+    if len(found) < 2 or answers_of not in found:
+        known = ", ".join(found) or "none"
+        raise CheckpointError(
+            f"answers of {answers_of} with {known} in {run.workdir}",
+            wanted=f"two of {', '.join(names)}, and answers of one of them",
+            fix=run.run_first(stage.name),
+        )
+    data = held_out(run, stage.settings)
+    answers = greedy_answers(run, stage, found[answers_of], data)
+
+    @functools.cache
+    def load(name: str) -> Loaded:
+        return found[name].load()
+
+    pairs = []
+    for p, q in itertools.combinations([name for name in names if name in found], 2):
+        run.say(f"{q} against {p}")
+        one = compare(
+            run,
+            load(q),
+            load(p),
+            data.prompts,
+            answers,
+            batch=stage.settings.compare_batch,
+            multiple=stage.settings.batch_multiple,
+        )
+        pairs.append({"p": p, "q": q, **one})
+    return {"answers_of": answers_of, "problems": len(answers), "pairs": pairs}
 
 
 def compare_on_responses(
-    student: Side,
-    teacher: Side,
-    tokens_BT: jax.Array,
-    prompt_len_B: jax.Array,
-    *,
-    response_size: int,
-    vocab: int,
-    chunk_tokens: int | None = None,
+    student: Loaded, teacher: Loaded, batch: Mapping[str, Any], vocab: int
 ) -> TokenComparison:
     """Compares both distributions at every response token, teacher-forced on given responses.
 
     Both models read the same tokens; the token at place t is compared in the distributions one
-    place before it, which have not seen it. Pure, so it can be jitted with the models, the
-    sizes and the vocabulary static. Call it on batches as they come out of the sampler.
+    place before it, which have not seen it. One compiled program for all checkpoints of a student.
 
     Args:
         student: Q.
         teacher: P; may have another width and more or fewer logit rows.
-        tokens_BT: int32, right padded, prompt and response without a gap.
-        prompt_len_B: int32, at least 1.
-        response_size: R, at least the longest response's tokens.
+        batch: of `pack_examples`.
         vocab: tokens that exist in both; logit rows beyond never enter.
-        chunk_tokens: tokens of one chunk of the heads; None chooses.
 
     Returns:
-        float32 [B, R] of each measure; what stands beyond a response's length means nothing.
+        float32 [B, R] of each measure; values beyond a response's length mean nothing.
     """
+    return _compare(
+        student.model,
+        teacher.model,
+        batch["targets_BR"].shape[1],
+        vocab,
+        student.params,
+        teacher.params,
+        batch["tokens_BT"],
+        batch["prompt_len_B"],
+    )
 
-    def hidden_ND(side: Side) -> jax.Array:
-        hidden_BTD = side.model.hidden(side.params, tokens_BT)
-        hidden_BRD = gather_response(hidden_BTD, prompt_len_B, response_size)
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _compare(
+    student: QwenModel,
+    teacher: QwenModel,
+    R: int,
+    vocab: int,
+    student_params: Any,
+    teacher_params: Any,
+    tokens_BT: jax.Array,
+    prompt_len_B: jax.Array,
+) -> TokenComparison:
+    def hidden_ND(model: QwenModel, params: Any) -> jax.Array:
+        hidden_BRD = gather_response(model.hidden(params, tokens_BT), prompt_len_B, R)
         return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
 
     scores = head_comparison(
-        hidden_ND(student),
-        student.model.head_VD(student.params),
-        hidden_ND(teacher),
-        teacher.model.head_VD(teacher.params),
+        hidden_ND(student, student_params),
+        student.head_VD(student_params),
+        hidden_ND(teacher, teacher_params),
+        teacher.head_VD(teacher_params),
         valid_vocab=vocab,
-        chunk_tokens=chunk_tokens,
     )
-    shape = (tokens_BT.shape[0], response_size)
-    return TokenComparison(*(x_N.reshape(shape) for x_N in scores))
+    return TokenComparison(*(x_N.reshape(len(tokens_BT), R) for x_N in scores))
 
 
-def response_means(scores: TokenComparison, response_len_B: np.ndarray) -> dict[str, np.ndarray]:
+def response_means(scores: TokenComparison, length_B: np.ndarray) -> dict[str, np.ndarray]:
     """Mean of each measure over the tokens of each response, float64 [B]; nan for an empty one."""
-    length_B = np.asarray(response_len_B)
     mask_BR = np.arange(scores.cosine.shape[1]) < length_B[:, None]
     out = {}
     for name, x_BR in scores._asdict().items():
-        # Chosen, not multiplied: what stands behind a response may be anything.
+        # Chosen, not multiplied: what is behind a response may be anything.
         total_B = np.where(mask_BR, np.asarray(x_BR, np.float64), 0.0).sum(axis=1)
         out[name] = np.divide(
             total_B, length_B, out=np.full(len(length_B), np.nan), where=length_B > 0
@@ -85,31 +186,26 @@ def response_means(scores: TokenComparison, response_len_B: np.ndarray) -> dict[
 def token_means(
     batches: Sequence[tuple[TokenComparison, np.ndarray]],
 ) -> dict[str, float | int | None]:
-    """Mean of each measure over all response tokens of all batches.
+    """Mean of each measure over all response tokens of batches (scores [B, R], response_len_B).
 
-    Args:
-        batches: of (scores [B, R], response_len_B); R may differ.
-
-    Returns:
-        Measure -> mean (nats for the divergences), None without a token; "tokens", "responses".
+    Divergences are in nats; None without a token. Also "tokens" and "responses", their numbers.
     """
-    lengths = [np.asarray(length_B) for _, length_B in batches]
-    tokens = int(sum(length_B.sum() for length_B in lengths))
+    tokens = int(sum(length_B.sum() for _, length_B in batches))
     out: dict[str, float | int | None] = {}
     for name in TokenComparison._fields:
         total = 0.0
-        for (scores, _), length_B in zip(batches, lengths, strict=True):
+        for scores, length_B in batches:
             mean_B = response_means(scores, length_B)[name]
             total += float(np.sum(np.where(length_B > 0, mean_B * length_B, 0.0)))
         out[name] = total / tokens if tokens else None
-    return {**out, "tokens": tokens, "responses": sum(map(len, lengths))}
+    return {**out, "tokens": tokens, "responses": sum(len(length_B) for _, length_B in batches)}
 
 
 def summary(batches: Sequence[tuple[TokenComparison, np.ndarray]]) -> dict[str, Any]:
     """The mean of each measure over all response tokens, with its interval over responses.
 
     Args:
-        batches: of (scores [B, R], response_len_B), each response once and none empty.
+        batches: of (scores [B, R], response_len_B), no response empty.
 
     Returns:
         JSON-able {"tokens", "responses", measure: {"mean", "low", "high" (95%)}}; divergences in

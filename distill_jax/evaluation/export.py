@@ -6,7 +6,7 @@ there, so that the same command after a kill ends with the same bytes.
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +17,11 @@ import numpy as np
 from distill_jax.core import digest, files, rng, sharding
 from distill_jax.core.errors import ConfigError, DataError, TokenizerMismatchError
 from distill_jax.core.settings import to_dict
-from distill_jax.data.chat import render_prompt, render_prompts
+from distill_jax.data.chat import render_prompt
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation.export_rows import Answer, row, top_columns
+from distill_jax.evaluation.export_rows import Answer, TopTokens, row
 from distill_jax.evaluation.held_out import evaluate_stage
 from distill_jax.evaluation.subjects import TEACHER, Subject
-from distill_jax.evaluation.top_tokens import TopTokens
 from distill_jax.inference import generate
 from distill_jax.inference.store import AnswerStore, store_path
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
@@ -54,7 +53,7 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
     """Draws the answers that the store lacks and writes the file; columns: launch/README.md.
 
     Returns:
-        Figures of the whole file, for people.
+        Figures of the file, for people.
 
     Raises:
         BusyError: another process exports to this file.
@@ -89,8 +88,6 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
 
 @dataclass(frozen=True)
 class _Export:
-    """One export; its arguments."""
-
     run: Run
     subject: Subject
     request: Request
@@ -111,28 +108,21 @@ class _Export:
         Raises:
             DataError: there is something wrong with every one.
         """
+        data, asked = self.run.config.data, []
         problems = self.run.data.separate(self.request.split)[: self.request.limit]
-        rendered = zip(problems, self._prompts(problems), strict=True)
-        asked = [Question(i, problem, *found) for i, (problem, found) in enumerate(rendered)]
+        for number, problem in enumerate(problems):
+            prompt, said = list[int](), None
+            try:
+                prompt = render_prompt(self.run.data.tokenizer, problem, data.chat)
+            except DataError as error:
+                said = str(error)
+            count, limit = len(prompt), data.max_prompt_tokens
+            if count > limit:
+                said = f"prompt of {count} tokens, data.max_prompt_tokens={limit}"
+            asked.append(Question(number, problem, prompt, said))
         if all(question.error for question in asked):
             raise DataError(f"no problem can be put to the model, first: {asked[0].error}")
         return asked
-
-    def _prompts(self, problems: Sequence[Problem]) -> Iterator[tuple[list[int], str | None]]:
-        data, tokenizer = self.run.config.data, self.run.data.tokenizer
-        try:
-            prompts: Sequence[list[int] | None] = render_prompts(tokenizer, problems, data.chat)
-        except DataError:  # of some problem: found by looking at each
-            prompts = [None] * len(problems)
-        for problem, prompt in zip(problems, prompts, strict=True):
-            try:
-                tokens = prompt or render_prompt(tokenizer, problem, data.chat)
-            except DataError as error:
-                yield [], str(error)
-                continue
-            count, limit = len(tokens), data.max_prompt_tokens
-            long = f"prompt of {count} tokens, data.max_prompt_tokens={limit}"
-            yield tokens, long if count > limit else None
 
     def made_from(self, questions: Sequence[Question]) -> dict[str, Any]:
         """All that the rows' bytes depend on; weights, problems and prompts as digests."""
@@ -184,6 +174,19 @@ class _Export:
         """The answer to each question, drawn or from the store, with its verdict."""
         run, sampling, total = self.run, self.sampling, len(put)
         sampler, prompts = run.models.sampler(loaded.model), [question.prompt for question in put]
+        reader = TopTokens(
+            loaded.model,
+            loaded.params,
+            run.mesh,
+            k=self.request.top_k,
+            vocab=run.data.vocab,
+            pad_id=run.data.pad_id,
+            multiple=sampling.prompt_multiple,
+        )
+
+        def columns(rows: Sequence[int], out: Rollout) -> dict[str, list[Any]]:
+            return reader.read([prompts[i] for i in rows], out)
+
         title, done = f"answers of {self.subject.name}", store.count()
         if done:
             run.say(f"going on after {done} of {total} answers in {store.path}")
@@ -198,7 +201,7 @@ class _Export:
                 ids=[question.number for question in put],
                 store=store,
                 decoding="sampled" if sampling.temperature else "greedy",
-                columns=self._top_tokens(loaded, prompts),
+                columns=columns if self.request.top_k else None,
                 tick=generate.stopping(
                     run, progress, done, f"{title}: asked to stop;", f"{total} answers are kept"
                 ),
@@ -208,25 +211,8 @@ class _Export:
         unsure = np.where(judged.undecided_B, "undecided", "wrong")
         verdicts = np.where(judged.right_B, "right", unsure).tolist()
         tops = [drawn.columns.get(name, [None] * total) for name in ("top_ids", "top_probs")]
-        columns = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, *tops
-        return [Answer(*parts) for parts in zip(*columns, strict=True)]
-
-    def _top_tokens(
-        self, loaded: Loaded, prompts: Sequence[list[int]]
-    ) -> Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None:
-        """Reads the top tokens of a batch's answers; None where none are asked for."""
-        if not self.request.top_k:
-            return None
-        reader = TopTokens(
-            loaded.model,
-            loaded.params,
-            self.run.mesh,
-            k=self.request.top_k,
-            vocab=self.run.data.vocab,
-            pad_id=self.run.data.pad_id,
-            multiple=self.sampling.prompt_multiple,
-        )
-        return lambda rows, out: top_columns(reader.read([prompts[i] for i in rows], out))
+        found = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, *tops
+        return [Answer(*parts) for parts in zip(*found, strict=True)]
 
 
 def summary(name: str, out: Path) -> dict[str, Any]:
@@ -234,8 +220,7 @@ def summary(name: str, out: Path) -> dict[str, Any]:
     with out.open(encoding="ascii") as lines:
         rows = [json.loads(line) for line in lines]
     answered = [one for one in rows if one["error"] is None]
-    found: dict[str, Any] = {"model": name, "rows": len(rows)}
-    found["errors"] = len(rows) - len(answered)
+    found = {"model": name, "rows": len(rows), "errors": len(rows) - len(answered)}
     if answered:
         right, count = sum(one["right"] for one in answered), len(answered)
         lengths = [len(one["response_ids"]) for one in answered]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill_jax.evaluation.trends import MIN_ROWS, Trend
+from distill_jax.evaluation.trends import Trend
 
 OK, LOOK, BAD = "ok", "look", "bad"
 TOO_FEW, NOT_RECORDED = "too few steps", "not recorded"
@@ -19,7 +19,7 @@ class Finding:
 
     Attributes:
         what: the subject.
-        status: "ok", "look", "bad", "too few steps" or "not recorded".
+        status: one of the constants above.
         said: the reason; "" where none is needed.
         trend: the figure that the status follows from, or None.
         suggestions: setting -> how to change it; empty without trouble.
@@ -35,28 +35,3 @@ class Finding:
         """For JSON."""
         out = dataclasses.asdict(dataclasses.replace(self, trend=None))
         return {**out, "trend": None if self.trend is None else self.trend._asdict()}
-
-
-def by_level(
-    found: Trend | None,
-    look: float,
-    bad: float,
-    said: str,
-    suggestions: Mapping[str, str],
-    absent: str = "",
-) -> Finding:
-    """Judges a share by its last fifth's mean: above `look`, above `bad`; `what` is left empty."""
-    if found is None:
-        return Finding("", NOT_RECORDED, absent)
-    if found.last <= look:
-        return too_short(found) or Finding("", OK, trend=found)
-    return too_short(found) or Finding(
-        "", BAD if found.last > bad else LOOK, said, found, suggestions
-    )
-
-
-def too_short(found: Trend) -> Finding | None:
-    """The finding that there are too few rows for a trend, or None where there are enough."""
-    if found.long_enough:
-        return None
-    return Finding("", TOO_FEW, f"{found.rows} rows, {MIN_ROWS} wanted", found)

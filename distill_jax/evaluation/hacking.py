@@ -24,7 +24,7 @@ def indicators(
     texts: Sequence[str],
     tokens: Sequence[Sequence[int]],
     ended: Sequence[bool],
-    rewards: Sequence[float] | None = None,
+    rewards_B: np.ndarray,
 ) -> dict[str, float | None]:
     """Indicators of a set of completions, flat; none of them is a proof.
 
@@ -32,26 +32,18 @@ def indicators(
         texts: B decoded completions.
         tokens: their tokens, EOS counted where there is one, no padding.
         ended: whether each ended by itself (EOS) and was not cut off.
-        rewards: of each completion; None leaves out the correlation.
+        rewards_B: of each completion, float.
 
     Returns:
         length_mean, length_p10, length_p50, length_p90, length_max (tokens); truncated (share
         without EOS); repeated_ngrams (mean of `repeated_ngrams` over those long enough, None where
         none is); looping (share of `loops`); several_answers (share of `several_answers`);
         no_answer (share without an extractable answer); reward_length_correlation (Pearson, None
-        where one of both is constant or rewards is None). Every value is None without completions.
-
-    Raises:
-        ValueError: the arguments are not of one length.
+        where one of both is constant). Every value is None without completions.
     """
-    sizes = {len(texts), len(tokens), len(ended)} | (
-        {len(rewards)} if rewards is not None else set()
-    )
-    if len(sizes) != 1:
-        raise ValueError(f"texts, tokens, ended and rewards of lengths {sorted(sizes)}")
     length_B = np.array([len(row) for row in tokens], float)
     repeated = [share for row in tokens if (share := repeated_ngrams(row)) is not None]
-    out: dict[str, float | None] = {
+    return {
         "length_mean": _mean(length_B),
         **{f"length_p{p}": _percentile(length_B, p) for p in (10, 50, 90)},
         "length_max": _percentile(length_B, 100),
@@ -60,11 +52,8 @@ def indicators(
         "looping": _mean([loops(row) for row in tokens]),
         "several_answers": _mean([several_answers(text) for text in texts]),
         "no_answer": _mean([answers.extract(text) is None for text in texts]),
-        "reward_length_correlation": None,
+        "reward_length_correlation": correlation(length_B, rewards_B),
     }
-    if rewards is not None:
-        out["reward_length_correlation"] = correlation(length_B, np.asarray(rewards, float))
-    return out
 
 
 def repeated_ngrams(tokens: Sequence[int], n: int = NGRAM) -> float | None:
@@ -88,8 +77,8 @@ def loops(tokens: Sequence[int], last: int = LOOP_TOKENS, period: int = LOOP_PER
 def several_answers(text: str) -> bool:
     r"""Whether the text states different final answers: `\boxed{}`, "the answer is", `####`.
 
-    Statements written alike, or that the answer check knows to be equal, are one; a corrected
-    answer counts as several, too, and so do two boxes of one list: this counts, it does not judge.
+    Statements that the answer check knows to be equal are one; a corrected answer counts as
+    several, and so do two boxes of one list: this counts, it does not judge.
     """
     text = text[-MAX_TEXT:]
     stated = [match[1] for match in _BOX.finditer(text)]

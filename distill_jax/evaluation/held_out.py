@@ -1,15 +1,44 @@
-"""The held-out problems of an evaluation, and the answers that a subject gave to them."""
+"""Held-out problems: accuracy in training on validation; the test problems and answers to them."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from distill_jax.core import rng
 from distill_jax.core.errors import CheckpointError
 from distill_jax.data.chat import Prompts
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import Subject
 from distill_jax.inference import generate, store
+from distill_jax.rollout.sampler import Sampler
 from distill_jax.run.run import Run, Stage
+from distill_jax.run.settings import TrainSettings
+
+
+def validation(
+    run: Run, sampler: Sampler, weights: Any, settings: TrainSettings
+) -> dict[str, float]:
+    """The `eval/` metrics of a student in training: greedy accuracy on the first problems of the
+    validation split, lengths, share with EOS."""
+    config, data = run.config, run.data.problems("validation")
+    count = min(settings.eval_problems, len(data.prompts))
+    drawn = generate.answers(
+        sampler,
+        lambda: weights,
+        data.prompts[:count],
+        config.sampling.whole(0.0),
+        key=rng.stream_key(rng.run_key(config.seed), "validation"),
+        batch=settings.eval_batch,
+    )
+    texts = [run.data.text(row) for row in drawn.tokens]
+    judged = run.data.task.judge(data.problems[:count], texts, drawn.ended_B)
+    return {
+        "eval/accuracy": float(np.mean(judged.right_B)),
+        "eval/mean_length": float(np.mean(drawn.length_B)),
+        "eval/terminated": float(np.mean(drawn.ended_B)),
+    }
 
 
 def held_out(run: Run, settings: EvaluateSettings) -> Prompts:
@@ -54,25 +83,27 @@ def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
     return run.stage(names[-1])
 
 
-def kept_greedy(path: Path) -> tuple[dict[str, Any] | None, list[list[int]]]:
-    """What the answers of a store were made from, and the token ids of the greedy ones."""
+def kept_greedy(
+    run: Run, stage: Stage[EvaluateSettings], name: str, source: dict[str, Any], count: int
+) -> list[list[int]]:
+    """Token ids of a subject's greedy answers, one a problem, as the stage kept them.
+
+    Raises:
+        CheckpointError: they are not `count` answers, or not made from `source`.
+    """
+    path = answers_path(run.workdir / stage.name, name)
     found, batches, _ = store.read(path)
-    answers = store.responses(batches, "greedy")
-    return found, [completions[0] for completions in answers]
+    answers = [completions[0] for completions in store.responses(batches, "greedy")]
+    if found != source or len(answers) != count:
+        got = f"has {len(answers)} greedy answers, of {found}" if found else "is missing"
+        wanted = f"{count} answers of {name} as it is now"
+        raise CheckpointError(f"{path} {got}", wanted=wanted, fix=run.run_first(stage.name))
+    return answers
 
 
 def greedy_answers(
     run: Run, stage: Stage[EvaluateSettings], subject: Subject, data: Prompts
 ) -> list[list[int]]:
-    """Token ids of the subject's greedy answers to these problems, as the stage kept them.
-
-    Raises:
-        CheckpointError: it has not answered all of them, or with other weights or settings.
-    """
-    path = answers_path(run.workdir / stage.name, subject.name)
-    found, answers = kept_greedy(path)
-    if found != made_from(run, stage.settings, subject, data) or len(answers) != len(data.prompts):
-        got = f"has {len(answers)} greedy answers, of {found}" if found else "is missing"
-        wanted = f"{len(data.prompts)} answers of {subject.name} as it is now"
-        raise CheckpointError(f"{path} {got}", wanted=wanted, fix=run.run_first(stage.name))
-    return answers
+    """Token ids of the subject's greedy answers to these problems: see `kept_greedy`."""
+    source = made_from(run, stage.settings, subject, data)
+    return kept_greedy(run, stage, subject.name, source, len(data.prompts))

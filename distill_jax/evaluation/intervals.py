@@ -47,9 +47,8 @@ def wilson(right: float, total: int) -> Estimate:
 def mean_interval(score_N: np.ndarray) -> Estimate:
     """Mean of per-problem scores in [0, 1], t interval over problems.
 
-    The samples of one problem are not independent, so a problem counts once. Scores that are all
-    alike have no spread to go by: they take Wilson's interval of as many problems, which is wider
-    than 0.
+    The samples of one problem are not independent, so a problem counts once. Equal scores have no
+    spread: they take Wilson's interval of as many problems, which is wider than 0.
     """
     n, mean = len(score_N), float(np.mean(score_N))
     if np.ptp(score_N) == 0.0:
@@ -62,8 +61,8 @@ def ratio_interval(total_N: np.ndarray, size_N: np.ndarray, most: float = math.i
     """Mean over tokens, Σ total / Σ size, with a t interval over the groups that hold them.
 
     Tokens of one answer are not independent, so an answer counts once: the interval is that of a
-    ratio, std(total_i − mean·size_i)/(mean size·√N) (Cochran 1977, 6.4). Groups that are all alike
-    have no spread: a share takes Wilson's interval of as many, another measure its own mean.
+    ratio, std(total_i − mean·size_i)/(mean size·√N) (Cochran 1977, 6.4). Equal groups have no
+    spread: a share takes Wilson's interval of as many, another measure its own mean.
 
     Args:
         total_N: sum of a measure over each group's tokens, at least 0.
@@ -80,15 +79,11 @@ def ratio_interval(total_N: np.ndarray, size_N: np.ndarray, most: float = math.i
 
 
 def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
-    """Paired t-test of per-problem scores on the same problems in the same order.
+    """Paired t-test of per-problem scores in [0, 1], on the same problems in the same order.
 
     Where every problem changed by the same amount there is no spread for a t-test: the p-value is
     the sign test's, 2^(1−n), and the interval's inner end is Wilson's for n of n. Where none
     changed the p-value is 1 and that interval's share of problems that might have is the bound.
-
-    Args:
-        before_N: scores in [0, 1].
-        after_N: likewise.
     """
     delta_N = np.asarray(after_N, float) - np.asarray(before_N, float)
     n, mean = len(delta_N), float(np.mean(delta_N))
@@ -101,19 +96,15 @@ def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
     error = float(np.std(delta_N, ddof=1)) / math.sqrt(n)
     half = float(special.stdtrit(n - 1, 0.975)) * error
     p_value = float(2 * special.stdtr(n - 1, -abs(mean) / error))
-    # Scores lie in [0, 1]: no difference is beyond 1, whatever few problems make of t.
+    # Scores are in [0, 1]: no difference is beyond 1, whatever few problems make of t.
     return Difference(mean, max(mean - half, -1.0), min(mean + half, 1.0), p_value)
 
 
 def mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
-    """Exact McNemar test of two greedy runs on the same problems.
+    """Exact McNemar test of two greedy runs, right or wrong, on the same problems.
 
     The p-value is the two-sided binomial of the discordant pairs; the interval is that of the
     paired difference.
-
-    Args:
-        before_N: right or wrong, 0/1.
-        after_N: likewise.
     """
     before_N, after_N = np.asarray(before_N, bool), np.asarray(after_N, bool)
     gained = int(np.sum(~before_N & after_N))
@@ -122,7 +113,7 @@ def mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
     if gained + lost == 0:
         return difference._replace(p_value=1.0)
     tail = float(special.bdtr(min(gained, lost), gained + lost, 0.5))
-    p_value = min(1.0, 2 * tail)  # both tails are alike where heads are as likely as tails
+    p_value = min(1.0, 2 * tail)  # for a fair coin both tails are equal
     return difference._replace(p_value=p_value)
 
 
@@ -141,7 +132,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """1 − C(n−c, k)/C(n, k): chance that one of k of the n samples is right (Chen et al. 2021).
+    """1 − C(n−c, k)/C(n, k): probability that one of k of n samples is right (Chen et al. 2021).
 
     Raises:
         ValueError: k is more than the samples.

@@ -15,61 +15,37 @@ METRICS = ("reward", "accuracy", "eval/accuracy")
 _FEWEST = 3
 
 
-def ema(value_K: np.ndarray, weight: float | None = None) -> np.ndarray:
+def ema(value_K: np.ndarray) -> np.ndarray:
     """Exponential moving average that begins at the first value.
 
-    e_0 = x_0; e_k = (1 − w)·e_{k−1} + w·x_k.
-
-    Args:
-        value_K: values in their order.
-        weight: w; None takes 2/(s + 1), whose span s is a fifth of the values, at least one: few
-            values are hardly averaged, since their end would lag far behind.
+    e_0 = x_0; e_k = (1 − w)·e_{k−1} + w·x_k; w = 2/(s + 1), whose span s is a fifth of the values,
+    at least one: few values are hardly averaged, since their end would lag far behind.
     """
     out_K = np.array(value_K, float)
-    if weight is None:
-        weight = 2 / (max(1.0, len(out_K) / 5) + 1)
+    weight = 2 / (max(1.0, len(out_K) / 5) + 1)
     for k in range(1, len(out_K)):
         out_K[k] = (1 - weight) * out_K[k - 1] + weight * out_K[k]
     return out_K
 
 
-def convergence_step(points_K2: np.ndarray, weight: float | None = None) -> int | None:
-    """The first step whose average has 95% of the whole gain.
+def convergence_step(points_K2: np.ndarray) -> int | None:
+    """The first step whose average has 95% of the whole gain; None without a gain.
 
-    Args:
-        points_K2: (step, value), in the steps' order.
-        weight: see `ema`.
-
-    Returns:
-        A step; None without a gain, or below three points.
+    points_K2: (step, value), in the steps' order; None below three of them.
     """
     if len(points_K2) < _FEWEST:
         return None
-    gain_K = ema(points_K2[:, 1], weight)
+    gain_K = ema(points_K2[:, 1])
     gain_K = gain_K - gain_K[0]
     if gain_K[-1] <= 0:
         return None
     return int(points_K2[np.argmax(gain_K >= SHARE * gain_K[-1]), 0])
 
 
-def efficiency(
-    points_K2: np.ndarray, tokens: float | None, weight: float | None = None
-) -> float | None:
-    """Gain of the average per million training tokens; None below two points or without tokens."""
-    if len(points_K2) < 2 or not tokens:
-        return None
-    average_K = ema(points_K2[:, 1], weight)
-    return float(average_K[-1] - average_K[0]) / (tokens / 1e6)
-
-
 def stability(points_K2: np.ndarray) -> float | None:
     """Standard deviation (ddof 0) of the last fifth of the values around their straight line.
 
-    Args:
-        points_K2: (step, value), in the steps' order.
-
-    Returns:
-        In the metric's unit, 0 is steadiest; None where that fifth has fewer than three points.
+    In the metric's unit, 0 is steadiest; None where that fifth has fewer than three points.
     """
     last_k2 = points_K2[-(len(points_K2) // 5) :] if len(points_K2) >= 5 else points_K2[:0]
     if len(last_k2) < _FEWEST:
@@ -80,10 +56,7 @@ def stability(points_K2: np.ndarray) -> float | None:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Convergence, efficiency and stability of each metric of METRICS that the rows have.
-
-    Args:
-        rows: of a stage's metrics.jsonl.
+    """Convergence, efficiency and stability of each metric of METRICS in rows of metrics.jsonl.
 
     Returns:
         {"steps", "num_tokens", "metrics": {name: {"first", "last" (moving averages),
@@ -95,12 +68,13 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     for name in METRICS:
         points_K2 = values(rows, name)
         if len(points_K2):
-            average_K = ema(points_K2[:, 1])
+            first, last = map(float, ema(points_K2[:, 1])[[0, -1]])
+            rate = (last - first) / (tokens / 1e6) if tokens and len(points_K2) > 1 else None
             found[name] = {
-                "first": float(average_K[0]),
-                "last": float(average_K[-1]),
+                "first": first,
+                "last": last,
                 "convergence_step": convergence_step(points_K2),
-                "gain_per_million_tokens": efficiency(points_K2, tokens),
+                "gain_per_million_tokens": rate,
                 "stability": stability(points_K2),
             }
     if not found:

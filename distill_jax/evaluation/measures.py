@@ -1,13 +1,15 @@
-"""What is measured of a model's completions beside their accuracy."""
+"""Measures of a model's completions besides accuracy: reasoning, reward hacking, pass@k, maj@k."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from distill_jax import answers
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation import hacking, passk, reasoning
+from distill_jax.evaluation import hacking, intervals
 from distill_jax.reasoning import quality
+from distill_jax.reasoning.quality import Reasoning
 
 
 def measures(
@@ -24,7 +26,7 @@ def measures(
         texts: B = P·G completions, prompt-major.
         tokens: their token ids, EOS included.
         ended_B: whether each ended by itself.
-        right_PG: what the answer check said, bool.
+        right_PG: verdicts of the answer check, bool.
 
     Returns:
         JSON-able {"reasoning", "hacking"} and, of several samples, {"pass@k", "maj@k"}: k -> an
@@ -33,25 +35,94 @@ def measures(
     samples = right_PG.shape[1]
     repeated = [problem for problem in problems for _ in range(samples)]
     found = [quality.reasoning(p.solution, text) for p, text in zip(repeated, texts, strict=True)]
+    rewards = right_PG.reshape(-1).astype(float)
     out: dict[str, Any] = {
-        "reasoning": reasoning.summary(found, [problem.id for problem in repeated]),
-        "hacking": hacking.indicators(
-            texts, tokens, ended_B.tolist(), right_PG.reshape(-1).astype(float).tolist()
-        ),
+        "reasoning": reasoning_summary(found, [problem.id for problem in repeated]),
+        "hacking": hacking.indicators(texts, tokens, ended_B.tolist(), rewards),
     }
     if samples > 1:
-        stated = [passk.extracted(text) for text in texts]
+        stated = [None if (one := answers.extract(text)) is None else one.text for text in texts]
         stated_PG = [stated[i : i + samples] for i in range(0, len(stated), samples)]
-        drawn_P, right_P = np.full(len(problems), samples), right_PG.sum(axis=1)
-        budgets = budgets_of(samples)
-        out["pass@k"] = {str(k): passk.pass_at_k(drawn_P, right_P, k)._asdict() for k in budgets}
-        out["maj@k"] = {
-            str(k): passk.maj_at_k(stated_PG, right_PG.tolist(), k)._asdict() for k in budgets
-        }
+        powers = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
+        out |= {"pass@k": {}, "maj@k": {}}
+        for k in sorted({*powers, samples}):
+            chance_P = [intervals.pass_at_k(samples, int(c), k) for c in right_PG.sum(axis=1)]
+            out["pass@k"][str(k)] = intervals.mean_interval(np.array(chance_P))._asdict()
+            out["maj@k"][str(k)] = maj_at_k(stated_PG, right_PG, k)._asdict()
     return out
 
 
-def budgets_of(samples: int) -> list[int]:
-    """1, 2, 4, … up to the samples, and the samples themselves."""
-    powers = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
-    return sorted({*powers, samples})
+def maj_at_k(
+    found_PG: Sequence[Sequence[str | None]], right_PG: np.ndarray, k: int
+) -> intervals.Estimate:
+    """maj@k: how often the majority of the first k samples is right, with its 95% interval.
+
+    The first k samples of each problem are one draw, not the expectation over all subsets of k, so
+    the interval (Wilson, over problems) is wider. A problem without any answer is wrong.
+
+    Args:
+        found_PG: each problem's extracted answers in the order sampled, None without one.
+        right_PG: whether each was judged right, bool.
+        k: samples that vote.
+    """
+    right = 0
+    for found, verdicts in zip(found_PG, right_PG, strict=True):
+        winner = majority(found[:k])
+        right += winner is not None and bool(verdicts[winner])
+    return intervals.wilson(right, len(found_PG))
+
+
+def majority(
+    found: Sequence[str | None], same: Callable[[str, str], bool] | None = None
+) -> int | None:
+    """The first sample whose answer most samples agree with, or None where none has an answer.
+
+    Equivalent answers ("0.5", "1/2") vote together: each joins the first group whose first member
+    it is known to equal. Of groups of one size the first seen wins. None does not vote.
+
+    Args:
+        found: each sample's extracted answer, None without one.
+        same: whether two answers are the same; default `answers.equivalent`, where undecided is no.
+    """
+    same = same or (lambda one, other: answers.equivalent(one, other).right)
+    groups: list[list[int]] = []
+    group_of: dict[str, list[int]] = {}  # the same text needs no check
+    for index, answer in enumerate(found):
+        if answer is None:
+            continue
+        if answer not in group_of:
+            equal = (group for group in groups if same(str(found[group[0]]), answer))
+            group_of[answer] = next(equal, [])
+            if not group_of[answer]:
+                groups.append(group_of[answer])
+        group_of[answer].append(index)
+    return max(groups, key=len)[0] if groups else None  # max takes the first of equals
+
+
+def reasoning_summary(rows: Sequence[Reasoning], problems: Sequence[str]) -> dict[str, Any]:
+    """Each measure of reasoning over N completions.
+
+    Args:
+        rows: of `quality.reasoning`, one a completion.
+        problems: the problem of each; completions of one problem are averaged first, since they
+            are not independent.
+
+    Returns:
+        Measure -> {"mean", "low", "high" (95% interval over problems), "count" (completions that
+        the measure applies to), "problems" (those that the interval counts)}; mean, low and high
+        are None where it applies to none.
+    """
+    out = {}
+    for name in Reasoning._fields:
+        of_problem: dict[str, list[float]] = {}
+        for problem, row in zip(problems, rows, strict=True):
+            value = getattr(row, name)
+            if value is not None:
+                of_problem.setdefault(problem, []).append(value)
+        count = sum(map(len, of_problem.values()))
+        estimate: dict[str, Any] = dict.fromkeys(intervals.Estimate._fields)
+        if of_problem:
+            means = np.array([np.mean(values) for values in of_problem.values()])
+            estimate = intervals.mean_interval(means)._asdict()
+        out[name] = {**estimate, "count": count, "problems": len(of_problem)}
+    return out

@@ -1,4 +1,4 @@
-"""Two evaluations of the same problems beside each other: table, difference, exact test."""
+"""Two evaluations of the same problems compared: table, difference, exact test."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,11 +31,9 @@ class Comparison(NamedTuple):
 
 
 def compare(rows_a: Sequence[Mapping[str, Any]], rows_b: Sequence[Mapping[str, Any]]) -> Comparison:
-    """Compares two lists of evaluation rows by problem, whatever their order.
+    """Compares two lists of evaluation rows of the same problems, whatever their order.
 
-    Args:
-        rows_a: each with `id` and `right` (true or false, 1 or 0).
-        rows_b: likewise, of the same problems.
+    Each row has `id` and `right` (true or false, 1 or 0).
 
     Raises:
         DataError: no rows; a row without id or right; an id twice; ids in one list only.
@@ -61,16 +59,10 @@ def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, 
 
     With Wilson's [l, u] of each share p and the table's correlation φ (continuity corrected where
     positive: the numerator less n/2, not below 0):
-    low = d − √((p_b−l_b)² − 2φ(p_b−l_b)(u_a−p_a) + (u_a−p_a)²), high alike with the other ends.
+    low = d − √((p_b−l_b)² − 2φ(p_b−l_b)(u_a−p_a) + (u_a−p_a)²), high likewise with the other ends.
     φ is 0 where a margin is empty. Unlike a t-interval it is not of width 0 where nothing changed.
 
     Source: Newcombe 1998, Statistics in Medicine 17:2635–2650, method 10.
-
-    Args:
-        both: problems that both got right.
-        only_a: that a alone got right.
-        only_b: that b alone got right.
-        neither: that neither did.
     """
     total = both + only_a + only_b + neither
     a = intervals.wilson(both + only_a, total)

@@ -1,7 +1,6 @@
 """`evaluation_results.json`: a subject's result under the names that other tools use.
 
-Nothing is measured here: the figures are those of `evaluate/SUBJECT.json`. The time of evaluation
-is in this file alone.
+The figures are those of `evaluate/SUBJECT.json`; the time of evaluation is in this file alone.
 """
 
 import datetime
@@ -13,7 +12,7 @@ import jax
 from distill_jax.core.files import read_json
 from distill_jax.evaluation import learning
 from distill_jax.evaluation.subjects import CHECKPOINT, Subject
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run
 from distill_jax.training.records import METRICS_FILE, read_rows
 
@@ -23,44 +22,22 @@ EVALUATION_RESULTS = "evaluation_results.json"
 def write_evaluation(
     run: Run, directory: Path, subject: Subject, result: dict[str, Any], *, fresh: bool
 ) -> None:
-    """Writes `evaluation_results.json` of a subject, if it holds anything new.
+    """Writes `evaluation_results.json` of a subject into its directory, if it holds anything new.
 
-    Args:
-        run: settings, work directory.
-        directory: of the subject.
-        subject: what was evaluated.
-        result: as in SUBJECT.json.
-        fresh: it was made just now; otherwise the recorded time is kept.
+    result: as in SUBJECT.json; fresh: it was made just now, else the recorded time is kept.
     """
     if jax.process_index() != 0:
         return
     path = directory / EVALUATION_RESULTS
     before = read_json(path)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    time = now if fresh or before is None else before["evaluation_time"]
-    training, teacher = _training(run, subject), run.models.name("teacher")
-    view = evaluation_results(result, str(subject.path), teacher, time, training)
-    if view != before:
-        write_json(path, view)
-
-
-def evaluation_results(
-    result: dict[str, Any],
-    checkpoint_path: str,
-    teacher_model: str,
-    evaluation_time: str,
-    training: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """A result of stage evaluate under the names of `evaluation_results.json`.
-
-    Greedy decoding's figures stand first in each group, those of the samples below "sampled".
-    """
+    # Greedy decoding's figures are first in each group, those of the samples below "sampled".
     greedy, sampled = result["greedy"], result["sampled"]
     shares = ("mean_length", "terminated", "undecided", "hacking", "levels")
-    return {
-        "checkpoint_path": checkpoint_path,
-        "teacher_model": teacher_model,
-        "evaluation_time": evaluation_time,
+    view = {
+        "checkpoint_path": str(subject.path),
+        "teacher_model": run.models.name("teacher"),
+        "evaluation_time": now if fresh or before is None else before["evaluation_time"],
         "accuracy": greedy["accuracy"]["mean"],
         "accuracy_interval": [greedy["accuracy"]["low"], greedy["accuracy"]["high"]],
         "pass@1": sampled["pass@1"],
@@ -78,9 +55,11 @@ def evaluation_results(
                 **{name: sampled[name] for name in shares},
             },
         },
-        "training": training,
+        "training": _training(run, subject),
         "individual_results": result["problems"],
     }
+    if view != before:
+        write_json(path, view)
 
 
 def _training(run: Run, subject: Subject) -> dict[str, Any] | None:
@@ -91,5 +70,4 @@ def _training(run: Run, subject: Subject) -> dict[str, Any] | None:
     last = int(number) if checkpoint else None
     rows = read_rows(run.workdir / subject.stage / METRICS_FILE)
     rows = [row for row in rows if last is None or row["step"] <= last]
-    has_curve = any(row.get(metric) is not None for row in rows for metric in learning.METRICS)
-    return learning.summary(rows) if has_curve else None
+    return learning.summary(rows)

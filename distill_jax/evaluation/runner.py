@@ -95,8 +95,7 @@ def evaluate(
         key: typed key; the same for all models compared.
         text: tokens -> text.
         task: judges the answers.
-        tick: called with the number of completions just finished.
-        store: takes completions as they come, and gives those that it has.
+        tick, store: of `generate.answers`.
 
     Returns:
         JSON-able {"num_problems", "samples", "greedy": {...}, "sampled": {...},
@@ -150,7 +149,6 @@ def _judged(
     text: Callable[[Any], str],
     task: Task,
 ) -> dict[str, Any]:
-    """Verdicts, texts and a summary of the completions of one decoding."""
     texts = [text(row) for row in drawn.tokens]
     judged = task.judge([p for p in problems for _ in range(samples)], texts, drawn.ended_B)
     right_PG = judged.right_B.reshape(-1, samples)

@@ -35,8 +35,7 @@ class Subject:
         weights: names of their parts with digests.
         load: puts it on the mesh.
         stage: that made it; "" for teacher, base and model.
-        start: the subject that its stage started from; "" where there is none.
-        tokenizer: its own; None is the run's.
+            tokenizer: its own; None is the run's.
     """
 
     name: str
@@ -44,18 +43,17 @@ class Subject:
     weights: dict[str, str]
     load: Callable[[], Loaded] = field(repr=False)
     stage: str = ""
-    start: str = ""
     tokenizer: Any = field(default=None, repr=False)
 
 
 def find(run: Run, settings: EvaluateSettings) -> list[Subject]:
-    """What can be evaluated in this work directory, and what the settings name.
+    """The subjects of this work directory, and those that the settings name.
 
-    The bare student is one of them: SFT can make the student worse, and RL that only recovers that
+    The base student is one of them: SFT can make the student worse, and RL that only recovers that
     loss is not progress.
 
     Raises:
-        CheckpointError: nothing, or a checkpoint or model that is not there.
+        CheckpointError: nothing, or a checkpoint or model that is missing.
     """
     found: list[Subject] = []
     if settings.teacher:
@@ -110,15 +108,9 @@ def student(run: Run, reference: str) -> Subject:
     """The student that a reference names: base, a stage, or a directory."""
     found = run.student(reference)
     load = functools.partial(run.load_student, reference)
-    in_plan = reference in run.config.plan
-    return Subject(
-        found.name,
-        found.adapter or found.base or run.models.path("student"),
-        run.student_digests(found),
-        load,
-        stage=reference if in_plan else "",
-        start=run.start_of(reference) if in_plan else "",
-    )
+    path = found.adapter or found.base or run.models.path("student")
+    stage = reference if reference in run.config.plan else ""
+    return Subject(found.name, path, run.student_digests(found), load, stage)
 
 
 def checkpointed_stage(run: Run) -> str | None:
@@ -178,15 +170,13 @@ def _checkpoint(run: Run, stage: str, step: int) -> Subject:
         )
 
     weights = {**run.student_digests(Student(stage, base=base)), "adapter": digest.of_all(parts())}
-    return Subject(
-        f"{stage}{CHECKPOINT}{step}", directory / str(step), weights, load, stage=stage, start=""
-    )
+    return Subject(f"{stage}{CHECKPOINT}{step}", directory / str(step), weights, load, stage)
 
 
 def given(run: Run, model: str) -> Subject:
     """The model of `evaluate.model`: a PEFT adapter of the student, or a whole model.
 
-    A whole model may bring another tokenizer; then it reads its own prompts.
+    A whole model may have another tokenizer; then it reads its own prompts.
 
     Raises:
         CheckpointError: missing, damaged or of another architecture.

@@ -14,18 +14,16 @@ P_VALUE = 0.01
 
 
 class Trend(NamedTuple):
-    """A metric over a run.
+    """A metric over a run; the last three are None below MIN_ROWS.
 
     Attributes:
         name: the metric.
         rows: how many have it.
         first, last: means of the first and last fifth of those rows (at least one row each).
+        rho: Spearman's rank correlation with the step, 0 for a constant metric.
+        p_value: its two-sided p-value, by Student's t.
         jump_p: p-value of the first fifth against the last half, by Student's t with the spread of
-            the last half: many runs jump in their first rows and then stay, which ranks do not
-            show. None below MIN_ROWS.
-        rho: Spearman's rank correlation with the step, 0 for a constant metric; None below
-            MIN_ROWS.
-        p_value: its two-sided p-value, by Student's t; None below MIN_ROWS.
+            the last half: many runs jump in their first rows and then stay, which ranks miss.
     """
 
     name: str
@@ -80,12 +78,7 @@ def values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def trend(rows: Sequence[Mapping[str, Any]], name: str) -> Trend | None:
-    """The trend of a metric; None where no row has it.
-
-    Args:
-        rows: of metrics.jsonl, each with an integer step.
-        name: the metric.
-    """
+    """The trend of a metric in rows of metrics.jsonl; None where no row has it."""
     return of_points(name, values(rows, name))
 
 

@@ -2,8 +2,10 @@
 
 import ast
 import dataclasses
+import operator
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import ConfigError
@@ -12,6 +14,7 @@ from distill_jax.run.config import RunConfig, build, to_config_dict, upstream
 from distill_jax.run.record import stage_key
 from distill_jax.run.settings import ExperimentSettings
 
+SHARED = "shared"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -22,10 +25,15 @@ class Arm(NamedTuple):
     changes: dict[str, Any]
 
 
+def run_directory(workdir: Path, arm: str, seed: int) -> Path:
+    """workdir/ARM/seed_N: an ordinary work directory."""
+    return workdir / arm / f"seed_{seed}"
+
+
 def parse(texts: Sequence[str], base: RunConfig) -> list[Arm]:
     """Arms from `name` or `name: setting=value; setting=value`.
 
-    Values are Python literals; what is none is a string.
+    A value is a Python literal, or else a string.
 
     Raises:
         ConfigError: a name is missing, odd or there twice; no such setting, or none of a run's;
@@ -35,7 +43,7 @@ def parse(texts: Sequence[str], base: RunConfig) -> list[Arm]:
     flat = to_config_dict(base)
     for text in texts:
         name, _, rest = (part.strip() for part in text.partition(":"))
-        if not _NAME.fullmatch(name) or name in ("shared", *(arm.name for arm in arms)):
+        if not _NAME.fullmatch(name) or name in (SHARED, *(arm.name for arm in arms)):
             raise ConfigError(
                 f"experiment.arms has {text!r}",
                 wanted="'name: setting=value; …' with a name of its own, of letters, digits, ._-",
@@ -76,18 +84,11 @@ def config_of(base: RunConfig, arm: Arm | None, seed: int) -> RunConfig:
         return plain
     config = to_config_dict(plain)
     for name, value in arm.changes.items():
-        *groups, last = name.split(".")
-        at = config
-        for group in groups:
-            at = at[group]
-        kind = at.get_type(last) if last in at else None
-        # As on the command line: 1 where 1.0 is meant.
-        try:
-            at[last] = float(value) if kind is float and isinstance(value, int) else value
+        try:  # as on the command line: 1 where 1.0 is meant
+            config.update_from_flattened_dict({name: value})
         except TypeError as error:
-            raise ConfigError(
-                f"arm {arm.name} has {name}={value!r}", wanted=f"as {at[last]!r}"
-            ) from error
+            wanted = f"as {operator.attrgetter(name)(config)!r}"
+            raise ConfigError(f"arm {arm.name} has {name}={value!r}", wanted=wanted) from error
     return build(config)
 
 

@@ -50,8 +50,7 @@ def over_seeds(
 def paired_p(differences: Sequence[float]) -> float | None:
     """Two-sided p of Student's t that the mean difference is 0; None for one seed.
 
-    Equal differences have no spread to test: 1 where they are 0, else the sign
-    test's 2^(1−n).
+    Equal differences have no spread: 1 where they are 0, else the sign test's 2^(1−n).
     """
     n = len(differences)
     if n < 2:
@@ -68,8 +67,7 @@ def of_arm(rows: Rows, arm: str) -> list[Mapping[str, Any]]:
 
 
 def changes(rows: Rows, arms: Sequence[str], reference: str, figure: str) -> dict[str, Change]:
-    """Each other arm less the reference, on the seeds that both have; arms without one are left
-    out.
+    """Each other arm less the reference, on the seeds that both have; without such a seed, skipped.
 
     Args:
         rows: of `results.read_run`.

@@ -13,12 +13,7 @@ _MOST_SUBJECTS = 12
 
 
 def plots(rows: Rows, arms: Sequence[str]) -> list[Plot]:
-    """The plots that the rows have something for.
-
-    Args:
-        rows: of `results.read_run`.
-        arms: names of all arms; an arm has the colour of its place.
-    """
+    """The plots of rows of `results.read_run`; an arm has the colour of its place in `arms`."""
     made = {arm: of for arm in arms if (of := comparison.of_arm(rows, arm))}
     colours = {arm: number for number, arm in enumerate(arms)}
     out = [_curves(made, colours), _groups(made, colours, "levels", "level")]
@@ -41,7 +36,6 @@ def _curves(made: Mapping[str, Rows], colours: Mapping[str, int]) -> Plot:
 
 
 def _groups(made: Mapping[str, Rows], colours: Mapping[str, int], key: str, name: str) -> Plot:
-    """Bars of accuracy: mean and range over seeds."""
     names = sorted({group for rows in made.values() for row in rows for group in row[key]})
     names, series = names[:_MOST_SUBJECTS], []
     for arm, rows in made.items():

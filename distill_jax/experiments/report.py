@@ -26,7 +26,7 @@ def build(
     Args:
         arms: in the order of the table.
         references: arms that differences are taken to.
-        rows: of `results.read_run`, complete runs alone.
+        rows: of `results.read_run`, of complete runs.
         failed: {"arm", "seed", "error"} of the others.
         command: that made it.
     """

@@ -1,5 +1,6 @@
-"""The results of one run, read from the files of its directory."""
+"""The results of one run, read from the files of its directory; files in other tools' forms."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,22 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.errors import DataError
-from distill_jax.core.files import read_json
+from distill_jax.core.files import read_json, write_json, write_text
 from distill_jax.evaluation import learning
 from distill_jax.report import view as views
 from distill_jax.report.view import RunView
 from distill_jax.training.records import METRICS_FILE, read_rows
+
+_ARMS = {"q_values": "curriculum/q/", "selections": "curriculum/count/", "shares": "curriculum/p/"}
+_SERIES = {
+    "losses": "loss",
+    "rewards": "reward",
+    "accuracies": "eval/accuracy",
+    "agreement": "eval/top1_agreement",
+    "forward_kl": "eval/forward_kl",
+    "examples_seen": "epoch",
+    "tokens_seen": "num_tokens",
+}
 
 
 def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
@@ -19,10 +31,9 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
 
     Returns:
         arm, seed, subject, greedy and pass@1 (shares), levels and subjects {name: {greedy,
-        pass@1, problems}}, agreement (share of the problems that the teacher solves which the
-        student solves too; None without a teacher), mean_length, terminated, tokens (of the stages
-        that led to the subject, and "all"), seconds (likewise), curve [{tokens, accuracy}] on
-        validation, gain_tokens and gain_steps (`convergence`), curriculum [{step, p: {arm:
+        pass@1, problems}}, agreement (see `agreement`), mean_length, terminated, tokens (of the
+        stages that led to the subject, and "all"), seconds (likewise), curve [{tokens, accuracy}]
+        on validation, gain_tokens and gain_steps (`convergence`), curriculum [{step, p: {arm:
         share}}].
 
     Raises:
@@ -149,4 +160,42 @@ def _selection(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         shares = {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}
         if shares:
             out.append({"step": row["step"], "p": shares})
+    return out
+
+
+def write_files(workdir: Path) -> None:
+    """history.json, curriculum_data.json and response_pairs.jsonl of a complete run.
+
+    Raises:
+        DataError: a damaged row of its records.
+        CheckpointError: a file of its evaluation is not JSON.
+    """
+    view = views.load(workdir)
+    subject, student = last_subject(workdir, view)
+    stages = view.chain(subject)
+    rows = read_rows(workdir / stages[-1].directory / METRICS_FILE) if stages else []
+    write_json(workdir / "history.json", history(rows))
+    write_json(workdir / "curriculum_data.json", curriculum(rows))
+    teacher = read_json(view.result_file(workdir, views.TEACHER))
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pairs(teacher, student)]
+    write_text(workdir / "response_pairs.jsonl", "".join(lines))
+
+
+def history(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{series: [[step, value], …]} of the metrics that were logged; `examples_seen` in epochs."""
+    return {
+        name: [[row["step"], row[metric]] for row in rows if row.get(metric) is not None]
+        for name, metric in _SERIES.items()
+    }
+
+
+def curriculum(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{q_values, selections, shares: {arm: [[step, value], …]}}; empty where none was logged."""
+    out: dict[str, dict[str, list[Any]]] = {name: {} for name in _ARMS}
+    for row in rows:
+        for name, prefix in _ARMS.items():
+            for metric in row:
+                if metric.startswith(prefix) and row[metric] is not None:
+                    arm = metric.removeprefix(prefix)
+                    out[name].setdefault(arm, []).append([row["step"], row[metric]])
     return out

@@ -1,1 +1,1 @@
-"""Generation of answers over a store on disk, so that a stopped program goes on where it was."""
+"""Generation of answers over a store on disk, so that a stopped program resumes."""

@@ -48,10 +48,9 @@ def answers(
 ) -> Answers:
     """Draws the completions of all prompts.
 
-    A prompt's number seeds its randomness, so the batch size changes nothing but speed and the
-    last bits. The last batch is filled up with repeats, so that one compiled program serves all.
-    Batches are the same at every start, so that after a stop the rest is drawn as it would have
-    been.
+    A prompt's number seeds its randomness, so the batch size changes only speed and the last bits.
+    The last batch is filled up with repeats, so that one compiled program serves all. Batches are
+    the same at every start, so a resumed program draws the rest as an uninterrupted one does.
 
     Args:
         sampler: for the model.
@@ -124,8 +123,8 @@ def made_from(
     Args:
         run: seed, task.
         weights: digests of the model's parts.
-        data: problems and prompts; a digest enters.
-        sampling: settings that change the last bits alone do not enter.
+        data: problems and prompts; a digest is recorded.
+        sampling: without settings that change the last bits alone.
         more: further parts by name.
     """
 
@@ -151,8 +150,7 @@ def stopping(run: Run, progress: Progress, done: int, before: str, after: str) -
         run: that may be asked.
         progress: shows the count.
         done: answers finished earlier.
-        before: of the message, up to the count; e.g. "rl was asked to stop;".
-        after: of the message, after "of"; e.g. "9 answers are done".
+        before, after: of the message "BEFORE 3 of AFTER; …", e.g. "9 answers are done".
     """
 
     def tick(count: int) -> None:

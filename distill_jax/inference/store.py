@@ -1,8 +1,7 @@
-"""Generated answers on disk, a line a batch: a stopped program goes on from them.
+"""Generated answers on disk, a line a batch: a stopped program resumes from them.
 
-The file holds token ids, so that a later reader (the comparison of two models' logits, say) sees
-the tokens that were drawn and not a text tokenised again. It is append-only and kept after
-completion.
+The file holds token ids, so that a later reader (e.g. the comparison of two models' logits) sees
+the tokens that were drawn, not a text tokenised again. It is append-only, kept after completion.
 """
 
 import json
@@ -25,7 +24,7 @@ class Batch(NamedTuple):
         problems: numbers of the problems.
         tokens: token ids of each completion without padding, EOS included.
         ended: whether each ended with EOS.
-        columns: further values of each completion by name, e.g. verdicts; JSON-able.
+        columns: further values of each completion by name, JSON-able.
     """
 
     decoding: str
@@ -43,8 +42,7 @@ class AnswerStore:
 
     Args:
         path: JSONL: {"made_from"}, then a line a batch.
-        made_from: what the answers depend on, JSON-able. A file made from something else is begun
-            afresh.
+        made_from: what the answers depend on, JSON-able; with another one the file starts again.
         rendered: a file made of these answers. With it, a store made from something else is
             refused instead, unless neither holds an answer.
 

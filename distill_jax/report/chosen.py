@@ -24,10 +24,10 @@ class Choice(NamedTuple):
 
 
 def compared(results: Mapping[str, Any], view: RunView) -> tuple[str, str] | None:
-    """The two students compared, earlier and later; one with itself where there is only one.
+    """The two students compared, earlier and later; None where no student was evaluated.
 
-    The later one is the last that was evaluated, the earlier one the nearest of those that it was
-    trained from. None where no student was evaluated.
+    The later one is the last that was evaluated, the earlier one its nearest evaluated ancestor;
+    the same one where there is none.
     """
     students = [BASE, *(stage.name for stage in view.students)]
     later = next((name for name in reversed(students) if name in results), None)
@@ -43,8 +43,7 @@ def choose(
     """At most `count` problems by RULE, sorted by kind.
 
     Args:
-        earlier: "problems" of a result of `runner.evaluate`.
-        later: those of another model; the same problems.
+        earlier, later: "problems" of two results of `runner.evaluate`.
         count: most problems.
 
     Raises:
@@ -71,17 +70,22 @@ def by_kind(
     Raises:
         DataError: the two are of different problems.
     """
+    check_same(earlier, later)
+    out: dict[str, list[int]] = {BETTER: [], WORSE: [], WRONG: [], RIGHT: []}
+    names = {(0, 1): BETTER, (1, 0): WORSE, (0, 0): WRONG, (1, 1): RIGHT}
+    for index, (one, other) in enumerate(zip(earlier, later, strict=True)):
+        out[names[bool(one["greedy_right"]), bool(other["greedy_right"])]].append(index)
+    return out
+
+
+def check_same(earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]]) -> None:
+    """Raises DataError where two results are not of the same problems in the same order."""
     if [p["id"] for p in earlier] != [p["id"] for p in later]:
         raise DataError(
             "two students were evaluated on different problems",
             wanted="the same, in the same order",
             fix="delete the work directory's evaluate/ and run that stage again",
         )
-    out: dict[str, list[int]] = {BETTER: [], WORSE: [], WRONG: [], RIGHT: []}
-    names = {(0, 1): BETTER, (1, 0): WORSE, (0, 0): WRONG, (1, 1): RIGHT}
-    for index, (one, other) in enumerate(zip(earlier, later, strict=True)):
-        out[names[bool(one["greedy_right"]), bool(other["greedy_right"])]].append(index)
-    return out
 
 
 def _spread(found: Sequence[int], levels: Sequence[int | None]) -> list[int]:

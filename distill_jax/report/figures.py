@@ -69,7 +69,7 @@ class Plot(NamedTuple):
         series: drawn in this order.
         subject: how its description begins; "" takes the title.
         xlabel, ylabel: of the axes.
-        ticks: names of x = 0, 1, …, at which the series are set side by side; () for numbers.
+        ticks: names of x = 0, 1, …, at which the series are grouped; () for numbers.
         limits: of y; None fits the data.
         unit: of y in the description.
         legend: draws one if there is more than one series.
@@ -133,18 +133,15 @@ def svg(plot: Plot) -> str:
 
 
 def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = ()) -> None:
-    """Writes a grid of plots.
+    """Writes a grid of plots to a .png; its folder is made.
 
-    Args:
-        plots: at least one.
-        path: a .png; its folder is made.
-        legend: (label, colour) above the grid, for plots that share their colours.
+    legend: (label, colour) above the grid, for plots that share their colours.
     """
     across = min(3, len(plots))
     down = -(-len(plots) // across)
     head = 0.35 * -(-len(legend) // 6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_SHAPE), files.whole(path) as beside:
+    with matplotlib.rc_context(_SHAPE), files.whole(path) as partial:
         figure = Figure(figsize=(4.6 * across, 3.1 * down + head), layout="constrained")
         for number, plot in enumerate(plots, 1):
             axis = figure.add_subplot(down, across, number)
@@ -153,7 +150,7 @@ def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = (
         if legend:
             patches = [Patch(color=_colour(number), label=label) for label, number in legend]
             figure.legend(handles=patches, loc="outside upper center", ncols=min(len(patches), 6))
-        figure.savefig(beside, format="png", dpi=110)
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _colour(number: int) -> str:

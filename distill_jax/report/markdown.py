@@ -10,13 +10,7 @@ from distill_jax.report import sections as s
 
 
 def write(report: s.Report, path: Path, images: Path) -> None:
-    """Writes the file and its images.
-
-    Args:
-        report: what to write.
-        path: of the Markdown file.
-        images: directory of PNG files, at or below that of the file.
-    """
+    """Writes the Markdown file, and PNG files into the directory `images` at or below its own."""
     parts = [f"# {report.title}", report.lead]
     for section in report.shown("markdown"):
         if section.blocks:

@@ -6,12 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot over the steps of a stage.
-
-    Attributes:
-        title: above the plot.
-        metrics: name in metrics.jsonl -> label of its line.
-        share: values are in [0, 1].
+    """One plot over the steps of a stage: its title; metric -> label of its line; whether values
+    are in [0, 1].
     """
 
     title: str

@@ -16,7 +16,7 @@ _TERM = re.compile(r"rewards/([^/]+)/mean")
 
 
 def curves(stage: str, panels: Iterable[Panel], rows: Metrics) -> list[Plot]:
-    """The panels of a stage; one without data is left out."""
+    """The panels of a stage; those without data are skipped."""
     out = []
     for panel in panels:
         lines = _lines(rows, panel.metrics)
@@ -58,10 +58,7 @@ def _lines(rows: Metrics, metrics: Mapping[str, str]) -> list[Series]:
 def levels(results: Mapping[str, Any], kind: str, view: RunView) -> Plot | None:
     """Accuracy of every subject at every level, with 95% intervals; None without levels.
 
-    Args:
-        results: of `runner.evaluate`, by subject.
-        kind: "greedy" or "sampled".
-        view: of the run.
+    kind: "greedy" or "sampled".
     """
     known = sorted({n for r in results.values() for n in r[kind]["levels"]}, key=int)
     if not known:

@@ -17,13 +17,8 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A stage that has begun.
-
-    Attributes:
-        name: of the stage.
-        starts: of run.json: time, command, versions, devices, commit of each start.
-        seconds: of done.json, None until it is complete.
-        figures: of done.json.
+    """A stage that has begun: its starts of run.json (time, command, versions, devices, commit);
+    seconds (None until it is complete) and figures of done.json.
     """
 
     name: str
@@ -34,7 +29,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class RunData:
-    """All that a report shows of a run.
+    """The contents of a run's report.
 
     Attributes:
         name: of the work directory.
@@ -69,11 +64,7 @@ class RunData:
 
 
 def read(workdir: Path, view: RunView | None = None) -> RunData:
-    """All of a run, complete or not.
-
-    Args:
-        workdir: of the run.
-        view: of the run; None reads it from the directory.
+    """The contents of a run, complete or not; view: None reads it from the directory.
 
     Raises:
         DataError: no stage has begun in this directory, or a record is damaged.
@@ -110,9 +101,8 @@ def read_results(workdir: Path, view: RunView) -> dict[str, Any]:
 
     Other files can belong to weights that no longer exist.
     """
-    known = {subject.name for subject in view.subjects}
     found = {path.stem for path in view.results_directory(workdir).glob("*.json")}
-    found = {name for name in found if name in known or view.checkpoint(name)}
+    found = {name for name in found if name in view.subjects or view.checkpoint(name)}
     evaluated = read_json(subjects_file(workdir))
     if evaluated is not None:  # missing while stage evaluate runs, and after a stop
         found &= set(evaluated)

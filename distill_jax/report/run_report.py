@@ -14,11 +14,7 @@ MARKDOWN_FILE, HTML_FILE = "report.md", "report.html"
 
 
 def write_markdown(workdir: Path, view: RunView | None = None) -> Path:
-    """Writes report.md and its images in report/; returns its path.
-
-    Args:
-        workdir: of the run.
-        view: of the run; None reads it from the directory.
+    """Writes report.md and its images in report/; returns its path. view: None reads it.
 
     Raises:
         DataError: no stage has begun in this directory, or a record is damaged.
@@ -138,7 +134,7 @@ def _checkpoints(data: RunData) -> Iterable[Section]:
 
 
 def _by_part(data: RunData, make: Any) -> list[Block]:
-    """What `make` makes of the records of each part of the run, below the part's name."""
+    """The block that `make` gives for the records of each part of the run, below its name."""
     out: list[Block] = []
     for part, rows in data.metrics.items():
         block = make(part, rows)

@@ -90,7 +90,7 @@ class Section(NamedTuple):
     Attributes:
         id: unique in the report.
         title: its heading.
-        blocks: in order; without any the section is left out, or a page says what is missing.
+        blocks: in order; without any the section is skipped, or a page says what is missing.
         text: before the blocks.
         missing: why there are no blocks.
         only: the one writer that shows it, html or markdown; "" for both.

@@ -7,8 +7,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
-from distill_jax.core.errors import DataError
 from distill_jax.evaluation import intervals, learning
+from distill_jax.report import chosen
 from distill_jax.report.sections import Table
 from distill_jax.report.view import RunView, changes
 
@@ -92,23 +92,13 @@ def differences(results: Results, earlier: str, later: str) -> dict[str, interva
 
     greedy by an exact McNemar test, pass@1 by a paired t-test over problems.
 
-    Args:
-        results: of `runner.evaluate`, by subject.
-        earlier: the subject that is subtracted.
-        later: the subject trained from it.
-
     Raises:
         DataError: the two results are of different problems.
     """
     if not {earlier, later} <= results.keys():
         return {}
     before, after = results[earlier]["problems"], results[later]["problems"]
-    if [p["id"] for p in before] != [p["id"] for p in after]:
-        raise DataError(
-            f"{earlier} and {later} were evaluated on different problems",
-            wanted="the same, in the same order",
-            fix="delete the results of stage evaluate and run it again",
-        )
+    chosen.check_same(before, after)
 
     def columns(name: str) -> list[np.ndarray]:
         return [np.array([np.mean(p[name]) for p in problems]) for problems in (before, after)]

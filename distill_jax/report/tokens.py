@@ -95,12 +95,7 @@ def number(x: float) -> str:
 
 
 def cells(tokens: Sequence[Mapping[str, Any]], alpha: float) -> list[Cell]:
-    """One cell for each token.
-
-    Args:
-        tokens: of tokens.json: text or bytes, reward, q, value, logp.
-        alpha: soft temperature of the rewards.
-    """
+    """One cell for each token of tokens.json: text or bytes, reward, q, value, logp."""
     raw = [raw_bytes(token) for token in tokens]
     joined = _joined(raw)
     return [

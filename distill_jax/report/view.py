@@ -1,8 +1,7 @@
-"""What a run has, as plain data: its stages in plan order, and the models that are evaluated.
+"""A run as plain data: its stages in plan order, and the models that are evaluated.
 
-A stage that makes a student gives it its own name; its checkpoints are `STAGE_step_N`. Other
-subjects are the teacher, `base` (the student before any stage) and `model` (the one of
-`evaluate.model`).
+A stage that makes a student names it; its checkpoints are `STAGE_step_N`. Other subjects are the
+teacher, `base` (the student before any stage) and `model` (the one of `evaluate.model`).
 """
 
 import dataclasses
@@ -11,13 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.core.files import read_json, write_json
 from distill_jax.report.panels import Panel
-from distill_jax.training.manifest import RUN_FILE, read_manifest
-from distill_jax.training.records import METRICS_FILE
 
 VIEW_FILE = "view.json"
 TEACHER, BASE, GIVEN = "teacher", "base", "model"
@@ -47,16 +44,6 @@ class StageView:
     panels: tuple[Panel, ...] = ()
 
 
-class SubjectView(NamedTuple):
-    """A model that can be evaluated: its name (of its result, evaluate/NAME.json), the stage that
-    made it and the student which that started from ("" for none), and a label for people."""
-
-    name: str
-    stage: str
-    start: str
-    label: str
-
-
 @dataclass(frozen=True)
 class RunView:
     """The stages of a run, in plan order."""
@@ -69,39 +56,21 @@ class RunView:
         return tuple(stage for stage in self.stages if stage.makes == STUDENT)
 
     @cached_property
-    def subjects(self) -> tuple[SubjectView, ...]:
-        """The teacher, the base student, the students of stages, the given model."""
-        made = (
-            SubjectView(s.name, s.name, s.start, f"student after {s.name} (start: {s.start})")
-            for s in self.students
-        )
-        return (
-            SubjectView(TEACHER, "", "", "teacher"),
-            SubjectView(BASE, "", "", "student base"),
-            *made,
-            SubjectView(GIVEN, "", "", "model given"),
-        )
+    def subjects(self) -> dict[str, str]:
+        """Name -> label of the models that can be evaluated; results are in evaluate/NAME.json."""
+        made = {s.name: f"student after {s.name} (start: {s.start})" for s in self.students}
+        return {TEACHER: "teacher", BASE: "student base", **made, GIVEN: "model given"}
 
     @property
     def last(self) -> str:
         """The student that the run made last; the base student where no stage makes one."""
         return self.students[-1].name if self.students else BASE
 
-    def subject(self, name: str) -> SubjectView:
-        """The subject of a name, checkpoints included; an unknown name is its own label."""
-        for subject in self.subjects:
-            if subject.name == name:
-                return subject
-        found = self.checkpoint(name)
-        if found is not None:
-            return SubjectView(
-                name, found[0], found[0], f"student at step {found[1]} of {found[0]}"
-            )
-        return SubjectView(name, "", "", name)
-
     def label(self, name: str) -> str:
-        """What a reader calls a subject."""
-        return self.subject(name).label
+        """The label of a subject, checkpoints included; an unknown name is its own label."""
+        found = self.checkpoint(name)
+        other = name if found is None else f"student at step {found[1]} of {found[0]}"
+        return self.subjects.get(name, other)
 
     def checkpoint(self, name: str) -> tuple[str, int] | None:
         """(stage, step) of a checkpoint's name; None for another name."""
@@ -112,7 +81,7 @@ class RunView:
 
     def order(self, names: Iterable[str]) -> list[str]:
         """Names of subjects in the order of the run, checkpoints before their stage's student."""
-        places = {subject.name: place for place, subject in enumerate(self.subjects)}
+        places = {name: place for place, name in enumerate(self.subjects)}
 
         def key(name: str) -> tuple[float, float, str]:
             stage, step = self.checkpoint(name) or (name, float("inf"))
@@ -144,14 +113,9 @@ class RunView:
         return self.results_directory(workdir) / f"{name}.json"
 
 
-def checkpoint_name(stage: str, step: int) -> str:
-    """The subject that is a checkpoint of a stage."""
-    return f"{stage}_step_{step}"
-
-
 def canonical(name: str, view: RunView) -> str:
     """The subject that a name means: an alias resolved, another name as it is."""
-    if any(subject.name == name for subject in view.subjects):
+    if name in view.subjects:
         return name
     distilled = [stage.name for stage in view.students if stage.kind == "distill"]
     aliases = {"student": view.last, "student_base": BASE}
@@ -178,7 +142,7 @@ def save(view: RunView, workdir: Path) -> None:
 
 
 def load(workdir: Path) -> RunView:
-    """The view that `save` wrote; without one, what the work directory's files show.
+    """The view that `save` wrote; an empty one where there is none.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -186,7 +150,7 @@ def load(workdir: Path) -> RunView:
     path = workdir / VIEW_FILE
     found = read_json(path)
     if found is None:
-        return from_directory(workdir)
+        return RunView()
     try:
         return RunView(tuple(_stage(fields) for fields in found["stages"]))
     except (TypeError, KeyError) as error:
@@ -195,27 +159,3 @@ def load(workdir: Path) -> RunView:
 
 def _stage(fields: dict[str, Any]) -> StageView:
     return StageView(**{**fields, "panels": tuple(Panel(**p) for p in fields["panels"])})
-
-
-def from_directory(workdir: Path) -> RunView:
-    """Stages by their first start; one that trained makes a student, from the start in its
-    settings, else from the first student."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for directory in sorted(path for path in workdir.glob("*") if path.is_dir()):
-        trained = (directory / METRICS_FILE).is_file() or (directory / "adapter").is_dir()
-        if trained or (directory / RUN_FILE).is_file():
-            manifest = read_manifest(directory)
-            config, starts = manifest.get("config", {}), manifest.get("starts")
-            planned = [*config.get("stages", ()), directory.name]
-            time = starts[0]["time"] if starts else ""
-            found[directory.name] = (time, planned.index(directory.name), trained, config)
-    out: list[StageView] = []
-    for name, (_, _, trained, config) in sorted(found.items(), key=lambda item: item[1][:2]):
-        settings = config.get(name, {})
-        kind = settings.get("kind", name)
-        if trained:
-            first = next((stage.name for stage in out if stage.makes == STUDENT), BASE)
-            out.append(StageView(name, kind, name, settings.get("start", first), STUDENT))
-        else:
-            out.append(StageView(name, kind, name, makes=RESULTS if kind == "evaluate" else ""))
-    return RunView(tuple(out))

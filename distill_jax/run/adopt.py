@@ -15,13 +15,8 @@ def adopt(config: RunConfig, source: Path, target: Path) -> list[str]:
 
     A stage is equal if its record has this config's settings and the stages that it reads are
     equal. Stages that make results are never taken over: they do only what is new. A complete
-    stage's files are never written again, so that links cost no space; where links cannot be made
-    the files are copied. What the target has already stays.
-
-    Args:
-        config: of the target.
-        source: a work directory.
-        target: another one; made when missing.
+    stage's files are never written again, so links are safe; where links cannot be made the files
+    are copied. Existing files of the target stay.
 
     Returns:
         Names of the stages that the target now has from the source.

@@ -1,8 +1,7 @@
 """RunConfig: shared settings and a plan of named stages, and its flat form for the command line.
 
 In the flat form each stage is a group of settings at the top level, `config.rl`, with its kind in
-`config.rl.kind`; `config.plan` holds the stages' names in order. A ConfigDict forgets the order of
-its keys, so that order is kept there.
+`config.rl.kind`; `config.plan` keeps the stages' order, which a ConfigDict forgets.
 """
 
 import dataclasses
@@ -25,10 +24,8 @@ _SHARED = tuple(f.name for f in dataclasses.fields(Shared))
 
 @dataclass(frozen=True)
 class RunConfig(Shared):
-    """Everything that a run is.
-
-    Attributes:
-        plan: the settings of each stage by its name, in order; `stages` says which of them run.
+    """The settings of a run; `plan` has those of each stage by its name, in order, and `stages`
+    says which of them run.
     """
 
     plan: Mapping[str, StageSettings] = field(default_factory=dict)
@@ -51,8 +48,7 @@ class RunConfig(Shared):
     @property
     def models_stage(self) -> str | None:
         """The stage that trains the models without a path; None without such a stage."""
-        makers = [name for name in self.order if self.plan[name].makes == "models"]
-        return makers[0] if makers else None
+        return next((name for name in self.order if self.plan[name].makes == "models"), None)
 
     def replace(self, stage: str, **changes: Any) -> "RunConfig":
         """The config with other settings of one stage."""
@@ -218,13 +214,3 @@ def _stage(name: str, group: Any) -> StageSettings:
 def shared_of(config: RunConfig) -> Shared:
     """The shared settings alone."""
     return Shared(**{name: getattr(config, name) for name in _SHARED})
-
-
-def value_at(flat: Mapping[str, Any], name: str) -> Any:
-    """The value of a dotted name in nested mappings; None where there is none."""
-    at: Any = flat
-    for part in name.split("."):
-        if not isinstance(at, Mapping) or part not in at:
-            return None
-        at = at[part]
-    return at

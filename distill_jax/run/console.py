@@ -1,10 +1,14 @@
-"""Lines for the person at the terminal, from process 0 alone."""
+"""Lines for the person at the terminal, and JSON files, from process 0 alone."""
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
+
+from distill_jax.core import files
 
 # A log file has no width: tables are as wide there as the widest of them.
 _LOG_WIDTH = 120
@@ -25,3 +29,9 @@ def say_on(console: Console) -> Say:
             console.print(text, highlight=False, markup=False)
 
     return say
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`files.write_json` on process 0."""
+    if jax.process_index() == 0:
+        files.write_json(path, value)

@@ -29,10 +29,7 @@ _HELD_OUT = ("validation", "test")
 class Data:
     """Tokenizer, problems and task of a run; each is made when first asked for.
 
-    Args:
-        config: of the run.
-        workdir: of the run; an embedded tokenizer is kept in `tokenizer/`.
-        say: prints a line.
+    An embedded tokenizer is kept in `tokenizer/` of the work directory.
     """
 
     def __init__(self, config: Shared, workdir: Path, say: Say):

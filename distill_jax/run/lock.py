@@ -25,7 +25,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def lock_file(path: Path) -> Path:
-    """DIRECTORY/.lock, or FILE.lock beside a file that need not exist."""
+    """DIRECTORY/.lock, or for a file, which need not exist, FILE.lock next to it."""
     return path / ".lock" if path.is_dir() else path.with_name(path.name + ".lock")
 
 
@@ -34,9 +34,6 @@ def held(path: Path) -> Iterator[None]:
     """Holds the lock of a directory or file for the job that this process belongs to.
 
     Process 0 of a multi-process job takes the lock; every process must enter.
-
-    Args:
-        path: an existing directory, or a file.
 
     Raises:
         BusyError: another job holds it; raised in every process of this job.

@@ -35,9 +35,7 @@ class Models:
     """The teacher and the student.
 
     Args:
-        config: of the run.
-        mesh: of the run.
-        data: tokenizer.
+        config, mesh, data: of the run.
         made: directory of the stage that trains the models without a path; None without one.
         fix: what a user should do where that stage has not run.
     """
@@ -62,13 +60,6 @@ class Models:
         if not self.made_here(role):
             raise CheckpointError(f"no {role} model in {self.made}", fix=self._fix)
         return self._made(role)
-
-    def given_path(self, role: str) -> str:
-        """The path as files name it: a hub id as given, so that it is found on other machines."""
-        given = self.settings_of(role).path
-        if given and not Path(given).exists():
-            return given
-        return str(self.path(role))
 
     def name(self, role: str) -> str:
         """A role's path or hub id as given, else where the run trains it."""
@@ -100,8 +91,7 @@ class Models:
         """The student's adapter; the teacher has none."""
         return self.config.lora if role == "student" else None
 
-    def base_shardings(self, geometry: QwenConfig) -> Any:
-        """NamedShardings of a base tree."""
+    def _base_shardings(self, geometry: QwenConfig) -> Any:
         model = QwenModel(geometry)
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         return param_shardings({"base": shapes["base"]}, self.mesh)["base"]
@@ -109,10 +99,7 @@ class Models:
     def check_rows(self, name: str, geometry: QwenConfig, tokenizer: Any = None) -> None:
         """Raises ConfigError when a model has fewer embedding rows than there are tokens.
 
-        Args:
-            name: the setting that names the model, e.g. "teacher.path".
-            geometry: of the model.
-            tokenizer: None is the run's.
+        name: the setting that names the model, e.g. "teacher.path"; tokenizer: None is the run's.
         """
         tokens = len(tokenizer or self.data.tokenizer)
         if tokens > geometry.vocab_size:
@@ -128,14 +115,24 @@ class Models:
 
         Args:
             role: "teacher" (never with LoRA) or "student".
-            adapter: PEFT directory for the student; None gives it a fresh adapter, which changes
-                nothing.
+            adapter: PEFT directory for the student; None: a fresh adapter, which changes nothing.
             base: directory of a whole model in place of the role's own.
 
         Raises:
             CheckpointError: missing or damaged files, or an adapter of other settings.
             MissingExtraError: quantise=int8 without qwix.
         """
+        geometry, weights = self._load_base(role, base or self.path(role), f"{role}.path")
+        model = self.build(role, geometry, lora=self.lora_of(role))
+        lora: dict[str, Any] = {}
+        if role == "student":
+            lora = self._fresh(model) if adapter is None else self.read_adapter(adapter, geometry)
+            lora = self.place_lora(lora)
+        return Loaded(model, {"base": weights, "lora": lora})
+
+    def _load_base(
+        self, role: str, directory: Path, name: str, tokenizer: Any = None
+    ) -> tuple[QwenConfig, Any]:
         settings = self.settings_of(role)
 
         def held(path: tuple[str, ...], leaf: jax.Array) -> Any:
@@ -144,18 +141,13 @@ class Models:
             return quantised.quantise(leaf, settings.compute_dtype)
 
         geometry, weights = hf_io.load_hf(
-            base or self.path(role),
+            directory,
             param_dtype=settings.param_dtype,
-            shardings=self.base_shardings,
+            shardings=self._base_shardings,
             convert=held,
         )
-        self.check_rows(f"{role}.path", geometry)
-        model = self.build(role, geometry, lora=self.lora_of(role))
-        lora: dict[str, Any] = {}
-        if role == "student":
-            lora = self._fresh(model) if adapter is None else self.read_adapter(adapter, geometry)
-            lora = self.place_lora(lora)
-        return Loaded(model, {"base": weights, "lora": lora})
+        self.check_rows(name, geometry, tokenizer)
+        return geometry, weights
 
     @cached_property
     def teacher(self) -> Loaded:
@@ -178,11 +170,8 @@ class Models:
         """
         lora, found = peft_io.load_adapter(directory, geometry)
         wanted = self.config.lora
-        if (found.rank, found.alpha, set(found.targets)) != (
-            wanted.rank,
-            wanted.alpha,
-            set(wanted.targets),
-        ):
+        same = (found.rank, found.alpha) == (wanted.rank, wanted.alpha)
+        if not same or set(found.targets) != set(wanted.targets):
             raise CheckpointError(
                 f"adapter {directory} has {found}",
                 wanted=f"{wanted}",
@@ -192,27 +181,14 @@ class Models:
 
     def load_adapter(self, directory: Path) -> Loaded:
         """The student with any adapter of it, of whatever rank and targets."""
-        base = self.load("student").params["base"]
-        geometry = hf_io.load_config(self.path("student"))
+        geometry, base = self._load_base("student", self.path("student"), "student.path")
         lora, settings = peft_io.load_adapter(directory, geometry)
-        placed = self.place_lora(jax.device_get(lora))
-        return Loaded(
-            self.build("student", geometry, lora=settings), {"base": base, "lora": placed}
-        )
+        params = {"base": base, "lora": self.place_lora(jax.device_get(lora))}
+        return Loaded(self.build("student", geometry, lora=settings), params)
 
     def load_whole(self, directory: Path, tokenizer: Any = None) -> Loaded:
-        """A model of another directory, in the student's dtypes.
-
-        Args:
-            directory: Hugging Face files.
-            tokenizer: its own; None is the run's.
-        """
-        geometry, base = hf_io.load_hf(
-            directory,
-            param_dtype=self.config.student.param_dtype,
-            shardings=self.base_shardings,
-        )
-        self.check_rows(str(directory), geometry, tokenizer)
+        """A model of Hugging Face files, in the student's dtypes; tokenizer: None is the run's."""
+        geometry, base = self._load_base("student", directory, str(directory), tokenizer)
         return Loaded(self.build("student", geometry, lora=None), {"base": base, "lora": {}})
 
     def sampler(self, model: QwenModel, tokenizer: Any = None) -> Sampler:
@@ -224,19 +200,14 @@ class Models:
     def save_adapter(
         self, geometry: QwenConfig, lora: Any, target: Path, base: Path | None = None
     ) -> None:
-        """Writes an adapter in PEFT's form with its tokenizer and the name of its base model.
+        """Writes an adapter of the student in PEFT's form, with tokenizer and base model's name.
 
-        Args:
-            geometry: of the student.
-            lora: the adapter's tree.
-            target: directory.
-            base: whole model below the adapter; None is the student's own path or hub id.
+        base: whole model below the adapter; None is the student's own path or hub id.
         """
+        given = self.config.student.path
+        if base is None and (not given or Path(given).exists()):
+            base = self.path("student")
+        name = str(base or given)  # a hub id as given, so that it is found on other machines
         peft_io.save_adapter(
-            target,
-            geometry,
-            self.config.lora,
-            lora,
-            str(base) if base else self.given_path("student"),
-            tokenizer=self.data.tokenizer,
+            target, geometry, self.config.lora, lora, name, tokenizer=self.data.tokenizer
         )

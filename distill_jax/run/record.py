@@ -1,7 +1,7 @@
 """What a stage's result depends on: its own settings, shared settings, digests of what it reads."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,8 @@ FORMAT = 2
 
 
 class Record(NamedTuple):
-    """What a stage depends on, JSON-able.
-
-    Attributes:
-        kind: of the stage.
-        own: {dotted name: value} of its own settings.
-        shared: the same of the shared settings that it names.
-        inputs: digest of each thing that it reads, by name.
+    """What a stage depends on, JSON-able: its kind; {dotted name: value} of its own settings and of
+    the shared settings that it names; the digest of each thing that it reads, by name.
     """
 
     kind: str
@@ -41,7 +36,7 @@ def record(run: Run, stage: Stage[Any], *, contents: bool, rounding: bool) -> Re
     Args:
         run: config, directory.
         stage: of the plan.
-        contents: read the problems and the models that lie outside the directory, too.
+        contents: read the problems, and the models outside the directory, too.
         rounding: with the settings that change the last bits alone.
     """
     own, shared = setting_values(run.config, stage.name, rounding=rounding)
@@ -68,8 +63,8 @@ def setting_values(
 def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
     """Digests of what the stage reads, by name.
 
-    What other stages made is known from its files, or from done.json where they are gone. A
-    complete stage's problems and outside models may be gone by now: they are read for `contents`.
+    What other stages made is known from its files, or from done.json where they are missing. A
+    complete stage's problems and outside models may be gone: they are read only for `contents`.
     """
     found: dict[str, str] = {}
     for setting, ref, other in upstream(run.config, stage.name):
@@ -152,11 +147,7 @@ def recorded_as(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recorded values of these settings; a setting added since then at its default.
 
-    Args:
-        before: a record as JSON.
-        own: the stage's settings of now.
-        shared: the shared settings of now.
-        stage: of the kind, for the defaults.
+    before: a record as JSON; own, shared: the settings now; stage: of the kind, for the defaults.
     """
 
     def values(recorded: Mapping[str, Any], now: Mapping[str, Any], group: Any) -> dict[str, Any]:
@@ -169,13 +160,14 @@ def recorded_as(
 def _refuse(
     directory: Path, prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    for name, old, new in _differences(before, now):
-        raise ConfigError(
-            f"{directory} was made with {prefix}{name}={old!r}, now {new!r}",
-            wanted="the same value",
-            fix=f"use another --workdir, or delete {directory}; --adopt={directory.parent} with "
-            "another --workdir keeps the stages that stay the same",
-        )
+    for name in sorted(before):
+        if before[name] != now.get(name):
+            raise ConfigError(
+                f"{directory} was made with {prefix}{name}={before[name]!r}, now {now.get(name)!r}",
+                wanted="the same value",
+                fix=f"use another --workdir, or delete {directory}; --adopt={directory.parent} "
+                "with another --workdir keeps the stages that stay the same",
+            )
 
 
 def refuse_other_inputs(
@@ -190,11 +182,3 @@ def refuse_other_inputs(
             wanted="the originals",
             fix="use another --workdir, or delete that directory",
         )
-
-
-def _differences(
-    before: Mapping[str, Any], now: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    for name in sorted(before):
-        if before[name] != now.get(name):
-            yield name, before[name], now.get(name)

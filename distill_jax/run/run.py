@@ -4,7 +4,6 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -45,12 +44,9 @@ class Stage(Generic[S]):
 
 
 class Student(NamedTuple):
-    """A student that a reference names.
-
-    Attributes:
-        name: of the stage that made it, "base", or the directory as given.
-        adapter: PEFT directory; None without an adapter.
-        base: directory of the whole model below the adapter; None is the run's own student.
+    """A student that a reference names: `name` is that of the stage that made it, "base", or the
+    directory as given; `adapter` a PEFT directory or None; `base` the directory of the whole model
+    below the adapter, None for the run's own student.
     """
 
     name: str
@@ -59,12 +55,7 @@ class Student(NamedTuple):
 
 
 class Run:
-    """A work directory with its config, data, models and mesh.
-
-    Args:
-        config: checked settings.
-        workdir: holds all of a run's files.
-    """
+    """A work directory with its config, data, models and mesh."""
 
     def __init__(self, config: RunConfig, workdir: Path):
         self.config, self.workdir = config, Path(workdir).absolute()
@@ -159,7 +150,7 @@ class Run:
             return Student(stage, base=model)
         if not (adapter / peft_io.CONFIG).is_file():
             return None
-        # An adapter lies on the weights that its stage started from.
+        # The adapter belongs to the weights that its stage started from.
         return Student(stage, adapter=adapter, base=self.student(self.start_of(stage)).base)
 
     def start_of(self, stage: str) -> str:
@@ -187,10 +178,7 @@ class Run:
         return digest.Remembered(self.workdir / _DIGESTS_FILE)
 
     def digest(self, directory: Path) -> str:
-        """Digest of a model's or adapter's files.
-
-        Process 0 reads them, once as long as they stay the same, and tells the others.
-        """
+        """Digest of a model's or adapter's files; process 0 reads them, once while they stay."""
         found = self.remembered.of_model(directory) if jax.process_index() == 0 else "0" * _HEX
         if jax.process_count() > 1:
             raw = np.frombuffer(bytes.fromhex(found), np.uint8)
@@ -199,11 +187,8 @@ class Run:
 
     def student_digests(self, student: Student) -> dict[str, str]:
         """Digests of the parts of a student: its base model and, if it has one, its adapter."""
-        base = student.base or self.models.path("student")
-        found = {"student": self.digest(base)}
-        return (
-            found if student.adapter is None else {**found, "adapter": self.digest(student.adapter)}
-        )
+        found = {"student": self.digest(student.base or self.models.path("student"))}
+        return found | ({"adapter": self.digest(student.adapter)} if student.adapter else {})
 
     def made(self, stage: str) -> dict[str, str]:
         """Digests of what a complete stage has made, by name; {} where it is not complete."""
@@ -216,12 +201,7 @@ class Run:
         self.stop.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self.stop.__exit__(*raised)
         if "task" in self.data.__dict__:
             self.data.task.close()

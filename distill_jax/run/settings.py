@@ -122,7 +122,7 @@ class Shared:
     task: str = setting(
         "text", "How problems are put to a model and answers judged.", choices=tuple(TASKS)
     )
-    # Another mesh rounds otherwise; a stage may go on with another one all the same.
+    # Another mesh rounds differently; a stage may still resume with another one.
     mesh: MeshSettings = group(MeshSettings, affects="nothing")
     data: DataSettings = field(default_factory=DataSettings)
     teacher: ModelSettings = field(default_factory=ModelSettings)

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
 from typing import Any
 
 import jax
@@ -30,9 +29,8 @@ class Interrupted(DistillError):
 class StopSignal:
     """Turns SIGTERM and SIGINT into a flag, while entered.
 
-    A second SIGINT stops at once. `exit_code` is what the process should end with. In a
-    multi-process run one process that is asked stops all, and on pods the platform's notice of
-    preemption does, too.
+    A second SIGINT stops at once. `exit_code` is that of the process. In a multi-process run a
+    request to one process stops all, and so does a pod's notice of preemption.
     """
 
     def __init__(self) -> None:
@@ -47,8 +45,7 @@ class StopSignal:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _note(self, number: int, _frame: Any) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
@@ -60,8 +57,7 @@ class StopSignal:
     def due(self, step: int) -> bool:
         """Whether to stop now; the same answer in every process, which all must ask.
 
-        Args:
-            step: grows from call to call within a piece of work.
+        step: grows from call to call within a piece of work.
         """
         if jax.process_count() == 1:
             return self.asked
@@ -69,13 +65,7 @@ class StopSignal:
         self.asked = bool(multihost_utils.process_allgather(np.asarray(asked)).any())
         return self.asked
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        del kind, trace
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
         if isinstance(error, Interrupted):
             error.exit_code = self.exit_code
         for number, handler in self._before.items():

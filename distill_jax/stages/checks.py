@@ -38,7 +38,8 @@ def prepare(run: Run) -> dict[str, Any]:
     names = {stage.name for stage in due}
     _check_extras(run)
     for stage in due:
-        check_models(run, stage, names)
+        for role in stage.settings.roles():
+            check_role(run, role, names)
         check_upstream(run, stage, names)
         kind_of(stage).check(run, stage)
     return {stage.name: kind_of(stage).prepare(run, stage) for stage in due}
@@ -70,39 +71,23 @@ def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
                 run.models.read_adapter(student.adapter, hf_io.load_config(base))
 
 
-def check_models(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
-    """The models of the roles that a stage loads."""
-    for role in stage.settings.roles():
-        check_role(run, role, due)
-
-
 def check_role(run: Run, role: str, due: Collection[str]) -> None:
-    """The model of a role: files, embedding rows, adapter, positions.
-
-    Args:
-        run: config, directory.
-        role: teacher or student.
-        due: stages that will run; one of them may make the model.
-    """
+    """The model of a role: files, embedding rows, adapter, positions; a due stage may make it."""
     found = geometry.of_role(run, role, due)
     run.models.check_rows(f"{role}.path", found)
     run.models.build(role, found, lora=run.models.lora_of(role))
     geometry.check_positions(run, role, found)
 
 
-def check_batch(run: Run, name: str, size: int, accumulate: int) -> None:
-    """The mesh has room for every microbatch.
-
-    Args:
-        run: mesh.
-        name: of the setting.
-        size: rows of a batch.
-        accumulate: microbatches in it.
+def check_batch(run: Run, stage: Stage[Any]) -> None:
+    """The mesh has room for every microbatch of a stage with a `batch_size`.
 
     Raises:
         ConfigError: not a multiple.
         MeshError: rows that do not split.
     """
+    name = f"{stage.name}.batch_size"
+    size, accumulate = stage.settings.batch_size, stage.settings.accumulate
     if size % accumulate:
         raise ConfigError(
             f"{name}={size} in accumulate={accumulate} microbatches", wanted="a multiple"

@@ -19,15 +19,7 @@ def of(
     batch: int,
     rounds: int = 1,
 ) -> Curriculum:
-    """The curriculum of a stage over its training problems.
-
-    Args:
-        run: mesh, console.
-        stage: steps and seed.
-        settings: of the curriculum.
-        problems: draws are numbers into this list.
-        batch: problems a draw.
-        rounds: draws that a step may make.
+    """The curriculum of a stage over its training problems; arguments as of `Curriculum`.
 
     Raises:
         DataError: no problem is left, or the method has no levels to choose from.

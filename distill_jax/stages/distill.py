@@ -6,9 +6,8 @@ from typing import Any
 
 import jax
 
-from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError, DataError
-from distill_jax.models import hf_io, lora
+from distill_jax.models import lora
 from distill_jax.models.qwen import QwenModel
 from distill_jax.report import panels
 from distill_jax.run.run import Run, Stage
@@ -22,7 +21,7 @@ from distill_jax.training import state as states
 
 def _check(run: Run, stage: Stage[DistillSettings]) -> None:
     s, vocab = stage.settings, run.data.vocab
-    checks.check_batch(run, f"{stage.name}.batch_size", s.batch_size, s.accumulate)
+    checks.check_batch(run, stage)
     checks.check_training(stage)
     if s.loss.top_k > vocab:
         raise ConfigError(
@@ -52,7 +51,6 @@ def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.Rows | None:
 def _run(
     run: Run, stage: Stage[DistillSettings], directory: Path, given: supervised.Rows | None
 ) -> dict[str, Any]:
-    """Trains the student on the teacher; exports `adapter/` (PEFT) or `model/` (Hugging Face)."""
     s = stage.settings
     # --- teacher, rows, student ---
     teacher = run.models.load("teacher")
@@ -69,15 +67,7 @@ def _run(
     with contextlib.closing(step):
         state = loop.train(run, stage.name, directory, s, state, step, evaluate=step.validate)
     # --- export ---
-    if s.trainable == "lora":
-        made, base = directory / "adapter", run.student(s.start).base
-        run.models.save_adapter(student.config, state.trainable["lora"], made, base)
-    else:
-        made = directory / "model"
-        hf_io.save_hf(made, student.config, state.trainable["base"], tokenizer=run.data.tokenizer)
-    found = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
-    counts = {name: int(x) for name, x in found.items()}
-    export_files.write_model_info(run, stage, made, counts["steps"])
+    counts = export_files.save_student(run, stage, directory, student.config, state)
     return {**counts, **rows.figures}
 
 

@@ -52,12 +52,7 @@ def make(
 
 
 def _teacher_samples(run: Run, stage: Stage[DistillSettings], path: Path, teacher: Loaded) -> Rows:
-    """One solution a problem; those that the file has are not drawn again.
-
-    Raises:
-        DataError: none is right, where only right ones are kept.
-        Interrupted: asked to stop; complete batches are kept.
-    """
+    """One solution a problem; those that the file has are not drawn again."""
     settings = stage.settings.teacher_samples
     pool = run.data.problems("train")
     count = min(settings.problems or len(pool.problems), len(pool.problems))

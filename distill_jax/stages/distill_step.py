@@ -14,18 +14,18 @@ from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.curriculum.rewards import bounded_gap
 from distill_jax.data import batching, chat
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation import validation
-from distill_jax.evaluation.distribution import Side, compare_on_responses, token_means
+from distill_jax.evaluation.distribution import compare_on_responses, token_means
+from distill_jax.evaluation.held_out import validation
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.top_k import TopKScorer
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import supervised
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.distill_rows import Rows
 from distill_jax.stages.settings import DistillSettings
+from distill_jax.stages.supervised import MULTIPLE
 from distill_jax.training import distillation
 from distill_jax.training.state import TrainState, join
 from distill_jax.training.step import make_update
@@ -42,18 +42,17 @@ def draws(settings: DistillSettings, key: jax.Array, step: int) -> bool:
 
 
 class DistillStep:
-    """The loop's step of stage distill: a function of (state, step), beside compiled programs.
+    """The loop's step of stage distill: a function of (state, step), and compiled programs.
 
     Args:
         run: mesh, problems, task.
         stage: settings, randomness.
         student: the model that learns.
-        frozen: what of its parameters does not.
+        frozen: its parameters that are not trained.
         teacher: the model that it learns from, with its weights.
         rows: problems with their given responses.
         curriculum: which of the rows a step takes.
-        tx: optimiser.
-        shardings: of the state.
+        tx, shardings: optimiser; of the state.
     """
 
     def __init__(
@@ -74,7 +73,6 @@ class DistillStep:
         self.frozen, self.sampler = frozen, run.models.sampler(student)
         self._rows = sharding.batch_sharding(run.mesh)
         self._scorer = self._top_k_scorer() if self.settings.loss.top_k else None
-        self._compare = jax.jit(self._compare_fn)
         self._updates = {}
         for given in (True, False):
             loss, totals = distillation.distill(
@@ -97,7 +95,7 @@ class DistillStep:
         if own:
             problems = [self.rows.problems[i] for i in index]
             examples, metrics, records = self._draw(state, step, problems, examples)
-        host = supervised.pack(examples, self.run.data.pad_id)
+        host = self._packed(examples)
         place_BB = np.eye(len(index), dtype=np.float32)
         batch = sharding.place({**host, "place_BB": place_BB}, self._rows)
         frozen = self.frozen
@@ -179,26 +177,23 @@ class DistillStep:
     # --- validation ---------------------------------------------------------------------------
 
     def validate(self, state: TrainState) -> dict[str, float]:
-        """Figures under `eval/`: greedy accuracy, and how near the teacher's distribution is.
-
-        The latter on the validation problems' own solutions, at temperature 1, whole
-        distributions: the same tokens at each evaluation.
+        """Figures under `eval/`: greedy accuracy, and how near the teacher's distribution is on the
+        validation problems' own solutions, at temperature 1: the same tokens at each evaluation.
         """
         weights = self.weights(state)
-        figures: dict[str, float] = validation.greedy(
-            self.run, self.sampler, weights, self.settings
-        )
-        params, found = join(state.trainable, self.frozen), []
+        figures: dict[str, float] = validation(self.run, self.sampler, weights, self.settings)
+        student, found = Loaded(self.student, join(state.trainable, self.frozen)), []
         for host, rows in self._held_out:
             batch = sharding.place(host, self._rows)
-            scores = sharding.fetch(self._compare(params, self.teacher.params, batch))
+            scores = sharding.fetch(
+                compare_on_responses(student, self.teacher, batch, self.run.data.vocab)
+            )
             # Rows that fill the batch up count for nothing.
             kept = type(scores)(*(x_BR[:rows] for x_BR in scores))
             found.append((kept, host["response_len_B"][:rows]))
         near = token_means(found)
-        names = ("forward_kl", "reverse_kl", "jensen_shannon", "top1_agreement")
         # Without a solution that fits there is nothing to compare: 0 would be a figure.
-        for name in names:
+        for name in ("forward_kl", "reverse_kl", "jensen_shannon", "top1_agreement"):
             value = near[name]
             if value is not None:
                 figures[f"eval/{name}"] = float(value)
@@ -218,15 +213,8 @@ class DistillStep:
         for start in range(0, len(examples), size):
             rows = range(start, min(start + size, len(examples)))
             part = [examples[i] for i in filled(rows, size)]
-            out.append((supervised.pack(part, self.run.data.pad_id), len(rows)))
+            out.append((self._packed(part), len(rows)))
         return out
 
-    def _compare_fn(self, params: Any, teacher: Any, batch: Any) -> Any:
-        return compare_on_responses(
-            Side(self.student, params),
-            Side(self.teacher.model, teacher),
-            batch["tokens_BT"],
-            batch["prompt_len_B"],
-            response_size=batch["targets_BR"].shape[1],
-            vocab=self.run.data.vocab,
-        )
+    def _packed(self, examples: Sequence[chat.Example]) -> dict[str, np.ndarray]:
+        return batching.pack_examples(examples, pad_id=self.run.data.pad_id, multiple=MULTIPLE)

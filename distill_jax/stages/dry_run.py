@@ -1,6 +1,6 @@
 """What a run would do, stage by stage; nothing is written and no weight is read."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.table import Table
 
@@ -17,52 +17,31 @@ from distill_jax.stages import checks
 from distill_jax.stages.kinds import kind_of
 
 
-class Planned(NamedTuple):
-    """What would become of a stage.
-
-    Attributes:
-        name: of the stage.
-        kind: of the stage.
-        start: what it starts from; "" where it starts from nothing.
-        data: what it reads.
-        state: "complete", "to resume", "due", "complete, does what is new", or "refused".
-        why: of a refusal; "" otherwise.
-        peak: bytes on each device at its fullest moment; None without a forecast.
-    """
-
-    name: str
-    kind: str
-    start: str
-    data: str
-    state: str
-    why: str
-    peak: int | None
-
-
-def plan(run: Run) -> list[Planned]:
-    """Each stage of config.stages, in order."""
+def show(run: Run) -> None:
+    """Prints a row for each stage of config.stages, then why stages are refused."""
+    out = Table(title="dry run: what would be done")
+    for column in ("stage", "kind", "start", "data", "state"):
+        out.add_column(column, overflow="fold")
+    out.add_column("GB", justify="right")
     due: list[str] = []
-    rows = []
+    reasons = []
     for name in run.config.stages:
         stage = run.stage(name)
         state, why = _state(run, stage, due)
         if state in ("due", "to resume"):
             due.append(name)
-        rows.append(
-            Planned(
-                name,
-                stage.kind,
-                str(getattr(stage.settings, "start", "")),
-                ", ".join([run.config.data.source, *stage.settings.splits()]),
-                state,
-                why,
-                _peak(run, stage),
-            )
-        )
-    return rows
+        if why:
+            reasons.append(f"{name}: {why}")
+        start = str(getattr(stage.settings, "start", ""))
+        data = ", ".join([run.config.data.source, *stage.settings.splits()])
+        out.add_row(name, stage.kind, start, data, state, _peak(run, stage))
+    run.console.print(out)
+    for reason in reasons:
+        run.say(reason)
 
 
 def _state(run: Run, stage: Stage[Any], due: list[str]) -> tuple[str, str]:
+    """What would become of a stage, and why where it is refused."""
     try:
         refuse_if_changed(run, stage)
         if run.is_done(stage.name):
@@ -86,35 +65,15 @@ def geometry(shared: Shared, role: str, vocab: int) -> QwenConfig:
     return released(settings.path) or hf_io.load_config(settings.path)
 
 
-def _peak(run: Run, stage: Stage[Any]) -> int | None:
+def _peak(run: Run, stage: Stage[Any]) -> str:
+    """GB on each device at the fullest moment; "" without a forecast."""
     parts = kind_of(stage).forecast
     if parts is None:
-        return None
+        return ""
     vocab = run.config.tokenizer_size
     try:
         teacher, student = (geometry(run.config, role, vocab) for role in ("teacher", "student"))
     except DistillError:  # the state says what is missing
-        return None
+        return ""
     job = Job(run.config, teacher, student, run.mesh)
-    return job.forecast(stage.name, parts(job, stage.settings)).peak
-
-
-def show(run: Run) -> None:
-    """Prints the plan, then why stages are refused."""
-    rows = plan(run)
-    run.console.print(table(rows))
-    for row in rows:
-        if row.why:
-            run.say(f"{row.name}: {row.why}")
-
-
-def table(rows: list[Planned]) -> Table:
-    """The plan for people."""
-    out = Table(title="dry run: what would be done")
-    for column in ("stage", "kind", "start", "data", "state"):
-        out.add_column(column, overflow="fold")
-    out.add_column("GB", justify="right")
-    for row in rows:
-        peak = "" if row.peak is None else f"{row.peak / GB:.3g}"
-        out.add_row(row.name, row.kind, row.start, row.data, row.state, peak)
-    return out
+    return f"{job.forecast(stage.name, parts(job, stage.settings)).peak / GB:.3g}"

@@ -10,7 +10,7 @@ import jax
 from distill_jax.core import rng, sharding
 from distill_jax.core.files import read_json
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import agreement, results_file, runner, subjects
+from distill_jax.evaluation import distribution, results_file, runner, subjects
 from distill_jax.evaluation.held_out import answers_path, held_out, made_from, own_prompts
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
@@ -19,11 +19,10 @@ from distill_jax.inference.store import AnswerStore
 from distill_jax.models import hf_io, peft_io
 from distill_jax.report import run_data, run_report, tables
 from distill_jax.run import geometry
-from distill_jax.run.files import write_json
-from distill_jax.run.models import Loaded
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import checks, token_scores, views
-from distill_jax.stages.kinds import Kind, register
+from distill_jax.stages import checks, token_scores
+from distill_jax.stages.kinds import Kind, register, view_of
 from distill_jax.training.progress import Progress
 
 
@@ -73,13 +72,19 @@ def _run(
         sharding.barrier(f"evaluate {subject.name}")
     write_json(listed, list(results))
     if jax.process_index() == 0:
-        view = views.of_run(run)
+        view = view_of(run)
         tables.print_accuracy(run.console, results, view)
         path = run_report.write_markdown(run.workdir, view)
         run.say(f"report: {path}")
     sharding.barrier("evaluated subjects")
     token_scores.write_report(run, stage)
-    return {name: _figures(result) for name, result in results.items()}
+    return {
+        name: {
+            "greedy": result["greedy"]["accuracy"]["mean"],
+            "pass@1": result["sampled"]["pass@1"]["mean"],
+        }
+        for name, result in results.items()
+    }
 
 
 def _result(
@@ -111,8 +116,7 @@ def _result(
 
 
 def compared_with(run: Run, settings: EvaluateSettings, subject: Subject) -> Subject | None:
-    """The teacher, where the subject is compared with it: distributions over other tokens cannot
-    be compared."""
+    """The teacher, where the subject is compared with it: both need the same tokens."""
     if not settings.distribution or subject.tokenizer is not None or subject.name == TEACHER:
         return None
     return subjects.teacher(run)
@@ -148,43 +152,21 @@ def _evaluate(
     if teacher is None:
         return {**result, "distribution": None}
     greedy = [completions[0] for completions in store.responses("greedy")]
-    return {
-        **result,
-        "distribution": _distribution(run, settings, loaded, teacher, data, greedy, bar),
-    }
-
-
-def _distribution(
-    run: Run,
-    settings: EvaluateSettings,
-    student: Loaded,
-    teacher: Subject,
-    data: Prompts,
-    responses: list[list[int]],
-    bar: str,
-) -> dict[str, Any]:
-    """The student against the teacher on the student's greedy answers."""
-    bar, total = f"{bar} against the teacher", len(responses)
+    bar, total = f"{bar} against the teacher", len(greedy)
     with Progress(bar, total, unit="answers", console=run.console) as progress:
-        return agreement.compare(
+        found = distribution.compare(
             run,
-            student,
+            loaded,
             teacher.load(),
             data.prompts,
-            responses,
+            greedy,
             batch=settings.compare_batch,
             multiple=settings.batch_multiple,
             tick=stopping(
                 run, progress, 0, f"{bar} was asked to stop;", f"{total} answers are compared"
             ),
         )
-
-
-def _figures(result: dict[str, Any]) -> dict[str, float]:
-    return {
-        "greedy": result["greedy"]["accuracy"]["mean"],
-        "pass@1": result["sampled"]["pass@1"]["mean"],
-    }
+    return {**result, "distribution": found}
 
 
 KIND = register(Kind(EvaluateSettings, _run, check=_check, prepare=_prepare, always=True))

@@ -1,8 +1,7 @@
-"""Files of a trained student in the form that other tools read, made from the run's records.
+"""A trained student in the forms that other tools read, and files made from the run's records.
 
-Nothing is measured here: `training_stats.json` comes from metrics.jsonl, `model_info.json` from
-the settings and that. Times and paths, which differ between two runs of one command, are in these
-files alone.
+`training_stats.json` comes from metrics.jsonl, `model_info.json` from the settings and that. Times
+and paths, which differ between two runs of one command, are in these files alone.
 """
 
 import datetime
@@ -11,10 +10,13 @@ from typing import Any
 
 import jax
 
-from distill_jax.run.files import write_json
+from distill_jax.core import sharding
+from distill_jax.models import hf_io
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
-from distill_jax.run.settings import BASE, TrainSettings
 from distill_jax.training.records import METRICS_FILE, read_rows
+from distill_jax.training.state import TrainState
 from distill_jax.training.summary import training_stats
 
 STATS, FINAL_STATS = "training_stats.json", "final_training_stats.json"
@@ -27,28 +29,40 @@ def write_stats(directory: Path, name: str = STATS) -> None:
         write_json(directory / name, training_stats(read_rows(directory / METRICS_FILE)))
 
 
-def write_model_info(run: Run, stage: Stage[TrainSettings], directory: Path, steps: int) -> None:
-    """Writes `model_info.json` and the settings into what a stage made.
+def save_student(
+    run: Run, stage: Stage[Any], directory: Path, geometry: QwenConfig, state: TrainState
+) -> dict[str, int]:
+    """Exports `adapter/` (PEFT), or `model/` (Hugging Face) where all parameters were trained.
 
-    Args:
-        run: settings, work directory.
-        stage: that made it.
-        directory: its adapter, or the whole model.
-        steps: made in training.
+    Returns:
+        {"steps", "skipped_updates"}.
     """
-    if jax.process_index() != 0:
-        return
+    base = run.student(stage.settings.start).base
+    if "lora" in state.trainable:
+        made = directory / "adapter"
+        run.models.save_adapter(geometry, state.trainable["lora"], made, base)
+    else:
+        made = directory / "model"
+        hf_io.save_hf(made, geometry, state.trainable["base"], tokenizer=run.data.tokenizer)
+    found = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
+    counts = {name: int(x) for name, x in found.items()}
+    if jax.process_index() == 0:
+        write_json(made / MODEL_INFO, _model_info(run, stage, made, base, counts["steps"]))
+        write_json(made / TRAINING_CONFIG, run.config_dict)
+    return counts
+
+
+def _model_info(
+    run: Run, stage: Stage[Any], made: Path, base: Path | None, steps: int
+) -> dict[str, Any]:
     config, settings = run.config, stage.settings
     rows = read_rows(run.workdir / stage.name / METRICS_FILE)
     rewards = [row["reward"] for row in rows if "reward" in row]
-    reads_teacher = "teacher" in settings.roles()
-    start = getattr(settings, "start", BASE)
-    base = run.student(start).base
-    info: dict[str, Any] = {
-        "model_type": f"{'lora' if directory.name == 'adapter' else 'full'}_{stage.name}",
+    return {
+        "model_type": f"{'lora' if made.name == 'adapter' else 'full'}_{stage.name}",
         "base_model": str(base or config.student.path or run.models.path("student")),
-        "start": start,
-        "teacher_model": run.models.name("teacher") if reads_teacher else None,
+        "start": settings.start,
+        "teacher_model": run.models.name("teacher") if "teacher" in settings.roles() else None,
         "training_steps": steps,
         "final_reward": rewards[-1] if rewards else None,
         "training_date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -61,5 +75,3 @@ def write_model_info(run: Run, stage: Stage[TrainSettings], directory: Path, ste
             **settings.summary(config),
         },
     }
-    write_json(directory / MODEL_INFO, info)
-    write_json(directory / TRAINING_CONFIG, run.config_dict)

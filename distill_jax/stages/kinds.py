@@ -8,7 +8,8 @@ from typing import Any
 from distill_jax.core.errors import ConfigError
 from distill_jax.forecast.memory import Job, Part
 from distill_jax.report.panels import Panel
-from distill_jax.run.run import Run, Stage
+from distill_jax.report.view import RunView, StageView
+from distill_jax.run.run import SETTINGS_FILE, Run, Stage
 from distill_jax.run.settings import StageSettings
 
 
@@ -23,9 +24,8 @@ class Kind:
     Attributes:
         settings: class of its settings, which says what it makes and what it reads.
         run: (run, stage, directory, prepared) -> figures for done.json. Called again after an
-            interruption, it goes on to the same bits.
-        check: (run, stage): what settings, mesh and model files tell; called before any data is
-            read.
+            interruption, it resumes to the same bits.
+        check: (run, stage): checks settings, mesh and model files, before any data is read.
         prepare: (run, stage) -> what `run` is given. Called before any stage begins: it reads the
             data, checks whatever can be known before work, and loads no model.
         forecast: (job, settings) -> parts of the memory on one device; None: no forecast.
@@ -69,3 +69,19 @@ def kind_of(stage: Stage[Any]) -> Kind:
             fix="import the module that registers the kind in the config file",
         )
     return KINDS[stage.kind]
+
+
+def view_of(run: Run) -> RunView:
+    """The report's view of the plan: stages that this start runs or that were begun here."""
+    names = [
+        name
+        for name in run.config.order
+        if name in run.config.stages or (run.workdir / name / SETTINGS_FILE).is_file()
+    ]
+    return RunView(tuple(_stage_view(run, run.stage(name)) for name in names))
+
+
+def _stage_view(run: Run, stage: Stage[Any]) -> StageView:
+    name, makes = stage.name, stage.settings.makes
+    start = run.start_of(name) if makes == "student" else ""
+    return StageView(name, stage.kind, name, start, makes, kind_of(stage).panels)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from distill_jax.core import sharding
 from distill_jax.core.errors import NonFiniteError
 from distill_jax.run.run import Run
+from distill_jax.run.settings import TrainSettings
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.checkpoint import Checkpointer
 from distill_jax.training.progress import Progress
@@ -23,31 +24,11 @@ SaveFn = Callable[[int, TrainState, Mapping[str, Any]], None]
 EvalFn = Callable[[TrainState], Mapping[str, float]]
 
 
-class Length(Protocol):
-    """How long a loop runs; `TrainSettings` are such."""
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole stage."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The step that brings `num_tokens` to this is the last; 0 is off."""
-
-    @property
-    def max_skipped(self) -> int:
-        """So many non-finite updates in a row end the run."""
-
-    @property
-    def eval_every(self) -> int:
-        """Steps between evaluations; 0 is never."""
-
-
 def train(
     run: Run,
     name: str,
     directory: Path,
-    settings: Length,
+    settings: TrainSettings,
     state: TrainState,
     step_fn: StepFn,
     *,
@@ -60,11 +41,10 @@ def train(
         run: settings of checkpoints and records, console, the request to stop.
         name: of the stage, for the progress bar and the records.
         directory: of the stage; checkpoints go to `checkpoints/`.
-        settings: steps, tokens, evaluations.
+        settings: steps, max_tokens, max_skipped and eval_every are read.
         state: fresh state; replaced by the checkpoint's if there is one.
-        step_fn: (state, step) -> (state, metrics, completions); step counts from 0; metrics hold
-            the host integer `step_tokens`, summed up to `num_tokens`. It must be a function of
-            its arguments: then a resumed run equals an uninterrupted one.
+        step_fn: step counts from 0; metrics hold the host integer `step_tokens`, summed up to
+            `num_tokens`. A function of its arguments: a resumed run equals an uninterrupted one.
         evaluate: figures of a state, logged under their own names; also called before step 0.
         on_save: called with (step, state, figures) when a checkpoint is made, for other files.
 
@@ -82,10 +62,15 @@ def train(
             tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
             run.say(f"{name}: resuming after step {start} of {total}")
         clock = _StepTime()
-        with (
-            _recorder(run, name, directory, start) as recorder,
-            Progress(name, total, start=start, console=run.console) as progress,
-        ):
+        recorder = Recorder(
+            directory,
+            run.config.records,
+            resume_step=start,
+            name=name,
+            config=run.config_dict,
+            console=run.console,
+        )
+        with recorder, Progress(name, total, start=start, console=run.console) as progress:
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
             for step in range(start, total):
@@ -111,28 +96,14 @@ def train(
                 asked = run.stop.due(done)
                 if last or asked or skips.may_save(done, state):
                     meta = {"num_tokens": tokens, "good_step": skips.good_after(done, state)}
-                    checkpoints.save(done, state, meta, _numbers(figures))
+                    checkpoints.save(done, state, meta, {k: float(x) for k, x in figures.items()})
                     if on_save is not None:
                         on_save(done, state, figures)
                 if asked and not last:
                     checkpoints.wait()
-                    raise _stopped(name, done, total)
+                    said = f"{name} was asked to stop and is saved at step {done} of {total}"
+                    raise Interrupted(f"{said}; {GO_ON}")
     return state
-
-
-def _stopped(name: str, done: int, total: int) -> Interrupted:
-    return Interrupted(f"{name} was asked to stop and is saved at step {done} of {total}; {GO_ON}")
-
-
-def _recorder(run: Run, name: str, directory: Path, start: int) -> Recorder:
-    return Recorder(
-        directory,
-        run.config.records,
-        resume_step=start,
-        name=name,
-        config=run.config_dict,
-        console=run.console,
-    )
 
 
 class _Skips:
@@ -188,9 +159,9 @@ class _Skips:
 
 
 class _StepTime:
-    """Mean seconds of a step since the figure was last asked for: evaluation, saving left out.
+    """Mean seconds of a step since the last logged figure, without evaluation and saving.
 
-    A mean, since one step's own time would hold what devices still had to do for those before.
+    A mean: a single step's time would include the devices' remaining work for earlier steps.
     """
 
     def __init__(self) -> None:
@@ -209,11 +180,7 @@ class _StepTime:
 
 
 def _headline(figures: Mapping[str, Any]) -> dict[str, Any]:
-    # A group method's loss is near 0 whatever happens: beside a reward it says nothing.
+    # A group method's loss is near 0 whatever happens: with a reward it says nothing.
     first = "reward" if "reward" in figures else "loss"
     names = (first, "rewards/correctness/mean", "eval/accuracy")
     return {name: figures[name] for name in names if name in figures}
-
-
-def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in figures.items()}

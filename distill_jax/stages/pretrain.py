@@ -1,6 +1,5 @@
 """Stage kind pretrain: tiny Qwen models from scratch, teacher and student, on worked solutions."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from distill_jax.report import panels
 from distill_jax.run import geometry
 from distill_jax.run.models import ROLES
 from distill_jax.run.run import Run, Stage
+from distill_jax.run.settings import TrainSettings
 from distill_jax.stages import checks, loop, supervised
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.settings import PretrainSettings
@@ -21,19 +21,9 @@ from distill_jax.training import state as states
 from distill_jax.training.step import make_update
 
 
-@dataclass(frozen=True)
-class _Length:
-    """How long one model is trained: see `loop.Length`."""
-
-    steps: int
-    max_skipped: int
-    max_tokens: int = 0
-    eval_every: int = 0
-
-
 def _check(run: Run, stage: Stage[PretrainSettings]) -> None:
     settings = stage.settings
-    checks.check_batch(run, f"{stage.name}.batch_size", settings.batch_size, settings.accumulate)
+    checks.check_batch(run, stage)
     for role in _roles(run):
         steps = run.models.settings_of(role).steps
         checks.check_schedule(stage.name, settings.optimizer, steps)
@@ -52,7 +42,6 @@ def _roles(run: Run) -> list[str]:
 def _run(
     run: Run, stage: Stage[PretrainSettings], directory: Path, rows: Rows | None
 ) -> dict[str, Any]:
-    """Trains every model without a path; exports `ROLE/model` as Hugging Face files."""
     figures = {}
     for role in _roles(run):
         assert rows is not None
@@ -80,7 +69,7 @@ def _train(
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=settings.accumulate)
     step = supervised.step_fn(run, rows, update, frozen, settings.batch_size)
     # --- loop, export ---
-    length = _Length(steps, settings.max_skipped)
+    length = TrainSettings(steps=steps, max_skipped=settings.max_skipped)
     state = loop.train(run, f"{stage.name} {role}", directory, length, state, step)
     base = state.trainable["base"]
     hf_io.save_hf(directory / "model", shape, base, tokenizer=run.data.tokenizer)

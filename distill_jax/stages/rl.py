@@ -15,12 +15,12 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
 from distill_jax.curriculum.curriculum import Curriculum
-from distill_jax.evaluation import validation
+from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, curricula, export_files, loop, teacher
 from distill_jax.stages.kinds import Kind, register
@@ -43,7 +43,6 @@ def _check(run: Run, stage: Stage[RLSettings]) -> None:
 
 
 def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
-    """The curriculum over the training problems."""
     s, problems = stage.settings, run.data.problems("train").problems
     if len(problems) < s.prompts_per_step:
         raise DataError(
@@ -61,10 +60,9 @@ def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
 def _run(
     run: Run, stage: Stage[RLSettings], directory: Path, curriculum: Curriculum
 ) -> dict[str, Any]:
-    """Trains the student's adapter on rewards; exports `adapter/` in PEFT's form."""
     s, algorithm = stage.settings, ALGORITHMS[stage.settings.algorithm]
     # --- student, reference, teacher ---
-    student, base = run.load_student(s.start), run.student(s.start).base
+    student = run.load_student(s.start)
     trainable, frozen = states.split(student.params, "lora")
     reference = jax.tree.map(jax.numpy.copy, trainable)
     if algorithm.uses_values:
@@ -88,7 +86,7 @@ def _run(
     )
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        return validation.greedy(run, step.sampler, step.weights(state), s)
+        return validation(run, step.sampler, step.weights(state), s)
 
     # --- loop ---
     with contextlib.closing(step):
@@ -103,18 +101,12 @@ def _run(
             on_save=_save_hook(s.rewards, directory),
         )
     # --- export ---
-    adapter = directory / "adapter"
-    run.models.save_adapter(student.model.config, state.trainable["lora"], adapter, base)
-    found = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
-    counts = {name: int(x) for name, x in found.items()}
-    export_files.write_model_info(run, stage, adapter, counts["steps"])
     export_files.write_stats(directory, export_files.FINAL_STATS)
-    return counts
+    return export_files.save_student(run, stage, directory, student.model.config, state)
 
 
 def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:
-    """At each checkpoint: `training_stats.json`, and with adaptive weights
-    `adaptive_weights_step_N.json`."""
+    """Writes `training_stats.json` and, if adaptive, `adaptive_weights_step_N.json` at saves."""
 
     def write(step: int, state: TrainState, figures: Mapping[str, Any]) -> None:
         export_files.write_stats(directory)

@@ -46,8 +46,7 @@ class RLStep:
         reference: the trainable tree that the KL is taken to.
         teacher: scores tokens; None without an intrinsic reward.
         curriculum: which problems.
-        tx: optimiser.
-        shardings: of the state.
+        tx, shardings: optimiser; of the state.
     """
 
     def __init__(
@@ -130,12 +129,14 @@ class RLStep:
         clock.note("time/launch")
         collected = collected or groups.collect(drawn, self._judge(drawn), ids_P)
         completions = Completions(drawn.repeated(), drawn.texts, collected.judged, host.ended_B)
-        on_host = self.terms(completions)
-        terms = sharding.place(on_host, self.rows)
+        on_host, mask_BR = self.terms(completions), host.response_mask_BR
+        if self.settings.mask_truncated:
+            mask_BR = mask_BR * host.ended_B[:, None].astype(np.float32)
+        terms, loss_mask_BR = sharding.place((on_host, mask_BR), self.rows)
         clock.note("time/terms")
         # --- rewards, advantages, updates ---
         (policy, record), reward_state, metrics = self._prepare(
-            state.reward_state, batch, terms, self._loss_mask(host), scores, old, reference
+            state.reward_state, batch, terms, loss_mask_BR, scores, old, reference
         )
         state = dataclasses.replace(state, reward_state=reward_state)
         record = sharding.fetch(record)
@@ -201,14 +202,7 @@ class RLStep:
         first = groups.collect(drawn, self._judge(drawn), ids_P)
         return groups.replace_equal(first, self.settings.dynamic_sampling, draw)
 
-    def _loss_mask(self, host: RolloutBatch) -> jax.Array:
-        mask_BR = host.response_mask_BR
-        if self.settings.mask_truncated:
-            mask_BR = mask_BR * host.ended_B[:, None].astype(np.float32)
-        return sharding.place(mask_BR, self.rows)
-
     def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
-        """The state with what the curriculum learned in this step."""
         if self.settings.arm_signal == "correctness":
             signal_K = collected.correctness_K()
         else:
@@ -223,7 +217,6 @@ class RLStep:
     def _scores_before(
         self, state: TrainState, batch: RolloutBatch
     ) -> tuple[PolicyScores | None, jax.Array | None]:
-        """Scores of the policy before the update, and the reference's log-probabilities."""
         old = self._score(state.trainable, self.frozen, batch) if self.needs_old else None
         if not self.uses_reference:
             return old, None

@@ -9,17 +9,21 @@ import jax
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import read_json
+from distill_jax.forecast import memory
+from distill_jax.forecast.memory import Job
+from distill_jax.models import hf_io
 from distill_jax.report import view
 from distill_jax.run import lock
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
+from distill_jax.run.models import ROLES
 from distill_jax.run.record import record, refuse_other_inputs
 from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import CONFIG_FILE, check_workdir
-from distill_jax.stages import checks, distill, evaluate, memory, pretrain, rl, sft, views
-from distill_jax.stages.kinds import kind_of
+from distill_jax.stages import checks, distill, evaluate, pretrain, rl, sft
+from distill_jax.stages.kinds import kind_of, view_of
 from distill_jax.training.manifest import write_manifest
 from distill_jax.training.progress import clock
 
@@ -30,15 +34,12 @@ BUILT_IN = (pretrain.KIND, sft.KIND, distill.KIND, rl.KIND, evaluate.KIND)
 def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> None:
     """Runs config.stages; a stage's files are in workdir/STAGE, with done.json when complete.
 
-    Args:
-        config: of the run.
-        workdir: made when missing.
-        adopt_from: work directory whose equal stages are taken over first; None: no other.
+    adopt_from: work directory whose equal stages are taken over first; None: no other.
 
     Raises:
         ConfigError: a stage of the directory was run with other settings, data or weights.
         Interrupted: asked to stop, by SIGTERM or SIGINT; everything done is saved.
-        DistillError: whatever `checks.prepare` finds wrong, before any stage begins.
+        DistillError: an error of `checks.prepare`, before any stage begins.
     """
     check_workdir(workdir)
     begun = time.perf_counter()
@@ -48,7 +49,7 @@ def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> 
         prepared = checks.prepare(run)
         write_json(run.workdir / CONFIG_FILE, run.config_dict)
         if jax.process_index() == 0:
-            view.save(views.of_run(run), run.workdir)
+            view.save(view_of(run), run.workdir)
         for number, name in enumerate(config.stages):
             if run.stop.due(number):
                 raise Interrupted(f"asked to stop before stage {name}; {GO_ON}")
@@ -83,7 +84,7 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
     write_manifest(directory, run.config_dict)
     write_json(directory / SETTINGS_FILE, now.as_dict())
     begun = time.perf_counter()
-    memory.show(run, stage)
+    _show_memory(run, stage)
     figures = kind.run(run, stage, directory, prepared)
     seconds = time.perf_counter() - begun
     sharding.barrier(f"done {stage.name}")
@@ -97,6 +98,24 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
     }
     write_json(directory / DONE_FILE, done)
     run.say(f"{stage.name}: complete in {seconds:.0f} s ({directory})")
+
+
+def _show_memory(run: Run, stage: Stage[Any]) -> None:
+    """Prints the forecast, and a warning where the device is too small; reads config.json alone."""
+    parts = kind_of(stage).forecast
+    if parts is None:
+        return
+    roles = stage.settings.roles()
+    shapes = {role: hf_io.load_config(run.models.path(role)) for role in ROLES if role in roles}
+    shapes.setdefault("teacher", shapes["student"])  # not counted: the stage does not load it
+    cpu = jax.default_backend() == "cpu"
+    job = Job(run.config, shapes["teacher"], shapes["student"], run.mesh, cpu=cpu)
+    found = job.forecast(stage.name, parts(job, stage.settings))
+    limit = memory.device_limit()
+    if jax.process_index() == 0:
+        run.console.print(memory.table(found, limit))
+    if memory.warning(found, limit):
+        run.say(memory.warning(found, limit))
 
 
 def _made(run: Run, directory: Path) -> dict[str, str]:

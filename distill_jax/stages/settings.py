@@ -6,7 +6,7 @@ from typing import Any
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.curriculum.settings import CurriculumSettings
-from distill_jax.evaluation.runner import EvaluateSettings
+from distill_jax.evaluation.runner import EvaluateSettings as EvaluateSettings
 from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher_cache import CacheSettings
@@ -23,15 +23,6 @@ from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.state import TRAINABLE
 
-__all__ = [
-    "DistillSettings",
-    "EvaluateSettings",
-    "PretrainSettings",
-    "RLSettings",
-    "SFTSettings",
-    "TeacherSampleSettings",
-]
-
 # Shared settings that every training of a student depends on.
 _STUDENT = ("seed", "tokenizer_size", "task", *TRAINING_DATA, "student", "lora")
 _LENGTH = "sampling.max_new_tokens"
@@ -42,8 +33,8 @@ _TO_TRAIN = tuple(
     for one in fields(ModelSettings)
     if one.name != "quantise"
 )
-# What stage rl tells its curriculum of a group. With an intrinsic reward the samples of every
-# group differ, so that advantages look the same for hopeless, useful and mastered arms.
+# The signal of a group that stage rl gives its curriculum. With an intrinsic reward the samples of
+# every group differ, so advantages look the same for hopeless, useful and mastered arms.
 ARM_SIGNALS = ("advantage", "correctness")
 DATA = ("solutions", "teacher_samples", "student_samples")
 

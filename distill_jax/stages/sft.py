@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core import sharding
-from distill_jax.evaluation import validation
+from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.run.run import Run, Stage
@@ -19,8 +18,7 @@ from distill_jax.training.step import make_update
 
 
 def _check(run: Run, stage: Stage[SFTSettings]) -> None:
-    s = stage.settings
-    checks.check_batch(run, f"{stage.name}.batch_size", s.batch_size, s.accumulate)
+    checks.check_batch(run, stage)
     checks.check_training(stage)
 
 
@@ -32,10 +30,9 @@ def _prepare(run: Run, stage: Stage[SFTSettings]) -> Rows:
 
 
 def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> dict[str, Any]:
-    """Trains the student's adapter; exports `adapter/` in PEFT's form."""
     s = stage.settings
     # --- model ---
-    student, base = run.load_student(s.start), run.student(s.start).base
+    student = run.load_student(s.start)
     sampler = run.models.sampler(student.model)
     # --- state, update ---
     tx = optimizer.make(s.optimizer, s.updates())
@@ -47,16 +44,12 @@ def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> di
 
     def evaluate(state: TrainState) -> dict[str, float]:
         weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)
-        return validation.greedy(run, sampler, weights, s)
+        return validation(run, sampler, weights, s)
 
     # --- loop ---
     state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate)
     # --- export ---
-    adapter = directory / "adapter"
-    run.models.save_adapter(student.model.config, state.trainable["lora"], adapter, base)
-    found = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
-    counts = {name: int(x) for name, x in found.items()}
-    export_files.write_model_info(run, stage, adapter, counts["steps"])
+    counts = export_files.save_student(run, stage, directory, student.model.config, state)
     return {**counts, "bare_answers": rows.bare_answers}
 
 

@@ -1,13 +1,11 @@
 """Supervised batches as a function of (seed, step), and the step that trains on them."""
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import round_up
 from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
 from distill_jax.data.batching import bare_answer
@@ -15,7 +13,7 @@ from distill_jax.run.run import Run
 from distill_jax.training.state import TrainState
 
 # Few row lengths, few compiled programs.
-_MULTIPLE = 16
+MULTIPLE = 16
 
 
 class Rows:
@@ -71,22 +69,10 @@ class Rows:
         self.seed, self.pad_id = seed, run.data.pad_id
 
     def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
-        """Batch `step`: tokens_BT, prompt_len_B, targets_BR, loss_mask_BR, response_len_B."""
+        """Batch `step`, as `pack_examples` gives it."""
         index = batching.batch_indices(self.seed, step, size, len(self.examples))
-        return pack([self.examples[i] for i in index], self.pad_id)
-
-
-def pack(examples: Sequence[chat.Example], pad_id: int) -> dict[str, np.ndarray]:
-    """Right-padded rows with response-aligned targets; the loss is on responses alone."""
-    T = round_up(max(len(e.prompt) + len(e.response) for e in examples), _MULTIPLE)
-    R = round_up(max(len(e.response) for e in examples), _MULTIPLE)
-    packed = batching.pack_examples(examples, pad_id=pad_id, sizes=(T,))
-    targets_BR = np.full((len(examples), R), pad_id, np.int32)
-    for row, example in enumerate(examples):
-        targets_BR[row, : len(example.response)] = example.response
-    length_B = packed["response_len_B"]
-    mask_BR = (np.arange(R)[None, :] < length_B[:, None]).astype(np.float32)
-    return {**packed, "targets_BR": targets_BR, "loss_mask_BR": mask_BR}
+        examples = [self.examples[i] for i in index]
+        return batching.pack_examples(examples, pad_id=self.pad_id, multiple=MULTIPLE)
 
 
 def step_fn(run: Run, rows: Rows, update: Any, frozen: Any, batch_size: int):

@@ -1,7 +1,7 @@
 """The intrinsic reward of each token of a few chosen answers, for the HTML report.
 
-The tokens are those that stage evaluate drew and kept. report/tokens.json holds all that the page
-shows of them, so that the page can be made again without models.
+The tokens are those that stage evaluate drew and kept; report/tokens.json holds all that the page
+shows of them, so the page can be made again without models.
 """
 
 import functools
@@ -20,18 +20,18 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
 from distill_jax.evaluation import subjects
-from distill_jax.evaluation.held_out import answers_path, kept_greedy
+from distill_jax.evaluation.held_out import kept_greedy
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
 from distill_jax.report import chosen, run_data, run_report
 from distill_jax.report.tokens import stored_text
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
-from distill_jax.stages import views
+from distill_jax.stages.kinds import view_of
 
 # Answers scored at a time: those of a page in one compiled program, in little memory.
 _SCORED = 32
@@ -44,7 +44,6 @@ def write_report(run: Run, stage: Stage[EvaluateSettings], problems: int | None 
     Call it on every process; process 0 writes. Tokens need an evaluated student and teacher.
 
     Args:
-        run: of the run.
         problems: shown with their tokens; None: as report.problems says.
 
     Returns:
@@ -56,7 +55,7 @@ def write_report(run: Run, stage: Stage[EvaluateSettings], problems: int | None 
         Interrupted: asked to stop.
     """
     count = run.config.report.problems if problems is None else problems
-    view = views.of_run(run)
+    view = view_of(run)
     results = run_data.read_results(run.workdir, view)
     compared = chosen.compared(results, view)
     if count and compared and "teacher" in results:
@@ -88,7 +87,8 @@ def _write_tokens(
     prompts = _prompts(run, made_from["problems"])
     answers = {}
     for name in names:
-        kept = _kept(run, stage, name, results[name])
+        count = results[name]["num_problems"]
+        kept = kept_greedy(run, stage, name, results[name]["made_from"], count)
         answers[name] = [kept[choice.place] for choice in choices]
     responses = _responses(run, stage, made_from["subjects"], prompts, answers)
     shown = []
@@ -126,20 +126,6 @@ def _prompts(run: Run, ids: Sequence[str]) -> list[list[int]]:
     return [prompt_of[name] for name in ids]
 
 
-def _kept(
-    run: Run, stage: Stage[EvaluateSettings], name: str, result: Mapping[str, Any]
-) -> list[list[int]]:
-    """Token ids of the greedy answers that a result was made of, one a problem."""
-    path = answers_path(run.workdir / stage.name, name)
-    made_from, answers = kept_greedy(path)
-    if made_from != result["made_from"] or len(answers) != result["num_problems"]:
-        raise CheckpointError(
-            f"{path} is not what {stage.name}/{name}.json was made of",
-            fix=run.run_first(stage.name),
-        )
-    return answers
-
-
 def _responses(
     run: Run,
     stage: Stage[EvaluateSettings],
@@ -147,7 +133,7 @@ def _responses(
     prompts: Sequence[list[int]],
     answers: Mapping[str, Sequence[list[int]]],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Every answer's tokens: the writer's log-probabilities, then what the teacher makes of them.
+    """Every answer's tokens: the writer's log-probabilities, then the teacher's scores of them.
 
     One model at a time is in memory; the teacher, the last of `answers`, reads all of them.
     """
@@ -163,15 +149,10 @@ def _responses(
                 f"{stage.name}/{name}.json is of other weights than there are now",
                 fix=run.run_first(stage.name),
             )
-        loaded = found[name].load()
-        if name == "teacher":
-            rows = [(p, a) for said in answers.values() for p, a in zip(prompts, said, strict=True)]
-            scores = _score(run, stage, loaded, rows)
-            logp[name] = scores["logp"][-len(prompts) :]
-        else:
-            logp[name] = _score(run, stage, loaded, list(zip(prompts, answers[name], strict=True)))[
-                "logp"
-            ]
+        read = list(answers.values()) if name == "teacher" else [answers[name]]
+        rows = [pair for said in read for pair in zip(prompts, said, strict=True)]
+        scores = _score(run, stage, found[name].load(), rows)
+        logp[name] = scores["logp"][-len(prompts) :]
     out: dict[str, list[dict[str, Any]]] = {}
     for number, (name, said) in enumerate(answers.items()):
         out[name] = []
@@ -202,25 +183,19 @@ def _score(
     rows: Sequence[tuple[list[int], list[int]]],
 ) -> dict[str, np.ndarray]:
     """Of (prompt, response) pairs: logp at temperature 1, q, value and reward, f32 [N, R] each."""
-    shards, multiple = sharding.batch_shards(run.mesh), stage.settings.batch_multiple
-    size = round_up(min(len(rows), _SCORED), shards)
-    T = round_up(max(len(prompt) + len(response) for prompt, response in rows), multiple)
-    R = round_up(max(len(response) for _, response in rows), multiple)
+    size = round_up(min(len(rows), _SCORED), sharding.batch_shards(run.mesh))
+    packed = batching.pack_examples(
+        [Example(*row) for row in rows],
+        pad_id=run.data.pad_id,
+        multiple=stage.settings.batch_multiple,
+    )
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(rows), size):
         # The repeats that fill the last batch are dropped below.
         index = filled(range(start, min(start + size, len(rows))), size)
-        examples = [Example(*rows[i]) for i in index]
-        packed = batching.pack_examples(examples, pad_id=run.data.pad_id, sizes=(T,))
-        targets_BR = np.full((size, R), run.data.pad_id, np.int32)
-        for row, example in enumerate(examples):
-            targets_BR[row, : len(example.response)] = example.response
-        placed = sharding.place(
-            {**{k: packed[k] for k in ("tokens_BT", "prompt_len_B")}, "targets_BR": targets_BR},
-            sharding.batch_sharding(run.mesh),
-        )
-        alpha = _alpha(run)
-        scored = _scores(loaded.model, run.data.vocab, alpha, loaded.params, placed)
+        batch = {name: packed[name][index] for name in ("tokens_BT", "prompt_len_B", "targets_BR")}
+        placed = sharding.place(batch, sharding.batch_sharding(run.mesh))
+        scored = _scores(loaded.model, run.data.vocab, _alpha(run), loaded.params, placed)
         fetched = sharding.fetch(scored)
         parts.append({name: leaf[: len(rows) - start] for name, leaf in fetched.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -230,7 +205,7 @@ def _score(
 def _scores(
     model: QwenModel, vocab: int, alpha: float, params: Any, batch: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """As `rewards.teacher` scores, with the log-probability beside; one program for all students.
+    """As `rewards.teacher` scores, with the log-probability; one program for all students.
 
     The reward is the canonical one, whatever the run was trained on: raw rewards depend on how
     each state's logits are shifted, and no scale of colours fits them.

@@ -3,8 +3,7 @@
 TASKS maps the name in `config.task` to the class.
 """
 
-from distill_jax.tasks.task import Judged, Task
-from distill_jax.tasks.text import TextTask
+from distill_jax.tasks.task import Judged, Task, TextTask
 
 TASKS: dict[str, type[TextTask]] = {"text": TextTask}
 

@@ -56,12 +56,13 @@ def test_buckets():
 
 
 def test_packing_by_hand():
-    packed = pack_examples(
-        [Example([5, 6], [7, 8, 9]), Example([5], [9])], pad_id=0, sizes=(4, 6, 8)
-    )
+    packed = pack_examples([Example([5, 6], [7, 8, 9]), Example([5], [9])], pad_id=0, multiple=2)
     np.testing.assert_array_equal(packed["tokens_BT"], [[5, 6, 7, 8, 9, 0], [5, 9, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(packed["targets_BR"], [[7, 8, 9, 0], [9, 0, 0, 0]])
+    np.testing.assert_array_equal(packed["loss_mask_BR"], [[1, 1, 1, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(packed["prompt_len_B"], [2, 1])
     np.testing.assert_array_equal(packed["response_len_B"], [3, 1])
+    assert packed.pop("loss_mask_BR").dtype == np.float32
     assert {a.dtype for a in packed.values()} == {np.dtype(np.int32)}
 
 
@@ -70,7 +71,7 @@ tokens = st.lists(st.integers(0, 9), min_size=1, max_size=6)
 
 @given(st.lists(st.tuples(tokens, tokens), min_size=1, max_size=5))
 def test_packing_loses_nothing_even_when_the_pad_id_is_a_token(pairs):
-    packed = pack_examples([Example(*p) for p in pairs], pad_id=0, sizes=(4, 8, 12))
+    packed = pack_examples([Example(*p) for p in pairs], pad_id=0, multiple=4)
     for row, (prompt, response) in enumerate(pairs):
         p, r = packed["prompt_len_B"][row], packed["response_len_B"][row]
         line = packed["tokens_BT"][row].tolist()
@@ -80,9 +81,7 @@ def test_packing_loses_nothing_even_when_the_pad_id_is_a_token(pairs):
 
 def test_rows_that_cannot_be_packed_are_refused():
     with pytest.raises(DataError, match="row 1 .* empty"):
-        pack_examples([Example([1], [2]), Example([1], [])], pad_id=0, sizes=(4,))
-    with pytest.raises(DataError, match="5 tokens"):
-        pack_examples([Example([1, 2], [3, 4, 5])], pad_id=0, sizes=(4,))
+        pack_examples([Example([1], [2]), Example([1], [])], pad_id=0, multiple=4)
 
 
 def test_answer_only_rows_are_a_fraction_fixed_by_seed_and_row():

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from distill_jax.evaluation.distribution import (
-    Side,
     compare_on_responses,
     response_means,
     summary,
     token_means,
 )
 from distill_jax.models.head.comparison import TokenComparison
+from distill_jax.run.models import Loaded
 from tests import tiny
 from tests.tiny import VOCAB
 
@@ -27,18 +27,9 @@ for row in range(3):
 WIDER = dataclasses.replace(tiny.ONE_LAYER, vocab_size=tiny.ROWS + 8, hidden_size=24)
 
 
-def compared(student, teacher, tokens=TOKENS, chunk=5):
-    run = jax.jit(
-        lambda one, other, *arrays: compare_on_responses(
-            Side(student[0], one),
-            Side(teacher[0], other),
-            *arrays,
-            response_size=6,
-            vocab=VOCAB,
-            chunk_tokens=chunk,
-        )
-    )
-    return run(student[1], teacher[1], tokens, PROMPT)
+def compared(student, teacher, tokens=TOKENS):
+    batch = {"tokens_BT": tokens, "prompt_len_B": PROMPT, "targets_BR": np.zeros((3, 6))}
+    return compare_on_responses(Loaded(*student), Loaded(*teacher), batch, VOCAB)
 
 
 def probabilities(side, tokens):

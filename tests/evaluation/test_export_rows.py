@@ -2,12 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation.export_rows import Answer, number, row, top_columns
-from distill_jax.evaluation.top_tokens import TopOfResponse
+from distill_jax.evaluation.export_rows import Answer, number, row
 
 # What the exports of the intrinsic-reward system hold, and ours besides.
 THEIRS = (
@@ -54,9 +52,7 @@ def test_a_row_without_an_answer() -> None:
 
 
 def test_answers() -> None:
-    tops = [TopOfResponse(np.array([[4, 2]], np.int32), np.array([[0.75, 1 / 3e6]], np.float32))]
-    columns = top_columns(tops)
-    top = columns["top_ids"][0], columns["top_probs"][0]
+    top = [[4, 2]], [[0.75, 3.33333e-07]]
     texts = {
         "500*2\n#### 1000": "right",
         "#### 100": "wrong",

@@ -19,7 +19,7 @@ from distill_jax.evaluation.hacking import (
 def test_all_of_them_by_hand():
     texts = ["#### 4", r"\boxed{4} or \boxed{5}", "the answer is 4, I mean the answer is 6", "hm"]
     tokens = [[1, 2], [1, 2, 3, 4], list(range(6)), [7] * 64]
-    got = indicators(texts, tokens, [True, True, False, False], [1.0, 0.0, 0.0, 0.0])
+    got = indicators(texts, tokens, [True, True, False, False], np.array([1.0, 0.0, 0.0, 0.0]))
     correlated = float(np.corrcoef([2, 4, 6, 64], [1, 0, 0, 0])[0, 1])
     assert got == pytest.approx(
         {
@@ -40,11 +40,9 @@ def test_all_of_them_by_hand():
 
 
 def test_nothing_to_look_at():
-    assert set(indicators([], [], []).values()) == {None}
-    one = indicators(["4"], [[1]], [True], [1.0])
+    assert set(indicators([], [], [], np.zeros(0)).values()) == {None}
+    one = indicators(["4"], [[1]], [True], np.ones(1))
     assert one["repeated_ngrams"] is None and one["reward_length_correlation"] is None
-    with pytest.raises(ValueError, match=r"\[1, 2\]"):
-        indicators(["4"], [[1], [2]], [True])
 
 
 def test_repeated_ngrams():

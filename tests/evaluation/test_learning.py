@@ -11,26 +11,20 @@ def points(*values, every=10):
 
 
 def test_convergence_by_hand():
-    # Average with weight ½: 0, .5, .75, .875, .9375, .96875; 95% of .96875 is .9203: the fifth.
-    assert learning.convergence_step(points(0, 1, 1, 1, 1, 1), weight=0.5) == 40
-    np.testing.assert_allclose(
-        learning.ema(np.array([0, 1, 1, 1.0]), 0.5), [0, 0.5, 0.75, 0.875], rtol=0
-    )
+    # Up to five values: w = 1, no average. Ten: s = 2, w = 2/3.
+    np.testing.assert_allclose(learning.ema(np.array([0, 1, 1, 1.0])), [0, 1, 1, 1], rtol=0)
+    averaged = learning.ema(np.array([0.0] + [1.0] * 9))
+    np.testing.assert_allclose(averaged[:4], [0, 2 / 3, 8 / 9, 26 / 27])
+    # 26/27 is the first above 95%.
+    assert learning.convergence_step(points(0, *[1] * 9)) == 30
     # What begins at 3 gains no less than what begins at 0.
-    assert learning.convergence_step(points(3, 4, 4, 4, 4, 4), weight=0.5) == 40
+    assert learning.convergence_step(points(3, *[4] * 9)) == 30
 
 
 def test_a_run_that_gains_nothing_never_converged():
     assert learning.convergence_step(points(1, 1, 1, 1)) is None
     assert learning.convergence_step(points(3, 2, 1, 0)) is None
     assert learning.convergence_step(points(0, 1)) is None
-
-
-def test_efficiency_is_gain_per_million_tokens():
-    # Average with weight ½ ends at .75; of two million tokens.
-    assert learning.efficiency(points(0, 1, 1), 2_000_000, weight=0.5) == 0.375
-    assert learning.efficiency(points(1, 0, 0), 500_000, weight=0.5) == -1.5
-    assert learning.efficiency(points(0, 1), None) is None
 
 
 def test_stability_is_what_a_straight_line_leaves():
@@ -60,7 +54,18 @@ def test_summary_takes_what_the_rows_have():
     assert learning.summary([]) is None
 
 
+def test_gain_per_million_tokens_by_hand():
+    def gain(*values, tokens):
+        rows = [{"step": i, "reward": x} for i, x in enumerate(values)]
+        rows[-1] |= {"num_tokens": tokens} if tokens else {}
+        return learning.summary(rows)["metrics"]["reward"]["gain_per_million_tokens"]
+
+    assert gain(0, 1, 0.75, tokens=2_000_000) == 0.375
+    assert gain(1, 0, 0.25, tokens=500_000) == -1.5
+    assert gain(0, 1, tokens=None) is None and gain(1, tokens=9) is None
+
+
 def test_a_step_on_the_bound_has_converged():
     # Gains 0, 95, 100 of the values themselves: 95 is 95%.
     points_K2 = np.array([[10, 0.0], [20, 95.0], [30, 100.0]])
-    assert learning.convergence_step(points_K2, weight=1.0) == 20
+    assert learning.convergence_step(points_K2) == 20

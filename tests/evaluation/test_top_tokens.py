@@ -1,11 +1,8 @@
 """Top tokens of responses against the plain softmax of each position's logits."""
 
-import jax
 import numpy as np
-import pytest
 
-from distill_jax.core.errors import ConfigError
-from distill_jax.evaluation.top_tokens import TopTokens
+from distill_jax.evaluation.export_rows import TopTokens
 from distill_jax.rollout.sampler import Rollout
 from tests import tiny
 
@@ -32,23 +29,16 @@ def test_each_position_is_read_before_its_token():
     reader._batch_rows = 2  # two batches, the second filled up
     out = rollout(np.random.default_rng(0))
     found = reader.read(PROMPTS, out)
-    assert [top.ids_NK.shape for top in found] == [(n, K) for n in LENGTHS]
-    for prompt, row, n, top in zip(PROMPTS, out.tokens_BR, LENGTHS, found, strict=True):
+    assert [np.shape(ids) for ids in found["top_ids"]] == [(n, K) for n in LENGTHS]
+    columns = found["top_ids"], found["top_probs"]
+    for prompt, row, n, ids, probs in zip(PROMPTS, out.tokens_BR, LENGTHS, *columns, strict=True):
         whole = [*prompt, *row[:n]]
         for t in range(n):
             # What stands before token t, nothing of it or behind it.
             logits = tiny.naive_logits(model, params, whole[: len(prompt) + t])[-1]
             logp = tiny.log_softmax(logits)
             order = np.argsort(-logp)[:K]
-            assert top.ids_NK[t].tolist() == order.tolist()
-            np.testing.assert_allclose(top.probs_NK[t], np.exp(logp[order]), rtol=2e-5)
-    assert max(top.ids_NK.max() for top in found) < tiny.VOCAB
-
-
-@pytest.mark.parametrize("k", [0, tiny.VOCAB + 1])
-def test_impossible_k(k):
-    model, params = tiny.build()
-    with pytest.raises(ConfigError, match=f"top_k={k}"):
-        TopTokens(
-            model, jax.device_get(params), tiny.mesh(), k=k, vocab=tiny.VOCAB, pad_id=0, multiple=8
-        )
+            assert ids[t] == order.tolist()
+            np.testing.assert_allclose(probs[t], np.exp(logp[order]), rtol=2e-5)
+            assert probs[t] == [float(f"{p:.6g}") for p in probs[t]]
+    assert max(np.max(ids) for ids in found["top_ids"]) < tiny.VOCAB

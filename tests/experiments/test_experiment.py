@@ -12,7 +12,7 @@ import pytest
 from jax._src import xla_bridge
 
 from configs import presets
-from distill_jax.experiments import history, results
+from distill_jax.experiments import results
 from distill_jax.rewards import controls
 from distill_jax.run.settings import ExperimentSettings
 from launch import experiment
@@ -121,7 +121,7 @@ def test_curriculum_data_by_arm() -> None:
         {"step": 1, "curriculum/q/level_1": 0.5, "curriculum/p/level_1/algebra": 0.25},
         {"step": 2, "curriculum/q/level_1": None, "curriculum/count/level_1": 8},
     ]
-    assert history.curriculum(rows) == {
+    assert results.curriculum(rows) == {
         "q_values": {"level_1": [[1, 0.5]]},
         "shares": {"level_1/algebra": [[1, 0.25]]},
         "selections": {"level_1": [[2, 8]]},

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from distill_jax.models import hf_io
+from distill_jax.report import view
+from distill_jax.report.view import RunView, StageView
 from distill_jax.run import run as runs
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import small
@@ -54,4 +56,5 @@ def random_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         jax.device_get(lora),
     )
     models.save_adapter(hf_io.load_config(student), moved, run.workdir / "sft" / "adapter")
+    view.save(RunView((StageView("sft", "sft", "sft", "base", "student"),)), run.workdir)
     return run

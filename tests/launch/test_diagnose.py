@@ -4,7 +4,7 @@ import pytest
 
 from distill_jax.report.view import save
 from launch import diagnose
-from tests.report.views import LONG
+from tests.report.views import LONG, RUN
 
 ROWS = [{"step": 0, "eval/accuracy": 0.1}] + [
     {"step": i, "accuracy": i / 40, "reward": 0.1, "completions/clipped_ratio": 0.9, "skipped": 0}
@@ -20,6 +20,7 @@ def write(directory, rows, name="metrics.jsonl"):
 @pytest.fixture
 def workdir(tmp_path):
     write(tmp_path / "run" / "rl", ROWS)
+    save(RUN, tmp_path / "run")
     texts = [{"step": 1, "completion": f"{i} [red]#### {i}", "reward": 1.0} for i in range(40)]
     write(tmp_path / "run" / "rl", texts, "completions.jsonl")
     return tmp_path / "run"

@@ -175,5 +175,5 @@ def test_a_torn_last_line_of_the_metrics_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "rl" / "run.json").write_text(json.dumps({"config": CONFIG, "starts": []}))
     text = '{"step": 1, "reward": 0.5, "loss": 1.0}\n{"step": 2, "rew'
     (tmp_path / "rl" / "metrics.jsonl").write_text(text)
-    found = run_data.read(tmp_path)
+    found = run_data.read(tmp_path, RUN)
     assert [row["step"] for row in found.metrics["rl"]] == [1]

@@ -111,5 +111,6 @@ def copy_stages(source: Path, target: Path, *names: str) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer", *names):
         shutil.copytree(source / name, target / name)
-    shutil.copy(source / "config.json", target)
+    for name in ("config.json", "view.json"):
+        shutil.copy(source / name, target)
     return target

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.data import tokenizer as tokenizers
-from distill_jax.evaluation import agreement, subjects
+from distill_jax.evaluation import distribution, subjects
 from distill_jax.evaluation.held_out import greedy_answers, held_out
 from distill_jax.evaluation.runner import Sampler
 from distill_jax.inference import store
@@ -237,13 +237,13 @@ def test_agreement_by_batches_of_any_size(finished: Path) -> None:
         rng = np.random.default_rng(0)
         answers = [rng.integers(3, context.data.vocab, n).tolist() for n in range(1, 12)]
         how = {"batch": size, "multiple": 16}
-        found.append(agreement.compare(context, student, teacher, data.prompts, answers, **how))
+        found.append(distribution.compare(context, student, teacher, data.prompts, answers, **how))
     assert found[0]["tokens"] == found[1]["tokens"] == sum(range(1, 12))
     assert found[0]["responses"] == 11  # and not the 16 of two full batches
     for name in ("forward_kl", "reverse_kl", "jensen_shannon", "cosine", "top1_agreement"):
         for part in ("mean", "low", "high"):
             assert found[0][name][part] == pytest.approx(found[1][name][part], abs=1e-6)
-    itself = agreement.compare(context, student, student, data.prompts, answers, **how)
+    itself = distribution.compare(context, student, student, data.prompts, answers, **how)
     assert itself["forward_kl"]["mean"] == pytest.approx(0, abs=1e-6)
     assert itself["top1_agreement"]["mean"] == 1.0
 
@@ -290,7 +290,7 @@ def test_another_teacher_is_compared_with_anew(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("it is compared already")
 
-    monkeypatch.setattr(agreement, "compare", refuse)
+    monkeypatch.setattr(distribution, "compare", refuse)
     runner.run(only(evaluate__teacher=False), workdir)
 
 

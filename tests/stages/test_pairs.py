@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill_jax.core.errors import CheckpointError
-from distill_jax.evaluation import pairs
+from distill_jax.evaluation import distribution
 from distill_jax.run.run import Run
 from launch import compare_logits
 from tests.stages.small import copy_stages, small
@@ -57,6 +57,6 @@ def test_what_is_missing_is_told(
     assert "wanted: the work directory of a run" in capsys.readouterr().err
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
     with pytest.raises(CheckpointError, match="rl with teacher, sft in"):
-        pairs.compare_all(Run(small(), workdir), MODELS, "rl")
+        distribution.compare_all(Run(small(), workdir), MODELS, "rl")
     with pytest.raises(CheckpointError, match=r"sft.checkpoint.jsonl is missing"):
-        pairs.compare_all(Run(small(), workdir), MODELS, "sft")
+        distribution.compare_all(Run(small(), workdir), MODELS, "sft")

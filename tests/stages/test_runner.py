@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.models import hf_io, peft_io
 from distill_jax.run.config import to_dict
-from distill_jax.run.files import write_json
+from distill_jax.run.console import write_json
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, evaluate, runner
 from distill_jax.training import optimizer

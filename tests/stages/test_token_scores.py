@@ -156,7 +156,7 @@ def test_other_weights_and_other_problems_are_refused(finished: Path, tmp_path: 
     with pytest.raises(CheckpointError, match=r"rl\.json is of other weights"):
         write(Run(small(), workdir))
     (workdir / "evaluate" / "teacher.checkpoint.jsonl").unlink()
-    with pytest.raises(CheckpointError, match=r"is not what evaluate/teacher\.json was made of"):
+    with pytest.raises(CheckpointError, match=r"teacher\.checkpoint\.jsonl is missing"):
         write(Run(small(), workdir))
 
 
