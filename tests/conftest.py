@@ -1,4 +1,6 @@
-"""Set before jax is imported: CPU, eight devices, offline hub, persistent compilation cache.
+"""Set before jax is imported: CPU, offline hub, persistent compilation cache; then the devices.
+
+A test file runs on one device, or on eight where it says `pytestmark = pytest.mark.mesh`.
 
 Hypothesis draws the same examples at each run; `HYPOTHESIS_PROFILE=search` draws new ones.
 """
@@ -13,9 +15,6 @@ import pytest
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax_tests"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    os.environ["XLA_FLAGS"] = flags.strip()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # In the environment, so that processes that tests start share the cache.
@@ -26,6 +25,28 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 hypothesis.settings.register_profile("same", derandomize=True)
 hypothesis.settings.register_profile("search", derandomize=False)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files on eight devices come last: each process changes the number once at most."""
+    items.sort(key=lambda item: item.get_closest_marker("mesh") is not None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Gives a file its devices, before any fixture of whatever scope is made for it."""
+    module = item.getparent(pytest.Module)
+    wanted = 8 if module is not None and module.get_closest_marker("mesh") else 1
+    assert (wanted == 8) == (item.get_closest_marker("mesh") is not None), (
+        "mark whole files as mesh: the number of devices belongs to the process"
+    )
+    import jax  # only now: what is set above must come first
+    from jax.extend import backend
+
+    if jax.config.jax_num_cpu_devices != wanted:
+        backend.clear_backends()
+        jax.config.update("jax_num_cpu_devices", wanted)
+        assert jax.device_count() == wanted
 
 
 @pytest.fixture(autouse=True, scope="module")
