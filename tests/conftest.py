@@ -1,6 +1,9 @@
-"""Set before jax is imported: CPU, offline hub, persistent compilation cache; then the devices.
+"""Set before jax is imported: CPU, offline hub, compilation; then the number of devices.
 
 A test file runs on one device, or on eight where it says `pytestmark = pytest.mark.mesh`.
+
+Most of the suite's time is compilation, so LLVM's costly passes are off here and compiled programs
+are kept between runs. The smokes of `.ci/run` compile as users do.
 
 Hypothesis draws the same examples at each run; `HYPOTHESIS_PROFILE=search` draws new ones.
 """
@@ -15,6 +18,9 @@ import pytest
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax_tests"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # In the environment, so that processes that tests start share the cache.

@@ -16,6 +16,7 @@ from distill_jax.training.records import is_timing
 RECORDS = (
     "*/settings.json", "*/done.json", "*/run.json", "*/record.json", "*/made_from.json",
     "*/training_config.json", "*/complete.json", "config.json", "*/seed_*/config.json", "*.lock",
+    "*digests.json",
     "*log.txt", "*.md", "*.html", "*.png", "*/checkpoints/*", "*/tensorboard/*",
 )  # fmt: skip
 # Fields that differ between two runs of one command, or only name the code and the machine.

@@ -9,6 +9,8 @@ from distill_jax.core import sharding
 from distill_jax.core.errors import MeshError
 from distill_jax.core.sharding import MeshSettings
 
+pytestmark = pytest.mark.mesh
+
 
 def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
     count = data * fsdp * tensor

@@ -1,10 +1,13 @@
 """Top tokens of responses against the plain softmax of each position's logits."""
 
 import numpy as np
+import pytest
 
 from distill_jax.evaluation.export_rows import TopTokens
 from distill_jax.rollout.sampler import Rollout
 from tests import tiny
+
+pytestmark = pytest.mark.mesh
 
 PROMPTS = [[7, 8, 9], [3], [4, 4, 11, 2, 6]]
 LENGTHS = [4, 1, 6]

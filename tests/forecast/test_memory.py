@@ -36,6 +36,8 @@ from distill_jax.training.step import make_update
 from tests import tiny
 from tests.stages.small import small
 
+pytestmark = pytest.mark.mesh
+
 MESHES = {"one": (1, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 1, 2), "all": (2, 2, 2)}
 # Width, feed-forward, layers, heads, kv heads, vocabulary.
 NARROW, WIDE = (64, 160, 2, 4, 2, 512), (128, 512, 3, 4, 1, 2048)

@@ -21,6 +21,8 @@ from distill_jax.models.qwen import QwenModel, logical_axes
 from distill_jax.models.qwen_config import QwenConfig
 from tests.models.parameters import parameter_count
 
+pytestmark = pytest.mark.mesh
+
 D, F, V, L, HEADS, KV, HEAD = 8, 12, 20, 2, 2, 1, 4
 
 

@@ -15,6 +15,8 @@ from distill_jax.models.qwen import logical_axes
 from distill_jax.training.state import param_shardings
 from tests import tiny
 
+pytestmark = pytest.mark.mesh
+
 
 @pytest.fixture(scope="module")
 def model():

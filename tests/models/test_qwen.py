@@ -15,6 +15,8 @@ from distill_jax.models.qwen_config import QwenConfig, YarnConfig
 from distill_jax.models.released import PRESETS
 from tests.models.parameters import parameter_count
 
+pytestmark = pytest.mark.mesh
+
 QWEN2 = QwenConfig("qwen2", 48, 32, 40, 2, 4, 2, 8)
 QWEN3 = QwenConfig(
     "qwen3",

@@ -15,6 +15,8 @@ from tests import tiny
 from tests.rewards.test_teacher_cache_scoring import R, T, close, cut, make, take
 from tests.tiny import VOCAB
 
+pytestmark = pytest.mark.mesh
+
 SIZES = (4, 8, T)
 
 

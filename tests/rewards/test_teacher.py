@@ -14,6 +14,8 @@ from distill_jax.rollout.sampler import Rollout
 from tests import tiny
 from tests.tiny import EOS, PAD, VOCAB
 
+pytestmark = pytest.mark.mesh
+
 PROMPTS = [[3, 9, 4], [7]]
 LENGTH = np.array([4, 6, 1, 6], np.int32)
 ENDED = np.array([True, False, True, False])

@@ -12,6 +12,8 @@ from tests import tiny
 from tests.rewards.test_teacher_cache_scoring import B, R, make, take
 from tests.tiny import VOCAB
 
+pytestmark = pytest.mark.mesh
+
 K, T = 4, 2.0
 
 

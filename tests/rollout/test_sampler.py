@@ -13,6 +13,8 @@ from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from tests import tiny
 from tests.tiny import EOS, PAD, VOCAB
 
+pytestmark = pytest.mark.mesh
+
 PROMPTS = [[3, 9, 4, 11, 2], [7], [12, 3, 3, 8], [6, 14]]
 IDS = [41, 7, 1000, 3]
 SHORT = SamplingSettings(temperature=1.0, max_new_tokens=12, segment=4, prompt_multiple=4)

@@ -9,7 +9,7 @@ from tests.stages.small import small
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work directory in which every stage has run, in this process, on eight devices."""
+    """A work directory in which every stage has run, in this process."""
     workdir = tmp_path_factory.mktemp("finished")
     runner.run(small(), workdir)
     return workdir

@@ -68,7 +68,8 @@ def command(workdir: Path, *arguments: str, config: str = "rl", **changes: Any) 
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    compiling = os.environ.get("XLA_FLAGS", "")
+    flags = f"{compiling} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
 

@@ -23,6 +23,8 @@ from distill_jax.stages.kinds import KINDS
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import copy_stages, run_instead, small
 
+pytestmark = pytest.mark.mesh
+
 ALL = ("sft", "rl", "evaluate")
 
 

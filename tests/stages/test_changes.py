@@ -13,6 +13,8 @@ from distill_jax.run.run import Run
 from distill_jax.stages import runner
 from tests.stages.small import copy_stages, small
 
+pytestmark = pytest.mark.mesh
+
 DATA = small().data
 MADE = {"pretrain": ("teacher", "student"), "sft": ("adapter",), "rl": ("adapter",)}
 

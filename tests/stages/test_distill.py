@@ -8,19 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.data import batching
 from distill_jax.evaluation import subjects
 from distill_jax.models import hf_io
 from distill_jax.run.record import record, setting_values, stage_key
 from distill_jax.run.run import Run
-from distill_jax.stages import checks, curricula, distill, distill_rows, distill_step, runner
-from distill_jax.stages.distill_step import DistillStep
+from distill_jax.stages import checks, distill, distill_step, runner
 from distill_jax.stages.settings import DistillSettings
-from distill_jax.training import optimizer
 from distill_jax.training import state as states
-from tests.stages.distilled import WAYS, Trained, way
+from tests.stages.distilled import WAYS, Trained, first_step, one_update, way
 from tests.stages.small import copy_stages, rows, small, weights
 
 
@@ -133,33 +130,6 @@ def test_lambda_is_the_share_of_steps_that_draw(trained: Trained) -> None:
 # --- what a step does -------------------------------------------------------------------------
 
 
-def first_step(workdir: Path, config: Any, mesh: Any) -> tuple[DistillStep, Any]:
-    ctx = Run(config, workdir)
-    ctx.mesh = sharding.make_mesh(sharding.MeshSettings(*mesh), jax.devices()[: int(np.prod(mesh))])
-    ctx.models.mesh = ctx.mesh
-    stage = ctx.stage("distill")
-    s, given = stage.settings, distill.KIND.prepare(ctx, stage)
-    teacher = ctx.models.load("teacher")
-    found = distill_rows.make(ctx, stage, workdir / "distill", teacher, given)
-    student, trainable, frozen = distill.starting_student(ctx, s)
-    tx = optimizer.make(s.optimizer, 3)
-    curriculum = curricula.of(ctx, stage, s.curriculum, found.problems, batch=s.batch_size)
-    state, shardings = states.create(
-        trainable, tx, ctx.key(stage), ctx.mesh, curriculum_state=curriculum.fresh()
-    )
-    step = DistillStep(ctx, stage, student, frozen, teacher, found, curriculum, tx, shardings)
-    return step, state
-
-
-def one_update(workdir: Path, config: Any, mesh: Any) -> tuple[Any, dict[str, Any]]:
-    step, state = first_step(workdir, config, mesh)
-    state, metrics, _ = step(state, 0)
-    step.close()
-    return sharding.fetch({"of": state.trainable, "opt": state.opt_state}), {
-        name: float(value) for name, value in metrics.items()
-    }
-
-
 def test_each_step_samples_anew(trained: Trained) -> None:
     step, state = first_step(trained["student"], way("student"), (1, 1, 1))
     problems, given = step.rows.problems[:8], step.rows.examples[:8]
@@ -169,24 +139,6 @@ def test_each_step_samples_anew(trained: Trained) -> None:
     )
     step.close()
     assert one == again and sum(a != b for a, b in zip(one, other, strict=True)) >= 6
-
-
-@pytest.mark.parametrize(("name", "accumulate"), [("student", 1), ("teacher", 2)])
-def test_eight_devices_and_microbatches_equal_one(
-    trained: Trained, name: str, accumulate: int
-) -> None:
-    # eps hides no difference that counts, and keeps noise in gradients near 0 from being one.
-    config = way(name, distill__optimizer__eps=1e-4)
-    want, figures = one_update(trained[name], config, (1, 1, 1))
-    config = way(name, distill__optimizer__eps=1e-4, distill__accumulate=accumulate)
-    got, more = one_update(trained[name], config, (2, 2, 2))
-    assert more.keys() == figures.keys()
-    # Each row's divergence finds its place again, whichever microbatch it was in.
-    values = [key for key in figures if key.startswith("curriculum/q/")]
-    assert len(values) == 2 and all(figures[key] > 0 for key in values)
-    for key, value in figures.items():
-        np.testing.assert_allclose(more[key], value, rtol=2e-3, atol=1e-4, err_msg=key)
-    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=2e-2, atol=2e-5), got, want)
 
 
 def test_stored_scores_are_those_of_the_teacher(trained: Trained, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_every_stage_records_what_it_was(finished: Path, stage: str) -> None:
     assert run["config"] == json.loads(json.dumps(to_dict(small())))
     (start,) = run["starts"]
     assert start["versions"]["jax"] == jax.__version__
-    assert start["devices"]["count"] == 8 and start["devices"]["platform"] == "cpu"
+    assert start["devices"]["count"] == jax.device_count() and start["devices"]["platform"] == "cpu"
     assert start["git"] is None or len(start["git"]["commit"]) == 40
 
 
@@ -153,14 +153,6 @@ def test_complete_stages_are_skipped(finished: Path, monkeypatch: pytest.MonkeyP
     changed = {p.relative_to(finished).parts[0] for p in after if after[p] != before.get(p)}
     assert changed == {"report", "report.md", "report.html", "config.json", "view.json"}
     assert before.keys() == after.keys()
-
-
-def test_mesh_checkpoints_and_records_may_change(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for stage in ("pretrain", "sft", "rl"):
-        run_instead(monkeypatch, stage, refuse)
-    runner.run(small(mesh__tensor=2, checkpoint__keep=5, records__every=3), finished)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,16 @@ from jax.sharding import PartitionSpec as P
 from distill_jax.core import rng, sharding
 from distill_jax.rewards import combine
 from distill_jax.run.run import Run
-from distill_jax.stages import rl, supervised
+from distill_jax.stages import rl, runner, supervised
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.step import make_update
-from tests.stages.small import copy_stages, small
+from tests.stages.distilled import Trained, one_update, way
+from tests.stages.small import copy_stages, run_instead, small
+
+pytestmark = pytest.mark.mesh
 
 MESHES = {"one": (1, 1, 1), "fsdp×tensor": (1, 4, 2), "data×tensor": (4, 1, 2)}
 
@@ -164,3 +167,32 @@ def test_cache_is_split_by_rows_and_heads(
     for buffer in seen:
         wanted = jax.sharding.NamedSharding(ctx.mesh, P(rows, "tensor", None, None))
         assert buffer.sharding.is_equivalent_to(wanted, 4), buffer.sharding
+
+
+@pytest.mark.parametrize(("name", "accumulate"), [("student", 1), ("teacher", 2)])
+def test_eight_devices_and_microbatches_equal_one(
+    trained: Trained, name: str, accumulate: int
+) -> None:
+    # eps hides no difference that counts, and keeps noise in gradients near 0 from being one.
+    config = way(name, distill__optimizer__eps=1e-4)
+    want, figures = one_update(trained[name], config, (1, 1, 1))
+    config = way(name, distill__optimizer__eps=1e-4, distill__accumulate=accumulate)
+    got, more = one_update(trained[name], config, (2, 2, 2))
+    assert more.keys() == figures.keys()
+    # Each row's divergence finds its place again, whichever microbatch it was in.
+    values = [key for key in figures if key.startswith("curriculum/q/")]
+    assert len(values) == 2 and all(figures[key] > 0 for key in values)
+    for key, value in figures.items():
+        np.testing.assert_allclose(more[key], value, rtol=2e-3, atol=1e-4, err_msg=key)
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=2e-2, atol=2e-5), got, want)
+
+
+def test_mesh_checkpoints_and_records_may_change(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("this stage must not run again")
+
+    for stage in ("pretrain", "sft", "rl"):
+        run_instead(monkeypatch, stage, refuse)
+    runner.run(small(mesh__tensor=2, checkpoint__keep=5, records__every=3), finished)

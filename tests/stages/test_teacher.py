@@ -17,6 +17,8 @@ from distill_jax.stages import checks, rl
 from distill_jax.stages import teacher as teachers
 from tests.stages.small import copy_stages, rows, small, weights
 
+pytestmark = pytest.mark.mesh
+
 HOW: dict[str, Any] = {
     "teacher__quantise": "int8",
     "mesh__data": 2,

@@ -14,6 +14,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from distill_jax.core.errors import CheckpointError
 from distill_jax.training.checkpoint import Checkpointer, CheckpointSettings
 
+pytestmark = pytest.mark.mesh
+
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 
 

@@ -7,6 +7,8 @@ from distill_jax.training import optimizer
 from distill_jax.training import state as states
 from tests import tiny
 
+pytestmark = pytest.mark.mesh
+
 TX = optimizer.make(optimizer.OptimizerSettings(), 10)
 
 

@@ -12,6 +12,8 @@ from tests import tiny
 from tests.tiny import VOCAB
 from tests.training import rl_batch
 
+pytestmark = pytest.mark.mesh
+
 NUMBER, ADVANCE = np.int32(0), np.int32(1)
 
 

@@ -15,6 +15,8 @@ from distill_jax.core.sharding import MeshSettings, make_mesh
 from distill_jax.models.head import chunks as head_chunks
 from distill_jax.models.head.scores import TokenScores, head_scores
 
+pytestmark = pytest.mark.mesh
+
 N, D, V, VALID = 13, 8, 20, 17
 T, ALPHAS = 0.7, (1.0, 0.7, 2.5)
 OUTPUTS = ("logit_N", "lse_AN", "logp_N", "entropy_N")

@@ -14,6 +14,8 @@ from distill_jax.models.head.terms import cross_entropy
 from distill_jax.models.head.terms import divergence as divergence_term
 from tests.models.head.gathers import gathered
 
+pytestmark = pytest.mark.mesh
+
 N, VALID = 13, 17
 CASES = [
     ("forward", 0.5, 1.0),

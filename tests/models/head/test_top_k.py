@@ -13,6 +13,8 @@ from distill_jax.kernels.divergence import top_k_tail_divergence
 from distill_jax.models.head.top_k import head_top_k, listed_and_tail
 from tests.models.head.gathers import gathered
 
+pytestmark = pytest.mark.mesh
+
 N, D, V, VALID = 13, 8, 24, 20
 
 

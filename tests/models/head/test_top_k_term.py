@@ -11,6 +11,8 @@ from distill_jax.models.head.loss import head_loss
 from distill_jax.models.head.terms import divergence, top_k_divergence
 from distill_jax.models.head.top_k import TopK, head_top_k
 
+pytestmark = pytest.mark.mesh
+
 N, VALID = 13, 17
 CASES = [("forward", 0.5, 1.0), ("reverse", 0.5, 0.7), ("jsd", 0.3, 2.0)]
 
