@@ -26,14 +26,13 @@ from distill_jax.evaluation.export import Request
 from distill_jax.inference.store import AnswerStore, Batch, store_path
 from distill_jax.report import view as views
 from distill_jax.run import lock
-from distill_jax.run import run as runs
 from distill_jax.run.config import to_dict
 from distill_jax.run.data import Data
 from distill_jax.run.stop import Interrupted
 from distill_jax.tasks import Judged
 from tests.launch.conftest import Run
 from tests.stages.hf import write_model
-from tests.stages.small import ROOT, SMALL, small
+from tests.stages.small import ROOT, SMALL
 
 GREEDY = Request("test", top_k=3)
 
@@ -391,16 +390,3 @@ def test_wrong_input_and_help(random_run: Run, tmp_path: Path) -> None:
     assert "python -m launch.export_answers --workdir=" in shown
     for flag in ("--model", "--split", "--limit", "--top_k", "--temperature", "--workdir"):
         assert flag in shown
-
-
-def test_another_tokenizer_is_not_written_over_that_of_a_run(tmp_path: Path) -> None:
-    assert len(runs.Run(small(), tmp_path).data.tokenizer) == 300
-    stage = tmp_path / "sft" / "settings.json"
-    held = (tmp_path / "tokenizer" / "tokenizer.json").read_bytes()
-    stage.parent.mkdir()
-    stage.write_text("{}")
-    with pytest.raises(ConfigError, match=r"was made from .*'size': 300.*, now from .*280"):
-        _ = runs.Run(small(tokenizer_size=280), tmp_path).data.tokenizer
-    assert (tmp_path / "tokenizer" / "tokenizer.json").read_bytes() == held
-    stage.unlink()  # nothing was made with it: it may go
-    assert len(runs.Run(small(tokenizer_size=280), tmp_path).data.tokenizer) == 280

@@ -1,98 +1,26 @@
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distill_jax.rewards import score_store
-from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource
-from distill_jax.rewards.score_store import FILE, ScoreStore
+from distill_jax.rewards.score_bytes import Row, RowScores
+from distill_jax.rewards.score_store import FILE
 from distill_jax.rewards.teacher_cache import CacheSettings, ScoreCache
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-SOURCE = ScoreSource("model", "tokenizer", (1.0,), 20)
-ENTRY = 32 + 16 + 16 + 4 * 7
-# The same helpers, for processes of their own.
-HELPERS = """
-import os, sys
-import numpy as np
-from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource
-from distill_jax.rewards.teacher_cache import CacheSettings, ScoreCache
-SOURCE = ScoreSource("model", "tokenizer", (1.0,), 20)
-def row(n): return Row(np.array([n], np.int32), np.array([7, 8, 9], np.int32))
-def scores(n):
-    x = np.arange(n, n + 3, dtype=np.float32)
-    return RowScores(x, x + 0.5, np.float32(-n))
-"""
-
-
-def row(n):
-    return Row(np.array([n], np.int32), np.array([7, 8, 9], np.int32))
-
-
-def scores(n):
-    x = np.arange(n, n + 3, dtype=np.float32)
-    return RowScores(x, x + 0.5, np.float32(-n))
-
-
-def opened(directory, warnings=None, *, entries=10_000, **how):
-    """A cache on disk whose memory is too small for anything: all comes from the disk."""
-    settings = CacheSettings(
-        megabytes=1e-6, directory=str(directory), disk_megabytes=entries * ENTRY / 1e6, **how
-    )
-    return ScoreCache(settings, SOURCE, warn=[].append if warnings is None else warnings.append)
-
-
-def fill(directory, count, **how):
-    cache = opened(directory, **how)
-    cache.store([row(n) for n in range(count)], [scores(n) for n in range(count)])
-    cache.close()
-
-
-def there(cache, count):
-    """Which of the first rows are there; they must be right."""
-    found = cache.lookup([row(n) for n in range(count)])
-    for n, value in enumerate(found):
-        if value is not None:
-            assert [x.tobytes() for x in value] == [x.tobytes() for x in scores(n)]
-    return [n for n, value in enumerate(found) if value is not None]
-
-
-def start(code, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", HELPERS + code, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def finished(process):
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    return out, error
-
-
-def sound(directory):
-    """SQLite finds no fault, and the total is that of the rows."""
-    db = sqlite3.connect(Path(directory) / FILE)
-    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    total, rows = db.execute(
-        "SELECT TOTAL(bytes), TOTAL(length(key) + length(value)) FROM scores"
-    ).fetchone()
-    assert total == rows == db.execute("SELECT bytes FROM totals").fetchone()[0]
-    db.close()
-    return int(total)
-
-
-# --- what stays ----------------------------------------------------------------------------------
+from tests.rewards.cache_disk import (
+    ENTRY,
+    SOURCE,
+    fill,
+    finished,
+    opened,
+    row,
+    scores,
+    sound,
+    start,
+    there,
+)
 
 
 def test_scores_outlive_the_process_and_move_into_memory(tmp_path):
@@ -144,8 +72,6 @@ def test_the_first_value_stays(tmp_path):
     two.store([row(0)], [scores(9)])
     assert there(opened(tmp_path), 1) == [0]
 
-
-# --- several processes ----------------------------------------------------------------------------
 
 WRITER = """
 where, first, count, entries = sys.argv[1], *map(int, sys.argv[2:5])
@@ -201,126 +127,6 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_stored(tmp_path, after):
     # What was said to be stored is there; of the one in flight all or nothing.
     assert found in (list(range(stored)), list(range(stored + 50)))
     assert warnings == [] and sound(tmp_path) == len(found) * ENTRY
-
-
-# --- damage ---------------------------------------------------------------------------------------
-
-
-def not_a_database(path):
-    path.write_bytes(b"these are not the pages" * 1000)
-
-
-def truncated(path):
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def torn_page(path):
-    with path.open("r+b") as file:
-        for page in range(1, path.stat().st_size // 4096):
-            file.seek(page * 4096)
-            file.write(b"\xff" * 100)
-
-
-def sql(*statements):
-    def damage(path):
-        db = sqlite3.connect(path, isolation_level=None)
-        for statement in statements:
-            db.execute(statement)
-        db.close()
-
-    return damage
-
-
-DAMAGES = {
-    "not a database": not_a_database,
-    "truncated": truncated,
-    "torn pages": torn_page,
-    "another version": sql("PRAGMA user_version = 99"),
-    "another program's": sql("PRAGMA application_id = 1"),
-    "no such table": sql("DROP TABLE scores"),
-    "no totals": sql("DELETE FROM totals"),
-    "total without rows": sql("DELETE FROM scores", "UPDATE totals SET bytes = 1e12"),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_file_is_set_aside_and_begun_anew(tmp_path, name):
-    for n in range(2):
-        fill(tmp_path, 300)
-        DAMAGES[name](tmp_path / FILE)
-        damaged, warnings = (tmp_path / FILE).read_bytes(), []
-        cache = opened(tmp_path, warnings)
-        assert there(cache, 300) == []
-        cache.store([row(0)], [scores(0)])
-        assert there(cache, 300) == [0] and sound(tmp_path) == ENTRY
-        assert cache.metrics()["teacher_cache/damaged"] == 1
-        aside = tmp_path / f"{FILE}.damaged-{n}"
-        assert len(warnings) == 1 and str(aside) in warnings[0]
-        assert aside.read_bytes() == damaged
-        cache.close()
-        (tmp_path / FILE).unlink()
-
-
-@pytest.mark.parametrize("damage", ["x'00'", "'text'", "7", "zeroblob(60)", "another row's"])
-def test_a_damaged_row_is_deleted_and_the_others_stay(tmp_path, damage):
-    fill(tmp_path, 5)
-    other = "(SELECT value FROM scores WHERE id = 1)"
-    value = other if damage == "another row's" else damage
-    sql(f"UPDATE scores SET value = {value} WHERE id = 3")(tmp_path / FILE)
-    warnings = []
-    cache = opened(tmp_path, warnings)
-    assert there(cache, 5) == [0, 1, 3, 4]
-    assert cache.metrics()["teacher_cache/damaged"] == 1
-    assert len(warnings) == 1 and "1 damaged entries" in warnings[0]
-    cache.store([row(2)], [scores(2)])
-    assert there(cache, 5) == [0, 1, 2, 3, 4] and sound(tmp_path) == 5 * ENTRY
-
-
-def test_a_process_whose_file_was_set_aside_goes_on_in_the_new_one(tmp_path):
-    old = opened(tmp_path)
-    old.store([row(0)], [scores(0)])
-    sql("PRAGMA user_version = 99")(tmp_path / FILE)
-    new = opened(tmp_path)  # sets the file aside, with the log that the other has open
-    assert (tmp_path / f"{FILE}.damaged-0-wal").exists()
-    new.store([row(1)], [scores(1)])
-    old.store([row(2)], [scores(2)])
-    old.close()
-    new.store([row(3)], [scores(3)])
-    assert there(new, 5) == there(opened(tmp_path), 5) == [1, 2, 3]
-    assert not (tmp_path / f"{FILE}.damaged-1").exists()
-
-
-def test_a_process_that_ends_leaves_the_new_log_alone(tmp_path):
-    old = opened(tmp_path)
-    old.store([row(0)], [scores(0)])
-    sql("PRAGMA user_version = 99")(tmp_path / FILE)
-    new = opened(tmp_path)
-    new.store([row(1)], [scores(1)])
-    old.close()
-    assert (tmp_path / f"{FILE}-wal").stat().st_size > 0
-    assert there(opened(tmp_path), 2) == [1]
-
-
-def test_two_that_find_the_same_damage_set_it_aside_once(tmp_path):
-    fill(tmp_path, 3)
-    stores = [ScoreStore(tmp_path, 10**6, "lru", warn=print) for _ in range(2)]
-    for store in stores:
-        store._set_aside("found so")
-    assert [store.damaged for store in stores] == [1, 0]
-
-
-def test_a_disk_that_damages_every_file_is_left_alone(tmp_path):
-    warnings = []
-    cache = opened(tmp_path, warnings)
-    for _ in range(5):
-        cache.close()
-        not_a_database(tmp_path / FILE)
-        cache.lookup([row(0)])
-    assert len(list(tmp_path.glob("*.damaged-*"))) == 3
-    assert len(warnings) == 4 and "going on without it" in warnings[-1]
-
-
-# --- a disk that cannot be used -------------------------------------------------------------------
 
 
 def goes_on_without(cache, warnings, said):
