@@ -1,6 +1,6 @@
 """python -m launch.main --config=configs/curriculum.py
 
-Curriculum distillation: the self-evolving curriculum beside its baselines, equal training tokens,
+Curriculum distillation: the self-evolving curriculum against its baselines, equal training tokens,
 three seeds. Presets: --config=configs/curriculum.py:smoke, the quick self-test; math, on MATH.
 """
 
@@ -18,7 +18,7 @@ from distill_jax.training.optimizer import OptimizerSettings
 _START = "start: stages=('pretrain', 'evaluate')"
 _ARMS = (
     *(f"{name}: distill.curriculum.method={name}" for name in CURRICULA),
-    # Beside the gap to the teacher, an arm is worth what it gains, has lost and gives to others.
+    # Besides the gap to the teacher, an arm's value counts its gain, its loss and its transfer.
     "multi_objective: distill.curriculum.method=self_evolving; "
     "distill.curriculum.progress_weight=1.0; distill.curriculum.retention_weight=1.0; "
     "distill.curriculum.transfer_weight=1.0",

@@ -1,6 +1,6 @@
 """python -m launch.main --config=configs/evaluate.py
 
-Accuracy of teacher, student before and after; needs what it finds in the workdir. Beside them:
+Accuracy of teacher, student before and after; needs what it finds in the workdir. Also:
 --config.evaluate.checkpoints=all (or a step) and --config.evaluate.model=DIR, any Hugging Face
 directory or adapter of the student. Stopped in any way, the same command goes on.
 Presets: --config=configs/evaluate.py:smoke, see presets.py.

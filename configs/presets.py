@@ -35,7 +35,7 @@ from distill_jax.training.checkpoint import CheckpointSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.records import RecordSettings
 
-# The main job; stage distill is defined beside it and runs where `stages` names it.
+# The main job; stage distill is defined too and runs where `stages` names it.
 MAIN_STAGES = ("pretrain", "sft", "rl", "evaluate")
 
 

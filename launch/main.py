@@ -101,7 +101,7 @@ def _flags_of_runs() -> list[str]:
 def default_workdir(config: RunConfig) -> Path:
     """runs/PRESET: shared by the configs of all stages, so that one finds what another made.
 
-    An experiment has a directory beside it, runs/PRESET_NAME.
+    An experiment has its own, runs/PRESET_NAME.
     """
     name = config.experiment.name or "experiment"
     return Path("runs") / (f"{config.preset}_{name}" if config.experiment.arms else config.preset)

@@ -138,7 +138,7 @@ def _exact(gold: str, predicted: str) -> Finding | None:
     if not left or not right:
         return Finding(WRONG, "empty")
     if left == right or squeeze(left) == squeeze(right):
-        return Finding(RIGHT, "written alike")
+        return Finding(RIGHT, "written the same")
     for text in (left, right):
         if _DIGIT_RUN.search(text):
             return Finding(UNDECIDED, f"more than {MAX_DIGIT_RUN} digits")

@@ -66,7 +66,7 @@ class _Comparison(SingleComparison):
         if isinstance(first, Hedge) or isinstance(second, Hedge):
             return Finding(WRONG, "not a plain statement")
         if first == second and isinstance(first, Conditions):
-            return Finding(RIGHT, "written alike")
+            return Finding(RIGHT, "written the same")
         first, second = as_set(_one(first), conditions=True), as_set(_one(second), conditions=True)
         if isinstance(first, Conditions) or isinstance(second, Conditions):
             return self.conditions(first, second)
@@ -170,7 +170,7 @@ class _Comparison(SingleComparison):
         low, high = sequence.items
         if sequence.kind == "tuple":
             return self.intervals(interval, Interval(low, high, False, False))
-        # "1, 2" beside [1, 2], which Python prints for a list.
+        # "1, 2" against [1, 2], which Python prints for a list.
         if interval.low_closed and interval.high_closed:
             return self.any_order((interval.low, interval.high), sequence.items, repeats=True)
         return Finding(WRONG, "an interval and a list")

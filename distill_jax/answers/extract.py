@@ -11,14 +11,14 @@ from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.spelling import MAX_ANSWER
 from distill_jax.core.errors import DataError
 
-# Answers stand at the end; a longer text is read from its end only.
+# Answers are at the end; a longer text is read from its end only.
 MAX_TEXT = 100_000
 MAX_BOXES = 50
 
 _HASHES = re.compile(r"####+[ \t]*((?:(?!####|</)[^\n])*)")
 _TAG = re.compile(r"<answer>([^<]*(?:<(?!/?answer>)[^<]*)*)</answer>", re.IGNORECASE)
 # "the answer is", "**Answer**: ", and a heading of its own, "### Final Answer"; what follows may
-# stand some lines below. Bounds keep runs of blanks from being walked again and again.
+# be some lines below. Bounds keep runs of blanks from being walked again and again.
 _BLANKS = r"[ \t*}]{0,9}"
 _PHRASE = re.compile(
     rf"(?<!half of the )(?<!times the )(?<!of the )\banswers?(?:{_BLANKS}\s{{1,9}}"

@@ -30,7 +30,7 @@ def is_infinite(formula: str) -> bool:
 @dataclass(frozen=True)
 class Sequence:
     """Several values. kind: "tuple" (in order), "set", "list" (as written: "1, 2", "1 or 2"),
-    "brackets" (as Python prints lists: a tuple, but beside a list in any order)."""
+    "brackets" (as Python prints lists: a tuple, but against a list in any order)."""
 
     kind: str
     items: tuple["Shape", ...]

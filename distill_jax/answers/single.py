@@ -89,10 +89,10 @@ class SingleComparison:
     def scalars(self, first: Scalar, second: Scalar) -> Finding:
         """Two values with their units."""
         if first.formula == second.formula and first.unit == second.unit:
-            return Finding(RIGHT, "written alike")
+            return Finding(RIGHT, "written the same")
         a, b = parse_number(first.formula), parse_number(second.formula)
         for one, other in ((first, second), (second, first)):
-            # "4 s" beside s + s + s + s is no time.
+            # "4 s" against s + s + s + s is no time.
             if one.letter and other.unit is None and _has_name(other.formula, one.letter[0]):
                 return self.judge.values(
                     f"({one.formula}) {one.letter}", other.formula, Fraction(1)
@@ -115,7 +115,7 @@ class SingleComparison:
         """Two formulas; the first is multiplied by the factor."""
         if a is None or b is None:
             if factor == 1 and squeeze(first.formula) == squeeze(second.formula):
-                return Finding(RIGHT, "written alike")
+                return Finding(RIGHT, "written the same")
             if any(_SIDE_BY_SIDE.fullmatch(one.formula) for one in (first, second)):
                 return Finding(WRONG, "numbers side by side")
             return self.judge.values(first.formula, second.formula, factor)
@@ -135,7 +135,7 @@ class SingleComparison:
         if b is None or b.value.denominator == 1 or plain.unit is not None:
             return alike
         if abs(b.value) < 1 and alike.verdict == RIGHT:
-            return Finding(UNDECIDED, "a percentage beside a number below 1")
+            return Finding(UNDECIDED, "a percentage against a number below 1")
         hundredths = self.values(percent, plain, a, b, Fraction(1, 100))
         return alike if alike.verdict == RIGHT else hundredths
 

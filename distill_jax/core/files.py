@@ -33,19 +33,19 @@ def check_local(path: str | Path, name: str) -> None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to: takes its name when the block ends, goes if it fails."""
-    beside = path.with_name(path.name + ".partial")
+    """A file next to `path` to write to: takes its name when the block ends, goes if it fails."""
+    partial = path.with_name(path.name + ".partial")
     try:
-        yield beside
-        beside.replace(path)
+        yield partial
+        partial.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole, in UTF-8."""
-    with whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

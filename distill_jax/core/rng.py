@@ -1,7 +1,7 @@
 """Named randomness: every draw is a function of the run's key, a stream's name and integers.
 
 Nothing is drawn in sequence, so a draw does not depend on what was drawn before it, on the
-batch that it stands in, or on the number of devices.
+batch that it is in, or on the number of devices.
 """
 
 import zlib

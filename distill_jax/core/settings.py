@@ -1,6 +1,6 @@
 """Settings: frozen dataclasses whose fields carry doc and limits, and their strict conversion.
 
-A setting lives beside the code that it steers. `configs/*.py` hold instances turned into
+A setting is defined with the code that it configures. `configs/*.py` hold instances turned into
 `ml_collections.ConfigDict` for command-line overrides; `build` turns the result back, once,
 and refuses what is unknown, of the wrong type or outside its limits.
 """

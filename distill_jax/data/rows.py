@@ -83,7 +83,7 @@ def problem_of_row(
 
     question|problem|prompt is the question (messages: the user's turn, and the assistant's as
     solution). solution is the worked solution, or answer where there is no solution and it ends
-    in `#### N` or holds a box; the gold answer is the column answer or stands in the solution.
+    in `#### N` or holds a box; the gold answer is the column answer or is in the solution.
 
     Args:
         where: file and line, for errors.

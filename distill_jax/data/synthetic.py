@@ -1,7 +1,7 @@
 """Embedded problems: short word problems with worked solutions in GSM8K's form.
 
-A problem is a chain such as 23+4-7 told as a story. Its split is a hash of that chain, so no
-chain of the training split stands in another split, whatever the names, things, verbs or seed.
+A problem is a chain such as 23+4-7 written as a story. Its split is a hash of that chain, so no
+chain of the training split is in another split, whatever the names, things, verbs or seed.
 """
 
 import hashlib

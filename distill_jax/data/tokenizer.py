@@ -77,7 +77,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | Path) -> None:
-    """Writes the tokenizer's files into a directory, each beside its place and then renamed."""
+    """Writes the tokenizer's files into a directory, each written atomically."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=".tokenizer-", dir=directory))

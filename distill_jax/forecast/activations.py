@@ -2,7 +2,7 @@
 
 Counted are the arrays that XLA was seen to hold at a program's fullest moment (memory_analysis of
 float32 programs on CPU, which tests compare: within 15% of arguments, outputs and temporaries
-together). Elements a token and layer stand in the order in which a block makes them.
+together). Elements per token and layer are listed in the order in which a block makes them.
 """
 
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ def _logits(program: Program, tokens: int, *, shards: int = 1) -> int:
 
 
 def _weights_at_once(program: Program) -> int:
-    """Elements of kernels beside the arguments: layers cut out ahead, and those that are joined."""
+    """Elements of kernels that are not arguments: layers cut out ahead, and joined ones."""
     D, q, keys, F = program.widths
     joined = D * max(2 * F, q + keys) if program.tensor == 1 else 0
     layers = program.geometry.num_layers - 1 if program.unroll and program.cpu else 1
@@ -161,7 +161,7 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
 
 
 def decoding(program: Program, rows: int) -> int:
-    """Bytes of a decode segment beside its weights and cache: logits twice, gathered weights.
+    """Bytes of a decode segment without its weights and cache: logits twice, gathered weights.
 
     Under fsdp the weights of all layers are gathered before the first step of a segment.
     """

@@ -251,7 +251,7 @@ class Job:
         )
         program, rows = self.program("student"), -(-B // self.shards)
         copy = weights_bytes(g, settings, self.mesh, dtype=settings.compute_dtype)
-        if g.tie_embeddings:  # the head stands beside the embedding
+        if g.tie_embeddings:  # a head next to the embedding
             copy += device_bytes(*self._table(g, settings.compute_dtype))
         prompt = round_up(self.config.data.max_prompt_tokens, sampling.prompt_multiple)
         slots = prompt + sampling.max_new_tokens

@@ -1,7 +1,7 @@
 """Prefill and single-token decoding on per-layer weights; `QwenModel` is the way in.
 
 Decode weights are the trained tree laid out for many small steps: one dict a layer, kernels of
-projections that share an input joined, the compute dtype, LoRA merged (or kept beside).
+projections that share an input joined, the compute dtype, LoRA merged (or kept separate).
 """
 
 from typing import Any

@@ -81,7 +81,7 @@ def load_hf(
         param_dtype: type that every parameter is converted to.
         shardings: given the configuration, a tree of NamedShardings like the base tree; None
             leaves the arrays uncommitted on the default device.
-        convert: given a leaf's path and the array, what stands in the tree instead; devices hold
+        convert: given a leaf's path and the array, what is in the tree instead; devices hold
             one leaf before and after at a time.
         revision: see `model_dir`.
 
@@ -141,7 +141,7 @@ def save_hf(
     tokenizer: Any = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Write a directory that transformers loads; written beside and renamed.
+    """Write a directory that transformers loads; written atomically.
 
     Every process of a multi-process run must call this; the first one writes.
 

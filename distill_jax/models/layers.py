@@ -32,7 +32,7 @@ def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
 def silu_gate(gate: jax.Array, up: jax.Array) -> jax.Array:
     """silu(gate) · up, the MLP's non-linearity; same shapes and dtypes.
 
-    The backward pass computes the sigmoid anew: cheaper than keeping two more [tokens, F] arrays.
+    The backward pass computes the sigmoid again: cheaper than keeping two more [tokens, F] arrays.
     """
     return gate * jax.nn.sigmoid(gate) * up
 

@@ -56,7 +56,7 @@ def save_adapter(
     *,
     tokenizer: Any = None,
 ) -> None:
-    """Write an adapter that `peft.PeftModel.from_pretrained` loads; written beside and renamed.
+    """Write an adapter that `peft.PeftModel.from_pretrained` loads; written atomically.
 
     Every process of a multi-process run must call this; the first one writes.
 

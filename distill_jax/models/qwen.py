@@ -249,7 +249,7 @@ class QwenModel:
 
         Args:
             params: stays as it is.
-            merge_lora: add the adapters to the kernels; False keeps them beside, as in training.
+            merge_lora: add the adapters to the kernels; False keeps them separate, as in training.
         """
         return decoding.build_weights(
             self.config,

@@ -1,4 +1,4 @@
-"""Safetensors files read tensor by tensor, and directories written beside and renamed."""
+"""Safetensors files read tensor by tensor, and directories written atomically."""
 
 import contextlib
 import json
@@ -157,7 +157,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def replaced_directory(target: Path) -> Iterator[Path]:
-    """A fresh directory beside `target` that takes its name when the block ends well.
+    """A fresh directory next to `target` that takes its name when the block ends well.
 
     A block that raises leaves what stood at `target` untouched. Readers see the old directory,
     none for the instant between two renames, or the whole new one.

@@ -27,7 +27,7 @@ from distill_jax.reasoning.arithmetic import (
 # Texts are read to here; a model that fills a long context is not worth more.
 MAX_TEXT = 200_000
 MAX_UNIT_WORDS = 3
-# Words that change the value of the number beside them; the second lot only that behind them.
+# Words that change the value of the number next to them; the second set only that after them.
 _CALCULATING = frozenset(
     "of half twice thrice double triple plus minus times squared cubed root sqrt sin cos tan log "
     "ln exp mod max min gcd lcm factorial dozen hundred thousand million billion trillion "

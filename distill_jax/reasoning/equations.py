@@ -7,7 +7,7 @@ say whether they are true:
 - a side with a letter in it, or behind it or before it (`2x = 4`, `n + 3 = 7`, `\pi`), a function,
   or words that calculate ("half of 10 = 5", "2 squared");
 - numbers alone on both sides (`x: 5 = 5`, `1 hour = 60 minutes`) unless the chain calculates
-  somewhere or it stands in a mark;
+  somewhere or it is in a mark;
 - sums and sides that measure one quantity in several units (`1 hour + 30 minutes = 90 minutes`,
   `2 * 60 minutes = 2 hours`), and numbers of different things (`= 180 minutes = 3 hours`);
 - what passes the limits of `arithmetic`.

@@ -38,7 +38,7 @@ def step_coverage(gold: str, completion: str) -> float | None:
     """Which part of the gold solution's step values the completion writes: a multiset recall.
 
     Order does not count, and a value that the gold solution reaches twice must be written twice.
-    A recall rewards length: read it beside the length, never as a reward.
+    A recall rewards length: read it together with the length, never as a reward.
 
     Args:
         gold: worked solution; see `step_values`.

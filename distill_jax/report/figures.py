@@ -173,7 +173,7 @@ def _draw(axis: Axes, plot: Plot) -> None:
     axis.set_xlabel(plot.xlabel)
     axis.set_ylabel(plot.ylabel)
     if plot.legend and count > 1:
-        # Beside bars and error bars there is no room inside the axes.
+        # Next to bars and error bars there is no room inside the axes.
         below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)} if plot.ticks else {}
         axis.legend(fontsize=8, **below)
 

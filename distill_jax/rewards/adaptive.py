@@ -45,7 +45,7 @@ def correlation(value_PG: jax.Array, right_PG: jax.Array) -> tuple[jax.Array, ja
         return (x_PG - jnp.sum(x_PG, axis=1, keepdims=True) / count) * known
 
     value, right = centred(value_PG), centred(right_PG)
-    # Where correctness is alike there is nothing to go along with, however the term differs.
+    # A group whose samples are all right or all wrong says nothing about a term.
     differs = jnp.sum(jnp.square(right), axis=1, keepdims=True) > 0
     value = jnp.where(differs, value, 0.0)
     product = jnp.sqrt(jnp.sum(jnp.square(value)) * jnp.sum(jnp.square(right)))

@@ -18,7 +18,7 @@ _IQR_OF_NORMAL = 1.3489795  # quartiles of a normal distribution lie ±.6745 σ 
 
 class Normaliser(NamedTuple):
     """measure: (x, mask) -> a batch's two statistics. of: two statistics -> (centre, spread).
-    forgets: old batches fade with the momentum; else every value ever seen counts alike."""
+    forgets: old batches fade with the momentum; else every value ever seen counts equally."""
 
     measure: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     of: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]

@@ -48,7 +48,7 @@ class DamagedBytesError(Exception):
 
 @dataclass(frozen=True)
 class ScoreSource:
-    """What scores depend on beside the row.
+    """What scores depend on in addition to the row.
 
     Attributes:
         model: digest of the teacher's weights and geometry (`core.digest`).

@@ -46,14 +46,14 @@ class ScoreStore:
     """Keys and values in `directory`, shared by any number of processes; not thread-safe.
 
     The limit counts values with their keys. The file is 3 to 5% larger (rows of 1,000 and of 50
-    tokens), its log takes up to 16 MB beside it, and it does not shrink: room of deleted rows is
+    tokens), its log takes up to 16 MB more, and it does not shrink: room of deleted rows is
     used again.
 
     Args:
         directory: made when missing.
         max_bytes: of all values and keys; what does not fit makes others go.
         policy: who goes: "lru", "lfu" or "fifo".
-        warn: told, in one line, of what goes wrong.
+        warn: called with one line for each problem.
 
     Attributes:
         bytes: of values and keys when this process last wrote.
@@ -245,7 +245,7 @@ class ScoreStore:
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
         self.damaged += 1
-        self._warn(f"teacher cache: {self.path} is damaged ({why}); renamed to {aside}, begun anew")
+        self._warn(f"teacher cache: {self.path} is damaged ({why}); renamed to {aside}, restarted")
         if self.damaged >= _DAMAGED_LIMIT:
             self._off(f"damaged {_DAMAGED_LIMIT} times")
 

@@ -1,4 +1,4 @@
-"""Teacher scores that are known already: in memory, and on disk beside it if wished.
+"""Teacher scores that are known already: in memory, and optionally on disk.
 
 A cache can only be slow or empty, never wrong or in the way: what does not carry its checksum is
 dropped, and no fault of the disk reaches training. Only settings that make no sense raise.
@@ -88,8 +88,8 @@ class ScoreCache:
 
     Args:
         settings: with megabytes above 0.
-        source: what scores depend on beside the row; part of every key.
-        warn: told, in one line, of damage and of a disk that cannot be used; None logs it.
+        source: what scores depend on in addition to the row; part of every key.
+        warn: called with one line for damage or an unusable disk; None logs it.
     """
 
     def __init__(

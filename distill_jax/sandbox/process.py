@@ -15,7 +15,7 @@ from distill_jax.sandbox.limits import Layers, Limits, SandboxError
 
 BOOT = str(Path(__file__).with_name("boot.py"))
 ZYGOTE = "distill_jax.sandbox.zygote"
-LEAVE_S = 2.0  # a zygote told to end has so long before it is killed
+LEAVE_S = 2.0  # a zygote asked to end has this long before it is killed
 
 # Equal hashes in every process make the order of sets, and so results, repeatable.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}

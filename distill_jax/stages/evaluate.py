@@ -102,7 +102,7 @@ def _result(
     if fresh or (teacher and known.get("compared_with") != weights):
         store = AnswerStore(answers_path(directory, subject.name), source)
         if store.begun_afresh:
-            run.say(f"{subject.name}: other weights or prompts than before, begun afresh")
+            run.say(f"{subject.name}: other weights or prompts than before, restarted")
         known = {
             "made_from": source,
             **_evaluate(run, stage, subject, data, store, teacher),

@@ -1,7 +1,7 @@
 """RL algorithms as entries of one dictionary: advantages of a rollout, loss of a batch.
 
 Both functions are pure and take arrays; `losses.py` runs the model for them. An entry says what
-it needs beside the rollout (values), and nothing else in the project asks which algorithm it is.
+it needs besides the rollout (values); nothing else in the project asks which algorithm it is.
 """
 
 from collections.abc import Callable

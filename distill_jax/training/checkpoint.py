@@ -1,6 +1,6 @@
 """Checkpoints: the whole state of a run in one atomic step, over orbax's CheckpointManager.
 
-The state's leaves are stored flat, each under its path in the tree, beside an index of their
+The state's leaves are stored flat, each under its path in the tree, with an index of their
 shapes and dtypes. Reading compares that index with what the program expects before any array is
 read, since orbax by itself casts dtypes silently and returns optimiser state as bare dicts.
 """
@@ -255,7 +255,7 @@ class Checkpointer:
 
 def damage(error: Exception) -> str:
     """Why files cannot be read; an error that has another cause is raised again."""
-    # tensorstore's failures come out of orbax as bare Exception, beside the usual kinds.
+    # tensorstore's failures come out of orbax as bare Exception, besides the usual kinds.
     if type(error) is not Exception and not isinstance(error, _DAMAGE):
         raise error
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

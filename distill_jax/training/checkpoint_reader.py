@@ -1,4 +1,4 @@
-"""Some arrays of a stage's checkpoints, read beside a run that may still be writing more."""
+"""Some arrays of a stage's checkpoints, read while a run may still be writing more."""
 
 import json
 from pathlib import Path

@@ -56,7 +56,7 @@ def policy(
     The batch is a PolicyBatch. Dropout is off: the policy that is trained
     is the one that was sampled.
 
-    Metrics beside the algorithm's: entropy, and the sampler's agreement with the trainer under
+    Metrics besides the algorithm's: entropy, and the sampler's agreement with the trainer under
     TRL's names (`sampling/*`), taken against the policy at the time of this update.
     """
 

@@ -34,7 +34,7 @@ PACKAGES = (
 def write_manifest(workdir: str | Path, config: Any) -> list[str]:
     """Writes `run.json` in a directory, adding this start to those that it already tells of.
 
-    Call it on every process; process 0 writes. The file is written beside and renamed.
+    Call it on every process; process 0 writes. The file is written to a temporary name and renamed.
 
     Args:
         workdir: the run's or stage's directory; made when missing.
@@ -100,7 +100,7 @@ def describe_run() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that can change a result; missing ones are left out."""
+    """Versions of the packages that can change a result; missing ones are skipped."""
     found = {}
     for name in PACKAGES:
         try:

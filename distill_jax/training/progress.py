@@ -68,7 +68,7 @@ class Progress:
 
         Args:
             done: steps complete, those before `start` included.
-            figures: a few numbers to show beside it, e.g. {"loss": 1.2}.
+            figures: a few numbers to show with it, e.g. {"loss": 1.2}.
         """
         if not self.active:
             return

@@ -63,7 +63,7 @@ def read_rows(path: str | Path, *, timing: bool = True) -> list[dict[str, Any]]:
 
     Args:
         path: a JSONL file; a missing one has no rows. A torn last line (the process was killed
-            while writing it) is left out.
+            while writing it) is skipped.
         timing: False leaves out the fields of `is_timing`.
 
     Raises:

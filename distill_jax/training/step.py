@@ -88,7 +88,7 @@ def make_update(
             skipped_in_row=(state.skipped_in_row + missed) * missed,
         )
         metrics = {**metrics, "loss": value, "grad_norm": norm, "skipped": missed}
-        # Beside the number optax keeps a state of its schedule under the same name.
+        # Besides the number, optax keeps a state of its schedule under the same name.
         rate = optax.tree.get(
             opt_state, "learning_rate", filtering=lambda _, leaf: isinstance(leaf, jax.Array)
         )

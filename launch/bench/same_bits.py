@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--new_runs", type=Path, metavar="DIR", help="keep the runs of NEW")
     for name, metavar, meaning in (
-        ("ignore", "PATTERN", f"files not compared, beside {' '.join(RECORDS)}"),
+        ("ignore", "PATTERN", f"files not compared, in addition to {' '.join(RECORDS)}"),
         ("rename", "OLD=NEW", "file, stem or directory that has another name in NEW's runs"),
         ("set", "NAME=VALUE", "a setting of both versions, e.g. experiment.seeds=(0,)"),
     ):

@@ -12,6 +12,7 @@ import pytest
 from jax._src import xla_bridge
 
 from configs import presets
+from distill_jax.core.errors import ConfigError
 from distill_jax.experiments import results
 from distill_jax.rewards import controls
 from distill_jax.run.settings import ExperimentSettings
@@ -35,6 +36,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def command(workdir: Path, arms: tuple[str, ...]) -> list[str]:
     return runs.command(workdir, f"--config.experiment.arms={arms!r}", experiment__seeds="(0,)")
+
+
+def run_here(workdir: Path, arms: tuple[str, ...]) -> None:
+    """The same in this process; the runs are processes all the same."""
+    cache = f"--compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}"
+    experiment.run(
+        runs.small(experiment__arms=arms, experiment__seeds=(0,)), workdir, flags=(cache,)
+    )
 
 
 def test_one_failing_arm_does_not_end_the_others(done: tuple[Path, str]) -> None:
@@ -137,35 +146,44 @@ def test_arms_begin_with_what_they_share(done: tuple[Path, str]) -> None:
     assert len({os.stat(path).st_ino for path in paths}) == 1
 
 
-def test_what_is_complete_is_skipped(done: tuple[Path, str]) -> None:
+def test_what_is_complete_is_skipped(
+    done: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     workdir, _ = done
     log = workdir / "coin" / "seed_0" / "log.txt"
     before = log.read_bytes()
-    said = runs.finish(runs.start(command(workdir, ARMS[:3])))
+    run_here(workdir, ARMS[:3])
     assert log.read_bytes() == before
-    assert "[3/3] coin, seed 0: complete (0:00)" in said
+    assert "[3/3] coin, seed 0: complete (0:00)" in capsys.readouterr().err
     content = json.loads((workdir / "all_results.json").read_text())
     assert content["failed"] == [] and len(content["runs"]) == 3
 
 
-def test_an_arm_of_other_settings_is_refused_each_time(done: tuple[Path, str]) -> None:
+def test_an_arm_of_other_settings_is_refused_each_time(
+    done: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """The results of an arm's old settings must not pass for those of its new ones."""
     workdir, _ = done
     changed = (ARMS[1], ARMS[2].replace("correctness_weight=0", "correctness_weight=0.5"))
     for _ in range(2):
-        said = runs.finish(runs.start(command(workdir, changed)), code=2)
+        with pytest.raises(experiment.Failed, match="1 of 2 runs are not complete"):
+            run_here(workdir, changed)
+        said = capsys.readouterr().err
         assert "coin, seed 0: failed" in said and "correctness_weight=0.0, now 0.5" in said
         assert "complete in" not in said.split("coin, seed 0: failed")[1]  # no lines of before
         content = json.loads((workdir / "all_results.json").read_text())
         assert [run["arm"] for run in content["runs"]] == ["start"]
-    finished = runs.finish(runs.start(command(workdir, ARMS[1:3])))
-    assert "coin, seed 0: complete" in finished
+    run_here(workdir, ARMS[1:3])
+    assert "coin, seed 0: complete" in capsys.readouterr().err
 
 
 def test_wrong_arms_end_before_any_run(tmp_path: Path) -> None:
     for wrong, name in (("bad: rl.steps=-1", "rl.steps"), ("bad: stages=('sft',)", "evaluate")):
-        said = runs.finish(runs.start(command(tmp_path, ("fine: rl.steps=3", wrong))), code=2)
-        assert name in said and "Traceback" not in said and list(tmp_path.iterdir()) == []
+        with pytest.raises(ConfigError, match=name):
+            run_here(tmp_path, ("fine: rl.steps=3", wrong))
+        assert list(tmp_path.iterdir()) == []
+    said = runs.finish(runs.start(command(tmp_path, ("fine: rl.steps=3", wrong))), code=2)
+    assert "evaluate" in said and "Traceback" not in said and list(tmp_path.iterdir()) == []
 
 
 def test_the_coin_is_fair_and_the_same_again() -> None:

@@ -205,7 +205,7 @@ def test_other_weights_begin_afresh(
     file = "adapter/adapter_model.safetensors"
     shutil.copy(workdir / "sft" / file, workdir / "rl" / file)
     runner.run(only(**how), workdir)
-    assert "rl: other weights or prompts than before, begun afresh" in (capfd.readouterr().err)
+    assert "rl: other weights or prompts than before, restarted" in (capfd.readouterr().err)
     one, other = result(workdir, "rl"), result(workdir, "sft")
     assert one["problems"] == other["problems"] and one["made_from"] == other["made_from"]
 
