@@ -15,6 +15,8 @@ from distill_jax.rewards.teacher_cache import CacheSettings
 from tests import tiny
 from tests.tiny import VOCAB
 
+pytestmark = pytest.mark.mesh
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 B, T, R = 8, 16, 8
 

@@ -1,21 +1,32 @@
 from pathlib import Path
 
+import jax
 import pytest
 
 from distill_jax.stages import runner
 from tests.stages.distilled import Trained
 from tests.stages.small import small
 
+# By number of devices: figures on eight round otherwise than on one.
+_FINISHED: dict[int, Path] = {}
+_TRAINED: dict[int, Trained] = {}
 
-@pytest.fixture(scope="session")
+
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work directory in which every stage has run, in this process."""
-    workdir = tmp_path_factory.mktemp("finished")
-    runner.run(small(), workdir)
-    return workdir
+    """A work directory in which every stage has run, in this process; not to be written to."""
+    devices = jax.device_count()
+    if devices not in _FINISHED:
+        workdir = tmp_path_factory.mktemp("finished")
+        runner.run(small(), workdir)
+        _FINISHED[devices] = workdir
+    return _FINISHED[devices]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Stage distill in each of its ways, beside the stages that it follows."""
-    return Trained(finished, tmp_path_factory.mktemp("distilled"))
+    """Stage distill in each of its ways, next to the stages that it follows."""
+    devices = jax.device_count()
+    if devices not in _TRAINED:
+        _TRAINED[devices] = Trained(finished, tmp_path_factory.mktemp("distilled"))
+    return _TRAINED[devices]

@@ -188,11 +188,13 @@ def test_eight_devices_and_microbatches_equal_one(
 
 
 def test_mesh_checkpoints_and_records_may_change(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl", "evaluate")
+
     def refuse(*_: Any) -> None:
         raise AssertionError("this stage must not run again")
 
     for stage in ("pretrain", "sft", "rl"):
         run_instead(monkeypatch, stage, refuse)
-    runner.run(small(mesh__tensor=2, checkpoint__keep=5, records__every=3), finished)
+    runner.run(small(mesh__tensor=2, checkpoint__keep=5, records__every=3), workdir)
