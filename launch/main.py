@@ -132,6 +132,12 @@ def _job(guard: arguments.OneLine) -> None:
     config = build(CONFIG.value)
     workdir = guard.directory = workdir_of(config)
     if config.experiment.arms:
+        if DRY_RUN.value or ADOPT.value:
+            raise ConfigError(
+                f"--{'dry_run' if DRY_RUN.value else 'adopt'} with experiment.arms",
+                wanted="a config of one run",
+                fix="--config.experiment.arms=()",
+            )
         from launch import experiment
 
         with experiment_lock(workdir):

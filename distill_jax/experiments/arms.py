@@ -15,7 +15,8 @@ from distill_jax.run.record import stage_key
 from distill_jax.run.settings import ExperimentSettings
 
 SHARED = "shared"
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+# A directory next to the experiment's own files.
+_NAME = re.compile(r"(?!.*\.(?:json|md|png)$)[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class Arm(NamedTuple):

@@ -6,6 +6,7 @@ In the flat form each stage is a group of settings at the top level, `config.rl`
 
 import dataclasses
 import keyword
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,11 +89,12 @@ def concerned(config: RunConfig) -> list[str]:
 def _check_names(config: RunConfig) -> None:
     for name in config.plan:
         taken = name in (*RESERVED, *_SHARED) or hasattr(ml_collections.ConfigDict, name)
-        if taken or not name.isidentifier() or keyword.iskeyword(name):
+        checkpoint = re.fullmatch(r".+_step_\d+", name)  # STAGE_step_N is a model's name
+        if taken or checkpoint or not name.isidentifier() or keyword.iskeyword(name):
             raise ConfigError(
                 f"a stage named {name!r}",
-                wanted="a Python name that is no setting of a run, no attribute of ConfigDict and "
-                "not one of " + ", ".join(RESERVED),
+                wanted="a Python name that is no setting of a run, no attribute of ConfigDict, not "
+                "STAGE_step_N and not one of " + ", ".join(RESERVED),
             )
     for name in config.stages:
         if name not in config.plan:

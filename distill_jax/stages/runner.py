@@ -18,7 +18,7 @@ from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
 from distill_jax.run.console import write_json
 from distill_jax.run.models import ROLES
-from distill_jax.run.record import record, refuse_other_inputs
+from distill_jax.run.record import record, refuse_if_changed, refuse_other_inputs
 from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import CONFIG_FILE, check_workdir
@@ -69,6 +69,7 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
     kind, directory = kind_of(stage), run.directory(stage.name)
     if run.is_done(stage.name):
         if not kind.always:
+            refuse_if_changed(run, stage)  # a stage that it reads may have been redone just now
             run.say(f"{stage.name}: complete, skipped ({directory})")
             return
         done = read_json(directory / DONE_FILE)

@@ -35,6 +35,8 @@ def test_parse_by_hand() -> None:
         (["a: rl.steps"], "setting=value"),
         (["a: rl.stesp=3"], "rl.steps"),
         (["a: seed=3"], "experiment.seeds"),
+        (["..: rl.steps=3"], "a name"),
+        (["all_results.json: rl.steps=3"], "a name"),
         (["a: experiment.seeds=(1,)"], "settings of a run"),
     ],
 )

@@ -91,7 +91,8 @@ def test_a_wrong_flat_form_is_refused(change: Any, message: str) -> None:
     ["base", "teacher", "student", "model", "tokenizer", "export", "compare_logits", "plan",
      "seed", "data", "two words", "1st", "a/b", "a.b", "", "class",
      # `--config.items.steps=3` would reach the method of ConfigDict.
-     "items", "update"],
+     "items", "update",
+     "rl_step_5"],  # a checkpoint's model
 )  # fmt: skip
 def test_a_name_that_means_something_else_is_refused(name: str) -> None:
     more = {name: SMOKE.plan["sft"]}

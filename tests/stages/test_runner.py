@@ -232,3 +232,11 @@ def test_process_0_alone_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     write_json(tmp_path / "b.json", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_stage_is_refused_once_the_stage_that_it_reads_was_redone(
+    finished: Path, tmp_path: Path
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "rl")
+    with pytest.raises(ConfigError, match=r"changed since .* start \(adapter of sft\)"):
+        runner.run(small(sft__steps=3, stages=("pretrain", "sft", "rl")), workdir)
