@@ -1,12 +1,15 @@
 """Digests of contents: of bytes, of arrays, of a model's files."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from distill_jax.core import files
+
+_ADAPTER_CONFIG, _BASE_NAME = "adapter_config.json", "base_model_name_or_path"
 
 
 def of(*parts: bytes | str) -> str:
@@ -23,13 +26,19 @@ def of_all(parts: Iterable[bytes | str]) -> str:
 
 
 def of_files(paths: Sequence[Path]) -> str:
-    """Digest of files' names and whole contents, in the order given.
+    """Digest of files' names and whole contents, in the order given; of an adapter_config.json
+    without the name of the base model.
 
     Whole: two checkpoints of one training agree in names, sizes and perhaps in the first tensor.
     About a second for each gigabyte and core.
     """
 
     def one(path: Path) -> bytes:
+        if path.name == _ADAPTER_CONFIG:
+            # Where the base model is does not change what an adapter does.
+            values = {k: v for k, v in files.read_json(path).items() if k != _BASE_NAME}
+            text = json.dumps(values, sort_keys=True)
+            return hashlib.blake2b(text.encode(), digest_size=32).digest()
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=32)).digest()
 
@@ -42,7 +51,7 @@ def of_files(paths: Sequence[Path]) -> str:
 
 def model_files(directory: Path) -> list[Path]:
     """What decides a model's or an adapter's function: its configuration and weight files."""
-    configs = [directory / name for name in ("config.json", "adapter_config.json")]
+    configs = [directory / name for name in ("config.json", _ADAPTER_CONFIG)]
     return [path for path in configs if path.is_file()] + sorted(directory.glob("*.safetensors"))
 
 

@@ -1,6 +1,7 @@
 """Digests: equal for equal contents, different for any other; files are read once."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -137,3 +138,17 @@ def test_two_models_are_remembered_apart(tmp_path: Path, reads: list) -> None:
     again = digest.Remembered(tmp_path / "digests.json")
     assert (again.of_model(one), again.of_model(two)) == (known.of_model(one), known.of_model(two))
     assert len(reads) == 2
+
+
+def test_an_adapter_keeps_its_digest_where_its_base_moves(tmp_path: Path):
+    found = []
+    for name, changes in (
+        ("a", {}),
+        ("b", {"base_model_name_or_path": "b/model"}),
+        ("c", {"r": 2}),
+    ):
+        (tmp_path / name).mkdir()
+        settings = {"r": 1, "base_model_name_or_path": "a/model", **changes}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(settings))
+        found.append(digest.Remembered(None).of_model(tmp_path / name))
+    assert found[0] == found[1] != found[2]
