@@ -26,8 +26,9 @@ def of_all(parts: Iterable[bytes | str]) -> str:
 
 
 def of_files(paths: Sequence[Path]) -> str:
-    """Digest of files' names and whole contents, in the order given; of an adapter_config.json
-    without the name of the base model.
+    """Digest of files' names and whole contents, in the order given.
+
+    The name of the base model in an adapter_config.json does not count.
 
     Whole: two checkpoints of one training agree in names, sizes and perhaps in the first tensor.
     About a second for each gigabyte and core.
