@@ -18,6 +18,8 @@ from launch.bench.steps import Bench, BenchSettings, geometry
 from tests.models.parameters import parameter_count
 from third_party.peers import shapes
 
+pytestmark = pytest.mark.mesh
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
