@@ -104,6 +104,12 @@ def _adapter_config(lora: LoraConfig, base_model_name: str) -> dict[str, Any]:
     }
 
 
+def base_of(directory: Path) -> Path | None:
+    """The directory of the base model that an adapter names; None if it names none."""
+    named = files.read_json(directory / CONFIG).get("base_model_name_or_path")
+    return Path(named) if named and Path(named).is_dir() else None
+
+
 def load_adapter(
     directory: str | Path, config: QwenConfig, *, param_dtype: Any = jnp.float32
 ) -> tuple[dict[str, Any], LoraConfig]:

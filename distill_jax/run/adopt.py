@@ -41,6 +41,12 @@ def _equal(config: RunConfig, name: str, source: Path) -> bool:
     done = read_json(source / name / DONE_FILE)
     if done is None or done.get("format") != FORMAT or done["kind"] != config.plan[name].kind:
         return False
+    for setting, _, other in upstream(config, name):
+        made = (read_json(source / other / DONE_FILE) or {}).get("made", {})
+        for part, value in made.items():
+            # Equal settings do not tell that the other stage was redone afterwards.
+            if done["inputs"].get(f"{setting} ({part} of {other})", value) != value:
+                return False
     own, shared = setting_values(config, name, rounding=False)
     return recorded_as(done, own, shared, config.plan[name]) == (own, shared)
 

@@ -63,8 +63,9 @@ def setting_values(
 def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
     """Digests of what the stage reads, by name.
 
-    What other stages made is known from its files, or from done.json where they are missing. A
-    complete stage's problems and outside models may be gone: they are read only for `contents`.
+    What other stages made is known from its files, or from done.json where they are missing.
+    Problems and outside models that a complete stage has read may be gone: without `contents`,
+    missing ones are skipped.
     """
     found: dict[str, str] = {}
     for setting, ref, other in upstream(run.config, stage.name):
@@ -75,17 +76,21 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
                 files = files / "model" if ref == "models" else files
                 now = run.digest(files) if files.is_dir() else value
                 found[f"{setting} ({name} of {other})"] = now
-    if not contents:
-        return found
+
+    def read(path: str) -> bool:
+        return contents or bool(path and Path(path).exists())
+
     for role in stage.settings.roles():
-        if run.models.settings_of(role).path:
+        path = run.models.settings_of(role).path
+        if path and read(path):
             found[f"weights of the {role}"] = run.digest(run.models.path(role))
     for setting, ref, value in settings.references(stage.settings):
-        if ref == "student" and value not in run.config.plan:
+        if ref == "student" and value not in run.config.plan and read(value):
             for part, one in run.student_digests(run.student(value)).items():
                 found[f"{setting} {value} ({part})"] = one
-    for split in stage.settings.splits():
-        found[f"{split} problems"] = run.data.digest(split)
+    if read(run.config.data.source):
+        for split in stage.settings.splits():
+            found[f"{split} problems"] = run.data.digest(split)
     return found
 
 

@@ -2,12 +2,13 @@
 
 import importlib.util
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from distill_jax.core import sharding
-from distill_jax.core.errors import ConfigError, MissingExtraError
+from distill_jax.core.errors import CheckpointError, ConfigError, MissingExtraError
 from distill_jax.core.settings import references
-from distill_jax.models import hf_io, quantised
+from distill_jax.models import hf_io, peft_io, quantised
 from distill_jax.run import geometry
 from distill_jax.run.config import concerned
 from distill_jax.run.record import recorded, refuse_if_changed
@@ -66,9 +67,26 @@ def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
     for _, ref, value in references(stage.settings):
         if ref == "student" and value not in due:
             student = run.student(value)
-            if student.adapter is not None:
-                base = student.base or run.models.path("student")
-                run.models.read_adapter(student.adapter, hf_io.load_config(base))
+            if student.adapter is not None and student.base is None:
+                shape = geometry.of_role(run, "student", due)
+                run.models.read_adapter(student.adapter, shape)
+                trained = not run.config.student.path and run.config.models_stage in due
+                if value not in run.config.plan and not trained:
+                    check_base(run, student.adapter)
+            elif student.adapter is not None and student.base is not None:
+                run.models.read_adapter(student.adapter, hf_io.load_config(student.base))
+
+
+def check_base(run: Run, adapter: Path) -> None:
+    """Raises CheckpointError where an adapter names a base model that is not the student's."""
+    named = peft_io.base_of(adapter)
+    base = run.models.path("student")
+    if named is not None and run.digest(named) != run.digest(base):
+        raise CheckpointError(
+            f"{adapter} was trained on {named}",
+            wanted=f"an adapter of {base}",
+            fix=f"set student.path={named}",
+        )
 
 
 def check_role(run: Run, role: str, due: Collection[str]) -> None:

@@ -128,3 +128,13 @@ def test_a_stage_that_the_run_does_not_need_stays_away(source: Path, tmp_path: P
     assert adopt(config, source, tmp_path / "target") == ["pretrain", "sft", "rl"]
     config = dataclasses.replace(SMOKE, stages=("pretrain", "evaluate"))
     assert adopt(config, source, tmp_path / "other") == ["pretrain"]
+
+
+def test_a_stage_is_left_where_the_one_that_it_reads_was_redone(
+    source: Path, tmp_path: Path
+) -> None:
+    file = source / "rl" / "done.json"
+    done = json.loads(file.read_text())
+    file.write_text(json.dumps({**done, "inputs": {"start (student of sft)": "an earlier one"}}))
+    taken = adopt(SMOKE, source, tmp_path / "target")
+    assert "sft" in taken and "rl" not in taken

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distill_jax.core.errors import ConfigError
+from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.run.data import Data
 from distill_jax.run.record import inputs
 from distill_jax.run.run import Run
@@ -94,3 +94,32 @@ def test_contents_count_not_names(finished: Path, tmp_path: Path) -> None:
     weights = tmp_path / "teacher" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert {n for n in first if second[n] != now()[n]} == {"weights of the teacher"}
+
+
+def test_a_complete_stage_is_refused_when_what_it_read_has_changed(
+    finished: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "adapter"
+    shutil.copytree(finished / "sft" / "adapter", start)
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain")
+    config = small(stages=("rl",), rl__start=str(start))
+    runner.run(config, workdir)
+    runner.run(config, workdir)  # complete, skipped
+    shutil.rmtree(start)
+    shutil.copytree(finished / "rl" / "adapter", start)
+    with pytest.raises(ConfigError, match=r"changed since .* start .*adapter"):
+        runner.run(config, workdir)
+
+
+def test_an_adapter_of_another_base_is_refused(finished: Path, tmp_path: Path) -> None:
+    base, start = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(finished / "pretrain" / "student" / "model", base)
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    shutil.copytree(finished / "sft" / "adapter", start)
+    settings = json.loads((start / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = str(base)
+    (start / "adapter_config.json").write_text(json.dumps(settings))
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain")
+    with pytest.raises(CheckpointError, match=r"was trained on .*base; wanted: an adapter of"):
+        runner.run(small(stages=("rl",), rl__start=str(start)), workdir)
