@@ -131,6 +131,8 @@ def workdir_of(config: RunConfig) -> Path:
 def _job(guard: arguments.OneLine) -> None:
     config = build(CONFIG.value)
     workdir = guard.directory = workdir_of(config)
+    if DRY_RUN.value and ADOPT.value:
+        raise ConfigError("--dry_run with --adopt", wanted="one of them")
     if config.experiment.arms:
         if DRY_RUN.value or ADOPT.value:
             raise ConfigError(

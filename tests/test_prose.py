@@ -1,7 +1,7 @@
 """Docstrings, comments, messages and documents are plain technical English.
 
-A short list of phrases that this code base once used in senses of its own. The fix is to say it
-with a subject, a verb and the field's standard term.
+Earlier versions used the phrases below with unusual meanings. A hit fails the test and names a
+standard term; rewrite the sentence with a subject, a verb and that term.
 """
 
 import ast

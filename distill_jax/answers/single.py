@@ -1,5 +1,6 @@
 """Comparing what has one value: numbers with units, formulas, ratios, times, words, choices."""
 
+import abc
 import re
 from fractions import Fraction
 from typing import NamedTuple
@@ -72,15 +73,15 @@ def together(findings: list[Finding]) -> Finding:
     return Finding(RIGHT, "all parts equal" if len(findings) != 1 else findings[0].reason)
 
 
-class SingleComparison:
+class SingleComparison(abc.ABC):
     """Of single values; `compare.py` adds the rest."""
 
     def __init__(self, judge: Judge):
         self.judge = judge
 
+    @abc.abstractmethod
     def shapes(self, first: Shape, second: Shape) -> Finding:
         """The verdict on any two shapes."""
-        raise NotImplementedError
 
     def texts(self, first: str, second: str) -> Finding:
         """Two texts, read and compared."""

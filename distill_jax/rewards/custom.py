@@ -106,7 +106,7 @@ class CustomReward:
         return self._process
 
     def _ask(self, process: subprocess.Popen[bytes], line: str) -> bytes:
-        """The reply's line, empty if the process ended."""
+        """The reply's line; without its end if the process ended."""
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(line.encode() + b"\n")
@@ -114,7 +114,7 @@ class CustomReward:
         return process.stdout.readline()
 
     def _values(self, raw: bytes, count: int) -> np.ndarray:
-        if not raw:
+        if not raw.endswith(b"\n"):  # it ended before or in the middle of its reply
             code = self._process.wait() if self._process is not None else None
             raise RewardError(
                 f"the process of {self.path} ended with code {code}",

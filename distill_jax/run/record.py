@@ -16,8 +16,13 @@ FORMAT = 2
 
 
 class Record(NamedTuple):
-    """What a stage depends on, JSON-able: its kind; {dotted name: value} of its own settings and of
-    the shared settings that it names; the digest of each thing that it reads, by name.
+    """Everything that a stage's result depends on, as JSON-able values.
+
+    Attributes:
+        kind: of the stage.
+        own: {dotted name: value} of its own settings.
+        shared: {dotted name: value} of the shared settings that it names.
+        inputs: {name: digest} of the files and problems that it reads.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What a run would do, stage by stage; nothing is written and no weight is read."""
+"""What a run would do, stage by stage; writes nothing, and reads weights only for digests."""
 
 from typing import Any
 
@@ -19,6 +19,7 @@ from distill_jax.stages.kinds import kind_of
 
 def show(run: Run) -> None:
     """Prints a row for each stage of config.stages, then why stages are refused."""
+    run.remembered.path = None  # digests are kept in memory: another process may hold the directory
     out = Table(title="dry run: what would be done")
     for column in ("stage", "kind", "start", "data", "state"):
         out.add_column(column, overflow="fold")

@@ -54,7 +54,7 @@ RIGHT = [
     # Lists in pieces of math.
     ('$1$ and $2$ and $3$', '1,2,3'), ('$21,16$ or $11$', '21,16,11'), ('1 or $2$', '1,2'),
     (r'\(1\), \(2\) and \(3\)', '1,2,3'), (r'$1 \text{ and } 2$ and $3$', '1,2,3'),
-    # A ratio of names is a name, and beside it nothing is a time of day.
+    # A ratio of names is a name; the number compared with it is a ratio, not a time of day.
     (r'\frac{NO}{BO}=\frac{1}{\sqrt6}', r'\frac{1}{\sqrt6}'), ('V_1:V_2=11:21', '11:21'),
     ('V_1:V_2=11:21', '11/21'), ('AB/CD = 2', '2'), ('2 = AB/CD', '2'), ('a:b=2:3', '2/3'),
     (r'\frac{V_{1}}{V_{2}} = 3', '3'), (r'\frac{[ABC]}{[DEF]} = \frac14', '0.25'),

@@ -88,6 +88,11 @@ def test_right_arguments_pass() -> None:
         ),
         ([SMOKE, "--config.rl.steps=-3"], "ConfigError: rl.steps=-3; wanted: at least 1"),
         ([SMOKE, "--config.rl.steps=abc"], "invalid literal for int() with base 10: 'abc'"),
+        ([SMOKE, "--dry_run", "--adopt=x"], "ConfigError: --dry_run with --adopt; wanted: one of"),
+        (
+            ["--config=configs/rewards.py:smoke", "--dry_run"],
+            "ConfigError: --dry_run with experiment.arms; wanted: a config of one run",
+        ),
     ],
 )
 def test_wrong_input_ends_with_one_message_and_code_2(arguments: list[str], message: str) -> None:

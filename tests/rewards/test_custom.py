@@ -30,6 +30,10 @@ def text(prompts, completions, gold, **columns):
 def ends(prompts, completions, gold, **columns):
     os._exit(3)
 
+def half(prompts, completions, gold, **columns):
+    os.write(4, b'{"values": [1')  # 4: the replies, opened after the requests
+    os._exit(5)
+
 def slow(prompts, completions, gold, **columns):
     if "wait" in completions:
         time.sleep(60)
@@ -75,6 +79,7 @@ def test_values_and_what_does_not_apply(call):
         ("short", "gave 1 rewards for 2"),
         ("text", "could not convert"),
         ("ends", "ended with code 3"),
+        ("half", "ended with code 5"),
         ("missing", "has no attribute 'missing'"),
     ],
 )

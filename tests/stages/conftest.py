@@ -14,7 +14,7 @@ _TRAINED: dict[int, Trained] = {}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work directory in which every stage has run, in this process; not to be written to."""
+    """A work directory in which every stage has run, in this process; copy it to change it."""
     devices = jax.device_count()
     if devices not in _FINISHED:
         workdir = tmp_path_factory.mktemp("finished")
