@@ -65,6 +65,10 @@ def test_merge_by_hand():
     assert merged["norm"] == 7
 
 
+def test_the_adapter_is_scaled_by_alpha_over_rank():
+    assert LoraConfig(rank=4, alpha=8.0).scale == 2.0
+
+
 def test_merged_matmul_has_the_gradients_of_its_formula():
     keys = jax.random.split(jax.random.key(0), 5)
     shapes = [(7, 4), (4, 6), (4, 2), (2, 6)]
