@@ -2,8 +2,9 @@
 
 A test file runs on one device, or on eight where it says `pytestmark = pytest.mark.mesh`.
 
-Most of the suite's time is compilation, so LLVM's costly passes are off here and compiled programs
-are kept between runs. The smokes of `.ci/run` compile as users do.
+Most of the suite's time is compilation, so what makes it slow is off here (LLVM's costly passes,
+the fusion emitters) and compiled programs are kept between runs. The smokes of `.ci/run` compile
+as users do.
 
 Hypothesis draws the same examples at each run; `HYPOTHESIS_PROFILE=search` draws new ones.
 """
@@ -19,7 +20,9 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax_tests"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false",
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -120,7 +120,9 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_stored(tmp_path, after):
             break
     time.sleep(0.0007 * after)  # into the next write
     process.send_signal(signal.SIGKILL)
-    rest = process.communicate()[0].split()
+    # Not communicate(): it does not see the lines that the reader above holds already.
+    rest = process.stdout.read().split()
+    process.wait()
     stored = int(rest[-1]) if rest else stored
     warnings = []
     found = there(opened(tmp_path, warnings), stored + 100)
