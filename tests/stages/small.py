@@ -13,6 +13,7 @@ import pytest
 
 from configs import presets
 from distill_jax.run.config import RunConfig, build, to_config_dict
+from distill_jax.stages import runner
 from distill_jax.stages.kinds import KINDS
 from distill_jax.training.records import read_rows
 
@@ -54,6 +55,11 @@ def small(**changes: Any) -> RunConfig:
             at = at[group]
         at[last] = value
     return build(config)
+
+
+def run_here(workdir: Path, **changes: Any) -> None:
+    """A run in this process: the reference for one that is killed, and what goes on after it."""
+    runner.run(small(**changes), workdir)
 
 
 def command(workdir: Path, *arguments: str, config: str = "rl", **changes: Any) -> list[str]:

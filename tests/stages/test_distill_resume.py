@@ -12,7 +12,7 @@ import pytest
 from distill_jax.stages import runner
 from distill_jax.stages.distill_step import DistillStep
 from tests.stages.distilled import WAYS, Trained, way
-from tests.stages.small import command, copy_stages, finish, rows, start, weights
+from tests.stages.small import command, copy_stages, finish, rows, run_here, start, weights
 
 
 def equal(one: Path, other: Path) -> None:
@@ -43,12 +43,14 @@ def test_broken_off_and_resumed_gives_the_same_bits(
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_gives_the_same_bits(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     how = {f"distill.{name}".replace("__", "."): value for name, value in WAYS["mixed"].items()}
-    how |= {"stages": "('distill',)", "distill.steps": 40, "checkpoint.every": 3}
+    how |= {"stages": ("distill",), "distill.steps": 40, "checkpoint.every": 3}
     how["lora.dropout"] = 0.1
     whole = copy_stages(finished, tmp_path / "whole", "pretrain")
-    finish(start(command(whole, **how)))
+    run_here(whole, **how)
     broken = copy_stages(finished, tmp_path / "broken", "pretrain")
     process = start(command(broken, **how))
     mark, file = f'"step": {random.randint(4, 20)},', broken / "distill" / "metrics.jsonl"
@@ -63,5 +65,7 @@ def test_killed_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) 
     os.kill(process.pid, signal.SIGKILL)
     finish(process, code=-9)
     assert not (broken / "distill" / "done.json").exists(), "stopped too late to test anything"
-    assert "distill: resuming after step" in finish(start(command(broken, **how)))
+    capsys.readouterr()
+    run_here(broken, **how)
+    assert "distill: resuming after step" in capsys.readouterr().err
     equal(broken, whole)
