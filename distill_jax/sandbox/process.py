@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from distill_jax.sandbox import frames
@@ -24,20 +24,6 @@ _KEPT = ("LD_LIBRARY_PATH", "PYTHONHOME")  # without these some interpreters do 
 
 class ZygoteLost(Exception):
     """The zygote ended, hung or answered another question; it must be replaced."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One frame from the zygote; fields as frames.REPLY has them."""
-
-    number: int
-    cause: int
-    rc: int
-    wall_ms: float
-    cpu_s: float
-    rss: int
-    out: bytes
-    err: bytes
 
 
 class Zygote:
@@ -81,14 +67,14 @@ class Zygote:
             ZygoteLost: it ended or was too slow.
             SandboxError: it said why it cannot work.
         """
-        reply = self._receive(time.monotonic() + timeout_s)
+        _, reply = self._receive(time.monotonic() + timeout_s)
         if reply.cause != frames.READY:
             raise SandboxError(
-                f"the zygote cannot work: {reply.err.decode('utf-8', 'replace')}",
+                f"the zygote cannot work: {str(reply.err, 'utf-8', 'replace')}",
                 fix="see `python -m launch.sandbox --probe`",
             )
 
-    def exchange(self, number: int, flags: int, program: bytes, timeout_s: float) -> Reply:
+    def exchange(self, number: int, flags: int, program: bytes, timeout_s: float) -> frames.Outcome:
         """Sends one program and waits for its reply.
 
         Args:
@@ -106,9 +92,9 @@ class Zygote:
             self._socket.sendall(frames.REQUEST.pack(number, flags, len(program)) + program)
         except OSError as error:
             raise ZygoteLost(f"it took no request ({error})") from error
-        reply = self._receive(deadline)
-        if reply.number != number or reply.cause >= len(frames.CAUSES):
-            raise ZygoteLost(f"it answered request {reply.number} instead of {number}")
+        answered, reply = self._receive(deadline)
+        if answered != number or reply.cause >= len(frames.CAUSES):
+            raise ZygoteLost(f"it answered request {answered} instead of {number}")
         return reply
 
     def hang_up(self) -> None:
@@ -128,11 +114,11 @@ class Zygote:
             self._process.kill()
             self._process.wait()
 
-    def _receive(self, deadline: float) -> Reply:
+    def _receive(self, deadline: float) -> tuple[int, frames.Outcome]:
         head = frames.REPLY.unpack(self._read(frames.REPLY.size, deadline))
-        number, cause, rc, wall_ms, cpu_s, rss, out, err = head
+        number, *found, out, err = head
         body = self._read(out + err, deadline)
-        return Reply(number, cause, rc, wall_ms, cpu_s, rss, body[:out], body[out:])
+        return number, frames.Outcome(*found, body[:out], body[out:])
 
     def _read(self, size: int, deadline: float) -> bytes:
         got = bytearray()
