@@ -8,14 +8,7 @@ from fractions import Fraction
 
 from distill_jax.answers import library
 from distill_jax.answers.evaluate import near, rounds_to, same_equations, same_values
-from distill_jax.answers.expression import (
-    Node,
-    kinds,
-    names,
-    read_expression,
-    renamed,
-    with_log,
-)
+from distill_jax.answers.expression import Node, kinds, names, read_expression, renamed, with_log
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.operations import TooLarge
 from distill_jax.answers.single import (

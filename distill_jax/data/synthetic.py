@@ -15,10 +15,7 @@ SPLITS = ("train", "validation", "test")
 
 NAMES = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe")
 THINGS = ("pens", "books", "cards", "coins", "cups", "hats", "balls", "toys")
-VERBS = {
-    "+": ("buys", "finds", "gets", "wins"),
-    "-": ("loses", "sells", "uses", "drops"),
-}
+VERBS = {"+": ("buys", "finds", "gets", "wins"), "-": ("loses", "sells", "uses", "drops")}
 ENDINGS = ("How many {things} now?", "How many are left?", "How many does {name} have?")
 
 # How long a search for a problem of one split goes on before the settings are called too narrow.
