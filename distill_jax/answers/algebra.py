@@ -36,10 +36,6 @@ class Algebra(Judge):
 
     def values(self, first: str, second: str, factor: Fraction) -> Finding:
         """Whether first·factor and second have the same value wherever both have one."""
-
-        def same(nodes: list[Node]) -> bool | None:
-            return same_values(nodes[0], nodes[1])
-
         try:
             nodes = _printed([_read(first), _read(second)])
         except Unreadable as error:
@@ -48,9 +44,9 @@ class Algebra(Judge):
             nodes[0] = Node("*", (nodes[0], _fraction(factor)))
         elif _rounds(first, nodes[1]) or _rounds(second, nodes[0]):
             return Finding(RIGHT, "equal when rounded")
-        return _decide(nodes, same)
+        return _decide(nodes, lambda pair: same_values(*pair))
 
-    def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
+    def equations(self, first: tuple[str, ...], second: tuple[str, ...], ordered: bool) -> Finding:
         """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero if ordered."""
 
         def same(n: list[Node]) -> bool | None:

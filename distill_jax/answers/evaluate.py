@@ -54,8 +54,9 @@ def same_values(first: Node, second: Node) -> bool | None:
     Raises:
         TooLarge: values beyond the caps.
     """
-    if not names(first) and not names(second) and _has_value(first) != _has_value(second):
-        return False
+    if not names(first) and not names(second):
+        if (_constant(first) is None) != (_constant(second) is None):
+            return False
     return _compare([first], [second], lambda a, b: _equal(a[0], b[0]))
 
 
@@ -107,19 +108,15 @@ def rounds_to(node: Node, decimal: Fraction, decimals: int) -> bool:
 
 
 def _real_constant(node: Node) -> Value | None:
-    try:
-        (value,), _ = ([None], 0) if names(node) else _evaluate([node], {}, True, DIGITS)
-    except NoValue:
-        return None
+    value = None if names(node) else _constant(node)
     return None if value is None or isinstance(value, mpc) or mpmath.isinf(value) else value
 
 
-def _has_value(node: Node) -> bool:
+def _constant(node: Node) -> Value | None:
     try:
-        _evaluate([node], {}, True, DIGITS)
+        return _evaluate([node], {}, True, DIGITS)[0][0]
     except NoValue:
-        return False
-    return True
+        return None
 
 
 def _compare(

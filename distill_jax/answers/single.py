@@ -8,22 +8,7 @@ from typing import NamedTuple
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.numerals import Number
 from distill_jax.answers.reading import read_shape
-from distill_jax.answers.shapes import (
-    Based,
-    Choice,
-    Clock,
-    Conditions,
-    Hedge,
-    Interval,
-    Matrix,
-    Ratio,
-    Relation,
-    Scalar,
-    Sequence,
-    Shape,
-    Union,
-    Words,
-)
+from distill_jax.answers.shapes import NAMES, Based, Choice, Clock, Ratio, Scalar, Shape, Words
 from distill_jax.answers.spelling import squeeze
 from distill_jax.answers.units import Unit
 
@@ -51,17 +36,9 @@ class Judge:
         """Whether first·factor and second are equal."""
         raise NeedsAlgebra
 
-    def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
+    def equations(self, first: tuple[str, ...], second: tuple[str, ...], ordered: bool) -> Finding:
         """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero if ordered."""
         raise NeedsAlgebra
-
-
-NAMES: dict[type, str] = {
-    Scalar: "a value", Sequence: "several values", Interval: "an interval", Union: "a union",
-    Relation: "a relation", Matrix: "a matrix", Choice: "a choice", Words: "words",
-    Conditions: "conditions", Based: "a number in a base", Ratio: "a ratio",
-    Clock: "a time of day", Hedge: "a hedge",
-}  # fmt: skip
 
 
 def together(findings: list[Finding]) -> Finding:
@@ -171,13 +148,12 @@ class SingleComparison(abc.ABC):
 
     def proportional(self, first: tuple[str, ...], second: tuple[str, ...]) -> bool:
         """Whether two ratios of plain numbers have one value."""
-        a = [parse_number(part) for part in first]
-        b = [parse_number(part) for part in second]
-        if any(n is None for n in (*a, *b)):
-            return False
-        x = [n.value for n in a if n is not None]
-        y = [n.value for n in b if n is not None]
-        return all(x[0] * q == p * y[0] for p, q in zip(x, y, strict=True))
+        numbers = [parse_number(part) for part in (*first, *second)]
+        values = [number.value for number in numbers if number is not None]
+        x, y = values[: len(first)], values[len(first) :]
+        return len(values) == len(numbers) and all(
+            x[0] * q == p * y[0] for p, q in zip(x, y, strict=True)
+        )
 
     def ratio_and_scalar(self, ratio: Ratio, scalar: Scalar) -> Finding:
         """a : b and one value: a : b is a/b."""

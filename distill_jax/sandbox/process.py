@@ -118,7 +118,7 @@ class Zygote:
         head = frames.REPLY.unpack(self._read(frames.REPLY.size, deadline))
         number, *found, out, err = head
         body = self._read(out + err, deadline)
-        return number, frames.Outcome(*found, body[:out], body[out:])
+        return number, frames.Outcome._make([*found, body[:out], body[out:]])
 
     def _read(self, size: int, deadline: float) -> bytes:
         got = bytearray()

@@ -60,6 +60,7 @@ def _prepare(given: dict[str, str], host: int) -> Supervisor:
     confinement = Confinement(
         memory_bytes=int(given["memory_mb"]) << 20,
         cpu_s=float(given["cpu_s"]),
+        write_fds=(1, 2),
         **{name: name in layers for name in ("identity", "limits", "landlock", "filter")},
     )
     rules = Rules(
