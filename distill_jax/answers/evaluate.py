@@ -43,6 +43,7 @@ _ENOUGH = 3
 
 
 Point = dict[str, str]
+Equal = Callable[[list[Value], list[Value]], bool]
 _CANCELLING = ("+", "-", "floor", "ceil")
 
 
@@ -119,9 +120,7 @@ def _constant(node: Node) -> Value | None:
         return None
 
 
-def _compare(
-    first: list[Node], second: list[Node], equal: Callable[[list[Value], list[Value]], bool]
-) -> bool | None:
+def _compare(first: list[Node], second: list[Node], equal: Equal) -> bool | None:
     nodes = first + second
     variables = sorted(set().union(*(names(node) for node in nodes)))
     used = set().union(*(kinds(node) for node in nodes))
@@ -147,10 +146,7 @@ def _greatest(node: Node) -> float:
 
 
 def _all_agree(
-    first: list[Node],
-    second: list[Node],
-    points: Sequence[Point],
-    equal: Callable[[list[Value], list[Value]], bool],
+    first: list[Node], second: list[Node], points: Sequence[Point], equal: Equal
 ) -> bool | None:
     compared, needed = 0, _ENOUGH if points[0] else 1
     imaginary = any("i" in kinds(node) for node in first + second) or needed == 1
@@ -169,11 +165,7 @@ def _all_agree(
 
 
 def _agree(
-    first: list[Node],
-    second: list[Node],
-    point: Point,
-    imaginary: bool,
-    equal: Callable[[list[Value], list[Value]], bool],
+    first: list[Node], second: list[Node], point: Point, imaginary: bool, equal: Equal
 ) -> bool:
     """Evaluates both sides, with more digits until the comparison does not depend on them."""
     cut = len(first)

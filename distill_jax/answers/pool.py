@@ -111,11 +111,7 @@ class Worker:
             )
 
     def stop(self, patience: float = STOP_SECONDS) -> None:
-        """Kills the process and its child; harmless where there is none.
-
-        Args:
-            patience: seconds that it may take to end its child, and itself.
-        """
+        """Ends the process and its child, kills them after `patience` seconds; harmless without."""
         process, self.process = self.process, None
         if process is None:
             return

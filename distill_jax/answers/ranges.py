@@ -83,9 +83,8 @@ def _joined(shape: Conditions) -> Shape:
     """
     parts = [as_sets((item,)) for item in shape.items]
     ends = [[end for end in map(_ends, part) if end] for part in parts]
-    if len(set(map(bounded_name, shape.items))) > 1 or list(map(len, parts)) != list(
-        map(len, ends)
-    ):
+    names = set(map(bounded_name, shape.items))
+    if len(names) > 1 or list(map(len, parts)) != list(map(len, ends)):
         return shape
     common = reduce(_common, ends)
     all_hold = shape.all_hold or any("≠" in item.signs for item in shape.items)

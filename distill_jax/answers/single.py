@@ -68,29 +68,25 @@ class SingleComparison(abc.ABC):
         """Two values with their units."""
         if first.formula == second.formula and first.unit == second.unit:
             return Finding(RIGHT, "written the same")
-        a, b = parse_number(first.formula), parse_number(second.formula)
         for one, other in ((first, second), (second, first)):
             # "4 s" against s + s + s + s is no time.
             if one.letter and other.unit is None and _has_name(other.formula, one.letter[0]):
-                return self.judge.values(
-                    f"({one.formula}) {one.letter}", other.formula, Fraction(1)
-                )
+                letters = f"({one.formula}) {one.letter}"
+                return self.judge.values(letters, other.formula, Fraction(1))
         if first.unit and second.unit:
             if first.unit.powers != second.unit.powers:
                 return Finding(WRONG, "different units")
             factor = first.unit.factor / second.unit.factor
         elif _is_percent(first.unit) or _is_percent(second.unit):
-            if _is_percent(second.unit):
-                first, second, a, b = second, first, b, a
-            return self.percent(first, second, a, b)
+            pair = (second, first) if _is_percent(second.unit) else (first, second)
+            return self.percent(*pair)
         else:
             factor = Fraction(1)
-        return self.values(first, second, a, b, factor)
+        return self.values(first, second, factor)
 
-    def values(
-        self, first: Scalar, second: Scalar, a: Number | None, b: Number | None, factor: Fraction
-    ) -> Finding:
+    def values(self, first: Scalar, second: Scalar, factor: Fraction) -> Finding:
         """Two formulas; the first is multiplied by the factor."""
+        a, b = parse_number(first.formula), parse_number(second.formula)
         if a is None or b is None:
             if factor == 1 and squeeze(first.formula) == squeeze(second.formula):
                 return Finding(RIGHT, "written the same")
@@ -105,16 +101,14 @@ class SingleComparison(abc.ABC):
             return Finding(RIGHT, "equal when rounded")
         return Finding(WRONG, "different numbers")
 
-    def percent(
-        self, percent: Scalar, plain: Scalar, a: Number | None, b: Number | None
-    ) -> Finding:
+    def percent(self, percent: Scalar, plain: Scalar) -> Finding:
         """A percentage and a value without a unit."""
-        alike = self.values(percent, plain, a, b, Fraction(1))
+        alike, b = self.values(percent, plain, Fraction(1)), parse_number(plain.formula)
         if b is None or b.value.denominator == 1 or plain.unit is not None:
             return alike
         if abs(b.value) < 1 and alike.verdict == RIGHT:
             return Finding(UNDECIDED, "a percentage against a number below 1")
-        hundredths = self.values(percent, plain, a, b, Fraction(1, 100))
+        hundredths = self.values(percent, plain, Fraction(1, 100))
         return alike if alike.verdict == RIGHT else hundredths
 
     def bases(self, first: Based, second: Based) -> Finding:
