@@ -53,7 +53,6 @@ def run(confinement: Confinement, parent: int, fds: tuple[int, int, int], syntax
     """Never returns: the process ends here, without the zygote's exit handlers or buffers.
 
     Args:
-        confinement: made before the fork.
         parent: the zygote's process id.
         fds: to read the program from, to write stdout and stderr to.
         syntax: whether the policy is checked.

@@ -70,16 +70,12 @@ class Instruction(NamedTuple):
 
 
 def assemble(architecture: str, write_fds: Sequence[int]) -> list[Instruction]:
-    """Builds the filter.
+    """Builds the filter for a key of ARCHITECTURES and the descriptors that may be written.
 
     The architecture word comes first: the numbers of another one mean other calls. Then a binary
     search over ranges of numbers with equal action, because the kernel runs the filter once for
     every number when it is installed. x32 numbers (from 0x40000000) fall in the last range, which
     kills.
-
-    Args:
-        architecture: as os.uname().machine says it, a key of ARCHITECTURES.
-        write_fds: the descriptors that may be written.
     """
     table = ARCHITECTURES[architecture]
     ranges = _ranges({table.numbers[n]: b for n, b in _bodies(write_fds) if n in table.numbers})

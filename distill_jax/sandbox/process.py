@@ -27,12 +27,9 @@ class ZygoteLost(Exception):
 
 
 class Zygote:
-    """One zygote process and the socket to it. Not thread-safe, but for `hang_up`.
+    """One zygote process, light or sympy, and the socket to it. Not thread-safe, but for `hang_up`.
 
-    Args:
-        kind: light or sympy.
-        limits: of each program.
-        layers: which layers its children get.
+    Its children get the limits and layers.
     """
 
     def __init__(self, kind: str, limits: Limits, layers: Layers):
@@ -55,11 +52,6 @@ class Zygote:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
-    @property
-    def pid(self) -> int:
-        """The zygote's process id."""
-        return self._process.pid
-
     def await_ready(self, timeout_s: float) -> None:
         """Waits until everything is preloaded.
 
@@ -75,16 +67,10 @@ class Zygote:
             )
 
     def exchange(self, number: int, flags: int, program: bytes, timeout_s: float) -> frames.Outcome:
-        """Sends one program and waits for its reply.
-
-        Args:
-            number: comes back in the reply.
-            flags: of frames.
-            program: as UTF-8.
-            timeout_s: until the zygote counts as hanging.
+        """Sends one program, as UTF-8 and with flags of `frames`, and waits for its reply.
 
         Raises:
-            ZygoteLost: no reply, or to another number.
+            ZygoteLost: no reply within timeout_s seconds, or to another number.
         """
         deadline = time.monotonic() + timeout_s
         try:

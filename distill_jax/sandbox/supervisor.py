@@ -32,12 +32,8 @@ class Supervisor:
     """Runs programs one at a time.
 
     Programs and their output stay in pages that a fork does not copy (MADV_DONTFORK), so that no
-    child can find another's program or output in its own memory.
-
-    Args:
-        host: the descriptor of the requests; that it hangs up ends everything.
-        rules: the limits.
-        confinement: what each child applies to itself.
+    child can find another's program or output in its own memory. Each child applies the confinement
+    to itself; that `host`, the descriptor of the requests, hangs up ends everything.
     """
 
     def __init__(self, host: int, rules: Rules, confinement: Confinement):
