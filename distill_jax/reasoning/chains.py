@@ -187,7 +187,7 @@ def _says(token: Token | None, words: frozenset[str]) -> bool:
 def _inside(
     part: list[Token], beside: Token | None, enters: str, leaves: str
 ) -> tuple[list[Token], Token | None]:
-    """Of "(3 + 4 = 7)" each side ends at the bracket that it does not close; beside it is none."""
+    """A side of "(3 + 4 = 7)" ends at the bracket that it does not close, next to no token."""
     depths = accumulate((token.kind == enters) - (token.kind == leaves) for token in part)
     end = next((place for place, depth in enumerate(depths) if depth < 0), None)
     return (part, beside) if end is None else (part[:end], None)
