@@ -8,14 +8,7 @@ from fractions import Fraction
 
 from distill_jax.answers import library
 from distill_jax.answers.evaluate import near, rounds_to, same_equations, same_values
-from distill_jax.answers.expression import (
-    Node,
-    kinds,
-    names,
-    read_expression,
-    renamed,
-    with_log,
-)
+from distill_jax.answers.expression import Node, kinds, names, read_expression, renamed, with_log
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.operations import TooLarge
 from distill_jax.answers.single import (
@@ -43,10 +36,6 @@ class Algebra(Judge):
 
     def values(self, first: str, second: str, factor: Fraction) -> Finding:
         """Whether first·factor and second have the same value wherever both have one."""
-
-        def same(nodes: list[Node]) -> bool | None:
-            return same_values(nodes[0], nodes[1])
-
         try:
             nodes = _printed([_read(first), _read(second)])
         except Unreadable as error:
@@ -55,9 +44,9 @@ class Algebra(Judge):
             nodes[0] = Node("*", (nodes[0], _fraction(factor)))
         elif _rounds(first, nodes[1]) or _rounds(second, nodes[0]):
             return Finding(RIGHT, "equal when rounded")
-        return _decide(nodes, same)
+        return _decide(nodes, lambda pair: same_values(*pair))
 
-    def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
+    def equations(self, first: tuple[str, ...], second: tuple[str, ...], ordered: bool) -> Finding:
         """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero if ordered."""
 
         def same(n: list[Node]) -> bool | None:

@@ -11,14 +11,7 @@ from distill_jax.answers.compare import compare
 from distill_jax.answers.extract import extract
 from distill_jax.answers.pool import NO_ANSWER, shared_pool
 from distill_jax.answers.reading import MAX_NESTING
-from distill_jax.answers.single import (
-    RIGHT,
-    UNDECIDED,
-    WRONG,
-    Finding,
-    Judge,
-    NeedsAlgebra,
-)
+from distill_jax.answers.single import RIGHT, UNDECIDED, WRONG, Finding, Judge, NeedsAlgebra
 from distill_jax.answers.spelling import MAX_ANSWER, squeeze, tidy
 from distill_jax.core.errors import DataError
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from distill_jax.answers.ranges import as_set, as_sets, is_merged
 from distill_jax.answers.reading import read_shape
 from distill_jax.answers.shapes import (
+    NAMES,
     Based,
     Choice,
     Clock,
@@ -30,7 +31,6 @@ from distill_jax.answers.shapes import (
     smaller_first,
 )
 from distill_jax.answers.single import (
-    NAMES,
     RIGHT,
     UNDECIDED,
     WRONG,
@@ -70,8 +70,7 @@ class _Comparison(SingleComparison):
         first, second = as_set(_one(first), conditions=True), as_set(_one(second), conditions=True)
         if isinstance(first, Conditions) or isinstance(second, Conditions):
             return self.conditions(first, second)
-        rank = [type(first).__name__, type(second).__name__]
-        if rank[0] > rank[1]:
+        if type(first).__name__ > type(second).__name__:
             first, second = second, first
         if type(first) is not type(second):
             for shape in (first, second):
@@ -184,11 +183,8 @@ class _Comparison(SingleComparison):
             return Finding(UNDECIDED, "unions of parts that may overlap")
         return found
 
-    def union_and_other(self, other: Shape, union: Shape) -> Finding:
+    def other_and_union(self, other: Shape, union: Union) -> Finding:
         """A union of one part, once the parts that touch are one."""
-        if isinstance(other, Union):
-            other, union = union, other
-        assert isinstance(union, Union)
         return self.unions(Union((other,)), union)
 
     def union_and_relation(self, relation: Relation, union: Union) -> Finding:
@@ -197,20 +193,15 @@ class _Comparison(SingleComparison):
             return self.unions(described, union)
         return Finding(WRONG, "a union and something else")
 
-    def relation_and_set(self, interval: Shape, relation: Shape) -> Finding:
-        if isinstance(interval, Relation):
-            interval, relation = relation, interval
-        assert isinstance(relation, Relation)
+    def set_and_relation(self, numbers: Shape, relation: Relation) -> Finding:
         if "=" in relation.signs:
-            return (
-                self.value_and_relation(interval, relation)
-                if named(relation)
-                else Finding(WRONG, "an equation and a set")
-            )
+            if named(relation):
+                return self.value_and_relation(numbers, relation)
+            return Finding(WRONG, "an equation and a set")
         described = as_set(relation)
         if isinstance(described, Relation):
             return Finding(UNDECIDED, "an inequality that is not solved")
-        return self.shapes(described, interval)
+        return self.shapes(described, numbers)
 
     def value_and_relation(self, value: Shape, relation: Relation) -> Finding:
         if set(relation.signs) != {"="}:
@@ -223,12 +214,9 @@ class _Comparison(SingleComparison):
             return self.inequalities(first, second)
         a, b = named(first), named(second)
         if a and a == b:
-            sides = [self.shapes(x, y) for x in _values(first) for y in _values(second)]
-            return together(sides)
+            return together([self.shapes(x, y) for x in _values(first) for y in _values(second)])
         if len(first.parts) == len(second.parts) == 2:
-            return self.judge.equations(
-                (first.parts[0], first.parts[1]), (second.parts[0], second.parts[1]), False
-            )
+            return self.judge.equations(first.parts, second.parts, False)
         return Finding(UNDECIDED, "chains of equations")
 
     def inequalities(self, first: Relation, second: Relation) -> Finding:
@@ -241,11 +229,7 @@ class _Comparison(SingleComparison):
         first, second = smaller_first(first), smaller_first(second)
         if first.signs != second.signs:
             return Finding(WRONG, "different relations")
-        return self.judge.equations(
-            (first.parts[0], first.parts[1]),
-            (second.parts[0], second.parts[1]),
-            first.signs != ("≠",),
-        )
+        return self.judge.equations(first.parts, second.parts, first.signs != ("≠",))
 
 
 def _unmatched(found: list[list[Finding]]) -> Finding:
@@ -294,13 +278,13 @@ _HANDLERS: dict[tuple[type, type], Callable[..., Finding]] = {
     (Interval, Interval): _Comparison.intervals,
     (Interval, Sequence): _Comparison.interval_and_sequence,
     (Union, Union): _Comparison.unions,
-    (Interval, Union): _Comparison.union_and_other,
-    (Sequence, Union): _Comparison.union_and_other,
+    (Interval, Union): _Comparison.other_and_union,
+    (Sequence, Union): _Comparison.other_and_union,
     (Relation, Union): _Comparison.union_and_relation,
-    (Interval, Relation): _Comparison.relation_and_set,
-    (Relation, Sequence): _Comparison.relation_and_set,
+    (Interval, Relation): _Comparison.set_and_relation,
+    (Relation, Sequence): lambda self, relation, several: self.set_and_relation(several, relation),
     (Relation, Scalar): lambda self, relation, scalar: self.value_and_relation(scalar, relation),
     (Relation, Relation): _Comparison.relations,
-    (Matrix, Relation): lambda self, matrix, relation: self.value_and_relation(matrix, relation),
+    (Matrix, Relation): _Comparison.value_and_relation,
     (Relation, Words): lambda self, relation, words: self.value_and_relation(words, relation),
 }

@@ -43,6 +43,7 @@ _ENOUGH = 3
 
 
 Point = dict[str, str]
+Equal = Callable[[list[Value], list[Value]], bool]
 _CANCELLING = ("+", "-", "floor", "ceil")
 
 
@@ -54,8 +55,9 @@ def same_values(first: Node, second: Node) -> bool | None:
     Raises:
         TooLarge: values beyond the caps.
     """
-    if not names(first) and not names(second) and _has_value(first) != _has_value(second):
-        return False
+    if not names(first) and not names(second):
+        if (_constant(first) is None) != (_constant(second) is None):
+            return False
     return _compare([first], [second], lambda a, b: _equal(a[0], b[0]))
 
 
@@ -107,24 +109,18 @@ def rounds_to(node: Node, decimal: Fraction, decimals: int) -> bool:
 
 
 def _real_constant(node: Node) -> Value | None:
-    try:
-        (value,), _ = ([None], 0) if names(node) else _evaluate([node], {}, True, DIGITS)
-    except NoValue:
-        return None
+    value = None if names(node) else _constant(node)
     return None if value is None or isinstance(value, mpc) or mpmath.isinf(value) else value
 
 
-def _has_value(node: Node) -> bool:
+def _constant(node: Node) -> Value | None:
     try:
-        _evaluate([node], {}, True, DIGITS)
+        return _evaluate([node], {}, True, DIGITS)[0][0]
     except NoValue:
-        return False
-    return True
+        return None
 
 
-def _compare(
-    first: list[Node], second: list[Node], equal: Callable[[list[Value], list[Value]], bool]
-) -> bool | None:
+def _compare(first: list[Node], second: list[Node], equal: Equal) -> bool | None:
     nodes = first + second
     variables = sorted(set().union(*(names(node) for node in nodes)))
     used = set().union(*(kinds(node) for node in nodes))
@@ -150,10 +146,7 @@ def _greatest(node: Node) -> float:
 
 
 def _all_agree(
-    first: list[Node],
-    second: list[Node],
-    points: Sequence[Point],
-    equal: Callable[[list[Value], list[Value]], bool],
+    first: list[Node], second: list[Node], points: Sequence[Point], equal: Equal
 ) -> bool | None:
     compared, needed = 0, _ENOUGH if points[0] else 1
     imaginary = any("i" in kinds(node) for node in first + second) or needed == 1
@@ -172,11 +165,7 @@ def _all_agree(
 
 
 def _agree(
-    first: list[Node],
-    second: list[Node],
-    point: Point,
-    imaginary: bool,
-    equal: Callable[[list[Value], list[Value]], bool],
+    first: list[Node], second: list[Node], point: Point, imaginary: bool, equal: Equal
 ) -> bool:
     """Evaluates both sides, with more digits until the comparison does not depend on them."""
     cut = len(first)

@@ -105,12 +105,17 @@ class _Reader:
         self.place += 1
         return token
 
+    def accept(self, token: str) -> bool:
+        """Whether this is the next token, which is read then."""
+        found = self.peek() == token
+        self.place += found
+        return found
+
     def fail(self, wanted: str) -> NoReturn:
         raise Unreadable(f"got {self.peek() or 'the end'!r}, wanted {wanted}")
 
     def expect(self, token: str) -> None:
-        if self.next() != token:
-            self.place -= 1
+        if not self.accept(token):
             self.fail(token)
 
     def sum(self) -> Node:
@@ -167,11 +172,9 @@ class _Reader:
 
     def power(self) -> Node:
         base = self.postfix(self.mixed(self.atom()))
-        if self.peek() != "^":
+        if not self.accept("^"):
             return base
-        self.next()
-        if self.peek() == "\\circ":
-            self.next()
+        if self.accept("\\circ"):
             return self.postfix(Node("degree", (base,)))
         if self.peek() == "{" and self.peek(1) == "\\circ" and self.peek(2) == "}":
             self.place += 3
@@ -190,12 +193,10 @@ class _Reader:
         return whole
 
     def exponent(self) -> Node:
-        if self.peek() == "-":
-            self.next()
+        if self.accept("-"):
             return Node("neg", (self.exponent(),))
         node = self.postfix(self.atom())
-        if self.peek() == "^":
-            self.next()
+        if self.accept("^"):
             return Node("^", (node, self.exponent()))
         return node
 
@@ -250,10 +251,9 @@ class _Reader:
 
     def argument(self) -> Node:
         r"""One argument of \frac: a group, or a single digit or letter."""
-        token = self.peek()
-        if token == "{":
-            self.next()
+        if self.accept("{"):
             return self.bracketed("{")
+        token = self.peek()
         if token.isdigit():
             # \frac12 is 1/2: TeX takes one digit.
             self.next()
@@ -265,8 +265,7 @@ class _Reader:
 
     def root(self) -> Node:
         index = None
-        if self.peek() == "[":
-            self.next()
+        if self.accept("["):
             index = self.bracketed("[")
         # √16 is 4, though TeX's \\sqrt16 would take one digit: nobody writes that for √1·6.
         inner = self.atom() if self.peek()[:1].isdigit() or self.peek() == "(" else self.argument()
@@ -299,13 +298,11 @@ class _Reader:
             closing = _CLOSING[self.next()]
             inner = self.sum()
             second = None
-            if self.peek() == ",":
-                self.next()
+            if self.accept(","):
                 second = self.sum()
             self.expect(closing)
             return inner, second
-        if self.peek() == "-":
-            self.next()
+        if self.accept("-"):
             return Node("neg", (self.function_argument()[0],)), None
         # \sin 2x is sin(2x), and ends before the next function.
         node = self.power()
@@ -324,8 +321,7 @@ class _Reader:
             self.expect("}")
             parts.append(self.argument())
             return Node(kind, tuple(parts))
-        while self.peek() == ",":
-            self.next()
+        while self.accept(","):
             parts.append(self.sum())
         self.expect(")")
         if len(parts) != 2 and kind not in ("max", "min", "gcd", "lcm"):
@@ -335,8 +331,7 @@ class _Reader:
     def variable(self, name: str) -> Node:
         if self.peek() == "'":
             raise Unreadable("a derivative")
-        if self.peek() == "_":
-            self.next()
+        if self.accept("_"):
             name += "_" + self.index()
         elif name == "C" and (pair := self.pair()) is not None:
             return Node("binom", pair)
@@ -347,22 +342,19 @@ class _Reader:
     def pair(self) -> tuple[Node, Node] | None:
         """(n, k) of C(n, k); None where what follows is something else, and nothing is read."""
         start, depth = self.place, self.depth
-        if self.peek() != "(":
+        if not self.accept("("):
             return None
-        self.next()
         first = self.sum()
-        if self.peek() != ",":
+        if not self.accept(","):
             self.place, self.depth = start, depth
             return None
-        self.next()
         second = self.sum()
         self.expect(")")
         return first, second
 
     def index(self) -> str:
-        if self.peek() != "{":
+        if not self.accept("{"):
             return self.next()
-        self.next()
         parts = []
         while self.peek() not in ("}", ""):
             parts.append(self.next())

@@ -103,19 +103,9 @@ _SMALL = (
     " sixteen seventeen eighteen nineteen"
 ).split()
 _UNITS = {word: value for value, word in enumerate(_SMALL)}
-_TENS = {
-    word: 10 * value
-    for value, word in enumerate(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2
-    )
-}
-SCALES = {
-    "hundred": 100,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
+_TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_TENS = {word: 10 * value for value, word in enumerate(_TEN_WORDS, start=2)}
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PARTS = {"half": 2, "halves": 2, "quarter": 4} | {
     word: value
     for value, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), 3)

@@ -7,6 +7,8 @@ from typing import Any
 import mpmath
 from mpmath import mp, mpc, mpf
 
+from distill_jax.answers.tokens import TRIG
+
 MAX_POWER_OF_TEN = 100_000
 MAX_BITS = int(MAX_POWER_OF_TEN * 3.33)
 Value = Any  # mpf or mpc
@@ -34,10 +36,6 @@ def _root(base: Value, index: Value) -> Value:
     if odd and isinstance(base, mpf) and base < 0:
         return -mpmath.root(-base, int(index))
     return _power(base, 1 / index)
-
-
-def _exp(value: Value) -> Value:
-    return _power(mp.e, value)
 
 
 def _whole(value: Value) -> int:
@@ -127,7 +125,7 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "sqrt": mpmath.sqrt,
     "cbrt": lambda a: _root(a, mpf(3)),
     "root": _root,
-    "exp": _exp,
+    "exp": lambda a: _power(mp.e, a),
     "ln": mpmath.log,
     "lg": lambda a: mpmath.log(a, 10),
     "abs": abs,
@@ -142,9 +140,7 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "min": _real(min),
     "re": mpmath.re,
     "im": mpmath.im,
-    **{name: _periodic(getattr(mpmath, name)) for name in ("sin", "cos", "tan", "cot", "sec")},
-    "csc": _periodic(mpmath.csc),
-    **{name: getattr(mpmath, name) for name in ("asin", "acos", "atan", "acot", "asec", "acsc")},
-    **{name: _hyperbolic(getattr(mpmath, name)) for name in ("sinh", "cosh", "tanh", "coth")},
-    **{name: getattr(mpmath, name) for name in ("asinh", "acosh", "atanh", "acoth")},
+    **{name: _periodic(getattr(mpmath, name)) for name in TRIG[:6]},
+    **{name: _hyperbolic(getattr(mpmath, name)) for name in TRIG[6:]},
+    **{f"a{name}": getattr(mpmath, f"a{name}") for name in TRIG},
 }

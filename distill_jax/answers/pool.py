@@ -7,15 +7,13 @@ import atexit
 import json
 import os
 import queue
-import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 from distill_jax.answers.single import UNDECIDED, Finding
@@ -25,29 +23,30 @@ START_SECONDS = 120.0
 DEADLINE_SECONDS = 2.5  # the worker gives up after one; this is for a machine that stands still
 STOP_SECONDS = 1.5
 MAX_WORKERS = 4
-
+READY = "ready"
 
 # From a worker that was killed or delayed: not cached, since the pair may succeed next time.
 NO_ANSWER = Finding(UNDECIDED, "the worker gave no answer")
-
-
-# A frame between host and worker is a length and a JSON list of texts.
-READY = "ready"
-LENGTH = struct.Struct("<I")
-
-
-def frame(*texts: str) -> bytes:
-    """A frame as bytes; small ones are written in one piece."""
-    body = json.dumps(texts).encode()
-    return LENGTH.pack(len(body)) + body
 
 
 class WorkerError(DistillError, RuntimeError):
     """No worker process could be started."""
 
 
-class _NoAnswer(Exception):
-    """The process ended, or the deadline passed."""
+def send(wire: Connection, *texts: str) -> None:
+    """Sends a JSON list of texts; small ones are written in one piece."""
+    wire.send_bytes(json.dumps(texts).encode())
+
+
+def receive(wire: Connection, seconds: float | None = None) -> list[str]:
+    """The next list of texts; None waits without end.
+
+    Raises:
+        EOFError, OSError: the other side closed the connection, or the time is over.
+    """
+    if seconds is not None and not wire.poll(seconds):  # a confined child may not poll
+        raise TimeoutError
+    return json.loads(wire.recv_bytes())
 
 
 class Worker:
@@ -63,15 +62,14 @@ class Worker:
         Raises:
             WorkerError: it did not start.
         """
-        process = self._started()
-        assert process.stdin is not None
+        self._start()
         self._asked += 1
         number, answered = str(self._asked), False
         try:
-            os.write(process.stdin.fileno(), frame(number, gold, predicted))
-            echo, verdict, reason = self._read(time.monotonic() + DEADLINE_SECONDS)
+            send(self._wire, number, gold, predicted)
+            echo, verdict, reason = receive(self._wire, DEADLINE_SECONDS)
             answered = echo == number
-        except (_NoAnswer, BrokenPipeError):
+        except (EOFError, OSError):
             return NO_ANSWER
         finally:
             # After any interruption, a signal handler of the host included, a late reply must not
@@ -80,76 +78,51 @@ class Worker:
                 self.stop(patience=0.1)
         return Finding(verdict, reason)
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            return self.process
+            return
         self.stop()
-        path = Path(__file__).with_name("worker.py")
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-            start_new_session=True,  # Ctrl-C is the host's
-        )
+        self._wire, theirs = Pipe()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", str(Path(__file__).with_name("worker.py"))],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd="/",
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                start_new_session=True,  # Ctrl-C is the host's
+            )
         ready, said = False, "another greeting"
         try:
-            ready = self._read(time.monotonic() + START_SECONDS) == [READY]
-        except _NoAnswer:
+            ready = receive(self._wire, START_SECONDS) == [READY]
+        except (EOFError, OSError):
             self.process.kill()
             assert self.process.stderr is not None
             said = self.process.stderr.read().decode(errors="replace").strip()[-500:]
         finally:
             if not ready:
                 self.stop()
-        if self.process is not None:
-            return self.process
-        raise WorkerError(
-            f"a worker for checking answers did not start: {said}",
-            fix=f"try {sys.executable} -c 'import mpmath'",
-        )
-
-    def _read(self, deadline: float) -> list[str]:
-        head = self._read_bytes(LENGTH.size, deadline)
-        return json.loads(self._read_bytes(LENGTH.unpack(head)[0], deadline))
-
-    def _read_bytes(self, count: int, deadline: float) -> bytes:
-        assert self.process is not None and self.process.stdout is not None
-        waiting = select.poll()  # select has no descriptors above 1,023
-        waiting.register(self.process.stdout, select.POLLIN)
-        found = b""
-        while len(found) < count:
-            left = deadline - time.monotonic()
-            if left <= 0 or not waiting.poll(left * 1e3):
-                raise _NoAnswer
-            piece = os.read(self.process.stdout.fileno(), count - len(found))
-            if not piece:
-                raise _NoAnswer
-            found += piece
-        return found
+        if not ready:
+            raise WorkerError(
+                f"a worker for checking answers did not start: {said}",
+                fix=f"try {sys.executable} -c 'import mpmath'",
+            )
 
     def stop(self, patience: float = STOP_SECONDS) -> None:
-        """Kills the process and its child; harmless where there is none.
-
-        Args:
-            patience: seconds that it may take to end its child, and itself.
-        """
+        """Ends the process and its child, kills them after `patience` seconds; harmless without."""
         process, self.process = self.process, None
         if process is None:
             return
-        assert process.stdin is not None
-        process.stdin.close()  # the end of the requests: it ends its child, and itself
+        self._wire.close()  # the end of the requests: it ends its child, and itself
         try:
             process.wait(patience)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 class Pool:

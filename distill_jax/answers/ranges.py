@@ -83,9 +83,8 @@ def _joined(shape: Conditions) -> Shape:
     """
     parts = [as_sets((item,)) for item in shape.items]
     ends = [[end for end in map(_ends, part) if end] for part in parts]
-    if len(set(map(bounded_name, shape.items))) > 1 or list(map(len, parts)) != list(
-        map(len, ends)
-    ):
+    names = set(map(bounded_name, shape.items))
+    if len(names) > 1 or list(map(len, parts)) != list(map(len, ends)):
         return shape
     common = reduce(_common, ends)
     all_hold = shape.all_hold or any("≠" in item.signs for item in shape.items)
@@ -100,11 +99,8 @@ def _common(first: "list[_Ends]", second: "list[_Ends]") -> "list[_Ends]":
 
 
 def _overlap(a: "_Ends", b: "_Ends") -> "_Ends | None":
-    low, low_open = max((a.low, a.low_open), (b.low, b.low_open))
-    high, high_closed = min((a.high, a.high_closed), (b.high, b.high_closed))
-    if low > high or (low == high and (low_open or not high_closed)):
-        return None
-    return _Ends(low, low_open, high, high_closed)
+    low, high = max(a[:2], b[:2]), min(a[2:], b[2:])
+    return _Ends(*low, *high) if low < high else None
 
 
 def as_sets(parts: tuple[Shape, ...]) -> tuple[Shape, ...]:
@@ -131,6 +127,8 @@ def is_merged(parts: tuple[Shape, ...]) -> bool:
 
 
 class _Ends(NamedTuple):
+    """(low, open) is below (high, closed) where numbers lie in between."""
+
     low: Fraction | float
     low_open: bool
     high: Fraction | float
@@ -159,13 +157,8 @@ def _end(shape: Shape) -> Fraction | float | None:
 def _merged(ends: list[_Ends]) -> list[Shape]:
     joined: list[_Ends] = []
     for end in sorted(ends):
-        last = joined[-1] if joined else None
-        touches = last is not None and (
-            end.low < last.high or (end.low == last.high and (last.high_closed or not end.low_open))
-        )
-        if last is not None and touches:
-            high, closed = max((last.high, last.high_closed), (end.high, end.high_closed))
-            joined[-1] = last._replace(high=high, high_closed=closed)
+        if joined and end[:2] <= joined[-1][2:]:  # they touch
+            joined[-1] = _Ends(*joined[-1][:2], *max(joined[-1][2:], end[2:]))
         else:
             joined.append(end)
     return list(map(_interval, joined))

@@ -133,6 +133,12 @@ Shape = (
     | Ratio | Clock | Hedge
 )  # fmt: skip
 
+NAMES: dict[type, str] = {
+    Scalar: "a value", Sequence: "several values", Interval: "an interval", Union: "a union",
+    Relation: "a relation", Matrix: "a matrix", Choice: "a choice", Words: "words",
+    Conditions: "conditions", Based: "a number in a base", Ratio: "a ratio",
+    Clock: "a time of day", Hedge: "a hedge",
+}  # fmt: skip
 EMPTY = Sequence("set", ())
 
 _NAME = re.compile(

@@ -8,22 +8,7 @@ from typing import NamedTuple
 from distill_jax.answers.numbers import parse_number
 from distill_jax.answers.numerals import Number
 from distill_jax.answers.reading import read_shape
-from distill_jax.answers.shapes import (
-    Based,
-    Choice,
-    Clock,
-    Conditions,
-    Hedge,
-    Interval,
-    Matrix,
-    Ratio,
-    Relation,
-    Scalar,
-    Sequence,
-    Shape,
-    Union,
-    Words,
-)
+from distill_jax.answers.shapes import NAMES, Based, Choice, Clock, Ratio, Scalar, Shape, Words
 from distill_jax.answers.spelling import squeeze
 from distill_jax.answers.units import Unit
 
@@ -51,17 +36,9 @@ class Judge:
         """Whether first·factor and second are equal."""
         raise NeedsAlgebra
 
-    def equations(self, first: tuple[str, str], second: tuple[str, str], ordered: bool) -> Finding:
+    def equations(self, first: tuple[str, ...], second: tuple[str, ...], ordered: bool) -> Finding:
         """Whether l₁−r₁ and l₂−r₂ are the same up to a factor, above zero if ordered."""
         raise NeedsAlgebra
-
-
-NAMES: dict[type, str] = {
-    Scalar: "a value", Sequence: "several values", Interval: "an interval", Union: "a union",
-    Relation: "a relation", Matrix: "a matrix", Choice: "a choice", Words: "words",
-    Conditions: "conditions", Based: "a number in a base", Ratio: "a ratio",
-    Clock: "a time of day", Hedge: "a hedge",
-}  # fmt: skip
 
 
 def together(findings: list[Finding]) -> Finding:
@@ -91,29 +68,25 @@ class SingleComparison(abc.ABC):
         """Two values with their units."""
         if first.formula == second.formula and first.unit == second.unit:
             return Finding(RIGHT, "written the same")
-        a, b = parse_number(first.formula), parse_number(second.formula)
         for one, other in ((first, second), (second, first)):
             # "4 s" against s + s + s + s is no time.
             if one.letter and other.unit is None and _has_name(other.formula, one.letter[0]):
-                return self.judge.values(
-                    f"({one.formula}) {one.letter}", other.formula, Fraction(1)
-                )
+                letters = f"({one.formula}) {one.letter}"
+                return self.judge.values(letters, other.formula, Fraction(1))
         if first.unit and second.unit:
             if first.unit.powers != second.unit.powers:
                 return Finding(WRONG, "different units")
             factor = first.unit.factor / second.unit.factor
         elif _is_percent(first.unit) or _is_percent(second.unit):
-            if _is_percent(second.unit):
-                first, second, a, b = second, first, b, a
-            return self.percent(first, second, a, b)
+            pair = (second, first) if _is_percent(second.unit) else (first, second)
+            return self.percent(*pair)
         else:
             factor = Fraction(1)
-        return self.values(first, second, a, b, factor)
+        return self.values(first, second, factor)
 
-    def values(
-        self, first: Scalar, second: Scalar, a: Number | None, b: Number | None, factor: Fraction
-    ) -> Finding:
+    def values(self, first: Scalar, second: Scalar, factor: Fraction) -> Finding:
         """Two formulas; the first is multiplied by the factor."""
+        a, b = parse_number(first.formula), parse_number(second.formula)
         if a is None or b is None:
             if factor == 1 and squeeze(first.formula) == squeeze(second.formula):
                 return Finding(RIGHT, "written the same")
@@ -128,16 +101,14 @@ class SingleComparison(abc.ABC):
             return Finding(RIGHT, "equal when rounded")
         return Finding(WRONG, "different numbers")
 
-    def percent(
-        self, percent: Scalar, plain: Scalar, a: Number | None, b: Number | None
-    ) -> Finding:
+    def percent(self, percent: Scalar, plain: Scalar) -> Finding:
         """A percentage and a value without a unit."""
-        alike = self.values(percent, plain, a, b, Fraction(1))
+        alike, b = self.values(percent, plain, Fraction(1)), parse_number(plain.formula)
         if b is None or b.value.denominator == 1 or plain.unit is not None:
             return alike
         if abs(b.value) < 1 and alike.verdict == RIGHT:
             return Finding(UNDECIDED, "a percentage against a number below 1")
-        hundredths = self.values(percent, plain, a, b, Fraction(1, 100))
+        hundredths = self.values(percent, plain, Fraction(1, 100))
         return alike if alike.verdict == RIGHT else hundredths
 
     def bases(self, first: Based, second: Based) -> Finding:
@@ -171,13 +142,12 @@ class SingleComparison(abc.ABC):
 
     def proportional(self, first: tuple[str, ...], second: tuple[str, ...]) -> bool:
         """Whether two ratios of plain numbers have one value."""
-        a = [parse_number(part) for part in first]
-        b = [parse_number(part) for part in second]
-        if any(n is None for n in (*a, *b)):
-            return False
-        x = [n.value for n in a if n is not None]
-        y = [n.value for n in b if n is not None]
-        return all(x[0] * q == p * y[0] for p, q in zip(x, y, strict=True))
+        numbers = [parse_number(part) for part in (*first, *second)]
+        values = [number.value for number in numbers if number is not None]
+        x, y = values[: len(first)], values[len(first) :]
+        return len(values) == len(numbers) and all(
+            x[0] * q == p * y[0] for p, q in zip(x, y, strict=True)
+        )
 
     def ratio_and_scalar(self, ratio: Ratio, scalar: Scalar) -> Finding:
         """a : b and one value: a : b is a/b."""

@@ -54,9 +54,7 @@ class Token(NamedTuple):
 def lex(text: str, kinds: re.Pattern[str]) -> Iterator[Token]:
     """The tokens of a text in one pass, without those of kind `skip`.
 
-    Args:
-        text: read from its start to its end.
-        kinds: a pattern that matches everywhere; the name of its group is the token's kind.
+    The pattern matches everywhere; the name of its group is the token's kind.
     """
     for match in kinds.finditer(text):
         if match.lastgroup is not None and match.lastgroup != "skip":

@@ -15,13 +15,8 @@ from distill_jax.data.problem import Problem
 def batch_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndarray:
     """Row numbers of a step's batch, int64 [batch_size]: a pure function, so a run can resume.
 
-    Each epoch is a permutation of all rows; batches run through it and across epochs.
-
-    Args:
-        seed: of the data order, 0..2⁶⁴-1.
-        step: from 0.
-        batch_size: rows wanted.
-        num_rows: number of rows.
+    Each epoch is a permutation of all rows; batches run through it and across epochs. The seed of
+    the data order is in 0..2⁶⁴-1, steps count from 0.
 
     Raises:
         DataError: no rows.

@@ -20,18 +20,11 @@ SPLITS = synthetic.SPLITS
 _CARVED_PERCENT = 5
 
 _HUB = {
-    "gsm8k": ("openai/gsm8k", ("main",)),
+    "gsm8k": ("openai/gsm8k", ["main"]),
     "math": (
         "EleutherAI/hendrycks_math",
-        (
-            "algebra",
-            "counting_and_probability",
-            "geometry",
-            "intermediate_algebra",
-            "number_theory",
-            "prealgebra",
-            "precalculus",
-        ),
+        "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra"
+        " precalculus".split(),
     ),
 }
 _SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -105,9 +98,9 @@ def carved_split(problem: Problem, missing: tuple[str, ...]) -> str:
 def _carve(rows: Mapping[str, list[Problem] | None], split: str) -> list[Problem]:
     """The rows of a split, carved out of the training rows where the source lacks it."""
     own = rows[split]
-    missing = tuple(name for name in ("validation", "test") if rows[name] is None)
     if split != "train" and own is not None:
         return own
+    missing = tuple(name for name in ("validation", "test") if rows[name] is None)
     train = rows["train"] or []
     found = [p for p in train if carved_split(p, missing) == split]
     if train and not found:

@@ -15,10 +15,7 @@ SPLITS = ("train", "validation", "test")
 
 NAMES = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe")
 THINGS = ("pens", "books", "cards", "coins", "cups", "hats", "balls", "toys")
-VERBS = {
-    "+": ("buys", "finds", "gets", "wins"),
-    "-": ("loses", "sells", "uses", "drops"),
-}
+VERBS = {"+": ("buys", "finds", "gets", "wins"), "-": ("loses", "sells", "uses", "drops")}
 ENDINGS = ("How many {things} now?", "How many are left?", "How many does {name} have?")
 
 # How long a search for a problem of one split goes on before the settings are called too narrow.
@@ -53,11 +50,7 @@ class ProblemSettings:
 
     def size(self, split: str) -> int:
         """Problems in a split."""
-        return {
-            "train": self.train_size,
-            "validation": self.validation_size,
-            "test": self.test_size,
-        }[split]
+        return int(getattr(self, f"{split}_size"))
 
 
 def split_of(chain: str) -> str:
@@ -79,8 +72,8 @@ def problem(split: str, index: int, settings: ProblemSettings, seed: int) -> Pro
     for attempt in range(_ATTEMPTS):
         draw = _Draw(f"{seed}/{split}/{index}/{attempt}")
         chain = _draw_chain(draw, level, settings)
-        if chain is not None and split_of(_chain_text(*chain)) == split:
-            return _tell(f"embedded/{split}/{index}", *chain, draw, settings)
+        if chain is not None and split_of(_chain_text(chain)) == split:
+            return _tell(f"embedded/{split}/{index}", chain, draw, settings)
     raise ConfigError(
         f"no {split} problem of level {level} found in {_ATTEMPTS} draws",
         fix="widen problems.max_value or problems.max_operand",
@@ -119,6 +112,9 @@ def texts(settings: ProblemSettings, seed: int, n: int) -> list[str]:
     return [text for row in rows for text in (row.question, row.solution)]
 
 
+_Chain = tuple[int, list[tuple[str, int]]]
+
+
 class _Draw:
     """Small integers out of one hash: the same on every platform and library version."""
 
@@ -131,9 +127,7 @@ class _Draw:
         return value
 
 
-def _draw_chain(
-    draw: _Draw, level: int, settings: ProblemSettings
-) -> tuple[int, tuple[tuple[str, int], ...]] | None:
+def _draw_chain(draw: _Draw, level: int, settings: ProblemSettings) -> _Chain | None:
     """Start value and steps (sign, operand), or None where no step is possible."""
     start = value = 2 + draw.below(settings.max_value - 1)  # from 2 on: "1 pens" is no English
     steps = []
@@ -146,21 +140,16 @@ def _draw_chain(
         operand = 1 + draw.below(min(settings.max_operand, room[sign]))
         value += operand if sign == "+" else -operand
         steps.append((sign, operand))
-    return start, tuple(steps)
+    return start, steps
 
 
-def _chain_text(start: int, steps: tuple[tuple[str, int], ...]) -> str:
-    return str(start) + "".join(f"{sign}{operand}" for sign, operand in steps)
+def _chain_text(chain: _Chain) -> str:
+    return str(chain[0]) + "".join(f"{sign}{operand}" for sign, operand in chain[1])
 
 
-def _tell(
-    name_of: str,
-    start: int,
-    steps: tuple[tuple[str, int], ...],
-    draw: _Draw,
-    settings: ProblemSettings,
-) -> Problem:
+def _tell(name_of: str, chain: _Chain, draw: _Draw, settings: ProblemSettings) -> Problem:
     """The chain as a story with its worked solution."""
+    start, steps = chain
     name, things = NAMES[draw.below(len(NAMES))], THINGS[draw.below(len(THINGS))]
     ending = ENDINGS[draw.below(len(ENDINGS))].format(name=name, things=things)
     clauses = [f"has {start} {things}"]
@@ -183,5 +172,5 @@ def _tell(
         answer=str(value),
         level=len(steps),
         subject="arithmetic",
-        extra={"chain": _chain_text(start, steps)},
+        extra={"chain": _chain_text(chain)},
     )

@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
@@ -137,22 +137,16 @@ def check_same_tokenizer(teacher: PreTrainedTokenizerFast, student: PreTrainedTo
     """
     ours = {index: text for text, index in student.get_vocab().items()}
     theirs = {index: text for text, index in teacher.get_vocab().items()}
-    fix = "take teacher and student of one family, or distil from the teacher's texts instead"
-    for index in sorted(ours.keys() | theirs.keys()):
-        if ours.get(index) != theirs.get(index):
-            raise TokenizerMismatchError(
-                f"token {index} is {theirs.get(index)!r} to the teacher and "
-                f"{ours.get(index)!r} to the student",
-                wanted="one tokenizer",
-                fix=fix,
-            )
-    pairs = zip(_merges(teacher), _merges(student), strict=False)
-    for rank, (left, right) in enumerate(pairs):
+    ids = sorted(ours.keys() | theirs.keys())
+    tokens = ((f"token {index}", theirs.get(index), ours.get(index)) for index in ids)
+    merges = zip(count(), _merges(teacher), _merges(student), strict=False)
+    for what, left, right in chain(tokens, ((f"merge {rank}", *two) for rank, *two in merges)):
         if left != right:
             raise TokenizerMismatchError(
-                f"merge {rank} is {left!r} to the teacher and {right!r} to the student",
+                f"{what} is {left!r} to the teacher and {right!r} to the student",
                 wanted="one tokenizer",
-                fix=fix,
+                fix="take teacher and student of one family, or distil from the teacher's texts "
+                "instead",
             )
     return max(ours) + 1
 

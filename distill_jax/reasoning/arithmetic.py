@@ -20,9 +20,7 @@ MAX_DEPTH = 20
 MAX_DIGITS = 40  # of one number
 MAX_BITS = 4096  # of a numerator or denominator
 
-NUMBER, FRAC, SIGN, OPEN, CLOSE, EQUALS = "number", "frac", "sign", "open", "close", "equals"
-PERCENT, WORD, LETTER, NEWLINE, STOP = "percent", "word", "letter", "newline", "stop"
-
+# The kinds of tokens are the names of the groups, but for `unit` (a word) and `other` (a stop).
 _PROSE = re.compile(
     r"""
     (?P<item>^[^\S\n]{0,20}(?:[0-9]{1,2}[.)]|[-*•])(?=[^\S\n]))
@@ -53,7 +51,7 @@ _SIGNS |= dict.fromkeys("÷∕⁄", "/") | dict.fromkeys("−–", "-")
 _SLIP = re.compile(r"(?:^|[-+*/^(])(?:\+|--)|%%|f(?!\()")
 
 
-_SKETCH = {PERCENT: "%", NUMBER: "n", CLOSE: "n", FRAC: "f"}
+_SKETCH = {"percent": "%", "number": "n", "close": "n", "frac": "f"}
 
 
 class NotArithmeticError(ValueError):
@@ -69,26 +67,26 @@ def lex(text: str) -> list[Token]:
     out: list[Token] = []
     for token in lexer.lex(text, _PROSE):
         if token.kind == "raised":
-            out.append(Token(SIGN, "^", token.start, token.start))
-            token = Token(NUMBER, {"²": "2", "³": "3"}[token.text], token.start, token.end)
+            out.append(Token("sign", "^", token.start, token.start))
+            token = Token("number", {"²": "2", "³": "3"}[token.text], token.start, token.end)
         out += _mixed(token) if token.kind == "mixed" else [_named(token)]
     return [token for token in out if token.kind != "item"]
 
 
 def _named(token: Token) -> Token:
-    if token.kind == SIGN:
+    if token.kind == "sign":
         return token._replace(text=_SIGNS.get(token.text, token.text))
-    return token._replace(kind={"unit": WORD, "other": STOP}.get(token.kind, token.kind))
+    return token._replace(kind={"unit": "word", "other": "stop"}.get(token.kind, token.kind))
 
 
 def _mixed(token: Token) -> list[Token]:
     """1 1/2 is one number; 12 3/2 is not: 12, then 3/2."""
     pieces = list(re.finditer(r"\d+|/", token.text))
     if 0 < int(pieces[1][0]) < int(pieces[3][0]):
-        return [token._replace(kind=NUMBER)]
+        return [token._replace(kind="number")]
     return [
         Token(
-            SIGN if piece[0] == "/" else NUMBER,
+            "sign" if piece[0] == "/" else "number",
             piece[0],
             token.start + piece.start(),
             token.start + piece.end(),
@@ -109,8 +107,8 @@ def evaluate(tokens: Sequence[Token], percent: Fraction) -> Fraction:
     """
     if tokens and tokens[-1].end - tokens[0].start > MAX_LENGTH:
         raise NotArithmeticError("too long")
-    tokens = [token for token in tokens if token.kind != WORD]
-    depths = accumulate((token.kind == OPEN) - (token.kind == CLOSE) for token in tokens)
+    tokens = [token for token in tokens if token.kind != "word"]
+    depths = accumulate((token.kind == "open") - (token.kind == "close") for token in tokens)
     if max(depths, default=0) > MAX_DEPTH:
         raise NotArithmeticError("too deep")
     if _SLIP.search("".join(map(_sketch, tokens))):
@@ -123,17 +121,17 @@ def evaluate(tokens: Sequence[Token], percent: Fraction) -> Fraction:
 
 
 def _sketch(token: Token) -> str:
-    return token.text if token.kind == SIGN else _SKETCH.get(token.kind, "(")
+    return token.text if token.kind == "sign" else _SKETCH.get(token.kind, "(")
 
 
 def _formula(token: Token) -> list[str]:
     """A token as `answers.expression` reads it."""
-    if token.kind == NUMBER:
+    if token.kind == "number":
         if len(token.text) > MAX_DIGITS:
             raise NotArithmeticError("a number too long")
         whole, _, part = token.text.replace("{,}", "").replace(",", "").partition(" ")
         return ["(", whole, "+", *re.split("(/)", part), ")"] if part else [whole]
-    return [{FRAC: "\\frac", PERCENT: "%"}.get(token.kind, token.text)]
+    return [{"frac": "\\frac", "percent": "%"}.get(token.kind, token.text)]
 
 
 def _value(node: Node, percent: Fraction) -> Fraction:

@@ -3,26 +3,12 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import NamedTuple
 
 from distill_jax.answers.units import read_unit
 from distill_jax.reasoning import arithmetic
-from distill_jax.reasoning.arithmetic import (
-    CLOSE,
-    EQUALS,
-    FRAC,
-    LETTER,
-    NEWLINE,
-    NUMBER,
-    OPEN,
-    PERCENT,
-    SIGN,
-    STOP,
-    WORD,
-    NotArithmeticError,
-    Token,
-)
+from distill_jax.reasoning.arithmetic import NotArithmeticError, Token
 
 # Texts are read to here; a model that fills a long context is not worth more.
 MAX_TEXT = 200_000
@@ -38,7 +24,7 @@ _CALCULATING_BEFORE = _CALCULATING | {"by", "over", "less", "fewer", "more"}
 _PARTS = frozenset("half third thirds quarter quarters fourth fifth tenth percent double".split())
 _QUIET_STOPS = ".,;:?\"'|#"
 _LOUD_STOPS = "!∑∏∫⌊⌈~@"
-_ENDS_OPERAND = (NUMBER, CLOSE, PERCENT, WORD)
+_ENDS_OPERAND = ("number", "close", "percent", "word")
 
 
 class Side(NamedTuple):
@@ -79,19 +65,19 @@ def chains(text: str) -> list[list[Side]]:
     for segment in _segments(arithmetic.lex(text[:MAX_TEXT])):
         parts: list[list[Token]] = [[]]
         for token in segment.tokens:
-            if token.kind == EQUALS:
+            if token.kind == "equals":
                 parts.append([])
             else:
                 parts[-1].append(token)
         last = len(parts) - 1
         sides: list[Side] = []
         for place, part in enumerate(parts):
-            before = segment.before if place == 0 else None
-            after = segment.after if place == last else None
+            before = after = None
             if place == 0:
-                part, before = _behind_open(part, before)
+                reverse, before = _inside(part[::-1], segment.before, "close", "open")
+                part = reverse[::-1]
             if place == last:
-                part, after = _before_close(part, after)
+                part, after = _inside(part, segment.after, "open", "close")
             sides.append(_side(part, before, after, ends=place == last))
         out.append(sides)
     return out
@@ -108,7 +94,7 @@ def _segments(tokens: Sequence[Token]) -> Iterator[_Segment]:
         if step == "keep":
             held.append(token)
         elif step == "times":
-            held.append(token._replace(kind=SIGN, text="*"))
+            held.append(token._replace(kind="sign", text="*"))
         elif step != "skip":
             if held:
                 yield _Segment(before, held, None if step == "new" else token)
@@ -140,17 +126,17 @@ class _Place(NamedTuple):
 
     @property
     def opens(self) -> bool:
-        return self.following is not None and self.following.kind in (NUMBER, OPEN, FRAC)
+        return self.following is not None and self.following.kind in ("number", "open", "frac")
 
 
 def _newline(at: _Place) -> str:
-    goes_on = at.following is not None and at.following.kind == EQUALS
+    goes_on = at.following is not None and at.following.kind == "equals"
     return "skip" if at.held and goes_on else "break"
 
 
 def _word(at: _Place) -> str:
     """Up to MAX_UNIT_WORDS words behind an operand are its unit; not 2xy, not "2 squared"."""
-    long = [token.kind for token in at.held[-MAX_UNIT_WORDS:]] == [WORD] * MAX_UNIT_WORDS
+    long = [token.kind for token in at.held[-MAX_UNIT_WORDS:]] == ["word"] * MAX_UNIT_WORDS
     algebra = at.glued and not _glued_unit(at.token)
     calculates = at.token.text.lower() in _CALCULATING
     return "keep" if at.behind_operand and not (long or algebra or calculates) else "break"
@@ -172,19 +158,19 @@ def _operand(at: _Place) -> str:
     """2(3) and 2\\frac{1}{2} go on; in "12 months 12*5" a new segment starts."""
     if not at.behind_operand:
         return "keep"
-    factor = at.glued and at.token.kind != NUMBER and at.held[-1].kind in (NUMBER, CLOSE)
+    factor = at.glued and at.token.kind != "number" and at.held[-1].kind in ("number", "close")
     return "keep" if factor else "new"
 
 
 _STEPS: dict[str, Callable[[_Place], str]] = {
-    NEWLINE: _newline,
-    WORD: _word,
-    LETTER: _letter,
-    SIGN: _sign,
-    PERCENT: lambda at: "keep" if at.behind_operand else "break",
-    **dict.fromkeys((NUMBER, FRAC, OPEN), _operand),
-    **dict.fromkeys((CLOSE, EQUALS), lambda at: "keep"),
-    STOP: lambda at: "break",
+    "newline": _newline,
+    "word": _word,
+    "letter": _letter,
+    "sign": _sign,
+    "percent": lambda at: "keep" if at.behind_operand else "break",
+    **dict.fromkeys(("number", "frac", "open"), _operand),
+    **dict.fromkeys(("close", "equals"), lambda at: "keep"),
+    "stop": lambda at: "break",
 }
 
 
@@ -195,26 +181,16 @@ def _glued_unit(token: Token) -> bool:
 
 
 def _says(token: Token | None, words: frozenset[str]) -> bool:
-    return token is not None and token.kind == WORD and token.text.lower() in words
+    return token is not None and token.kind == "word" and token.text.lower() in words
 
 
-def _behind_open(part: list[Token], before: Token | None) -> tuple[list[Token], Token | None]:
-    """The left side of "(3 + 4 = 7)" starts behind the bracket that it does not close."""
-    depth = 0
-    for place in range(len(part) - 1, -1, -1):
-        depth += (part[place].kind == CLOSE) - (part[place].kind == OPEN)
-        if depth < 0:
-            return part[place + 1 :], None
-    return part, before
-
-
-def _before_close(part: list[Token], after: Token | None) -> tuple[list[Token], Token | None]:
-    depth = 0
-    for place, token in enumerate(part):
-        depth += (token.kind == OPEN) - (token.kind == CLOSE)
-        if depth < 0:
-            return part[:place], None
-    return part, after
+def _inside(
+    part: list[Token], beside: Token | None, enters: str, leaves: str
+) -> tuple[list[Token], Token | None]:
+    """A side of "(3 + 4 = 7)" ends at the bracket that it does not close, next to no token."""
+    depths = accumulate((token.kind == enters) - (token.kind == leaves) for token in part)
+    end = next((place for place, depth in enumerate(depths) if depth < 0), None)
+    return (part, beside) if end is None else (part[:end], None)
 
 
 # --- one side ------------------------------------------------------------------------------------
@@ -229,53 +205,53 @@ def _side(
     calculates = _says(before, _CALCULATING_BEFORE) or _says(after, _CALCULATING)
     # Of "48/2 = 24" the left side is a division, of "x = 1/2" the right one a number.
     plain = plain_tokens(tokens)
-    number = _is_number(plain) and (ends or plain[-1].kind == NUMBER and len(plain) < 3)
+    number = _is_number(plain) and (ends or plain[-1].kind == "number" and len(plain) < 3)
     return Side(tokens, not (lettered or calculates), number and not lettered)
 
 
 def _letter_before(tokens: Sequence[Token], before: Token | None) -> bool:
-    if before is None or before.kind == NEWLINE:
+    if before is None or before.kind == "newline":
         return False
     first, glued = tokens[0], before.end == tokens[0].start
-    if first.kind == SIGN:
+    if first.kind == "sign":
         # "so -3 + 5" starts with a minus sign; "x - 3", "5! - 3" and "total + 3" go on with one.
         signed = first.text == "-" and not glued and len(tokens) > 1
         signed = signed and first.end == tokens[1].start
-        quiet = before.kind == STOP and before.text in _QUIET_STOPS
-        return not (signed and (quiet or before.kind == WORD))
-    if before.kind == LETTER or (before.kind == WORD and glued):
+        quiet = before.kind == "stop" and before.text in _QUIET_STOPS
+        return not (signed and (quiet or before.kind == "word"))
+    if before.kind == "letter" or (before.kind == "word" and glued):
         return True
-    if before.kind == STOP:
+    if before.kind == "stop":
         return before.text in _LOUD_STOPS or (glued and before.text == ":")
-    return before.kind == NUMBER
+    return before.kind == "number"
 
 
 def _letter_after(tokens: Sequence[Token], after: Token | None) -> bool:
     if after is None:
         return False
     glued = tokens[-1].end == after.start
-    if after.kind == WORD:
-        return glued and tokens[-1].kind in (NUMBER, CLOSE)
-    if after.kind == LETTER:
-        return glued or (len(after.text) > 1 and tokens[-1].kind != WORD)
-    return after.kind == STOP and glued and after.text in "!:"
+    if after.kind == "word":
+        return glued and tokens[-1].kind in ("number", "close")
+    if after.kind == "letter":
+        return glued or (len(after.text) > 1 and tokens[-1].kind != "word")
+    return after.kind == "stop" and glued and after.text in "!:"
 
 
 def plain_tokens(tokens: Sequence[Token]) -> list[Token]:
     """A side without units and the parentheses around a number."""
-    return [t for t in tokens if t.kind not in (WORD, OPEN, CLOSE, PERCENT)]
+    return [t for t in tokens if t.kind not in ("word", "open", "close", "percent")]
 
 
 def _is_number(plain: Sequence[Token]) -> bool:
-    if plain and plain[0].kind == SIGN and plain[0].text in "+-":
+    if plain and plain[0].kind == "sign" and plain[0].text in "+-":
         plain = plain[1:]
-    kinds = [t.kind for t in plain]
-    if kinds == [NUMBER, SIGN, NUMBER]:
+    kinds = " ".join(t.kind for t in plain)
+    if kinds == "number sign number":
         return plain[1].text == "/"
-    return kinds in ([NUMBER], [FRAC, NUMBER, NUMBER], [NUMBER, FRAC, NUMBER, NUMBER])
+    return kinds in ("number", "frac number number", "number frac number number")
 
 
 def calculates(side: Side) -> bool:
     """Whether a side is more than a number with its sign."""
     plain = plain_tokens(side.tokens)
-    return len(plain) > 1 and not (len(plain) == 2 and plain[0].kind == SIGN)
+    return len(plain) > 1 and not (len(plain) == 2 and plain[0].kind == "sign")

@@ -19,7 +19,7 @@ from fractions import Fraction
 
 from distill_jax.answers.units import read_unit
 from distill_jax.reasoning import arithmetic
-from distill_jax.reasoning.arithmetic import NUMBER, PERCENT, SIGN, WORD, NotArithmeticError
+from distill_jax.reasoning.arithmetic import NotArithmeticError
 from distill_jax.reasoning.chains import MAX_TEXT, Side, calculates, chains, plain_tokens, value
 
 # Rounded decimals count as right from this many digits behind the point on.
@@ -89,7 +89,7 @@ def _judge(sides: Sequence[Side], marked: bool) -> list[bool]:
 
 
 def _percents(left: Side, right: Side) -> list[Fraction]:
-    signs = any(t.kind == PERCENT for t in (*left.tokens, *right.tokens))
+    signs = any(t.kind == "percent" for t in (*left.tokens, *right.tokens))
     return [Fraction(1, 100), Fraction(1)] if signs else [Fraction(1)]
 
 
@@ -103,13 +103,13 @@ def _equal(left: Side, right: Side, percent: Fraction) -> bool:
 
 def _rounding(side: Side, percent: Fraction) -> Fraction:
     """Half a unit of the last digit of a decimal with enough digits; otherwise 0."""
-    plain = [t for t in plain_tokens(side.tokens) if t.kind != SIGN]
-    if len(plain) != 1 or plain[0].kind != NUMBER or len(plain_tokens(side.tokens)) > 2:
+    plain = [t for t in plain_tokens(side.tokens) if t.kind != "sign"]
+    if len(plain) != 1 or plain[0].kind != "number" or len(plain_tokens(side.tokens)) > 2:
         return Fraction(0)
     digits = len(plain[0].text.partition(".")[2])
     if digits < ROUNDED_DIGITS:
         return Fraction(0)
-    scale = percent if any(t.kind == PERCENT for t in side.tokens) else 1
+    scale = percent if any(t.kind == "percent" for t in side.tokens) else 1
     return Fraction(1, 2 * 10**digits) * scale
 
 
@@ -119,7 +119,7 @@ def _other_units(left: Side, right: Side) -> bool:
         # 50 cents = $0.50: currency signs are no tokens
         cents = "" in names and names[0].removesuffix("s") + names[1].removesuffix("s") == "cent"
         return cents or ("" not in names and names[0] != names[1])
-    words = {token.text.lower() for token in (*left.tokens, *right.tokens) if token.kind == WORD}
+    words = {token.text.lower() for token in (*left.tokens, *right.tokens) if token.kind == "word"}
     factors: dict[object, Fraction] = {}
     for unit in map(read_unit, sorted(words)):
         if unit is not None and factors.setdefault(unit.powers, unit.factor) != unit.factor:
@@ -131,7 +131,7 @@ def _unit(side: Side) -> str:
     """The first of the words that end a side: "apples" of "7 apples in all"."""
     words: list[str] = []
     for token in reversed(side.tokens):
-        if token.kind != WORD:
+        if token.kind != "word":
             break
         words.append(token.text.lower())
     return words[-1] if words else ""

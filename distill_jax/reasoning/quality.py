@@ -21,12 +21,7 @@ class Reasoning(NamedTuple):
 
 
 def reasoning(gold: str, completion: str) -> Reasoning:
-    """All three measures of a completion.
-
-    Args:
-        gold: the problem's worked solution.
-        completion: the model's text.
-    """
+    """All three measures of a completion; gold is the problem's worked solution."""
     return Reasoning(
         step_coverage(gold, completion),
         logical_consistency(completion),
@@ -38,11 +33,8 @@ def step_coverage(gold: str, completion: str) -> float | None:
     """Which part of the gold solution's step values the completion writes: a multiset recall.
 
     Order does not count, and a value that the gold solution reaches twice must be written twice.
-    A recall rewards length: read it together with the length, never as a reward.
-
-    Args:
-        gold: worked solution; see `step_values`.
-        completion: the model's text; see `written_values`.
+    A recall rewards length: read it together with the length, never as a reward. See `step_values`
+    and `written_values`.
 
     Returns:
         In [0, 1]; None where the gold solution has no step with a value.

@@ -16,14 +16,9 @@ except PermissionError:
 
 @dataclass(frozen=True)
 class Canary:
-    """A program and how it must end.
+    """What is tried, the layer whose work it proves ("" for none), and how it must end.
 
-    Args:
-        name: what is tried.
-        layer: whose work it proves; empty: that of none.
-        program: not subject to the policy.
-        status: the only right one.
-        stdout: the only right one.
+    The program is not subject to the policy.
     """
 
     name: str
@@ -52,12 +47,7 @@ def canaries(limits: Limits) -> list[Canary]:
 
 
 def check(run: Callable[[str], Result], limits: Limits, layers: Layers) -> None:
-    """Runs the canaries of the layers that are there.
-
-    Args:
-        run: runs a program in a child, without the policy.
-        limits: the sandbox's.
-        layers: that should be there.
+    """Runs the canaries of the layers that should be there; `run` leaves the policy out.
 
     Raises:
         SandboxError: one ended otherwise than it must: the confinement does not hold.

@@ -53,7 +53,6 @@ def run(confinement: Confinement, parent: int, fds: tuple[int, int, int], syntax
     """Never returns: the process ends here, without the zygote's exit handlers or buffers.
 
     Args:
-        confinement: made before the fork.
         parent: the zygote's process id.
         fds: to read the program from, to write stdout and stderr to.
         syntax: whether the policy is checked.
@@ -78,15 +77,15 @@ def _read_and_execute(syntax: bool) -> int:
     if "random" in sys.modules:  # its fork handler has just seeded it from the system
         sys.modules["random"].seed(0)
     gc.enable()
-    ending = _Ending()
-    with ending.of_checking():
+    ending = _Ending(checking=True)
+    with ending:
         source = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")  # as Python reads files
         code = compile(source, PROGRAM, "exec", dont_inherit=True)
         problems = policy.problems(source, code) if syntax else []
     if ending.code == 0 and problems:
-        ending.code = frames.EXIT_POLICY
-        ending.text = "\n".join(problems)
+        ending.code, ending.text = frames.EXIT_POLICY, "\n".join(problems)
     if ending.code == 0:
+        ending = _Ending()
         sys.setrecursionlimit(DEPTH + _frames())
         main = ModuleType("__main__")
         main.__dict__["__builtins__"] = builtins
@@ -113,16 +112,13 @@ def _frames() -> int:
 
 
 class _Ending:
-    """Turns the way in which a block ended, whatever was raised, into an exit code and a text."""
+    """Turns the way in which a block ended, whatever was raised, into an exit code and a text.
 
-    def __init__(self) -> None:
-        self.code, self.text = 0, ""
-        self._checking = False
+    checking: the block reads the program and does not run it.
+    """
 
-    def of_checking(self) -> "_Ending":
-        """The block reads the program and does not run it."""
-        self._checking = True
-        return self
+    def __init__(self, *, checking: bool = False):
+        self.code, self.text, self._checking = 0, "", checking
 
     def __enter__(self) -> None:
         pass
@@ -133,10 +129,9 @@ class _Ending:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        checking, self._checking = self._checking, False
         if error is None:
             return True
-        if checking:
+        if self._checking:
             self.code, self.text = frames.EXIT_POLICY, _cannot_parse(error)
         elif isinstance(error, SystemExit):
             self.code, self.text = _of_exit(error)

@@ -112,17 +112,6 @@ class Confinement:
                     raise
 
 
-def confine(
-    *,
-    memory_bytes: int,
-    cpu_s: float | None = None,
-    write_fds: Sequence[int] = (1, 2),
-    parent: int | None = None,
-) -> None:
-    """Confines this process now, with every layer; arguments as Confinement and apply have them."""
-    Confinement(memory_bytes=memory_bytes, cpu_s=cpu_s, write_fds=write_fds).apply(parent)
-
-
 def can_become_nobody() -> bool:
     """Whether this is root and may take nobody's identity, and still end a process that has it."""
     if os.geteuid() != 0:

@@ -11,13 +11,10 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from distill_jax.sandbox.syscalls import AARCH64, X86_64, Architecture
+from distill_jax.sandbox.syscalls import AARCH64, X86_64
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "x86_64": X86_64,
-    "aarch64": AARCH64,
-    "arm64": AARCH64,  # what os.uname calls it on some systems
-}
+# os.uname says arm64 on some systems.
+ARCHITECTURES = {"x86_64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}
 
 KILL = 0x80000000  # SECCOMP_RET_KILL_PROCESS: SIGSYS that no handler sees
 ALLOW = 0x7FFF0000
@@ -73,16 +70,12 @@ class Instruction(NamedTuple):
 
 
 def assemble(architecture: str, write_fds: Sequence[int]) -> list[Instruction]:
-    """Builds the filter.
+    """Builds the filter for a key of ARCHITECTURES and the descriptors that may be written.
 
     The architecture word comes first: the numbers of another one mean other calls. Then a binary
     search over ranges of numbers with equal action, because the kernel runs the filter once for
     every number when it is installed. x32 numbers (from 0x40000000) fall in the last range, which
     kills.
-
-    Args:
-        architecture: as os.uname().machine says it, a key of ARCHITECTURES.
-        write_fds: the descriptors that may be written.
     """
     table = ARCHITECTURES[architecture]
     ranges = _ranges({table.numbers[n]: b for n, b in _bodies(write_fds) if n in table.numbers})
@@ -118,9 +111,9 @@ def _bodies(write_fds: Sequence[int]) -> list[tuple[str, list[Instruction]]]:
         (NOT_PERMITTED, [_give(ERRNO | errno.EPERM)]),
         (NOT_A_TERMINAL, [_give(ERRNO | errno.ENOTTY)]),
         (TO_RESULTS, _only(0, write_fds, _give(ERRNO | errno.EPERM))),
-        (CLOCKS, _shared_clocks()),
+        (CLOCKS, _refused_if(0, _AT_LEAST, _MOST_CLOCK + 1, errno.EINVAL)),
         (LOCKS, _only(1, LOCK_OPERATIONS, _give(KILL))),
-        (NOT_EXECUTABLE, _without_exec()),
+        (NOT_EXECUTABLE, _refused_if(2, _ANY_BIT, _PROT_EXEC, errno.EACCES)),
         (OWN_LIMITS, _own_limits()),
     ]
     return [(name, body) for names, body in groups for name in names]
@@ -141,22 +134,8 @@ def _only(index: int, values: Sequence[int], otherwise: Instruction) -> list[Ins
     return [_argument(index), *tests, otherwise, _give(ALLOW)]
 
 
-def _shared_clocks() -> list[Instruction]:
-    return [
-        _argument(0),
-        Instruction(_AT_LEAST, 0, 1, _MOST_CLOCK + 1),
-        _give(ERRNO | errno.EINVAL),
-        _give(ALLOW),
-    ]
-
-
-def _without_exec() -> list[Instruction]:
-    return [
-        _argument(2),
-        Instruction(_ANY_BIT, 0, 1, _PROT_EXEC),
-        _give(ERRNO | errno.EACCES),
-        _give(ALLOW),
-    ]
+def _refused_if(index: int, test: int, value: int, error: int) -> list[Instruction]:
+    return [_argument(index), Instruction(test, 0, 1, value), _give(ERRNO | error), _give(ALLOW)]
 
 
 def _own_limits() -> list[Instruction]:

@@ -6,6 +6,7 @@ stdout and stderr u32 each; then both.
 """
 
 import struct
+from typing import NamedTuple
 
 REQUEST = struct.Struct("<QBI")
 REPLY = struct.Struct("<QBiddQII")
@@ -28,6 +29,25 @@ CAUSES = (
     ("setup", "error", "the sandbox could not confine the program and did not run it"),
 )
 CODE = {cause: code for code, (cause, _, _) in enumerate(CAUSES)}
+
+
+class Outcome(NamedTuple):
+    """How one program ended: a reply without its number, the cause as the byte on the wire."""
+
+    cause: int
+    rc: int
+    wall_ms: float
+    cpu_s: float
+    rss: int
+    out: bytes | memoryview
+    err: bytes | memoryview
+
+
+def reply(number: int, found: Outcome) -> list[bytes | memoryview]:
+    """A reply as the pieces to send."""
+    head = REPLY.pack(number, *found[:5], len(found.out), len(found.err))
+    return [head, found.out, found.err]
+
 
 # Exit codes of the child's own runner. A program that takes one by itself gets a wrong label
 # for its failure; only 0 gives `ok`.

@@ -16,17 +16,12 @@ _ALWAYS_ALLOWED = ("__future__",)
 
 REFUSED_NAMES = {
     "open": "there are no files; print results",
-    "exec": "write the code itself",
     "eval": "write the expression itself",
-    "compile": "write the code itself",
-    "__import__": "use an import statement",
-    "globals": "use a dictionary of your own",
-    "locals": "use a dictionary of your own",
-    "vars": "use a dictionary of your own",
     "breakpoint": "print what you want to see",
     "__builtins__": "use the functions by their names",
-    "__loader__": "use an import statement",
-    "__spec__": "use an import statement",
+    **dict.fromkeys(("exec", "compile"), "write the code itself"),
+    **dict.fromkeys(("globals", "locals", "vars"), "use a dictionary of your own"),
+    **dict.fromkeys(("__import__", "__loader__", "__spec__"), "use an import statement"),
 }
 
 _OPERATORS = (

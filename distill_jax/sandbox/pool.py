@@ -1,9 +1,11 @@
 """The sandbox as its users see it: programs in, results out, over several workers."""
 
+import contextlib
 import os
 import queue
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Self
 
 from distill_jax.core.errors import ConfigError
@@ -53,18 +55,14 @@ class Sandbox:
         self._closing = threading.Lock()
         self._workers = [Worker(limits, layers, start_timeout_s) for _ in range(workers)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        started = False
-        try:
+        with contextlib.ExitStack() as failed:
             for worker in self._workers:
+                failed.callback(worker.close)
                 worker.spawn(LIGHT)
             for worker in self._workers:
                 worker.ready(LIGHT)
                 self._idle.put(worker)
-            started = True
-        finally:
-            if not started:
-                for worker in self._workers:
-                    worker.close()
+            failed.pop_all()
 
     def run(self, program: str) -> Result:
         """Runs one program; blocks until it has ended or was ended.
@@ -74,8 +72,7 @@ class Sandbox:
                 over this program. That is the machine's failure; the program may be run again.
         """
         self._check_open()
-        if not isinstance(program, str):
-            raise TypeError(f"a program is {type(program).__name__}, wanted str")
+        _check_text(program)
         raw = program.encode("utf-8", "surrogatepass")
         if len(raw) > self._limits.program_bytes:
             most = self._limits.program_bytes
@@ -116,8 +113,7 @@ class Sandbox:
             raise TypeError("programs is one str, wanted a list of them")
         todo = list(programs)
         for program in todo:
-            if not isinstance(program, str):
-                raise TypeError(f"a program is {type(program).__name__}, wanted str")
+            _check_text(program)
         results: list[Result | None] = [None] * len(todo)
         failures: list[Exception] = []
         indices = iter(range(len(todo)))  # next() of it is atomic
@@ -181,6 +177,11 @@ class Sandbox:
             )
 
 
+def _check_text(program: object) -> None:
+    if not isinstance(program, str):
+        raise TypeError(f"a program is {type(program).__name__}, wanted str")
+
+
 def _possible(layers: Layers, allow_partial: bool) -> Layers:
     found = probe()
     if found.level == "full":
@@ -192,4 +193,4 @@ def _possible(layers: Layers, allow_partial: bool) -> Layers:
             wanted="Linux with seccomp on x86_64 or aarch64",
             fix="allow_partial=True, if you trust the programs",
         )
-    return Layers(layers.syntax, layers.identity, layers.limits, layers.landlock, filter=False)
+    return replace(layers, filter=False)

@@ -15,17 +15,9 @@ import traceback
 
 # Modules that Python itself asks for late: codecs, named characters, warnings, errors.
 LATE_MODULES = (
-    "__future__",
-    "ast",
-    "encodings.ascii",
-    "encodings.latin_1",
-    "encodings.unicode_escape",
-    "encodings.raw_unicode_escape",
-    "encodings.utf_8",
-    "linecache",
-    "unicodedata",
-    "warnings",
-)
+    "__future__ ast encodings.ascii encodings.latin_1 encodings.unicode_escape "
+    "encodings.raw_unicode_escape encodings.utf_8 linecache unicodedata warnings"
+).split()
 # Never loaded: sympy works without them, and their presence would change results and speed.
 ABSENT = (
     "IPython aesara antlr4 clang cupy cython flint gmpy2 jax lark llvmlite matplotlib numexpr "

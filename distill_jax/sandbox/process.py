@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from distill_jax.sandbox import frames
@@ -26,27 +26,10 @@ class ZygoteLost(Exception):
     """The zygote ended, hung or answered another question; it must be replaced."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """One frame from the zygote; fields as frames.REPLY has them."""
-
-    number: int
-    cause: int
-    rc: int
-    wall_ms: float
-    cpu_s: float
-    rss: int
-    out: bytes
-    err: bytes
-
-
 class Zygote:
-    """One zygote process and the socket to it. Not thread-safe, but for `hang_up`.
+    """One zygote process, light or sympy, and the socket to it. Not thread-safe, but for `hang_up`.
 
-    Args:
-        kind: light or sympy.
-        limits: of each program.
-        layers: which layers its children get.
+    Its children get the limits and layers.
     """
 
     def __init__(self, kind: str, limits: Limits, layers: Layers):
@@ -69,11 +52,6 @@ class Zygote:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
-    @property
-    def pid(self) -> int:
-        """The zygote's process id."""
-        return self._process.pid
-
     def await_ready(self, timeout_s: float) -> None:
         """Waits until everything is preloaded.
 
@@ -81,24 +59,18 @@ class Zygote:
             ZygoteLost: it ended or was too slow.
             SandboxError: it said why it cannot work.
         """
-        reply = self._receive(time.monotonic() + timeout_s)
+        _, reply = self._receive(time.monotonic() + timeout_s)
         if reply.cause != frames.READY:
             raise SandboxError(
-                f"the zygote cannot work: {reply.err.decode('utf-8', 'replace')}",
+                f"the zygote cannot work: {str(reply.err, 'utf-8', 'replace')}",
                 fix="see `python -m launch.sandbox --probe`",
             )
 
-    def exchange(self, number: int, flags: int, program: bytes, timeout_s: float) -> Reply:
-        """Sends one program and waits for its reply.
-
-        Args:
-            number: comes back in the reply.
-            flags: of frames.
-            program: as UTF-8.
-            timeout_s: until the zygote counts as hanging.
+    def exchange(self, number: int, flags: int, program: bytes, timeout_s: float) -> frames.Outcome:
+        """Sends one program, as UTF-8 and with flags of `frames`, and waits for its reply.
 
         Raises:
-            ZygoteLost: no reply, or to another number.
+            ZygoteLost: no reply within timeout_s seconds, or to another number.
         """
         deadline = time.monotonic() + timeout_s
         try:
@@ -106,9 +78,9 @@ class Zygote:
             self._socket.sendall(frames.REQUEST.pack(number, flags, len(program)) + program)
         except OSError as error:
             raise ZygoteLost(f"it took no request ({error})") from error
-        reply = self._receive(deadline)
-        if reply.number != number or reply.cause >= len(frames.CAUSES):
-            raise ZygoteLost(f"it answered request {reply.number} instead of {number}")
+        answered, reply = self._receive(deadline)
+        if answered != number or reply.cause >= len(frames.CAUSES):
+            raise ZygoteLost(f"it answered request {answered} instead of {number}")
         return reply
 
     def hang_up(self) -> None:
@@ -128,11 +100,11 @@ class Zygote:
             self._process.kill()
             self._process.wait()
 
-    def _receive(self, deadline: float) -> Reply:
+    def _receive(self, deadline: float) -> tuple[int, frames.Outcome]:
         head = frames.REPLY.unpack(self._read(frames.REPLY.size, deadline))
-        number, cause, rc, wall_ms, cpu_s, rss, out, err = head
+        number, *found, out, err = head
         body = self._read(out + err, deadline)
-        return Reply(number, cause, rc, wall_ms, cpu_s, rss, body[:out], body[out:])
+        return number, frames.Outcome._make([*found, body[:out], body[out:]])
 
     def _read(self, size: int, deadline: float) -> bytes:
         got = bytearray()

@@ -28,28 +28,12 @@ class Rules(NamedTuple):
     program_bytes: int
 
 
-class Outcome(NamedTuple):
-    """How one program ended; its output lies in the supervisor's buffers."""
-
-    cause: str
-    rc: int
-    wall_ms: float
-    cpu_s: float
-    rss: int
-    out: memoryview
-    err: memoryview
-
-
 class Supervisor:
     """Runs programs one at a time.
 
     Programs and their output stay in pages that a fork does not copy (MADV_DONTFORK), so that no
-    child can find another's program or output in its own memory.
-
-    Args:
-        host: the descriptor of the requests; that it hangs up ends everything.
-        rules: the limits.
-        confinement: what each child applies to itself.
+    child can find another's program or output in its own memory. Each child applies the confinement
+    to itself; that `host`, the descriptor of the requests, hangs up ends everything.
     """
 
     def __init__(self, host: int, rules: Rules, confinement: Confinement):
@@ -70,8 +54,8 @@ class Supervisor:
         if os.getppid() != self._parent:
             raise HostGone
 
-    def run(self, length: int, syntax: bool) -> Outcome:
-        """Runs the first `length` bytes of `program`.
+    def run(self, length: int, syntax: bool) -> frames.Outcome:
+        """Runs the first `length` bytes of `program`; the output lies in this object's buffers.
 
         Raises:
             HostGone: the host ended meanwhile; the child has been killed.
@@ -100,8 +84,8 @@ class Supervisor:
         rc = os.waitstatus_to_exitcode(status)
         if not cause and self._too_much(watch):
             cause = "output"
-        return Outcome(
-            cause or _cause_of(rc, cpu_s, self._rules.cpu_s),
+        return frames.Outcome(
+            frames.CODE[cause or _cause_of(rc, cpu_s, self._rules.cpu_s)],
             rc,
             (time.monotonic() - start) * 1e3,
             cpu_s,

@@ -17,12 +17,9 @@ class Watch:
     """What the zygote holds of one child.
 
     Args:
-        pid: the child.
         host: the host's socket, watched for hanging up only.
-        program: what the child shall run.
-        entry: the writing end of the pipe that it goes into.
-        outputs: the reading ends of stdout and stderr.
-        buffers: where their bytes go.
+        entry: the writing end of the pipe that the program goes into.
+        outputs: the reading ends of stdout and stderr; their bytes go into the buffers.
     """
 
     def __init__(

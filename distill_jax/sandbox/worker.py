@@ -5,7 +5,7 @@ import threading
 
 from distill_jax.sandbox import canaries, frames
 from distill_jax.sandbox.limits import Layers, Limits, Result, SandboxError
-from distill_jax.sandbox.process import Reply, Zygote, ZygoteLost
+from distill_jax.sandbox.process import Zygote, ZygoteLost
 
 GRACE_S = 10.0  # beyond the wall limit, for a machine that is busy
 LIGHT, SYMPY = "light", "sympy"
@@ -97,18 +97,11 @@ class Worker:
                 self._zygotes.popitem()[1].close()
 
 
-def _result(reply: Reply) -> Result:
-    _, status, reason = frames.CAUSES[reply.cause]
-    stderr = reply.err.decode("utf-8", "replace")
+def _result(found: frames.Outcome) -> Result:
+    _, status, reason = frames.CAUSES[found.cause]
+    stdout, stderr = (str(text, "utf-8", "replace") for text in (found.out, found.err))
     if reason:
-        code = f" (signal {-reply.rc})" if reply.rc < 0 and status == "error" else ""
+        code = f" (signal {-found.rc})" if found.rc < 0 and status == "error" else ""
         stderr += f"[sandbox] {reason}{code}\n"
-    return Result(
-        status,  # type: ignore[arg-type]
-        reply.out.decode("utf-8", "replace"),
-        stderr,
-        reply.wall_ms,
-        reply.cpu_s,
-        reply.rss,
-        reply.rc,
-    )
+    measured = found.wall_ms, found.cpu_s, found.rss, found.rc
+    return Result(status, stdout, stderr, *measured)  # type: ignore[arg-type]

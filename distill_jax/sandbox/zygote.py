@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     _own_signals()
     with _Reported(host):
         supervisor = _prepare(given, host)
-    _send(host, [frames.REPLY.pack(0, frames.READY, 0, 0, 0, 0, 0, 0)])
+    _send(host, frames.reply(0, frames.Outcome(frames.READY, 0, 0, 0, 0, b"", b"")))
     try:
         while True:
             _serve(supervisor, host)
@@ -47,7 +47,8 @@ class _Reported:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             text = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
-            _send(self._host, [frames.REPLY.pack(0, frames.FAILED, 1, 0, 0, 0, 0, len(text)), text])
+            failed = frames.Outcome(frames.FAILED, 1, 0, 0, 0, b"", text)
+            _send(self._host, frames.reply(0, failed))
 
 
 def _prepare(given: dict[str, str], host: int) -> Supervisor:
@@ -59,10 +60,8 @@ def _prepare(given: dict[str, str], host: int) -> Supervisor:
     confinement = Confinement(
         memory_bytes=int(given["memory_mb"]) << 20,
         cpu_s=float(given["cpu_s"]),
-        identity="identity" in layers,
-        limits="limits" in layers,
-        landlock="landlock" in layers,
-        filter="filter" in layers,
+        write_fds=(1, 2),
+        **{name: name in layers for name in ("identity", "limits", "landlock", "filter")},
     )
     rules = Rules(
         float(given["wall_s"]),
@@ -95,17 +94,7 @@ def _serve(supervisor: Supervisor, host: int) -> None:
             raise HostGone
         done += count
     found = supervisor.run(length, syntax=not flags & frames.SKIP_SYNTAX)
-    head = frames.REPLY.pack(
-        number,
-        frames.CODE[found.cause],
-        found.rc,
-        found.wall_ms,
-        found.cpu_s,
-        found.rss,
-        len(found.out),
-        len(found.err),
-    )
-    _send(host, [head, found.out, found.err])
+    _send(host, frames.reply(number, found))
 
 
 def _read_exactly(fd: int, size: int) -> bytes:

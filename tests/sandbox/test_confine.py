@@ -15,8 +15,8 @@ import os, sys
 sys.path.insert(0, {folder!r})
 import boot
 boot.bare_packages("distill_jax.answers.nothing")
-from distill_jax.sandbox.confine import confine
-confine(memory_bytes=256 << 20, write_fds=(1,))
+from distill_jax.sandbox.confine import Confinement
+Confinement(memory_bytes=256 << 20, write_fds=(1,)).apply()
 def attempt(act):
     try:
         act()

@@ -134,8 +134,8 @@ def test_a_zygote_ends_by_itself_when_the_host_hangs_up(monkeypatch: pytest.Monk
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert eventually(lambda: len(descendants(zygote.pid)) == 1)
-    (child,) = descendants(zygote.pid)
+    assert eventually(lambda: len(descendants(zygote._process.pid)) == 1)
+    (child,) = descendants(zygote._process.pid)
     zygote.hang_up()
     thread.join()
     zygote.close()
