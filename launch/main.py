@@ -52,9 +52,7 @@ DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print for each stage what would be done, and write nothing."
 )
 ADOPT = flags.DEFINE_string(
-    "adopt",
-    None,
-    "Work directory whose equal complete stages are taken over first, as hard links.",
+    "adopt", None, "Work directory whose equal complete stages are taken over first, as hard links."
 )
 
 

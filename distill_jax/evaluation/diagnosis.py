@@ -126,10 +126,7 @@ def _kl(metrics: Rows) -> Finding:
         found = of_points("objective/kl a token", np.array(points).reshape(-1, 2))
     if found is None:
         return Finding("", NOT_RECORDED, f"no reference: {weight} is 0")
-    tries = {
-        weight: "higher",
-        "rl.optimizer.learning_rate": "lower",
-    }
+    tries = {weight: "higher", "rl.optimizer.learning_rate": "lower"}
     if found.direction <= 0 or found.last < 0.05:
         return _too_short(found) or Finding("", OK, trend=found)
     said = "the student leaves its reference, in nats a token"

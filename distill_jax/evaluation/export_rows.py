@@ -135,11 +135,7 @@ class TopTokens:
             chosen = filled(range(start, start + count), self._batch_rows)
             part = Rollout(*(leaf[chosen] for leaf in rollout))
             batch = training_batch(
-                [prompts[i] for i in chosen],
-                part,
-                1,
-                pad_id=self.pad_id,
-                multiple=self.multiple,
+                [prompts[i] for i in chosen], part, 1, pad_id=self.pad_id, multiple=self.multiple
             )
             read = {
                 name: getattr(batch, name) for name in ("tokens_BT", "prompt_len_B", "targets_BR")

@@ -46,16 +46,10 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
         affects="nothing",
     )
     compare_batch: int = setting(
-        32,
-        "Answers on which two models are compared at a time.",
-        low=1,
-        affects="nothing",
+        32, "Answers on which two models are compared at a time.", low=1, affects="nothing"
     )
     batch_multiple: int = setting(
-        64,
-        "Row lengths of that comparison are multiples of this.",
-        low=1,
-        affects="nothing",
+        64, "Row lengths of that comparison are multiples of this.", low=1, affects="nothing"
     )
 
     def __post_init__(self) -> None:
