@@ -50,10 +50,7 @@ class Question(NamedTuple):
 
 
 def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str, Any]:
-    """Draws the answers that the store lacks and writes the file; columns: launch/README.md.
-
-    Returns:
-        Figures of the file, for people.
+    """Draws the answers that the store lacks, writes the file, returns its figures for people.
 
     Raises:
         BusyError: another process exports to this file.
@@ -73,10 +70,9 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
         raise DataError(f"{out} is a directory", wanted="a file to write")
     job = _Export(run, subject, request)
     questions = job.questions()
-    made_from = job.made_from(questions)
     with lock.held(out):
         complete = out.exists()
-        store = AnswerStore(store_path(out), made_from, rendered=out)
+        store = AnswerStore(store_path(out), job.made_from(questions), rendered=out)
         if not complete:
             rows = job.rows(questions, store)
             if jax.process_index() == 0:
@@ -116,9 +112,8 @@ class _Export:
                 prompt = render_prompt(self.run.data.tokenizer, problem, data.chat)
             except DataError as error:
                 said = str(error)
-            count, limit = len(prompt), data.max_prompt_tokens
-            if count > limit:
-                said = f"prompt of {count} tokens, data.max_prompt_tokens={limit}"
+            if len(prompt) > (limit := data.max_prompt_tokens):
+                said = f"prompt of {len(prompt)} tokens, data.max_prompt_tokens={limit}"
             asked.append(Question(number, problem, prompt, said))
         if all(question.error for question in asked):
             raise DataError(f"no problem can be put to the model, first: {asked[0].error}")
@@ -154,20 +149,18 @@ class _Export:
                 f"sampling.max_new_tokens={length}",
                 wanted=f"less than the model's {positions} positions",
             )
-        put, errors = [], {}
+        checked = []
         for question in questions:
             error, need = question.error, len(question.prompt) + length
             if error is None and need > positions:
                 error = f"prompt and answer take {need} positions, the model has {positions}"
-            if error is None:
-                put.append(question)
-            errors[question.number] = error
-        found = self._answers(loaded, put, store)
-        answers = {q.number: answer for q, answer in zip(put, found, strict=True)}
+            checked.append(question._replace(error=error))
+        found = iter(self._answers(loaded, [q for q in checked if q.error is None], store))
         decode, out = self.run.data.tokenizer.decode, []
-        for number, problem, tokens, _ in questions:
+        for number, problem, tokens, error in checked:
             prompt = decode(tokens) if tokens else None
-            out.append(row(number, problem, prompt, answers.get(number), errors[number]))
+            answer = next(found) if error is None else None
+            out.append(row(number, problem, prompt, answer, error))
         return out
 
     def _answers(self, loaded: Loaded, put: Sequence[Question], store: AnswerStore) -> list[Answer]:
