@@ -103,8 +103,7 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
     for name, seed in itertools.product(names, settings.seeds):
         if (name, seed) not in missing:
             directory = arms_of.run_directory(workdir, name, seed)
-            rows.append(results.read_run(directory, name, seed))
-            results.write_files(directory)
+            rows.append(results.collect(directory, name, seed))
     content = {"experiment": settings_dict(settings), "runs": rows, "failed": list(failed)}
     write_json(workdir / "all_results.json", content)
     found = report.build(

@@ -13,7 +13,7 @@ _MOST_SUBJECTS = 12
 
 
 def plots(rows: Rows, arms: Sequence[str]) -> list[Plot]:
-    """The plots of rows of `results.read_run`; an arm has the colour of its place in `arms`."""
+    """The plots of rows of `results.collect`; an arm has the colour of its place in `arms`."""
     made = {arm: of for arm in arms if (of := comparison.of_arm(rows, arm))}
     colours = {arm: number for number, arm in enumerate(arms)}
     out = [_curves(made, colours), _groups(made, colours, "levels", "level")]
