@@ -92,18 +92,11 @@ def compare_all(run: Run, names: Sequence[str], answers_of: str) -> dict[str, An
     def load(name: str) -> Loaded:
         return found[name].load()
 
+    batch, multiple = stage.settings.compare_batch, stage.settings.batch_multiple
     pairs = []
     for p, q in itertools.combinations([name for name in names if name in found], 2):
         run.say(f"{q} against {p}")
-        one = compare(
-            run,
-            load(q),
-            load(p),
-            data.prompts,
-            answers,
-            batch=stage.settings.compare_batch,
-            multiple=stage.settings.batch_multiple,
-        )
+        one = compare(run, load(q), load(p), data.prompts, answers, batch=batch, multiple=multiple)
         pairs.append({"p": p, "q": q, **one})
     return {"answers_of": answers_of, "problems": len(answers), "pairs": pairs}
 

@@ -60,9 +60,9 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
         Interrupted: asked to stop; complete batches are kept.
     """
     if subject.tokenizer is not None:
+        fix = "set student.path and teacher.path to models of that tokenizer"
         raise TokenizerMismatchError(
-            f"{subject.path} has a tokenizer other than the run's",
-            fix="set student.path and teacher.path to models of that tokenizer",
+            f"{subject.path} has a tokenizer other than the run's", fix=fix
         )
     if request.top_k > run.data.vocab:
         raise ConfigError(f"top_k={request.top_k}", wanted=f"at most {run.data.vocab}, all tokens")
@@ -145,10 +145,8 @@ class _Export:
         loaded, length = self.subject.load(), self.sampling.max_new_tokens
         positions = loaded.model.config.max_position_embeddings
         if length >= positions:
-            raise ConfigError(
-                f"sampling.max_new_tokens={length}",
-                wanted=f"less than the model's {positions} positions",
-            )
+            wanted = f"less than the model's {positions} positions"
+            raise ConfigError(f"sampling.max_new_tokens={length}", wanted=wanted)
         checked = []
         for question in questions:
             error, need = question.error, len(question.prompt) + length
@@ -167,15 +165,9 @@ class _Export:
         """The answer to each question, drawn or from the store, with its verdict."""
         run, sampling, total = self.run, self.sampling, len(put)
         sampler, prompts = run.models.sampler(loaded.model), [question.prompt for question in put]
-        reader = TopTokens(
-            loaded.model,
-            loaded.params,
-            run.mesh,
-            k=self.request.top_k,
-            vocab=run.data.vocab,
-            pad_id=run.data.pad_id,
-            multiple=sampling.prompt_multiple,
-        )
+        sizes = {"vocab": run.data.vocab, "pad_id": run.data.pad_id, "k": self.request.top_k}
+        multiple = sampling.prompt_multiple
+        reader = TopTokens(loaded.model, loaded.params, run.mesh, **sizes, multiple=multiple)
 
         def columns(rows: Sequence[int], out: Rollout) -> dict[str, list[Any]]:
             return reader.read([prompts[i] for i in rows], out)

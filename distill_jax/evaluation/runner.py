@@ -176,7 +176,7 @@ def _individual(problems: Any, runs: dict[str, Any], samples: int) -> list[dict[
             "greedy": greedy["texts"][i],
             "greedy_right": bool(greedy["right_PG"][i, 0]),
             "sampled": sampled["texts"][i * samples : (i + 1) * samples],
-            "sampled_right": sampled["right_PG"][i].tolist(),
+            "sampled_right": [bool(x) for x in sampled["right_PG"][i]],
         }
         for i, problem in enumerate(problems)
     ]

@@ -95,6 +95,6 @@ def band(rows: Rows, points: int = 41) -> dict[str, np.ndarray] | None:
     start = max(curve[0]["tokens"] for curve in curves)
     end = min(curve[-1]["tokens"] for curve in curves)
     at = np.linspace(start, end, points)
-    points = [[[p[name] for p in curve] for name in ("tokens", "accuracy")] for curve in curves]
-    lines = np.stack([np.interp(at, *found) for found in points])
+    known = [[[p[name] for p in curve] for name in ("tokens", "accuracy")] for curve in curves]
+    lines = np.stack([np.interp(at, x, y) for x, y in known])
     return {"tokens": at, "mean": lines.mean(0), "low": lines.min(0), "high": lines.max(0)}

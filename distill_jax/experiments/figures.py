@@ -46,14 +46,8 @@ def _groups(made: Mapping[str, Rows], colours: Mapping[str, int], key: str, name
             for figure in (np.mean, min, max)
         )
         series.append(Series(arm, at, y, low, high, "bars", colours[arm]))
-    return Plot(
-        f"test, greedy, by {name}: mean and range",
-        series,
-        xlabel=name,
-        ticks=names,
-        limits=(0, 1.02),
-        legend=False,
-    )
+    title, limits = f"test, greedy, by {name}: mean and range", (0, 1.02)
+    return Plot(title, series, xlabel=name, ticks=names, limits=limits, legend=False)
 
 
 def _efficiency(made: Mapping[str, Rows], colours: Mapping[str, int]) -> Plot:
@@ -63,13 +57,8 @@ def _efficiency(made: Mapping[str, Rows], colours: Mapping[str, int]) -> Plot:
         if found:
             x, y = np.array(found, float).T
             series.append(Series(arm, x, y, style="points", colour=colours[arm]))
-    return Plot(
-        "sample efficiency: tokens to 95% of the gain",
-        series,
-        xlabel="training tokens",
-        ylabel="test, greedy",
-        legend=False,
-    )
+    title, tokens = "sample efficiency: tokens to 95% of the gain", "training tokens"
+    return Plot(title, series, xlabel=tokens, ylabel="test, greedy", legend=False)
 
 
 def _selection(rows: Rows, arm: str) -> Plot:

@@ -68,7 +68,8 @@ class Plot(NamedTuple):
         series: drawn in this order.
         subject: how its description begins; "" takes the title.
         ticks: names of x = 0, 1, …, at which the series are grouped; () for numbers.
-        limits, unit: of y; None fits the data.
+        limits: of y; None fits the data.
+        unit: of y in the description.
         legend: draws one if there is more than one series.
     """
 
@@ -100,7 +101,7 @@ def describe(plot: Plot) -> str:
         said.append(f"{label}: {', '.join(parts)}")
     if plot.ticks:
         return f"{subject}. {'; '.join(said)}."
-    return f"{subject}, against the {plot.xlabel}. {'. '.join(said)}."
+    return " ".join([f"{subject}, against the {plot.xlabel}.", *(f"{one}." for one in said)])
 
 
 def svg(plot: Plot) -> str:

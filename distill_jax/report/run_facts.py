@@ -34,8 +34,8 @@ def state(data: RunData) -> str:
 def blocks(data: RunData) -> list[Block]:
     """Settings, stages, machine."""
     settings, machine = Facts(_settings(data)), Facts(_machine(data.stages))
-    parts = {"Settings": settings, "Stages": _stages(data.stages), "Made by": machine}
-    return [block for title, part in parts.items() for block in (Text(title, "heading"), part)]
+    titles = [Text(title, "heading") for title in ("Settings", "Stages", "Made by")]
+    return [titles[0], settings, titles[1], _stages(data.stages), titles[2], machine]
 
 
 def _stages(stages: Sequence[StageRecord]) -> Table:

@@ -63,6 +63,7 @@ def build(data: RunData) -> Report:
 
 def _results(data: RunData) -> Iterable[Section]:
     given = data.results, data.view
+    lines = tables.difference_lines(*given)
 
     def blocks(table: Any) -> list[Block]:
         return [] if table is None or not data.results else [table]
@@ -78,7 +79,7 @@ def _results(data: RunData) -> Iterable[Section]:
     yield Section(
         "changes",
         "What training changed",
-        [*_bare_answers(data), *(Bullets(x) for x in [tables.difference_lines(*given)] if x)],
+        [*_bare_answers(data), *([Bullets(lines)] if lines else [])],
         "Students paired by problem (McNemar for greedy, paired t for pass@1).",
     )
     yield Section("run", "Settings and machine", run_facts.blocks(data), only="html")
