@@ -74,9 +74,14 @@ def guarded(job: Callable[[OneLine], None], argv: Sequence[str]) -> None:
         job(guard)
 
 
-def tool_parser(name: str, doc: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
+def tool_parser(
+    name: str,
+    doc: str | None,
+    epilog: str | None = None,
+    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
     """The parser of `python -m launch.NAME`, with its module's docstring as description."""
-    return argparse.ArgumentParser(
+    return kind(
         prog=f"python -m launch.{name}",
         description=doc,
         epilog=epilog,
@@ -100,9 +105,7 @@ def write_json(path: Path, content: Any) -> None:
 def parse(argv: Sequence[str], example: str) -> list[str]:
     """Parses the flags; ends the program with one message where they are wrong.
 
-    Args:
-        argv: with the program's name.
-        example: of a config, for who gave none.
+    argv: with the program's name; example: of a config, for who gave none.
     """
     asks_help = any(argument.lstrip("-").startswith("help") for argument in argv[1:])
     argv = with_saved_config(argv)
@@ -142,35 +145,24 @@ def fail(error: Exception) -> NoReturn:
 
 
 def check(argv: Sequence[str], example: str) -> str:
-    """Finds mistakes in `--config` and its overrides before the flag parser sees them.
+    """The config as file[:preset], checked with its overrides before the flag parser sees them.
 
-    The parser would bury them in its own traceback.
-
-    Args:
-        argv: the command line without the program.
-        example: of a config.
-
-    Returns:
-        The config as file[:preset].
+    The parser would bury mistakes in its own traceback. argv: without the program's name.
 
     Raises:
         ConfigError: no config, no such file, no such preset, an unknown setting.
     """
     config = value_of("config", argv)
-    names = []
-    for argument in argv:
-        name = argument.lstrip("-").partition("=")[0].removeprefix("no")
-        if argument.startswith("-") and name.startswith("config."):
-            names.append(name.removeprefix("config."))
     if not config:
-        raise ConfigError(
-            "no --config", fix=f"e.g. --config={example}, or --workdir of an earlier run"
-        )
+        fix = f"e.g. --config={example}, or --workdir of an earlier run"
+        raise ConfigError("no --config", fix=fix)
     _check_configs()
     path, colon, preset = config.partition(":")
     made = _try_config(Path(path), preset if colon else None)
-    for name in names:
-        settings.check_name(made, name)
+    for argument in argv:
+        name = argument.lstrip("-").partition("=")[0].removeprefix("no")
+        if argument.startswith("-") and name.startswith("config."):
+            settings.check_name(made, name.removeprefix("config."))
     return config
 
 
@@ -179,11 +171,9 @@ def _check_configs() -> None:
     found = importlib.util.find_spec("configs")
     places = [] if found is None else [*(found.submodule_search_locations or ())]
     if not places or Path(places[0]).resolve() != ROOT / "configs":
-        raise ConfigError(
-            f"the package configs is {places[0] if places else 'missing'}",
-            wanted=str(ROOT / "configs"),
-            fix=f"start the command in {ROOT}",
-        )
+        got = f"the package configs is {places[0] if places else 'missing'}"
+        fix = f"start the command in {ROOT}"
+        raise ConfigError(got, wanted=str(ROOT / "configs"), fix=fix)
 
 
 def _try_config(path: Path, preset: str | None) -> ml_collections.ConfigDict:

@@ -15,9 +15,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -33,8 +32,7 @@ _WRONG = (False, 0, "0", "wrong", "false", "incorrect", "no")
 SHOWN = 20
 
 
-@dataclass
-class Row:
+class Row(NamedTuple):
     """One answer to check; text is the whole response, or None if the row gives predicted."""
 
     line: int
@@ -47,15 +45,14 @@ class Row:
 Judge = Callable[[Row], tuple[str, str]]  # a row's verdict, and why
 
 
-@dataclass
-class Checked:
+class Checked(NamedTuple):
     """Verdict, reason and milliseconds of each row by one checker."""
 
     name: str
-    verdicts: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    milliseconds: list[float] = field(default_factory=list)
-    seconds: float = 0.0
+    verdicts: Sequence[str]
+    reasons: Sequence[str]
+    milliseconds: Sequence[float]
+    seconds: float
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -116,16 +113,14 @@ def _label(value: Any, where: str) -> str | None:
 def check(name: str, rows: Sequence[Row], judge: Judge) -> Checked:
     """All rows, one after the other, by one checker."""
     judge(Row(0, "sqrt(2)+1", None, "1+sqrt(2)", None))  # starts what is slow to start
-    checked = Checked(name)
-    start = time.perf_counter()
+    said, milliseconds, start = [], [], time.perf_counter()
     for row in rows:
         began = time.perf_counter()
-        verdict, reason = judge(row)
-        checked.milliseconds.append((time.perf_counter() - began) * 1e3)
-        checked.verdicts.append(verdict)
-        checked.reasons.append(reason)
-    checked.seconds = time.perf_counter() - start
-    return checked
+        said.append(judge(row))
+        milliseconds.append((time.perf_counter() - began) * 1e3)
+    seconds = time.perf_counter() - start
+    verdicts, reasons = zip(*said, strict=True)
+    return Checked(name, verdicts, reasons, milliseconds, seconds)
 
 
 def ours(row: Row) -> tuple[str, str]:
@@ -173,20 +168,14 @@ def summary(rows: Sequence[Row], runs: Sequence[Checked]) -> Table:
             cells.append(f"{agree:,} of {len(labelled):,} ({100 * agree / len(labelled):.1f}%)")
         table.add_row("agrees with label", *cells)
         for said in ("right", "wrong"):
-            wrongly = [
-                sum(run.verdicts[k] == said != rows[k].label for k in labelled) for run in runs
-            ]
-            table.add_row(f"wrongly {said}", *map(str, wrongly))
-    for name, share in (("median ms", 0.5), ("p99 ms", 0.99), ("slowest ms", 1.0)):
-        table.add_row(name, *(f"{_quantile(run.milliseconds, share):.3f}" for run in runs))
+            wrongly = ([r.verdicts[k] == said != rows[k].label for k in labelled] for r in runs)
+            table.add_row(f"wrongly {said}", *(str(sum(each)) for each in wrongly))
+    times = [sorted(run.milliseconds) for run in runs]
+    table.add_row("median ms", *(f"{statistics.median(each):.3f}" for each in times))
+    table.add_row("p99 ms", *(f"{each[int(0.99 * len(each))]:.3f}" for each in times))
+    table.add_row("slowest ms", *(f"{each[-1]:.3f}" for each in times))
     table.add_row("answers a second", *(f"{len(rows) / run.seconds:,.0f}" for run in runs))
     return table
-
-
-def _quantile(values: list[float], share: float) -> float:
-    if share == 0.5:
-        return statistics.median(values)
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -195,9 +184,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("file", type=Path, help="JSONL: gold, response or predicted, label")
     parser.add_argument("--math_verify", action="store_true", help="also by bare math-verify")
     parser.add_argument("--output", type=Path, help="JSONL of verdicts and reasons, a row each")
-    parser.add_argument(
-        "--show", type=int, default=SHOWN, help="disagreements to print (default: %(default)s)"
-    )
+    shown = "disagreements to print (default: %(default)s)"
+    parser.add_argument("--show", type=int, default=SHOWN, help=shown)
     flags = parser.parse_args(argv)
     try:
         with OneLine():
@@ -225,10 +213,8 @@ def _disagreements(rows: Sequence[Row], runs: Sequence[Checked]) -> list[str]:
         others = [f"{name} {verdict}" for name, verdict in said.items() if verdict is not None]
         ours = runs[0].verdicts[k]
         if any(verdict not in (None, ours) for verdict in said.values()):
-            pair = f"{row.gold!r} / {row.predicted!r}"
-            out.append(
-                f"line {row.line}: {ours} ({runs[0].reasons[k]}), {', '.join(others)}: {pair}"
-            )
+            where = f"line {row.line}: {ours} ({runs[0].reasons[k]}), {', '.join(others)}"
+            out.append(f"{where}: {row.gold!r} / {row.predicted!r}")
     return out
 
 

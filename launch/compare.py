@@ -13,6 +13,7 @@ Holm over all tests of a call.
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,7 @@ def compare(pair: Pair) -> dict[str, Any]:
     `tests` holds "answers" and, where both were sampled, "pass@1"; p_holm is added by `adjust`.
     """
     a, b = pair.a, pair.b
-    rows = [[{"id": k, "right": side.rows[k].right} for k in pair.ids] for side in (a, b)]
-    found = paired.compare(*rows)
-    tests: dict[str, Any] = {
-        "answers": {
-            "a": intervals.wilson(found.both + found.only_a, len(pair.ids))._asdict(),
-            "b": intervals.wilson(found.both + found.only_b, len(pair.ids))._asdict(),
-            **found.as_dict(),
-        }
-    }
+    tests: dict[str, Any] = {"answers": _answers(pair, pair.ids)}
     scores = [_sampled(side, pair.ids) for side in (a, b)]
     if scores[0] is not None and scores[1] is not None:
         tests["pass@1"] = {
@@ -75,18 +68,20 @@ def _sampled(side: Result, ids: Sequence[str]) -> np.ndarray | None:
     return np.array([np.mean(side.rows[k].sampled) for k in ids])
 
 
+def _answers(pair: Pair, ids: Sequence[str]) -> dict[str, Any]:
+    rows = [[{"id": k, "right": side.rows[k].right} for k in ids] for side in (pair.a, pair.b)]
+    found = paired.compare(*rows)
+    a, b = (intervals.wilson(found.both + only, len(ids)) for only in (found.only_a, found.only_b))
+    return {"a": a._asdict(), "b": b._asdict(), **found.as_dict()}
+
+
 def _levels(pair: Pair) -> dict[str, Any]:
     out = {}
     for level in sorted({r.level for k in pair.ids if (r := pair.a.rows[k]).level is not None}):
         ids = [k for k in pair.ids if pair.a.rows[k].level == level]
-        right = [[bool(side.rows[k].right) for k in ids] for side in (pair.a, pair.b)]
-        out[str(level)] = {
-            "num_problems": len(ids),
-            "a": intervals.wilson(sum(right[0]), len(ids))._asdict(),
-            "b": intervals.wilson(sum(right[1]), len(ids))._asdict(),
-            "only_a": sum(x and not y for x, y in zip(*right, strict=True)),
-            "only_b": sum(y and not x for x, y in zip(*right, strict=True)),
-        }
+        found = _answers(pair, ids)
+        kept = {name: found[name] for name in ("a", "b", "only_a", "only_b")}
+        out[str(level)] = {"num_problems": len(ids), **kept}
     return out
 
 
@@ -167,15 +162,15 @@ def _pairs(flags: argparse.Namespace) -> list[Pair]:
     if not flags.results and flags.workdir is None:
         raise ConfigError("nothing to compare", fix="name two results, or give --workdir=DIR")
     names = [tuple(flags.results)] if flags.results else None
-    held: dict[str, Result] = {}
-    out = []
-    for a, b in names or compare_inputs.default_pairs(flags.workdir):
-        for name in (a, b):
-            if name not in held:
-                path = compare_inputs.find(name, flags.workdir)
-                held[name] = compare_inputs.read(path, name)
-        out.append(compare_inputs.pair(held[a], held[b], shared=flags.shared))
-    return out
+
+    @functools.cache
+    def read(name: str) -> Result:
+        return compare_inputs.read(compare_inputs.find(name, flags.workdir), name)
+
+    return [
+        compare_inputs.pair(read(a), read(b), shared=flags.shared)
+        for a, b in names or compare_inputs.default_pairs(flags.workdir)
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -183,16 +178,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = tool_parser("compare", __doc__)
     parser.add_argument("results", nargs="*", metavar="A B", help="files, or names in --workdir")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="of a run")
-    parser.add_argument(
-        "--shared", action="store_true", help="compare the problems that both have, if others too"
-    )
-    parser.add_argument(
-        "--show",
-        type=int,
-        default=SHOWN,
-        metavar="N",
-        help="changed problems each way (%(default)s)",
-    )
+    shared = "compare the problems that both have, if others too"
+    parser.add_argument("--shared", action="store_true", help=shared)
+    shown = f"changed problems each way ({SHOWN})"
+    parser.add_argument("--show", type=int, default=SHOWN, metavar="N", help=shown)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
     flags = parser.parse_args(argv)
     with OneLine():
@@ -210,8 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         said = f"{tests} in this call: Holm's p is over {tests}; intervals are 95%, each for itself"
         console.print(said, highlight=False, soft_wrap=True)
         if flags.json:
-            content = {"tests": count, "adjustment": "Holm", "comparisons": found}
-            write_json(flags.json, content)
+            write_json(flags.json, {"tests": count, "adjustment": "Holm", "comparisons": found})
 
 
 if __name__ == "__main__":

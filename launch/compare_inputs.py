@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +11,8 @@ from distill_jax.core.files import read_json
 from distill_jax.data.rows import read_rows
 from distill_jax.inference.store import store_path
 from distill_jax.report import view as views
-from distill_jax.report.view import RunView
 
+_FLAG = bool, "true or false"
 _WANTED = "a result of stage evaluate (.json) or of launch.export_answers (.jsonl)"
 
 
@@ -34,8 +33,7 @@ class Row(NamedTuple):
         return found.text if found else "no answer"
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A model's answers by problem id; temperature None where it was not recorded."""
 
     name: str
@@ -61,7 +59,9 @@ def find(name: str, workdir: Path | None) -> Path:
     """
     places = [Path(name)]
     if workdir is not None:
-        places = [*_inside(workdir, name, views.load(workdir)), *places]
+        view, exported = views.load(workdir), workdir / "export" / f"{name}.jsonl"
+        evaluated = view.result_file(workdir, views.canonical(name, view))
+        places = [evaluated, exported, *places]
     for place in places:
         if place.is_file():
             return place
@@ -70,11 +70,6 @@ def find(name: str, workdir: Path | None) -> Path:
             raise DataError(f"{place} is not complete", fix="run its export again, it goes on")
     there = f"; {workdir} has {', '.join(known(workdir)) or 'none'}" if workdir else ""
     raise DataError(f"no result {name}{there}", wanted=_WANTED)
-
-
-def _inside(workdir: Path, name: str, view: RunView) -> list[Path]:
-    exported = workdir / "export" / f"{name}.jsonl"
-    return [view.result_file(workdir, views.canonical(name, view)), exported]
 
 
 def known(workdir: Path) -> list[str]:
@@ -96,10 +91,8 @@ def default_pairs(workdir: Path) -> list[tuple[str, str]]:
     found = [p for p in wanted if all(view.result_file(workdir, n).is_file() for n in p)]
     if not found:
         has = ", ".join(known(workdir)) or "none"
-        raise DataError(
-            f"no two results of stage evaluate to compare in {workdir}, it has {has}",
-            fix="run stage evaluate, or name two results",
-        )
+        got = f"no two results of stage evaluate to compare in {workdir}, it has {has}"
+        raise DataError(got, fix="run stage evaluate, or name two results")
     return found
 
 
@@ -131,8 +124,7 @@ def read(path: Path, name: str) -> Result:
 
 
 def _exported(row: Mapping[str, Any], where: str) -> tuple[str, Row]:
-    failed = row.get("error") is not None
-    right = None if failed else _flag(row, "right", where)
+    right = None if row.get("error") is not None else _cell(row, "right", where, *_FLAG)
     gold, text = str(row.get("ground_truth_text", "")), str(row.get("response") or "")
     return _row(row, where, gold, right, text)
 
@@ -151,27 +143,15 @@ def _evaluated(row: Any, where: str) -> tuple[str, Row]:
     sampled = row.get("sampled_right", [])
     if not isinstance(sampled, list) or any(x not in (0, 1) for x in sampled):
         raise DataError(f"{where}: sampled_right is {sampled!r}", wanted="a list of true and false")
-    gold, right = str(row.get("answer", "")), _flag(row, "greedy_right", where)
+    gold, right = str(row.get("answer", "")), _cell(row, "greedy_right", where, *_FLAG)
     return _row(row, where, gold, right, str(row.get("greedy", "")), tuple(map(bool, sampled)))
 
 
-def _row(
-    row: Mapping[str, Any],
-    where: str,
-    gold: str,
-    right: bool | None,
-    text: str,
-    sampled: tuple[bool, ...] = (),
-) -> tuple[str, Row]:
-    """(id, row) from the columns that both kinds of result have."""
+def _row(row: Mapping[str, Any], where: str, *answer: Any) -> tuple[str, Row]:
+    """(id, row) from the columns that both kinds of result have; answer: gold, right, …"""
     question = _cell(row, "question", where, str, "a text")
     level = _cell(row, "level", where, int | None, "a whole number, or null")
-    made = Row(question, level, gold, right, text, sampled)
-    return _cell(row, "id", where, str, "a text"), made
-
-
-def _flag(row: Mapping[str, Any], name: str, where: str) -> bool:
-    return _cell(row, name, where, bool, "true or false")
+    return _cell(row, "id", where, str, "a text"), Row(question, level, *answer)
 
 
 def _cell(row: Mapping[str, Any], name: str, where: str, kind: Any, wanted: str) -> Any:
@@ -181,12 +161,7 @@ def _cell(row: Mapping[str, Any], name: str, where: str, kind: Any, wanted: str)
 
 
 def pair(a: Result, b: Result, *, shared: bool = False) -> Pair:
-    """The problems of both.
-
-    Args:
-        a: one result.
-        b: another.
-        shared: skip problems that only one side has.
+    """The problems of both; shared: skip problems that only one side has.
 
     Raises:
         DataError: the problems are not the same, or every one has an error.

@@ -31,9 +31,8 @@ TITLES = {**DISTRIBUTION, "forward_kl": "KL(P‖Q)", "reverse_kl": "KL(Q‖P)"}
 def table(result: Mapping[str, Any], view: RunView) -> Table:
     """A row for each pair; means over tokens, 95% intervals over answers."""
     title = f"on {result['problems']} greedy answers of {view.label(result['answers_of'])}"
-    out = Table(title=title, caption="nats; means over tokens [95% intervals over answers]")
-    for name in ("P", "Q"):
-        out.add_column(name)
+    caption = "nats; means over tokens [95% intervals over answers]"
+    out = Table("P", "Q", title=title, caption=caption)
     for name in TITLES.values():
         out.add_column(name, justify="right")
     for pair in result["pairs"]:
@@ -46,11 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, compares, prints."""
     parser = tool_parser("compare_logits", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of a run")
-    parser.add_argument(
-        "--answers",
-        default="student",
-        help="whose answers: teacher, student (the last one) or its start",
-    )
+    whose = "whose answers: teacher, student (the last one) or its start"
+    parser.add_argument("--answers", default="student", help=whose)
     flags = parser.parse_args(argv)
     main_job.start_compilation_cache(None)
     with OneLine():

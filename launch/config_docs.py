@@ -31,8 +31,7 @@ def render() -> str:
     """The Markdown text: a table for each group of shared settings, then for each kind of stage."""
     lines = [HEAD, *_group(Shared, Shared(), "", "The run")]
     for kind, cls in built_in().items():
-        title = f"Stages of kind `{kind}`"
-        lines += _group(cls, cls(), f"{kind}.", title)
+        lines += _group(cls, cls(), f"{kind}.", f"Stages of kind `{kind}`")
     return "\n".join(lines)
 
 
@@ -52,7 +51,7 @@ def _group(cls: type, defaults: Any, path: str, title: str, affects: str = "") -
             below += _group(typing.cast(type, kind), value, f"{name}.", f"`{name}`", inner)
             continue
         about = field.metadata
-        cells = [f"`{name}`", _kind(kind), _value(value), _limits(about)]
+        cells = [f"`{name}`", _kind(kind), "empty" if value == "" else f"`{value}`", _limits(about)]
         cells += [affects or about.get("affects", "result"), about.get("doc", "")]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     doc = (cls.__doc__ or "").strip().splitlines()[0]
@@ -75,21 +74,12 @@ def _kind(kind: Any) -> str:
     return "None" if kind is type(None) else str(kind.__name__)
 
 
-def _value(value: Any) -> str:
-    if value == "":
-        return "empty"
-    return f"`{value}`"
-
-
 def _limits(about: typing.Mapping[str, Any]) -> str:
     if about.get("choices") is not None:
         return ", ".join(f"`{choice}`" for choice in about["choices"])
-    parts = [
-        f"{sign} {about[key]}"
-        for key, sign in (("low", "≥"), ("above", ">"), ("high", "≤"))
-        if about.get(key) is not None
-    ]
-    return ", ".join(parts)
+    signs = {"low": "≥", "above": ">", "high": "≤"}
+    found = {sign: about[key] for key, sign in signs.items() if about.get(key) is not None}
+    return ", ".join(f"{sign} {limit}" for sign, limit in found.items())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -26,10 +26,7 @@ STYLES = {OK: "green", LOOK: "yellow", BAD: "bold red"}
 
 
 def read(workdir: Path) -> tuple[Path, list[Finding]]:
-    """The directory of the stage and its findings.
-
-    Args:
-        workdir: of a run, or of one of its stages.
+    """The directory of the stage and its findings; workdir: of a run or of one of its stages.
 
     Raises:
         DataError: no records, damaged ones, or none with a reward.
@@ -42,10 +39,8 @@ def read(workdir: Path) -> tuple[Path, list[Finding]]:
         directories = [workdir / stage.directory for stage in reversed(view.students)]
     rows = {d: read_rows(d / METRICS_FILE) for d in directories if (d / METRICS_FILE).is_file()}
     if not rows:
-        raise DataError(
-            f"no {METRICS_FILE} in {workdir} or its stages",
-            wanted="the work directory of a run of reinforcement learning",
-        )
+        got = f"no {METRICS_FILE} in {workdir} or its stages"
+        raise DataError(got, wanted="the work directory of a run of reinforcement learning")
     directory = next((d for d, found in rows.items() if run_report.was_rewarded(found)), None)
     if directory is None:
         got = f"{next(iter(rows)) / METRICS_FILE} has no row with a reward"
@@ -63,9 +58,8 @@ def table(directory: Path, findings: Sequence[Finding]) -> Table:
     out.add_column("first fifth → last, Spearman's rho (p); what to try", overflow="fold")
     for finding in findings:
         style = STYLES.get(finding.status, "dim")
-        lines = [finding.said] if finding.said else []
-        if finding.trend is not None:
-            lines.append(finding.trend.describe())
+        trend = finding.trend.describe() if finding.trend is not None else ""
+        lines = [line for line in (finding.said, trend) if line]
         lines += [f"[cyan]{name}[/cyan]: {how}" for name, how in finding.suggestions.items()]
         out.add_row(finding.what, f"[{style}]{finding.status}[/{style}]", "\n".join(lines))
     return out

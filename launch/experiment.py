@@ -46,10 +46,7 @@ class Failed(DistillError):
 def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
     """Runs what is not complete, then writes all_results.json, the figure and the report.
 
-    Args:
-        config: with `experiment.arms`.
-        workdir: of the experiment.
-        flags: added to each run's command line.
+    flags: added to each run's command line.
 
     Raises:
         ConfigError: an arm's settings are wrong, before any run.
@@ -66,9 +63,8 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
         # Wrong settings are reported before the first run.
         made = arms_of.config_of(config, arm, seed)
         if not any(made.plan[name].makes == "results" for name in made.stages):
-            raise ConfigError(
-                f"arm {arm.name} has no stage that evaluates", wanted="one, as its last"
-            )
+            got = f"arm {arm.name} has no stage that evaluates"
+            raise ConfigError(got, wanted="one, as its last")
     workdir = workdir.absolute()
     check_workdir(workdir)
     failed: list[dict[str, Any]] = []
@@ -76,14 +72,12 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
         begun, said = time.perf_counter(), f"[{number}/{len(planned)}] {arm.name}, seed {seed}: "
         log = arms_of.run_directory(workdir, arm.name, seed) / _LOG
         print(f"{said}see {log}", file=sys.stderr, flush=True)
-        error = _shared(config, arms, seed, workdir, flags) or _one(
-            config, arm, seed, workdir, flags
-        )
+        error = _shared(config, arms, seed, workdir, flags)
+        error = error or _one(config, arm, seed, workdir, flags)
         if error:
             failed.append({"arm": arm.name, "seed": seed, "error": error})
-            print(f"{said}failed: {error}", file=sys.stderr)
-        else:
-            print(f"{said}complete ({clock(time.perf_counter() - begun)})", file=sys.stderr)
+        took = clock(time.perf_counter() - begun)
+        print(said + (f"failed: {error}" if error else f"complete ({took})"), file=sys.stderr)
     write(config, workdir, failed)
     if failed:
         raise Failed(
@@ -99,21 +93,16 @@ def write(config: RunConfig, workdir: Path, failed: Sequence[dict[str, Any]]) ->
     arms = arms_of.parse(settings.arms, config)
     names = [arm.name for arm in arms]
     missing = {(run["arm"], run["seed"]) for run in failed}
-    rows = []
-    for name, seed in itertools.product(names, settings.seeds):
-        if (name, seed) not in missing:
-            directory = arms_of.run_directory(workdir, name, seed)
-            rows.append(results.read_run(directory, name, seed))
-            results.write_files(directory)
+    rows = [
+        results.collect(arms_of.run_directory(workdir, *run), *run)
+        for run in itertools.product(names, settings.seeds)
+        if run not in missing
+    ]
     content = {"experiment": settings_dict(settings), "runs": rows, "failed": list(failed)}
     write_json(workdir / "all_results.json", content)
-    found = report.build(
-        arms,
-        settings.references or names[:1],
-        rows,
-        failed,
-        command=f"python -m launch.main {shlex.join(sys.argv[1:])}",
-    )
+    command = f"python -m launch.main {shlex.join(sys.argv[1:])}"
+    references = settings.references or names[:1]
+    found = report.build(arms, references, rows, failed, command=command)
     path = workdir / "experiment_report.md"
     markdown.write(found, path, workdir)
     print(f"report: {path}", file=sys.stderr)
@@ -157,8 +146,8 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
         write_json(directory / _COMPLETE, to_dict(config))
         return ""
     told = (directory / _LOG).read_bytes()[begin:]
-    lines = told.decode("utf-8", errors="replace").splitlines()
-    said = " / ".join([line.strip() for line in lines if line.strip()][-3:])
+    lines = map(str.strip, told.decode("utf-8", errors="replace").splitlines())
+    said = " / ".join([line for line in lines if line][-3:])
     return f"exit code {code}: {said[-1000:] or 'no output'}"
 
 

@@ -45,11 +45,9 @@ def _out(name: str, view: views.RunView, workdir: Path) -> Path:
         return Path(_OUT.value)
     known = [name for name in view.subjects if name != views.GIVEN]
     if name not in known:
-        raise ConfigError(
-            f"--model={name} without --out",
-            wanted=f"one of {', '.join(known)}",
-            fix="for a directory, name the file with --out=FILE.jsonl",
-        )
+        fix = "for a directory, name the file with --out=FILE.jsonl"
+        wanted = f"one of {', '.join(known)}"
+        raise ConfigError(f"--model={name} without --out", wanted=wanted, fix=fix)
     return workdir / "export" / f"{name}_{_SPLIT.value}.jsonl"
 
 

@@ -35,14 +35,12 @@ def run(config: RunConfig, devices: int) -> list[Forecast]:
         ConfigError: none has, a model is not known, or the mesh does not fit the devices.
     """
     mesh = memory.abstract_mesh(config, devices)
-    teacher, student = (
-        geometry(config, role, config.tokenizer_size) for role in ("teacher", "student")
-    )
+    roles = ("teacher", "student")
+    teacher, student = (geometry(config, role, config.tokenizer_size) for role in roles)
     job, found = Job(config, teacher, student, mesh), []
     for name in config.stages:
         stage = Stage(name, config.plan[name])
-        parts = kind_of(stage).forecast
-        if parts is not None:
+        if (parts := kind_of(stage).forecast) is not None:
             found.append(job.forecast(name, parts(job, stage.settings)))
     if not found:
         raise ConfigError(
@@ -66,8 +64,7 @@ def _job(guard: arguments.OneLine) -> None:
     console = Console(stderr=True)
     for one in found:
         console.print(memory.table(one, limit))
-        warning = memory.warning(one, limit)
-        if warning:
+        if warning := memory.warning(one, limit):
             console.print(warning, style="bold red", highlight=False, markup=False)
     print(json.dumps([as_dict(one) for one in found]))
 

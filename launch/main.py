@@ -52,9 +52,7 @@ DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print for each stage what would be done, and write nothing."
 )
 ADOPT = flags.DEFINE_string(
-    "adopt",
-    None,
-    "Work directory whose equal complete stages are taken over first, as hard links.",
+    "adopt", None, "Work directory whose equal complete stages are taken over first, as hard links."
 )
 
 
@@ -81,9 +79,8 @@ def start_distributed() -> None:
 def start_compilation_cache(directory: str | None) -> None:
     """Keeps compiled programs on disk: a second start of the same job compiles nothing."""
     if directory is None:
-        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if directory is None:
-        directory = str(Path.home() / ".cache" / "distill_jax" / "compiled")
+        default = str(Path.home() / ".cache" / "distill_jax" / "compiled")
+        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", default)
     if not directory:
         jax.config.update("jax_enable_compilation_cache", False)
         return
@@ -118,11 +115,7 @@ def experiment_lock(workdir: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def workdir_of(config: RunConfig) -> Path:
-    """The work directory that the command line names.
-
-    Raises:
-        ConfigError: it names an object store.
-    """
+    """The work directory that the command line names; ConfigError where it is an object store."""
     if WORKDIR.value:
         check_local(WORKDIR.value, "--workdir")
     return Path(WORKDIR.value or default_workdir(config))

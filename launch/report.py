@@ -23,9 +23,7 @@ from launch.main import start_compilation_cache
 def run(workdir: Path, problems: int | None) -> Path:
     """Writes workdir/report.html and returns its path.
 
-    Args:
-        workdir: of the run.
-        problems: shown with tokens, which are scored where they are missing; None loads no model.
+    problems: shown with tokens, which are scored where they are missing; None loads no model.
 
     Raises:
         ConfigError: settings other than those of the run.

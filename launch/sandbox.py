@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from distill_jax.core.errors import ConfigError, DataError, DistillError
 from distill_jax.sandbox import Limits, Result, Sandbox, probe
-from launch.arguments import fail
+from launch.arguments import fail, tool_parser
 
 _UNITS = {
     "wall_s": "seconds on the clock",
@@ -35,19 +35,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit code: 0 where the program ended well, 1 where it did not.
-
-    Args:
-        argv: without the program's name.
-    """
+    """Returns the exit code: 0 where the program ended well, 1 where it did not."""
     try:
         given = _parser().parse_args(argv)
         if given.probe:
             print(probe().table())
             return 0
-        limits = Limits(
-            **{field.name: getattr(given, field.name) for field in dataclasses.fields(Limits)}
-        )
+        limits = Limits(**{f.name: getattr(given, f.name) for f in dataclasses.fields(Limits)})
         if given.bench:
             from launch.bench import sandbox as sandbox_bench
 
@@ -66,22 +60,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     codes = "Exit codes: 0 it ended well, 1 it did not, 2 wrong input, 130 after Ctrl-C."
-    parser = _Parser(
-        prog="python -m launch.sandbox",
-        description=__doc__,
-        epilog=codes,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("sandbox", __doc__, codes, _Parser)
     parser.add_argument("file", nargs="?", help="the program; - reads standard input")
     parser.add_argument("--probe", action="store_true", help="what this machine can hold")
     parser.add_argument("--bench", action="store_true", help="measure, and print one table")
-    parser.add_argument(
-        "--programs", type=int, default=10_000, help="of --bench, after which nothing may be left"
-    )
-    parser.add_argument(
-        "--allow_partial", action="store_true", help="run also where nothing but limits holds"
-    )
+    left = "of --bench, after which nothing may be left"
+    partial = "run also where nothing but limits holds"
+    parser.add_argument("--programs", type=int, default=10_000, help=left)
+    parser.add_argument("--allow_partial", action="store_true", help=partial)
     for field in dataclasses.fields(Limits):
         kind = type(field.default)
         what = f"{_UNITS[field.name]} (default: %(default)s)"

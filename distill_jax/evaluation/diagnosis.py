@@ -1,8 +1,7 @@
 """Known troubles of reinforcement learning in a stage's records, each with settings to try.
 
-Each rule checks the rows of metrics.jsonl for one trouble. The limits are rules of thumb, not
-statistical tests: "look" asks for a closer look, "bad" marks runs that rarely end well. They judge
-the last fifth of the rows and its trend (`trends`).
+The limits are rules of thumb, not statistical tests: "look" asks for a closer look, "bad" marks
+runs that rarely end well. They judge the last fifth of the rows and its trend (`trends`).
 """
 
 import dataclasses
@@ -17,6 +16,8 @@ from distill_jax.evaluation.trends import MIN_ROWS, Trend, of_points, trend, val
 MIN_COMPLETIONS = 16
 # In suggestions: the stage of the rows, and the stage that it started from.
 STAGE, START = "rl", "start"
+_MEAN = "mean, which pays nothing for length"
+_LONG = "above 0: long answers cost"
 _STEP_SIZE = {
     "rl.optimizer.learning_rate": "lower, by half or more",
     "rl.optimizer.max_grad_norm": "lower",
@@ -62,22 +63,19 @@ def _of_completions(rows: Rows) -> list[Finding]:
         np.array([len(row["completion"]) for row in rewarded], float),
         np.array([row["reward"] for row in rewarded], float),
     )
-    out = []
+    said = "reward or length is constant" if r is None else f"correlation {r:.2f}"
+    length = Finding(names[0], OK, said)
     if r is not None and r > 0.6:
         said = f"reward and characters correlate by {r:.2f} in {len(rewarded)} completions"
-        tries = {f"{STAGE}.rewards.sequence": "mean, which pays nothing for length"}
-        out.append(Finding(names[0], LOOK, said, None, tries))
-    else:
-        said = "reward or length is constant" if r is None else f"correlation {r:.2f}"
-        out.append(Finding(names[0], OK, said))
+        length = Finding(names[0], LOOK, said, None, {"rl.rewards.sequence": _MEAN})
     share = float(np.mean([hacking.several_answers(row["completion"]) for row in late]))
     status = BAD if share > 0.5 else LOOK if share > 0.2 else OK
     said = f"{100 * share:.0f}% of {len(late)} completions state different answers"
     tries = {
-        f"{STAGE}.rewards.wrong": "below 0: guessing costs",
-        f"{STAGE}.rewards.intrinsic_weight": "higher",
+        "rl.rewards.wrong": "below 0: guessing costs",
+        "rl.rewards.intrinsic_weight": "higher",
     }
-    return [*out, Finding(names[1], status, said, None, {} if status == OK else tries)]
+    return [length, Finding(names[1], status, said, None, {} if status == OK else tries)]
 
 
 def _reward(metrics: Rows) -> Finding:
@@ -89,8 +87,7 @@ def _reward(metrics: Rows) -> Finding:
     if not known:
         return Finding("", NOT_RECORDED, "no accuracy and no reward in the rows")
     first, last = known[0], known[-1]
-    short = _too_short(first)
-    if short is not None:
+    if (short := _too_short(first)) is not None:
         return short
     tries = {**_STEP_SIZE, "rl.rewards.intrinsic_weight": "another; 0 is correctness alone"}
     if first.direction < 0:
@@ -126,10 +123,7 @@ def _kl(metrics: Rows) -> Finding:
         found = of_points("objective/kl a token", np.array(points).reshape(-1, 2))
     if found is None:
         return Finding("", NOT_RECORDED, f"no reference: {weight} is 0")
-    tries = {
-        weight: "higher",
-        "rl.optimizer.learning_rate": "lower",
-    }
+    tries = {weight: "higher", "rl.optimizer.learning_rate": "lower"}
     if found.direction <= 0 or found.last < 0.05:
         return _too_short(found) or Finding("", OK, trend=found)
     said = "the student leaves its reference, in nats a token"
@@ -168,15 +162,13 @@ def _length(metrics: Rows) -> Finding:
     shrinks = found.direction < 0 and found.ratio < 1 / 1.5
     if not (grows or shrinks):
         return _too_short(found) or Finding("", OK, trend=found)
-    far = found.ratio > 2.0 or found.ratio < 0.5
-    tries = {"rl.rewards.sequence": "mean, which pays nothing for length"}
-    if grows:
-        tries["rl.rewards.overlong_buffer"] = "above 0: long answers cost"
-    else:
-        tries["rl.rewards.intrinsic_weight"] = "lower: short answers have little to lose"
-    said = "completions grow longer" if grows else "completions grow shorter"
-    learns = _learns(metrics)
+    said, tries = "completions grow longer", {"rl.rewards.overlong_buffer": _LONG}
+    if shrinks:
+        said = "completions grow shorter"
+        tries = {"rl.rewards.intrinsic_weight": "lower: short answers have little to lose"}
+    learns, far = _learns(metrics), found.ratio > 2.0 or found.ratio < 0.5
     said += ", and accuracy rises" if learns else ""
+    tries = {"rl.rewards.sequence": _MEAN, **tries}
     return Finding("", BAD if far and not learns else LOOK, said, found, tries)
 
 
@@ -191,8 +183,7 @@ def _value(metrics: Rows) -> Finding:
         "rl.ppo.lam": "nearer to 1, so that advantages depend less on the values",
         "rl.minibatches": "more updates a rollout",
     }
-    short = _too_short(found)
-    if short is not None:
+    if (short := _too_short(found)) is not None:
         return short
     if explained is not None and explained.last <= 0.0:
         said = "values explain nothing of the returns: worse than their mean"
@@ -308,7 +299,7 @@ RULES: Mapping[str, Callable[[Rows], Finding]] = {
         tries={
             "sampling.max_new_tokens": "higher",
             "rl.mask_truncated": "True: leave them out of the loss",
-            "rl.rewards.overlong_buffer": "above 0: long answers cost",
+            "rl.rewards.overlong_buffer": _LONG,
             "start.steps": "more, if the student never learnt to end",
         },
     ),

@@ -40,10 +40,8 @@ def compare(
 
     Args:
         run: mesh, vocabulary.
-        student: Q.
-        teacher: P; of the same tokenizer.
-        prompts: N prompts' token ids.
-        responses: N responses' token ids as they were drawn, EOS counted, none empty.
+        student, teacher: Q and P; of the same tokenizer.
+        prompts, responses: token ids of N each; responses as drawn, EOS counted, none empty.
         batch: answers compared at a time.
         multiple: row lengths are multiples of this.
         tick: called with the number of responses just compared.
@@ -56,30 +54,24 @@ def compare(
     found: list[tuple[TokenComparison, np.ndarray]] = []
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        count = len(rows)
         # The repeats that fill the last batch are dropped below.
         examples = [Example(list(prompts[i]), list(responses[i])) for i in filled(rows, size)]
         packed = batching.pack_examples(examples, pad_id=run.data.pad_id, multiple=multiple)
         placed = sharding.place(packed, sharding.batch_sharding(run.mesh))
         scores = sharding.fetch(compare_on_responses(student, teacher, placed, run.data.vocab))
-        host = TokenComparison(*(x_BR[:count] for x_BR in scores))
-        found.append((host, packed["response_len_B"][:count]))
+        host = TokenComparison(*(x_BR[: len(rows)] for x_BR in scores))
+        found.append((host, packed["response_len_B"][: len(rows)]))
         if tick is not None:
-            tick(count)
+            tick(len(rows))
     return summary(found)
 
 
 def compare_all(run: Run, names: Sequence[str], answers_of: str) -> dict[str, Any]:
-    """Each pair of the subjects that exist, on the greedy answers of one of them.
-
-    Args:
-        run: a work directory with an evaluation.
-        names: of subjects; those that do not exist are skipped.
-        answers_of: whose answers the prefixes are.
+    """Each pair of the subjects `names` that exist, on the greedy answers of one of them.
 
     Returns:
-        JSON-able {"answers_of", "problems", "pairs": [{"p", "q", and what `distribution.summary`
-        gives: forward KL is KL(p‖q)}]}.
+        JSON-able {"answers_of", "problems", "pairs": [{"p", "q", and what `summary` gives: forward
+        KL is KL(p‖q)}]}.
 
     Raises:
         CheckpointError: fewer than two models, or no kept answers of that one.
@@ -100,18 +92,11 @@ def compare_all(run: Run, names: Sequence[str], answers_of: str) -> dict[str, An
     def load(name: str) -> Loaded:
         return found[name].load()
 
+    batch, multiple = stage.settings.compare_batch, stage.settings.batch_multiple
     pairs = []
     for p, q in itertools.combinations([name for name in names if name in found], 2):
         run.say(f"{q} against {p}")
-        one = compare(
-            run,
-            load(q),
-            load(p),
-            data.prompts,
-            answers,
-            batch=stage.settings.compare_batch,
-            multiple=stage.settings.batch_multiple,
-        )
+        one = compare(run, load(q), load(p), data.prompts, answers, batch=batch, multiple=multiple)
         pairs.append({"p": p, "q": q, **one})
     return {"answers_of": answers_of, "problems": len(answers), "pairs": pairs}
 
@@ -121,12 +106,11 @@ def compare_on_responses(
 ) -> TokenComparison:
     """Compares both distributions at every response token, teacher-forced on given responses.
 
-    Both models read the same tokens; the token at place t is compared in the distributions one
-    place before it, which have not seen it. One compiled program for all checkpoints of a student.
+    The token at place t is compared in the distributions one place before it, which have not seen
+    it. One compiled program for all checkpoints of a student.
 
     Args:
-        student: Q.
-        teacher: P; may have another width and more or fewer logit rows.
+        student, teacher: Q and P; may differ in width and in the number of logit rows.
         batch: of `pack_examples`.
         vocab: tokens that exist in both; logit rows beyond never enter.
 
@@ -191,25 +175,20 @@ def token_means(
     Divergences are in nats; None without a token. Also "tokens" and "responses", their numbers.
     """
     tokens = int(sum(length_B.sum() for _, length_B in batches))
-    out: dict[str, float | int | None] = {}
-    for name in TokenComparison._fields:
-        total = 0.0
-        for scores, length_B in batches:
-            mean_B = response_means(scores, length_B)[name]
-            total += float(np.sum(np.where(length_B > 0, mean_B * length_B, 0.0)))
-        out[name] = total / tokens if tokens else None
-    return {**out, "tokens": tokens, "responses": sum(len(length_B) for _, length_B in batches)}
+    total = dict.fromkeys(TokenComparison._fields, 0.0)
+    for scores, length_B in batches:
+        for name, mean_B in response_means(scores, length_B).items():
+            total[name] += float(np.sum(np.where(length_B > 0, mean_B * length_B, 0.0)))
+    means = {name: x / tokens if tokens else None for name, x in total.items()}
+    return {**means, "tokens": tokens, "responses": sum(len(length_B) for _, length_B in batches)}
 
 
 def summary(batches: Sequence[tuple[TokenComparison, np.ndarray]]) -> dict[str, Any]:
-    """The mean of each measure over all response tokens, with its interval over responses.
-
-    Args:
-        batches: of (scores [B, R], response_len_B), no response empty.
+    """The means of `token_means`, no response empty, with their 95% intervals over responses.
 
     Returns:
-        JSON-able {"tokens", "responses", measure: {"mean", "low", "high" (95%)}}; divergences in
-        nats; None without a response.
+        JSON-able {"tokens", "responses", measure: {"mean", "low", "high"}}; None without a
+        response.
     """
     means = token_means(batches)
     out: dict[str, Any] = {name: means.pop(name) for name in ("tokens", "responses")}

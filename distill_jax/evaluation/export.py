@@ -50,10 +50,7 @@ class Question(NamedTuple):
 
 
 def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str, Any]:
-    """Draws the answers that the store lacks and writes the file; columns: launch/README.md.
-
-    Returns:
-        Figures of the file, for people.
+    """Draws the answers that the store lacks, writes the file, returns its figures for people.
 
     Raises:
         BusyError: another process exports to this file.
@@ -63,9 +60,9 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
         Interrupted: asked to stop; complete batches are kept.
     """
     if subject.tokenizer is not None:
+        fix = "set student.path and teacher.path to models of that tokenizer"
         raise TokenizerMismatchError(
-            f"{subject.path} has a tokenizer other than the run's",
-            fix="set student.path and teacher.path to models of that tokenizer",
+            f"{subject.path} has a tokenizer other than the run's", fix=fix
         )
     if request.top_k > run.data.vocab:
         raise ConfigError(f"top_k={request.top_k}", wanted=f"at most {run.data.vocab}, all tokens")
@@ -73,10 +70,9 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
         raise DataError(f"{out} is a directory", wanted="a file to write")
     job = _Export(run, subject, request)
     questions = job.questions()
-    made_from = job.made_from(questions)
     with lock.held(out):
         complete = out.exists()
-        store = AnswerStore(store_path(out), made_from, rendered=out)
+        store = AnswerStore(store_path(out), job.made_from(questions), rendered=out)
         if not complete:
             rows = job.rows(questions, store)
             if jax.process_index() == 0:
@@ -116,9 +112,8 @@ class _Export:
                 prompt = render_prompt(self.run.data.tokenizer, problem, data.chat)
             except DataError as error:
                 said = str(error)
-            count, limit = len(prompt), data.max_prompt_tokens
-            if count > limit:
-                said = f"prompt of {count} tokens, data.max_prompt_tokens={limit}"
+            if len(prompt) > (limit := data.max_prompt_tokens):
+                said = f"prompt of {len(prompt)} tokens, data.max_prompt_tokens={limit}"
             asked.append(Question(number, problem, prompt, said))
         if all(question.error for question in asked):
             raise DataError(f"no problem can be put to the model, first: {asked[0].error}")
@@ -150,39 +145,29 @@ class _Export:
         loaded, length = self.subject.load(), self.sampling.max_new_tokens
         positions = loaded.model.config.max_position_embeddings
         if length >= positions:
-            raise ConfigError(
-                f"sampling.max_new_tokens={length}",
-                wanted=f"less than the model's {positions} positions",
-            )
-        put, errors = [], {}
+            wanted = f"less than the model's {positions} positions"
+            raise ConfigError(f"sampling.max_new_tokens={length}", wanted=wanted)
+        checked = []
         for question in questions:
             error, need = question.error, len(question.prompt) + length
             if error is None and need > positions:
                 error = f"prompt and answer take {need} positions, the model has {positions}"
-            if error is None:
-                put.append(question)
-            errors[question.number] = error
-        found = self._answers(loaded, put, store)
-        answers = {q.number: answer for q, answer in zip(put, found, strict=True)}
+            checked.append(question._replace(error=error))
+        found = iter(self._answers(loaded, [q for q in checked if q.error is None], store))
         decode, out = self.run.data.tokenizer.decode, []
-        for number, problem, tokens, _ in questions:
+        for number, problem, tokens, error in checked:
             prompt = decode(tokens) if tokens else None
-            out.append(row(number, problem, prompt, answers.get(number), errors[number]))
+            answer = next(found) if error is None else None
+            out.append(row(number, problem, prompt, answer, error))
         return out
 
     def _answers(self, loaded: Loaded, put: Sequence[Question], store: AnswerStore) -> list[Answer]:
         """The answer to each question, drawn or from the store, with its verdict."""
         run, sampling, total = self.run, self.sampling, len(put)
         sampler, prompts = run.models.sampler(loaded.model), [question.prompt for question in put]
-        reader = TopTokens(
-            loaded.model,
-            loaded.params,
-            run.mesh,
-            k=self.request.top_k,
-            vocab=run.data.vocab,
-            pad_id=run.data.pad_id,
-            multiple=sampling.prompt_multiple,
-        )
+        sizes = {"vocab": run.data.vocab, "pad_id": run.data.pad_id, "k": self.request.top_k}
+        multiple = sampling.prompt_multiple
+        reader = TopTokens(loaded.model, loaded.params, run.mesh, **sizes, multiple=multiple)
 
         def columns(rows: Sequence[int], out: Rollout) -> dict[str, list[Any]]:
             return reader.read([prompts[i] for i in rows], out)

@@ -1,6 +1,7 @@
 """Rows of exported answers, one a problem, and the most probable tokens at each place of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -27,10 +28,9 @@ ROWS = 16
 
 
 class Answer(NamedTuple):
-    """An answer to a problem: text without special tokens; token ids, EOS included; whether it
-    ended by itself; verdict (right, wrong or undecided); at the place of each token the most
-    probable tokens and their probabilities, None where not asked for.
-    """
+    """An answer: text without special tokens; token ids, EOS included; whether it ended by itself;
+    verdict (right, wrong or undecided); the most probable tokens at each place and their
+    probabilities, None where not asked for."""
 
     text: str
     tokens: list[int]
@@ -43,18 +43,14 @@ class Answer(NamedTuple):
 def row(
     index: int, problem: Problem, prompt: str | None, answer: Answer | None, error: str | None
 ) -> dict[str, Any]:
-    """All columns of a row, JSON-able.
+    """All columns of a row, JSON-able; `right` is false for the verdict "undecided" too.
 
     Args:
         index: of the problem in its split, from 0.
-        problem: the problem.
+        problem: its worked solution, else its gold answer, is ground_truth.
         prompt: the text put to the model, chat format included; None where it has none.
         answer: None leaves the columns of the answer empty.
         error: why there is no answer, one line; else None.
-
-    Returns:
-        ground_truth is the worked solution, or the gold answer without one; ground_truth_num the
-        number of the gold answer, or None; `right` is false for the verdict "undecided" too.
     """
     gold = final_answer(problem.answer)
     found = answers.extract(answer.text) if answer else None
@@ -97,12 +93,12 @@ def number(text: str) -> int | float | None:
         return None
 
 
+@dataclass(eq=False)
 class TopTokens:
     """Reads responses teacher-forced; probabilities at temperature 1 over the tokens that exist.
 
-    Args:
-        model: any.
-        params: its weights {"base", "lora"}, on the mesh.
+    Attributes:
+        model, params: with weights {"base", "lora"} on the mesh.
         mesh: rows are split over data and fsdp.
         k: how many tokens a position, 1 to vocab.
         vocab: tokens that exist; logit rows beyond it never enter.
@@ -110,21 +106,17 @@ class TopTokens:
         multiple: lengths are rounded up to multiples of it, to limit the compiled programs.
     """
 
-    def __init__(
-        self,
-        model: QwenModel,
-        params: Any,
-        mesh: Mesh,
-        *,
-        k: int,
-        vocab: int,
-        pad_id: int,
-        multiple: int,
-    ):
-        self.model, self.params, self.k, self.vocab = model, params, k, vocab
-        self.pad_id, self.multiple = pad_id, multiple
-        self.mesh, self._batch_rows = mesh, round_up(ROWS, sharding.batch_shards(mesh))
-        self._read = jax.jit(self._read_fn, out_shardings=sharding.batch_sharding(mesh))
+    model: QwenModel
+    params: Any
+    mesh: Mesh
+    k: int
+    vocab: int
+    pad_id: int
+    multiple: int
+
+    def __post_init__(self) -> None:
+        self._batch_rows = round_up(ROWS, sharding.batch_shards(self.mesh))
+        self._read = jax.jit(self._read_fn, out_shardings=sharding.batch_sharding(self.mesh))
 
     def read(self, prompts: Sequence[Sequence[int]], rollout: Rollout) -> dict[str, list[Any]]:
         """Columns top_ids and top_probs of the responses, one a prompt: for each of a response's
@@ -135,15 +127,10 @@ class TopTokens:
             chosen = filled(range(start, start + count), self._batch_rows)
             part = Rollout(*(leaf[chosen] for leaf in rollout))
             batch = training_batch(
-                [prompts[i] for i in chosen],
-                part,
-                1,
-                pad_id=self.pad_id,
-                multiple=self.multiple,
+                [prompts[i] for i in chosen], part, 1, pad_id=self.pad_id, multiple=self.multiple
             )
-            read = {
-                name: getattr(batch, name) for name in ("tokens_BT", "prompt_len_B", "targets_BR")
-            }
+            names = ("tokens_BT", "prompt_len_B", "targets_BR")
+            read = {name: getattr(batch, name) for name in names}
             ids_BRK, probs_BRK = sharding.fetch(self._read(self.params, read))
             for ids_RK, probs_RK, n in zip(ids_BRK, probs_BRK, part.length_B[:count], strict=False):
                 out["top_ids"].append(ids_RK[:n].tolist())

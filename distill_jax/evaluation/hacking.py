@@ -35,11 +35,9 @@ def indicators(
         rewards_B: of each completion, float.
 
     Returns:
-        length_mean, length_p10, length_p50, length_p90, length_max (tokens); truncated (share
-        without EOS); repeated_ngrams (mean of `repeated_ngrams` over those long enough, None where
-        none is); looping (share of `loops`); several_answers (share of `several_answers`);
-        no_answer (share without an extractable answer); reward_length_correlation (Pearson, None
-        where one of both is constant). Every value is None without completions.
+        Lengths in tokens; shares that are truncated (no EOS), are looping, give several or no
+        answers; repeated_ngrams, a mean over those long enough; reward_length_correlation
+        (Pearson). None without completions, or where a figure is not defined.
     """
     length_B = np.array([len(row) for row in tokens], float)
     repeated = [share for row in tokens if (share := repeated_ngrams(row)) is not None]
@@ -66,10 +64,7 @@ def repeated_ngrams(tokens: Sequence[int], n: int = NGRAM) -> float | None:
 
 
 def loops(tokens: Sequence[int], last: int = LOOP_TOKENS, period: int = LOOP_PERIOD) -> bool:
-    """Whether the last tokens repeat themselves exactly with a period of at most `period`.
-
-    A completion shorter than `last` tokens does not loop; an EOS at its end ends a loop.
-    """
+    """Whether the `last` tokens repeat with a period of at most `period`; an EOS ends a loop."""
     tail = list(tokens[-last:])
     return len(tail) == last and any(tail[p:] == tail[:-p] for p in range(1, period + 1))
 

@@ -31,12 +31,7 @@ class Difference(NamedTuple):
 
 
 def wilson(right: float, total: int) -> Estimate:
-    """Wilson's score interval of a proportion (Wilson 1927), 95%.
-
-    Args:
-        right: successes, 0..total; a fraction where trials were averaged.
-        total: trials, at least 1.
-    """
+    """Wilson's 95% score interval of right/total (Wilson 1927), total at least 1."""
     z = special.ndtri(0.975)
     p = right / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
@@ -58,16 +53,16 @@ def mean_interval(score_N: np.ndarray) -> Estimate:
 
 
 def ratio_interval(total_N: np.ndarray, size_N: np.ndarray, most: float = math.inf) -> Estimate:
-    """Mean over tokens, Σ total / Σ size, with a t interval over the groups that hold them.
+    """Mean over tokens, Σ total / Σ size, with a t interval over the N groups that hold them.
 
     Tokens of one answer are not independent, so an answer counts once: the interval is that of a
     ratio, std(total_i − mean·size_i)/(mean size·√N) (Cochran 1977, 6.4). Equal groups have no
-    spread: a share takes Wilson's interval of as many, another measure its own mean.
+    spread: a share (most = 1) takes Wilson's interval, another measure its own mean.
 
     Args:
-        total_N: sum of a measure over each group's tokens, at least 0.
-        size_N: tokens of each group, at least 1; N at least 1.
-        most: the measure's upper bound; 1 for a share.
+        total_N: sum of a measure over each group's tokens, at least 0 each.
+        size_N: tokens of each group, at least 1.
+        most: the measure's upper bound.
     """
     n, mean = len(total_N), float(np.sum(total_N) / np.sum(size_N))
     rest_N = total_N - mean * size_N
@@ -101,20 +96,16 @@ def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
 
 
 def mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
-    """Exact McNemar test of two greedy runs, right or wrong, on the same problems.
+    """`paired` of two greedy runs, right or wrong, with the p-value of the exact McNemar test.
 
-    The p-value is the two-sided binomial of the discordant pairs; the interval is that of the
-    paired difference.
+    It is the two-sided binomial of the discordant pairs.
     """
     before_N, after_N = np.asarray(before_N, bool), np.asarray(after_N, bool)
     gained = int(np.sum(~before_N & after_N))
     lost = int(np.sum(before_N & ~after_N))
-    difference = paired(before_N, after_N)
-    if gained + lost == 0:
-        return difference._replace(p_value=1.0)
+    # For a fair coin both tails are equal; of no pairs bdtr(0, 0) is 1.
     tail = float(special.bdtr(min(gained, lost), gained + lost, 0.5))
-    p_value = min(1.0, 2 * tail)  # for a fair coin both tails are equal
-    return difference._replace(p_value=p_value)
+    return paired(before_N, after_N)._replace(p_value=min(1.0, 2 * tail))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -134,8 +125,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def pass_at_k(samples: int, right: int, k: int) -> float:
     """1 − C(n−c, k)/C(n, k): probability that one of k of n samples is right (Chen et al. 2021).
 
-    Raises:
-        ValueError: k is more than the samples.
+    ValueError where k is more than the samples.
     """
     if not 1 <= k <= samples:
         raise ValueError(f"k={k} of {samples} samples")

@@ -1,6 +1,6 @@
 """Measures of a model's completions besides accuracy: reasoning, reward hacking, pass@k, maj@k."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,11 @@ def measures(
     Args:
         problems: P.
         texts: B = P·G completions, prompt-major.
-        tokens: their token ids, EOS included.
-        ended_B: whether each ended by itself.
+        tokens, ended_B: their token ids, EOS included, and whether each ended by itself.
         right_PG: verdicts of the answer check, bool.
 
     Returns:
-        JSON-able {"reasoning", "hacking"} and, of several samples, {"pass@k", "maj@k"}: k -> an
-        estimate, for k = 1, 2, 4, … and G.
+        JSON-able; of "pass@k" and "maj@k" k -> an estimate, for k = 1, 2, 4, … and G.
     """
     samples = right_PG.shape[1]
     repeated = [problem for problem in problems for _ in range(samples)]
@@ -58,12 +56,8 @@ def maj_at_k(
     """maj@k: how often the majority of the first k samples is right, with its 95% interval.
 
     The first k samples of each problem are one draw, not the expectation over all subsets of k, so
-    the interval (Wilson, over problems) is wider. A problem without any answer is wrong.
-
-    Args:
-        found_PG: each problem's extracted answers in the order sampled, None without one.
-        right_PG: whether each was judged right, bool.
-        k: samples that vote.
+    the interval (Wilson, over problems) is wider. found_PG holds extracted answers in the order
+    sampled; None is none, and a problem without any answer is wrong.
     """
     right = 0
     for found, verdicts in zip(found_PG, right_PG, strict=True):
@@ -72,26 +66,20 @@ def maj_at_k(
     return intervals.wilson(right, len(found_PG))
 
 
-def majority(
-    found: Sequence[str | None], same: Callable[[str, str], bool] | None = None
-) -> int | None:
+def majority(found: Sequence[str | None]) -> int | None:
     """The first sample whose answer most samples agree with, or None where none has an answer.
 
     Equivalent answers ("0.5", "1/2") vote together: each joins the first group whose first member
     it is known to equal. Of groups of one size the first seen wins. None does not vote.
-
-    Args:
-        found: each sample's extracted answer, None without one.
-        same: whether two answers are the same; default `answers.equivalent`, where undecided is no.
     """
-    same = same or (lambda one, other: answers.equivalent(one, other).right)
     groups: list[list[int]] = []
     group_of: dict[str, list[int]] = {}  # the same text needs no check
     for index, answer in enumerate(found):
         if answer is None:
             continue
         if answer not in group_of:
-            equal = (group for group in groups if same(str(found[group[0]]), answer))
+            firsts = ((group, str(found[group[0]])) for group in groups)
+            equal = (group for group, first in firsts if answers.equivalent(first, answer).right)
             group_of[answer] = next(equal, [])
             if not group_of[answer]:
                 groups.append(group_of[answer])
@@ -100,12 +88,9 @@ def majority(
 
 
 def reasoning_summary(rows: Sequence[Reasoning], problems: Sequence[str]) -> dict[str, Any]:
-    """Each measure of reasoning over N completions.
+    """Each measure of reasoning over N completions, each with its problem.
 
-    Args:
-        rows: of `quality.reasoning`, one a completion.
-        problems: the problem of each; completions of one problem are averaged first, since they
-            are not independent.
+    Completions of one problem are averaged first, since they are not independent.
 
     Returns:
         Measure -> {"mean", "low", "high" (95% interval over problems), "count" (completions that

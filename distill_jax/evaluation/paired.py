@@ -31,9 +31,7 @@ class Comparison(NamedTuple):
 
 
 def compare(rows_a: Sequence[Mapping[str, Any]], rows_b: Sequence[Mapping[str, Any]]) -> Comparison:
-    """Compares two lists of evaluation rows of the same problems, whatever their order.
-
-    Each row has `id` and `right` (true or false, 1 or 0).
+    """Compares rows {"id", "right" (true or false, 1 or 0)} of the same problems, in any order.
 
     Raises:
         DataError: no rows; a row without id or right; an id twice; ids in one list only.
@@ -67,7 +65,11 @@ def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, 
     total = both + only_a + only_b + neither
     a = intervals.wilson(both + only_a, total)
     b = intervals.wilson(both + only_b, total)
-    phi = _phi(both, only_a, only_b, neither)
+    margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
+    product = float(both * neither - only_a * only_b)
+    if product > 0:
+        product = max(product - total / 2, 0.0)
+    phi = product / math.sqrt(margins) if margins else 0.0
 
     def reach(down: float, up: float) -> float:
         return math.sqrt(max(0.0, down * down - 2 * phi * down * up + up * up))
@@ -78,28 +80,16 @@ def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, 
     return max(-1.0, low), min(1.0, high)
 
 
-def _phi(both: int, only_a: int, only_b: int, neither: int) -> float:
-    margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
-    if margins == 0:
-        return 0.0
-    product = float(both * neither - only_a * only_b)
-    total = both + only_a + only_b + neither
-    if product > 0:
-        product = max(product - total / 2, 0.0)
-    return product / math.sqrt(margins)
-
-
 def _by_id(rows: Sequence[Mapping[str, Any]], name: str) -> dict[Any, bool]:
     if not rows:
         raise DataError(f"the {name} list has no rows", wanted="rows with id and right")
     out: dict[Any, bool] = {}
     for number, row in enumerate(rows, 1):
-        if row.get("id") is None or row.get("right") not in (0, 1):
-            got = (
-                f"row {number} of the {name} list: id {row.get('id')!r}, right {row.get('right')!r}"
-            )
+        key, right = row.get("id"), row.get("right")
+        if key is None or right not in (0, 1):
+            got = f"row {number} of the {name} list: id {key!r}, right {right!r}"
             raise DataError(got, wanted="an id, and right as true or false")
-        if row["id"] in out:
-            raise DataError(f"the {name} list has id {row['id']} twice")
-        out[row["id"]] = bool(row["right"])
+        if key in out:
+            raise DataError(f"the {name} list has id {key} twice")
+        out[key] = bool(right)
     return out

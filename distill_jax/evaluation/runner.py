@@ -11,7 +11,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation import intervals
+from distill_jax.evaluation.intervals import Estimate, mean_interval, wilson
 from distill_jax.evaluation.measures import measures
 from distill_jax.inference import generate
 from distill_jax.inference.generate import Answers, Tick
@@ -46,23 +46,16 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
         affects="nothing",
     )
     compare_batch: int = setting(
-        32,
-        "Answers on which two models are compared at a time.",
-        low=1,
-        affects="nothing",
+        32, "Answers on which two models are compared at a time.", low=1, affects="nothing"
     )
     batch_multiple: int = setting(
-        64,
-        "Row lengths of that comparison are multiples of this.",
-        low=1,
-        affects="nothing",
+        64, "Row lengths of that comparison are multiples of this.", low=1, affects="nothing"
     )
 
     def __post_init__(self) -> None:
         if self.checkpoints not in ("none", "all") and not self.checkpoints.isdecimal():
-            raise ConfigError(
-                f"checkpoints={self.checkpoints!r}", wanted="none, all or a step, e.g. 100"
-            )
+            got = f"checkpoints={self.checkpoints!r}"
+            raise ConfigError(got, wanted="none, all or a step, e.g. 100")
 
     def shared(self) -> tuple[str, ...]:
         return ("seed", "tokenizer_size", "task", "data", "sampling")
@@ -87,20 +80,17 @@ def evaluate(
     """Greedy accuracy and pass@1 of a model, overall and per level, with every completion.
 
     Args:
-        sampler: for the model.
-        weights: gives its decode weights; called only if something is drawn.
+        sampler, tick, store: as `generate.answers` takes them.
+        weights: gives the decode weights; called only if something is drawn.
         data: problems and prompts.
         settings: number of samples, temperature.
         sampling: limits on length; temperature, top-p and top-k are replaced.
         key: typed key; the same for all models compared.
         text: tokens -> text.
         task: judges the answers.
-        tick, store: of `generate.answers`.
 
     Returns:
-        JSON-able {"num_problems", "samples", "greedy": {...}, "sampled": {...},
-        "problems": [...]}; accuracies in [0, 1] with 95% intervals, and of both decodings what
-        `measures` gives.
+        JSON-able; accuracies in [0, 1] with 95% intervals, of both decodings what `measures` gives.
     """
     problems = data.problems
     runs: dict[str, dict[str, Any]] = {}
@@ -129,13 +119,13 @@ def evaluate(
         "samples": settings.samples,
         "temperature": settings.temperature,
         "greedy": {
-            "accuracy": intervals.wilson(int(greedy_N.sum()), len(greedy_N))._asdict(),
-            "levels": _per_level(levels, greedy_N.astype(float), exact=True),
+            "accuracy": wilson(int(greedy_N.sum()), len(greedy_N))._asdict(),
+            "levels": _per_level(levels, greedy_N, lambda x: wilson(int(x.sum()), len(x))),
             **runs["greedy"]["summary"],
         },
         "sampled": {
-            "pass@1": intervals.mean_interval(sampled_N)._asdict(),
-            "levels": _per_level(levels, sampled_N, exact=False),
+            "pass@1": mean_interval(sampled_N)._asdict(),
+            "levels": _per_level(levels, sampled_N, mean_interval),
             **runs["sampled"]["summary"],
         },
         "problems": _individual(problems, runs, settings.samples),
@@ -164,32 +154,29 @@ def _judged(
     }
 
 
-def _per_level(levels: Sequence[int | None], score_N: np.ndarray, *, exact: bool) -> dict[str, Any]:
+def _per_level(
+    levels: Sequence[int | None], score_N: np.ndarray, interval: Callable[[np.ndarray], Estimate]
+) -> dict[str, Any]:
     out = {}
     for level in sorted({x for x in levels if x is not None}):
         chosen = score_N[np.array([x == level for x in levels])]
-        if exact:
-            estimate = intervals.wilson(int(chosen.sum()), len(chosen))
-        else:
-            estimate = intervals.mean_interval(chosen)
-        out[str(level)] = {**estimate._asdict(), "num_problems": len(chosen)}
+        out[str(level)] = {**interval(chosen)._asdict(), "num_problems": len(chosen)}
     return out
 
 
 def _individual(problems: Any, runs: dict[str, Any], samples: int) -> list[dict[str, Any]]:
-    rows = []
-    for i, problem in enumerate(problems):
-        rows.append(
-            {
-                "id": problem.id,
-                "question": problem.question,
-                "level": problem.level,
-                "subject": problem.subject,
-                "answer": problem.answer,
-                "greedy": runs["greedy"]["texts"][i],
-                "greedy_right": bool(runs["greedy"]["right_PG"][i, 0]),
-                "sampled": runs["sampled"]["texts"][i * samples : (i + 1) * samples],
-                "sampled_right": [bool(x) for x in runs["sampled"]["right_PG"][i]],
-            }
-        )
-    return rows
+    greedy, sampled = runs["greedy"], runs["sampled"]
+    return [
+        {
+            "id": problem.id,
+            "question": problem.question,
+            "level": problem.level,
+            "subject": problem.subject,
+            "answer": problem.answer,
+            "greedy": greedy["texts"][i],
+            "greedy_right": bool(greedy["right_PG"][i, 0]),
+            "sampled": sampled["texts"][i * samples : (i + 1) * samples],
+            "sampled_right": [bool(x) for x in sampled["right_PG"][i]],
+        }
+        for i, problem in enumerate(problems)
+    ]

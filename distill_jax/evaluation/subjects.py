@@ -35,7 +35,7 @@ class Subject:
         weights: names of their parts with digests.
         load: puts it on the mesh.
         stage: that made it; "" for teacher, base and model.
-            tokenizer: its own; None is the run's.
+        tokenizer: its own; None is the run's.
     """
 
     name: str
@@ -79,11 +79,7 @@ def find(run: Run, settings: EvaluateSettings) -> list[Subject]:
 
 
 def named(run: Run, name: str) -> Subject:
-    """The subject of a name, else the model of a directory or hub id.
-
-    Raises:
-        CheckpointError: it is not there.
-    """
+    """The subject of a name, else the model of a directory or hub id; CheckpointError for none."""
     if name == TEACHER:
         return teacher(run)
     if name == BASE or name in run.config.plan:
@@ -95,11 +91,7 @@ def named(run: Run, name: str) -> Subject:
 
 
 def teacher(run: Run) -> Subject:
-    """The teacher; it is loaded once a run, since students are compared with it, too.
-
-    Raises:
-        CheckpointError: there is no teacher.
-    """
+    """The teacher, loaded once a run; CheckpointError where there is none."""
     path = run.models.path(TEACHER)
     return Subject(TEACHER, path, {TEACHER: run.digest(path)}, lambda: run.models.teacher)
 
@@ -115,10 +107,8 @@ def student(run: Run, reference: str) -> Subject:
 
 def checkpointed_stage(run: Run) -> str | None:
     """The last stage of the plan that makes a student and has checkpoints here."""
-    for name in reversed(run.config.order):
-        if run.config.plan[name].makes == "student" and _checkpoints(run, name).is_dir():
-            return name
-    return None
+    made = [name for name in run.config.order if run.config.plan[name].makes == "student"]
+    return next((name for name in reversed(made) if _checkpoints(run, name).is_dir()), None)
 
 
 def _checkpoints(run: Run, stage: str) -> Path:
@@ -165,9 +155,8 @@ def _checkpoint(run: Run, stage: str, step: int) -> Subject:
                 wanted=f"{run.config.lora}",
                 fix="set lora.rank and lora.targets to what the stage was run with",
             )
-        return Loaded(
-            fresh.model, {"base": fresh.params["base"], "lora": run.models.place_lora(lora)}
-        )
+        placed = {"base": fresh.params["base"], "lora": run.models.place_lora(lora)}
+        return Loaded(fresh.model, placed)
 
     weights = {**run.student_digests(Student(stage, base=base)), "adapter": digest.of_all(parts())}
     return Subject(f"{stage}{CHECKPOINT}{step}", directory / str(step), weights, load, stage)
@@ -184,8 +173,7 @@ def given(run: Run, model: str) -> Subject:
     """
     path = hf_io.model_dir(model)
     if (path / peft_io.CONFIG).is_file():
-        # Unlike the run's own adapters its rank and alpha are not those of the settings; its
-        # digest covers them.
+        # Its rank and alpha are not those of the settings; its digest covers them.
         weights = run.student_digests(Student(MODEL, adapter=path))
         return Subject(MODEL, path, weights, functools.partial(run.models.load_adapter, path))
     hf_io.load_config(path)  # raises where there is no model

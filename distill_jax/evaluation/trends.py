@@ -17,11 +17,10 @@ class Trend(NamedTuple):
     """A metric over a run; the last three are None below MIN_ROWS.
 
     Attributes:
-        name: the metric.
-        rows: how many have it.
+        name, rows: the metric, and how many rows have it.
         first, last: means of the first and last fifth of those rows (at least one row each).
-        rho: Spearman's rank correlation with the step, 0 for a constant metric.
-        p_value: its two-sided p-value, by Student's t.
+        rho, p_value: Spearman's rank correlation with the step, 0 for a constant metric, with its
+            two-sided p-value by Student's t.
         jump_p: p-value of the first fifth against the last half, by Student's t with the spread of
             the last half: many runs jump in their first rows and then stay, which ranks miss.
     """

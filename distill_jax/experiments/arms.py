@@ -45,10 +45,8 @@ def parse(texts: Sequence[str], base: RunConfig) -> list[Arm]:
     for text in texts:
         name, _, rest = (part.strip() for part in text.partition(":"))
         if not _NAME.fullmatch(name) or name in (SHARED, *(arm.name for arm in arms)):
-            raise ConfigError(
-                f"experiment.arms has {text!r}",
-                wanted="'name: setting=value; …' with a name of its own, of letters, digits, ._-",
-            )
+            wanted = "'name: setting=value; …' with a name of its own, of letters, digits, ._-"
+            raise ConfigError(f"experiment.arms has {text!r}", wanted=wanted)
         changes = {}
         for part in filter(None, (part.strip() for part in rest.split(";"))):
             setting, equals, value = (piece.strip() for piece in part.partition("="))
@@ -57,11 +55,8 @@ def parse(texts: Sequence[str], base: RunConfig) -> list[Arm]:
             check_name(flat, setting)
             if setting == "seed" or setting.startswith("experiment"):
                 # Every seed of such an arm would be one and the same run.
-                raise ConfigError(
-                    f"arm {name} sets {setting}",
-                    wanted="settings of a run",
-                    fix="name the seeds of all arms in experiment.seeds",
-                )
+                fix = "name the seeds of all arms in experiment.seeds"
+                raise ConfigError(f"arm {name} sets {setting}", wanted="settings of a run", fix=fix)
             changes[setting] = _literal(value)
         arms.append(Arm(name, changes))
     return arms

@@ -69,11 +69,7 @@ def of_arm(rows: Rows, arm: str) -> list[Mapping[str, Any]]:
 def changes(rows: Rows, arms: Sequence[str], reference: str, figure: str) -> dict[str, Change]:
     """Each other arm less the reference, on the seeds that both have; without such a seed, skipped.
 
-    Args:
-        rows: of `results.read_run`.
-        arms: names in the order of the table.
-        reference: the arm that is subtracted.
-        figure: e.g. "greedy".
+    rows: of `results.collect`; figure: one of FIGURES.
     """
     base = {row["seed"]: row[figure] for row in of_arm(rows, reference)}
     found: dict[str, tuple[Interval, float | None]] = {}
@@ -99,10 +95,6 @@ def band(rows: Rows, points: int = 41) -> dict[str, np.ndarray] | None:
     start = max(curve[0]["tokens"] for curve in curves)
     end = min(curve[-1]["tokens"] for curve in curves)
     at = np.linspace(start, end, points)
-    lines = np.stack(
-        [
-            np.interp(at, [p["tokens"] for p in curve], [p["accuracy"] for p in curve])
-            for curve in curves
-        ]
-    )
+    known = [[[p[name] for p in curve] for name in ("tokens", "accuracy")] for curve in curves]
+    lines = np.stack([np.interp(at, x, y) for x, y in known])
     return {"tokens": at, "mean": lines.mean(0), "low": lines.min(0), "high": lines.max(0)}

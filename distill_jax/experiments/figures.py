@@ -13,7 +13,7 @@ _MOST_SUBJECTS = 12
 
 
 def plots(rows: Rows, arms: Sequence[str]) -> list[Plot]:
-    """The plots of rows of `results.read_run`; an arm has the colour of its place in `arms`."""
+    """The plots of rows of `results.collect`; an arm has the colour of its place in `arms`."""
     made = {arm: of for arm in arms if (of := comparison.of_arm(rows, arm))}
     colours = {arm: number for number, arm in enumerate(arms)}
     out = [_curves(made, colours), _groups(made, colours, "levels", "level")]
@@ -46,14 +46,8 @@ def _groups(made: Mapping[str, Rows], colours: Mapping[str, int], key: str, name
             for figure in (np.mean, min, max)
         )
         series.append(Series(arm, at, y, low, high, "bars", colours[arm]))
-    return Plot(
-        f"test, greedy, by {name}: mean and range",
-        series,
-        xlabel=name,
-        ticks=names,
-        limits=(0, 1.02),
-        legend=False,
-    )
+    title, limits = f"test, greedy, by {name}: mean and range", (0, 1.02)
+    return Plot(title, series, xlabel=name, ticks=names, limits=limits, legend=False)
 
 
 def _efficiency(made: Mapping[str, Rows], colours: Mapping[str, int]) -> Plot:
@@ -63,13 +57,8 @@ def _efficiency(made: Mapping[str, Rows], colours: Mapping[str, int]) -> Plot:
         if found:
             x, y = np.array(found, float).T
             series.append(Series(arm, x, y, style="points", colour=colours[arm]))
-    return Plot(
-        "sample efficiency: tokens to 95% of the gain",
-        series,
-        xlabel="training tokens",
-        ylabel="test, greedy",
-        legend=False,
-    )
+    title, tokens = "sample efficiency: tokens to 95% of the gain", "training tokens"
+    return Plot(title, series, xlabel=tokens, ylabel="test, greedy", legend=False)
 
 
 def _selection(rows: Rows, arm: str) -> Plot:

@@ -26,7 +26,7 @@ def build(
     Args:
         arms: in the order of the table.
         references: arms that differences are taken to.
-        rows: of `results.read_run`, of complete runs.
+        rows: of `results.collect`, of complete runs.
         failed: {"arm", "seed", "error"} of the others.
         command: that made it.
     """
@@ -40,11 +40,11 @@ def build(
             Section("arms", "Arms compared", _accuracies(rows, names)),
             Section("differences", "Differences", _all_differences(rows, names, compared)),
             Section("plots", "Plots", [Curves(FIGURE, figures.plots(rows, all_arms), legend)]),
-            Section("levels", "By level, greedy, %", [_groups(rows, names, "levels")]),
         ]
-        if any(row["subjects"] for row in rows):
-            subjects = [_groups(rows, names, "subjects")]
-            sections.append(Section("subjects", "By subject, greedy, %", subjects))
+        for key, title in (("levels", "level"), ("subjects", "subject")):
+            if key == "levels" or any(row[key] for row in rows):
+                table = _groups(rows, names, key)
+                sections.append(Section(key, f"By {title}, greedy, %", [table]))
     sections.append(Section("settings", "Arms", [Bullets([_settings(arm) for arm in arms])]))
     if failed:
         lines = [f"{run['arm']}, seed {run['seed']}: {run['error']}" for run in failed]
@@ -68,23 +68,18 @@ def _accuracies(rows: Rows, arms: Sequence[str]) -> list[Block]:
     cells = []
     for arm in arms:
         found = comparison.of_arm(rows, arm)
+        shares = [[row[f] for row in found] for f in comparison.FIGURES]
         agreement = [None if (a := row["agreement"]) is None else 100 * a for row in found]
-        cells.append(
-            [
-                arm,
-                str(len(found)),
-                *(
-                    percent(comparison.over_seeds([row[f] for row in found], 0.0, 1.0))
-                    for f in comparison.FIGURES
-                ),
-                _mean(agreement, 1),
-                _mean([row["mean_length"] for row in found], 1),
-                _mean([row["tokens"]["all"] for row in found]),
-                _mean([row["gain_steps"] for row in found]),
-                _mean([row["gain_tokens"] for row in found]),
-                _mean([row["seconds"]["all"] for row in found]),
-            ]
-        )
+        counts = [
+            [row["tokens"]["all"] for row in found],
+            [row["gain_steps"] for row in found],
+            [row["gain_tokens"] for row in found],
+            [row["seconds"]["all"] for row in found],
+        ]
+        line = [arm, str(len(found))]
+        line += [percent(comparison.over_seeds(share, 0.0, 1.0)) for share in shares]
+        line += [_mean(x, 1) for x in (agreement, [row["mean_length"] for row in found])]
+        cells.append([*line, *map(_mean, counts)])
     return [*map(Text, texts), Table(header, cells, "arms over seeds")]
 
 
@@ -102,19 +97,15 @@ def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str])
 
 
 def _differences(rows: Rows, arms: Sequence[str], reference: str) -> Table:
-    found = {f: comparison.changes(rows, arms, reference, f) for f in comparison.FIGURES}
+    found = [comparison.changes(rows, arms, reference, f) for f in comparison.FIGURES]
     cells = []
-    for arm in arms:
+    for arm in found[0]:  # both figures have the same arms
         row = [arm]
-        for changes in found.values():
-            change = changes.get(arm)
-            if change is None:
-                continue
+        for change in (changes[arm] for changes in found):
             text = percent(change.interval, sign=True)
             p_value = "–" if change.adjusted is None else f"{change.adjusted:.3f}"
             row += [Bold(text) if change.significant else text, p_value]
-        if len(row) > 1:
-            cells.append(row)
+        cells.append(row)
     header = ["arm", "greedy", "p, adjusted", "pass@1", "p, adjusted"]
     return Table(header, cells, f"arms less {reference}")
 

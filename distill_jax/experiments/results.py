@@ -26,8 +26,10 @@ _SERIES = {
 }
 
 
-def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
+def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     """A complete run as one JSON-able row.
+
+    Also writes history.json, curriculum_data.json and response_pairs.jsonl into its directory.
 
     Returns:
         arm, seed, subject, greedy and pass@1 (shares), levels and subjects {name: {greedy,
@@ -42,6 +44,7 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     """
     view = views.load(workdir)
     subject, result = last_subject(workdir, view)
+    teacher = read_json(view.result_file(workdir, views.TEACHER))
     chain = view.chain(subject)
     rows = {s.name: read_rows(workdir / s.directory / METRICS_FILE) for s in chain}
     tokens = {name: _tokens(found) for name, found in rows.items() if found}
@@ -53,13 +56,17 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     last = rows.get(subject, [])
     curve = _curve(last, sum(tokens.values()) - tokens.get(subject, 0))
     problems = result["problems"]
+    write_json(workdir / "history.json", history(last))
+    write_json(workdir / "curriculum_data.json", curriculum(last))
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pairs(teacher, result)]
+    write_text(workdir / "response_pairs.jsonl", "".join(lines))
     return {
         "arm": arm,
         "seed": seed,
         "subject": subject,
         "greedy": result["greedy"]["accuracy"]["mean"],
         "pass@1": result["sampled"]["pass@1"]["mean"],
-        "agreement": agreement(read_json(view.result_file(workdir, views.TEACHER)), result),
+        "agreement": agreement(teacher, result),
         "mean_length": result["greedy"]["mean_length"],
         "terminated": result["greedy"]["terminated"],
         "levels": _groups(problems, "level"),
@@ -73,11 +80,7 @@ def read_run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
 
 
 def last_subject(workdir: Path, view: RunView) -> tuple[str, dict[str, Any]]:
-    """The last student of the run that was evaluated, and its result.
-
-    Raises:
-        DataError: no student was evaluated.
-    """
+    """The last student of the run that was evaluated, and its result; DataError without one."""
     for name in (*(stage.name for stage in reversed(view.students)), views.BASE):
         result = read_json(view.result_file(workdir, name))
         if result is not None:
@@ -94,10 +97,8 @@ def _curve(rows: Sequence[Mapping[str, Any]], before: int) -> list[dict[str, Any
     out, tokens = [], 0
     for row in rows:
         tokens = row.get("num_tokens", tokens)
-        if row.get("eval/accuracy") is not None:
-            out.append(
-                {"step": row["step"], "tokens": before + tokens, "accuracy": row["eval/accuracy"]}
-            )
+        if (accuracy := row.get("eval/accuracy")) is not None:
+            out.append({"step": row["step"], "tokens": before + tokens, "accuracy": accuracy})
     return out
 
 
@@ -116,25 +117,15 @@ def pairs(teacher: Mapping[str, Any] | None, student: Mapping[str, Any]) -> list
     out = []
     for row in student["problems"]:
         other = theirs.get(row["id"], {})
-        out.append(
-            {
-                **{
-                    name: row.get(name) for name in ("id", "question", "level", "subject", "answer")
-                },
-                "student": row["greedy"],
-                "student_right": row["greedy_right"],
-                "teacher": other.get("greedy"),
-                "teacher_right": other.get("greedy_right"),
-            }
-        )
+        one = {name: row.get(name) for name in ("id", "question", "level", "subject", "answer")}
+        one |= {"student": row["greedy"], "student_right": row["greedy_right"]}
+        one |= {"teacher": other.get("greedy"), "teacher_right": other.get("greedy_right")}
+        out.append(one)
     return out
 
 
 def agreement(teacher: Mapping[str, Any] | None, student: Mapping[str, Any]) -> float | None:
-    """Of the problems that the teacher gets right, the share that the student does, too.
-
-    Both wrong is no agreement. None without such a problem.
-    """
+    """Of the problems that the teacher gets right, the share that the student does too, or None."""
     known = [row for row in pairs(teacher, student) if row["teacher_right"]]
     return sum(row["student_right"] for row in known) / len(known) if known else None
 
@@ -154,31 +145,12 @@ def _groups(problems: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[s
 
 def _selection(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How often a curriculum meant to choose each of its arms, over steps; [] without one."""
-    prefix = "curriculum/p/"
-    out = []
+    prefix, out = _ARMS["shares"], []
     for row in rows:
         shares = {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}
         if shares:
             out.append({"step": row["step"], "p": shares})
     return out
-
-
-def write_files(workdir: Path) -> None:
-    """history.json, curriculum_data.json and response_pairs.jsonl of a complete run.
-
-    Raises:
-        DataError: a damaged row of its records.
-        CheckpointError: a file of its evaluation is not JSON.
-    """
-    view = views.load(workdir)
-    subject, student = last_subject(workdir, view)
-    stages = view.chain(subject)
-    rows = read_rows(workdir / stages[-1].directory / METRICS_FILE) if stages else []
-    write_json(workdir / "history.json", history(rows))
-    write_json(workdir / "curriculum_data.json", curriculum(rows))
-    teacher = read_json(view.result_file(workdir, views.TEACHER))
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pairs(teacher, student)]
-    write_text(workdir / "response_pairs.jsonl", "".join(lines))
 
 
 def history(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -84,27 +84,19 @@ def _problems(data: RunData) -> list[Answers]:
         return []
     earlier, later = (data.results[name]["problems"] for name in compared)
     names = [*dict.fromkeys(compared), *([TEACHER] if TEACHER in data.results else [])]
-    return [
-        _shown(
-            {**later[place], "gold": later[place]["answer"], "kind": kind},
-            _plain(data, names, place),
-        )
-        for place, kind in chosen.choose(earlier, later, _WITHOUT_TOKENS)
-    ]
+    out = []
+    for place, kind in chosen.choose(earlier, later, _WITHOUT_TOKENS):
+        problem = {**later[place], "gold": later[place]["answer"], "kind": kind}
+        out.append(_shown(problem, _plain(data, names, place)))
+    return out
 
 
 def _scored_problems(data: RunData) -> list[Answers]:
     assert data.tokens is not None
-    alpha = data.tokens["made_from"]["alpha"]
+    alpha, label = data.tokens["made_from"]["alpha"], data.view.label
     return [
-        _shown(
-            problem,
-            [
-                _scored(data.view.label(name), response, alpha)
-                for name, response in problem["responses"].items()
-            ],
-        )
-        for problem in data.tokens["problems"]
+        _shown(p, [_scored(label(name), one, alpha) for name, one in p["responses"].items()])
+        for p in data.tokens["problems"]
     ]
 
 

@@ -1,7 +1,8 @@
 """Which problems a report shows: first those that changed, spread over levels."""
 
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import DataError
@@ -14,6 +15,9 @@ RULE = (
     "both times. Within each kind the levels take turns from the lowest, and within a level the "
     "order is that of the evaluation."
 )
+
+
+Problems = Sequence[Mapping[str, Any]]
 
 
 class Choice(NamedTuple):
@@ -37,48 +41,40 @@ def compared(results: Mapping[str, Any], view: RunView) -> tuple[str, str] | Non
     return next((name for name in reversed(before) if name in results), later), later
 
 
-def choose(
-    earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]], count: int
-) -> list[Choice]:
+def choose(earlier: Problems, later: Problems, count: int) -> list[Choice]:
     """At most `count` problems by RULE, sorted by kind.
 
-    Args:
-        earlier, later: "problems" of two results of `runner.evaluate`.
-        count: most problems.
-
     Raises:
-        DataError: the two are of different problems.
+        DataError: the two results are of different problems.
     """
     found = by_kind(earlier, later)
     levels = [problem.get("level") for problem in later]
-    queues = {kind: deque(_spread(places, levels)) for kind, places in found.items()}
-    picked: list[Choice] = []
-    while len(picked) < count and any(queues[kind] for kind in (BETTER, WORSE, WRONG)):
-        for kind in (BETTER, WORSE, WRONG):
-            if queues[kind] and len(picked) < count:
-                picked.append(Choice(queues[kind].popleft(), kind))
-    picked += [Choice(index, RIGHT) for index in list(queues[RIGHT])[: count - len(picked)]]
+    queues = {
+        kind: [Choice(place, kind) for place in _spread(places, levels)]
+        for kind, places in found.items()
+    }
+    turns = zip_longest(*(queues[kind] for kind in (BETTER, WORSE, WRONG)))
+    changed = [choice for turn in turns for choice in turn if choice is not None]
     order = list(found)
+    picked = [*changed, *queues[RIGHT]][:count]
     return sorted(picked, key=lambda choice: order.index(choice.kind))
 
 
-def by_kind(
-    earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]]
-) -> dict[str, list[int]]:
-    """Places in the evaluation's list by kind, for all four kinds.
+def by_kind(earlier: Problems, later: Problems) -> dict[str, list[int]]:
+    """Places in the "problems" of two results by kind, for all four kinds.
 
     Raises:
-        DataError: the two are of different problems.
+        DataError: the two results are of different problems.
     """
     check_same(earlier, later)
-    out: dict[str, list[int]] = {BETTER: [], WORSE: [], WRONG: [], RIGHT: []}
     names = {(0, 1): BETTER, (1, 0): WORSE, (0, 0): WRONG, (1, 1): RIGHT}
+    out: dict[str, list[int]] = {kind: [] for kind in names.values()}
     for index, (one, other) in enumerate(zip(earlier, later, strict=True)):
         out[names[bool(one["greedy_right"]), bool(other["greedy_right"])]].append(index)
     return out
 
 
-def check_same(earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]]) -> None:
+def check_same(earlier: Problems, later: Problems) -> None:
     """Raises DataError where two results are not of the same problems in the same order."""
     if [p["id"] for p in earlier] != [p["id"] for p in later]:
         raise DataError(
@@ -90,10 +86,9 @@ def check_same(earlier: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str
 
 def _spread(found: Sequence[int], levels: Sequence[int | None]) -> list[int]:
     """The same problems, one of each level in turn."""
-    turn: dict[int | None, int] = {}
-    keyed = []
+    turn, keyed = Counter[int](), []
     for index in found:
-        level = levels[index]
-        turn[level] = turn.get(level, 0) + 1
-        keyed.append((turn[level], -1 if level is None else level, index))
+        level = -1 if (known := levels[index]) is None else known
+        turn[level] += 1
+        keyed.append((turn[level], level, index))
     return [index for *_, index in sorted(keyed)]

@@ -45,8 +45,7 @@ class Series(NamedTuple):
 
     Attributes:
         label: in the legend.
-        x_K: steps, or places in the plot's ticks.
-        y_K: values.
+        x_K, y_K: steps, or places in the plot's ticks; values.
         low_K, high_K: ends of a line's band, of error bars or of an area; None without.
         style: line, points, joined (points with a line), bars or area (from low to high).
         colour: index of COLOURS; None: the place among the plot's series.
@@ -65,10 +64,9 @@ class Plot(NamedTuple):
     """A plot.
 
     Attributes:
-        title: above it.
+        title, xlabel, ylabel: above it and at its axes.
         series: drawn in this order.
         subject: how its description begins; "" takes the title.
-        xlabel, ylabel: of the axes.
         ticks: names of x = 0, 1, …, at which the series are grouped; () for numbers.
         limits: of y; None fits the data.
         unit: of y in the description.
@@ -91,29 +89,19 @@ SHARE = (-0.03, 1.03)
 
 def describe(plot: Plot) -> str:
     """The plot in words, for a reader who cannot see it."""
-    subject = plot.subject or plot.title
+    subject, said = plot.subject or plot.title, []
+    for label, x_K, y_K, *_ in plot.series:
+        if plot.ticks:
+            points = zip(x_K.astype(int), y_K, strict=True)
+            parts = [f"{plot.xlabel} {plot.ticks[x]} {y:.1f}{plot.unit}".strip() for x, y in points]
+        else:
+            ends = sorted({0, len(x_K) - 1})
+            parts = [f"{y_K[k]:.4g} at {plot.xlabel} {x_K[k]:.0f}" for k in ends]
+            parts += [f"between {y_K.min():.4g} and {y_K.max():.4g}"] * (len(ends) - 1)
+        said.append(f"{label}: {', '.join(parts)}")
     if plot.ticks:
-        said = [
-            f"{s.label}: "
-            + ", ".join(
-                f"{plot.xlabel} {plot.ticks[int(x)]} {y:.1f}{plot.unit}".strip()
-                for x, y in zip(s.x_K, s.y_K, strict=True)
-            )
-            for s in plot.series
-        ]
         return f"{subject}. {'; '.join(said)}."
-    return f"{subject}, against the {plot.xlabel}. " + " ".join(
-        _described(series, plot.xlabel) for series in plot.series
-    )
-
-
-def _described(series: Series, xlabel: str) -> str:
-    x_K, y_K = series.x_K, series.y_K
-    first, last = (f"{y_K[k]:.4g} at {xlabel} {x_K[k]:.0f}" for k in (0, -1))
-    if len(x_K) == 1:
-        return f"{series.label}: {first}."
-    extent = f"between {y_K.min():.4g} and {y_K.max():.4g}"
-    return f"{series.label}: {first}, {last}, {extent}."
+    return " ".join([f"{subject}, against the {plot.xlabel}.", *(f"{one}." for one in said)])
 
 
 def svg(plot: Plot) -> str:

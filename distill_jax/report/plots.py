@@ -56,10 +56,7 @@ def _lines(rows: Metrics, metrics: Mapping[str, str]) -> list[Series]:
 
 
 def levels(results: Mapping[str, Any], kind: str, view: RunView) -> Plot | None:
-    """Accuracy of every subject at every level, with 95% intervals; None without levels.
-
-    kind: "greedy" or "sampled".
-    """
+    """Greedy or sampled accuracy of every subject at every level, with 95% intervals, or None."""
     known = sorted({n for r in results.values() for n in r[kind]["levels"]}, key=int)
     if not known:
         return None
@@ -68,16 +65,8 @@ def levels(results: Mapping[str, Any], kind: str, view: RunView) -> Plot | None:
     for subject, result in results.items():
         at = {i: result[kind]["levels"].get(level) for i, level in enumerate(known)}
         series += _estimates(view.label(subject), at, "points", 100.0)
-    return Plot(
-        f"{name} at each level, 95% intervals",
-        series,
-        f"{name} in percent",
-        xlabel="level",
-        ylabel="% right",
-        ticks=known,
-        limits=(-3, 103),
-        unit="%",
-    )
+    title, subject = f"{name} at each level, 95% intervals", f"{name} in percent"
+    return Plot(title, series, subject, "level", "% right", known, (-3, 103), unit="%")
 
 
 def checkpoints(results: Mapping[int, Mapping[str, Any]]) -> Plot:

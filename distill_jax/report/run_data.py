@@ -17,9 +17,8 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A stage that has begun: its starts of run.json (time, command, versions, devices, commit);
-    seconds (None until it is complete) and figures of done.json.
-    """
+    """A stage that has begun: its starts of run.json; seconds (None until it is complete) and
+    figures of done.json."""
 
     name: str
     starts: Records = ()
@@ -54,8 +53,7 @@ class RunData:
     def stage_of(self, part: str) -> StageView:
         """The stage that a key of `metrics` belongs to; one of that name where none is known."""
         name = part.partition("/")[0]
-        found = (stage for stage in self.view.stages if stage.name == name)
-        return next(found, StageView(name, name, name))
+        return next((s for s in self.view.stages if s.name == name), StageView(name, name, name))
 
     def settings_of(self, stage: str) -> Mapping[str, Any]:
         """The settings of a stage in the config; {} where there are none."""

@@ -33,14 +33,9 @@ def state(data: RunData) -> str:
 
 def blocks(data: RunData) -> list[Block]:
     """Settings, stages, machine."""
-    return [
-        Text("Settings", "heading"),
-        Facts(_settings(data)),
-        Text("Stages", "heading"),
-        _stages(data.stages),
-        Text("Made by", "heading"),
-        Facts(_machine(data.stages)),
-    ]
+    settings, machine = Facts(_settings(data)), Facts(_machine(data.stages))
+    titles = [Text(title, "heading") for title in ("Settings", "Stages", "Made by")]
+    return [titles[0], settings, titles[1], _stages(data.stages), titles[2], machine]
 
 
 def _stages(stages: Sequence[StageRecord]) -> Table:
@@ -49,9 +44,8 @@ def _stages(stages: Sequence[StageRecord]) -> Table:
         first = stage.starts[0]["time"] if stage.starts else "–"
         # Spaces that do not break: on a phone the table scrolls.
         first = first.replace("T", "\u00a0").replace("+00:00", "\u00a0UTC")
-        state = "begun" if stage.seconds is None else "complete"
-        took = "–" if stage.seconds is None else clock(stage.seconds)
-        rows.append([stage.name, first, str(len(stage.starts)), state, took])
+        end = ["begun", "–"] if stage.seconds is None else ["complete", clock(stage.seconds)]
+        rows.append([stage.name, first, str(len(stage.starts)), *end])
     header = ["stage", "first start", "starts", "state", "time of the last start"]
     return Table(header, rows, "stages of this work directory", 4)
 
@@ -68,9 +62,7 @@ def _machine(stages: Sequence[StageRecord]) -> list[tuple[str, str]]:
         return f"{d['count']} × {d['kind']} ({d['platform']}), {d['processes']} process(es)"
 
     def commit(start: Mapping[str, Any]) -> str:
-        git = start.get("git")
-        if not git:
-            return "not in a repository"
+        git = start.get("git") or {"commit": "not in a repository", "changed_files": []}
         return git["commit"] + (" and uncommitted changes" if git["changed_files"] else "")
 
     return [
@@ -123,15 +115,12 @@ def _rewards(stage: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:
         for term, value in rewards.items()
         if term.endswith("_weight") and value and (term != "custom_weight" or rewards["custom"])
     ]
-    adaptive = ", adaptive" if rewards["adaptive"] else ""
+    weighed = ", ".join(weights) + (", adaptive" if rewards["adaptive"] else "")
     intrinsic = (
         f"α {rewards['alpha']:g}, {rewards['form']}, {rewards['sequence']} over tokens, "
         f"normalised by {rewards['normaliser']}"
     )
-    return [
-        (f"{stage}, reward weights", ", ".join(weights) + adaptive),
-        (f"{stage}, intrinsic reward", intrinsic),
-    ]
+    return [(f"{stage}, reward weights", weighed), (f"{stage}, intrinsic reward", intrinsic)]
 
 
 def _model(settings: Mapping[str, Any]) -> str:

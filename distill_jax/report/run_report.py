@@ -1,6 +1,7 @@
 """The report of a run, from its records: report.md with PNG plots, report.html in one file."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,15 @@ def build(data: RunData) -> Report:
 
 def _results(data: RunData) -> Iterable[Section]:
     given = data.results, data.view
+    lines = tables.difference_lines(*given)
 
     def blocks(table: Any) -> list[Block]:
-        return [] if table is None else [table]
+        return [] if table is None or not data.results else [table]
 
     yield Section(
         "accuracy",
         "Accuracy",
-        blocks(tables.accuracy(*given) if data.results else None),
+        blocks(tables.accuracy(*given)),
         "Percent of held-out problems, with 95% intervals (Wilson for greedy; t over problems for "
         "pass@1, Wilson where all problems agree).",
         "No model was evaluated yet: stage evaluate writes its results.",
@@ -77,14 +79,11 @@ def _results(data: RunData) -> Iterable[Section]:
     yield Section(
         "changes",
         "What training changed",
-        [
-            *_bare_answers(data),
-            *([Bullets(lines)] if (lines := tables.difference_lines(*given)) else []),
-        ],
+        [*_bare_answers(data), *([Bullets(lines)] if lines else [])],
         "Students paired by problem (McNemar for greedy, paired t for pass@1).",
     )
     yield Section("run", "Settings and machine", run_facts.blocks(data), only="html")
-    yield Section("answers", "Answers", blocks(tables.answers(*given) if data.results else None))
+    yield Section("answers", "Answers", blocks(tables.answers(*given)))
     yield Section("samples", "Several samples", blocks(tables.samples(*given)))
     yield Section(
         "reasoning",
@@ -93,8 +92,7 @@ def _results(data: RunData) -> Iterable[Section]:
         "Percent of the gold solution's step values that the answers write, and of the equations "
         "that they write (in calculator marks: marks) that are true.",
     )
-    hacking = tables.measured(*given, "hacking")
-    yield Section("hacking", "Signs of reward hacking", blocks(hacking))
+    yield Section("hacking", "Signs of reward hacking", blocks(tables.measured(*given, "hacking")))
     yield Section(
         "teacher",
         "Comparison with the teacher",
@@ -106,8 +104,7 @@ def _results(data: RunData) -> Iterable[Section]:
 
 def _bare_answers(data: RunData) -> Iterable[Block]:
     for stage in data.stages:
-        share = stage.figures.get("bare_answers", 0.0)
-        if share:
+        if share := stage.figures.get("bare_answers", 0.0):
             yield Text(
                 f"{100 * share:.0f}% of the rows of stage {stage.name} show a bare answer without "
                 "its steps, which teaches a student to guess. Compare later students with the "
@@ -118,11 +115,8 @@ def _bare_answers(data: RunData) -> Iterable[Block]:
 def _checkpoints(data: RunData) -> Iterable[Section]:
     """For each stage whose checkpoints were evaluated; its start is step 0."""
     for stage in data.view.students:
-        found: dict[int, Mapping[str, Any]] = {}
-        for name, result in data.results.items():
-            made = data.view.checkpoint(name)
-            if made is not None and made[0] == stage.name:
-                found[made[1]] = result
+        made = {name: data.view.checkpoint(name) or ("", 0) for name in data.results}
+        found = {step: data.results[name] for name, (of, step) in made.items() if of == stage.name}
         if not found:
             continue
         if stage.start in data.results:
@@ -135,12 +129,9 @@ def _checkpoints(data: RunData) -> Iterable[Section]:
 
 def _by_part(data: RunData, make: Any) -> list[Block]:
     """The block that `make` gives for the records of each part of the run, below its name."""
-    out: list[Block] = []
-    for part, rows in data.metrics.items():
-        block = make(part, rows)
-        if block is not None:
-            out += [Text(part, "heading"), block]
-    return out
+    made = {part: make(part, rows) for part, rows in data.metrics.items()}
+    shown = [(Text(part, "heading"), block) for part, block in made.items() if block is not None]
+    return list(itertools.chain.from_iterable(shown))
 
 
 def _training(data: RunData) -> Section:

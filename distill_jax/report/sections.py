@@ -88,10 +88,8 @@ class Section(NamedTuple):
     """Part of a report.
 
     Attributes:
-        id: unique in the report.
-        title: its heading.
-        blocks: in order; without any the section is skipped, or a page says what is missing.
-        text: before the blocks.
+        id, title: unique in the report; its heading.
+        text, blocks: in order; without blocks the section is skipped, or a page shows `missing`.
         missing: why there are no blocks.
         only: the one writer that shows it, html or markdown; "" for both.
     """
@@ -114,8 +112,8 @@ class Report(NamedTuple):
 
     def shown(self, writer: str) -> list[Section]:
         """The sections that a writer shows."""
-        found = [s for s in self.sections if s.only in ("", writer) and (s.blocks or s.missing)]
         return [
             s._replace(blocks=[Text(s.text), *s.blocks]) if s.text and s.blocks else s
-            for s in found
+            for s in self.sections
+            if s.only in ("", writer) and (s.blocks or s.missing)
         ]

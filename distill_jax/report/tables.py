@@ -49,7 +49,7 @@ def _percent(estimate: Mapping[str, Any] | None) -> str:
     return number_cell(estimate, 100.0, 1)
 
 
-def _form(value: float | None, form: str) -> str:
+def _form(value: Any, form: str = ".1%") -> str:
     return "–" if value is None else format(value, form)
 
 
@@ -141,8 +141,8 @@ def answers(results: Results, view: RunView) -> Table:
     """Length and end of answers."""
     columns: Columns = {
         "mean tokens": lambda part: _form(part["mean_length"], ".1f"),
-        "ended with EOS": lambda part: _form(part["terminated"], ".1%"),
-        "undecided": lambda part: _form(part["undecided"], ".1%"),
+        "ended with EOS": lambda part: _form(part["terminated"]),
+        "undecided": lambda part: _form(part["undecided"]),
     }
     return _by_decoding(results, view, columns, "greedy and sampled answers")
 
@@ -152,12 +152,9 @@ def measured(results: Results, view: RunView, group: str) -> Table | None:
     known = {name: r for name, r in results.items() if group in r["greedy"]}
     columns: dict[str, Any] = {}
     for key, title in (REASONING if group == "reasoning" else HACKING).items():
-        columns[title] = lambda part, key=key: _percent_or_share(part[group][key])
+        cell: Any = _percent if group == "reasoning" else _form
+        columns[title] = lambda part, key=key, cell=cell: cell(part[group][key])
     return _by_decoding(known, view, columns, f"{group}, percent of answers") if known else None
-
-
-def _percent_or_share(value: Any) -> str:
-    return _percent(value) if isinstance(value, Mapping) else _form(value, ".1%")
 
 
 def samples(results: Results, view: RunView) -> Table | None:
@@ -184,20 +181,13 @@ def distribution(results: Results, view: RunView) -> Table | None:
 
 def checkpoints(results: Mapping[int, Any]) -> Table:
     """Accuracy and divergence from the teacher over the steps of a stage."""
-    rows = [
-        [
-            str(step),
-            _percent(result["greedy"]["accuracy"]),
-            _percent(result["sampled"]["pass@1"]),
-            number_cell((result.get("distribution") or {}).get("reverse_kl")),
-        ]
-        for step, result in results.items()
-    ]
-    return Table(
-        ["step", "greedy", "pass@1", DISTRIBUTION["reverse_kl"]],
-        rows,
-        "held-out problems [95% interval]",
-    )
+    rows = []
+    for step, result in results.items():
+        shares = result["greedy"]["accuracy"], result["sampled"]["pass@1"]
+        divergence = (result.get("distribution") or {}).get("reverse_kl")
+        rows.append([str(step), *map(_percent, shares), number_cell(divergence)])
+    header = ["step", "greedy", "pass@1", DISTRIBUTION["reverse_kl"]]
+    return Table(header, rows, "held-out problems [95% interval]")
 
 
 def training(stage: str, rows: Sequence[Mapping[str, Any]]) -> Table | None:

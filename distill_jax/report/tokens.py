@@ -3,6 +3,7 @@
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import pairwise, takewhile
 from typing import Any, NamedTuple
 
 # Lower bounds of the teacher's probability of a token, from blue (the teacher would write it too)
@@ -61,25 +62,19 @@ def colour(reward: float, alpha: float) -> str:
 
 def legend(alpha: float) -> list[Swatch]:
     """The classes with their bounds, as probabilities and as rewards at this α."""
-    out = []
-    highs, lows = (None, *BOUNDS), (*BOUNDS, None)
-    for number, (high, low) in enumerate(zip(highs, lows, strict=True)):
-        if low is None:
-            said, reward = f"below {high:g}", f"below {alpha * math.log(BOUNDS[-1]):.2f}"
-        else:
-            said = f"{low:g} to {high or 1:g}"
-            top = alpha * math.log(high) if high else 0.0
-            reward = f"{alpha * math.log(low):.2f} to {top:.2f}"
-        out.append(Swatch(f"t{number}", said, reward))
-    return out
+    limits = {bound: f"{alpha * math.log(bound):.2f}" for bound in (1.0, *BOUNDS)}
+    out = [
+        Swatch(f"t{number}", f"{low:g} to {high:g}", f"{limits[low]} to {limits[high]}")
+        for number, (high, low) in enumerate(pairwise(limits))
+    ]
+    least = BOUNDS[-1]
+    return [*out, Swatch(f"t{len(BOUNDS)}", f"below {least:g}", f"below {limits[least]}")]
 
 
 def title(token: Mapping[str, Any], alpha: float) -> str:
     """A token's figures in one line."""
-    r, share, q, value, logp = figures(token, alpha)
-    return (
-        f"r {r}, teacher's probability {share}, Q {q}, V {value}, writer's log-probability {logp}"
-    )
+    names = ("r", "teacher's probability", "Q", "V", "writer's log-probability")
+    return ", ".join(map(" ".join, zip(names, figures(token, alpha), strict=True)))
 
 
 def figures(token: Mapping[str, Any], alpha: float) -> list[str]:
@@ -113,19 +108,13 @@ def _joined(raw: Sequence[bytes]) -> dict[int, str]:
     """Place of the last token of each run that is UTF-8 only as a whole -> its text."""
     out, start = {}, 0
     while start < len(raw):
-        end = start + 1
-        if not _is_text(raw[start]):
-            # Only tokens that are broken by themselves can mend one another.
-            while end < len(raw) and not _is_text(b"".join(raw[start:end])):
-                if _is_text(raw[end]):
-                    break
-                end += 1
-            whole = b"".join(raw[start:end])
-            if _is_text(whole):
-                out[end - 1] = whole.decode()
-            else:
-                end = start + 1
-        start = end
+        # Only tokens that are broken by themselves can mend one another.
+        broken = takewhile(lambda k: not _is_text(raw[k]), range(start, len(raw)))
+        last = next((k for k in broken if _is_text(b"".join(raw[start : k + 1]))), None)
+        if last is not None:
+            out[last] = b"".join(raw[start : last + 1]).decode()
+            start = last
+        start += 1
     return out
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.core.files import read_json, write_json
@@ -28,8 +27,7 @@ class StageView:
     """A stage of a run.
 
     Attributes:
-        name: of the instance in the plan.
-        kind: e.g. sft or rl.
+        name, kind: of the instance in the plan; e.g. sft or rl.
         directory: of its files, relative to the work directory.
         start: the student it starts from: base, an earlier stage or a directory; "" for none.
         makes: student, results, or another word that no report asks for.
@@ -117,12 +115,11 @@ def canonical(name: str, view: RunView) -> str:
     """The subject that a name means: an alias resolved, another name as it is."""
     if name in view.subjects:
         return name
-    distilled = [stage.name for stage in view.students if stage.kind == "distill"]
     aliases = {"student": view.last, "student_base": BASE}
-    if view.students:
-        aliases |= {"student_after": view.last, "student_before": view.students[-1].start}
-    if distilled:
-        aliases["student_distilled"] = distilled[-1]
+    for stage in view.students:  # the last one counts
+        aliases |= {"student_after": stage.name, "student_before": stage.start}
+        if stage.kind == "distill":
+            aliases["student_distilled"] = stage.name
     return aliases.get(name, name)
 
 
@@ -152,10 +149,10 @@ def load(workdir: Path) -> RunView:
     if found is None:
         return RunView()
     try:
-        return RunView(tuple(_stage(fields) for fields in found["stages"]))
+        stages = []
+        for fields in found["stages"]:
+            panels = tuple(Panel(**panel) for panel in fields["panels"])
+            stages.append(StageView(**{**fields, "panels": panels}))
+        return RunView(tuple(stages))
     except (TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {error}", fix="start the run again") from error
-
-
-def _stage(fields: dict[str, Any]) -> StageView:
-    return StageView(**{**fields, "panels": tuple(Panel(**p) for p in fields["panels"])})

@@ -43,12 +43,8 @@ def run(settings: BenchSettings) -> dict[str, Any]:
     distill.distill(bench)
     if settings.full:
         bench.sft("full")
-    return {
-        "model": settings.model,
-        "figures": bench.figures,
-        "peak_memory": peak_memory(),
-        **describe_run(),
-    }
+    found = {"model": settings.model, "figures": bench.figures, "peak_memory": peak_memory()}
+    return {**found, **describe_run()}
 
 
 def table(result: dict[str, Any]) -> Table:

@@ -65,16 +65,12 @@ def compare(old: Path, new: Path, rules: Rules) -> list[Compared]:
     olds, news = rules.files(old, rules.renamed), rules.files(new)
     if not olds or not news:
         raise DataError(f"no results in {new if olds else old}", wanted="a finished run")
-    out = []
-    for name in sorted({*olds, *news}):
-        if name not in news:
-            out.append(Compared(name, ONLY_OLD))
-        elif name not in olds:
-            out.append(Compared(name, ONLY_NEW))
-        else:
-            detail = _difference(olds[name], news[name], old, new)
-            out.append(Compared(name, DIFFERS if detail else SAME, detail))
-    return out
+    out = [Compared(name, ONLY_OLD) for name in olds.keys() - news]
+    out += [Compared(name, ONLY_NEW) for name in news.keys() - olds]
+    for name in sorted(olds.keys() & news):
+        detail = _difference(olds[name], news[name], old, new)
+        out.append(Compared(name, DIFFERS if detail else SAME, detail))
+    return sorted(out)
 
 
 def _new_name(name: str, renamed: Sequence[tuple[str, str]]) -> str:
@@ -92,18 +88,12 @@ def _difference(old: Path, new: Path, old_root: Path, new_root: Path) -> str:
         return ""
     if old.suffix not in (".json", ".jsonl"):
         return _of_tensors(old, new) if old.suffix == ".safetensors" else "other bytes"
-    values = [
-        _values(path, text.replace(_quoted(root), b"WORKDIR"))
-        for path, text, root in ((old, before, old_root), (new, after, new_root))
-    ]
-    return first_difference(*values)
+    return first_difference(_values(old, before, old_root), _values(new, after, new_root))
 
 
-def _quoted(root: Path) -> bytes:
-    return json.dumps(str(root.absolute()), ensure_ascii=False)[1:-1].encode()
-
-
-def _values(path: Path, text: bytes) -> Any:
+def _values(path: Path, text: bytes, root: Path) -> Any:
+    quoted = json.dumps(str(root.absolute()), ensure_ascii=False)[1:-1].encode()
+    text = text.replace(quoted, b"WORKDIR")
     try:
         if path.suffix == ".json":
             return json.loads(text)
@@ -123,27 +113,25 @@ def first_difference(old: Any, new: Any, where: str = "") -> str:
             name = f"{where}.{key}".lstrip(".")
             if key not in old or key not in new:
                 return f"{name} only in {'NEW' if key in new else 'OLD'}"
-            inner = first_difference(old[key], new[key], name)
-            if inner:
+            if inner := first_difference(old[key], new[key], name):
                 return inner
         return ""
     if isinstance(old, list) and isinstance(new, list):
         for index, (a, b) in enumerate(zip(old, new, strict=False)):
-            inner = first_difference(a, b, f"{where}[{index}]")
-            if inner:
+            if inner := first_difference(a, b, f"{where}[{index}]"):
                 return inner
         return "" if len(old) == len(new) else f"{where}: {len(old)} rows, now {len(new)}"
     if type(old) is type(new) and old == new:
         return ""
-    return f"{where}: {_short(old)}, now {_short(new)}"
+    before, after = (json.dumps(value, ensure_ascii=False) for value in (old, new))
+    return f"{where}: {_short(before)}, now {_short(after)}"
 
 
 def _fields(value: Mapping[str, Any]) -> list[str]:
     return [key for key in value if key not in _RUN_FIELDS and not is_timing(key)]
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -30,7 +30,7 @@ from launch.bench.outputs import DIFFERS, RECORDS, SAME, Compared, Rules, compar
 
 CONFIGS = ("rl", "distill", "curriculum")
 ROOT = Path(__file__).resolve().parents[2]
-_DONE = "same_bits.json"
+_DONE = ".same_bits.json"
 
 
 class RunFailed(DistillError, RuntimeError):
@@ -38,11 +38,7 @@ class RunFailed(DistillError, RuntimeError):
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What a git command prints.
-
-    Raises:
-        ConfigError: it failed.
-    """
+    """What a git command prints; ConfigError where it fails."""
     command = ["git", "-C", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -65,9 +61,8 @@ def checkout(version: str, scratch: Path) -> Iterator[Path]:
     try:
         commit = git(ROOT, "rev-parse", "--verify", f"{version}^{{commit}}")
     except ConfigError as error:
-        raise ConfigError(
-            f"{version} is no directory and no revision", wanted="a checkout or a git revision"
-        ) from error
+        got = f"{version} is no directory and no revision"
+        raise ConfigError(got, wanted="a checkout or a git revision") from error
     git(ROOT, "worktree", "add", "--detach", str(scratch), commit)
     try:
         yield scratch
@@ -82,13 +77,9 @@ def version_of(code: Path) -> str:
 
 
 def run(code: Path, config: str, workdir: Path, overrides: Sequence[str] = ()) -> None:
-    """Runs one config, e.g. rl:smoke, in a process of that checkout.
+    """Runs a config, e.g. rl:smoke, with NAME=VALUE overrides in a process of that checkout.
 
-    Args:
-        code: the checkout.
-        config: name and preset.
-        workdir: emptied first.
-        overrides: settings, as NAME=VALUE.
+    The work directory is emptied first.
 
     Raises:
         RunFailed: exit code other than 0; names the log.
@@ -110,9 +101,7 @@ def run(code: Path, config: str, workdir: Path, overrides: Sequence[str] = ()) -
     if exit_code:
         last = "".join(log.read_text(errors="replace").strip().splitlines()[-1:])
         raise RunFailed(f"{config} in {code}: exit code {exit_code}: {last}", fix=f"see {log}")
-    write_json(
-        workdir.with_suffix("." + _DONE), {"version": version_of(code), "set": list(overrides)}
-    )
+    write_json(workdir.with_suffix(_DONE), {"version": version_of(code), "set": list(overrides)})
 
 
 def finished(code: Path, workdir: Path, overrides: Sequence[str]) -> bool:
@@ -121,24 +110,22 @@ def finished(code: Path, workdir: Path, overrides: Sequence[str]) -> bool:
     Raises:
         ConfigError: it did with others.
     """
-    note = read_json(workdir.with_suffix("." + _DONE))
+    note = read_json(workdir.with_suffix(_DONE))
     now = version_of(code)
     if note is None or now.endswith("+changes"):
         return False
     wanted = {"version": now, "set": list(overrides)}
     if note != wanted:
-        raise ConfigError(
-            f"{workdir} was made by {note}", wanted=str(wanted), fix="use another --old_runs"
-        )
+        got = f"{workdir} was made by {note}"
+        raise ConfigError(got, wanted=str(wanted), fix="use another --old_runs")
     return True
 
 
 def table(found: dict[str, list[Compared]]) -> Table:
     """A row for each config, and one for each file that is not the same."""
-    out = Table(title="OLD and NEW")
-    out.add_column("config")
-    out.add_column("file", overflow="fold")
-    out.add_column("result", overflow="fold")
+    out = Table("config", title="OLD and NEW")
+    for name in ("file", "result"):
+        out.add_column(name, overflow="fold")
     for config, files in found.items():
         same = sum(file.status == SAME for file in files)
         weights = sum(file.path.endswith(".safetensors") for file in files)
@@ -155,13 +142,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = tool_parser("bench.same_bits", __doc__, codes)
     parser.add_argument("old", metavar="OLD", help="a checkout or a git revision")
     parser.add_argument("new", metavar="NEW", help="a checkout or a git revision")
-    parser.add_argument(
-        "--configs", default=",".join(CONFIGS), help="run as :smoke (default: %(default)s)"
-    )
+    default = ",".join(CONFIGS)
+    parser.add_argument("--configs", default=default, help="run as :smoke (default: %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="also configs/rl.py:tiny (minutes)")
-    parser.add_argument(
-        "--old_runs", type=Path, metavar="DIR", help="keep the runs of OLD, reuse finished ones"
-    )
+    keep = "keep the runs of OLD, reuse finished ones"
+    parser.add_argument("--old_runs", type=Path, metavar="DIR", help=keep)
     parser.add_argument("--new_runs", type=Path, metavar="DIR", help="keep the runs of NEW")
     for name, metavar, meaning in (
         ("ignore", "PATTERN", f"files not compared, in addition to {' '.join(RECORDS)}"),

@@ -24,6 +24,7 @@ KINDS = (
     "print('x' * 10**5)",
     "import sympy\nprint(sympy.pi)",
 )
+BOMB = "x = [0]\nwhile True: x += x"
 LATENCY_RUNS = 500
 KILLS = 5
 
@@ -37,10 +38,7 @@ class Row(NamedTuple):
 
 
 def measure(programs: int) -> list[Row]:
-    """All figures; some two minutes.
-
-    Args:
-        programs: after which descriptors, processes and shared memory are counted.
+    """All figures; some two minutes. What is left behind is counted after so many programs.
 
     Raises:
         ConfigError: fewer programs than kinds of them.
@@ -64,10 +62,8 @@ def table(rows: list[Row]) -> str:
     """The figures for people."""
     width = max(len(row.name) for row in rows)
     values = max(len(row.value) for row in rows)
-    lines = [f"{'figure':<{width}}  {'value':>{values}}  programs"]
-    return "\n".join(
-        lines + [f"{r.name:<{width}}  {r.value:>{values}}  {r.programs}" for r in rows]
-    )
+    lines = [("figure", "value", "programs"), *rows]
+    return "\n".join(f"{a:<{width}}  {b:>{values}}  {c}" for a, b, c in lines)
 
 
 def _speed(sandbox: Sandbox, name: str, program: str) -> list[Row]:
@@ -88,28 +84,23 @@ def _speed(sandbox: Sandbox, name: str, program: str) -> list[Row]:
 
 def _lateness() -> list[Row]:
     """How long after its limit a program was gone, at worst."""
-    endless = "while True: pass"
-    wall = Limits(wall_s=0.5, cpu_s=10.0)
-    cpu = Limits(wall_s=10.0, cpu_s=0.5)
-    late_wall = [r.wall_ms - 500 for r in _runs(wall, endless, "timeout")]
-    late_cpu = [r.cpu_s * 1e3 - 500 for r in _runs(cpu, endless, "timeout")]
-    # These two are killed as soon as they reach the limit; the time is that of the whole run.
-    output = [r.wall_ms for r in _runs(Limits(), "while True: print('x' * 1000)", "output")]
-    memory = [r.wall_ms for r in _runs(Limits(), "x = [0]\nwhile True: x += x", "memory")]
-    return [
-        Row("wall limit: late by at most, ms", f"{max(late_wall):.1f}", KILLS),
-        Row("CPU limit: late by at most, ms", f"{max(late_cpu):.1f}", KILLS),
-        Row("output flood: whole run at most, ms", f"{max(output):.1f}", KILLS),
-        Row("memory bomb: whole run at most, ms", f"{max(memory):.1f}", KILLS),
-    ]
-
-
-def _runs(limits: Limits, program: str, status: str) -> list[Result]:
-    with Sandbox(limits=limits) as sandbox:
-        results = [sandbox.run(program) for _ in range(KILLS)]
-    for result in results:
-        _expect(result, status)
-    return results
+    wall, cpu = Limits(wall_s=0.5, cpu_s=10.0), Limits(wall_s=10.0, cpu_s=0.5)
+    endless, flood = "while True: pass", "while True: print('x' * 1000)"
+    rows = []
+    # The last two are killed as soon as they reach the limit; the time is that of the whole run.
+    for name, limits, program, status, late in (
+        ("wall limit: late by", wall, endless, "timeout", lambda r: r.wall_ms - 500),
+        ("CPU limit: late by", cpu, endless, "timeout", lambda r: r.cpu_s * 1e3 - 500),
+        ("output flood: whole run", Limits(), flood, "output", lambda r: r.wall_ms),
+        ("memory bomb: whole run", Limits(), BOMB, "memory", lambda r: r.wall_ms),
+    ):
+        with Sandbox(limits=limits) as sandbox:
+            results = [sandbox.run(program) for _ in range(KILLS)]
+        for result in results:
+            _expect(result, status)
+        worst = max(late(result) for result in results)
+        rows.append(Row(f"{name} at most, ms", f"{worst:.1f}", KILLS))
+    return rows
 
 
 def _leftovers(programs: int) -> list[Row]:
@@ -131,23 +122,15 @@ def _leftovers(programs: int) -> list[Row]:
 
 
 def _traces() -> dict[str, set[str]]:
+    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
     return {
         "descriptors": set(os.listdir("/proc/self/fd")),
-        "processes": {str(pid) for pid in _children()},
+        "processes": {pid for task in tasks for pid in (task / "children").read_text().split()},
         "shared memory files": set(os.listdir("/dev/shm")),
     }
 
 
-def _children() -> list[int]:
-    own = os.getpid()
-    tasks = Path(f"/proc/{own}/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-
-
 def _expect(result: Result, status: str) -> None:
     if result.status != status:
-        raise ConfigError(
-            f"a program of the benchmark ended with {result.status}: {result.stderr[-300:]}",
-            wanted=status,
-            fix="see python -m launch.sandbox --probe",
-        )
+        got = f"a program of the benchmark ended with {result.status}: {result.stderr[-300:]}"
+        raise ConfigError(got, wanted=status, fix="see python -m launch.sandbox --probe")

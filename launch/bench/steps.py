@@ -28,6 +28,7 @@ from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings
 from distill_jax.training.batch import PolicyBatch, ScoredRollout
+from distill_jax.training.state import TrainState
 from distill_jax.training.step import make_update
 from launch.bench import roofline
 
@@ -83,11 +84,9 @@ class Bench:
         self.mesh = sharding.make_mesh(sharding.MeshSettings())
         self.rows = sharding.batch_sharding(self.mesh)
         # The sampler fills its batch up by itself.
-        for name, rows in (
-            ("sft_rows / accumulate", settings.sft_rows // settings.accumulate),
-            ("prompts", settings.prompts),
-        ):
-            sharding.check_batch(name, rows, self.mesh)
+        rows = settings.sft_rows // settings.accumulate
+        sharding.check_batch("sft_rows / accumulate", rows, self.mesh)
+        sharding.check_batch("prompts", settings.prompts, self.mesh)
         self.config = geometry(settings.model)
         how: dict[str, Any] = {
             "compute_dtype": settings.dtype,
@@ -116,21 +115,17 @@ class Bench:
         """Random token ids."""
         return self.random.integers(0, self.config.vocab_size, shape).astype(np.int32)
 
-    def measure(self, name: str, run: Callable[[], Any]) -> float:
-        """Median seconds of `run`; also notes min, max, n and the first call."""
-        begun = time.perf_counter()
-        jax.block_until_ready(run())
-        first = time.perf_counter() - begun
-        for _ in range(self.settings.warmup):
-            jax.block_until_ready(run())
+    def measure(self, name: str, run: Callable[[], Any], tokens: int) -> float:
+        """Median seconds of `run`, which handles that many tokens; notes all figures."""
         seconds = []
-        for _ in range(self.settings.repeats):
+        for _ in range(1 + self.settings.warmup + self.settings.repeats):
             begun = time.perf_counter()
             jax.block_until_ready(run())
             seconds.append(time.perf_counter() - begun)
-        self.note(name, seconds)
-        self.figures[name]["first_call_s"] = first
-        return statistics.median(seconds)
+        self.note(name, seconds[1 + self.settings.warmup :])
+        median = self.figures[name]["median"]
+        self.figures[name] |= {"first_call_s": seconds[0], "tokens_per_s": tokens / median}
+        return float(median)
 
     def note(self, name: str, seconds: Sequence[float]) -> None:
         """Writes down a series of seconds."""
@@ -146,12 +141,7 @@ class Bench:
     def sft(self, mode: str) -> None:
         """A supervised step on every token, optimiser included."""
         s = self.settings
-        trainable, frozen = states.split(self.params, mode)
-        trainable = jax.tree.map(jnp.copy, trainable)
-        tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
-        state, shardings = states.create(trainable, tx, rng.run_key(0), self.mesh)
-        loss, totals = losses.sft(self.model, self.config.vocab_size)
-        update = make_update(loss, totals, tx, self.mesh, shardings, accumulate=s.accumulate)
+        update, state, frozen = self._update(losses.sft(self.model, self.config.vocab_size), mode)
         mask_BR = np.ones((s.sft_rows, s.sft_tokens - 1), np.float32)
         batch = sharding.place({**self._supervised_rows(), "loss_mask_BR": mask_BR}, self.rows)
 
@@ -160,20 +150,27 @@ class Bench:
             state, metrics = update(state, frozen, batch, np.int32(0), np.int32(1))
             return metrics["loss"]
 
-        seconds = self.measure(f"{mode}_step_s", run)
-        count = s.sft_rows * s.sft_tokens
-        self.figures[f"{mode}_step_s"]["tokens_per_s"] = count / seconds
+        seconds = self.measure(f"{mode}_step_s", run, s.sft_rows * s.sft_tokens)
         if s.peak_flops:
             work = roofline.train_flops(self.config, s.sft_rows, s.sft_tokens, mode)
             self.figures[f"{mode}_step_s"]["mfu"] = work / seconds / s.peak_flops
 
     def forward(self) -> None:
         """Log-probabilities of every token, as the teacher and the reference compute them."""
-        s = self.settings
-        scorer = self._scorer()
+        s, scorer = self.settings, self._scorer()
         batch = sharding.place(self._supervised_rows(), self.rows)
-        seconds = self.measure("teacher_forward_s", lambda: scorer.score(batch))
-        self.figures["teacher_forward_s"]["tokens_per_s"] = s.sft_rows * s.sft_tokens / seconds
+        tokens = s.sft_rows * s.sft_tokens
+        self.measure("teacher_forward_s", lambda: scorer.score(batch), tokens)
+
+    def _update(self, objective: tuple[Any, Any], mode: str) -> tuple[Any, TrainState, Any]:
+        """The compiled update of a (loss, totals), its first state, and the frozen weights."""
+        trainable, frozen = states.split(self.params, mode)
+        tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
+        copied = jax.tree.map(jnp.copy, trainable)
+        state, shardings = states.create(copied, tx, rng.run_key(0), self.mesh)
+        accumulate = self.settings.accumulate
+        update = make_update(*objective, tx, self.mesh, shardings, accumulate=accumulate)
+        return update, state, frozen
 
     def _supervised_rows(self) -> dict[str, np.ndarray]:
         s = self.settings
@@ -186,10 +183,8 @@ class Bench:
         }
 
     def _scorer(self) -> TeacherScorer:
-        params = {"base": self.params["base"], "lora": {}}
-        return TeacherScorer(
-            self.teacher, params, self.mesh, alpha=1.0, vocab=self.config.vocab_size
-        )
+        params, vocab = {"base": self.params["base"], "lora": {}}, self.config.vocab_size
+        return TeacherScorer(self.teacher, params, self.mesh, alpha=1.0, vocab=vocab)
 
     def generate(self, rows: int) -> None:
         """Prefill and decode of `rows` prompts, one sample each, adapter merged before."""
@@ -204,14 +199,12 @@ class Bench:
             return out.tokens_BR
 
         name = f"generate_{rows}_s"
-        seconds = self.measure(name, run)
-        speed = rows * s.completion_tokens / seconds
-        self.figures[name]["tokens_per_s"] = speed
+        self.measure(name, run, rows * s.completion_tokens)
         if s.peak_bandwidth:
             bound = roofline.decode_tokens_per_s(
                 self.config, rows, s.prompt_tokens, s.completion_tokens, s.dtype, s.peak_bandwidth
             )
-            self.figures[name]["roofline_fraction"] = speed / bound
+            self.figures[name]["roofline_fraction"] = self.figures[name]["tokens_per_s"] / bound
 
     def _sampling(self) -> SamplingSettings:
         s = self.settings
@@ -225,29 +218,14 @@ class Bench:
         sampling, scorer = self._sampling(), self._scorer()
         prompts = list(self.tokens(s.prompts, s.prompt_tokens))
         algorithm, group = ALGORITHMS["grpo"], GroupSettings()
-        trainable, frozen = states.split(self.params, "lora")
-        tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
-        copied = jax.tree.map(jnp.copy, trainable)
-        state, shardings = states.create(copied, tx, rng.run_key(0), self.mesh)
-        loss, totals = losses.policy(
-            self.model, algorithm, group, temperature=1.0, vocab=self.config.vocab_size
-        )
-        update = make_update(loss, totals, tx, self.mesh, shardings, accumulate=s.accumulate)
+        vocab = self.config.vocab_size
+        objective = losses.policy(self.model, algorithm, group, temperature=1.0, vocab=vocab)
+        update, state, frozen = self._update(objective, "lora")
 
         def prepared(batch: RolloutBatch, reward_PG: jax.Array) -> PolicyBatch:
             mask_BR = batch.response_mask_BR
-            rollout = ScoredRollout(
-                response_mask_BR=mask_BR,
-                loss_mask_BR=mask_BR,
-                ended_B=batch.ended_B,
-                reward_PG=reward_PG,
-                reward_BR=None,
-                old_logp_BR=None,
-                ref_logp_BR=None,
-                entropy_BR=None,
-                value_BR=None,
-                end_value_B=None,
-            )
+            # GRPO needs no reward of a token, no score before the update and no value.
+            rollout = ScoredRollout(mask_BR, mask_BR, batch.ended_B, reward_PG, *[None] * 6)
             return PolicyBatch(
                 tokens_BT=batch.tokens_BT,
                 prompt_len_B=batch.prompt_len_B,
@@ -261,7 +239,7 @@ class Bench:
 
         prepare = jax.jit(prepared)
         # "step" is without the teacher, as the peers run it.
-        parts: dict[str, list[float]] = {"rollout": [], "teacher": [], "update": [], "step": []}
+        parts: list[list[float]] = []
         for repeat in range(1 + s.warmup + s.repeats):
             times = [time.perf_counter()]
             params = {"base": frozen["base"], "lora": state.trainable["lora"]}
@@ -281,8 +259,8 @@ class Bench:
             jax.block_until_ready(metrics)
             times.append(time.perf_counter())
             if repeat > s.warmup:
-                seconds = list(np.diff(times))
-                for name, value in zip(parts, [*seconds, seconds[0] + seconds[2]], strict=True):
-                    parts[name].append(float(value))
-        for name, measured in parts.items():
+                rollout_s, teacher_s, update_s = np.diff(times).tolist()
+                parts.append([rollout_s, teacher_s, update_s, rollout_s + update_s])
+        names = ("rollout", "teacher", "update", "step")
+        for name, *measured in zip(names, *parts, strict=True):
             self.note(f"grpo_{name}_s", measured)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from distill_jax import answers
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation import intervals
 from distill_jax.evaluation.measures import maj_at_k, majority, measures, reasoning_summary
@@ -27,14 +28,15 @@ def test_majority_counts_equivalent_answers_together():
     assert majority([]) is None
 
 
-def test_answers_written_alike_are_checked_once():
+def test_answers_written_alike_are_checked_once(monkeypatch):
     asked = []
 
-    def same(one, other):
+    def equivalent(one, other):
         asked.append((one, other))
-        return False
+        return answers.Verdict("wrong", "", 0.0)
 
-    assert majority(["a", "b", "a", "b", "b"], same) == 1
+    monkeypatch.setattr(answers, "equivalent", equivalent)
+    assert majority(["a", "b", "a", "b", "b"]) == 1
     assert asked == [("a", "b")]
 
 

@@ -113,6 +113,6 @@ def test_a_curve_counts_the_tokens_of_the_stages_before(tmp_path: Path) -> None:
     # Not of the chain that led to rl.
     write("distill/metrics.jsonl", {"step": 1, "num_tokens": 5000})
     write("results/rl.json", {"greedy": measured, "sampled": sampled, "problems": []})
-    found = results.read_run(tmp_path, "arm", 0)
+    found = results.collect(tmp_path, "arm", 0)
     assert [point["tokens"] for point in found["curve"]] == [100, 107]
     assert found["tokens"] == {"sft": 100, "rl": 7, "all": 107}
