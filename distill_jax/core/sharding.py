@@ -111,9 +111,7 @@ def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: A
 def shardings(tree: Any, axes: Any, mesh: AnyMesh) -> Any:
     """NamedShardings for a tree of arrays (or ShapeDtypeStructs) from its tree of logical axes."""
     return jax.tree.map(
-        lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh)),
-        tree,
-        axes,
+        lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh)), tree, axes
     )
 
 

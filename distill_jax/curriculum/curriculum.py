@@ -123,11 +123,7 @@ class Curriculum:
         return self.method.choose(self.plan, host, step)
 
     def update(
-        self,
-        state: Mapping[str, Any],
-        ids: np.ndarray,
-        signal: np.ndarray,
-        mastery: np.ndarray,
+        self, state: Mapping[str, Any], ids: np.ndarray, signal: np.ndarray, mastery: np.ndarray
     ) -> rewards.State:
         """The state after a step.
 

@@ -166,11 +166,7 @@ class QwenModel:
         return {"base": base, "lora": lora}
 
     def hidden(
-        self,
-        params: Params,
-        tokens_BT: jax.Array,
-        *,
-        dropout_key: jax.Array | None = None,
+        self, params: Params, tokens_BT: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """Hidden states after the final norm; logits are hidden_BTD @ head_VD(params).T.
 

@@ -58,10 +58,7 @@ class CacheSettings:
         affects="nothing",
     )
     disk_megabytes: float = setting(
-        1000.0,
-        "Size limit of `directory`, in units of 10⁶ bytes.",
-        above=0.0,
-        affects="nothing",
+        1000.0, "Size limit of `directory`, in units of 10⁶ bytes.", above=0.0, affects="nothing"
     )
     rows: int = setting(
         16,

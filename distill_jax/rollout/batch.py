@@ -10,12 +10,7 @@ from distill_jax.rollout.sampler import Rollout
 
 
 def training_batch(
-    prompts: Sequence[Sequence[int]],
-    rollout: Rollout,
-    samples: int,
-    *,
-    pad_id: int,
-    multiple: int,
+    prompts: Sequence[Sequence[int]], rollout: Rollout, samples: int, *, pad_id: int, multiple: int
 ) -> RolloutBatch:
     """The batch of completions.
 

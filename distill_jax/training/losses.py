@@ -44,12 +44,7 @@ def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
 
 
 def policy(
-    model: QwenModel,
-    algorithm: Algorithm,
-    settings: Any,
-    *,
-    temperature: float,
-    vocab: int,
+    model: QwenModel, algorithm: Algorithm, settings: Any, *, temperature: float, vocab: int
 ) -> tuple[LossFn, TotalsFn]:
     """The algorithm's loss on response tokens; log-probabilities at the sampling temperature.
 

@@ -165,11 +165,7 @@ def _scores(
 
 
 def _forward(
-    wanted: _Wanted,
-    hidden_ND: jax.Array,
-    head_VD: jax.Array,
-    targets_N: jax.Array,
-    slopes: bool,
+    wanted: _Wanted, hidden_ND: jax.Array, head_VD: jax.Array, targets_N: jax.Array, slopes: bool
 ) -> tuple[dict[str, Any], jax.Array | None, dict[str, jax.Array]]:
     """The scores, the logits if there is one chunk, and `_slopes` if asked."""
     head_VD = head_VD.astype(hidden_ND.dtype)
