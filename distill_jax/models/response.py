@@ -41,15 +41,14 @@ def response_scores(
     """Scores each response token by the logits of the position before it.
 
     Args:
-        model: student or teacher.
-        params: {"base", "lora"}.
+        model, params: student or teacher.
         tokens_BT: int32, right padded, prompt and response without a gap.
         prompt_len_B: int32, at least 1.
         targets_BR: int32, the response's tokens; scores beyond its length are meaningless.
         temperature: divides the logits of logp and entropy.
         alphas: soft temperatures of value_ABR.
         vocab: tokens that exist.
-        entropy: whether to return the entropy at `temperature`.
+        entropy: whether to return it.
         dropout_key: for LoRA dropout; None is deterministic.
     """
     B, R = targets_BR.shape

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.models.head.chunks import (
     chunk_logits,
     chunked,
@@ -62,7 +61,7 @@ def head_loss(
     Args:
         hidden_ND: float [N, D]; its dtype is the matmul's input dtype.
         head_VD: float [V, D].
-        terms: of the loss.
+        terms: each one adds to the loss.
         valid_vocab: rows from here on are padding and never enter, at most V and every term's
             columns. None = all rows, which must equal each term's columns.
         chunk_tokens: tokens of one chunk; None chooses.
@@ -80,10 +79,7 @@ def head_loss(
             [hidden_ND, *jax.tree.leaves((term.weights_N, term.rows))], 1
         )
     sizes = (head_VD.shape[0], *(term.columns for term in terms if term.columns))
-    if valid_vocab is None and len(set(sizes)) > 1:
-        got = f"heads of {sizes[0]} (student) and {sizes[1]} (teacher) rows"
-        raise ConfigError(got, fix="set valid_vocab to the number of tokens that both share")
-    vocab = valid_vocab_size(valid_vocab, min(sizes))
+    vocab = valid_vocab_size(valid_vocab, *sizes)
     # The logits of student and teachers are in memory at once.
     chunks = num_chunks(hidden_ND.shape[0], sum(sizes), chunk_tokens)
     call = _Call(tuple((term.measure, term.settings) for term in terms), vocab, chunks)
@@ -143,7 +139,7 @@ def _pass(
     head_grad_VD, (values, hidden_grad_ND) = chunked(
         one, call.chunks, (hidden_ND, weights, rows), start_VD
     )
-    sums = [jnp.sum(_counted(w, v) * w) for w, v in zip(weights, values, strict=True)]
+    sums = (jnp.sum(_counted(w, v) * w) for w, v in zip(weights, values, strict=True))
     total = sum(sums, start=jnp.zeros(()))
     if head_grad_VD is not None:
         head_grad_VD = head_grad_VD.astype(head_VD.dtype)
