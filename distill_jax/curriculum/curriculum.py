@@ -91,10 +91,8 @@ class Curriculum:
     ) -> np.ndarray:
         """Numbers of the problems of a draw, int64 [batch]: a pure function of its arguments.
 
-        Args:
-            state: the curriculum's, as it was before this step.
-            step: of the stage, from 0.
-            earlier: what former draws of this step gave, all of it.
+        The state is that before this step, counted from 0; `earlier` is all that former draws of
+        the step gave.
         """
         number = len(earlier) // self.batch
         if self.method.one_shuffle:

@@ -8,13 +8,8 @@ import jax.numpy as jnp
 def next_kept(x_BT: jax.Array, mask_BT: jax.Array, end_B: jax.Array) -> jax.Array:
     """For each position the value of x at the next position that the mask keeps.
 
-    Args:
-        x_BT: float [B, T].
-        mask_BT: 1 keeps, 0 drops, [B, T]; holes are allowed.
-        end_B: what follows a row's last kept position, float [B].
-
-    Returns:
-        float [B, T]; anything finite at dropped positions if x is finite where kept.
+    The mask may have holes; end_B is what follows a row's last kept position. At dropped positions
+    the result, float [B, T], is anything finite if x is finite where kept.
     """
     size = x_BT.shape[1]
     index_BT = jnp.where(mask_BT > 0, jnp.arange(size), size)

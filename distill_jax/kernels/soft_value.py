@@ -11,12 +11,8 @@ def soft_value(logits_XV: jax.Array, alpha: float) -> jax.Array:
     α→0 gives max Q; the policy π = softmax(Q/α) has log π(a|s) = (Q(s,a) − V(s))/α.
     For a whole batch use `models.response.response_scores`, which applies the head in chunks.
 
-    Args:
-        logits_XV: Q(s,·), float [..., V].
-        alpha: soft temperature α > 0 (neither the sampling nor the distillation temperature).
-
-    Returns:
-        V, float32 [...].
+    From Q(s,·), float [..., V], and the soft temperature α > 0 (neither that of sampling nor that
+    of distillation): V, float32 [...].
     """
     chex.assert_type(logits_XV, float)
     return of_logsumexp(jax.nn.logsumexp(logits_XV.astype(jnp.float32) / alpha, axis=-1), alpha)

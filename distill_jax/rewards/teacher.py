@@ -28,8 +28,7 @@ class TeacherScorer:
     """Scores responses under the teacher.
 
     Args:
-        model: the teacher.
-        params: its weights, on the mesh.
+        model, params: the teacher and its weights, on the mesh.
         mesh: rows are split over data and fsdp.
         alpha: soft temperature of the teacher's policy.
         vocab: tokens that exist; logit rows beyond it never enter the logsumexp.

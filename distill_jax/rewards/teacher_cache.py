@@ -140,10 +140,7 @@ class ScoreCache:
     ) -> None:
         """Keeps the values of these rows; on disk, one that is there already stays.
 
-        Args:
-            rows: as for `lookup`.
-            values: one a row, of the source's kind and the response's length.
-            program: as for `lookup`.
+        Values are of the source's kind and the response's length; the rest is as for `lookup`.
 
         Raises:
             ValueError: a value of another kind, shape or dtype.
