@@ -7,7 +7,7 @@ beyond that differs by platform: see docs/benchmarks.md.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -99,16 +99,16 @@ def weights_bytes(
     return device_bytes(shapes, states.param_shardings(shapes, mesh))
 
 
-def _as_int8(tree: Any, dtype: str, path: tuple[str, ...] = ()) -> Any:
-    """Shapes of the tree with quantised kernels, as a dict of values and scales."""
-    if isinstance(tree, Mapping):
-        return {name: _as_int8(leaf, dtype, (*path, name)) for name, leaf in tree.items()}
-    if not quantised.is_quantised(path):
-        return tree
-    L, _, out = tree.shape
-    return _Int8(
-        jax.ShapeDtypeStruct(tree.shape, jnp.int8), jax.ShapeDtypeStruct((L, 1, out), dtype)
-    )
+def _as_int8(tree: Any, dtype: str) -> Any:
+    """Shapes of the tree with quantised kernels."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        if not quantised.is_quantised(tuple(entry.key for entry in path)):
+            return leaf
+        scale = jax.ShapeDtypeStruct((leaf.shape[0], 1, leaf.shape[2]), dtype)
+        return _Int8(jax.ShapeDtypeStruct(leaf.shape, jnp.int8), scale)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 class _Int8(NamedTuple):

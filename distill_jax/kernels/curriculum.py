@@ -59,8 +59,14 @@ def competence(step: jax.Array | int, *, steps: int, start: float) -> jax.Array:
     """c(t) = min(1, √(t·(1−c₀²)/T + c₀²)): the share of problems, easiest first, that is open.
 
     Source: competence-based curriculum learning, arXiv 1903.09848, the square-root form.
-    t ≥ 0 is the step (int or float), T > 0 the steps after which every problem is open, c₀ in
-    (0, 1] the start; returns float32 [].
+
+    Args:
+        step: t ≥ 0, int or float [].
+        steps: T > 0, after which every problem is open.
+        start: c₀ in (0, 1].
+
+    Returns:
+        float32 [].
     """
     square = jnp.asarray(step, jnp.float32) * (1 - start**2) / steps + start**2
     return jnp.minimum(1.0, jnp.sqrt(square))

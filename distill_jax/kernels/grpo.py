@@ -73,7 +73,13 @@ def overlong_punishment(length_B: jax.Array, max_len: int, buffer: int) -> jax.A
     0 up to L_max − C, then linear (L_max − C − L)/C down to −1 at L_max, −1 beyond.
     Source: arXiv 2503.14476.
 
-    L is the response's length with EOS, L_max max_len and C the buffer, all in tokens; float32 [B].
+    Args:
+        length_B: L, response tokens, EOS included, int or float [B].
+        max_len: L_max, tokens.
+        buffer: C > 0, tokens.
+
+    Returns:
+        float32 [B] in [−1, 0].
 
     Raises:
         ConfigError: a buffer that is not in 1..max_len.

@@ -55,7 +55,13 @@ def top_entropy_mask(entropy_BR: jax.Array, mask_BR: jax.Array, fraction: float)
 
     Ties with the last one are kept too. Source: arXiv 2506.01939.
 
-    entropy_BR is the policy's at each token; returns float32 [B, R] of 0 and 1, at most mask_BR.
+    Args:
+        entropy_BR: entropy of the policy at each token, nats, float [B, R].
+        mask_BR: 1 keeps, 0 drops, [B, R].
+        fraction: in (0, 1]; 1 keeps all.
+
+    Returns:
+        float32 [B, R] of 0 and 1, at most mask_BR.
 
     Raises:
         ConfigError: a fraction outside (0, 1].

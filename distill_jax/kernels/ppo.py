@@ -84,11 +84,17 @@ def kl_estimate(
     k1 = l: unbiased; as a loss its on-policy gradient has mean zero, so it belongs in the reward.
     k3 = e^{−l} − 1 + l: unbiased and ≥ 0; a loss.
 
-    The gradient of ref_logp_BT is stopped. Returns an estimate a token, float [B, T], 0 where the
-    mask is 0.
+    Args:
+        logp_BT: log π of the sampled tokens, float [B, T].
+        ref_logp_BT: log π_ref of the same, float [B, T]; its gradient is stopped.
+        mask_BT: 1 keeps, 0 drops, [B, T].
+        kind: "k1" or "k3".
+
+    Returns:
+        estimate for each token, float [B, T], 0 where the mask is 0.
 
     Raises:
-        ConfigError: a kind other than "k1" and "k3".
+        ConfigError: another kind.
     """
     l_BT = log_ratio(logp_BT, jax.lax.stop_gradient(ref_logp_BT), mask_BT)
     if kind == "k1":

@@ -99,7 +99,10 @@ def load_hf(
     with files.TensorReader(files.model_files(directory)) as reader:
         _check(reader, config, leaves, directory)
         for leaf in leaves:
-            host = _read_leaf(reader, leaf, dtype)
+            host = np.empty(leaf.tree_shape, dtype)
+            for i, name in enumerate(leaf.names):
+                tensor = reader.read(name)
+                host[i if leaf.layers else ...] = tensor.T if leaf.transpose else tensor
             array = jnp.asarray(host) if targets is None else place(host, targets[leaf.path])
             base[leaf.path] = convert(leaf.path, array) if convert else array
     return config, unflatten_dict(base)
@@ -121,14 +124,6 @@ def _check(
         got = f"{head} differs from {embedding} in {where}"
         fix = "set tie_word_embeddings to false in config.json, or drop the tensor"
         raise CheckpointError(got, wanted="one tensor, as tie_word_embeddings says", fix=fix)
-
-
-def _read_leaf(reader: files.TensorReader, leaf: hf_layout.Leaf, dtype: np.dtype) -> np.ndarray:
-    host = np.empty(leaf.tree_shape, dtype)
-    for i, name in enumerate(leaf.names):
-        tensor = reader.read(name)
-        host[i if leaf.layers else ...] = tensor.T if leaf.transpose else tensor
-    return host
 
 
 def save_hf(

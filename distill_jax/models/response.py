@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.kernels.soft_value import of_logsumexp
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.qwen import QwenModel
 
@@ -64,7 +63,8 @@ def response_scores(
         valid_vocab=vocab,
         entropy=entropy,
     )
-    values = [of_logsumexp(*pair) for pair in zip(scores.lse_AN, alphas, strict=True)]
+    # As `kernels.intrinsic.soft_value`, from logsumexp(Q/α).
+    values = [alpha * lse_N for lse_N, alpha in zip(scores.lse_AN, alphas, strict=True)]
     value_ABR = jnp.stack(values).reshape(-1, B, R) if values else jnp.zeros((0, B, R))
     return ResponseScores(
         scores.logit_N.reshape(B, R),

@@ -66,7 +66,7 @@ def update(name: str, state: State, x: jax.Array, mask: jax.Array, momentum: flo
     section 3). z_score adds the batch's statistics times its count instead. An empty mask, or a
     value that is not finite, changes nothing.
 
-    x are rewards of any shape, the mask has the same, both f32; μ in [0, 1) is the momentum.
+    The rewards x and their mask are f32 of one shape; μ in [0, 1) is the momentum.
     """
     count = jnp.sum(mask)
     x = jnp.where(mask > 0, x, 0.0)

@@ -56,8 +56,10 @@ class PolicyBatch:
     """What the loss of a policy update is given.
 
     Attributes:
-        tokens_BT, prompt_len_B: int32, prompt ++ response ++ pad.
-        targets_BR, loss_mask_BR: int32, the response tokens; f32.
+        tokens_BT: int32, prompt ++ response ++ pad.
+        prompt_len_B: int32.
+        targets_BR: int32, the response tokens.
+        loss_mask_BR: f32.
         behaviour_logp_BR: f32, under the distribution that was drawn from.
         old_logp_BR: f32; None: the policy of the update is the one that is trained (ratio 1).
         ref_logp_BR: f32; None without a reference.

@@ -28,7 +28,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         name: what is done, e.g. "rl".
         total: steps in all.
         start: steps done before (a resumed run); they do not count towards the speed.
-        unit: what a step is called.
+        unit: what is counted, e.g. "steps".
         seconds: least time between plain lines.
         console: rich console; standard error when None, so that standard output stays clean.
     """

@@ -5,6 +5,7 @@ end up the same as those of a run that was never stopped (fields of `is_timing` 
 """
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -129,11 +130,13 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         self.active = jax.process_index() == 0
         if not self.active:
             return
+        self.workdir.mkdir(parents=True, exist_ok=True)
         if self.settings.tensorboard:
-            self._tensorboard = _open_tensorboard(self.workdir, resume_step)
+            writer = _extra("tensorboard", "tensorboardX").SummaryWriter
+            purge = resume_step + 1 if resume_step else None
+            self._tensorboard = writer(str(self.workdir / "tensorboard"), purge_step=purge)
         if self.settings.wandb:
             self._wandb = _open_wandb(self.workdir, self.settings, name, config or {})
-        self.workdir.mkdir(parents=True, exist_ok=True)
         for file in (METRICS_FILE, COMPLETIONS_FILE):
             _drop_after(self.workdir / file, resume_step)
 
@@ -232,32 +235,23 @@ def _drop_after(path: Path, step: int) -> None:
         os.fsync(handle.fileno())
 
 
-def _open_tensorboard(workdir: Path, resume_step: int) -> Any:
+def _extra(name: str, package: str) -> Any:
+    """The optional package that the setting `name` needs."""
     try:
-        from tensorboardX import SummaryWriter
+        return importlib.import_module(package)
     except ImportError as error:
         raise MissingExtraError(
-            "records.tensorboard=True without tensorboardX",
-            fix="pip install -e '.[tensorboard]' or set records.tensorboard=False",
+            f"records.{name}=True without {package}",
+            fix=f"pip install -e '.[{name}]' or set records.{name}=False",
         ) from error
-    purge = resume_step + 1 if resume_step else None
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=purge)
 
 
 def _open_wandb(
     workdir: Path, settings: RecordSettings, name: str, config: Mapping[str, Any]
 ) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise MissingExtraError(
-            "records.wandb=True without wandb",
-            fix="pip install -e '.[wandb]' or set records.wandb=False",
-        ) from error
-    workdir.mkdir(parents=True, exist_ok=True)
     id_file = workdir / "wandb_id"  # a resumed run goes on in the same W&B run
     known = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else None
-    run = wandb.init(
+    run = _extra("wandb", "wandb").init(
         project=settings.wandb_project,
         name=name or None,
         dir=str(workdir),

@@ -35,7 +35,8 @@ def make_update(
     seeds dropout); `advance` (0 or 1) is added to `state.step`: 1 in a loop step's last update.
 
     Args:
-        loss, totals: see LossFn; metrics add over microbatches, but for names in `max` or `min`.
+        loss: see LossFn; metrics add over microbatches, except names ending in `max` or `min`.
+        totals: whole-batch normalisers from the batch.
         tx: optimiser over state.trainable.
         shardings: of the state; kept by the result.
         accumulate: microbatches; the update equals that of the whole batch at once.

@@ -61,7 +61,7 @@ def head_loss(
     Args:
         hidden_ND: float [N, D]; its dtype is the matmul's input dtype.
         head_VD: float [V, D].
-        terms: each one adds to the loss.
+        terms: of the loss.
         valid_vocab: rows from here on are padding and never enter, at most V and every term's
             columns. None = all rows, which must equal each term's columns.
         chunk_tokens: tokens of one chunk; None chooses.
@@ -139,7 +139,7 @@ def _pass(
     head_grad_VD, (values, hidden_grad_ND) = chunked(
         one, call.chunks, (hidden_ND, weights, rows), start_VD
     )
-    sums = (jnp.sum(_counted(w, v) * w) for w, v in zip(weights, values, strict=True))
+    sums = [jnp.sum(_counted(w, v) * w) for w, v in zip(weights, values, strict=True)]
     total = sum(sums, start=jnp.zeros(()))
     if head_grad_VD is not None:
         head_grad_VD = head_grad_VD.astype(head_VD.dtype)
@@ -151,16 +151,14 @@ def _counted(weights_N: jax.Array, value_N: jax.Array) -> jax.Array:
 
 
 def _fwd(call: _Call, *primals: Any) -> Any:
-    values = jax.tree.map(lambda x: x.value, primals, is_leaf=_is_primal)
+    values = jax.tree.map(
+        lambda x: x.value, primals, is_leaf=lambda x: isinstance(x, CustomVJPPrimal)
+    )
     hidden_ND, head_VD, weights, rows, shared = values
     wanted = (primals[0].perturbed, primals[1].perturbed)
     out, *slopes = _pass(call, hidden_ND, head_VD, weights, rows, shared, wanted)
     per_weight = tuple(map(_counted, weights, out[1]))
     return out, (*slopes, per_weight)
-
-
-def _is_primal(x: Any) -> bool:
-    return isinstance(x, CustomVJPPrimal)
 
 
 def _bwd(call: _Call, slopes: Any, cotangents: Any) -> Any:

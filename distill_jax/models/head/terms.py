@@ -32,7 +32,7 @@ def _settings(kind: str, beta: float, temperature: float) -> _Settings:
 
 
 def cross_entropy(targets_N: jax.Array, weights_N: jax.Array) -> Term:
-    """−log softmax(logits)[target] of each token, nats; targets below valid_vocab, int [N]."""
+    """−log softmax(logits)[target] of each token, nats; targets are int, below valid_vocab."""
     return Term(_cross_entropy, None, weights_N, targets_N)
 
 
