@@ -14,18 +14,17 @@ _TEXTS = ("No space left on device", "Disk quota exceeded")
 
 
 def full(error: BaseException, directory: Path) -> DiskFullError | None:
-    """The one-line error for an exception caused by a full disk; None for any other.
+    """The one-line error for an exception caused by a full disk, by way of others; else None.
 
-    Args:
-        error: looked at with all that it came from.
-        directory: where the program writes; named when the exception names no file.
+    `directory`, where the program writes, is named when the exception names no file.
     """
     cause = _cause(error)
     if cause is None:
         return None
     named = getattr(cause, "filename", None)
     path = Path(named) if isinstance(named, str) else directory
-    free = shutil.disk_usage(_existing(path)).free
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free
     return DiskFullError(
         f"the disk is full: {path}, {free / 1e6:.1f} MB free",
         fix="free some space; the same command goes on from the last checkpoint",
@@ -48,10 +47,7 @@ def without_closed_loops(hook: Callable[[Any], object]) -> Callable[[Any], objec
     """`sys.unraisablehook`, without the callbacks to an event loop that is closed.
 
     When a write fails, orbax closes its loop while tensorstore's other writes still call back.
-    Nothing is lost: the failed write itself raises in the main thread.
-
-    Args:
-        hook: called with all else.
+    Nothing is lost: the failed write itself raises in the main thread. `hook` gets all else.
     """
 
     def passed_on(unraisable: Any) -> object:
@@ -74,10 +70,3 @@ def _cause(error: BaseException | None) -> BaseException | None:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path

@@ -1,5 +1,7 @@
 """The project's errors: each says what was got, what was wanted and what to do."""
 
+import functools
+
 # What a shell reports for a program ended by Ctrl-C: what follows it in `a && b` must not run.
 EXIT_INTERRUPTED = 130
 
@@ -15,20 +17,12 @@ class DistillError(Exception):
 
     def __init__(self, message: str, *, wanted: str = "", fix: str = ""):
         self.message, self.wanted, self.fix = message, wanted, fix
-        parts = [message]
-        if wanted:
-            parts.append(f"wanted: {wanted}")
-        if fix:
-            parts.append(f"fix: {fix}")
-        super().__init__("; ".join(parts))
+        parts = (message, wanted and f"wanted: {wanted}", fix and f"fix: {fix}")
+        super().__init__("; ".join(filter(None, parts)))
 
     def __reduce__(self):
         # Exceptions pickle by args alone; keyword fields must survive worker processes.
-        return (_rebuild, (type(self), self.message, self.wanted, self.fix))
-
-
-def _rebuild(cls: type[DistillError], message: str, wanted: str, fix: str) -> DistillError:
-    return cls(message, wanted=wanted, fix=fix)
+        return functools.partial(type(self), wanted=self.wanted, fix=self.fix), (self.message,)
 
 
 class ConfigError(DistillError, ValueError):

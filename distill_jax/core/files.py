@@ -16,12 +16,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 def check_local(path: str | Path, name: str) -> None:
     """Refuses gs://bucket, s3://bucket and the like, which would become a local folder "gs:".
 
-    Args:
-        path: as given by the user.
-        name: of the flag or setting.
-
-    Raises:
-        ConfigError: it has a scheme.
+    `name` is that of the flag or setting. Raises ConfigError if the path has a scheme.
     """
     if _SCHEME.match(str(path)):
         raise ConfigError(
@@ -55,11 +50,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file of ours holds; None when it is missing.
-
-    Raises:
-        CheckpointError: it is not JSON.
-    """
+    """What a JSON file of ours holds, None without one; CheckpointError if it is not JSON."""
     if not path.exists():
         return None
     try:

@@ -31,8 +31,5 @@ def stream_key(key: jax.Array, stream: str, *numbers: int | jax.Array) -> jax.Ar
 
 def sample_keys(key: jax.Array, prompt_id_B: jax.Array, sample_B: jax.Array) -> jax.Array:
     """One key a row, fold_in(fold_in(key, prompt id), sample): [B] typed keys."""
-
-    def one(prompt_id: jax.Array, sample: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(key, prompt_id), sample)
-
-    return jax.vmap(one)(jnp.asarray(prompt_id_B, jnp.uint32), jnp.asarray(sample_B, jnp.uint32))
+    one = jax.vmap(lambda p, g: jax.random.fold_in(jax.random.fold_in(key, p), g))
+    return one(jnp.asarray(prompt_id_B, jnp.uint32), jnp.asarray(sample_B, jnp.uint32))

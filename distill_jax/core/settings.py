@@ -38,8 +38,7 @@ def setting(
     Args:
         default: default value; a dataclass instance nests another group of settings.
         doc: one sentence for docs/config.md.
-        low: smallest value allowed.
-        high: largest value allowed.
+        low, high: smallest and largest value allowed.
         above: the value must be greater than this.
         choices: the only values allowed; for tuples, the only items allowed.
         ref: the value names what another stage makes: "student", "rows", "model" or
@@ -67,9 +66,7 @@ def references(settings: Any) -> list[tuple[str, str, str]]:
 def affecting(settings: Any, *, rounding: bool) -> dict[str, Any]:
     """{dotted name: value} of the settings that a result depends on.
 
-    Args:
-        settings: a group of settings.
-        rounding: include those that change speed, memory and the last bits alone.
+    With `rounding` also those that change speed, memory and the last bits alone.
     """
     wanted = ("result", "rounding") if rounding else ("result",)
     return {
@@ -82,9 +79,7 @@ def affecting(settings: Any, *, rounding: bool) -> dict[str, Any]:
 def group(cls: type, *, affects: str = "") -> Any:
     """A dataclass field that nests a group of settings with their defaults.
 
-    Args:
-        cls: of the group.
-        affects: what every setting of the group affects; "" leaves it to each of them.
+    `affects` holds for every setting of the group; "" leaves it to each of them.
     """
     return dataclasses.field(default_factory=cls, metadata={"affects": affects} if affects else {})
 
@@ -214,11 +209,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
 
 def to_dict(settings: Any) -> dict[str, Any]:
     """The settings as plain nested dicts, tuples as lists: fit for JSON."""
-    out: dict[str, Any] = {}
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            out[field.name] = to_dict(value)
-        else:
-            out[field.name] = list(value) if isinstance(value, tuple) else value
-    return out
+    return dataclasses.asdict(
+        settings,
+        dict_factory=lambda pairs: {n: list(v) if isinstance(v, tuple) else v for n, v in pairs},
+    )

@@ -4,6 +4,7 @@ One device is a 1×1×1 mesh: there is no second code path. Parameters name thei
 (`embed`, `heads`, ...); `RULES` says which mesh axis each is split over.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,12 +99,8 @@ def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: A
     """
     parts: list[Any] = []
     for name, extent in zip(axes, shape, strict=True):
-        rule = RULES.get(name) if name else None
-        size = (
-            int(np.prod([mesh.shape[a] for a in (rule if isinstance(rule, tuple) else (rule,))]))
-            if rule
-            else 1
-        )
+        rule = RULES.get(name or "", ())
+        size = math.prod(mesh.shape[a] for a in ((rule,) if isinstance(rule, str) else rule))
         parts.append(rule if size > 1 and extent % size == 0 else None)
     return PartitionSpec(*parts)
 
@@ -111,29 +108,24 @@ def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: A
 def shardings(tree: Any, axes: Any, mesh: AnyMesh) -> Any:
     """NamedShardings for a tree of arrays (or ShapeDtypeStructs) from its tree of logical axes."""
     return jax.tree.map(
-        lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh)),
-        tree,
-        axes,
+        lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh)), tree, axes
     )
 
 
 def place(tree: Any, sharding: Any) -> Any:
-    """Host arrays, the same in every process, put on the mesh.
+    """A tree of host arrays, the same in every process, put on the mesh.
 
-    Args:
-        tree: pytree of numpy arrays.
-        sharding: one NamedSharding for all leaves, or a tree of them.
+    `sharding` is one NamedSharding for all leaves, or a tree of them.
     """
-    if isinstance(sharding, NamedSharding):
-        one = sharding
-        sharding = jax.tree.map(lambda _: one, tree)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
 
     def put(leaf: Any, target: NamedSharding) -> jax.Array:
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, target, lambda index: host[index])
 
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
+    if isinstance(sharding, NamedSharding):
+        return jax.tree.map(lambda leaf: put(leaf, sharding), tree)
     return jax.tree.map(put, tree, sharding)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
 from distill_jax.curriculum import arms, rewards
-from distill_jax.curriculum.methods import CURRICULA, Choice, Plan
+from distill_jax.curriculum.methods import CURRICULA, Plan
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data import batching
 from distill_jax.data.problem import Problem
@@ -91,17 +91,15 @@ class Curriculum:
     ) -> np.ndarray:
         """Numbers of the problems of a draw, int64 [batch]: a pure function of its arguments.
 
-        Args:
-            state: the curriculum's, as it was before this step.
-            step: of the stage, from 0.
-            earlier: what former draws of this step gave, all of it.
+        The state is that before this step, counted from 0; `earlier` is all that former draws of
+        the step gave.
         """
         number = len(earlier) // self.batch
         if self.method.one_shuffle:
             kept, draw = self.arms.kept, step * self.rounds + number
             return kept[batching.batch_indices(self.seed, draw, self.batch, len(kept))]
         host = sharding.fetch(dict(state))
-        choice = self._choice(host, step)
+        choice = self.method.choose(self.plan, host, step)
         given_A = host["count"] + np.bincount(
             self.arms.arm_N[np.asarray(earlier, np.int64)], minlength=len(self.arms.names)
         )
@@ -119,15 +117,8 @@ class Curriculum:
                 out[place] = self.arms.members[arm][shuffled[at]]
         return out
 
-    def _choice(self, host: Mapping[str, Any], step: int) -> Choice:
-        return self.method.choose(self.plan, host, step)
-
     def update(
-        self,
-        state: Mapping[str, Any],
-        ids: np.ndarray,
-        signal: np.ndarray,
-        mastery: np.ndarray,
+        self, state: Mapping[str, Any], ids: np.ndarray, signal: np.ndarray, mastery: np.ndarray
     ) -> rewards.State:
         """The state after a step.
 
@@ -148,9 +139,10 @@ class Curriculum:
         if len(self.arms.names) == 1:
             return {}
         host = sharding.fetch(dict(after))
+        drawn_by = self.method.choose(self.plan, sharding.fetch(dict(before)), step)
         columns = {
             "q": host["q"],
-            "p": self._choice(sharding.fetch(dict(before)), step).share_A,
+            "p": drawn_by.share_A,
             "count": host["count"],
             # Values that were never measured are skipped: 0 would be a figure.
             "mastery": np.where(host["seen"], host["mastery"], np.nan),

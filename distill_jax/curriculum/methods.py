@@ -50,7 +50,8 @@ def uniform(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
 
 def self_evolving(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
     """Boltzmann over the arms' values, which TD(0) follows (arXiv 2505.14970)."""
-    share_A = _boltzmann(state["q"], plan.size_A > 0, plan.temperature, plan.floor)
+    open_A, floor = plan.size_A > 0, plan.floor
+    share_A = _boltzmann(state["q"], open_A, temperature=plan.temperature, floor=floor)
     return _choice(plan, np.asarray(share_A))
 
 
@@ -69,7 +70,7 @@ def competence(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
     """
     levelled_A = np.where(plan.level_A > 0, plan.size_A, 0)
     total = int(levelled_A.sum())
-    share = float(_competence(step, plan.pace_steps, plan.competence_start))
+    share = float(_competence(step, steps=plan.pace_steps, start=plan.competence_start))
     # With subjects several arms share a level: each opens in step with the others of it.
     pool_A, left = np.zeros_like(plan.size_A), max(int(share * total), min(plan.batch, total))
     for level in _levels(plan):
@@ -88,12 +89,7 @@ CURRICULA: dict[str, Method] = {
     "competence": Method(competence),
 }
 
-_boltzmann = jax.jit(
-    lambda q_A, available_A, temperature, floor: kernels.boltzmann(
-        q_A, available_A, temperature=temperature, floor=floor
-    )
-)
-_competence = jax.jit(lambda step, steps, start: kernels.competence(step, steps=steps, start=start))
+_boltzmann, _competence = jax.jit(kernels.boltzmann), jax.jit(kernels.competence)
 
 
 def _levels(plan: Plan) -> np.ndarray:

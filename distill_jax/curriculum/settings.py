@@ -53,12 +53,8 @@ class CurriculumSettings:
     )
 
     def __post_init__(self) -> None:
-        weights = (
-            self.signal_weight,
-            self.progress_weight,
-            self.retention_weight,
-            self.transfer_weight,
-        )
+        names = ("signal", "progress", "retention", "transfer")
+        weights = [getattr(self, f"{name}_weight") for name in names]
         if self.method == "self_evolving" and not any(weights):
             raise ConfigError(
                 "self_evolving with signal, progress, retention and transfer weights of 0",

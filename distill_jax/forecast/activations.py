@@ -112,12 +112,9 @@ def _weights_at_once(program: Program) -> int:
 
 
 def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
-    """Bytes of a forward pass with its head.
+    """Bytes of a forward pass with its head, on one device's rows of a call split over `shards`.
 
-    Args:
-        program: the model; its remat does not matter.
-        rows: on one device.
-        shards: devices that the rows of one call are split over.
+    The program's remat does not matter.
     """
     D, q, _, F = program.widths
     N, size = rows.rows * rows.T, program.itemsize
@@ -130,12 +127,9 @@ def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
 
 
 def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
-    """Bytes of a loss and its gradient in the adapters, of one microbatch.
+    """Bytes of a loss and its gradient in the adapters, on one device's rows of a microbatch.
 
-    Args:
-        program: the model with adapters.
-        rows: on one device.
-        shards: devices that the rows of a microbatch are split over.
+    The rows of a microbatch are split over `shards` devices.
     """
     D, _, _, F = program.widths
     L, N, size = program.geometry.num_layers, rows.rows * rows.T, program.itemsize

@@ -7,7 +7,7 @@ beyond that differs by platform: see docs/benchmarks.md.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -43,12 +43,9 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """Bytes on each device of one stage.
+    """Bytes on each device of one stage: what stays, then what each phase of a step adds.
 
-    Attributes:
-        stage: its name.
-        devices: of the mesh.
-        parts: what stays, then what each phase of a step adds; phases follow one another.
+    Phases follow one another.
     """
 
     stage: str
@@ -81,12 +78,7 @@ def abstract_mesh(config: Shared, devices: int) -> AbstractMesh:
 
 
 def device_bytes(shapes: Any, shardings: Any) -> int:
-    """Bytes of a tree on the device that holds most.
-
-    Args:
-        shapes: ShapeDtypeStructs (or arrays).
-        shardings: NamedShardings, a tree of the same structure.
-    """
+    """Bytes of a tree of ShapeDtypeStructs (or arrays), so sharded, on the fullest device."""
     sizes = jax.tree.map(
         lambda leaf, where: math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
         shapes,
@@ -107,16 +99,16 @@ def weights_bytes(
     return device_bytes(shapes, states.param_shardings(shapes, mesh))
 
 
-def _as_int8(tree: Any, dtype: str, path: tuple[str, ...] = ()) -> Any:
-    """Shapes of the tree with quantised kernels, as a dict of values and scales."""
-    if isinstance(tree, Mapping):
-        return {name: _as_int8(leaf, dtype, (*path, name)) for name, leaf in tree.items()}
-    if not quantised.is_quantised(path):
-        return tree
-    L, _, out = tree.shape
-    return _Int8(
-        jax.ShapeDtypeStruct(tree.shape, jnp.int8), jax.ShapeDtypeStruct((L, 1, out), dtype)
-    )
+def _as_int8(tree: Any, dtype: str) -> Any:
+    """Shapes of the tree with quantised kernels."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        if not quantised.is_quantised(tuple(entry.key for entry in path)):
+            return leaf
+        scale = jax.ShapeDtypeStruct((leaf.shape[0], 1, leaf.shape[2]), dtype)
+        return _Int8(jax.ShapeDtypeStruct(leaf.shape, jnp.int8), scale)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 class _Int8(NamedTuple):
@@ -129,12 +121,8 @@ class _Int8(NamedTuple):
 class Job:
     """The pieces of a stage's memory, one method each.
 
-    Args:
-        config: the run's settings; lengths are taken at their limits.
-        teacher: geometry.
-        student: geometry.
-        mesh: real or abstract.
-        cpu: see `activations.Program`.
+    Lengths are taken at the limits of the run's settings; the mesh is real or abstract; cpu: see
+    `activations.Program`.
     """
 
     def __init__(
@@ -244,26 +232,20 @@ class Job:
 
     def _rollout(self, B: int) -> int:
         """A copy of the weights for decoding, the cache of all rows, one segment."""
-        g, settings, sampling = (
-            self.geometries["student"],
-            self.config.student,
-            self.config.sampling,
-        )
+        g, config = self.geometries["student"], self.config
+        settings, sampling = config.student, config.sampling
         program, rows = self.program("student"), -(-B // self.shards)
         copy = weights_bytes(g, settings, self.mesh, dtype=settings.compute_dtype)
         if g.tie_embeddings:  # a head next to the embedding
-            copy += device_bytes(*self._table(g, settings.compute_dtype))
-        prompt = round_up(self.config.data.max_prompt_tokens, sampling.prompt_multiple)
+            shape = (g.vocab_size, g.hidden_size)
+            spec = sharding.partition_spec(("vocab", "embed"), shape, self.mesh)
+            head = jax.ShapeDtypeStruct(shape, settings.compute_dtype)
+            copy += device_bytes(head, jax.sharding.NamedSharding(self.mesh, spec))
+        prompt = round_up(config.data.max_prompt_tokens, sampling.prompt_multiple)
         slots = prompt + sampling.max_new_tokens
         heads = program.split(g.num_kv_heads)
         cache = 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize
         return copy + cache + activations.decoding(program, rows)
-
-    def _table(self, geometry: QwenConfig, dtype: str) -> tuple[Any, Any]:
-        shape = (geometry.vocab_size, geometry.hidden_size)
-        leaf = jax.ShapeDtypeStruct(shape, dtype)
-        spec = sharding.partition_spec(("vocab", "embed"), shape, self.mesh)
-        return leaf, jax.sharding.NamedSharding(self.mesh, spec)
 
 
 def device_limit() -> int | None:

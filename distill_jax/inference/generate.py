@@ -53,8 +53,7 @@ def answers(
     the same at every start, so a resumed program draws the rest as an uninterrupted one does.
 
     Args:
-        sampler: for the model.
-        weights: gives its decode weights; called only if a batch is drawn.
+        sampler, weights: of the model, and its decode weights; called only if a batch is drawn.
         prompts: token ids.
         sampling: temperature, limits.
         key: typed key of the draw.
@@ -120,12 +119,8 @@ def made_from(
 ) -> dict[str, Any]:
     """What answers depend on, JSON-able, for a store.
 
-    Args:
-        run: seed, task.
-        weights: digests of the model's parts.
-        data: problems and prompts; a digest is recorded.
-        sampling: without settings that change the last bits alone.
-        more: further parts by name.
+    `weights` are digests of the model's parts, `more` further parts by name. Of the data a digest
+    is recorded; settings of sampling that change the last bits alone are left out.
     """
 
     def parts() -> Any:
@@ -146,11 +141,7 @@ def made_from(
 def stopping(run: Run, progress: Progress, done: int, before: str, after: str) -> Tick:
     """A `tick` that counts finished answers and raises Interrupted when the run was asked to stop.
 
-    Args:
-        run: that may be asked.
-        progress: shows the count.
-        done: answers finished earlier.
-        before, after: of the message "BEFORE 3 of AFTER; …", e.g. "9 answers are done".
+    `done` answers were finished earlier. The message is "BEFORE 3 of AFTER; …".
     """
 
     def tick(count: int) -> None:

@@ -14,8 +14,7 @@ def td_update(
 
     Args:
         q_A: values, float [A].
-        reward_A: r, float [A]; anything where the arm was not sampled. A reward that is not
-            finite leaves its arm as it is.
+        reward_A: r, float [A]; one that is not finite leaves its arm as it is.
         sampled_A: bool [A].
         learning_rate: α in (0, 1].
 

@@ -71,8 +71,7 @@ def divergence(
     """T²·divergence of P = softmax(teacher/T) and Q = softmax(student/T).
 
     Args:
-        teacher_XV: teacher's logits, float [..., V].
-        student_XV: student's logits, float [..., V].
+        teacher_XV, student_XV: logits, float [..., V].
         kind: "forward", "reverse" or "jsd", see `divergence_of_logp`.
         beta: β of "jsd", 0 to 1.
         temperature: distillation temperature T > 0.
@@ -151,10 +150,8 @@ def top_k_tail_divergence(
             listed tokens (the teacher's top k), float [..., K].
         teacher_log_tail_X: log of the probability of all other tokens, float [...]; a large
             negative finite number if there are none.
-        student_logp_XK: the student's at the same tokens, float [..., K].
-        student_log_tail_X: the student's, float [...].
-        kind: "forward", "reverse" or "jsd".
-        beta: β of "jsd".
+        student_logp_XK, student_log_tail_X: the student's at the same tokens.
+        kind, beta: as for `divergence`.
         temperature: T, only for the factor T².
 
     Returns:
@@ -171,13 +168,7 @@ def _with_tail(logp_XK: jax.Array, log_tail_X: jax.Array) -> jax.Array:
 
 
 def cosine_similarity(a_XD: jax.Array, b_XD: jax.Array, *, eps: float = 1e-8) -> jax.Array:
-    """a·b/(|a||b|) over the last axis, float32 [...], at most 1; 0 when either vector is zero.
-
-    Args:
-        a_XD: float [..., D].
-        b_XD: float [..., D].
-        eps: lower bound of |a||b|.
-    """
+    """a·b/max(|a||b|, eps) over the last axis, float32 [...], at most 1; 0 for a zero vector."""
     chex.assert_equal_shape([a_XD, b_XD])
     a_XD, b_XD = a_XD.astype(jnp.float32), b_XD.astype(jnp.float32)
     lengths_X = jnp.sqrt(jnp.sum(a_XD * a_XD, axis=-1)) * jnp.sqrt(jnp.sum(b_XD * b_XD, axis=-1))

@@ -74,7 +74,7 @@ def overlong_punishment(length_B: jax.Array, max_len: int, buffer: int) -> jax.A
     Source: arXiv 2503.14476.
 
     Args:
-        length_B: response tokens, EOS included, int or float [B].
+        length_B: L, response tokens, EOS included, int or float [B].
         max_len: L_max, tokens.
         buffer: C > 0, tokens.
 

@@ -5,16 +5,28 @@ import jax
 import jax.numpy as jnp
 
 
+def soft_value(logits_XV: jax.Array, alpha: float) -> jax.Array:
+    """V(s) = α·logsumexp(Q(s,·)/α).
+
+    α→0 gives max Q; the policy π = softmax(Q/α) has log π(a|s) = (Q(s,a) − V(s))/α.
+    For a whole batch use `models.response.response_scores`, which applies the head in chunks.
+
+    Args:
+        logits_XV: Q(s,·), float [..., V].
+        alpha: soft temperature α > 0 (neither the sampling nor the distillation temperature).
+
+    Returns:
+        V, float32 [...].
+    """
+    chex.assert_type(logits_XV, float)
+    return alpha * jax.nn.logsumexp(logits_XV.astype(jnp.float32) / alpha, axis=-1)
+
+
 def next_kept(x_BT: jax.Array, mask_BT: jax.Array, end_B: jax.Array) -> jax.Array:
     """For each position the value of x at the next position that the mask keeps.
 
-    Args:
-        x_BT: float [B, T].
-        mask_BT: 1 keeps, 0 drops, [B, T]; holes are allowed.
-        end_B: what follows a row's last kept position, float [B].
-
-    Returns:
-        float [B, T]; anything finite at dropped positions if x is finite where kept.
+    The mask may have holes; end_B is what follows a row's last kept position. At dropped positions
+    the result, float [B, T], is anything finite if x is finite where kept.
     """
     size = x_BT.shape[1]
     index_BT = jnp.where(mask_BT > 0, jnp.arange(size), size)

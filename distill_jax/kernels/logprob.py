@@ -13,14 +13,9 @@ import jax.numpy as jnp
 
 
 def response_positions(prompt_len_B: jax.Array, size: int) -> jax.Array:
-    """Positions whose hidden states (or logits) score response tokens 0..size−1.
+    """Positions whose hidden states (or logits) score response tokens 0..size−1: int32 [B, R].
 
-    Args:
-        prompt_len_B: prompt tokens of each row, int [B], at least 1.
-        size: R, the response axis.
-
-    Returns:
-        int32 [B, R]; may point past the sequence where the row has no such response token.
+    prompt_len_B is at least 1. A position may be past the sequence where the row has no such token.
     """
     chex.assert_rank(prompt_len_B, 1)
     return prompt_len_B.astype(jnp.int32)[:, None] + jnp.arange(size, dtype=jnp.int32) - 1
@@ -28,16 +23,10 @@ def response_positions(prompt_len_B: jax.Array, size: int) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def gather_response(hidden_BTD: jax.Array, prompt_len_B: jax.Array, size: int) -> jax.Array:
-    """The hidden states that score the response tokens, response-aligned.
+    """The hidden states [B, R, D] that score the response tokens, R = size; 0 past the sequence.
 
-    Args:
-        hidden_BTD: [B, T, D].
-        prompt_len_B: int [B].
-        size: R.
-
-    Returns:
-        [B, R, D], 0 past the end of the sequence. Its gradient is a gather too (rows are
-        contiguous), because scatter is slow on CPU and not partitioned well over a mesh.
+    The gradient is a gather too (rows are contiguous), because scatter is slow on CPU and not
+    partitioned well over a mesh.
     """
     return _take(hidden_BTD, response_positions(prompt_len_B, size))
 

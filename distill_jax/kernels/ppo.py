@@ -34,8 +34,7 @@ def clipped_surrogate(
             [B, T]; carries the gradient.
         advantage_BT: A_t, float [B, T] or [B, 1]; its gradient is stopped.
         mask_BT: 1 on trained tokens, [B, T].
-        clip_low: ε_low.
-        clip_high: ε_high.
+        clip_low, clip_high: ε_low, ε_high.
 
     Returns:
         loss of each token, float [B, T], 0 where the mask is 0. Not averaged.

@@ -40,17 +40,17 @@ def attention(
     batch, time, heads, size = q_BTHh.shape
     if implementation is None and jax.default_backend() == "cpu":
         out = _cpu_attention(q_BTHh, k_BTKh, v_BTKh, _mask(time, window))
-        return out.reshape(batch, time, heads * size)
-    static_window = window is None or isinstance(window, int)
-    out = jax.nn.dot_product_attention(
-        q_BTHh,
-        k_BTKh,
-        v_BTKh,
-        mask=None if static_window else _mask(time, window),
-        is_causal=True,
-        local_window_size=(window - 1, 0) if isinstance(window, int) else None,
-        implementation=implementation,
-    )
+    else:
+        static_window = window is None or isinstance(window, int)
+        out = jax.nn.dot_product_attention(
+            q_BTHh,
+            k_BTKh,
+            v_BTKh,
+            mask=None if static_window else _mask(time, window),
+            is_causal=True,
+            local_window_size=(window - 1, 0) if isinstance(window, int) else None,
+            implementation=implementation,
+        )
     return out.reshape(batch, time, heads * size)
 
 

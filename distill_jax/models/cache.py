@@ -12,12 +12,7 @@ import jax.numpy as jnp
 
 
 class KVCache(NamedTuple):
-    """Keys and values of all layers.
-
-    Attributes:
-        k: L arrays [B, K, H, S]: rows, kv heads, head_dim, slots.
-        v: L arrays [B, K, S, H].
-    """
+    """Keys and values of all layers: L arrays k [B, K, H, S] and v [B, K, S, H]."""
 
     k: tuple[jax.Array, ...]
     v: tuple[jax.Array, ...]
@@ -29,15 +24,9 @@ class KVCache(NamedTuple):
 
 
 def expand(cache: KVCache, repeats: int, total_slots: int) -> KVCache:
-    """Each row `repeats` times in a row, and slots added at the end, zero-filled.
+    """The cache with each of its rows `repeats` times in a row, zero-filled to `total_slots` slots.
 
-    Args:
-        cache: P rows, S slots.
-        repeats: samples a prompt; row p becomes rows p·repeats … (p+1)·repeats − 1.
-        total_slots: slots afterwards, at least S.
-
-    Returns:
-        P·repeats rows, total_slots slots.
+    Row p becomes rows p·repeats … (p+1)·repeats − 1: the samples of a prompt.
     """
     extra = total_slots - cache.num_slots
 

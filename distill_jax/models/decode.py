@@ -1,4 +1,4 @@
-"""Prefill and single-token decoding on per-layer weights; `QwenModel` is the way in.
+"""Prefill and single-token decoding on per-layer weights.
 
 Decode weights are the trained tree laid out for many small steps: one dict a layer, kernels of
 projections that share an input joined, the compute dtype, LoRA merged (or kept separate).
@@ -26,43 +26,119 @@ _GROUPS = {
 _MASKED = -1e30
 
 
-def build_weights(
-    config: QwenConfig,
-    lora: LoraConfig | None,
-    params: dict[str, Any],
-    *,
-    merge_lora: bool,
-    fuse: bool,
-    dtype: jnp.dtype,
-) -> Weights:
-    """Decode weights of a params tree; the tree itself stays as it is.
+class Decoding:
+    """Decoding of `QwenModel`, which has these attributes."""
 
-    Returns:
-        {"embedding": [V, D], "norm": [D], "layers": one dict a layer of joined projections}, in
-        `dtype`; the merged sum is formed in float32 and rounded once.
-    """
-    base, scale = params["base"], lora.scale if lora else 1.0
-    layers = []
-    for index in range(config.num_layers):
-        one = jax.tree.map(lambda leaf, i=index: leaf[i], base["layers"])
-        adapters = jax.tree.map(lambda leaf, i=index: leaf[i], params["lora"].get("layers", {}))
-        layer: Weights = {
-            "input_norm": one["input_layernorm"]["scale"].astype(dtype),
-            "post_norm": one["post_attention_layernorm"]["scale"].astype(dtype),
+    config: QwenConfig
+    lora: LoraConfig | None
+    compute_dtype: Any
+    fuse: bool
+    attention_impl: Implementation
+
+    def decode_params(self, params: dict[str, Any], merge_lora: bool = True) -> Weights:
+        """Weights as `prefill` and `decode` want them; the params tree itself stays as it is.
+
+        Args:
+            params: {"base", "lora"}.
+            merge_lora: add the adapters to the kernels; False keeps them separate, as in training.
+
+        Returns:
+            {"embedding": [V, D], "norm": [D], "layers": one dict a layer of joined projections},
+            in the compute dtype; the merged sum is formed in float32 and rounded once.
+        """
+        base, dtype = params["base"], self.compute_dtype
+        scale = self.lora.scale if self.lora else 1.0
+        layers = []
+        for index in range(self.config.num_layers):
+            one = jax.tree.map(lambda leaf, i=index: leaf[i], base["layers"])
+            adapters = jax.tree.map(lambda leaf, i=index: leaf[i], params["lora"].get("layers", {}))
+            layer: Weights = {
+                "input_norm": one["input_layernorm"]["scale"].astype(dtype),
+                "post_norm": one["post_attention_layernorm"]["scale"].astype(dtype),
+            }
+            for name in ("q_norm", "k_norm"):
+                if name in one["self_attn"]:
+                    layer[name] = one["self_attn"][name]["scale"].astype(dtype)
+            for group, (part, names) in _GROUPS.items():
+                pairs = [(one[part][n], adapters.get(part, {}).get(n)) for n in names]
+                joined = [pairs] if self.fuse else [[pair] for pair in pairs]
+                layer[group] = [_projection(some, scale, merge_lora, dtype) for some in joined]
+            layers.append(layer)
+        return {
+            "embedding": base["embed_tokens"]["embedding"].astype(dtype),
+            "norm": base["norm"]["scale"].astype(dtype),
+            "layers": layers,
         }
-        for name in ("q_norm", "k_norm"):
-            if name in one["self_attn"]:
-                layer[name] = one["self_attn"][name]["scale"].astype(dtype)
-        for group, (part, names) in _GROUPS.items():
-            pairs = [(one[part][n], adapters.get(part, {}).get(n)) for n in names]
-            joined = [pairs] if fuse else [[pair] for pair in pairs]
-            layer[group] = [_projection(some, scale, merge_lora, dtype) for some in joined]
-        layers.append(layer)
-    return {
-        "embedding": base["embed_tokens"]["embedding"].astype(dtype),
-        "norm": base["norm"]["scale"].astype(dtype),
-        "layers": layers,
-    }
+
+    def prefill(
+        self, weights: Weights, tokens_PT: jax.Array, lengths_P: jax.Array
+    ) -> tuple[jax.Array, KVCache]:
+        """Prompts into a cache.
+
+        Args:
+            weights: from `decode_params`.
+            tokens_PT: int32 [P, T], right padded.
+            lengths_P: int32 [P], at least 1.
+
+        Returns:
+            hidden_PD after the final norm at each row's last real token, and a cache of P rows
+            and T slots. Slots of padding hold arbitrary finite values: give them position −1.
+        """
+        config, (rows, time) = self.config, tokens_PT.shape
+        x = jnp.take(weights["embedding"], tokens_PT.reshape(-1), axis=0)
+        rope = rope_table(config, jnp.arange(time))
+        keys, values = [], []
+        for layer, window in zip(weights["layers"], config.windows, strict=True):
+            normed = rms_norm(x, layer["input_norm"], config.rms_norm_eps).reshape(rows, time, -1)
+            q, k, v = _heads(config, layer, normed, rope)
+            out = attention(q, k, v, window=window, implementation=self.attention_impl)
+            keys.append(k.transpose(0, 2, 3, 1))
+            values.append(v.transpose(0, 2, 1, 3))
+            x = _finish_block(config, layer, x, out.reshape(rows * time, -1))
+        last_PD = x.reshape(rows, time, -1)[jnp.arange(rows), lengths_P - 1]
+        hidden_PD = rms_norm(last_PD, weights["norm"], config.rms_norm_eps)
+        return hidden_PD, KVCache(tuple(keys), tuple(values))
+
+    def decode(
+        self,
+        weights: Weights,
+        token_B: jax.Array,
+        position_B: jax.Array,
+        cache: KVCache,
+        slot: jax.Array,
+        slot_position_BS: jax.Array,
+    ) -> tuple[jax.Array, KVCache]:
+        """One token a row.
+
+        Args:
+            weights: from `decode_params`.
+            token_B: int32 [B].
+            position_B: int32 [B], the tokens' positions.
+            cache: B rows, S slots.
+            slot: int32 scalar, the slot that all rows write to.
+            slot_position_BS: int32 [B, S], position held by each slot, −1 for none; already with
+                position_B at `slot`.
+
+        Returns:
+            hidden_BD after the final norm, and the cache with the new token in it.
+        """
+        config, windows = self.config, self.config.windows
+        x_BD = jnp.take(weights["embedding"], token_B, axis=0)
+        rope = rope_table(config, position_B)
+        distance_BS = position_B[:, None] - slot_position_BS
+        causal_BS = (slot_position_BS >= 0) & (distance_BS >= 0)
+        seen = {w: causal_BS if w is None else causal_BS & (distance_BS < w) for w in windows}
+        keys, values = list(cache.k), list(cache.v)
+        update = jax.lax.dynamic_update_slice_in_dim
+        for index, (layer, window) in enumerate(zip(weights["layers"], windows, strict=True)):
+            normed = rms_norm(x_BD, layer["input_norm"], config.rms_norm_eps)
+            q, k, v = _heads(config, layer, normed, rope)
+            keys[index] = update(keys[index], k[..., None].astype(keys[index].dtype), slot, axis=3)
+            values[index] = update(values[index], v[:, :, None].astype(v.dtype), slot, axis=2)
+            out = _attend_slots(q, keys[index], values[index], seen[window])
+            x_BD = _finish_block(config, layer, x_BD, out)
+        hidden_BD = rms_norm(x_BD, weights["norm"], config.rms_norm_eps)
+        return hidden_BD, KVCache(tuple(keys), tuple(values))
 
 
 def _projection(pairs, scale: float, merge_lora: bool, dtype: jnp.dtype) -> Weights:
@@ -113,59 +189,6 @@ def _finish_block(config: QwenConfig, layer: Weights, x_ND, attended_NE) -> jax.
     normed = rms_norm(x_ND, layer["post_norm"], config.rms_norm_eps)
     gate, up = _apply(normed, layer["gate_up"], (config.intermediate_size,) * 2)
     return x_ND + _apply(silu_gate(gate, up), layer["down"], (config.hidden_size,))[0]
-
-
-def prefill(
-    config: QwenConfig,
-    weights: Weights,
-    tokens_PT: jax.Array,
-    lengths_P: jax.Array,
-    *,
-    implementation: Implementation,
-) -> tuple[jax.Array, KVCache]:
-    """See `QwenModel.prefill`."""
-    rows, time = tokens_PT.shape
-    x = jnp.take(weights["embedding"], tokens_PT.reshape(-1), axis=0)
-    rope = rope_table(config, jnp.arange(time))
-    keys, values = [], []
-    for layer, window in zip(weights["layers"], config.windows, strict=True):
-        normed = rms_norm(x, layer["input_norm"], config.rms_norm_eps).reshape(rows, time, -1)
-        q, k, v = _heads(config, layer, normed, rope)
-        out = attention(q, k, v, window=window, implementation=implementation)
-        keys.append(k.transpose(0, 2, 3, 1))
-        values.append(v.transpose(0, 2, 1, 3))
-        x = _finish_block(config, layer, x, out.reshape(rows * time, -1))
-    last_PD = x.reshape(rows, time, -1)[jnp.arange(rows), lengths_P - 1]
-    hidden_PD = rms_norm(last_PD, weights["norm"], config.rms_norm_eps)
-    return hidden_PD, KVCache(tuple(keys), tuple(values))
-
-
-def decode(
-    config: QwenConfig,
-    weights: Weights,
-    token_B: jax.Array,
-    position_B: jax.Array,
-    cache: KVCache,
-    slot: jax.Array,
-    slot_position_BS: jax.Array,
-) -> tuple[jax.Array, KVCache]:
-    """See `QwenModel.decode`."""
-    x_BD = jnp.take(weights["embedding"], token_B, axis=0)
-    rope = rope_table(config, position_B)
-    distance_BS = position_B[:, None] - slot_position_BS
-    causal_BS = (slot_position_BS >= 0) & (distance_BS >= 0)
-    seen = {w: causal_BS if w is None else causal_BS & (distance_BS < w) for w in config.windows}
-    keys, values = list(cache.k), list(cache.v)
-    for index, (layer, window) in enumerate(zip(weights["layers"], config.windows, strict=True)):
-        normed = rms_norm(x_BD, layer["input_norm"], config.rms_norm_eps)
-        q, k, v = _heads(config, layer, normed, rope)
-        update = jax.lax.dynamic_update_slice_in_dim
-        keys[index] = update(keys[index], k[..., None].astype(keys[index].dtype), slot, axis=3)
-        values[index] = update(values[index], v[:, :, None].astype(v.dtype), slot, axis=2)
-        out = _attend_slots(q, keys[index], values[index], seen[window])
-        x_BD = _finish_block(config, layer, x_BD, out)
-    hidden_BD = rms_norm(x_BD, weights["norm"], config.rms_norm_eps)
-    return hidden_BD, KVCache(tuple(keys), tuple(values))
 
 
 def _attend_slots(q_BHh, k_BKhS, v_BKSh, seen_BS) -> jax.Array:

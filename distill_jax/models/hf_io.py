@@ -1,7 +1,8 @@
 """Hugging Face model directories in and out: config.json, safetensors, single or sharded."""
 
 import contextlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,7 @@ _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "tokenizer.
 def model_dir(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
     """A local model directory; a hub id ("owner/name") is downloaded, or found in the cache.
 
-    Args:
-        path_or_hub_id: an existing directory, or a hub id.
-        revision: branch, tag or commit on the hub.
+    `revision` is a branch, tag or commit on the hub.
 
     Raises:
         CheckpointError: neither a directory nor a hub id that can be fetched.
@@ -78,11 +77,11 @@ def load_hf(
 
     Args:
         path_or_hub_id: see `model_dir`.
-        param_dtype: type that every parameter is converted to.
+        param_dtype: of every parameter.
         shardings: given the configuration, a tree of NamedShardings like the base tree; None
             leaves the arrays uncommitted on the default device.
-        convert: given a leaf's path and the array, what is in the tree instead; devices hold
-            one leaf before and after at a time.
+        convert: (path, array) -> what is in the tree instead; devices hold one leaf before and
+            after at a time.
         revision: see `model_dir`.
 
     Returns:
@@ -100,7 +99,10 @@ def load_hf(
     with files.TensorReader(files.model_files(directory)) as reader:
         _check(reader, config, leaves, directory)
         for leaf in leaves:
-            host = _read_leaf(reader, leaf, dtype)
+            host = np.empty(leaf.tree_shape, dtype)
+            for i, name in enumerate(leaf.names):
+                tensor = reader.read(name)
+                host[i if leaf.layers else ...] = tensor.T if leaf.transpose else tensor
             array = jnp.asarray(host) if targets is None else place(host, targets[leaf.path])
             base[leaf.path] = convert(leaf.path, array) if convert else array
     return config, unflatten_dict(base)
@@ -114,23 +116,14 @@ def _check(
         if name.endswith(".rotary_emb.inv_freq"):  # a constant that old versions stored
             wanted[name] = reader.shape(name)
     head, embedding = "lm_head.weight", "model.embed_tokens.weight"
-    if config.tie_embeddings and head in reader.where:
-        # Released Qwen3 checkpoints store the tied head a second time.
+    second = config.tie_embeddings and head in reader.where
+    if second:  # released Qwen3 checkpoints store the tied head a second time
         wanted[head] = wanted[embedding]
     reader.check(wanted, where)
-    second = config.tie_embeddings and head in reader.where
     if second and not np.array_equal(reader.read(head), reader.read(embedding)):
         got = f"{head} differs from {embedding} in {where}"
         fix = "set tie_word_embeddings to false in config.json, or drop the tensor"
         raise CheckpointError(got, wanted="one tensor, as tie_word_embeddings says", fix=fix)
-
-
-def _read_leaf(reader: files.TensorReader, leaf: hf_layout.Leaf, dtype: np.dtype) -> np.ndarray:
-    host = np.empty(leaf.tree_shape, dtype)
-    for i, name in enumerate(leaf.names):
-        tensor = reader.read(name)
-        host[i if leaf.layers else ...] = tensor.T if leaf.transpose else tensor
-    return host
 
 
 def save_hf(
@@ -141,17 +134,16 @@ def save_hf(
     tokenizer: Any = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Write a directory that transformers loads; written atomically.
+    """Write a directory that transformers loads, atomically; replaces an older model there.
 
     Every process of a multi-process run must call this; the first one writes.
 
     Args:
-        directory: target; an older model directory there is replaced.
+        directory: target.
         config: the model's configuration.
         base_params: the base tree, LoRA merged where wanted; saved in its own dtype.
         tokenizer: saved along (`save_pretrained`) when given.
-        max_shard_bytes: split the weights into files of at most this size (a single larger
-            tensor gets a file of its own).
+        max_shard_bytes: of a weight file; a single larger tensor gets a file of its own.
 
     Raises:
         CheckpointError: a tree that does not fit the configuration, or a target that holds
@@ -164,24 +156,14 @@ def save_hf(
     out["torch_dtype"] = dtypes.pop() if len(dtypes) == 1 else "float32"
     writer = jax.process_index() == 0
     context = files.replaced_directory(Path(directory)) if writer else contextlib.nullcontext()
+    plan = _plan(base, leaves, max_shard_bytes)
     with context as fresh:
-        plan = _plan(base, leaves, max_shard_bytes)
-        weight_map: dict[str, str] = {}
-        pending: dict[str, dict[str, np.ndarray]] = {}
-        for leaf in leaves:
-            host = np.asarray(fetch(base[leaf.path]))
-            for i, name in enumerate(leaf.names):
-                tensor = host[i] if leaf.layers else host
-                shard = pending.setdefault(plan[name], {})
-                shard[name] = tensor.T if leaf.transpose else tensor
-                weight_map[name] = plan[name]
-            last = plan[leaf.names[-1]] if leaf is not leaves[-1] else None
-            for file in [file for file in pending if file != last]:
-                tensors = pending.pop(file)
-                if fresh is not None:
-                    files.write_tensors(fresh / file, tensors)
+        for file, part in itertools.groupby(_tensors(base, leaves), lambda pair: plan[pair[0]]):
+            tensors = dict(part)
+            if fresh is not None:
+                files.write_tensors(fresh / file, tensors)
         if fresh is not None:
-            _write_texts(fresh, config, out, weight_map, base_params, tokenizer)
+            _write_texts(fresh, out, plan, base_params, tokenizer)
     barrier(f"save_hf {directory}")
 
 
@@ -189,32 +171,33 @@ def _plan(
     base: dict[tuple[str, ...], Any], leaves: list[hf_layout.Leaf], most: int
 ) -> dict[str, str]:
     """Which file each tensor goes to, filled in the order of `leaves`."""
-    shards: list[list[str]] = [[]]
-    size = 0
+    shard_of: dict[str, int] = {}
+    shards, size = 1, 0
     for leaf in leaves:
         bytes_each = int(np.prod(leaf.shape)) * base[leaf.path].dtype.itemsize
         for name in leaf.names:
-            if shards[-1] and size + bytes_each > most:
-                shards.append([])
-                size = 0
-            shards[-1].append(name)
+            if size and size + bytes_each > most:
+                shards, size = shards + 1, 0
+            shard_of[name] = shards
             size += bytes_each
-    if len(shards) == 1:
-        return dict.fromkeys(shards[0], files.SINGLE)
-    return {
-        name: f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        for i, names in enumerate(shards, 1)
-        for name in names
-    }
+    if shards == 1:
+        return dict.fromkeys(shard_of, files.SINGLE)
+    return {n: f"model-{i:05d}-of-{shards:05d}.safetensors" for n, i in shard_of.items()}
+
+
+def _tensors(
+    base: dict[tuple[str, ...], Any], leaves: list[hf_layout.Leaf]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor by name, as the checkpoint stores it."""
+    for leaf in leaves:
+        host = np.asarray(fetch(base[leaf.path]))
+        for i, name in enumerate(leaf.names):
+            tensor = host[i] if leaf.layers else host
+            yield name, tensor.T if leaf.transpose else tensor
 
 
 def _write_texts(
-    fresh: Path,
-    config: QwenConfig,
-    out: dict[str, Any],
-    weight_map: dict[str, str],
-    base_params: Any,
-    tokenizer: Any,
+    fresh: Path, out: dict[str, Any], weight_map: dict[str, str], base_params: Any, tokenizer: Any
 ) -> None:
     if set(weight_map.values()) != {files.SINGLE}:
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(base_params))

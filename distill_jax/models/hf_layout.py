@@ -79,16 +79,7 @@ def leaves(config: QwenConfig) -> list[Leaf]:
 
 
 def flat(tree: Any, leaves: list[Leaf], name: str) -> dict[tuple[str, ...], Any]:
-    """The tree's leaves by path.
-
-    Args:
-        tree: of nested dicts.
-        leaves: that it should have.
-        name: of the tree, for the error.
-
-    Raises:
-        CheckpointError: other paths or shapes.
-    """
+    """The tree's leaves by path; CheckpointError, with the tree's name, if others than `leaves`."""
     found = flatten_dict(tree)
     if odd := found.keys() ^ {leaf.path for leaf in leaves}:
         names = ", ".join(sorted("/".join(path) for path in odd))

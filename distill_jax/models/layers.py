@@ -13,16 +13,7 @@ from distill_jax.models.qwen_config import QwenConfig
 
 
 def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
-    """x / sqrt(mean(x²) + eps) · scale over the last axis.
-
-    Args:
-        x: [..., D], any float dtype; the statistics are float32.
-        scale_D: [D].
-        eps: added to the mean square.
-
-    Returns:
-        [..., D] in x's dtype.
-    """
+    """x / sqrt(mean(x²) + eps) · scale over the last axis, in x's dtype; statistics in float32."""
     x32 = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
     return (x32 * inverse).astype(x.dtype) * scale_D.astype(x.dtype)
@@ -77,14 +68,10 @@ def rope_frequencies(config: QwenConfig) -> np.ndarray:
 
 
 def rope_table(config: QwenConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """cos and sin of every position's angles, YaRN's attention factor included.
+    """cos and sin of the angles at positions (int [...]), YaRN's attention factor included.
 
-    Args:
-        positions: int [...].
-
-    Returns:
-        Two float32 arrays [..., 2, head_dim / 2], one entry for each half of a head; the first
-        half of sin is negated, so that a turn is `x·cos + swapped(x)·sin`.
+    Both float32 [..., 2, head_dim / 2], one entry for each half of a head; the first half of sin
+    is negated, so that a turn is `x·cos + swapped(x)·sin`.
     """
     angle = positions[..., None].astype(jnp.float32) * rope_frequencies(config)
     scale = config.rope_scaling.scale if config.rope_scaling else 1.0
@@ -93,14 +80,9 @@ def rope_table(config: QwenConfig, positions: jax.Array) -> tuple[jax.Array, jax
 
 
 def apply_rope(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Heads turned by their positions' angles.
+    """Heads x [..., heads, head_dim] turned by `rope_table` of positions [...], in float32.
 
-    Args:
-        x: [..., heads, head_dim].
-        rope: `rope_table` of positions [...].
-
-    Returns:
-        Same shape and dtype; computed in float32.
+    The result has x's shape and dtype.
     """
     cos, sin = (table[..., None, :, :] for table in rope)
     halves = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2).astype(jnp.float32)

@@ -15,9 +15,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.models.quantised import join, product
 
-ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
-PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -160,12 +158,8 @@ def join_adapters(
 ) -> tuple[jax.Array, jax.Array]:
     """Adapters of linears that share an input, as one adapter of their joined kernel.
 
-    Args:
-        adapters: (A [in, r], B [r, out], already scaled) of each linear, or None.
-        outs: output size of each linear.
-
-    Returns:
-        A [in, R] side by side and B [R, Σ out] block-diagonal, R = Σ r.
+    From (A [in, r], B [r, out], already scaled) of each linear, or None, and the linears' output
+    sizes: A [in, R] side by side and B [R, Σ out] block-diagonal, R = Σ r.
     """
     if len(adapters) == 1 and adapters[0] is not None:
         return adapters[0]
@@ -191,15 +185,10 @@ def _dropped_adapter(x_NI: jax.Array, linear: Linear, key: jax.Array) -> jax.Arr
 
 
 def merge(base: dict[str, Any], lora: dict[str, Any], scale: float) -> dict[str, Any]:
-    """The base tree with every adapter added to its kernel; the arguments stay as they are.
+    """A new base tree with every adapter added to its kernel, in the base's dtypes.
 
-    Args:
-        base: {"layers": {"self_attn": {"q_proj": {"kernel": [L, in, out]}}}, ...}.
-        lora: {} or the same paths with {"lora_A": [L, in, r], "lora_B": [L, r, out]}.
-        scale: `LoraConfig.scale`.
-
-    Returns:
-        A new tree in the base's dtypes; the sum is formed in float32.
+    base holds {"kernel": [L, in, out]} where lora, unless it is {}, holds {"lora_A": [L, in, r],
+    "lora_B": [L, r, out]}. The sum is formed in float32.
     """
     if not lora:
         return base

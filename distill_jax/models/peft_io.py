@@ -56,12 +56,12 @@ def save_adapter(
     *,
     tokenizer: Any = None,
 ) -> None:
-    """Write an adapter that `peft.PeftModel.from_pretrained` loads; written atomically.
+    """Write an adapter that `peft.PeftModel.from_pretrained` loads, atomically.
 
     Every process of a multi-process run must call this; the first one writes.
 
     Args:
-        directory: target; an older adapter directory there is replaced.
+        directory: target; an older adapter there is replaced.
         config: the base model's configuration.
         lora: rank, alpha, dropout and targets.
         lora_params: the LoRA tree, leaves [L, in, r] and [L, r, out]; saved in its own dtype.
@@ -118,13 +118,8 @@ def load_adapter(
     The key set must be exactly that of the adapter's projections on every layer: peft itself
     only warns about keys that fit nothing.
 
-    Args:
-        directory: holds adapter_config.json and adapter_model.safetensors.
-        config: the base model's configuration.
-        param_dtype: type that every tensor is converted to.
-
     Returns:
-        The LoRA tree, leaves [L, in, r] and [L, r, out], and the matching LoraConfig.
+        The LoRA tree, leaves [L, in, r] and [L, r, out] of `param_dtype`, and its LoraConfig.
 
     Raises:
         CheckpointError: missing or damaged files, an adapter of another kind, or one that does

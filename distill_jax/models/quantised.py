@@ -17,11 +17,7 @@ QUANTISE = ("none", "int8")
 
 
 def library() -> ModuleType:
-    """qwix.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """qwix; MissingExtraError if it is not installed."""
     try:
         import qwix
     except ImportError as error:
@@ -40,15 +36,8 @@ def is_quantised(path: tuple[str, ...]) -> bool:
 def quantise(kernel_LIO: jax.Array, dtype: Any) -> Any:
     """A stacked kernel as qwix's QArray, on the devices where the kernel lies.
 
-    Args:
-        kernel_LIO: float [L, in, out].
-        dtype: of the scales, which is the one that products are computed in.
-
-    Returns:
-        QArray with qvalue int8 [L, in, out] and scale [L, 1, out], a pytree.
-
-    Raises:
-        MissingExtraError: see `library`.
+    Its qvalue is int8 [L, in, out], its scale [L, 1, out] of the dtype that products are computed
+    in. Raises MissingExtraError, see `library`.
     """
     qwix = library()
 

@@ -12,9 +12,8 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.models import decode as decoding
 from distill_jax.models.attention import Attention, Implementation
-from distill_jax.models.cache import KVCache
+from distill_jax.models.decode import Decoding
 from distill_jax.models.layers import MLP, RMSNorm, rms_norm, rope_table
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen_config import QwenConfig
@@ -40,23 +39,14 @@ class Block(nnx.Module):
         rope: tuple[jax.Array, jax.Array],
         shape: tuple[int, int],
         *,
-        window: int | jax.Array | None,
         fuse: bool,
-        implementation: Implementation,
         dropout_key: jax.Array | None,
+        **attention: Any,
     ) -> jax.Array:
         """x_ND: [B·T, D] with (B, T) = shape; returns the same shape and dtype."""
-        x_ND = x_ND + self.self_attn(
-            self.input_layernorm(x_ND),
-            rope,
-            shape,
-            window=window,
-            fuse=fuse,
-            implementation=implementation,
-            dropout_key=dropout_key,
-        )
-        normed = self.post_attention_layernorm(x_ND)
-        return x_ND + self.mlp(normed, fuse=fuse, dropout_key=dropout_key)
+        how: dict[str, Any] = {"fuse": fuse, "dropout_key": dropout_key}
+        x_ND = x_ND + self.self_attn(self.input_layernorm(x_ND), rope, shape, **how, **attention)
+        return x_ND + self.mlp(self.post_attention_layernorm(x_ND), **how)
 
 
 class Table(nnx.Module):
@@ -102,7 +92,7 @@ _unstack.defvjp(lambda leaf: (_unstack(leaf), None), lambda _, slices: (jnp.stac
 
 
 @dataclass(frozen=True)
-class QwenModel:
+class QwenModel(Decoding):
     """A model's static part: hashable, so that jitted functions may close over it.
 
     Parameters live outside, in a plain dict {"base": ..., "lora": ...}; base mirrors the names of
@@ -156,21 +146,13 @@ class QwenModel:
         return dataclasses.replace(self, **changes)
 
     def init(self, key: jax.Array) -> Params:
-        """Freshly drawn parameters: {"base": ..., "lora": ... or {}}.
-
-        Args:
-            key: typed key, shape []. May be traced (`jax.jit`, `jax.eval_shape`).
-        """
+        """Freshly drawn {"base": ..., "lora": ... or {}}; the typed key may be traced."""
         module = Qwen(self.config, self.lora, dtype=self.param_dtype, rngs=nnx.Rngs(key))
         _, base, lora = _split(module)
         return {"base": base, "lora": lora}
 
     def hidden(
-        self,
-        params: Params,
-        tokens_BT: jax.Array,
-        *,
-        dropout_key: jax.Array | None = None,
+        self, params: Params, tokens_BT: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """Hidden states after the final norm; logits are hidden_BTD @ head_VD(params).T.
 
@@ -244,67 +226,6 @@ class QwenModel:
             return base["embed_tokens"]["embedding"]
         return base["lm_head"]["kernel"]
 
-    def decode_params(self, params: Params, merge_lora: bool = True) -> decoding.Weights:
-        """Weights as `prefill` and `decode` want them; see `decode.build_weights`.
-
-        Args:
-            params: stays as it is.
-            merge_lora: add the adapters to the kernels; False keeps them separate, as in training.
-        """
-        return decoding.build_weights(
-            self.config,
-            self.lora,
-            params,
-            merge_lora=merge_lora,
-            fuse=self.fuse,
-            dtype=self.compute_dtype,
-        )
-
-    def prefill(
-        self, weights: decoding.Weights, tokens_PT: jax.Array, lengths_P: jax.Array
-    ) -> tuple[jax.Array, KVCache]:
-        """Prompts into a cache.
-
-        Args:
-            weights: from `decode_params`.
-            tokens_PT: int32 [P, T], right padded.
-            lengths_P: int32 [P], at least 1.
-
-        Returns:
-            hidden_PD after the final norm at each row's last real token, and a cache of P rows
-            and T slots. Slots of padding hold arbitrary finite values: give them position −1.
-        """
-        return decoding.prefill(
-            self.config, weights, tokens_PT, lengths_P, implementation=self.attention_impl
-        )
-
-    def decode(
-        self,
-        weights: decoding.Weights,
-        token_B: jax.Array,
-        position_B: jax.Array,
-        cache: KVCache,
-        slot: jax.Array,
-        slot_position_BS: jax.Array,
-    ) -> tuple[jax.Array, KVCache]:
-        """One token a row.
-
-        Args:
-            weights: from `decode_params`.
-            token_B: int32 [B].
-            position_B: int32 [B], the tokens' positions.
-            cache: B rows, S slots.
-            slot: int32 scalar, the slot that all rows write to.
-            slot_position_BS: int32 [B, S], position held by each slot, −1 for none; already with
-                position_B at `slot`.
-
-        Returns:
-            hidden_BD after the final norm, and the cache with the new token in it.
-        """
-        return decoding.decode(
-            self.config, weights, token_B, position_B, cache, slot, slot_position_BS
-        )
-
 
 _AXES: Mapping[str, tuple[str | None, str | None]] = {
     "q_proj": ("embed", "heads"),
@@ -320,14 +241,10 @@ _AXES: Mapping[str, tuple[str | None, str | None]] = {
 
 
 def logical_axes(params: Params) -> Params:
-    """Logical axis names of every leaf, for `core.sharding.shardings`.
+    """Logical axis names of every leaf, for `core.sharding.shardings`: one name (or None) an axis.
 
-    Args:
-        params: {"base", "lora"}, or any subtree that still holds the modules' names; arrays or
-            ShapeDtypeStructs.
-
-    Returns:
-        The same structure; each leaf a tuple with one name (or None) an axis.
+    params is {"base", "lora"}, or any subtree that still holds the modules' names, of arrays or
+    ShapeDtypeStructs.
     """
 
     def axes(path, leaf) -> tuple[str | None, ...]:

@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill_jax.core.errors import ConfigError
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-_DEFAULT_THETA = 10_000.0  # what transformers assumes when config.json names no rope_theta
+# Fields of QwenConfig that are whole numbers, and their names in config.json.
+_SIZES = {
+    "num_heads": "num_attention_heads",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "vocab_size": "vocab_size",
+    "intermediate_size": "intermediate_size",
+}
 
 
 @dataclass(frozen=True)
@@ -118,11 +125,6 @@ class QwenConfig:
             raise ConfigError(got, fix="set sliding_window (and use_sliding_window in config.json)")
 
     @property
-    def architecture(self) -> str:
-        """The class of transformers that holds this model."""
-        return ARCHITECTURES[self.model_type]
-
-    @property
     def windows(self) -> tuple[int | None, ...]:
         """W of every layer, None where it sees everything before it."""
         return tuple(self.sliding_window if k == SLIDING else None for k in self.layer_types)
@@ -143,9 +145,9 @@ class QwenConfig:
         if model_type == "qwen3" and config.get("attention_bias"):
             # In Qwen3 this flag also adds a bias to o_proj, which no released dense model has.
             raise ConfigError("attention_bias=True", wanted="a dense Qwen3 without it")
-        heads, hidden = _size(config, "num_attention_heads"), _size(config, "hidden_size")
-        layers = _size(config, "num_hidden_layers")
-        kv_heads, head_dim = heads, 128 if model_type == "qwen3" else hidden // heads
+        sizes: dict[str, Any] = {name: _size(config, key) for name, key in _SIZES.items()}
+        kv_heads = sizes["num_heads"]
+        head_dim = 128 if model_type == "qwen3" else sizes["hidden_size"] // kv_heads
         if config.get("num_key_value_heads") is not None:
             kv_heads = _size(config, "num_key_value_heads")
         if config.get("head_dim") is not None:
@@ -154,12 +156,8 @@ class QwenConfig:
         theta, yarn = _rope(config)
         eos = config.get("eos_token_id")
         return cls(
+            **sizes,
             model_type=model_type,
-            vocab_size=_size(config, "vocab_size"),
-            hidden_size=hidden,
-            intermediate_size=_size(config, "intermediate_size"),
-            num_layers=layers,
-            num_heads=heads,
             num_kv_heads=kv_heads,
             head_dim=head_dim,
             rope_theta=theta,
@@ -169,7 +167,7 @@ class QwenConfig:
             qk_norm=model_type == "qwen3",
             max_position_embeddings=int(config.get("max_position_embeddings", 32768)),
             sliding_window=window,
-            layer_types=_layer_types(config, layers, window),
+            layer_types=_layer_types(config, sizes["num_layers"], window),
             rope_scaling=yarn,
             initializer_range=float(config.get("initializer_range", 0.02)),
             bos_token_id=config.get("bos_token_id"),
@@ -189,13 +187,9 @@ class QwenConfig:
             raise ConfigError(got, wanted="qwen2 with bias, or qwen3 with norms, to leave as one")
         eos = self.eos_token_id
         out: dict[str, Any] = {
-            "architectures": [self.architecture],
+            "architectures": [ARCHITECTURES[self.model_type]],
             "model_type": self.model_type,
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
+            **{key: getattr(self, name) for name, key in _SIZES.items()},
             "num_key_value_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
@@ -219,15 +213,10 @@ class QwenConfig:
         if self.model_type == "qwen2":
             del out["attention_bias"]
         if self.rope_scaling is not None:
-            yarn = self.rope_scaling
             out["rope_scaling"] = {
                 "rope_type": "yarn",
-                "factor": yarn.factor,
-                "original_max_position_embeddings": yarn.original_max_position_embeddings,
-                "beta_fast": yarn.beta_fast,
-                "beta_slow": yarn.beta_slow,
-                "attention_factor": yarn.scale,
-                "truncate": yarn.truncate,
+                **asdict(self.rope_scaling),
+                "attention_factor": self.rope_scaling.scale,
             }
         return out
 
@@ -263,11 +252,9 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, YarnConfig | None]:
     scaling = config.get("rope_scaling") or parameters
     if any(isinstance(v, Mapping) for v in scaling.values()):
         raise ConfigError("rope parameters differ by layer type", wanted="one set for all layers")
-    theta = _DEFAULT_THETA
-    for place in (scaling, config, parameters):  # the order in which transformers looks
-        if place.get("rope_theta") is not None:
-            theta = float(place["rope_theta"])
-            break
+    # The order in which transformers looks, and what it assumes where config.json names none.
+    named = [place.get("rope_theta") for place in (scaling, config, parameters)]
+    theta = float(next((value for value in named if value is not None), 10_000.0))
     if (scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0) != 1.0:
         raise ConfigError("partial_rotary_factor other than 1", wanted="rope over whole heads")
     kind = scaling.get("rope_type", scaling.get("type", "default"))

@@ -10,17 +10,9 @@ def _qwen2_5(
 ) -> QwenConfig:
     """Up to 3B the embedding is tied and has 151,936 rows; from 7B on untied with 152,064."""
     tied = hidden <= 2048
-    values = {
-        "tie_embeddings": tied,
-        "vocab_size": 151936 if tied else 152064,
-        "head_dim": hidden // heads,
-        "bos_token_id": 151643,
-        "eos_token_id": 151643,
-        **other,
-    }
-    return QwenConfig(
-        "qwen2", values.pop("vocab_size"), hidden, mlp, layers, heads, kv_heads, **values
-    )
+    values = {"tie_embeddings": tied, "bos_token_id": 151643, "eos_token_id": 151643, **other}
+    shape = (hidden, mlp, layers, heads, kv_heads, hidden // heads)
+    return QwenConfig("qwen2", 151936 if tied else 152064, *shape, **values)
 
 
 def _qwen3(hidden: int, mlp: int, layers: int, heads: int, **other: Any) -> QwenConfig:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.kernels.soft_value import of_logsumexp
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.qwen import QwenModel
 
@@ -41,15 +40,14 @@ def response_scores(
     """Scores each response token by the logits of the position before it.
 
     Args:
-        model: student or teacher.
-        params: {"base", "lora"}.
+        model, params: student or teacher.
         tokens_BT: int32, right padded, prompt and response without a gap.
         prompt_len_B: int32, at least 1.
         targets_BR: int32, the response's tokens; scores beyond its length are meaningless.
         temperature: divides the logits of logp and entropy.
         alphas: soft temperatures of value_ABR.
         vocab: tokens that exist.
-        entropy: whether to return the entropy at `temperature`.
+        entropy: whether to return it.
         dropout_key: for LoRA dropout; None is deterministic.
     """
     B, R = targets_BR.shape
@@ -65,7 +63,8 @@ def response_scores(
         valid_vocab=vocab,
         entropy=entropy,
     )
-    values = [of_logsumexp(*pair) for pair in zip(scores.lse_AN, alphas, strict=True)]
+    # As `kernels.intrinsic.soft_value`, from logsumexp(Q/α).
+    values = [alpha * lse_N for lse_N, alpha in zip(scores.lse_AN, alphas, strict=True)]
     value_ABR = jnp.stack(values).reshape(-1, B, R) if values else jnp.zeros((0, B, R))
     return ResponseScores(
         scores.logit_N.reshape(B, R),

@@ -39,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-class TensorReader:
+class TensorReader(contextlib.AbstractContextManager["TensorReader"]):
     """The tensors of one or several safetensors files by name; a context manager.
 
     Only headers are read on opening; `read` maps one tensor into memory.
@@ -59,9 +59,6 @@ class TensorReader:
         except CheckpointError:
             self._stack.close()
             raise
-
-    def __enter__(self) -> "TensorReader":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -180,7 +177,8 @@ def replaced_directory(target: Path) -> Iterator[Path]:
     try:
         yield fresh
         for path in fresh.iterdir():
-            _sync(path)
+            with path.open("rb") as file:  # the rename must not overtake the bytes
+                os.fsync(file.fileno())
         if target.exists():
             old = target.with_name(f".{target.name}.old-{tag}")
             target.rename(old)
@@ -191,9 +189,3 @@ def replaced_directory(target: Path) -> Iterator[Path]:
         elif old is not None:
             shutil.rmtree(old)
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Force a file's bytes to disk, so that the rename cannot overtake them."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

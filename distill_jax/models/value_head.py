@@ -10,13 +10,5 @@ def init(hidden_size: int) -> dict[str, jax.Array]:
 
 
 def apply(params: dict[str, jax.Array], hidden: jax.Array) -> jax.Array:
-    """Values of hidden states.
-
-    Args:
-        params: from `init`.
-        hidden: [..., D], any float dtype.
-
-    Returns:
-        float32 [...].
-    """
+    """Values float32 [...] of hidden states [..., D] of any float dtype; params: from `init`."""
     return hidden.astype(jnp.float32) @ params["kernel_D"] + params["bias"]

@@ -30,12 +30,8 @@ def fresh() -> State:
 def correlation(value_PG: jax.Array, right_PG: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Pearson's correlation within groups, pooled over groups, and whether there is one.
 
-    Args:
-        value_PG: a term's values f32; NaN where it does not apply.
-        right_PG: correctness f32, 1 or 0; NaN where undecided.
-
-    Returns:
-        f32 [] in [−1, 1] and bool []: False where no group differs in both.
+    From a term's values (NaN where it does not apply) and correctness, 1 or 0 (NaN where
+    undecided), f32: f32 [] in [−1, 1] and bool [], False where no group differs in both.
     """
     known = (jnp.isfinite(value_PG) & jnp.isfinite(right_PG)).astype(jnp.float32)
     count = jnp.maximum(jnp.sum(known, axis=1, keepdims=True), 1.0)

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.models.head.top_k import TopK
 from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, Scorer
-from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value
+from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value, layout
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.rewards.teacher_cache import CacheSettings, ScoreCache
 
@@ -132,10 +132,8 @@ class _Merged:
     def __init__(self, k: int, count: int, width: int):
         self.known_B = np.zeros(count, bool)
         self._type = TopK if k else TeacherScores
-        shapes = ((width, k), (width, k), (width,)) if k else ((width,), (width,), ())
-        kinds = (np.int32 if k else np.float32, np.float32, np.float32)
         self.scores: Arrays = tuple(
-            np.zeros((count, *shape), kind) for shape, kind in zip(shapes, kinds, strict=True)
+            np.zeros((count, *shape), dtype) for dtype, shape in layout(width, k)
         )
 
     def put(self, row: int, value: Value) -> None:

@@ -44,8 +44,7 @@ def join(
     """All terms, normalised, weighted and summed.
 
     Args:
-        settings: of the rewards.
-        state: as fresh_state has it.
+        settings, state: of the rewards; as fresh_state has it.
         terms: of the host, {name: f32 [B]} (NaN: not applicable).
         teacher: its scores, or None where the intrinsic reward has no weight.
         mask_BR: f32, 1 on response tokens.
@@ -149,12 +148,8 @@ def normalised(
 ) -> tuple[jax.Array, normalise.State]:
     """The reward divided by its running spread (this batch included) and clipped.
 
-    Args:
-        settings: normaliser, momentum, clip.
-        state: of the normaliser.
-        x: rewards of sequences [B] or of tokens [B,R].
-        mask: f32, same shape.
-        sequences: x are sequences' rewards, which are centred too; tokens' never are.
+    x are rewards of sequences [B], which are centred too, or of tokens [B, R], which never are;
+    the mask is f32 of the same shape.
     """
     if settings.normaliser == "none":
         return x, state

@@ -66,12 +66,7 @@ def update(name: str, state: State, x: jax.Array, mask: jax.Array, momentum: flo
     section 3). z_score adds the batch's statistics times its count instead. An empty mask, or a
     value that is not finite, changes nothing.
 
-    Args:
-        name: of NORMALISERS.
-        state: see State.
-        x: rewards f32, any shape.
-        mask: f32, same shape.
-        momentum: μ in [0, 1).
+    The rewards x and their mask are f32 of one shape; μ in [0, 1) is the momentum.
     """
     count = jnp.sum(mask)
     x = jnp.where(mask > 0, x, 0.0)

@@ -36,13 +36,7 @@ def check_programs(
     A program that fails after printing the right answer is not right: whoever would run it gets
     an error.
 
-    Args:
-        sandbox: entered.
-        programs: B Python programs.
-        hints: B gold answers; a whole solution is reduced to its final answer.
-
-    Returns:
-        B checks, in order.
+    The sandbox is entered; hints are B gold answers, a whole solution is reduced to its final one.
 
     Raises:
         ValueError: not as many hints as programs.

@@ -79,11 +79,9 @@ class ScoreSource:
         return digest
 
     def key(self, row: Row, program: str = "") -> bytes:
-        """The digest of this source, a row and a program.
+        """The digest of this source, a row (where the prompt ends matters) and a program.
 
-        Args:
-            row: the end of the prompt matters, not only the tokens in a line.
-            program: what else decides the last bits: versions, device, padded shape.
+        The program is what else decides the last bits: versions, device, padded shape.
         """
         digest = self._begun.copy()
         _add(digest, program.encode())
@@ -98,8 +96,8 @@ def _add(digest: "hashlib.blake2b", part: bytes) -> None:
     digest.update(part)
 
 
-def _layout(tokens: int, k: int) -> list[tuple[str, tuple[int, ...]]]:
-    """dtype and shape of each array of a value."""
+def layout(tokens: int, k: int) -> list[tuple[str, tuple[int, ...]]]:
+    """dtype and shape of each array of a value; k is 0 for (Q, V)."""
     if k:
         return [("<i4", (tokens, k)), ("<f4", (tokens, k)), ("<f4", (tokens,))]
     return [("<f4", (tokens,)), ("<f4", (tokens,)), ("<f4", ())]
@@ -114,7 +112,7 @@ def encode(key: bytes, value: Value) -> bytes:
     tokens = len(value[0])
     k = value.ids_XK.shape[1] if isinstance(value, TopK) else 0
     parts = [_HEADER.pack(_MAGIC, _FORMAT, _KINDS["top_k" if k else "scores"], 0, tokens, k)]
-    for array, (dtype, shape) in zip(value, _layout(tokens, k), strict=True):
+    for array, (dtype, shape) in zip(value, layout(tokens, k), strict=True):
         array = np.asarray(array)
         if array.dtype != np.dtype(dtype) or array.shape != shape:
             raise ValueError(f"{array.dtype}{array.shape} where {dtype}{shape} belongs")
@@ -124,19 +122,13 @@ def encode(key: bytes, value: Value) -> bytes:
 
 
 def decode(key: bytes, blob: object, tokens: int, k: int) -> Value:
-    """The value that `encode` made these bytes of.
-
-    Args:
-        key: that they were found under.
-        blob: the bytes.
-        tokens: of the response.
-        k: `ScoreSource.top_k`.
+    """The value that `encode` made these bytes of, found under a key; k is `ScoreSource.top_k`.
 
     Raises:
         DamagedBytesError: they are not bytes of such a value under this key.
     """
-    layout = _layout(tokens, k)
-    sizes = [4 * math.prod(shape) for _, shape in layout]
+    kinds = layout(tokens, k)
+    sizes = [4 * math.prod(shape) for _, shape in kinds]
     header = _HEADER.pack(_MAGIC, _FORMAT, _KINDS["top_k" if k else "scores"], 0, tokens, k)
     if not isinstance(blob, bytes) or len(blob) != len(header) + sum(sizes) + _CHECKSUM_BYTES:
         raise DamagedBytesError("not bytes of the right length")
@@ -146,7 +138,7 @@ def decode(key: bytes, blob: object, tokens: int, k: int) -> Value:
     if not body.startswith(header):
         raise DamagedBytesError("another kind or format")
     arrays, at = [], len(header)
-    for (dtype, shape), size in zip(layout, sizes, strict=True):
+    for (dtype, shape), size in zip(kinds, sizes, strict=True):
         arrays.append(np.frombuffer(body[at : at + size], dtype).reshape(shape))
         at += size
     return TopK(*arrays) if k else RowScores(*arrays)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.response import response_scores
+from distill_jax.rewards.length_buckets import NAMES
 
 
 class TeacherScores(NamedTuple):
@@ -28,8 +29,7 @@ class TeacherScorer:
     """Scores responses under the teacher.
 
     Args:
-        model: the teacher.
-        params: its weights, on the mesh.
+        model, params: the teacher and its weights, on the mesh.
         mesh: rows are split over data and fsdp.
         alpha: soft temperature of the teacher's policy.
         vocab: tokens that exist; logit rows beyond it never enter the logsumexp.
@@ -47,8 +47,7 @@ class TeacherScorer:
         Each response token is scored by the logits one position before it; the position of the
         last response token gives the value of the state after it.
         """
-        names = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
-        return self._score(self.params, {name: batch[name] for name in names})
+        return self._score(self.params, {name: batch[name] for name in NAMES})
 
     def _score_fn(self, params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
         targets_BR = batch["targets_BR"]

@@ -58,10 +58,7 @@ class CacheSettings:
         affects="nothing",
     )
     disk_megabytes: float = setting(
-        1000.0,
-        "Size limit of `directory`, in units of 10⁶ bytes.",
-        above=0.0,
-        affects="nothing",
+        1000.0, "Size limit of `directory`, in units of 10⁶ bytes.", above=0.0, affects="nothing"
     )
     rows: int = setting(
         16,
@@ -143,10 +140,7 @@ class ScoreCache:
     ) -> None:
         """Keeps the values of these rows; on disk, one that is there already stays.
 
-        Args:
-            rows: as for `lookup`.
-            values: one a row, of the source's kind and the response's length.
-            program: as for `lookup`.
+        Values are of the source's kind and the response's length; the rest is as for `lookup`.
 
         Raises:
             ValueError: a value of another kind, shape or dtype.

@@ -73,9 +73,7 @@ TERMS: dict[str, Term] = {
 class HostTerms:
     """The host's terms that have a weight; correctness always, for the records.
 
-    Args:
-        settings: weights and what the terms need.
-        several_hosts: whether other processes train the same model.
+    With `several_hosts` other processes train the same model.
     """
 
     def __init__(self, settings: RewardSettings, *, several_hosts: bool = False):

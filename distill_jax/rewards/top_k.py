@@ -19,8 +19,7 @@ class TopKScorer:
     """Top-k of the distribution that each token of a given response is drawn from.
 
     Args:
-        model: the teacher.
-        params: its weights, on the mesh.
+        model, params: the teacher and its weights, on the mesh.
         mesh: rows are split over data and fsdp.
         k: tokens kept at each position.
         temperature: of distillation, T; divides the logits.

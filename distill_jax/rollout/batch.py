@@ -10,21 +10,12 @@ from distill_jax.rollout.sampler import Rollout
 
 
 def training_batch(
-    prompts: Sequence[Sequence[int]],
-    rollout: Rollout,
-    samples: int,
-    *,
-    pad_id: int,
-    multiple: int,
+    prompts: Sequence[Sequence[int]], rollout: Rollout, samples: int, *, pad_id: int, multiple: int
 ) -> RolloutBatch:
-    """The batch of completions.
+    """The batch of B = P·samples completions of P prompts' token ids.
 
-    Args:
-        prompts: P prompts' token ids.
-        rollout: B = P·samples completions, prompt-major.
-        samples: G.
-        pad_id: token of the padding; never scored, never attended to.
-        multiple: T and R are rounded up to multiples of this, for few compiled programs.
+    T and R are rounded up to multiples of `multiple`, for few compiled programs. Padding is never
+    scored, never attended to.
     """
     prompt_len_B = np.repeat([len(p) for p in prompts], samples).astype(np.int32)
     longest = int(rollout.length_B.max())

@@ -1,7 +1,7 @@
 """The groups of a step: problems with their completions; dynamic sampling of groups that differ."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,13 +89,13 @@ def replace_equal(
             break
         ids_P, more, judged = draw(found.ids_K, number)
         accuracy_P, differs_P = _accuracy(judged, more.samples)
-        places = np.setdiff1d(np.arange(P), useful).tolist()
-        pairs = list(zip(places, np.flatnonzero(differs_P).tolist(), strict=False))
+        sources = np.flatnonzero(differs_P)
+        places = np.setdiff1d(np.arange(P), useful)[: len(sources)]
+        sources = sources[: len(places)]
         owner_P = found.owner_P.copy()
-        for place, source in pairs:
-            owner_P[place] = len(found.ids_K) + source
-        useful = np.concatenate([useful, np.array([place for place, _ in pairs], np.int64)])
-        drawn, verdicts = _replace(found, more, judged, pairs)
+        owner_P[places] = len(found.ids_K) + sources
+        useful = np.concatenate([useful, places])
+        drawn, verdicts = _replace(found, more, judged, places, sources)
         found = Collected(
             drawn,
             verdicts,
@@ -114,20 +114,23 @@ def _accuracy(judged: Judged, samples: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _replace(
-    found: Collected, more: Drawn, judged: Judged, pairs: list[tuple[int, int]]
+    found: Collected, more: Drawn, judged: Judged, places: np.ndarray, sources: np.ndarray
 ) -> tuple[Drawn, Judged]:
-    """For each (place, source), the group `source` of `more` in that place."""
-    drawn, G = found.drawn, more.samples
-    problems, prompts, texts = list(drawn.problems), list(drawn.prompts), list(drawn.texts)
-    details = list(found.judged.details)
-    mine = [np.array(a) for a in (*drawn.rollout, found.judged.right_B, found.judged.undecided_B)]
-    theirs = [*more.rollout, judged.right_B, judged.undecided_B]
-    for place, source in pairs:
-        problems[place], prompts[place] = more.problems[source], more.prompts[source]
-        here, there = (slice(at * G, (at + 1) * G) for at in (place, source))
-        texts[here], details[here] = more.texts[there], judged.details[there]
-        for old, new in zip(mine, theirs, strict=True):
-            old[here] = new[there]
-    right_B, undecided_B = mine[-2:]
-    new_drawn = Drawn(problems, prompts, Rollout(*mine[:-2]), texts)
-    return new_drawn, Judged(right_B, undecided_B, details)
+    """The groups `sources` of `more` at `places` of those found."""
+    drawn, P, G = found.drawn, len(found.owner_P), more.samples
+    group_P = np.arange(P)
+    group_P[places] = P + sources
+    row_B = (group_P[:, None] * G + np.arange(G)).ravel()
+
+    def taken(old: Any, new: Any, index: np.ndarray) -> Any:
+        if isinstance(old, np.ndarray):
+            return np.concatenate([old, new])[index]
+        both = [*old, *new]
+        return [both[i] for i in index]
+
+    problems = taken(drawn.problems, more.problems, group_P)
+    prompts = taken(drawn.prompts, more.prompts, group_P)
+    texts = taken(drawn.texts, more.texts, row_B)
+    rollout = (taken(*both, row_B) for both in zip(drawn.rollout, more.rollout, strict=True))
+    verdicts = (taken(*both, row_B) for both in zip(found.judged, judged, strict=True))
+    return Drawn(problems, prompts, Rollout(*rollout), texts), Judged(*verdicts)

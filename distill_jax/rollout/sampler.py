@@ -130,7 +130,7 @@ class Sampler:
 
         Args:
             weights: from `weights`.
-            prompts: token ids of each prompt, at least one token each.
+            prompts: token ids, at least one each.
             settings: temperature, limits.
             key: typed key of this draw (run, stream, step folded in).
             prompt_ids: names each prompt; with the sample's number it seeds its randomness.

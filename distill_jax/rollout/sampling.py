@@ -75,14 +75,10 @@ def _cumulate(x_BN: jax.Array) -> jax.Array:
 def draw(
     logits_BV: jax.Array, uniform_B: jax.Array, *, temperature: float, top_k: int, top_p: float
 ) -> Draw:
-    """Draws one token for each row.
+    """Draws one token for each row of f32 logits, already cut to the tokens that exist.
 
-    Args:
-        logits_BV: f32, already cut to the tokens that exist.
-        uniform_B: f32 in [0, 1); unused when greedy.
-        temperature: 0 is greedy (arg max, ties to the lowest id; logp_B is then 0).
-        top_k: 0 is off.
-        top_p: 1 is off.
+    uniform_B is f32 in [0, 1). Temperature 0 is greedy (arg max, ties to the lowest id; logp_B is
+    then 0); top_k 0 and top_p 1 are off.
     """
     if temperature == 0.0:
         token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)

@@ -16,11 +16,7 @@ from distill_jax.core.settings import setting
 from distill_jax.kernels import importance
 from distill_jax.kernels.gae import gae
 from distill_jax.kernels.grpo import BASELINES, SCALES, group_advantage
-from distill_jax.kernels.policy_losses import (
-    LOSSES,
-    Normaliser,
-    PolicyLossSettings,
-)
+from distill_jax.kernels.policy_losses import LOSSES, Normaliser, PolicyLossSettings
 from distill_jax.kernels.ppo import kl_estimate, value_loss
 from distill_jax.training.batch import Advantages, PolicyBatch, ScoredRollout, needed
 

@@ -19,8 +19,8 @@ class ScoredRollout:
         old_logp_BR: f32 of the policy before the update; None where nothing needs it.
         ref_logp_BR: f32 of the reference; None without one.
         entropy_BR: f32 of the policy before the update; None where nothing needs it.
-        value_BR: f32 of the value head; None for group methods.
-        end_value_B: f32, value of the state after the last token; None for group methods.
+        value_BR, end_value_B: f32 of the value head, and of the state after the last token; None
+            for group methods.
     """
 
     response_mask_BR: Any
@@ -37,13 +37,12 @@ class ScoredRollout:
 
 @flax.struct.dataclass
 class Advantages:
-    """What an algorithm makes of a scored rollout.
+    """What an algorithm makes of a scored rollout, f32.
 
     Attributes:
-        advantage_BR: f32, 0 beyond a response.
-        return_BR: f32, target of the value head; None for group methods.
-        old_value_BR: f32; None for group methods.
-        top_entropy_BR: f32, 1 on the tokens of highest entropy; None where all are trained.
+        advantage_BR: 0 beyond a response.
+        return_BR, old_value_BR: target of the value head, its value; None for group methods.
+        top_entropy_BR: 1 on the tokens of highest entropy; None where all are trained.
     """
 
     advantage_BR: Any

@@ -5,6 +5,7 @@ shapes and dtypes. Reading compares that index with what the program expects bef
 read, since orbax by itself casts dtypes silently and returns optimiser state as bare dicts.
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -68,30 +69,26 @@ class Restored(NamedTuple):
     meta: dict[str, Any]
 
 
-class Checkpointer:
+class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     """Saves and restores (state, meta) by step in one directory; safe against kill -9.
 
     Every process of a multi-process run makes one and calls the same methods in the same order.
 
-    Args:
-        directory: where the steps lie; made when missing.
-        settings: retention and background writing.
+    The directory is made when missing.
     """
 
     def __init__(self, directory: str | Path, settings: CheckpointSettings | None = None):
         self.directory = Path(directory).absolute()  # orbax fails late on relative paths
         self.settings = settings or CheckpointSettings()
         self._scores: dict[int, float] = {}
-        self._manager = ocp.CheckpointManager(self.directory, options=self._options())
-        for step in self._manager.all_steps():
-            self._recall_score(step)
-
-    def _options(self) -> ocp.CheckpointManagerOptions:
-        return ocp.CheckpointManagerOptions(
+        options = ocp.CheckpointManagerOptions(
             cleanup_tmp_directories=True,
             enable_async_checkpointing=self.settings.background,
             preservation_policy=_NewestAndBest(self.settings.keep, self._scores),
         )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        for step in self._manager.all_steps():
+            self._recall_score(step)
 
     def save(
         self,
@@ -245,9 +242,6 @@ class Checkpointer:
         """Waits for writes and releases the manager's threads."""
         self.wait()
         self._manager.close()
-
-    def __enter__(self) -> "Checkpointer":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -28,10 +28,7 @@ def read(directory: str | Path, step: int, prefix: str) -> dict[str, Any]:
     Args:
         directory: as given to `Checkpointer`.
         step: one of `steps(directory)`.
-        prefix: e.g. "trainable.lora".
-
-    Returns:
-        Nested dict of numpy arrays, the prefix taken off.
+        prefix: e.g. "trainable.lora"; taken off the names of the nested dict.
 
     Raises:
         CheckpointError: no such step, damaged files, or nothing below that path.

@@ -87,8 +87,7 @@ def distill(
     (arXiv 2306.13649, as TRL's GKD does it).
 
     Args:
-        student: Q.
-        teacher: P; may have another width and other logit rows.
+        student, teacher: Q and P; may differ in width and logit rows.
         settings: of the loss.
         vocab: tokens that exist in both.
         given: whether the tokens were given, by solutions or the teacher: then ce_weight counts.

@@ -44,12 +44,7 @@ def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
 
 
 def policy(
-    model: QwenModel,
-    algorithm: Algorithm,
-    settings: Any,
-    *,
-    temperature: float,
-    vocab: int,
+    model: QwenModel, algorithm: Algorithm, settings: Any, *, temperature: float, vocab: int
 ) -> tuple[LossFn, TotalsFn]:
     """The algorithm's loss on response tokens; log-probabilities at the sampling temperature.
 
@@ -130,17 +125,9 @@ def score_policy(
     values: bool,
     entropy: bool = False,
 ) -> PolicyScores:
-    """Scores of a rollout under the policy before the update.
+    """Scores of a rollout under the policy before the update, at the sampling's temperature.
 
-    Args:
-        model: the policy.
-        trainable: its trained parameters.
-        frozen: the others.
-        batch: the rollout.
-        temperature: of the sampling.
-        vocab: tokens that exist.
-        values: with value_BR, and end_value_B for truncated answers.
-        entropy: with entropy_BR.
+    vocab tokens exist; `values` asks for value_BR, and end_value_B for truncated answers.
     """
     targets_BR = batch.targets_BR
     if values:

@@ -1,5 +1,6 @@
 """run.json: what a run was made of — resolved config, versions, devices, git commit, starts."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -32,13 +33,10 @@ PACKAGES = (
 
 
 def write_manifest(workdir: str | Path, config: Any) -> list[str]:
-    """Writes `run.json` in a directory, adding this start to those that it already tells of.
+    """Writes `run.json` in a directory (made when missing), adding this start to earlier ones.
 
-    Call it on every process; process 0 writes. The file is written to a temporary name and renamed.
-
-    Args:
-        workdir: the run's or stage's directory; made when missing.
-        config: the resolved config: settings (a dataclass) or plain nested values.
+    Call it on every process; process 0 writes, atomically. config is a dataclass of settings or
+    plain nested values.
 
     Returns:
         Dotted names of settings that differ from the start before, [] on a first start.
@@ -58,11 +56,8 @@ def write_manifest(workdir: str | Path, config: Any) -> list[str]:
 
 def read_manifest(workdir: str | Path) -> dict[str, Any]:
     """The manifest of a directory, {} when there is none or it cannot be read."""
-    path = Path(workdir) / RUN_FILE
-    if not path.exists():
-        return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.read_json(Path(workdir) / RUN_FILE)
     except ValueError:  # a note about the run must not keep it from going on
         return {}
     return record if isinstance(record, dict) else {}
@@ -103,10 +98,8 @@ def versions() -> dict[str, str]:
     """Versions of the packages that can change a result; missing ones are skipped."""
     found = {}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -57,8 +57,7 @@ def learning_rate(settings: OptimizerSettings, total_updates: int) -> optax.Sche
 def make(settings: OptimizerSettings, total_updates: int) -> optax.GradientTransformation:
     """clip_by_global_norm(max_grad_norm) then AdamW.
 
-    The state holds moments for exactly the tree given to `init`: the trainable parameters. It
-    also holds the last update's `learning_rate`.
+    The state holds moments for the tree given to `init`, and the last update's `learning_rate`.
     """
     static = ("b1", "b2", "eps", "eps_root", "mu_dtype", "weight_decay", "mask", "nesterov")
     return optax.chain(

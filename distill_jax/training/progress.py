@@ -1,5 +1,6 @@
 """Progress of long work: a bar with speed and time left, or plain lines without a terminal."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager["Progress"]):
     """Shows how far a piece of work is; only process 0 shows anything.
 
     On a terminal a bar is redrawn in place. Elsewhere (a file, CI) a plain line is printed at most
@@ -64,11 +65,9 @@ class Progress:
             self._bar.start()
 
     def update(self, done: int, figures: Mapping[str, Any] | None = None) -> None:
-        """Reports that `done` steps are complete.
+        """Reports that `done` steps are complete, those before `start` included.
 
-        Args:
-            done: steps complete, those before `start` included.
-            figures: a few numbers to show with it, e.g. {"loss": 1.2}.
+        `figures` are a few numbers to show with it, e.g. {"loss": 1.2}.
         """
         if not self.active:
             return
@@ -112,9 +111,6 @@ class Progress:
             parts.append(f"{clock(left)} left" if left > 0 else f"took {clock(spent)}")
         parts += [f"{name} {float(value):.4g}" for name, value in (figures or {}).items()]
         return " · ".join(parts)
-
-    def __enter__(self) -> "Progress":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -4,6 +4,8 @@ A resumed run first drops what was written after the checkpoint that it starts f
 end up the same as those of a run that was never stopped (fields of `is_timing` aside).
 """
 
+import contextlib
+import importlib
 import json
 import math
 import os
@@ -17,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from distill_jax.core import files
 from distill_jax.core.errors import DataError, MissingExtraError
 from distill_jax.core.settings import setting
 
@@ -91,7 +94,7 @@ def read_rows(path: str | Path, *, timing: bool = True) -> list[dict[str, Any]]:
     return rows
 
 
-class Recorder:
+class Recorder(contextlib.AbstractContextManager["Recorder"]):
     """Writes a stage's records; every process makes one, only process 0 writes.
 
     Call `metrics` for step s before the checkpoint of step s is saved: then a checkpoint on disk
@@ -127,20 +130,20 @@ class Recorder:
         self.active = jax.process_index() == 0
         if not self.active:
             return
+        self.workdir.mkdir(parents=True, exist_ok=True)
         if self.settings.tensorboard:
-            self._tensorboard = _open_tensorboard(self.workdir, resume_step)
+            writer = _extra("tensorboard", "tensorboardX").SummaryWriter
+            purge = resume_step + 1 if resume_step else None
+            self._tensorboard = writer(str(self.workdir / "tensorboard"), purge_step=purge)
         if self.settings.wandb:
             self._wandb = _open_wandb(self.workdir, self.settings, name, config or {})
-        self.workdir.mkdir(parents=True, exist_ok=True)
         for file in (METRICS_FILE, COMPLETIONS_FILE):
             _drop_after(self.workdir / file, resume_step)
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends one row {"step": step, **values} and flushes it.
+        """Appends one row {"step": updates done, **values} and flushes it.
 
-        Args:
-            step: number of updates done.
-            values: scalars (Python, numpy or jax); one that is not finite is written as null.
+        Values are scalars (Python, numpy or jax); one that is not finite is written as null.
         """
         if not self.active:
             return
@@ -156,23 +159,16 @@ class Recorder:
     def completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes sampled completions: all of `settings.completions` to disk, a few to the console.
 
-        Args:
-            step: number of updates done.
-            rows: each with `prompt`, `completion`, one number per reward, `advantage`.
+        Each row has `prompt`, `completion`, one number per reward, `advantage`.
         """
         if not self.active:
             return
-        kept = [
-            {
-                "step": int(step),
-                **{k: v if isinstance(v, str) else _number(v) for k, v in r.items()},
-            }
-            for r in rows[: self.settings.completions]
-        ]
-        for row in kept:
-            self._append(COMPLETIONS_FILE, row)
-        shown = kept[: self.settings.console_completions]
-        if shown:
+        kept = []
+        for row in rows[: self.settings.completions]:
+            values = {k: v if isinstance(v, str) else _number(v) for k, v in row.items()}
+            kept.append({"step": int(step), **values})
+            self._append(COMPLETIONS_FILE, kept[-1])
+        if shown := kept[: self.settings.console_completions]:
             self._console.print(completions_table(step, shown))
 
     def _append(self, file: str, row: Mapping[str, Any]) -> None:
@@ -190,9 +186,6 @@ class Recorder:
             self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
-
-    def __enter__(self) -> "Recorder":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -236,40 +229,29 @@ def _drop_after(path: Path, step: int) -> None:
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n") and json.loads(line)["step"] <= step and step > 0:
             kept.append(line)
-    beside = path.with_suffix(".jsonl.partial")
-    with beside.open("wb") as handle:
+    with files.whole(path) as beside, beside.open("wb") as handle:
         handle.writelines(kept)
         handle.flush()
         os.fsync(handle.fileno())
-    beside.replace(path)
 
 
-def _open_tensorboard(workdir: Path, resume_step: int) -> Any:
+def _extra(name: str, package: str) -> Any:
+    """The optional package that the setting `name` needs."""
     try:
-        from tensorboardX import SummaryWriter
+        return importlib.import_module(package)
     except ImportError as error:
         raise MissingExtraError(
-            "records.tensorboard=True without tensorboardX",
-            fix="pip install -e '.[tensorboard]' or set records.tensorboard=False",
+            f"records.{name}=True without {package}",
+            fix=f"pip install -e '.[{name}]' or set records.{name}=False",
         ) from error
-    purge = resume_step + 1 if resume_step else None
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=purge)
 
 
 def _open_wandb(
     workdir: Path, settings: RecordSettings, name: str, config: Mapping[str, Any]
 ) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise MissingExtraError(
-            "records.wandb=True without wandb",
-            fix="pip install -e '.[wandb]' or set records.wandb=False",
-        ) from error
-    workdir.mkdir(parents=True, exist_ok=True)
     id_file = workdir / "wandb_id"  # a resumed run goes on in the same W&B run
     known = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else None
-    run = wandb.init(
+    run = _extra("wandb", "wandb").init(
         project=settings.wandb_project,
         name=name or None,
         dir=str(workdir),

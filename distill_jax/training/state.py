@@ -66,10 +66,9 @@ def param_shardings(params: dict[str, Any], mesh: sharding.AnyMesh) -> dict[str,
 
 def state_shardings(state: TrainState, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """NamedShardings for a state (or its shapes): moments lie where their parameters do."""
-    whole = sharding.replicated(mesh)
     of_params = param_shardings(state.trainable, mesh)
     of_opt = opt_shardings(state.opt_state, state.trainable, tx, mesh)
-    rest = jax.tree.map(lambda _: whole, state)
+    rest = jax.tree.map(lambda _: sharding.replicated(mesh), state)
     return rest.replace(trainable=of_params, opt_state=of_opt)
 
 
@@ -80,13 +79,12 @@ def opt_shardings(
     mesh: sharding.AnyMesh,
 ) -> Any:
     """NamedShardings of an optimiser's state (or its shapes): moments lie as their parameters."""
-    whole = sharding.replicated(mesh)
     return optax.tree.map_params(
         tx,
         lambda _, s: s,
         opt_state,
         param_shardings(trainable, mesh),
-        transform_non_params=lambda _: whole,
+        transform_non_params=lambda _: sharding.replicated(mesh),
     )
 
 

@@ -114,13 +114,8 @@ def _cut(leaf: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
 def _add(left: Any, right: Any) -> Any:
     (value_l, metrics_l), grads_l = left
     (value_r, metrics_r), grads_r = right
-    metrics = {}
-    for name, x in metrics_l.items():
-        y = metrics_r[name]
-        if name.endswith("max"):
-            metrics[name] = jnp.maximum(x, y)
-        elif name.endswith("min"):
-            metrics[name] = jnp.minimum(x, y)
-        else:
-            metrics[name] = x + y
+    how = {"max": jnp.maximum, "min": jnp.minimum}
+    metrics = {
+        name: how.get(name[-3:], jnp.add)(x, metrics_r[name]) for name, x in metrics_l.items()
+    }
     return (value_l + value_r, metrics), jax.tree.map(jnp.add, grads_l, grads_r)

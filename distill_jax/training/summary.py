@@ -24,10 +24,7 @@ EVALUATION = "eval/accuracy"
 
 
 def training_stats(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The series of a reinforcement run.
-
-    Args:
-        rows: of metrics.jsonl, each with a step.
+    """The series of a reinforcement run, from the rows of metrics.jsonl.
 
     Returns:
         JSON-able {"step" (of the last row), "steps" (of the rows that a training step wrote),

@@ -9,8 +9,7 @@ import pytest
 from absl.testing import parameterized
 from hypothesis import strategies as st
 
-from distill_jax.kernels.intrinsic import intrinsic_reward, next_kept
-from distill_jax.kernels.soft_value import soft_value
+from distill_jax.kernels.intrinsic import intrinsic_reward, next_kept, soft_value
 
 # The check of FORMULAS: α=1, γ=1, two states.
 #   s0 logits [1,0,−1], action 0: V0 = ln(e + 1 + e⁻¹) = ln(2.71828+1+.36788) = ln 4.08616 = 1.40761

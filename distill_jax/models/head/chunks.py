@@ -14,11 +14,19 @@ CHUNK_ELEMENTS = 2**26
 NEVER = -1e30
 
 
-def valid_vocab_size(valid_vocab: int | None, rows: int) -> int:
-    """Number of real tokens among the head's rows; raises ConfigError outside 1..rows."""
-    vocab = rows if valid_vocab is None else valid_vocab
-    if not 0 < vocab <= rows:
-        raise ConfigError(f"valid_vocab={valid_vocab}", wanted=f"1 to the head's rows, {rows}")
+def valid_vocab_size(valid_vocab: int | None, *rows: int) -> int:
+    """Number of real tokens in heads of so many rows each, the student's first.
+
+    Raises:
+        ConfigError: valid_vocab is outside 1 to the fewest rows, or None where the rows differ.
+    """
+    if valid_vocab is None and len(set(rows)) > 1:
+        got = f"heads of {rows[0]} (student) and {rows[1]} (teacher) rows"
+        raise ConfigError(got, fix="set valid_vocab to the number of tokens that both share")
+    most = min(rows)
+    vocab = most if valid_vocab is None else valid_vocab
+    if not 0 < vocab <= most:
+        raise ConfigError(f"valid_vocab={valid_vocab}", wanted=f"1 to the head's rows, {most}")
     return vocab
 
 

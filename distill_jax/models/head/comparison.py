@@ -7,7 +7,6 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.divergence import cosine_similarity, divergence_of_logp
 from distill_jax.models.head.chunks import chunk_logits, chunked, num_chunks, valid_vocab_size
 
@@ -46,10 +45,8 @@ def head_comparison(
     five measures.
 
     Args:
-        student_hidden_ND: float [N, D].
-        student_head_VD: float [V, D].
-        teacher_hidden_NE: float [N, E].
-        teacher_head_WE: float [W, E]; W may differ from V.
+        student_hidden_ND, student_head_VD: float.
+        teacher_hidden_NE, teacher_head_WE: float; W may differ from V.
         valid_vocab: tokens that both share, at most min(V, W); later rows are padding.
             None = all rows, for which V must equal W.
         chunk_tokens: tokens of one chunk; None chooses.
@@ -61,10 +58,7 @@ def head_comparison(
     chex.assert_rank([teacher_hidden_NE, teacher_head_WE], 2)
     chex.assert_equal_shape_prefix([student_hidden_ND, teacher_hidden_NE], 1)
     sizes = (student_head_VD.shape[0], teacher_head_WE.shape[0])
-    if valid_vocab is None and sizes[0] != sizes[1]:
-        got = f"heads of {sizes[0]} (student) and {sizes[1]} (teacher) rows"
-        raise ConfigError(got, fix="set valid_vocab to the number of tokens that both share")
-    vocab = valid_vocab_size(valid_vocab, min(sizes))
+    vocab = valid_vocab_size(valid_vocab, *sizes)
     chunks = num_chunks(student_hidden_ND.shape[0], sum(sizes), chunk_tokens)
     student_head_VD = student_head_VD.astype(student_hidden_ND.dtype)
     teacher_head_WE = teacher_head_WE.astype(teacher_hidden_NE.dtype)

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.models.head.chunks import (
     chunk_logits,
     chunked,
@@ -80,10 +79,7 @@ def head_loss(
             [hidden_ND, *jax.tree.leaves((term.weights_N, term.rows))], 1
         )
     sizes = (head_VD.shape[0], *(term.columns for term in terms if term.columns))
-    if valid_vocab is None and len(set(sizes)) > 1:
-        got = f"heads of {sizes[0]} (student) and {sizes[1]} (teacher) rows"
-        raise ConfigError(got, fix="set valid_vocab to the number of tokens that both share")
-    vocab = valid_vocab_size(valid_vocab, min(sizes))
+    vocab = valid_vocab_size(valid_vocab, *sizes)
     # The logits of student and teachers are in memory at once.
     chunks = num_chunks(hidden_ND.shape[0], sum(sizes), chunk_tokens)
     call = _Call(tuple((term.measure, term.settings) for term in terms), vocab, chunks)
@@ -155,16 +151,14 @@ def _counted(weights_N: jax.Array, value_N: jax.Array) -> jax.Array:
 
 
 def _fwd(call: _Call, *primals: Any) -> Any:
-    values = jax.tree.map(lambda x: x.value, primals, is_leaf=_is_primal)
+    values = jax.tree.map(
+        lambda x: x.value, primals, is_leaf=lambda x: isinstance(x, CustomVJPPrimal)
+    )
     hidden_ND, head_VD, weights, rows, shared = values
     wanted = (primals[0].perturbed, primals[1].perturbed)
     out, *slopes = _pass(call, hidden_ND, head_VD, weights, rows, shared, wanted)
     per_weight = tuple(map(_counted, weights, out[1]))
     return out, (*slopes, per_weight)
-
-
-def _is_primal(x: Any) -> bool:
-    return isinstance(x, CustomVJPPrimal)
 
 
 def _bwd(call: _Call, slopes: Any, cotangents: Any) -> Any:

@@ -75,9 +75,6 @@ def head_scores(
         entropy: whether to return entropy_N.
         chunk_tokens: tokens of one chunk; None chooses by CHUNK_ELEMENTS.
 
-    Returns:
-        TokenScores.
-
     Raises:
         ConfigError: a temperature, alpha, valid_vocab or chunk_tokens that is impossible.
     """
@@ -165,11 +162,7 @@ def _scores(
 
 
 def _forward(
-    wanted: _Wanted,
-    hidden_ND: jax.Array,
-    head_VD: jax.Array,
-    targets_N: jax.Array,
-    slopes: bool,
+    wanted: _Wanted, hidden_ND: jax.Array, head_VD: jax.Array, targets_N: jax.Array, slopes: bool
 ) -> tuple[dict[str, Any], jax.Array | None, dict[str, jax.Array]]:
     """The scores, the logits if there is one chunk, and `_slopes` if asked."""
     head_VD = head_VD.astype(hidden_ND.dtype)
@@ -220,16 +213,13 @@ def _scores_fwd(wanted: _Wanted, hidden: Any, head: Any, targets: Any) -> Any:
 
 def _cotangents(wanted: _Wanted, out: TokenScores) -> dict[str, jax.Array]:
     """Cotangents of logit, logp, each logsumexp and entropy that are not symbolic zeros."""
-    rows: dict[str, jax.Array] = {}
-    if not isinstance(out.logit_N, SymbolicZero):
-        rows["d_logit"] = out.logit_N
-    if not isinstance(out.logp_N, SymbolicZero):
-        rows["d_logp"] = out.logp_N
+    each = {"d_logit": out.logit_N, "d_logp": out.logp_N, "d_entropy": out.entropy_N}
+    rows = {
+        name: x for name, x in each.items() if x is not None and not isinstance(x, SymbolicZero)
+    }
     if not isinstance(out.lse_AN, SymbolicZero):
         for row, index in enumerate(wanted.alpha_index):
             rows[f"d_lse{index}"] = rows.get(f"d_lse{index}", 0.0) + out.lse_AN[row]
-    if out.entropy_N is not None and not isinstance(out.entropy_N, SymbolicZero):
-        rows["d_entropy"] = out.entropy_N
     return rows
 
 

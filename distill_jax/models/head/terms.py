@@ -32,12 +32,7 @@ def _settings(kind: str, beta: float, temperature: float) -> _Settings:
 
 
 def cross_entropy(targets_N: jax.Array, weights_N: jax.Array) -> Term:
-    """−log softmax(logits)[target] of each token, nats.
-
-    Args:
-        targets_N: int [N], below valid_vocab; elsewhere the value is meaningless.
-        weights_N: float [N].
-    """
+    """−log softmax(logits)[target] of each token, nats; targets are int, below valid_vocab."""
     return Term(_cross_entropy, None, weights_N, targets_N)
 
 
@@ -55,8 +50,7 @@ def divergence(
     Definitions in `kernels.divergence`.
 
     Args:
-        teacher_hidden_NE: float [N, E].
-        teacher_head_WE: float [W, E]; W may differ from the student's V.
+        teacher_hidden_NE, teacher_head_WE: float; W may differ from the student's V.
         weights_N: float [N], factor of each token in the loss: mask/count for a mean.
         kind: "forward" KL(P‖Q), "reverse" KL(Q‖P) or "jsd".
         beta: β of "jsd"; 0 means forward, 1 reverse.

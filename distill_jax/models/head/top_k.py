@@ -58,9 +58,6 @@ def head_top_k(
         mesh: the tokens are split over its data and fsdp axes. Without it XLA gathers the logits
             of a chunk on every device, because it does not split a top-k by rows.
 
-    Returns:
-        TopK of axes [N].
-
     Raises:
         ConfigError: an impossible k, vocabulary, temperature or chunk.
     """
