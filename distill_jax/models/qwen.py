@@ -82,6 +82,11 @@ def _split(module: nnx.Module) -> tuple[Any, Params, Params]:
     return graph, dict(nnx.to_pure_dict(base)), dict(nnx.to_pure_dict(lora))
 
 
+@functools.lru_cache(maxsize=32)
+def _block_graph(config: QwenConfig, lora: LoraConfig | None, dtype: jnp.dtype) -> Any:
+    return _split(nnx.eval_shape(lambda: Block(config, lora, dtype=dtype, rngs=nnx.Rngs(0))))[0]
+
+
 @jax.custom_vjp
 def _unstack(leaf: jax.Array) -> tuple[jax.Array, ...]:
     """Slices [...] of a leaf [L, ...]; their gradients are stacked once, not padded and summed."""
@@ -135,9 +140,8 @@ class QwenModel(Decoding):
         if self.attention_impl == "cudnn" and compute == jnp.float32:
             got = "attention_impl='cudnn' with compute_dtype float32"
             raise ConfigError(got, wanted="bfloat16 or float16", fix="set attention_impl='xla'")
-        make = functools.partial(Block, self.config, self.lora, dtype=stored)
-        block = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
-        known = {"compute_dtype": compute, "param_dtype": stored, "graph": _split(block)[0]}
+        graph = _block_graph(self.config, self.lora, stored)
+        known = {"compute_dtype": compute, "param_dtype": stored, "graph": graph}
         for name, value in known.items():
             object.__setattr__(self, name, value)
 

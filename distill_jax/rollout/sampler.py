@@ -7,6 +7,7 @@ updated by one slice; unused slots after a short prompt are masked by slot posit
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -78,8 +79,107 @@ class Carry(NamedTuple):
     key_B: jax.Array
 
 
+@dataclass(frozen=True)
+class _Programs:
+    """What a sampler compiles, shared by equal ones: of all subjects, stages and runs."""
+
+    model: QwenModel
+    mesh: Mesh
+    eos_id: int
+    pad_id: int
+
+    @property
+    def rows(self) -> NamedSharding:
+        return sharding.batch_sharding(self.mesh)
+
+    @property
+    def cache_sharding(self) -> NamedSharding:
+        heads = self.model.config.num_kv_heads
+        split = "tensor" if heads % self.mesh.shape["tensor"] == 0 else None
+        return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp"), split, None, None))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def prefill(self, weights, tokens_PT, lengths_P) -> tuple[jax.Array, kv.KVCache]:
+        return self.model.prefill(weights["body"], tokens_PT, lengths_P)
+
+    @functools.partial(jax.jit, static_argnums=(0, 7, 8))
+    def start(
+        self, hidden_PD, cache, length_P, ids_P, key_data, prompts, samples: int, slots: int
+    ) -> Carry:
+        key_B = rng.sample_keys(
+            jax.random.wrap_key_data(key_data),
+            jnp.repeat(ids_P, samples),
+            jnp.tile(jnp.arange(samples, dtype=jnp.uint32), len(length_P)),
+        )
+        prompt_slots = cache.num_slots
+        cache = kv.expand(cache, samples, slots)
+        length_B = jnp.repeat(length_P, samples)
+        slot_S = jnp.arange(slots)
+        position_BS = jnp.where(slot_S[None, :] < length_B[:, None], slot_S[None, :], -1)
+        position_BS = jnp.where(slot_S[None, :] < prompt_slots, position_BS, -1)
+        hidden_BD = jnp.repeat(hidden_PD, samples, axis=0)
+        done_B = jnp.arange(len(length_B)) >= prompts * samples
+        return self._placed(Carry(hidden_BD, cache, position_BS, length_B, done_B, key_B))
+
+    @functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
+    def segment(self, weights, carry: Carry, offsets, steps: int, settings: SamplingSettings):
+        start, first_slot = offsets[0], offsets[1]
+        head_VD = weights["head_VD"]
+        step_N = start + jnp.arange(steps)
+        uniform = jax.vmap(
+            jax.vmap(lambda k, t: jax.random.uniform(jax.random.fold_in(k, t)), (0, None)),
+            (None, 0),
+        )(carry.key_B, step_N)
+
+        def body(state, inputs):
+            hidden_BD, cache, position_BS, done_B = state
+            t, uniform_B = inputs
+            logits_BV = jnp.einsum(
+                "bd,vd->bv", hidden_BD, head_VD, preferred_element_type=jnp.float32
+            )
+            token_B, logp_B = draw(
+                logits_BV,
+                uniform_B,
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+            )
+            token_B = jnp.where(done_B, self.pad_id, token_B)
+            done_B = done_B | (token_B == self.eos_id)
+            place_B = carry.length_B + t
+            slot = first_slot + t
+            position_BS = jax.lax.dynamic_update_slice(position_BS, place_B[:, None], (0, slot))
+            hidden_BD, cache = self.model.decode(
+                weights["body"], token_B, place_B, cache, slot, position_BS
+            )
+            return (hidden_BD, cache, position_BS, done_B), (token_B, logp_B)
+
+        state = (carry.hidden_BD, carry.cache, carry.slot_position_BS, carry.done_B)
+        state, out = jax.lax.scan(body, state, (step_N, uniform))
+        hidden_BD, cache, position_BS, done_B = state
+        cache = jax.lax.with_sharding_constraint(cache, self.cache_sharding)
+        carry = carry._replace(
+            hidden_BD=hidden_BD, cache=cache, slot_position_BS=position_BS, done_B=done_B
+        )
+        return carry, out
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compact(self, carry: Carry, keep_N: jax.Array, filler_N: jax.Array) -> Carry:
+        kept = jax.tree.map(lambda x: jnp.take(x, keep_N, axis=0), carry)
+        return self._placed(kept._replace(done_B=kept.done_B | filler_N))
+
+    def _placed(self, carry: Carry) -> Carry:
+        """The carry split over the mesh; XLA chooses where the keys go."""
+        constrain = jax.lax.with_sharding_constraint
+        rows = [name for name in Carry._fields if name not in ("cache", "key_B")]
+        return carry._replace(
+            cache=constrain(carry.cache, self.cache_sharding),
+            **{name: constrain(getattr(carry, name), self.rows) for name in rows},
+        )
+
+
 class Sampler:
-    """Draws completions from a model's weights; holds compiled programs, no weights.
+    """Draws completions from a model's weights; holds none.
 
     Args:
         model: the student (or the teacher).
@@ -92,17 +192,12 @@ class Sampler:
     def __init__(self, model: QwenModel, mesh: Mesh, *, eos_id: int, pad_id: int, vocab: int):
         self.model, self.mesh = model, mesh
         self.eos_id, self.pad_id, self.vocab = eos_id, pad_id, vocab
-        heads = model.config.num_kv_heads
-        split = "tensor" if heads % mesh.shape["tensor"] == 0 else None
-        self.cache_sharding = NamedSharding(
-            mesh, PartitionSpec(("data", "fsdp"), split, None, None)
-        )
-        self.rows = sharding.batch_sharding(mesh)
+        # Decoding sees no adapter but that of the weights: all students of a base share programs.
+        self.programs = _Programs(model.replace(lora=None), mesh, eos_id, pad_id)
+        self.cache_sharding, self.rows = self.programs.cache_sharding, self.programs.rows
         self._weights = jax.jit(self._weights_fn, static_argnums=1)
-        self._prefill = jax.jit(lambda weights, *prompts: model.prefill(weights["body"], *prompts))
-        self._start = jax.jit(self._start_fn, static_argnums=(6, 7))
-        self._segment = jax.jit(self._segment_fn, static_argnums=(3, 4), donate_argnums=1)
-        self._compact = jax.jit(self._compact_fn)
+        self._prefill, self._start = self.programs.prefill, self.programs.start
+        self._segment, self._compact = self.programs.segment, self.programs.compact
 
     def weights(self, params: Any, settings: SamplingSettings) -> Any:
         """Per-layer weights for decoding, LoRA merged out of place or kept as an adapter."""
@@ -227,75 +322,3 @@ class Sampler:
                 f"prompt and completion take {positions} positions, the model has {limit}",
                 fix="lower sampling.max_new_tokens or data.max_prompt_tokens",
             )
-
-    def _start_fn(
-        self, hidden_PD, cache, length_P, ids_P, key_data, prompts, samples: int, slots: int
-    ) -> Carry:
-        key_B = rng.sample_keys(
-            jax.random.wrap_key_data(key_data),
-            jnp.repeat(ids_P, samples),
-            jnp.tile(jnp.arange(samples, dtype=jnp.uint32), len(length_P)),
-        )
-        prompt_slots = cache.num_slots
-        cache = kv.expand(cache, samples, slots)
-        length_B = jnp.repeat(length_P, samples)
-        slot_S = jnp.arange(slots)
-        position_BS = jnp.where(slot_S[None, :] < length_B[:, None], slot_S[None, :], -1)
-        position_BS = jnp.where(slot_S[None, :] < prompt_slots, position_BS, -1)
-        hidden_BD = jnp.repeat(hidden_PD, samples, axis=0)
-        done_B = jnp.arange(len(length_B)) >= prompts * samples
-        return self._placed(Carry(hidden_BD, cache, position_BS, length_B, done_B, key_B))
-
-    def _placed(self, carry: Carry) -> Carry:
-        """The carry split over the mesh; XLA chooses where the keys go."""
-        constrain = jax.lax.with_sharding_constraint
-        rows = [name for name in Carry._fields if name not in ("cache", "key_B")]
-        return carry._replace(
-            cache=constrain(carry.cache, self.cache_sharding),
-            **{name: constrain(getattr(carry, name), self.rows) for name in rows},
-        )
-
-    def _segment_fn(self, weights, carry: Carry, offsets, steps: int, settings: SamplingSettings):
-        start, first_slot = offsets[0], offsets[1]
-        head_VD = weights["head_VD"]
-        step_N = start + jnp.arange(steps)
-        uniform = jax.vmap(
-            jax.vmap(lambda k, t: jax.random.uniform(jax.random.fold_in(k, t)), (0, None)),
-            (None, 0),
-        )(carry.key_B, step_N)
-
-        def body(state, inputs):
-            hidden_BD, cache, position_BS, done_B = state
-            t, uniform_B = inputs
-            logits_BV = jnp.einsum(
-                "bd,vd->bv", hidden_BD, head_VD, preferred_element_type=jnp.float32
-            )
-            token_B, logp_B = draw(
-                logits_BV,
-                uniform_B,
-                temperature=settings.temperature,
-                top_k=settings.top_k,
-                top_p=settings.top_p,
-            )
-            token_B = jnp.where(done_B, self.pad_id, token_B)
-            done_B = done_B | (token_B == self.eos_id)
-            place_B = carry.length_B + t
-            slot = first_slot + t
-            position_BS = jax.lax.dynamic_update_slice(position_BS, place_B[:, None], (0, slot))
-            hidden_BD, cache = self.model.decode(
-                weights["body"], token_B, place_B, cache, slot, position_BS
-            )
-            return (hidden_BD, cache, position_BS, done_B), (token_B, logp_B)
-
-        state = (carry.hidden_BD, carry.cache, carry.slot_position_BS, carry.done_B)
-        state, out = jax.lax.scan(body, state, (step_N, uniform))
-        hidden_BD, cache, position_BS, done_B = state
-        cache = jax.lax.with_sharding_constraint(cache, self.cache_sharding)
-        carry = carry._replace(
-            hidden_BD=hidden_BD, cache=cache, slot_position_BS=position_BS, done_B=done_B
-        )
-        return carry, out
-
-    def _compact_fn(self, carry: Carry, keep_N: jax.Array, filler_N: jax.Array) -> Carry:
-        kept = jax.tree.map(lambda x: jnp.take(x, keep_N, axis=0), carry)
-        return self._placed(kept._replace(done_B=kept.done_B | filler_N))

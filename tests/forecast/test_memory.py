@@ -213,7 +213,11 @@ def test_decoding(mesh: str) -> None:
         size((B,), jax.eval_shape(lambda: jax.random.key(0)).dtype),
     )
     start = np.array([0, prompt], np.int32)
-    held, temp = total(sampler._segment.lower(weights, carry, start, 4, settings).compile())
+    held, temp = total(
+        type(sampler.programs)
+        .segment.lower(sampler.programs, weights, carry, start, 4, settings)
+        .compile()
+    )
     config = small(
         data__max_prompt_tokens=prompt, sampling__max_new_tokens=new, sampling__prompt_multiple=8
     )
