@@ -35,7 +35,7 @@ class Subject:
         weights: names of their parts with digests.
         load: puts it on the mesh.
         stage: that made it; "" for teacher, base and model.
-            tokenizer: its own; None is the run's.
+        tokenizer: its own; None is the run's.
     """
 
     name: str
@@ -88,10 +88,11 @@ def named(run: Run, name: str) -> Subject:
         return teacher(run)
     if name == BASE or name in run.config.plan:
         return student(run, name)
-    path = hf_io.model_dir(name)
-    adapter = path / "adapter"
-    whole = (path / "config.json").is_file() or (path / peft_io.CONFIG).is_file()
-    return given(run, str(path if whole else adapter if adapter.is_dir() else path))
+    stage, _, step = name.rpartition(CHECKPOINT)
+    if stage in run.config.plan and step.isdecimal():
+        return _checkpoint(run, stage, int(step))
+    found = run.student(name)
+    return given(run, str(found.adapter or found.base))
 
 
 def teacher(run: Run) -> Subject:
@@ -147,7 +148,7 @@ def checkpoint_steps(run: Run, settings: EvaluateSettings) -> list[int]:
 
 def _checkpoint(run: Run, stage: str, step: int) -> Subject:
     directory = _checkpoints(run, stage)
-    base = run.student(run.start_of(stage)).base
+    base = run.base_of(stage)
     lora = checkpoint_reader.read(directory, step, _PART)
 
     def parts() -> Any:
