@@ -118,15 +118,18 @@ def parse(argv: Sequence[str], example: str) -> list[str]:
 
 
 def with_saved_config(argv: Sequence[str]) -> list[str]:
-    """The arguments, with the config that --workdir was last run with where --config is missing."""
-    if value_of("config", argv) is not None:
+    """The arguments, with the config of --workdir for one that is missing or is evaluate.py."""
+    config = value_of("config", argv)
+    path, _, preset = (config or "").partition(":")
+    evaluates = Path(path).resolve() == ROOT / "configs" / "evaluate.py"
+    workdir = value_of("workdir", argv) or (f"runs/{preset or 'tiny'}" if evaluates else "")
+    saved = Path(workdir) / CONFIG_FILE
+    if not workdir or not saved.is_file() or not (config is None or evaluates):
         return list(argv)
-    workdir = value_of("workdir", argv)
-    saved = Path(workdir) / CONFIG_FILE if workdir else None
-    if saved is None or not saved.is_file():
-        return list(argv)
-    # First: it defines the flags of its overrides.
-    return [argv[0], f"--config={ROOT / 'configs' / 'saved.py'}:{saved}", *argv[1:]]
+    if config is None:  # first: it defines the flags of its overrides
+        return [argv[0], f"--config={ROOT / 'configs' / 'saved.py'}:{saved}", *argv[1:]]
+    given = (config, f"--config={config}", f"-config={config}")
+    return [a.removesuffix(config) + f"{path}:{saved}" if a in given else a for a in argv]
 
 
 def value_of(name: str, argv: Sequence[str]) -> str | None:
@@ -190,6 +193,7 @@ def _try_config(path: Path, preset: str | None) -> ml_collections.ConfigDict:
     if not hasattr(module, "get_config"):
         raise ConfigError(f"config {path} has no get_config", wanted="def get_config(preset)")
     presets = getattr(module, "PRESETS", None)
-    if preset is not None and presets is not None and preset not in presets:
+    saved = (preset or "").endswith(CONFIG_FILE)
+    if presets is not None and preset not in (None, *presets) and not saved:
         raise ConfigError(f"preset {preset!r} of {path}", wanted=f"one of {', '.join(presets)}")
     return module.get_config() if preset is None else module.get_config(preset)

@@ -19,8 +19,9 @@ from distill_jax.evaluation import distribution
 from distill_jax.report import view as views
 from distill_jax.report.tables import DISTRIBUTION, number_cell
 from distill_jax.report.view import RunView
+from distill_jax.run import lock
 from distill_jax.run.run import Run
-from distill_jax.run.workdir import check_workdir, config_of
+from distill_jax.run.workdir import config_of
 from launch import main as main_job
 from launch.arguments import OneLine, tool_parser
 
@@ -51,15 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     main_job.start_compilation_cache(None)
     with OneLine():
         check_local(flags.workdir, "--workdir")
-        run = Run(config_of(flags.workdir), flags.workdir)
-        check_workdir(run.workdir)  # fails before the models are loaded
-        view = views.load(run.workdir)
+        config, view = config_of(flags.workdir), views.load(flags.workdir)
         start = views.canonical("student_before", view)
         answers_of = views.canonical(flags.answers, view)
         models = (views.TEACHER, start, view.last)
-        result = distribution.compare_all(run, models, answers_of)
-    path = run.workdir / "compare_logits" / f"{answers_of}.json"
-    write_json(path, result)
+        with lock.held(flags.workdir), Run(config, flags.workdir) as run:
+            result = distribution.compare_all(run, models, answers_of)
+            path = run.workdir / "compare_logits" / f"{answers_of}.json"
+            write_json(path, result)
     Console().print(table(result, view))
     run.say(f"written: {path}")
 

@@ -3,11 +3,11 @@
     python -m launch.export_answers --workdir=runs/tiny --model=student
     python -m launch.export_answers --workdir=runs/tiny --model=teacher
 
---model is teacher, base, a stage that makes a student, student (the last such stage), or a
-directory with a PEFT adapter or a Hugging Face model. Rows are in the order of the problems; a
-problem that cannot be answered has a row with `error`. After an interruption the same command goes
-on and ends with the same bytes; a file made with other settings is refused. launch/README.md lists
-the columns.
+--model is teacher, base, a stage that makes a student, STAGE_step_N (a checkpoint of it), student
+(the last such stage), or a directory with a PEFT adapter or a Hugging Face model. Rows are in the
+order of the problems; a problem that cannot be answered has a row with `error`. After an
+interruption the same command goes on and ends with the same bytes; a file made with other settings
+is refused. launch/README.md lists the columns.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from launch import main as main_job
 
 flags.adopt_module_key_flags(main_job)
 _MODEL = flags.DEFINE_string(
-    "model", "student", "teacher, base, a stage, student (the last stage), or a directory."
+    "model", "student", "teacher, base, a stage, STAGE_step_N, student (the last), or a directory."
 )
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "train", "validation"], "Of the problems.")
 _OUT = flags.DEFINE_string("out", None, "File; default WORKDIR/export/MODEL_SPLIT.jsonl.")
@@ -44,9 +44,9 @@ def _out(name: str, view: views.RunView, workdir: Path) -> Path:
     if _OUT.value:
         return Path(_OUT.value)
     known = [name for name in view.subjects if name != views.GIVEN]
-    if name not in known:
+    if name not in known and view.checkpoint(name) is None:
         fix = "for a directory, name the file with --out=FILE.jsonl"
-        wanted = f"one of {', '.join(known)}"
+        wanted = f"one of {', '.join(known)}, or STAGE_step_N"
         raise ConfigError(f"--model={name} without --out", wanted=wanted, fix=fix)
     return workdir / "export" / f"{name}_{_SPLIT.value}.jsonl"
 

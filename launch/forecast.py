@@ -14,10 +14,10 @@ from rich.console import Console
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.forecast import memory
-from distill_jax.forecast.memory import Forecast, Job
+from distill_jax.forecast.memory import Forecast
 from distill_jax.run.config import RunConfig, build
 from distill_jax.run.run import Stage
-from distill_jax.stages.dry_run import geometry
+from distill_jax.stages.dry_run import job
 from distill_jax.stages.runner import kind_of
 from launch import arguments
 from launch.main import CONFIG
@@ -34,14 +34,11 @@ def run(config: RunConfig, devices: int) -> list[Forecast]:
     Raises:
         ConfigError: none has, a model is not known, or the mesh does not fit the devices.
     """
-    mesh = memory.abstract_mesh(config, devices)
-    roles = ("teacher", "student")
-    teacher, student = (geometry(config, role, config.tokenizer_size) for role in roles)
-    job, found = Job(config, teacher, student, mesh), []
+    made, found = job(config, memory.abstract_mesh(config, devices)), []
     for name in config.stages:
         stage = Stage(name, config.plan[name])
         if (parts := kind_of(stage).forecast) is not None:
-            found.append(job.forecast(name, parts(job, stage.settings)))
+            found.append(made.forecast(name, parts(made, stage.settings)))
     if not found:
         raise ConfigError(
             f"no forecast for stages={config.stages}",

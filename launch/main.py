@@ -146,8 +146,8 @@ def _job(guard: arguments.OneLine) -> None:
     from distill_jax.stages import dry_run, runner
 
     if DRY_RUN.value:
-        dry_run.show(Run(config, workdir))
-        return
+        with Run(config, workdir) as run:
+            return dry_run.show(run)
     runner.run(config, workdir, adopt_from=Path(ADOPT.value) if ADOPT.value else None)
 
 

@@ -2,9 +2,9 @@
 
     python -m launch.report --workdir=runs/tiny --problems=20
 
-The page is made from the records in the work directory, complete or not; no model is loaded. With
---problems, so many problems are shown with their tokens; the models score those answers first where
-that has not been done yet.
+The page is made from the records in the work directory, also while a run writes there: no model is
+loaded, and report.html is written whole. With --problems, so many problems are shown with their
+tokens, which the models score first where they are missing; then the directory must be free.
 """
 
 import os

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,8 @@ def check_local(path: str | Path, name: str) -> None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file next to `path` to write to: takes its name when the block ends, goes if it fails."""
-    partial = path.with_name(path.name + ".partial")
+    """A file next to `path`, of this process alone: takes its name at the end, goes if it fails."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         partial.replace(path)

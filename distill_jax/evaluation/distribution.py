@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -78,6 +79,9 @@ def compare_all(run: Run, names: Sequence[str], answers_of: str) -> dict[str, An
     """
     stage = evaluate_stage(run)
     found = {s.name: s for s in subjects.find(run, stage.settings) if s.name in names}
+    for name in names:
+        if name not in found and name not in run.config.plan and Path(name).is_dir():
+            found[name] = subjects.student(run, name)  # the start of a stage
     if len(found) < 2 or answers_of not in found:
         known = ", ".join(found) or "none"
         raise CheckpointError(
@@ -190,11 +194,10 @@ def summary(batches: Sequence[tuple[TokenComparison, np.ndarray]]) -> dict[str, 
         JSON-able {"tokens", "responses", measure: {"mean", "low", "high"}}; None without a
         response.
     """
-    means = token_means(batches)
-    out: dict[str, Any] = {name: means.pop(name) for name in ("tokens", "responses")}
     size_N = np.concatenate([length_B for _, length_B in batches]) if batches else np.zeros(0)
     each = [response_means(scores, length_B) for scores, length_B in batches]
-    for name in means:
+    out: dict[str, Any] = {"tokens": int(size_N.sum()), "responses": len(size_N)}
+    for name in TokenComparison._fields:
         estimate: dict[str, Any] = dict.fromkeys(intervals.Estimate._fields)
         if len(size_N):
             total_N = np.concatenate([one[name] for one in each]) * size_N

@@ -20,8 +20,8 @@ from distill_jax.core.settings import to_dict
 from distill_jax.data.chat import render_prompt
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation.export_rows import Answer, TopTokens, row
-from distill_jax.evaluation.held_out import evaluate_stage
-from distill_jax.evaluation.subjects import TEACHER, Subject
+from distill_jax.evaluation.held_out import dtypes, evaluate_stage
+from distill_jax.evaluation.subjects import Subject
 from distill_jax.inference import generate
 from distill_jax.inference.store import AnswerStore, store_path
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
@@ -126,10 +126,9 @@ class _Export:
             json.dumps([p.id, p.level, p.question, p.solution, p.answer, prompt, error])
             for _, p, prompt, error in questions
         )
-        model = run.models.settings_of(TEACHER if self.subject.name == TEACHER else "student")
         return {
             "weights": self.subject.weights,
-            "dtypes": [model.param_dtype, model.compute_dtype],
+            "dtypes": dtypes(run, self.subject),
             "split": request.split,
             "problems": digest.of_all(rows),
             "rows": len(questions),

@@ -1,6 +1,5 @@
 """Held-out problems: accuracy in training on validation; the test problems and answers to them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ import numpy as np
 from distill_jax.core import rng
 from distill_jax.core.errors import CheckpointError
 from distill_jax.data.chat import Prompts
+from distill_jax.evaluation.results_file import EVALUATION_RESULTS
 from distill_jax.evaluation.runner import EvaluateSettings
-from distill_jax.evaluation.subjects import Subject
+from distill_jax.evaluation.subjects import TEACHER, Subject
 from distill_jax.inference import generate, store
 from distill_jax.rollout.sampler import Sampler
 from distill_jax.run.run import Run, Stage
-from distill_jax.run.settings import TrainSettings
+from distill_jax.run.settings import ModelSettings, TrainSettings
 
 
 def validation(
@@ -61,8 +61,15 @@ def own_prompts(run: Run, subject: Subject, data: Prompts) -> Prompts:
 def made_from(run: Run, how: EvaluateSettings, subject: Subject, data: Prompts) -> dict[str, Any]:
     """What the subject's answers depend on; a result of something else is not its result."""
     draws = {"samples": how.samples, "temperature": how.temperature}
-    found = generate.made_from(run, subject.weights, data, run.config.sampling, evaluate=draws)
-    return dict(json.loads(json.dumps(found)))
+    weights = subject.weights | dtypes(run, subject)
+    return generate.made_from(run, weights, data, run.config.sampling, evaluate=draws)
+
+
+def dtypes(run: Run, subject: Subject) -> dict[str, str]:
+    """Settings, other than their defaults, that change what a subject's weights compute."""
+    used = run.models.settings_of(TEACHER if subject.name == TEACHER else "student")
+    plain, names = ModelSettings(), ("param_dtype", "compute_dtype", "quantise")
+    return {n: getattr(used, n) for n in names if getattr(used, n) != getattr(plain, n)}
 
 
 def answers_path(directory: Path, name: str) -> Path:
@@ -71,7 +78,7 @@ def answers_path(directory: Path, name: str) -> Path:
 
 
 def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
-    """The last stage of the plan that evaluates.
+    """The last stage of the plan that has evaluated; the last that evaluates where none has.
 
     Raises:
         CheckpointError: the plan has none.
@@ -80,7 +87,8 @@ def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
     names = [name for name in run.config.order if isinstance(plan[name], EvaluateSettings)]
     if not names:
         raise CheckpointError(f"no stage of the plan evaluates: {', '.join(plan)}")
-    return run.stage(names[-1])
+    made = [name for name in names if any((run.workdir / name).glob(f"*/{EVALUATION_RESULTS}"))]
+    return run.stage((made or names)[-1])
 
 
 def kept_greedy(

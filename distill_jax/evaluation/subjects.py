@@ -84,10 +84,11 @@ def named(run: Run, name: str) -> Subject:
         return teacher(run)
     if name == BASE or name in run.config.plan:
         return student(run, name)
-    path = hf_io.model_dir(name)
-    adapter = path / "adapter"
-    whole = (path / "config.json").is_file() or (path / peft_io.CONFIG).is_file()
-    return given(run, str(path if whole else adapter if adapter.is_dir() else path))
+    stage, _, step = name.rpartition(CHECKPOINT)
+    if stage in run.config.plan and step.isdecimal():
+        return _checkpoint(run, stage, int(step))
+    found = run.student(name)
+    return given(run, str(found.adapter or found.base))
 
 
 def teacher(run: Run) -> Subject:
@@ -137,7 +138,7 @@ def checkpoint_steps(run: Run, settings: EvaluateSettings) -> list[int]:
 
 def _checkpoint(run: Run, stage: str, step: int) -> Subject:
     directory = _checkpoints(run, stage)
-    base = run.student(run.start_of(stage)).base
+    base = run.base_of(stage)
     lora = checkpoint_reader.read(directory, step, _PART)
 
     def parts() -> Any:

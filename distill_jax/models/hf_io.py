@@ -32,7 +32,7 @@ def model_dir(path_or_hub_id: str | Path, *, revision: str | None = None) -> Pat
     if path.is_dir():
         return path
     name = str(path_or_hub_id)
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not is_hub_id(name):
         fix = "give a directory with config.json, or a hub id such as Qwen/Qwen2.5-1.5B"
         raise CheckpointError(f"no directory {name}", fix=fix)
     # Imported here: most runs never ask the hub, and the import takes a while.
@@ -47,6 +47,11 @@ def model_dir(path_or_hub_id: str | Path, *, revision: str | None = None) -> Pat
         got = f"no directory {name}, and the hub did not give it: {error}"
         fix = "check the name and the network (HF_HUB_OFFLINE), or give a local directory"
         raise CheckpointError(got, fix=fix) from error
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `model_dir` would ask the hub: "owner/name", and nothing of that name is here."""
+    return name.count("/") == 1 and name[0] not in "./~" and not Path(name).exists()
 
 
 def load_config(directory: str | Path) -> QwenConfig:

@@ -61,7 +61,7 @@ def _warnings(data: RunData) -> Iterable[Block]:
     if data.tokens is None:
         yield Text(
             "No tokens were scored (stage evaluate does it at its end with report.problems above "
-            "0 and evaluate.teacher on; later: python -m launch.report with --config).",
+            "0 and evaluate.teacher on; later: python -m launch.report --problems=9).",
             "warning",
         )
         return
@@ -73,7 +73,7 @@ def _warnings(data: RunData) -> Iterable[Block]:
     if other:
         yield Text(
             f"The tokens are of another evaluation than the results above: {', '.join(other)}. "
-            "Run python -m launch.report with --config to score them again.",
+            "Run python -m launch.report --problems=9 to score them again.",
             "warning",
         )
 

@@ -102,9 +102,10 @@ class RunView:
         return before[-1].name if before else ""
 
     def results_directory(self, workdir: Path) -> Path:
-        """Where the results of subjects are: the directory of the last stage that makes them."""
-        made = [stage.directory for stage in self.stages if stage.makes == RESULTS]
-        return workdir / (made[-1] if made else "evaluate")
+        """Where the results of subjects are: of the last stage that has made some, else will."""
+        made = [workdir / stage.directory for stage in self.stages if stage.makes == RESULTS]
+        full = [one for one in made if any(one.glob("*/evaluation_results.json"))]
+        return (full or made or [workdir / "evaluate"])[-1]
 
     def result_file(self, workdir: Path, name: str) -> Path:
         """The result of a subject."""

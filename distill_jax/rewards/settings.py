@@ -28,6 +28,7 @@ class RewardSettings:
         "",
         "Your own reward, module:function, called as function(prompts, completions, gold, "
         "**columns) in a process of its own; a list of numbers or None comes back.",
+        ref="function",
     )
     custom_weight: float = setting(1.0, "Weight of your own reward.", low=0.0)
     custom_deadline_s: float = setting(

@@ -7,7 +7,7 @@ from pathlib import Path
 from distill_jax.core.files import read_json
 from distill_jax.run.config import RunConfig, concerned, upstream
 from distill_jax.run.record import FORMAT, recorded_as, setting_values
-from distill_jax.run.run import DONE_FILE
+from distill_jax.run.run import DONE_FILE, SETTINGS_FILE
 
 
 def adopt(config: RunConfig, source: Path, target: Path) -> list[str]:
@@ -16,25 +16,33 @@ def adopt(config: RunConfig, source: Path, target: Path) -> list[str]:
     A stage is equal if its record has this config's settings and the stages that it reads are
     equal. Stages that make results are never taken over: they do only what is new. A complete
     stage's files are never written again, so links are safe; where links cannot be made the files
-    are copied. Existing files of the target stay.
+    are copied. Existing files of the target stay, but for a tokenizer of other settings that no
+    stage has used.
 
     Returns:
         Names of the stages that the target now has from the source.
     """
     taken: list[str] = []
     for name in concerned(config):
+        mine = target / name
         if config.plan[name].makes == "results" or not _equal(config, name, source):
             continue
-        if any(other not in taken for _, _, other in upstream(config, name)):
+        another = mine.exists() and not _same_made(source / name, mine)
+        if another or any(other not in taken for _, _, other in upstream(config, name)):
             continue
-        if not (target / name).exists():
-            _link_tree(source / name, target / name)
-            taken.append(name)
-        elif _same_made(source / name, target / name):
-            taken.append(name)
-    if taken and not (target / "tokenizer").exists() and (source / "tokenizer").is_dir():
-        _link_tree(source / "tokenizer", target / "tokenizer")
+        _take_tokenizer(source, target)  # before any stage: one is in use where stages are
+        if not mine.exists():
+            _link_tree(source / name, mine)
+        taken.append(name)
     return taken
+
+
+def _take_tokenizer(source: Path, target: Path) -> None:
+    old, new = (read_json(root / "tokenizer" / "made_from.json") for root in (target, source))
+    if old not in (None, new) and not any(target.glob(f"*/{SETTINGS_FILE}")):
+        shutil.rmtree(target / "tokenizer")
+    if not (target / "tokenizer").exists() and (source / "tokenizer").is_dir():
+        _link_tree(source / "tokenizer", target / "tokenizer")
 
 
 def _equal(config: RunConfig, name: str, source: Path) -> bool:

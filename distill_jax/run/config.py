@@ -133,13 +133,15 @@ def _check_circle(config: RunConfig, name: str, path: tuple[str, ...]) -> None:
 def _check_references(config: RunConfig, name: str) -> None:
     """A reference that looks like a stage's name is one."""
     for setting, ref, value in settings.references(config.plan[name]):
-        if value == BASE or value in config.plan or "/" in value or Path(value).exists():
+        directory = Path(value).name and ("/" in value or Path(value).exists())
+        if value == BASE or value in config.plan or directory or ref == "function":
             continue
         makers = [one for one in config.plan if config.plan[one].makes == ref]
         raise ConfigError(
             f"{name}.{setting}={value!r}",
             wanted=f"{BASE}, a stage of the plan that makes a {ref} ({', '.join(makers)}), or a "
             "directory",
+            fix=f"set {name}.{setting}, e.g. to {BASE}",
         )
 
 

@@ -1,6 +1,5 @@
 """A run's data: the tokenizer, the problems of each split, their prompts."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,17 @@ from distill_jax.tasks import TASKS, Task
 # Texts that the embedded tokenizer is trained on.
 _TOKENIZER_PROBLEMS = 2000
 # Sources whose rows the user cannot mend: see Data.separate.
-_PUBLISHED = ("gsm8k", "math")
+PUBLISHED = ("gsm8k", "math")
 _HELD_OUT = ("validation", "test")
 
 
 class Data:
     """Tokenizer, problems and task of a run; each is made when first asked for.
 
-    An embedded tokenizer is kept in `tokenizer/` of the work directory.
+    An embedded tokenizer is kept in `tokenizer/` of the work directory, unless `keep` is False.
     """
+
+    keep = True
 
     def __init__(self, config: Shared, workdir: Path, say: Say):
         self.config, self.workdir, self.say = config, workdir, say
@@ -54,25 +55,23 @@ class Data:
         folder = self.workdir / "tokenizer"
         note = folder / "made_from.json"
         settings = config.data.problems
-        made_from = {
-            "seed": config.seed,
-            "size": config.tokenizer_size,
-            "problems": to_dict(settings),
-        }
+        wanted = {"seed": config.seed, "size": config.tokenizer_size, "problems": to_dict(settings)}
         # made_from.json is written last. Without it the tokenizer is incomplete; if it names other
         # settings, the tokenizer may be replaced until a stage has used it.
-        found, wanted = read_json(note), json.loads(json.dumps(made_from))
+        found = read_json(note)
         if found not in (None, wanted) and any(self.workdir.glob("*/settings.json")):
             raise ConfigError(
                 f"the tokenizer in {folder} was made from {found}, now from {wanted}",
                 fix="use the config and overrides of that run, or another --workdir",
             )
-        if jax.process_index() == 0 and found != wanted:
+        if found != wanted and (jax.process_index() == 0 or not self.keep):
             texts = synthetic.texts(settings, config.seed, _TOKENIZER_PROBLEMS)
-            note.unlink(missing_ok=True)
             made = tokenizers.train_tokenizer(texts, config.tokenizer_size)
+            if not self.keep:
+                return made
+            note.unlink(missing_ok=True)
             tokenizers.save_tokenizer(made, folder)
-            write_json(note, made_from)
+            write_json(note, wanted)
         sharding.barrier("tokenizer")
         return tokenizers.load_tokenizer(folder)
 
@@ -142,7 +141,7 @@ class Data:
             DataError: of the source; or a held-out problem is also in train.
         """
         found, source = self._load(split), self.config.data.source
-        if source in _PUBLISHED:
+        if source in PUBLISHED:
             if split != "train":
                 return found
             both = {p.id for name in _HELD_OUT for p in overlap(self._load(name), found)}

@@ -1,7 +1,8 @@
 """What a stage's result depends on: its own settings, shared settings, digests of what it reads."""
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,16 +24,14 @@ class Record(NamedTuple):
         own: {dotted name: value} of its own settings.
         shared: {dotted name: value} of the shared settings that it names.
         inputs: {name: digest} of the files and problems that it reads.
+        format: of the record.
     """
 
     kind: str
     own: dict[str, Any]
     shared: dict[str, Any]
     inputs: dict[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """With the format's number."""
-        return {"format": FORMAT, **self._asdict()}
+    format: int = FORMAT
 
 
 def record(run: Run, stage: Stage[Any], *, contents: bool, rounding: bool) -> Record:
@@ -54,15 +53,9 @@ def setting_values(
     """A stage's own settings and the shared settings that it names, as flat dicts."""
     stage = config.plan[name]
     everything = settings.affecting(shared_of(config), rounding=rounding)
-    wanted = stage.shared()
-    shared = {
-        name: value
-        for name, value in everything.items()
-        if any(name == one or name.startswith(f"{one}.") for one in wanted)
-    }
-    own = settings.affecting(stage, rounding=rounding)
-    # As they are read back: tuples as lists.
-    return json.loads(json.dumps(own)), json.loads(json.dumps(shared))
+    wanted = tuple(f"{one}." for one in stage.shared())
+    shared = {name: value for name, value in everything.items() if f"{name}.".startswith(wanted)}
+    return settings.affecting(stage, rounding=rounding), shared
 
 
 def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
@@ -90,6 +83,11 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
         if path and read(path):
             found[f"weights of the {role}"] = run.digest(run.models.path(role))
     for setting, ref, value in settings.references(stage.settings):
+        if ref == "function" and value:
+            name = value.partition(":")[0].replace(".", "/")
+            tries = [Path(p, name + e) for p in ("", *sys.path) for e in ("/__init__.py", ".py")]
+            source = next((path for path in tries if path.is_file()), None)
+            found |= {f"{setting} {value}": digest.of(source.read_bytes())} if source else {}
         if ref == "student" and value not in run.config.plan and read(value):
             for part, one in run.student_digests(run.student(value)).items():
                 found[f"{setting} {value} ({part})"] = one
@@ -149,6 +147,14 @@ def refuse_if_changed(run: Run, stage: Stage[Any]) -> None:
     refuse_other_inputs(run, stage, before["inputs"], now.inputs)
 
 
+def refuse_other_shared(run: Run, stage: Stage[Any], groups: Sequence[str]) -> None:
+    """Raises ConfigError where a stage begun here had other shared settings of these groups."""
+    before = (recorded(run.workdir / stage.name) or {"shared": {}})["shared"]
+    now = settings.affecting(shared_of(run.config), rounding=False)
+    was = {n: value for n, value in before.items() if n in now and n.partition(".")[0] in groups}
+    _refuse(run.workdir / stage.name, "", was, now)
+
+
 def recorded_as(
     before: Mapping[str, Any],
     own: Mapping[str, Any],
@@ -161,7 +167,7 @@ def recorded_as(
     """
 
     def values(recorded: Mapping[str, Any], now: Mapping[str, Any], group: Any) -> dict[str, Any]:
-        defaults = json.loads(json.dumps(settings.affecting(group, rounding=True)))
+        defaults = settings.affecting(group, rounding=True)
         return {name: recorded.get(name, defaults.get(name)) for name in now}
 
     return values(before["own"], own, type(stage)()), values(before["shared"], shared, Shared())

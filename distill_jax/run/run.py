@@ -150,8 +150,14 @@ class Run:
             return Student(stage, base=model)
         if not (adapter / peft_io.CONFIG).is_file():
             return None
-        # The adapter belongs to the weights that its stage started from.
-        return Student(stage, adapter=adapter, base=self.student(self.start_of(stage)).base)
+        return Student(stage, adapter=adapter, base=self.base_of(stage))
+
+    def base_of(self, stage: str) -> Path | None:
+        """The whole model below a stage's adapter: as recorded when it began, else of its start."""
+        begun = read_json(self.workdir / stage / SETTINGS_FILE) or {}
+        if "base" in begun:
+            return self.workdir / begun["base"] if begun["base"] else None
+        return self.student(self.start_of(stage)).base
 
     def start_of(self, stage: str) -> str:
         """What a stage started from: as recorded when it was begun here, else as configured."""
@@ -161,8 +167,7 @@ class Run:
 
     def students(self) -> list[str]:
         """The stages, in order, that have made a student here."""
-        plan = self.config.plan
-        makers = [name for name in self.config.order if plan[name].makes == "student"]
+        makers = [n for n in self.config.order if self.config.plan[n].makes == "student"]
         return [name for name in makers if self.made_student(name) is not None]
 
     def load_student(self, reference: str) -> Loaded:

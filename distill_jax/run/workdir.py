@@ -2,16 +2,17 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.files import check_local, read_json
-from distill_jax.run.config import RunConfig, build
+from distill_jax.run.config import RunConfig, build, to_dict
 
 CONFIG_FILE = "config.json"
 
 
-def check_workdir(workdir: Path) -> None:
-    """Makes the work directory, if files can be made there.
+def check_workdir(workdir: Path, *, make: bool = True) -> None:
+    """Makes the work directory, if files can be made there; make: False only checks.
 
     Raises:
         ConfigError: it, or a folder above it, is a file or may not be written to.
@@ -27,9 +28,19 @@ def check_workdir(workdir: Path) -> None:
             f"--workdir={workdir}: no permission to write in {place}", fix="choose another"
         )
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        if make:
+            workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # e.g. a file system that takes no files, whatever its modes say
         raise ConfigError(f"--workdir={workdir}: {error.strerror}", fix="choose another") from error
+
+
+def config_to_save(config: RunConfig, workdir: Path) -> dict[str, Any]:
+    """The flat config for config.json: a start that only makes results changes no other stage."""
+    flat, saved = to_dict(config), read_json(workdir / CONFIG_FILE) or {}
+    plan, kinds = saved.get("plan", ()), {config.plan[name].makes for name in config.stages}
+    if kinds == {"results"} and set(config.plan) <= set(plan):
+        flat |= {n: saved[n] for n in ("plan", "stages", *plan) if n not in config.stages}
+    return flat
 
 
 def config_of(workdir: Path) -> RunConfig:

@@ -18,8 +18,10 @@ from distill_jax.stages.kinds import kind_of
 from distill_jax.training import optimizer
 
 
-def prepare(run: Run) -> dict[str, Any]:
+def prepare(run: Run, *, records_alone: bool = False) -> dict[str, Any]:
     """Checks all stages, then prepares those that are due: {stage: what its kind's `run` needs}.
+
+    records_alone: reads no model and no data, and prepares nothing.
 
     Raises:
         ConfigError: a directory of an earlier version; settings that differ from those of a stage
@@ -34,6 +36,8 @@ def prepare(run: Run) -> dict[str, Any]:
         recorded(run.workdir / name)
     for name in concerned(run.config):
         refuse_if_changed(run, run.stage(name))
+    if records_alone:
+        return {}
     stages = [run.stage(name) for name in run.config.stages]
     due = [stage for stage in stages if kind_of(stage).always or not run.is_done(stage.name)]
     names = {stage.name for stage in due}
@@ -43,6 +47,8 @@ def prepare(run: Run) -> dict[str, Any]:
             check_role(run, role, names)
         check_upstream(run, stage, names)
         kind_of(stage).check(run, stage)
+    for split in [split for stage in due for split in stage.settings.splits()]:
+        run.data.problems(split)
     return {stage.name: kind_of(stage).prepare(run, stage) for stage in due}
 
 
@@ -67,14 +73,14 @@ def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
     for _, ref, value in references(stage.settings):
         if ref == "student" and value not in due:
             student = run.student(value)
-            if student.adapter is not None and student.base is None:
-                shape = geometry.of_role(run, "student", due)
-                run.models.read_adapter(student.adapter, shape)
-                trained = not run.config.student.path and run.config.models_stage in due
-                if value not in run.config.plan and not trained:
-                    check_base(run, student.adapter)
-            elif student.adapter is not None and student.base is not None:
-                run.models.read_adapter(student.adapter, hf_io.load_config(student.base))
+            if student.adapter is None:
+                continue
+            base = student.base
+            shape = hf_io.load_config(base) if base else geometry.of_role(run, "student", due)
+            run.models.read_adapter(student.adapter, shape)
+            trained = not run.config.student.path and run.config.models_stage in due
+            if not base and value not in run.config.plan and not trained:
+                check_base(run, student.adapter)
 
 
 def check_base(run: Run, adapter: Path) -> None:

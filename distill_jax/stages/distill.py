@@ -38,8 +38,6 @@ def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.Rows | None:
             f"{stage.name}.teacher_samples.problems={s.teacher_samples.problems}",
             wanted=f"at most the {count} training problems",
         )
-    if s.eval_every:
-        run.data.problems("validation")
     rows = None
     if s.data == "solutions":
         rows = supervised.Rows(run, answer_only=0.0, seed=run.seed(stage))

@@ -5,65 +5,68 @@ from typing import Any
 from rich.table import Table
 
 from distill_jax.core.errors import DistillError
-from distill_jax.forecast.memory import GB, Job
+from distill_jax.forecast.memory import GB, AnyMesh, Job
 from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.released import released
+from distill_jax.run.config import RunConfig, concerned
+from distill_jax.run.data import PUBLISHED
 from distill_jax.run.geometry import made_geometry
-from distill_jax.run.record import refuse_if_changed
 from distill_jax.run.run import SETTINGS_FILE, Run, Stage
-from distill_jax.run.settings import Shared
+from distill_jax.run.settings import ModelSettings
+from distill_jax.run.workdir import check_workdir
 from distill_jax.stages import checks
 from distill_jax.stages.kinds import kind_of
 
 
 def show(run: Run) -> None:
-    """Prints a row for each stage of config.stages, then why stages are refused."""
-    run.remembered.path = None  # digests are kept in memory: another process may hold the directory
+    """Prints a row for each stage that is concerned, then checks all that a run checks first.
+
+    Raises:
+        DistillError: what the run would raise before any stage begins.
+    """
+    check_workdir(run.workdir, make=False)
+    # Another process may hold the directory: digests and tokenizer are kept in memory.
+    run.remembered.path, run.data.keep = None, False
     out = Table(title="dry run: what would be done")
     for column in ("stage", "kind", "start", "data", "state"):
         out.add_column(column, overflow="fold")
     out.add_column("GB", justify="right")
-    due: list[str] = []
-    reasons = []
-    for name in run.config.stages:
+    for name in concerned(run.config):
         stage = run.stage(name)
-        state, why = _state(run, stage, due)
-        if state in ("due", "to resume"):
-            due.append(name)
-        if why:
-            reasons.append(f"{name}: {why}")
         start = str(getattr(stage.settings, "start", ""))
         data = ", ".join([run.config.data.source, *stage.settings.splits()])
-        out.add_row(name, stage.kind, start, data, state, _peak(run, stage))
+        out.add_row(name, stage.kind, start, data, _state(run, stage), _peak(run, stage))
     run.console.print(out)
-    for reason in reasons:
-        run.say(reason)
+    sources = [run.config.data.source, run.config.teacher.path, run.config.student.path]
+    away = [source for source in sources if source in PUBLISHED or hf_io.is_hub_id(source)]
+    if away:
+        run.say(f"not read, so not checked: {', '.join(away)} of the hub")
+    checks.prepare(run, records_alone=bool(away))
 
 
-def _state(run: Run, stage: Stage[Any], due: list[str]) -> tuple[str, str]:
-    """What would become of a stage, and why where it is refused."""
-    try:
-        refuse_if_changed(run, stage)
-        if run.is_done(stage.name):
-            return "complete, does what is new" if kind_of(stage).always else "complete", ""
-        checks.check_upstream(run, stage, due)
-    except DistillError as error:
-        return "refused", str(error)
+def _state(run: Run, stage: Stage[Any]) -> str:
+    if run.is_done(stage.name):
+        return "complete, does what is new" if kind_of(stage).always else "complete"
+    if stage.name not in run.config.stages:
+        return "missing"
     begun = (run.workdir / stage.name / SETTINGS_FILE).is_file()
-    return "to resume" if begun else "due", ""
+    return "to resume" if begun else "due"
 
 
-def geometry(shared: Shared, role: str, vocab: int) -> QwenConfig:
-    """The geometry of a model that need not exist yet: of its path, a released one, or to be made.
+def job(config: RunConfig, mesh: AnyMesh) -> Job:
+    """For forecasts. A model need not exist yet: it is of its path, a released one, or to be made.
 
     Raises:
         CheckpointError: a path that is neither released nor a local directory.
     """
-    settings = shared.teacher if role == "teacher" else shared.student
-    if not settings.path:
-        return made_geometry(settings, shared, vocab)
-    return released(settings.path) or hf_io.load_config(settings.path)
+
+    def shape(model: ModelSettings) -> QwenConfig:
+        if not model.path:
+            return made_geometry(model, config, config.tokenizer_size)
+        return released(model.path) or hf_io.load_config(model.path)
+
+    return Job(config, shape(config.teacher), shape(config.student), mesh)
 
 
 def _peak(run: Run, stage: Stage[Any]) -> str:
@@ -71,10 +74,8 @@ def _peak(run: Run, stage: Stage[Any]) -> str:
     parts = kind_of(stage).forecast
     if parts is None:
         return ""
-    vocab = run.config.tokenizer_size
     try:
-        teacher, student = (geometry(run.config, role, vocab) for role in ("teacher", "student"))
-    except DistillError:  # the state says what is missing
+        made = job(run.config, run.mesh)
+    except DistillError:  # the checks say what is missing
         return ""
-    job = Job(run.config, teacher, student, run.mesh)
-    return f"{job.forecast(stage.name, parts(job, stage.settings)).peak / GB:.3g}"
+    return f"{made.forecast(stage.name, parts(made, stage.settings)).peak / GB:.3g}"

@@ -11,7 +11,7 @@ from distill_jax.core import rng, sharding
 from distill_jax.core.files import read_json
 from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import distribution, results_file, runner, subjects
-from distill_jax.evaluation.held_out import answers_path, held_out, made_from, own_prompts
+from distill_jax.evaluation.held_out import answers_path, dtypes, held_out, made_from, own_prompts
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
 from distill_jax.inference.generate import stopping
@@ -20,6 +20,7 @@ from distill_jax.models import hf_io, peft_io
 from distill_jax.report import run_data, run_report, tables
 from distill_jax.run import geometry
 from distill_jax.run.console import write_json
+from distill_jax.run.record import refuse_other_shared
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, token_scores
 from distill_jax.stages.kinds import Kind, register, view_of
@@ -29,6 +30,9 @@ from distill_jax.training.progress import Progress
 def _check(run: Run, stage: Stage[EvaluateSettings]) -> None:
     """The models, as far as they are known before earlier stages run."""
     s, plan = stage.settings, run.config.plan
+    for name in plan:
+        if plan[name].makes in ("models", "student"):
+            refuse_other_shared(run, run.stage(name), (*s.shared(), "student", "lora"))
     before = run.config.stages[: run.config.stages.index(stage.name)]
     due = [name for name in before if not run.is_done(name)]
     roles = ["teacher"] if s.teacher or s.distribution else []
@@ -72,7 +76,7 @@ def _run(
         sharding.barrier(f"evaluate {subject.name}")
     write_json(listed, list(results))
     if jax.process_index() == 0:
-        view = view_of(run)
+        view = view_of(run, stage.name)
         tables.print_accuracy(run.console, results, view)
         path = run_report.write_markdown(run.workdir, view)
         run.say(f"report: {path}")
@@ -97,7 +101,7 @@ def _result(
     path = directory / f"{subject.name}.json"
     known = read_json(path)
     teacher = compared_with(run, settings, subject)
-    weights = teacher.weights if teacher else None
+    weights = teacher.weights | dtypes(run, teacher) if teacher else None
     fresh = known is None or known.get("made_from") != source
     if fresh or (teacher and known.get("compared_with") != weights):
         store = AnswerStore(answers_path(directory, subject.name), source)

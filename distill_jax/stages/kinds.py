@@ -71,13 +71,14 @@ def kind_of(stage: Stage[Any]) -> Kind:
     return KINDS[stage.kind]
 
 
-def view_of(run: Run) -> RunView:
-    """The report's view of the plan: stages that this start runs or that were begun here."""
+def view_of(run: Run, last: str = "") -> RunView:
+    """The report's view: stages that this start runs or that were begun here, `last` the last."""
     names = [
         name
         for name in run.config.order
         if name in run.config.stages or (run.workdir / name / SETTINGS_FILE).is_file()
     ]
+    names.sort(key=lambda name: name == last)
     return RunView(tuple(_stage_view(run, run.stage(name)) for name in names))
 
 

@@ -51,8 +51,6 @@ def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
             wanted="as many problems: a step draws each of its prompts once",
             fix="lower prompts_per_step, or check data.limit and data.max_prompt_tokens",
         )
-    if s.eval_every:
-        run.data.problems("validation")
     batch, rounds = s.prompts_per_step, s.dynamic_sampling + 1
     return curricula.of(run, stage, s.curriculum, problems, batch=batch, rounds=rounds)
 

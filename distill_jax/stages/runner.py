@@ -18,10 +18,10 @@ from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
 from distill_jax.run.console import write_json
 from distill_jax.run.models import ROLES
-from distill_jax.run.record import record, refuse_if_changed, refuse_other_inputs
+from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_other_inputs
 from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
-from distill_jax.run.workdir import CONFIG_FILE, check_workdir
+from distill_jax.run.workdir import CONFIG_FILE, check_workdir, config_to_save
 from distill_jax.stages import checks, distill, evaluate, pretrain, rl, sft
 from distill_jax.stages.kinds import kind_of, view_of
 from distill_jax.training.manifest import write_manifest
@@ -47,7 +47,7 @@ def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> 
         if adopt_from is not None:
             _adopt(run, adopt_from)
         prepared = checks.prepare(run)
-        write_json(run.workdir / CONFIG_FILE, run.config_dict)
+        write_json(run.workdir / CONFIG_FILE, config_to_save(config, run.workdir))
         if jax.process_index() == 0:
             view.save(view_of(run), run.workdir)
         for number, name in enumerate(config.stages):
@@ -72,9 +72,8 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
             refuse_if_changed(run, stage)  # a stage that it reads may have been redone just now
             run.say(f"{stage.name}: complete, skipped ({directory})")
             return
-        done = read_json(directory / DONE_FILE)
-        now = record(run, stage, contents=True, rounding=False)
-        refuse_other_inputs(run, stage, done["inputs"], now.inputs)
+        before = read_json(directory / DONE_FILE)["inputs"]
+        refuse_other_inputs(run, stage, before, inputs(run, stage, contents=True))
         run.say(f"{stage.name}: complete, only what is new or changed is done ({directory})")
         kind.run(run, stage, directory, prepared)
         return
@@ -83,7 +82,9 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
     refuse_other_inputs(run, stage, begun_with.get("inputs", {}), now.inputs)
     sharding.barrier(f"begin {stage.name}")
     write_manifest(directory, run.config_dict)
-    write_json(directory / SETTINGS_FILE, now.as_dict())
+    base = run.base_of(stage.name)  # inside the directory as a relative path: it can be moved
+    noted = {**now._asdict(), "base": base and str(base).removeprefix(f"{run.workdir}/")}
+    write_json(directory / SETTINGS_FILE, noted)
     begun = time.perf_counter()
     _show_memory(run, stage)
     figures = kind.run(run, stage, directory, prepared)
@@ -91,7 +92,7 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
     sharding.barrier(f"done {stage.name}")
     done = {
         "stage": stage.name,
-        **now.as_dict(),
+        **noted,
         "made": _made(run, directory),
         "figures": figures,
         "seconds": seconds,

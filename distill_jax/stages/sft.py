@@ -23,10 +23,7 @@ def _check(run: Run, stage: Stage[SFTSettings]) -> None:
 
 
 def _prepare(run: Run, stage: Stage[SFTSettings]) -> Rows:
-    s = stage.settings
-    if s.eval_every:
-        run.data.problems("validation")
-    return Rows(run, answer_only=s.answer_only, seed=run.seed(stage))
+    return Rows(run, answer_only=stage.settings.answer_only, seed=run.seed(stage))
 
 
 def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def write_report(run: Run, stage: Stage[EvaluateSettings], problems: int | None 
         Interrupted: asked to stop.
     """
     count = run.config.report.problems if problems is None else problems
-    view = view_of(run)
+    view = view_of(run, stage.name)
     results = run_data.read_results(run.workdir, view)
     compared = chosen.compared(results, view)
     if count and compared and "teacher" in results:

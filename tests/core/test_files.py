@@ -1,6 +1,7 @@
 """A file is there whole or as it was before."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ def test_what_breaks_off_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == "όλον" and list(tmp_path.iterdir()) == [path]
     files.write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_processes_do_not_share_the_file_that_they_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    with files.whole(path) as first:
+        first.write_text("first, whole")
+        monkeypatch.setattr(os, "getpid", lambda: 7)
+        with pytest.raises(RuntimeError, match="broke"), files.whole(path) as second:
+            second.write_text("half")
+            raise RuntimeError("broke")
+    assert path.read_text() == "first, whole" and list(tmp_path.iterdir()) == [path]
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_an_unknown_model_is_refused() -> None:
     config = presets.qwen_7b()
     settings = dataclasses.replace(config.teacher, path="somebody/model")
     with pytest.raises(CheckpointError, match="somebody/model"):
-        forecast.geometry(dataclasses.replace(config, teacher=settings), "teacher", 300)
+        forecast.run(dataclasses.replace(config, teacher=settings), 8)
 
 
 def test_the_command() -> None:

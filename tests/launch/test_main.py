@@ -1,5 +1,7 @@
 """launch.main: wrong input ends with one message and code 2; right input reaches the stages."""
 
+import dataclasses
+import json
 import os
 import socket
 import subprocess
@@ -13,9 +15,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from configs import presets, rewards
+from configs import evaluate, presets, rewards
 from distill_jax.core.errors import ConfigError, DataError
-from distill_jax.run.config import build
+from distill_jax.run.config import build, to_dict
 from launch import arguments, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +74,19 @@ def test_wrong_arguments_are_found_before_parsing(argv: list[str], message: str)
     with pytest.raises(ConfigError) as error:
         arguments.check(argv, "configs/rl.py")
     assert message in str(error.value)
+
+
+def test_evaluate_takes_the_config_of_the_directory(tmp_path: Path) -> None:
+    saved, file = presets.smoke().replace("rl", steps=7), tmp_path / "config.json"
+    argv = ["main", "--config", "configs/evaluate.py:tiny", f"--workdir={tmp_path}", "--dry_run"]
+    assert arguments.with_saved_config(argv) == argv
+    file.write_text(json.dumps(to_dict(saved)))
+    given = arguments.with_saved_config(argv)
+    assert given == [*argv[:2], f"configs/evaluate.py:{file}", *argv[3:]]
+    assert arguments.check(given[1:], "") == f"configs/evaluate.py:{file}"
+    assert build(evaluate.get_config(str(file))) == dataclasses.replace(saved, stages=("evaluate",))
+    other = ["main", "--config=configs/rl.py", f"--workdir={tmp_path}"]
+    assert arguments.with_saved_config(other) == other
 
 
 def test_right_arguments_pass() -> None:

@@ -53,6 +53,15 @@ def test_a_stage_named_as_an_alias_is_that_stage() -> None:
     assert view.canonical("student", named) == "student" and named.last == "rl"
 
 
+def test_results_are_those_of_the_last_stage_that_has_some(tmp_path: Path) -> None:
+    both = RunView(tuple(StageView(n, "evaluate", n, makes="results") for n in ("first", "again")))
+    assert both.results_directory(tmp_path) == tmp_path / "again"
+    for name in ("first", "again"):
+        (tmp_path / name / "teacher").mkdir(parents=True)
+        (tmp_path / name / "teacher" / "evaluation_results.json").write_text("{}")
+        assert both.results_directory(tmp_path) == tmp_path / name
+
+
 def test_changes_follow_the_edges_and_end_at_the_base() -> None:
     assert view.changes(RUN) == [("sft", "base"), ("rl", "sft"), ("rl", "base")]
     assert view.changes(LONG) == [

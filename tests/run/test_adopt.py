@@ -98,6 +98,21 @@ def test_what_the_target_has_already_stays(source: Path, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_a_tokenizer_of_other_settings_that_no_stage_has_used_is_replaced(
+    source: Path, tmp_path: Path, used: bool
+) -> None:
+    (source / "tokenizer" / "made_from.json").write_text('{"seed": 0}')
+    target = make(SMOKE, tmp_path / "target")
+    (target / "tokenizer" / "made_from.json").write_text('{"seed": 1}')
+    if used:
+        (target / "other").mkdir()
+        (target / "other" / "settings.json").write_text("{}")
+    assert adopt(SMOKE, source, target) == ["pretrain", "sft", "distill", "rl"]
+    got = json.loads((target / "tokenizer" / "made_from.json").read_text())
+    assert got == {"seed": 1 if used else 0}
+
+
 def test_what_was_made_from_other_things_is_not_taken(source: Path, tmp_path: Path) -> None:
     target = make(SMOKE, tmp_path / "target", "pretrain", made="another digest")
     assert adopt(SMOKE, source, target) == []  # all read the models

@@ -25,7 +25,7 @@ def written(
     """A directory in which these stages were run with this config, without running them."""
     run = Run(config, workdir)
     for name in (*complete, begun) if begun else complete:
-        now = record(run, run.stage(name), contents=False, rounding=True).as_dict()
+        now = record(run, run.stage(name), contents=False, rounding=True)._asdict()
         folder = run.directory(name)
         (folder / "settings.json").write_text(json.dumps(now))
         if name != begun:

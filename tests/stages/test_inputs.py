@@ -123,3 +123,22 @@ def test_an_adapter_of_another_base_is_refused(finished: Path, tmp_path: Path) -
     workdir = copy_stages(finished, tmp_path / "run", "pretrain")
     with pytest.raises(CheckpointError, match=r"was trained on .*base; wanted: an adapter of"):
         runner.run(small(stages=("rl",), rl__start=str(start)), workdir)
+
+
+def test_an_edited_reward_is_another_input(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where `python -m` looks first
+    source = tmp_path / "mine" / "reward.py"
+    source.parent.mkdir()
+    source.write_text("def good(prompts, completions, gold, **columns): return [1.0] * len(gold)")
+    reference = str(finished / "sft")
+    run = Run(small(rl__rewards__custom="mine.reward:good", rl__start=reference), finished)
+    first = inputs(run, run.stage("rl"), contents=False)
+    names = {"rewards.custom mine.reward:good", f"start {reference} (adapter)"}
+    assert names <= set(first)
+    source.write_text(source.read_text().replace("1.0", "2.0"))
+    second = inputs(run, run.stage("rl"), contents=False)
+    assert [name for name in first if first[name] != second[name]] == [min(names)]
+    source.unlink()  # a complete stage may outlive it
+    assert set(first) - set(inputs(run, run.stage("rl"), contents=False)) == {min(names)}

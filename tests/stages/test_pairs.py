@@ -7,6 +7,7 @@ import pytest
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.evaluation import distribution
+from distill_jax.run import lock
 from distill_jax.run.run import Run
 from launch import compare_logits
 from tests.stages.small import copy_stages, small
@@ -46,6 +47,16 @@ def test_the_command_compares_each_pair(
     compare_logits.main([f"--workdir={workdir}", "--answers=teacher"])
     other = json.loads((workdir / "compare_logits" / "teacher.json").read_text())
     assert other["pairs"][1] != got["pairs"][1]
+    # The start of a stage may be a directory.
+    start = str(finished / "sft")
+    there = distribution.compare_all(Run(small(), workdir), ("teacher", start, "rl"), "rl")
+    pairs = [{**pair, "p": 0, "q": 0} for pair in there["pairs"]]
+    assert {pair["p"] for pair in there["pairs"]} == {"teacher", start}
+    by_name = {(pair["p"], pair["q"]): {**pair, "p": 0, "q": 0} for pair in got["pairs"]}
+    assert by_name["sft", "rl"] in pairs and by_name["teacher", "sft"] in pairs
+    with lock.held(workdir), pytest.raises(SystemExit) as busy:
+        compare_logits.main([f"--workdir={workdir}"])
+    assert busy.value.code == 1 and "is in use by" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_told(

@@ -76,6 +76,13 @@ def test_rl_starts_where_it_is_told(finished: Path, tmp_path: Path, start: str) 
             "other": {f"start {reference} (adapter)", f"start {reference} (student)"},
         }[wanted]
     )
+    # It is complete: the start may go.
+    assert done["base"] is None
+    for gone in (tmp_path / "other", workdir / "sft"):
+        shutil.rmtree(gone)
+    runner.run(config, workdir)
+    run = Run(config, workdir)
+    assert run.students() == ["rl"] and run.student("rl").adapter is not None
 
 
 def test_the_start_without_its_adapter_is_an_error_that_names_the_fix(tmp_path: Path) -> None:
@@ -130,6 +137,7 @@ def test_rl_on_a_whole_model_exports_an_adapter_of_it(on_whole: Path) -> None:
     model = on_whole / "distill" / "model"
     adapter = on_whole / "rl" / "adapter"
     assert base_named(adapter) == str(model)
+    assert json.loads((on_whole / "rl" / "done.json").read_text())["base"] == "distill/model"
     info = json.loads((adapter / "model_info.json").read_text())
     assert info["base_model"] == str(model) and info["start"] == "distill"
     run = Run(after_whole("distill"), on_whole)
