@@ -20,7 +20,7 @@ from distill_jax.answers.single import UNDECIDED, Finding
 from distill_jax.core.errors import DistillError
 
 START_SECONDS = 120.0
-DEADLINE_SECONDS = 2.5  # the worker gives up after one; this is for a machine that stands still
+DEADLINE_SECONDS = 10.0  # the worker gives up before; this is for one that stands still
 STOP_SECONDS = 1.5
 MAX_WORKERS = 4
 READY = "ready"

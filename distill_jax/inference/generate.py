@@ -120,7 +120,7 @@ def made_from(
     """What answers depend on, JSON-able, for a store.
 
     `weights` are digests of the model's parts, `more` further parts by name. Of the data a digest
-    is recorded; settings of sampling that change the last bits alone are left out.
+    is recorded; settings of sampling that change the last bits alone are omitted.
     """
 
     def parts() -> Any:

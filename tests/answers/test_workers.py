@@ -33,13 +33,11 @@ def children(pid: int) -> list[int]:
 
 
 def test_a_check_that_takes_too_long_is_undecided_and_the_next_goes_on(worker):
-    start = time.perf_counter()
+    process = worker.process.pid
     found = worker.judge(SLOW, "3")
-    assert found.verdict == "undecided"
-    assert time.perf_counter() - start < 3.0
-    start = time.perf_counter()
+    assert (found.verdict, found.reason) == ("undecided", "longer than 1 s")
     assert worker.judge("x+x", "2x").verdict == "right"
-    assert time.perf_counter() - start < 1.0  # a new fork, not a new start
+    assert worker.process.pid == process  # a new fork, not a new start
 
 
 def test_a_killed_child_costs_one_verdict_at_most(worker):
@@ -69,6 +67,15 @@ def test_the_child_is_confined_and_dies_with_the_worker(worker):
             return
         time.sleep(0.01)
     raise AssertionError("the child lives on")
+
+
+def test_a_check_that_waits_for_the_machine_is_not_cut(worker):
+    (child,) = children(worker.process.pid)
+    os.kill(child, signal.SIGSTOP)
+    later = threading.Timer(1.5, os.kill, (child, signal.SIGCONT))
+    later.start()
+    assert worker.judge("x+x", "2x").verdict == "right"
+    later.join()
 
 
 def test_a_worker_that_cannot_start_says_why(monkeypatch):

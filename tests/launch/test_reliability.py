@@ -81,9 +81,10 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path: Path):
 
 def test_a_full_disk_before_the_first_checkpoint_is_one_line(tmp_path: Path):
     (tmp_path / "pretrain").mkdir()
-    partial = tmp_path / "pretrain" / "run.json.partial"
-    partial.symlink_to("/dev/full")  # takes no byte
-    errors = finish(start(command(tmp_path, stages=PRETRAIN)), code=1)
+    run = shlex.join(command(tmp_path, stages=PRETRAIN))
+    # /dev/full takes no byte; the file that is written first has the process's number.
+    script = f"ln -s /dev/full {tmp_path}/pretrain/run.json.$$.partial; exec {run}"
+    errors = finish(start(["sh", "-c", script]), code=1)
     assert len(errors.strip().splitlines()) == 1 and f"the disk is full: {tmp_path}" in errors
 
 

@@ -10,8 +10,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.run.config import RunConfig
 from distill_jax.run.record import FORMAT, record, refuse_if_changed, refuse_other_inputs
 from distill_jax.run.run import Run
-from distill_jax.stages import runner
-from tests.stages.small import copy_stages, small
+from tests.stages.small import small
 
 pytestmark = pytest.mark.mesh
 
@@ -185,23 +184,3 @@ def test_a_directory_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path
         text = str(error.value)
         assert "was made by an earlier version" in text and f"format {FORMAT}" in text
         assert "\n" not in text
-
-
-def test_an_earlier_version_is_refused_before_anything_is_written(
-    finished: Path, tmp_path: Path
-) -> None:
-    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
-    for path in (*workdir.glob("*/done.json"), *workdir.glob("*/settings.json")):
-        held = json.loads(path.read_text())
-        del held["format"]
-        path.write_text(json.dumps(held))
-    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
-    for stages in (("pretrain", "sft", "rl"), ("rl",), ("evaluate",)):
-        with pytest.raises(ConfigError) as error:
-            runner.run(small(stages=stages), workdir)
-        text = str(error.value)
-        assert f"{workdir / 'pretrain'} was made by an earlier version" in text
-        assert "fix: use another --workdir, or delete that directory" in text
-        assert "\n" not in text
-    after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
-    assert after == before

@@ -142,3 +142,11 @@ def test_an_edited_reward_is_another_input(
     assert [name for name in first if first[name] != second[name]] == [min(names)]
     source.unlink()  # a complete stage may outlive it
     assert set(first) - set(inputs(run, run.stage("rl"), contents=False)) == {min(names)}
+
+
+def test_damaged_adapter(finished: Path, tmp_path: Path) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
+    path = workdir / "sft" / "adapter" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="adapter_model.safetensors"):
+        runner.run(small(), workdir)

@@ -9,9 +9,10 @@ import pytest
 from distill_jax.models import hf_io, peft_io
 from tests.stages.small import command, finish, rows, start, weights
 
-STAGES = ("pretrain/student", "sft", "rl")
+STAGES = ("pretrain/student", "rl")
 HOW = {
-    "stages": "('pretrain','sft','rl')",
+    "stages": "('pretrain','rl')",
+    "rl.start": "base",
     "mesh.fsdp": 2,
     "rl.minibatches": 2,
     "rl.eval_every": 2,

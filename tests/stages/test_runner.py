@@ -240,3 +240,23 @@ def test_a_stage_is_refused_once_the_stage_that_it_reads_was_redone(
     workdir = copy_stages(finished, tmp_path / "run", "pretrain", "rl")
     with pytest.raises(ConfigError, match=r"changed since .* start \(adapter of sft\)"):
         runner.run(small(sft__steps=3, stages=("pretrain", "sft", "rl")), workdir)
+
+
+def test_an_earlier_version_is_refused_before_anything_is_written(
+    finished: Path, tmp_path: Path
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl")
+    for path in (*workdir.glob("*/done.json"), *workdir.glob("*/settings.json")):
+        held = json.loads(path.read_text())
+        del held["format"]
+        path.write_text(json.dumps(held))
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    for stages in (("pretrain", "sft", "rl"), ("rl",), ("evaluate",)):
+        with pytest.raises(ConfigError) as error:
+            runner.run(small(stages=stages), workdir)
+        text = str(error.value)
+        assert f"{workdir / 'pretrain'} was made by an earlier version" in text
+        assert "fix: use another --workdir, or delete that directory" in text
+        assert "\n" not in text
+    after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    assert after == before

@@ -118,7 +118,7 @@ def test_scores_are_kept_and_made_again_alike(
     (workdir / "report.html").unlink()
     write(context)
     assert (workdir / "report.html").exists()
-    token_scores.write_report(context, 0)  # none asked for: what is there is shown
+    token_scores.write_report(context, context.stage("evaluate"), 0)  # none asked for: what is there is shown
     assert file.read_bytes() == whole
 
 
