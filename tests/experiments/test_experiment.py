@@ -19,6 +19,8 @@ from distill_jax.run.settings import ExperimentSettings
 from launch import experiment
 from tests.stages import small as runs
 
+pytestmark = pytest.mark.slow
+
 ARMS = (
     "base: stages=('pretrain', 'evaluate')",
     "start: stages=('pretrain', 'sft', 'evaluate')",

@@ -36,7 +36,7 @@ from distill_jax.training.step import make_update
 from tests import tiny
 from tests.stages.small import small
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 MESHES = {"one": (1, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 1, 2), "all": (2, 2, 2)}
 # Width, feed-forward, layers, heads, kv heads, vocabulary.

@@ -13,6 +13,8 @@ from distill_jax.kernels.policy_losses import (
     normaliser,
 )
 
+pytestmark = pytest.mark.slow
+
 NAMES = list(LOSSES)
 # Wide enough that some ratios clip and some do not, in every variant.
 SETTINGS = PolicyLossSettings(max_completion_length=9)

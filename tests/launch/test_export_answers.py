@@ -34,6 +34,8 @@ from tests.launch.conftest import Run
 from tests.stages.hf import write_model
 from tests.stages.small import ROOT, SMALL
 
+pytestmark = pytest.mark.slow
+
 GREEDY = Request("test", top_k=3)
 
 

@@ -20,6 +20,8 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.run.config import build, to_dict
 from launch import arguments, main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = "--config=configs/rl.py:smoke"
 

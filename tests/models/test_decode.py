@@ -10,6 +10,8 @@ from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig, YarnConfig
 
+pytestmark = pytest.mark.slow
+
 BASE = dict(
     vocab_size=48,
     hidden_size=32,

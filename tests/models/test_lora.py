@@ -11,7 +11,7 @@ from distill_jax.models.lora import PROJECTIONS, LoraConfig, join_adapters, merg
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 CONFIG = QwenConfig("qwen2", 48, 32, 40, 2, 4, 2, 8)
 TOKENS = jax.random.randint(jax.random.key(2), (3, 12), 0, 48)

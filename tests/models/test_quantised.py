@@ -15,7 +15,7 @@ from distill_jax.models.qwen import logical_axes
 from distill_jax.training.state import param_shardings
 from tests import tiny
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

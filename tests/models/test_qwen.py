@@ -15,7 +15,7 @@ from distill_jax.models.qwen_config import QwenConfig, YarnConfig
 from distill_jax.models.released import PRESETS
 from tests.models.parameters import parameter_count
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 QWEN2 = QwenConfig("qwen2", 48, 32, 40, 2, 4, 2, 8)
 QWEN3 = QwenConfig(

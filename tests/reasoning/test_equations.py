@@ -229,7 +229,7 @@ def test_any_text_is_read_without_an_error(text):
         assert isinstance(verdict, bool)
 
 
-SIZE = 100_000
+SIZE = 40_000
 
 
 @pytest.mark.parametrize(
@@ -243,4 +243,4 @@ def test_long_texts_are_read_in_linear_time(piece):
     start = time.process_time()
     equations.judged(text)
     equations.judged_marks(text)
-    assert time.process_time() - start < 20  # about 1; quadratic would be minutes
+    assert time.process_time() - start < 5  # about 0.4; quadratic would be 20 and more

@@ -22,6 +22,8 @@ from tests.rewards.cache_disk import (
     there,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_scores_outlive_the_process_and_move_into_memory(tmp_path):
     out, error = finished(

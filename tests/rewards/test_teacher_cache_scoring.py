@@ -15,7 +15,7 @@ from distill_jax.rewards.teacher_cache import CacheSettings
 from tests import tiny
 from tests.tiny import VOCAB
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 B, T, R = 8, 16, 8
@@ -269,7 +269,6 @@ for rows in (0, 2):
 """
 
 
-@pytest.mark.slow
 def test_two_processes_score_as_one(plain, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from tests import tiny
 from tests.tiny import EOS, PAD, VOCAB
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 PROMPTS = [[3, 9, 4, 11, 2], [7], [12, 3, 3, 8], [6, 14]]
 IDS = [41, 7, 1000, 3]

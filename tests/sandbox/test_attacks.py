@@ -20,9 +20,10 @@ from tests.sandbox.attacks import ATTACKS
 ROOT = Path(__file__).resolve().parents[2]
 PASS_S = 280
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="effects are read from /proc, and seccomp is of Linux"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="of Linux: /proc, seccomp"),
+]
 
 
 def campaign(folder: Path, *arguments: str) -> dict:
@@ -67,7 +68,6 @@ A_CONTAINER_MAY_FORBID = (
 )
 
 
-@pytest.mark.slow
 def test_attacks_work_without_the_sandbox(tmp_path: Path) -> None:
     told = campaign(tmp_path, "--bare", *CHOSEN)
     failed = [line.split(":")[0] for line in told["findings"]]
@@ -75,7 +75,6 @@ def test_attacks_work_without_the_sandbox(tmp_path: Path) -> None:
     assert told["count"] - len(failed) >= (130 if NIGHTLY else 45)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("without", "rights"),
     [
@@ -111,7 +110,6 @@ KERNEL_FAMILIES = (
 
 
 @nightly
-@pytest.mark.slow
 def test_landlock_identity_and_limits_hold_much_without_the_filter(tmp_path: Path) -> None:
     version = landlock.abi(ctypes.CDLL(None, use_errno=True))
     if version < 6:
@@ -122,7 +120,6 @@ def test_landlock_identity_and_limits_hold_much_without_the_filter(tmp_path: Pat
 
 
 @nightly
-@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["identity", "limits", "landlock"])
 def test_the_filter_holds_without_another_layer(tmp_path: Path, layer: str) -> None:
     told = campaign(tmp_path, "--without", "syntax", layer, "--only", *KERNEL_FAMILIES)
@@ -131,7 +128,6 @@ def test_the_filter_holds_without_another_layer(tmp_path: Path, layer: str) -> N
 
 
 @nightly
-@pytest.mark.slow
 def test_the_watch_sees_what_only_the_filter_stops(tmp_path: Path) -> None:
     """Effects inside the sandbox are seen too: without the filter these get through."""
     names = ["raw-udp", "raw-unix-path", "name-shm-sysv", "name-inotify", "name-memfd"]

@@ -9,9 +9,10 @@ from distill_jax.sandbox import Sandbox
 from distill_jax.sandbox.probe import probe
 from tests.sandbox.legit import LONG, PROGRAMS
 
-pytestmark = pytest.mark.skipif(
-    probe().level == "none", reason="no program can be held on this machine"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(probe().level == "none", reason="no program can be held on this machine"),
+]
 
 
 def test_there_are_enough_programs_and_each_has_a_name() -> None:
@@ -20,7 +21,6 @@ def test_there_are_enough_programs_and_each_has_a_name() -> None:
     assert max(len(program.source.splitlines()) for program in LONG) >= 200
 
 
-@pytest.mark.slow
 def test_all_in_one_batch_with_default_limits() -> None:
     with Sandbox(workers=2, allow_partial=True) as sandbox:
         results = sandbox.run_batch([program.source for program in PROGRAMS])

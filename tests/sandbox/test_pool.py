@@ -17,6 +17,8 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.sandbox import Layers, Limits, Sandbox, SandboxError, frames, process, worker
 from tests.sandbox.processes import eventually, lives, zygotes
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_batch_comes_back_in_order(sandbox: Sandbox) -> None:
     programs = [f"print(sum(range({n % 7}00)), {n})" for n in range(60)]

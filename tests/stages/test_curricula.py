@@ -20,6 +20,8 @@ from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.rl_step import RLStep
 from tests.stages.small import copy_stages, rows, small, weights
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("pretrain", "sft", "rl")
 
 

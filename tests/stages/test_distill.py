@@ -20,6 +20,8 @@ from distill_jax.training import state as states
 from tests.stages.distilled import WAYS, Trained, first_step, one_update, way
 from tests.stages.small import copy_stages, rows, small, weights
 
+pytestmark = pytest.mark.slow
+
 
 def done(workdir: Path) -> dict[str, Any]:
     return json.loads((workdir / "distill" / "done.json").read_text())

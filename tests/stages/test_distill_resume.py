@@ -14,6 +14,8 @@ from distill_jax.stages.distill_step import DistillStep
 from tests.stages.distilled import WAYS, Trained, way
 from tests.stages.small import command, copy_stages, finish, rows, run_here, start, weights
 
+pytestmark = pytest.mark.slow
+
 
 def equal(one: Path, other: Path) -> None:
     assert weights(one, "distill") == weights(other, "distill")
@@ -42,7 +44,6 @@ def test_broken_off_and_resumed_gives_the_same_bits(
     equal(workdir, trained["mixed"])
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

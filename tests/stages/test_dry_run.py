@@ -11,6 +11,8 @@ from distill_jax.run.run import Run
 from distill_jax.stages import dry_run
 from tests.stages.small import copy_stages, small
 
+pytestmark = pytest.mark.slow
+
 
 def files(workdir: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}

@@ -25,6 +25,8 @@ from distill_jax.stages import checks, evaluate, runner
 from tests.stages.hf import tokenizer, write_model
 from tests.stages.small import copy_stages, small
 
+pytestmark = pytest.mark.slow
+
 DONE = ("pretrain", "sft", "rl")
 STUDENTS = ("base", "sft", "rl")
 

@@ -11,6 +11,8 @@ from distill_jax.stages import runner
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import rows, small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

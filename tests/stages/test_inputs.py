@@ -14,6 +14,8 @@ from distill_jax.run.run import Run
 from distill_jax.stages import runner
 from tests.stages.small import copy_stages, small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_rl_does_not_go_on_from_another_adapter(

@@ -12,6 +12,8 @@ from distill_jax.run.run import Run
 from launch import compare_logits
 from tests.stages.small import copy_stages, small
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("teacher", "sft", "rl")
 
 

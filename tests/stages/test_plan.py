@@ -26,6 +26,8 @@ from distill_jax.training.step import make_update
 from tests.stages import small as runs
 from tests.stages.small import copy_stages, rows, small, weights
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 # Set in the process that is to be killed in the middle of a step.
 KILL_AT = "DISTILL_JAX_TEST_KILL_AT"

@@ -9,6 +9,8 @@ import pytest
 from distill_jax.models import hf_io, peft_io
 from tests.stages.small import command, finish, rows, start, weights
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("pretrain/student", "rl")
 HOW = {
     "stages": "('pretrain','rl')",
@@ -45,7 +47,6 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str
     return root / "one", root / "two", errors
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_metrics_are_those_of_one_process(both: tuple[Path, Path, list[str]], stage: str) -> None:
     one, two = (rows(workdir, stage) for workdir in both[:2])
@@ -56,7 +57,6 @@ def test_metrics_are_those_of_one_process(both: tuple[Path, Path, list[str]], st
             np.testing.assert_allclose(right[name], value, rtol=2e-3, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.slow
 def test_files_are_whole_and_written_once(both: tuple[Path, Path, list[str]]) -> None:
     one, two, errors = both
 

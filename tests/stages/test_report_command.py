@@ -10,6 +10,8 @@ from distill_jax.report import run_data
 from launch import report
 from tests.stages.small import ROOT, copy_stages
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from tests.stages.small import command, copy_stages, finish, rows, run_here, start, weights
 
+pytestmark = pytest.mark.slow
+
 SFT, RL = 60, 14
 HOW: dict[str, Any] = {
     "sft.steps": SFT,
@@ -64,7 +66,6 @@ def stop(workdir: Path, stage: str, step: int, how: signal.Signals) -> str:
     return errors
 
 
-@pytest.mark.slow
 def test_killed_and_terminated_in_both_stages(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +145,6 @@ def test_sigterm_in_evaluation(
         assert mine.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow
 def test_killed_in_evaluation(finished: Path, tmp_path: Path) -> None:
     how = {"stages": ("evaluate",), "evaluate.batch": 2, "evaluate.problems": 16}
     runs = [

@@ -16,6 +16,8 @@ from distill_jax.training.algorithms import ALGORITHMS, PPOSettings
 from distill_jax.training.losses import PolicyScores
 from tests.stages.small import small
 
+pytestmark = pytest.mark.slow
+
 
 # Correctness 1 and ½, and half of the mean −1 or of the sums −4 and −2.
 @pytest.mark.parametrize(("how", "wanted_B"), [("mean", [0.5, 0.0]), ("sum", [-1.0, -0.5])])

@@ -21,6 +21,8 @@ from distill_jax.training import optimizer
 from distill_jax.training.records import read_rows
 from tests.stages.small import copy_stages, rows, run_instead, small, weights
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("pretrain", "sft", "rl", "evaluate")
 
 

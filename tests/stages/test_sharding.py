@@ -20,7 +20,7 @@ from distill_jax.training.step import make_update
 from tests.stages.distilled import Trained, one_update, way
 from tests.stages.small import copy_stages, run_instead, small
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 MESHES = {"one": (1, 1, 1), "fsdp×tensor": (1, 4, 2), "data×tensor": (4, 1, 2)}
 

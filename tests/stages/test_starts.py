@@ -19,6 +19,8 @@ from tests.stages.distilled import WAYS, Trained
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import copy_stages, rows, small, weights
 
+pytestmark = pytest.mark.slow
+
 # Updates too small for float32: what is exported is what the stage started from.
 STILL = {
     "stages": ("rl",),

@@ -17,7 +17,7 @@ from distill_jax.stages import checks, rl
 from distill_jax.stages import teacher as teachers
 from tests.stages.small import copy_stages, rows, small, weights
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 HOW: dict[str, Any] = {
     "teacher__quantise": "int8",

@@ -19,6 +19,8 @@ from distill_jax.tasks import Judged
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from distill_jax.stages import token_scores
 from tests.stages.small import copy_stages, small
 from tests.tiny import log_softmax
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["sft", "rl", "teacher"]
 PARTS = ("pretrain", "sft", "rl", "evaluate", "report")
 
@@ -118,7 +120,9 @@ def test_scores_are_kept_and_made_again_alike(
     (workdir / "report.html").unlink()
     write(context)
     assert (workdir / "report.html").exists()
-    token_scores.write_report(context, context.stage("evaluate"), 0)  # none asked for: what is there is shown
+    token_scores.write_report(
+        context, context.stage("evaluate"), 0
+    )  # none asked for: what is there is shown
     assert file.read_bytes() == whole
 
 

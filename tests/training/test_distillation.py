@@ -16,6 +16,8 @@ from distill_jax.training.distillation import DistillLossSettings
 from tests import tiny
 from tests.tiny import VOCAB
 
+pytestmark = pytest.mark.slow
+
 PROMPT = np.array([3, 1, 4, 2], np.int32)
 ANSWER = np.array([4, 5, 2, 3], np.int32)
 R, T = 5, 9

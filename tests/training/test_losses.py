@@ -10,6 +10,8 @@ from tests.tiny import VOCAB
 from tests.training import rl_batch
 from tests.training.rl_batch import ANSWER, PROMPT, TEMPERATURE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def built():

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.tiny import VOCAB
 from tests.training import rl_batch
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 NUMBER, ADVANCE = np.int32(0), np.int32(1)
 

@@ -17,7 +17,7 @@ from launch.bench.steps import Bench, BenchSettings, geometry
 from tests.models.parameters import parameter_count
 from third_party.peers import shapes
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -15,7 +15,7 @@ from distill_jax.core.sharding import MeshSettings, make_mesh
 from distill_jax.models.head import chunks as head_chunks
 from distill_jax.models.head.scores import TokenScores, head_scores
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 N, D, V, VALID = 13, 8, 20, 17
 T, ALPHAS = 0.7, (1.0, 0.7, 2.5)

@@ -14,7 +14,7 @@ from distill_jax.models.head.terms import cross_entropy
 from distill_jax.models.head.terms import divergence as divergence_term
 from tests.models.head.gathers import gathered
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 N, VALID = 13, 17
 CASES = [
