@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,7 +147,7 @@ def refuse_if_changed(run: Run, stage: Stage[Any]) -> None:
     refuse_other_inputs(run, stage, before["inputs"], now.inputs)
 
 
-def refuse_other_shared(run: Run, stage: Stage[Any], groups: Sequence[str]) -> None:
+def refuse_other_shared(run: Run, stage: Stage[Any], groups: Collection[str]) -> None:
     """Raises ConfigError where a stage begun here had other shared settings of these groups."""
     before = (recorded(run.workdir / stage.name) or {"shared": {}})["shared"]
     now = settings.affecting(shared_of(run.config), rounding=False)

@@ -30,9 +30,11 @@ from distill_jax.training.progress import Progress
 def _check(run: Run, stage: Stage[EvaluateSettings]) -> None:
     """The models, as far as they are known before earlier stages run."""
     s, plan = stage.settings, run.config.plan
+    # Answers may be longer than in training; other data or another seed may hold its problems.
+    groups = {*s.shared(), "student", "lora"} - {"sampling"}
     for name in plan:
         if plan[name].makes in ("models", "student"):
-            refuse_other_shared(run, run.stage(name), (*s.shared(), "student", "lora"))
+            refuse_other_shared(run, run.stage(name), groups)
     before = run.config.stages[: run.config.stages.index(stage.name)]
     due = [name for name in before if not run.is_done(name)]
     roles = ["teacher"] if s.teacher or s.distribution else []

@@ -145,6 +145,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "repository"
     (root / "launch").mkdir(parents=True)
     (root / "launch" / "__init__.py").write_text("")
+    (root / ".gitignore").write_text("__pycache__/\n")
     subprocess.run(["git", "init", "-q", root], check=True)
     monkeypatch.setattr(same_bits, "ROOT", root)
     return root
