@@ -226,7 +226,7 @@ def _check_output(path: Path, source: Path) -> None:
 
 
 def _write(path: Path, rows: Sequence[Row], runs: Sequence[Checked]) -> None:
-    with files.whole(path) as beside, beside.open("w", encoding="utf-8") as file:
+    with files.whole(path) as partial, partial.open("w", encoding="utf-8") as file:
         for k, row in enumerate(rows):
             cells = {"line": row.line, "gold": row.gold, "predicted": row.predicted}
             cells |= {"verdict": runs[0].verdicts[k], "reason": runs[0].reasons[k]}

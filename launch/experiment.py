@@ -145,8 +145,8 @@ def _complete(config: RunConfig, directory: Path, flags: Sequence[str]) -> str:
     if code == 0 and _all_done(config, directory):
         write_json(directory / _COMPLETE, to_dict(config))
         return ""
-    told = (directory / _LOG).read_bytes()[begin:]
-    lines = map(str.strip, told.decode("utf-8", errors="replace").splitlines())
+    output = (directory / _LOG).read_bytes()[begin:].decode("utf-8", errors="replace")
+    lines = map(str.strip, output.splitlines())
     said = " / ".join([line for line in lines if line][-3:])
     return f"exit code {code}: {said[-1000:] or 'no output'}"
 

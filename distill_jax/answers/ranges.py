@@ -127,7 +127,7 @@ def is_merged(parts: tuple[Shape, ...]) -> bool:
 
 
 class _Ends(NamedTuple):
-    """(low, open) is below (high, closed) where numbers lie in between."""
+    """Tuples that compare: the interval has a number if (low, low_open) < (high, high_closed)."""
 
     low: Fraction | float
     low_open: bool

@@ -103,13 +103,13 @@ class SingleComparison(abc.ABC):
 
     def percent(self, percent: Scalar, plain: Scalar) -> Finding:
         """A percentage and a value without a unit."""
-        alike, b = self.values(percent, plain, Fraction(1)), parse_number(plain.formula)
+        as_it_is, b = self.values(percent, plain, Fraction(1)), parse_number(plain.formula)
         if b is None or b.value.denominator == 1 or plain.unit is not None:
-            return alike
-        if abs(b.value) < 1 and alike.verdict == RIGHT:
+            return as_it_is
+        if abs(b.value) < 1 and as_it_is.verdict == RIGHT:
             return Finding(UNDECIDED, "a percentage against a number below 1")
         hundredths = self.values(percent, plain, Fraction(1, 100))
-        return alike if alike.verdict == RIGHT else hundredths
+        return as_it_is if as_it_is.verdict == RIGHT else hundredths
 
     def bases(self, first: Based, second: Based) -> Finding:
         """Both the digits and the base must agree."""

@@ -21,7 +21,7 @@ if __name__ == "__main__":  # by path, with -I: the project is not on the path y
 from distill_jax.answers import library
 from distill_jax.answers.algebra import Algebra
 from distill_jax.answers.compare import compare
-from distill_jax.answers.pool import READY, receive, send
+from distill_jax.answers.pool import NO_ANSWER, READY, receive, send
 from distill_jax.answers.single import UNDECIDED
 from distill_jax.sandbox.confine import Confinement
 from distill_jax.sandbox.filter import ARCHITECTURES
@@ -54,6 +54,8 @@ def _serve(wire: Connection, confinement: Confinement, parent: int) -> None:
 class _Child:
     """The serving child and the connection to it."""
 
+    late = f"longer than {SECONDS:g} s"
+
     def __init__(self) -> None:
         self.wire, theirs = Pipe()
         # Its number differs from fork to fork: the filter is made for this one.
@@ -69,13 +71,15 @@ class _Child:
         theirs.close()
 
     def ask(self, request: list[str]) -> list[str] | None:
-        """The reply; None where the child ended or took too long."""
+        """The reply; None where the child ended or took too long, for `end` to say why."""
         try:
             send(self.wire, *request)
             begun, computed = time.monotonic(), self._computed()
             while not self.wire.poll(0.05):
-                waited = time.monotonic() - begun
-                if waited > WALL_SECONDS or self._computed() - computed > SECONDS:
+                if self._computed() - computed > SECONDS:
+                    return None
+                if time.monotonic() - begun > WALL_SECONDS:
+                    self.late = NO_ANSWER.reason  # the machine's doing: not cached
                     return None
             return receive(self.wire)
         except (EOFError, OSError):
@@ -97,7 +101,7 @@ class _Child:
             os.waitpid(self.pid, 0)
         self.wire.close()
         if pid == 0:
-            return f"longer than {SECONDS:g} s"
+            return self.late
         return f"the check broke ({os.waitstatus_to_exitcode(status)})"
 
 
@@ -110,7 +114,7 @@ def main() -> None:
     """Prepares, then serves until the host closes the pipe."""
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a host may ignore it, and that is inherited
-    # A descriptor of its own: what a library prints must not end up among the replies.
+    # A separate descriptor, so that text printed by a library is not read as a reply.
     host = Connection(os.dup(0))
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

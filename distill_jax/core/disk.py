@@ -14,7 +14,7 @@ _TEXTS = ("No space left on device", "Disk quota exceeded")
 
 
 def full(error: BaseException, directory: Path) -> DiskFullError | None:
-    """The one-line error for an exception caused by a full disk, by way of others; else None.
+    """The one-line error for an exception that a full disk caused, directly or not; else None.
 
     `directory`, where the program writes, is named when the exception names no file.
     """

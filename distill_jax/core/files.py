@@ -29,7 +29,7 @@ def check_local(path: str | Path, name: str) -> None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file next to `path`, of this process alone: takes its name at the end, goes if it fails."""
+    """A file of this process next to `path`: renamed to `path` at the end, removed on an error."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial

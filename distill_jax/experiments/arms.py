@@ -45,7 +45,7 @@ def parse(texts: Sequence[str], base: RunConfig) -> list[Arm]:
     for text in texts:
         name, _, rest = (part.strip() for part in text.partition(":"))
         if not _NAME.fullmatch(name) or name in (SHARED, *(arm.name for arm in arms)):
-            wanted = "'name: setting=value; …' with a name of its own, of letters, digits, ._-"
+            wanted = "'name: setting=value; …' with a new name made of letters, digits and ._-"
             raise ConfigError(f"experiment.arms has {text!r}", wanted=wanted)
         changes = {}
         for part in filter(None, (part.strip() for part in rest.split(";"))):

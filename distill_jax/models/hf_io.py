@@ -148,7 +148,7 @@ def save_hf(
         config: the model's configuration.
         base_params: the base tree, LoRA merged where wanted; saved in its own dtype.
         tokenizer: saved along (`save_pretrained`) when given.
-        max_shard_bytes: of a weight file; a single larger tensor gets a file of its own.
+        max_shard_bytes: largest weight file; a tensor that is larger gets its own file.
 
     Raises:
         CheckpointError: a tree that does not fit the configuration, or a target that holds

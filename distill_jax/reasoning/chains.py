@@ -185,12 +185,12 @@ def _says(token: Token | None, words: frozenset[str]) -> bool:
 
 
 def _inside(
-    part: list[Token], beside: Token | None, enters: str, leaves: str
+    part: list[Token], neighbour: Token | None, enters: str, leaves: str
 ) -> tuple[list[Token], Token | None]:
-    """A side of "(3 + 4 = 7)" ends at the bracket that it does not close, next to no token."""
+    """Cuts "(3 + 4 = 7)" at the bracket that the side does not close; it then has no neighbour."""
     depths = accumulate((token.kind == enters) - (token.kind == leaves) for token in part)
     end = next((place for place, depth in enumerate(depths) if depth < 0), None)
-    return (part, beside) if end is None else (part[:end], None)
+    return (part, neighbour) if end is None else (part[:end], None)
 
 
 # --- one side ------------------------------------------------------------------------------------

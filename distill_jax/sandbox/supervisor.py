@@ -55,7 +55,7 @@ class Supervisor:
             raise HostGone
 
     def run(self, length: int, syntax: bool) -> frames.Outcome:
-        """Runs the first `length` bytes of `program`; the output lies in this object's buffers.
+        """Runs the first `length` bytes of `program`; the output is in this object's buffers.
 
         Raises:
             HostGone: the host ended meanwhile; the child has been killed.

@@ -229,7 +229,7 @@ def _drop_after(path: Path, step: int) -> None:
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n") and json.loads(line)["step"] <= step and step > 0:
             kept.append(line)
-    with files.whole(path) as beside, beside.open("wb") as handle:
+    with files.whole(path) as partial, partial.open("wb") as handle:
         handle.writelines(kept)
         handle.flush()
         os.fsync(handle.fileno())

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
 import pytest
 
 from distill_jax.answers import check, equivalent, pool
+from distill_jax.answers import worker as worker_process
 from distill_jax.answers.pool import Pool, Worker, WorkerError
+from distill_jax.answers.single import Finding
 
 ROOT = Path(__file__).resolve().parents[2]
 # Takes 20 s: a difference of 18,000 digits, and then of three times as many.
@@ -76,6 +79,16 @@ def test_a_check_that_waits_for_the_machine_is_not_cut(worker):
     later.start()
     assert worker.judge("x+x", "2x").verdict == "right"
     later.join()
+
+
+def test_a_check_that_the_clock_cuts_is_not_kept(monkeypatch):
+    monkeypatch.setattr(worker_process, "WALL_SECONDS", 0.1)
+    child = worker_process._Child.__new__(worker_process._Child)
+    child.pid = os.posix_spawnp("sleep", ["sleep", "60"], os.environ)
+    child.wire, theirs = Pipe()
+    assert child.ask(["1", "x", "x"]) is None
+    assert Finding("undecided", child.end()) == pool.NO_ANSWER
+    theirs.close()
 
 
 def test_a_worker_that_cannot_start_says_why(monkeypatch):

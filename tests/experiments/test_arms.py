@@ -27,16 +27,16 @@ def test_parse_by_hand() -> None:
 @pytest.mark.parametrize(
     "texts, said",
     [
-        ([""], "a name"),
-        (["a b: seed=1"], "a name"),
-        (["../up:"], "a name"),
-        (["shared:"], "a name"),
-        (["a:", "a: seed=1"], "of its own"),
+        ([""], "a new name"),
+        (["a b: seed=1"], "a new name"),
+        (["../up:"], "a new name"),
+        (["shared:"], "a new name"),
+        (["a:", "a: seed=1"], "a new name"),
         (["a: rl.steps"], "setting=value"),
         (["a: rl.stesp=3"], "rl.steps"),
         (["a: seed=3"], "experiment.seeds"),
-        (["..: rl.steps=3"], "a name"),
-        (["all_results.json: rl.steps=3"], "a name"),
+        (["..: rl.steps=3"], "a new name"),
+        (["all_results.json: rl.steps=3"], "a new name"),
         (["a: experiment.seeds=(1,)"], "settings of a run"),
     ],
 )

@@ -195,6 +195,16 @@ def test_rows_that_ended_leave_the_batch_and_change_nothing(built, monkeypatch):
     assert got.ended_B.sum() >= 8 and len(set(got.length_B)) > 3
 
 
+def test_samplers_of_a_base_share_programs_whatever_the_adapter(built):
+    model, params, sampler = built
+    plain = make(model.replace(lora=None))
+    generate(sampler, params, SHORT)
+    compiled = type(sampler.programs).segment._cache_size()
+    generate(plain, {**params, "lora": {}}, SHORT)
+    assert type(plain.programs).segment._cache_size() == compiled
+    assert make(model, eos=EOS + 1).programs != sampler.programs == plain.programs
+
+
 def test_batch_sizes_halve_and_stay_divisible(built):
     model, _, sampler = built
     assert [sampler._batch_size(live, 16) for live in (16, 9, 8, 5, 4, 2, 1)] == [

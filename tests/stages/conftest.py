@@ -17,7 +17,10 @@ _TRAINED: dict[int, Trained] = {}
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plot is its description: drawing takes a tenth of a run. `finished` draws before this."""
+    """A plot's file holds its description: drawing takes a third of a small run.
+
+    `finished` is made before this and draws.
+    """
 
     def png(plots: Sequence[figures.Plot], path: Path, legend: object = ()) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ def stop(workdir: Path, stage: str, step: int, how: signal.Signals) -> str:
     return errors
 
 
-def test_killed_and_terminated_in_both_stages(
+def test_killed_in_both_stages_and_terminated(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = copy_stages(finished, tmp_path / "whole", "pretrain")

@@ -1,0 +1,77 @@
+"""What an evaluation depends on and keeps: shared settings, dtypes, the plan of its directory."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_jax.core.errors import CheckpointError, ConfigError
+from distill_jax.evaluation import subjects
+from distill_jax.evaluation.held_out import evaluate_stage, held_out, made_from
+from distill_jax.run.run import Run
+from distill_jax.run.workdir import config_of
+from distill_jax.stages import checks, runner
+from tests.stages.evaluated import DONE, only, result, stage
+from tests.stages.small import copy_stages, small
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_evaluation_keeps_the_plan_and_the_settings_of_the_directory(
+    finished: Path, tmp_path: Path
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate", "report")
+    config = only(rl__steps=99, evaluate__distribution=False, evaluate__teacher=False)
+    runner.run(config, workdir)
+    kept = small(evaluate__distribution=False, evaluate__teacher=False)
+    assert config_of(workdir) == kept and kept.stages == ("pretrain", "sft", "rl", "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora__alpha": 3.0}, "sft was made with lora.alpha=8.0, now 3.0"),
+        ({"student__compute_dtype": "bfloat16"}, "pretrain was made with student.compute_dtype="),
+        ({"data__max_prompt_tokens": 63}, "was made with data.max_prompt_tokens=64, now 63"),
+    ],
+)
+def test_students_of_other_shared_settings_are_refused(
+    finished: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", *DONE)
+    with pytest.raises(ConfigError, match=message):
+        checks.prepare(Run(only(**changes), workdir))
+    other = {"teacher__compute_dtype": "bfloat16", "sampling__max_new_tokens": 30}
+    checks.prepare(Run(only(student__remat=True, **other), workdir))
+
+
+def test_a_result_of_other_dtypes_is_not_this_one(finished: Path) -> None:
+    def source(**changes: Any) -> dict[str, Any]:
+        run = Run(only(**changes), finished)
+        settings = stage(run).settings
+        return made_from(run, settings, subjects.teacher(run), held_out(run, settings))
+
+    assert source() == result(finished, "teacher")["made_from"]
+    for changes in (
+        {"teacher__compute_dtype": "bfloat16"},
+        {"teacher__param_dtype": "bfloat16"},
+        {"teacher__quantise": "int8"},
+    ):
+        assert source(**changes) != source()
+    assert source(student__compute_dtype="bfloat16") == source()
+
+
+def test_the_stage_that_has_results_is_the_evaluation(finished: Path) -> None:
+    config = small()
+    plan = {**config.plan, "later": config.plan["evaluate"]}
+    run = Run(dataclasses.replace(config, plan=plan), finished)
+    assert evaluate_stage(run).name == "evaluate"
+
+
+def test_a_checkpoint_is_named_as_everywhere(finished: Path) -> None:
+    run = Run(only(evaluate__checkpoints="1"), finished)
+    (wanted,) = (s for s in subjects.find(run, stage(run).settings) if s.name == "rl_step_1")
+    assert subjects.named(run, "rl_step_1").weights == wanted.weights
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7 in"):
+        subjects.named(run, "rl_step_7")
