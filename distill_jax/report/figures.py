@@ -25,6 +25,7 @@ _SHAPE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.formatter.limits": (-3, 4),  # others need more room than is left of the axes
     "legend.framealpha": 0.0,
     "grid.color": "#888888",
     "grid.alpha": 0.3,
@@ -104,13 +105,15 @@ def describe(plot: Plot) -> str:
     return " ".join([f"{subject}, against the {plot.xlabel}.", *(f"{one}." for one in said)])
 
 
+# Inches: the axes, what is around them, a line of a legend. A layout engine would measure every
+# text and draw twice.
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM, _LINE = 3.2, 2.1, 0.8, 0.2, 0.3, 0.5, 0.18
+
+
 def svg(plot: Plot) -> str:
     """A data URI of the plot without its title, in the page's colours."""
-    rows = len(plot.series) if plot.ticks else 0
     with matplotlib.rc_context(_SVG):
-        figure = Figure(figsize=(4.0, 2.7 + 0.2 * rows), layout="constrained")
-        _draw(figure.add_subplot(), plot)
-        out = io.StringIO()
+        out, figure = io.StringIO(), _grid([plot._replace(title="")])
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=metadata)
     text = out.getvalue().replace(_INK, "currentColor")
@@ -125,27 +128,45 @@ def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = (
 
     legend: (label, colour) above the grid, for plots that share their colours.
     """
-    across = min(3, len(plots))
-    down = -(-len(plots) // across)
-    head = 0.35 * -(-len(legend) // 6)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_SHAPE), files.whole(path) as partial:
-        figure = Figure(figsize=(4.6 * across, 3.1 * down + head), layout="constrained")
-        for number, plot in enumerate(plots, 1):
-            axis = figure.add_subplot(down, across, number)
-            _draw(axis, plot)
-            axis.set_title(plot.title, fontsize=10)
-        if legend:
-            patches = [Patch(color=_colour(number), label=label) for label, number in legend]
-            figure.legend(handles=patches, loc="outside upper center", ncols=min(len(patches), 6))
-        figure.savefig(partial, format="png", dpi=110)
+        _grid(plots, legend).savefig(partial, format="png", dpi=110)
+
+
+def _grid(plots: Sequence[Plot], legend: Sequence[tuple[str, int]] = ()) -> Figure:
+    """The plots, three in a row, all axes of one size."""
+    rows = [plots[k : k + 3] for k in range(0, len(plots), 3)]
+    heights = [_HEIGHT + _TOP + max(map(_below, row)) for row in rows]
+    width, across = _LEFT + _WIDTH + _RIGHT, len(rows[0])
+    top = sum(heights)
+    head = 0.12 + 0.2 * -(-len(legend) // (2 * across)) if legend else 0.0
+    figure = Figure(figsize=(width * across, top + head))
+    for row, height in zip(rows, heights, strict=True):
+        for column, plot in enumerate(row):
+            _draw(figure, plot, width * column + _LEFT, top - _TOP - _HEIGHT)
+        top -= height
+    if legend:
+        patches = [Patch(color=_colour(number), label=label) for label, number in legend]
+        figure.legend(handles=patches, loc="upper center", ncols=2 * across)
+    return figure
 
 
 def _colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def _draw(axis: Axes, plot: Plot) -> None:
+def _below(plot: Plot) -> float:
+    """Inches below the axes, for ticks, label and legend."""
+    longest = max(map(len, plot.ticks), default=0)
+    lines = len(plot.series) if plot.ticks and plot.legend else 0
+    return _BOTTOM + (0.07 * longest if longest > 8 else 0.0) + _LINE * lines
+
+
+def _draw(figure: Figure, plot: Plot, x: float, y: float) -> None:
+    """Draws axes whose lower left corner is at (x, y), in inches."""
+    wide, high = figure.get_size_inches()
+    axis = figure.add_axes((x / wide, y / high, _WIDTH / wide, _HEIGHT / high))
+    axis.set_title(plot.title, fontsize=10)
     axis.grid(True, axis="y" if plot.ticks else "both")
     count = len(plot.series)
     for place, series in enumerate(plot.series):
@@ -154,16 +175,21 @@ def _draw(axis: Axes, plot: Plot) -> None:
         shift = width * (place - (count - 1) / 2) if plot.ticks else 0.0
         _draw_series(axis, series, number, series.x_K + shift, width)
     if plot.ticks:
-        slanted = 30 if max(map(len, plot.ticks)) > 8 else 0
-        axis.set_xticks(range(len(plot.ticks)), list(plot.ticks), rotation=slanted)
+        slanted: Any = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+        style = slanted if max(map(len, plot.ticks)) > 8 else {}
+        axis.set_xticks(range(len(plot.ticks)), list(plot.ticks), **style)
     if plot.limits is not None:
         axis.set_ylim(*plot.limits)
     axis.set_xlabel(plot.xlabel)
     axis.set_ylabel(plot.ylabel)
     if plot.legend and count > 1:
         # Next to bars and error bars there is no room inside the axes.
-        below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)} if plot.ticks else {}
-        axis.legend(fontsize=8, **below)
+        below: Any = {
+            "loc": "lower center",
+            "bbox_to_anchor": (x + _WIDTH / 2, y - _below(plot)),
+            "bbox_transform": figure.dpi_scale_trans,
+        }
+        axis.legend(fontsize=8, **(below if plot.ticks else {}))
 
 
 def _draw_series(axis: Axes, series: Series, number: int, x_K: np.ndarray, width: float) -> None:
