@@ -93,7 +93,7 @@ def weights_bytes(
     """A base tree on one device as `Models.load` holds it; `dtype` in place of param_dtype."""
     held = dtype or settings.param_dtype
     model = QwenModel(geometry, param_dtype=held)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = model.shapes()
     if settings.quantise == "int8" and not dtype:
         shapes = {**shapes, "base": _as_int8(shapes["base"], settings.compute_dtype)}
     return device_bytes(shapes, states.param_shardings(shapes, mesh))
@@ -212,7 +212,7 @@ class Job:
     def _trained(self, how: Any, *, values: bool, reference: bool) -> list[Part]:
         """Adapter, value head and reference; optimiser state."""
         model = QwenModel(self.geometries["student"], self.config.lora)
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        shapes = model.shapes()
         adapter = {"lora": shapes["lora"]}
         trainable = dict(adapter)
         if values:

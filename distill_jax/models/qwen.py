@@ -87,6 +87,11 @@ def _block_graph(config: QwenConfig, lora: LoraConfig | None, dtype: jnp.dtype) 
     return _split(nnx.eval_shape(lambda: Block(config, lora, dtype=dtype, rngs=nnx.Rngs(0))))[0]
 
 
+@functools.lru_cache(maxsize=32)
+def _shapes(model: "QwenModel") -> Params:
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
 @jax.custom_vjp
 def _unstack(leaf: jax.Array) -> tuple[jax.Array, ...]:
     """Slices [...] of a leaf [L, ...]; their gradients are stacked once, not padded and summed."""
@@ -154,6 +159,10 @@ class QwenModel(Decoding):
         module = Qwen(self.config, self.lora, dtype=self.param_dtype, rngs=nnx.Rngs(key))
         _, base, lora = _split(module)
         return {"base": base, "lora": lora}
+
+    def shapes(self) -> Params:
+        """What `init` would return, as ShapeDtypeStructs."""
+        return jax.tree.map(lambda leaf: leaf, _shapes(self))
 
     def hidden(
         self, params: Params, tokens_BT: jax.Array, *, dropout_key: jax.Array | None = None

@@ -1,5 +1,6 @@
 """A run's models: where their weights are, how they are built and loaded onto the mesh."""
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,11 @@ class Loaded:
 
     model: QwenModel
     params: dict[str, Any]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fresh_adapter(model: QwenModel, key: jax.Array) -> Any:
+    return model.init(key)["lora"]
 
 
 class Models:
@@ -92,9 +98,7 @@ class Models:
         return self.config.lora if role == "student" else None
 
     def _base_shardings(self, geometry: QwenConfig) -> Any:
-        model = QwenModel(geometry)
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
-        return param_shardings({"base": shapes["base"]}, self.mesh)["base"]
+        return param_shardings({"base": QwenModel(geometry).shapes()["base"]}, self.mesh)["base"]
 
     def check_rows(self, name: str, geometry: QwenConfig, tokenizer: Any = None) -> None:
         """Raises ConfigError when a model has fewer embedding rows than there are tokens.
@@ -160,7 +164,7 @@ class Models:
 
     def _fresh(self, model: QwenModel) -> Any:
         key = rng.stream_key(rng.run_key(self.config.seed), "lora")
-        return jax.device_get(jax.jit(lambda key: model.init(key)["lora"])(key))
+        return jax.device_get(_fresh_adapter(model, key))
 
     def read_adapter(self, directory: Path, geometry: QwenConfig) -> Any:
         """An adapter of the student in host memory.

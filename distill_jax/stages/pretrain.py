@@ -59,7 +59,7 @@ def _train(
     shape = geometry.to_train(run, role)
     model = run.models.build(role, shape, lora=None)
     key = rng.stream_key(run.key(stage), "pretrain", ROLES.index(role))
-    where = states.param_shardings(jax.eval_shape(model.init, key), run.mesh)
+    where = states.param_shardings(model.shapes(), run.mesh)
     params = jax.jit(model.init, out_shardings=where)(key)
     # --- state, update ---
     tx = optimizer.make(settings.optimizer, steps)

@@ -98,7 +98,7 @@ class Bench:
         lora = LoraConfig(rank=settings.lora_rank, alpha=2.0 * settings.lora_rank)
         self.model = QwenModel(self.config, lora, **how)
         self.teacher = QwenModel(self.config, **how)
-        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
+        shapes = self.model.shapes()
         where = states.param_shardings(shapes, self.mesh)
         params = jax.jit(self.model.init, out_shardings=where)(jax.random.key(0))
         # B starts at zero; a trained adapter is not zero, and zeros must not save any work.
