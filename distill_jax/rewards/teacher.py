@@ -4,6 +4,8 @@ Q is the logit of the token that the student drew, V = α·logsumexp(Q(s,·)/α)
 exist. The head is applied in chunks: no array has batch, time and vocabulary axes.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +41,7 @@ class TeacherScorer:
         self.model, self.params, self.alpha, self.vocab = model, params, alpha, vocab
         self.kind = "scores"
         self.alphas: tuple[float, ...] = (float(alpha),)
-        self._score = jax.jit(self._score_fn, out_shardings=sharding.batch_sharding(mesh))
+        self._score = _scoring(model, float(alpha), vocab, sharding.batch_sharding(mesh))
 
     def score(self, batch: dict[str, Any]) -> TeacherScores:
         """Scores of a batch as `rollout.groups.training_batch` makes it.
@@ -49,19 +51,28 @@ class TeacherScorer:
         """
         return self._score(self.params, {name: batch[name] for name in NAMES})
 
-    def _score_fn(self, params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
+
+@functools.lru_cache(maxsize=32)
+def _scoring(
+    model: QwenModel, alpha: float, vocab: int, where: Any
+) -> Callable[..., TeacherScores]:
+    """One program of equal teachers."""
+
+    def score(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
         targets_BR = batch["targets_BR"]
         # One more position than responses have tokens: the state after the last of them.
         longer = jnp.pad(targets_BR, ((0, 0), (0, 1)))
         scores = response_scores(
-            self.model,
+            model,
             params,
             batch["tokens_BT"],
             batch["prompt_len_B"],
             longer,
-            alphas=(self.alpha,),
-            vocab=self.vocab,
+            alphas=(alpha,),
+            vocab=vocab,
         )
         value_BR = scores.value_ABR[0]
         end_B = jnp.take_along_axis(value_BR, batch["response_len_B"][:, None], axis=1)[:, 0]
         return TeacherScores(scores.logit_BR[:, :-1], value_BR[:, :-1], end_B)
+
+    return jax.jit(score, out_shardings=where)

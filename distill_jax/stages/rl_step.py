@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -33,6 +33,11 @@ from distill_jax.training.batch import PolicyBatch, ScoredRollout, take_rows
 from distill_jax.training.losses import PolicyScores
 from distill_jax.training.state import TrainState
 from distill_jax.training.step import make_update
+
+
+@functools.lru_cache(maxsize=32)
+def _score(where: Any, model: QwenModel, **how: Any) -> Callable[..., PolicyScores]:
+    return jax.jit(functools.partial(losses.score_policy, model, **how), out_shardings=where)
 
 
 class RLStep:
@@ -81,11 +86,8 @@ class RLStep:
         # --- compiled programs ---
         self.rows = sharding.batch_sharding(run.mesh)
         temperature, vocab = self.sampling.temperature, run.data.vocab
-        score = functools.partial(losses.score_policy, model, temperature=temperature, vocab=vocab)
-        self._score = jax.jit(
-            functools.partial(score, values=values, entropy=by_entropy), out_shardings=self.rows
-        )
-        self._reference = jax.jit(functools.partial(score, values=False), out_shardings=self.rows)
+        score = functools.partial(_score, self.rows, model, temperature=temperature, vocab=vocab)
+        self._score, self._reference = score(values=values, entropy=by_entropy), score(values=False)
         # The reward state is part of the train state: with another sharding the update would
         # compile again.
         whole = sharding.replicated(run.mesh)

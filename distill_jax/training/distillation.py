@@ -1,5 +1,6 @@
 """The loss of distillation: a student's divergence from its teacher, mixed with cross-entropy."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,7 @@ def response_hidden(
     return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
 
 
+@functools.lru_cache(maxsize=32)
 def distill(
     student: QwenModel,
     teacher: QwenModel,

@@ -1,5 +1,6 @@
 """Losses of stages: the place where a model's scores meet the kernels."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from distill_jax.training.state import join
 from distill_jax.training.step import LossFn, Metrics, TotalsFn
 
 
+@functools.lru_cache(maxsize=32)
 def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
     """Cross-entropy on response tokens, EOS included: mean over the batch's tokens.
 
@@ -43,6 +45,7 @@ def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
     return loss, totals
 
 
+@functools.lru_cache(maxsize=32)
 def policy(
     model: QwenModel, algorithm: Algorithm, settings: Any, *, temperature: float, vocab: int
 ) -> tuple[LossFn, TotalsFn]:

@@ -1,5 +1,6 @@
 """The optax chain: clip by global norm, then AdamW under warm-up and a schedule."""
 
+import functools
 from dataclasses import dataclass
 
 import optax
@@ -54,6 +55,7 @@ def learning_rate(settings: OptimizerSettings, total_updates: int) -> optax.Sche
     return optax.join_schedules([rise, after], [warm])
 
 
+@functools.lru_cache(maxsize=32)
 def make(settings: OptimizerSettings, total_updates: int) -> optax.GradientTransformation:
     """clip_by_global_norm(max_grad_norm) then AdamW.
 

@@ -1,6 +1,7 @@
 """The update: gradients (accumulated over microbatches), clipping, optimiser, non-finite skip."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +47,18 @@ def make_update(
     Metrics added here: loss, grad_norm (before clipping), skipped, and learning_rate where the
     optimiser's state holds it.
 
+    Equal arguments give the same function, so that stages which train alike compile once.
+
     Raises:
         ConfigError: when traced with a batch whose rows `accumulate` does not divide.
     """
+    leaves, tree = jax.tree.flatten(shardings)
+    return _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves)
+
+
+@functools.lru_cache(maxsize=32)
+def _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves):
+    shardings = jax.tree.unflatten(tree, leaves)
 
     def gradients(state: TrainState, frozen: Any, batch: Any, key: jax.Array):
         sums = totals(batch)

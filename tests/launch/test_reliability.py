@@ -48,7 +48,9 @@ def test_a_second_run_in_one_directory_is_refused_until_the_first_is_killed(tmp_
             time.sleep(0.1)
     finally:
         again.send_signal(signal.SIGTERM)
-        finish(again)
+        errors = finish(again)
+        assert "Interrupted: " in errors and "run the same command again to go on" in errors
+        assert "Traceback" not in errors and "checkpoint_manager" not in errors
     assert not file.exists()
 
 

@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     devices = jax.device_count()
     if devices not in _FINISHED:
         workdir = tmp_path_factory.mktemp("finished")
-        runner.run(small(), workdir)
+        runner.run(small(checkpoint__every=1), workdir)
         _FINISHED[devices] = workdir
     return _FINISHED[devices]
 

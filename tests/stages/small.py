@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
     "sampling.max_new_tokens": 24,
     "data.problems.max_operand": 3,
     "evaluate.problems": 4,
-    "checkpoint.every": 1,
+    "checkpoint.every": 100,
     "records.completions": 16,
     "records.console_completions": 0,
 }

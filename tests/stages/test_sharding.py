@@ -17,7 +17,7 @@ from distill_jax.stages.rl_step import RLStep
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.step import make_update
-from tests.stages.distilled import Trained, one_update, way
+from tests.stages.distilled import one_update, way
 from tests.stages.small import copy_stages, run_instead, small
 
 pytestmark = [pytest.mark.mesh, pytest.mark.slow]
@@ -36,8 +36,11 @@ def context(workdir: Path, name: str, **changes: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def models(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_stages(finished, tmp_path_factory.mktemp("sharded") / "run", "pretrain", "sft")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained on all eight devices."""
+    workdir = tmp_path_factory.mktemp("sharded") / "run"
+    runner.run(small(stages=("pretrain", "sft")), workdir)
+    return workdir
 
 
 def fetched(state: states.TrainState) -> dict[str, np.ndarray]:
@@ -171,13 +174,14 @@ def test_cache_is_split_by_rows_and_heads(
 
 @pytest.mark.parametrize(("name", "accumulate"), [("student", 1), ("teacher", 2)])
 def test_eight_devices_and_microbatches_equal_one(
-    trained: Trained, name: str, accumulate: int
+    models: Path, tmp_path: Path, name: str, accumulate: int
 ) -> None:
+    workdir = copy_stages(models, tmp_path / "run", "pretrain", "sft")
     # eps hides no difference that counts, and keeps noise in gradients near 0 from being one.
     config = way(name, distill__optimizer__eps=1e-4)
-    want, figures = one_update(trained[name], config, (1, 1, 1))
+    want, figures = one_update(workdir, config, (1, 1, 1))
     config = way(name, distill__optimizer__eps=1e-4, distill__accumulate=accumulate)
-    got, more = one_update(trained[name], config, (2, 2, 2))
+    got, more = one_update(workdir, config, (2, 2, 2))
     assert more.keys() == figures.keys()
     # Each row's divergence finds its place again, whichever microbatch it was in.
     values = [key for key in figures if key.startswith("curriculum/q/")]
@@ -188,13 +192,15 @@ def test_eight_devices_and_microbatches_equal_one(
 
 
 def test_mesh_checkpoints_and_records_may_change(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft", "rl", "evaluate")
+    workdir = copy_stages(models, tmp_path / "run", "pretrain", "sft")
 
     def refuse(*_: Any) -> None:
         raise AssertionError("this stage must not run again")
 
-    for stage in ("pretrain", "sft", "rl"):
+    for stage in ("pretrain", "sft"):
         run_instead(monkeypatch, stage, refuse)
-    runner.run(small(mesh__tensor=2, checkpoint__keep=5, records__every=3), workdir)
+    how = {"mesh__tensor": 2, "checkpoint__keep": 5, "records__every": 3}
+    runner.run(small(stages=("pretrain", "sft", "evaluate"), **how), workdir)
+    assert (workdir / "evaluate" / "done.json").exists()

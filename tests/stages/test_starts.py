@@ -131,7 +131,7 @@ def on_whole(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Stage rl on the whole model that stage distill made."""
     root = tmp_path_factory.mktemp("whole")
     workdir = copy_stages(trained["teacher"], root / "run", "pretrain", "sft", "distill")
-    runner.run(after_whole("distill"), workdir)
+    runner.run(after_whole("distill", checkpoint__every=1), workdir)
     return workdir
 
 
