@@ -27,6 +27,8 @@ ARMS = (
     "coin: rl.rewards.custom=distill_jax.rewards.controls:coin; rl.rewards.correctness_weight=0",
     "broken: rl.rewards.custom=no.such.module:reward",
 )
+# What an evaluation does besides drawing and judging answers is not looked at here.
+LEAN: dict[str, Any] = {"evaluate__distribution": False, "report__problems": 0}
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +39,15 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def command(workdir: Path, arms: tuple[str, ...]) -> list[str]:
-    return runs.command(workdir, f"--config.experiment.arms={arms!r}", experiment__seeds="(0,)")
+    flag = f"--config.experiment.arms={arms!r}"
+    return runs.command(workdir, flag, experiment__seeds="(0,)", **LEAN)
 
 
 def run_here(workdir: Path, arms: tuple[str, ...]) -> None:
     """The same in this process; the runs are processes all the same."""
     cache = f"--compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}"
     experiment.run(
-        runs.small(experiment__arms=arms, experiment__seeds=(0,)), workdir, flags=(cache,)
+        runs.small(experiment__arms=arms, experiment__seeds=(0,), **LEAN), workdir, flags=(cache,)
     )
 
 
