@@ -14,10 +14,9 @@ import absl.logging
 import ml_collections
 from absl import app, flags
 
-import distill_jax.stages.settings  # noqa: F401 - the built-in kinds
 from distill_jax.core import disk, files, settings
 from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DataError, DistillError
-from distill_jax.run.workdir import CONFIG_FILE
+from distill_jax.core.files import CONFIG_FILE
 
 EXIT_WRONG_INPUT = 2
 ROOT = Path(__file__).resolve().parent.parent
