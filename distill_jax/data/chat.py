@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, NamedTuple
 
 from distill_jax.core.errors import DataError
 from distill_jax.core.settings import setting
 from distill_jax.data.problem import Problem
 from distill_jax.data.tokenizer import eos_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class Prompts(NamedTuple):
 
 
 def render_prompt(
-    tok: PreTrainedTokenizerFast, problem: Problem, settings: ChatSettings
+    tok: "PreTrainedTokenizerFast", problem: Problem, settings: ChatSettings
 ) -> list[int]:
     """Token ids up to where the response begins."""
     return render_prompts(tok, [problem], settings)[0]
 
 
 def render_prompts(
-    tok: PreTrainedTokenizerFast, problems: Sequence[Problem], settings: ChatSettings
+    tok: "PreTrainedTokenizerFast", problems: Sequence[Problem], settings: ChatSettings
 ) -> list[list[int]]:
     """Token ids of many prompts; each is the same as `render_prompt` gives alone.
 
@@ -72,7 +73,7 @@ def render_prompts(
 
 
 def render_examples(
-    tok: PreTrainedTokenizerFast,
+    tok: "PreTrainedTokenizerFast",
     problems: Sequence[Problem],
     solutions: Sequence[str],
     settings: ChatSettings,
@@ -97,7 +98,7 @@ def render_examples(
 
 
 def fitting_prompts(
-    tok: PreTrainedTokenizerFast,
+    tok: "PreTrainedTokenizerFast",
     problems: Sequence[Problem],
     settings: ChatSettings,
     *,
@@ -134,7 +135,7 @@ def fitting_prompts(
     return Prompts(kept, kept_prompts, len(problems) - len(kept))
 
 
-def decode(tok: PreTrainedTokenizerFast, response: Sequence[int]) -> str:
+def decode(tok: "PreTrainedTokenizerFast", response: Sequence[int]) -> str:
     """The text of sampled tokens without special tokens."""
     return str(tok.decode(list(response), skip_special_tokens=True))
 
@@ -149,7 +150,7 @@ def _messages(problem: Problem, settings: ChatSettings) -> list[dict[str, str]]:
     return messages
 
 
-def _refuse_specials(tok: PreTrainedTokenizerFast, texts: Sequence[tuple[str, str, str]]) -> None:
+def _refuse_specials(tok: "PreTrainedTokenizerFast", texts: Sequence[tuple[str, str, str]]) -> None:
     """A special token inside data would end or open a turn: refuse it, naming the row."""
     # all_special_tokens lists only those with a role (EOS, pad), not <|im_start|>.
     specials = [token.content for token in tok.added_tokens_decoder.values() if token.special]

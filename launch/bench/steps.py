@@ -4,6 +4,7 @@ Every figure is the median of repetitions after a warm-up; each waits for its re
 ends early: the end token is outside the vocabulary of the sampler.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -103,7 +104,8 @@ class Bench:
         params = jax.jit(self.model.init, out_shardings=where)(jax.random.key(0))
         # B starts at zero; a trained adapter is not zero, and zeros must not save any work.
         params["lora"] = jax.tree.map(
-            lambda x: x + 0.01 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params["lora"]
+            lambda x: x + np.float32(0.01 * np.cos(np.arange(x.size))).reshape(x.shape),
+            params["lora"],
         )
         self.params = params
         vocab = self.config.vocab_size
@@ -166,7 +168,7 @@ class Bench:
         """The compiled update of a (loss, totals), its first state, and the frozen weights."""
         trainable, frozen = states.split(self.params, mode)
         tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
-        copied = jax.tree.map(jnp.copy, trainable)
+        copied = jax.jit(functools.partial(jax.tree.map, jnp.copy))(trainable)
         state, shardings = states.create(copied, tx, rng.run_key(0), self.mesh)
         accumulate = self.settings.accumulate
         update = make_update(*objective, tx, self.mesh, shardings, accumulate=accumulate)
