@@ -25,7 +25,7 @@ w = jnp.ones((16, 16)) / 16
 step = jax.jit(jax.grad(lambda x: jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w) ** 2)))
 x = jnp.ones((655360, 16))  # 40 MiB, as is each temporary: glibc maps what is above 32
 faults = []
-for _ in range(16):
+for _ in range(16 if sys.argv[1] == "kept" else 5):
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     step(x).block_until_ready()
 faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
