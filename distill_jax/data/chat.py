@@ -60,15 +60,12 @@ def render_prompts(
             wanted="chat_template in tokenizer_config.json, or <|im_start|> and <|im_end|>",
         )
     _refuse_specials(tok, [(p.id, "question", p.question) for p in problems])
-    rendered = [
-        tok.apply_chat_template(
-            _messages(problem, settings),
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=settings.enable_thinking,
-        )
-        for problem in problems
-    ]
+    rendered = tok.apply_chat_template(
+        [_messages(problem, settings) for problem in problems],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=settings.enable_thinking,
+    )
     return tok(rendered, add_special_tokens=False)["input_ids"]
 
 
@@ -77,15 +74,16 @@ def render_examples(
     problems: Sequence[Problem],
     solutions: Sequence[str],
     settings: ChatSettings,
+    prompts: list[list[int]] | None = None,
 ) -> list[Example]:
     """Prompts with responses, tokenised separately, as a sampler sees them.
 
-    A response ends with EOS, a token that is trained on.
+    A response ends with EOS, a token that is trained on. `prompts`: as rendered before.
 
     Raises:
         DataError: a solution is empty or holds a special token.
     """
-    prompts = render_prompts(tok, problems, settings)
+    prompts = render_prompts(tok, problems, settings) if prompts is None else prompts
     if not prompts:
         return []
     for problem, solution in zip(problems, solutions, strict=True):
