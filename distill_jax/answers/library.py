@@ -31,8 +31,13 @@ def reads(first: str, second: str) -> bool:
     return bool(_ITS_OWN.search(first + second)) and not _DROPPED.search(f"{first} & {second}")
 
 
+def may_read(text: str) -> bool:
+    """Whether it may be asked about a text: then the worker must `prepare`, which few need."""
+    return INSTALLED and any(name in text for name in ("int", "sum", "prod", "lim"))
+
+
 def prepare() -> None:
-    """Imports math-verify, if it is installed, and does what the first check would wait for."""
+    """Imports math-verify, a second's work, and does what the first check would wait for."""
     for first, second in _WARM if INSTALLED else ():
         same(first, second)
 
