@@ -15,6 +15,7 @@ MISSING = "needs math-verify; fix: pip install -e '.[math-verify]'"
 # What it reads and `expression.py` does not. It drops what it does not know (primes, dots, words)
 # and adds adjacent terms, so it is asked for nothing else.
 _ITS_OWN = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
+MAY_ASK = re.compile("int|sum|prod|lim")  # in no text without one of these
 _DROPPED = re.compile(
     r"'|\\(?:ldots|boxed|prime)|\||=(?![^{}]*\})|\d\s+[\d.]|(?<![\\A-Za-z])[A-Za-z]{3}"
 )
@@ -29,11 +30,6 @@ _WARM = [
 def reads(first: str, second: str) -> bool:
     """Whether a pair has an operator that math-verify alone reads, and nothing that it drops."""
     return bool(_ITS_OWN.search(first + second)) and not _DROPPED.search(f"{first} & {second}")
-
-
-def may_read(text: str) -> bool:
-    """Whether it may be asked about a text: then the worker must `prepare`, which few need."""
-    return INSTALLED and any(name in text for name in ("int", "sum", "prod", "lim"))
 
 
 def prepare() -> None:

@@ -63,7 +63,7 @@ class Worker:
         Raises:
             WorkerError: it did not start.
         """
-        self._start(library.may_read(gold + predicted))
+        self._start(library.INSTALLED and bool(library.MAY_ASK.search(gold + predicted)))
         self._asked += 1
         number, answered = str(self._asked), False
         try:
@@ -80,8 +80,8 @@ class Worker:
         return Finding(verdict, reason)
 
     def _start(self, with_library: bool) -> None:
-        alive = self.process is not None and self.process.poll() is None
-        if alive and (self._with_library or not with_library):
+        process = self.process
+        if process and process.poll() is None and self._with_library >= with_library:
             return
         self.stop()
         self._with_library = with_library

@@ -4,14 +4,11 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill_jax.core import files
-
-if TYPE_CHECKING:  # matplotlib takes a second to import, and most stages draw nothing
-    from matplotlib.axes import Axes
 
 # Okabe and Ito's palette for the colour-blind; the blue is lighter, to be seen on black too.
 COLOURS = ("#1f83c6", "#d55e00", "#009e73", "#cc79a7", "#8c8c00", "#7f7f7f", "#56b4e9", "#e69f00")
@@ -105,7 +102,7 @@ def describe(plot: Plot) -> str:
 
 def svg(plot: Plot) -> str:
     """A data URI of the plot without its title, in the page's colours."""
-    import matplotlib.figure
+    import matplotlib.figure  # not above: it takes a second, and most stages draw nothing
 
     rows = len(plot.series) if plot.ticks else 0
     with matplotlib.rc_context(_SVG):
@@ -115,9 +112,7 @@ def svg(plot: Plot) -> str:
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=metadata)
     text = out.getvalue().replace(_INK, "currentColor")
-    text = text[text.index("<svg") :]  # without prologue and document type
-    end = text.index(">") + 1
-    text = text[:end] + _THEME + text[end:]
+    text = text[text.index("<svg") :].replace(">", f">{_THEME}", 1)  # no prologue, no type
     return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
 
 
@@ -126,16 +121,16 @@ def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = (
 
     legend: (label, colour) above the grid, for plots that share their colours.
     """
-    import matplotlib.figure
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     across = min(3, len(plots))
     down = -(-len(plots) // across)
     head = 0.35 * -(-len(legend) // 6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_SHAPE), files.whole(path) as partial:
-        size = (4.6 * across, 3.1 * down + head)
-        figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    with rc_context(_SHAPE), files.whole(path) as partial:
+        figure = Figure(figsize=(4.6 * across, 3.1 * down + head), layout="constrained")
         for number, plot in enumerate(plots, 1):
             axis = figure.add_subplot(down, across, number)
             _draw(axis, plot)
@@ -150,7 +145,7 @@ def _colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def _draw(axis: "Axes", plot: Plot) -> None:
+def _draw(axis: Any, plot: Plot) -> None:
     axis.grid(True, axis="y" if plot.ticks else "both")
     count = len(plot.series)
     for place, series in enumerate(plot.series):
@@ -171,7 +166,7 @@ def _draw(axis: "Axes", plot: Plot) -> None:
         axis.legend(fontsize=8, **below)
 
 
-def _draw_series(axis: "Axes", series: Series, number: int, x_K: np.ndarray, width: float) -> None:
+def _draw_series(axis: Any, series: Series, number: int, x_K: np.ndarray, width: float) -> None:
     y_K, low_K, high_K = series.y_K, series.low_K, series.high_K
     style: Any = {"color": _colour(number), "label": series.label}
     errors = None

@@ -1,8 +1,7 @@
 """Loads all of sympy and makes the calls that import more or fill caches.
 
 Skipped are parsers of other languages, plotting, code generation and parts of physics, which need
-other packages, files or much memory, and two modules that at their import only write pages of a
-manual, for half of all the time that this takes.
+other packages, files or much memory, and two modules that write a manual for a second.
 """
 
 import importlib

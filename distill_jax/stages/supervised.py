@@ -53,10 +53,9 @@ class Rows:
                 fix="raise sampling.max_new_tokens",
             )
         if dropped:
-            limit = f"sampling.max_new_tokens={max_response}"
             run.say(
                 f"train, answer_only={answer_only}: {dropped} of {len(rendered)} rows dropped, "
-                f"their responses are over {limit}"
+                f"their responses are over sampling.max_new_tokens={max_response}"
             )
         without = sum(not p.solution for p in problems)
         if without:
