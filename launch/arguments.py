@@ -14,10 +14,8 @@ import absl.logging
 import ml_collections
 from absl import app, flags
 
-import distill_jax.stages.settings  # noqa: F401 - the built-in kinds
 from distill_jax.core import disk, files, settings
 from distill_jax.core.errors import EXIT_INTERRUPTED, ConfigError, DataError, DistillError
-from distill_jax.run.workdir import CONFIG_FILE
 
 EXIT_WRONG_INPUT = 2
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +121,7 @@ def with_saved_config(argv: Sequence[str]) -> list[str]:
     path, _, preset = (config or "").partition(":")
     evaluates = Path(path).resolve() == ROOT / "configs" / "evaluate.py"
     workdir = value_of("workdir", argv) or (f"runs/{preset or 'tiny'}" if evaluates else "")
-    saved = Path(workdir) / CONFIG_FILE
+    saved = Path(workdir) / files.CONFIG_FILE
     if not workdir or not saved.is_file() or not (config is None or evaluates):
         return list(argv)
     if config is None:  # first: it defines the flags of its overrides
@@ -193,7 +191,7 @@ def _try_config(path: Path, preset: str | None) -> ml_collections.ConfigDict:
     if not hasattr(module, "get_config"):
         raise ConfigError(f"config {path} has no get_config", wanted="def get_config(preset)")
     presets = getattr(module, "PRESETS", None)
-    saved = (preset or "").endswith(CONFIG_FILE)
+    saved = (preset or "").endswith(files.CONFIG_FILE)
     if presets is not None and preset not in (None, *presets) and not saved:
         raise ConfigError(f"preset {preset!r} of {path}", wanted=f"one of {', '.join(presets)}")
     return module.get_config() if preset is None else module.get_config(preset)

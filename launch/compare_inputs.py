@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from distill_jax import answers
 from distill_jax.core.errors import DataError
-from distill_jax.core.files import read_json
+from distill_jax.core.files import read_json, store_path
 from distill_jax.data.rows import read_rows
-from distill_jax.inference.store import store_path
 from distill_jax.report import view as views
 
 _FLAG = bool, "true or false"

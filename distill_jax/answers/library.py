@@ -15,6 +15,7 @@ MISSING = "needs math-verify; fix: pip install -e '.[math-verify]'"
 # What it reads and `expression.py` does not. It drops what it does not know (primes, dots, words)
 # and adds adjacent terms, so it is asked for nothing else.
 _ITS_OWN = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
+MAY_ASK = re.compile("int|sum|prod|lim")  # in no text without one of these
 _DROPPED = re.compile(
     r"'|\\(?:ldots|boxed|prime)|\||=(?![^{}]*\})|\d\s+[\d.]|(?<![\\A-Za-z])[A-Za-z]{3}"
 )
@@ -32,7 +33,7 @@ def reads(first: str, second: str) -> bool:
 
 
 def prepare() -> None:
-    """Imports math-verify, if it is installed, and does what the first check would wait for."""
+    """Imports math-verify, a second's work, and does what the first check would wait for."""
     for first, second in _WARM if INSTALLED else ():
         same(first, second)
 

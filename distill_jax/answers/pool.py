@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
+from distill_jax.answers import library
 from distill_jax.answers.single import UNDECIDED, Finding
 from distill_jax.core.errors import DistillError
 
@@ -54,7 +55,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
-        self._asked = 0
+        self._asked, self._with_library = 0, False
 
     def judge(self, gold: str, predicted: str) -> Finding:
         """The verdict of the process, or undecided where it broke or took too long.
@@ -62,7 +63,7 @@ class Worker:
         Raises:
             WorkerError: it did not start.
         """
-        self._start()
+        self._start(library.INSTALLED and bool(library.MAY_ASK.search(gold + predicted)))
         self._asked += 1
         number, answered = str(self._asked), False
         try:
@@ -78,14 +79,17 @@ class Worker:
                 self.stop(patience=0.1)
         return Finding(verdict, reason)
 
-    def _start(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+    def _start(self, with_library: bool) -> None:
+        process = self.process
+        if process and process.poll() is None and self._with_library >= with_library:
             return
         self.stop()
+        self._with_library = with_library
         self._wire, theirs = Pipe()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", str(Path(__file__).with_name("worker.py"))],
+                [sys.executable, "-I", str(Path(__file__).with_name("worker.py"))]
+                + ["library"] * with_library,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -10,6 +10,7 @@ from typing import Any
 
 from distill_jax.core.errors import CheckpointError, ConfigError
 
+CONFIG_FILE = "config.json"  # in a work directory: the settings of its last run
 # Two letters at least: C:/ is a drive. One slash is what pathlib leaves of two.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -25,6 +26,11 @@ def check_local(path: str | Path, name: str) -> None:
             wanted="a directory of a mounted file system",
             fix="mount the bucket, or copy the results there afterwards",
         )
+
+
+def store_path(rendered: Path) -> Path:
+    """Where the answers are that a file is rendered from (inference/store.py) is: FILE.store."""
+    return rendered.with_name(rendered.name + ".store")
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ a block from the kernel and gives it back, so every step touches new pages: 40,0
 import ctypes
 import sys
 
-import jax
-
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536
@@ -36,6 +34,8 @@ def return_freed_memory_unless_cpu() -> bool:
     Elsewhere than on CPU large blocks hold weights on their way to the devices: kept, they would
     fill the host.
     """
+    import jax  # not above: many commands of launch need none of it
+
     if jax.default_backend() == "cpu":
         return False
     return _mallopt((_M_MMAP_MAX, _DEFAULT_MMAP_MAX), (_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD))

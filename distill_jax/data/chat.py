@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import NamedTuple
-
-from transformers import PreTrainedTokenizerFast
 
 from distill_jax.core.errors import DataError
 from distill_jax.core.settings import setting
 from distill_jax.data.problem import Problem
-from distill_jax.data.tokenizer import eos_id
+from distill_jax.data.tokenizer import FastTokenizer, eos_id
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,13 @@ class Prompts(NamedTuple):
     dropped: int
 
 
-def render_prompt(
-    tok: PreTrainedTokenizerFast, problem: Problem, settings: ChatSettings
-) -> list[int]:
+def render_prompt(tok: FastTokenizer, problem: Problem, settings: ChatSettings) -> list[int]:
     """Token ids up to where the response begins."""
     return render_prompts(tok, [problem], settings)[0]
 
 
 def render_prompts(
-    tok: PreTrainedTokenizerFast, problems: Sequence[Problem], settings: ChatSettings
+    tok: FastTokenizer, problems: Sequence[Problem], settings: ChatSettings
 ) -> list[list[int]]:
     """Token ids of many prompts; each is the same as `render_prompt` gives alone.
 
@@ -59,32 +56,30 @@ def render_prompts(
             wanted="chat_template in tokenizer_config.json, or <|im_start|> and <|im_end|>",
         )
     _refuse_specials(tok, [(p.id, "question", p.question) for p in problems])
-    rendered = [
-        tok.apply_chat_template(
-            _messages(problem, settings),
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=settings.enable_thinking,
-        )
-        for problem in problems
-    ]
+    rendered = tok.apply_chat_template(
+        [_messages(problem, settings) for problem in problems],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=settings.enable_thinking,
+    )
     return tok(rendered, add_special_tokens=False)["input_ids"]
 
 
 def render_examples(
-    tok: PreTrainedTokenizerFast,
+    tok: FastTokenizer,
     problems: Sequence[Problem],
     solutions: Sequence[str],
     settings: ChatSettings,
+    prompts: list[list[int]] | None = None,
 ) -> list[Example]:
     """Prompts with responses, tokenised separately, as a sampler sees them.
 
-    A response ends with EOS, a token that is trained on.
+    A response ends with EOS, a token that is trained on. `prompts`: as rendered before.
 
     Raises:
         DataError: a solution is empty or holds a special token.
     """
-    prompts = render_prompts(tok, problems, settings)
+    prompts = render_prompts(tok, problems, settings) if prompts is None else prompts
     if not prompts:
         return []
     for problem, solution in zip(problems, solutions, strict=True):
@@ -97,7 +92,7 @@ def render_examples(
 
 
 def fitting_prompts(
-    tok: PreTrainedTokenizerFast,
+    tok: FastTokenizer,
     problems: Sequence[Problem],
     settings: ChatSettings,
     *,
@@ -114,27 +109,24 @@ def fitting_prompts(
         DataError: a prompt is too long under "error", or nothing is left under "drop".
     """
     prompts = render_prompts(tok, problems, settings)
-    kept: list[Problem] = []
-    kept_prompts: list[list[int]] = []
-    for problem, prompt in zip(problems, prompts, strict=True):
-        if len(prompt) <= max_prompt_tokens:
-            kept.append(problem)
-            kept_prompts.append(prompt)
-        elif on_long_prompt == "error":
-            raise DataError(
-                f"problem {problem.id} has a prompt of {len(prompt)} tokens",
-                wanted=f"at most max_prompt_tokens={max_prompt_tokens}",
-                fix="raise data.max_prompt_tokens or set data.on_long_prompt=drop",
-            )
+    fits = [len(prompt) <= max_prompt_tokens for prompt in prompts]
+    if on_long_prompt == "error" and not all(fits):
+        long = fits.index(False)
+        raise DataError(
+            f"problem {problems[long].id} has a prompt of {len(prompts[long])} tokens",
+            wanted=f"at most max_prompt_tokens={max_prompt_tokens}",
+            fix="raise data.max_prompt_tokens or set data.on_long_prompt=drop",
+        )
+    kept = list(compress(problems, fits))
     if problems and not kept:
         raise DataError(
             f"all {len(problems)} prompts are longer than {max_prompt_tokens} tokens",
             fix="raise data.max_prompt_tokens",
         )
-    return Prompts(kept, kept_prompts, len(problems) - len(kept))
+    return Prompts(kept, list(compress(prompts, fits)), len(problems) - len(kept))
 
 
-def decode(tok: PreTrainedTokenizerFast, response: Sequence[int]) -> str:
+def decode(tok: FastTokenizer, response: Sequence[int]) -> str:
     """The text of sampled tokens without special tokens."""
     return str(tok.decode(list(response), skip_special_tokens=True))
 
@@ -149,7 +141,7 @@ def _messages(problem: Problem, settings: ChatSettings) -> list[dict[str, str]]:
     return messages
 
 
-def _refuse_specials(tok: PreTrainedTokenizerFast, texts: Sequence[tuple[str, str, str]]) -> None:
+def _refuse_specials(tok: FastTokenizer, texts: Sequence[tuple[str, str, str]]) -> None:
     """A special token inside data would end or open a turn: refuse it, naming the row."""
     # all_special_tokens lists only those with a role (EOS, pad), not <|im_start|>.
     specials = [token.content for token in tok.added_tokens_decoder.values() if token.special]

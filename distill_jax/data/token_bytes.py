@@ -4,7 +4,8 @@ import functools
 from collections.abc import Sequence
 
 from tokenizers import pre_tokenizers as pre
-from transformers import PreTrainedTokenizerFast
+
+from distill_jax.data.tokenizer import FastTokenizer
 
 
 @functools.cache
@@ -18,7 +19,7 @@ def _byte_of_letter() -> dict[str, int]:
     return own | dict(zip(others, left, strict=True))
 
 
-def token_bytes(tok: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[bytes]:
+def token_bytes(tok: FastTokenizer, ids: Sequence[int]) -> list[bytes]:
     """The bytes of each token; joined and read as UTF-8 they are the text of all.
 
     Args:

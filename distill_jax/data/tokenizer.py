@@ -6,15 +6,16 @@ import tempfile
 from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 from tokenizers import pre_tokenizers as pre
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
 
 from distill_jax.core.errors import CheckpointError, ConfigError, TokenizerMismatchError
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+FastTokenizer = Any  # PreTrainedTokenizerFast, whose import takes a second: only in functions
 SPECIALS = (END_OF_TEXT, TURN_START, TURN_END)
 
 # Qwen2's split: contractions, words with the character before them, single digits, punctuation
@@ -36,7 +37,7 @@ _BYTES = 256
 _ROLE_WORDS = ("system\nuser\nassistant\n",) * 1000
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
     """A tokenizer of at most `vocab_size` entries, specials (the last ids) included.
 
     Args:
@@ -66,6 +67,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     tokenizer.train_from_iterator(chain(texts, _ROLE_WORDS), trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIALS])
+    from transformers import PreTrainedTokenizerFast
+
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=TURN_END,
@@ -76,7 +79,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return wrapped
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | Path) -> None:
+def save_tokenizer(tokenizer: FastTokenizer, directory: str | Path) -> None:
     """Writes the tokenizer's files into a directory, each written atomically."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -89,13 +92,15 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | Path) ->
         shutil.rmtree(beside)
 
 
-def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(path_or_id: str | Path) -> FastTokenizer:
     """The tokenizer of a local model directory or a hub id; torch is not imported.
 
     Raises:
         CheckpointError: nothing there, or not a fast tokenizer.
     """
     try:
+        from transformers import PreTrainedTokenizerFast
+
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(path_or_id))
     except (OSError, ValueError, KeyError, TypeError) as error:  # what damaged files raise there
         raise CheckpointError(
@@ -109,7 +114,7 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def eos_id(tokenizer: PreTrainedTokenizerFast) -> int:
+def eos_id(tokenizer: FastTokenizer) -> int:
     """The token that ends a response: <|im_end|> where it exists, else the tokenizer's EOS.
 
     Raises:
@@ -121,13 +126,13 @@ def eos_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return int(found)
 
 
-def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
+def pad_id(tokenizer: FastTokenizer) -> int:
     """The token that fills rows; any id will do, for nothing reads it."""
     found = tokenizer.pad_token_id
     return eos_id(tokenizer) if found is None else int(found)
 
 
-def check_same_tokenizer(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast) -> int:
+def check_same_tokenizer(teacher: FastTokenizer, student: FastTokenizer) -> int:
     """The size of the shared vocabulary: ids 0..size-1 mean the same to both.
 
     The models' embeddings may have more rows than this, and may differ in their number.
@@ -151,5 +156,5 @@ def check_same_tokenizer(teacher: PreTrainedTokenizerFast, student: PreTrainedTo
     return max(ours) + 1
 
 
-def _merges(tokenizer: PreTrainedTokenizerFast) -> list[object]:
+def _merges(tokenizer: FastTokenizer) -> list[object]:
     return json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("merges", [])

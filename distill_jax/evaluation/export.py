@@ -23,7 +23,7 @@ from distill_jax.evaluation.export_rows import Answer, TopTokens, row
 from distill_jax.evaluation.held_out import dtypes, evaluate_stage
 from distill_jax.evaluation.subjects import Subject
 from distill_jax.inference import generate
-from distill_jax.inference.store import AnswerStore, store_path
+from distill_jax.inference.store import AnswerStore
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.run import lock
 from distill_jax.run.models import Loaded
@@ -72,7 +72,7 @@ def export(run: Run, subject: Subject, request: Request, out: Path) -> dict[str,
     questions = job.questions()
     with lock.held(out):
         complete = out.exists()
-        store = AnswerStore(store_path(out), job.made_from(questions), rendered=out)
+        store = AnswerStore(files.store_path(out), job.made_from(questions), rendered=out)
         if not complete:
             rows = job.rows(questions, store)
             if jax.process_index() == 0:

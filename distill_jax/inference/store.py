@@ -94,11 +94,6 @@ class AnswerStore:
         return responses(list(self._batches.values()), decoding)
 
 
-def store_path(rendered: Path) -> Path:
-    """Where the store of a file that is rendered from it is: FILE.store."""
-    return rendered.with_name(rendered.name + ".store")
-
-
 def read(path: Path) -> tuple[dict[str, Any] | None, list[Batch], int]:
     """The contents of a store.
 

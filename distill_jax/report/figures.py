@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from distill_jax.core import files
 
@@ -112,6 +108,8 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM, _LINE = 3.2, 2.1, 0.8, 0.2, 0.3, 
 
 def svg(plot: Plot) -> str:
     """A data URI of the plot without its title, in the page's colours."""
+    import matplotlib  # not above: it takes half a second, and most stages draw nothing
+
     with matplotlib.rc_context(_SVG):
         out, figure = io.StringIO(), _grid([plot._replace(title="")])
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -128,13 +126,18 @@ def png(plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, int]] = (
 
     legend: (label, colour) above the grid, for plots that share their colours.
     """
+    import matplotlib
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_SHAPE), files.whole(path) as partial:
         _grid(plots, legend).savefig(partial, format="png", dpi=110)
 
 
-def _grid(plots: Sequence[Plot], legend: Sequence[tuple[str, int]] = ()) -> Figure:
-    """The plots, three in a row, all axes of one size."""
+def _grid(plots: Sequence[Plot], legend: Sequence[tuple[str, int]] = ()) -> Any:
+    """A figure of the plots, three in a row, all axes of one size."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     rows = [plots[k : k + 3] for k in range(0, len(plots), 3)]
     heights = [_HEIGHT + _TOP + max(map(_below, row)) for row in rows]
     width, across = _LEFT + _WIDTH + _RIGHT, len(rows[0])
@@ -162,7 +165,7 @@ def _below(plot: Plot) -> float:
     return _BOTTOM + (0.07 * longest if longest > 8 else 0.0) + _LINE * lines
 
 
-def _draw(figure: Figure, plot: Plot, x: float, y: float) -> None:
+def _draw(figure: Any, plot: Plot, x: float, y: float) -> None:
     """Draws axes whose lower left corner is at (x, y), in inches."""
     wide, high = figure.get_size_inches()
     axis = figure.add_axes((x / wide, y / high, _WIDTH / wide, _HEIGHT / high))
@@ -192,7 +195,7 @@ def _draw(figure: Figure, plot: Plot, x: float, y: float) -> None:
         axis.legend(fontsize=8, **(below if plot.ticks else {}))
 
 
-def _draw_series(axis: Axes, series: Series, number: int, x_K: np.ndarray, width: float) -> None:
+def _draw_series(axis: Any, series: Series, number: int, x_K: np.ndarray, width: float) -> None:
     y_K, low_K, high_K = series.y_K, series.low_K, series.high_K
     style: Any = {"color": _colour(number), "label": series.label}
     errors = None

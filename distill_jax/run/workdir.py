@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.errors import ConfigError, DataError
-from distill_jax.core.files import check_local, read_json
+from distill_jax.core.files import CONFIG_FILE, check_local, read_json
 from distill_jax.run.config import RunConfig, build, to_dict
-
-CONFIG_FILE = "config.json"
 
 
 def check_workdir(workdir: Path, *, make: bool = True) -> None:

@@ -8,7 +8,7 @@ import jax
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.files import read_json
+from distill_jax.core.files import CONFIG_FILE, read_json
 from distill_jax.forecast import memory
 from distill_jax.forecast.memory import Job
 from distill_jax.models import hf_io
@@ -21,7 +21,7 @@ from distill_jax.run.models import ROLES
 from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_other_inputs
 from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
-from distill_jax.run.workdir import CONFIG_FILE, check_workdir, config_to_save
+from distill_jax.run.workdir import check_workdir, config_to_save
 from distill_jax.stages import checks, distill, evaluate, pretrain, rl, sft
 from distill_jax.stages.kinds import kind_of, view_of
 from distill_jax.training.manifest import write_manifest

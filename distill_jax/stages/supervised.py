@@ -34,14 +34,14 @@ class Rows:
     """
 
     def __init__(self, run: Run, *, answer_only: float, seed: int):
-        problems = run.data.problems("train").problems
+        problems, prompts, _ = run.data.problems("train")
         max_response = run.config.sampling.max_new_tokens
         solutions = [
             batching.training_solution(p, row, seed=seed, answer_only=answer_only)
             for row, p in enumerate(problems)
         ]
         rendered = chat.render_examples(
-            run.data.tokenizer, problems, solutions, run.config.data.chat
+            run.data.tokenizer, problems, solutions, run.config.data.chat, prompts
         )
         fits = [len(e.response) <= max_response for e in rendered]
         self.examples = list(itertools.compress(rendered, fits))
@@ -53,10 +53,9 @@ class Rows:
                 fix="raise sampling.max_new_tokens",
             )
         if dropped:
-            limit = f"sampling.max_new_tokens={max_response}"
             run.say(
                 f"train, answer_only={answer_only}: {dropped} of {len(rendered)} rows dropped, "
-                f"their responses are over {limit}"
+                f"their responses are over sampling.max_new_tokens={max_response}"
             )
         without = sum(not p.solution for p in problems)
         if without:

@@ -100,12 +100,11 @@ class Bench:
         self.teacher = QwenModel(self.config, **how)
         shapes = self.model.shapes()
         where = states.param_shardings(shapes, self.mesh)
-        params = jax.jit(self.model.init, out_shardings=where)(jax.random.key(0))
+        self.params = jax.jit(self.model.init, out_shardings=where)(jax.random.key(0))
         # B starts at zero; a trained adapter is not zero, and zeros must not save any work.
-        params["lora"] = jax.tree.map(
-            lambda x: x + 0.01 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params["lora"]
+        self.params["lora"] = jax.tree.map(
+            lambda x: x + 0.01 * np.cos(np.arange(x.size)).reshape(x.shape), self.params["lora"]
         )
-        self.params = params
         vocab = self.config.vocab_size
         self.sampler = Sampler(self.model, self.mesh, eos_id=vocab, pad_id=0, vocab=vocab)
         self.random = np.random.default_rng(0)
@@ -166,7 +165,7 @@ class Bench:
         """The compiled update of a (loss, totals), its first state, and the frozen weights."""
         trainable, frozen = states.split(self.params, mode)
         tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=1e-5), 10_000)
-        copied = jax.tree.map(jnp.copy, trainable)
+        copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(trainable)
         state, shardings = states.create(copied, tx, rng.run_key(0), self.mesh)
         accumulate = self.settings.accumulate
         update = make_update(*objective, tx, self.mesh, shardings, accumulate=accumulate)
@@ -261,6 +260,5 @@ class Bench:
             if repeat > s.warmup:
                 rollout_s, teacher_s, update_s = np.diff(times).tolist()
                 parts.append([rollout_s, teacher_s, update_s, rollout_s + update_s])
-        names = ("rollout", "teacher", "update", "step")
-        for name, *measured in zip(names, *parts, strict=True):
+        for name, *measured in zip(("rollout", "teacher", "update", "step"), *parts, strict=True):
             self.note(f"grpo_{name}_s", measured)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_jax.answers import check, equivalent, pool
+from distill_jax.answers import check, equivalent, library, pool
 from distill_jax.answers import worker as worker_process
 from distill_jax.answers.pool import Pool, Worker, WorkerError
 from distill_jax.answers.single import Finding
@@ -22,12 +22,19 @@ ROOT = Path(__file__).resolve().parents[2]
 SLOW = "+".join(rf"\ln(2^{{{60_000 + k}}}+1)-\ln(2^{{{60_000 + k}}})" for k in range(8))
 
 
+@pytest.fixture(scope="module")
+def shared():
+    shared = Pool(2)
+    yield shared
+    shared.close()
+
+
 @pytest.fixture
-def worker():
-    worker = Worker()
+def worker(shared):
+    """Whatever the last test did to it, it has a process."""
+    worker = shared.workers[0]
     assert worker.judge(r"\sqrt{8}", r"2\sqrt{2}").verdict == "right"
-    yield worker
-    worker.stop()
+    return worker
 
 
 def children(pid: int) -> list[int]:
@@ -72,6 +79,17 @@ def test_the_child_is_confined_and_dies_with_the_worker(worker):
     raise AssertionError("the child lives on")
 
 
+@pytest.mark.skipif(not library.INSTALLED, reason="needs math-verify")
+def test_math_verify_is_loaded_where_it_is_asked(worker):
+    process = worker.process.pid
+    assert worker.judge(r"\int_0^1 x^2 dx", r"\frac13").verdict == "right"
+    with_library = worker.process.pid
+    assert with_library != process
+    assert worker.judge("x+x", "2x").verdict == "right"
+    assert worker.judge(r"\sum_{k=1}^{10} k", "54").verdict == "wrong"
+    assert worker.process.pid == with_library
+
+
 def test_a_check_that_waits_for_the_machine_is_not_cut(worker):
     (child,) = children(worker.process.pid)
     os.kill(child, signal.SIGSTOP)
@@ -97,8 +115,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch):
         Worker().judge("x", "y")
 
 
-def test_many_threads_get_their_own_verdicts():
-    shared = Pool(2)
+def test_many_threads_get_their_own_verdicts(shared):
     wrong = []
 
     def ask(number: int) -> None:
@@ -114,15 +131,12 @@ def test_many_threads_get_their_own_verdicts():
         thread.start()
     for thread in threads:
         thread.join()
-    shared.close()
     assert wrong == []
 
 
-def test_pairs_come_back_in_order():
-    shared = Pool(2)
+def test_pairs_come_back_in_order(shared):
     pairs = [(f"{k}x+x", f"{k + 1 + k % 3}x") for k in range(30)]
     found = [finding.verdict for finding in shared.judge_all(pairs)]
-    shared.close()
     assert found == ["right" if k % 3 == 0 else "wrong" for k in range(30)]
 
 

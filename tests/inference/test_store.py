@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill_jax.core.errors import DataError
+from distill_jax.core.files import store_path
 from distill_jax.inference import store
 from distill_jax.inference.store import AnswerStore, Batch
 
@@ -118,5 +119,5 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "mine.jsonl"
     out.write_text("mine\n")
     with pytest.raises(DataError, match=r"mine\.jsonl is there without its mine\.jsonl\.store"):
-        AnswerStore(store.store_path(out), MADE_FROM, rendered=out)
-    assert out.read_text() == "mine\n" and not store.store_path(out).exists()
+        AnswerStore(store_path(out), MADE_FROM, rendered=out)
+    assert out.read_text() == "mine\n" and not store_path(out).exists()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_jax.inference.store import store_path
+from distill_jax.core.files import store_path
 from distill_jax.report.view import save
 from launch import compare
 from tests.report.views import RUN

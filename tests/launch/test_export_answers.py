@@ -18,12 +18,12 @@ from distill_jax.core.errors import (
     DataError,
     TokenizerMismatchError,
 )
-from distill_jax.core.files import write_json
+from distill_jax.core.files import store_path, write_json
 from distill_jax.data.tokenizer import train_tokenizer
 from distill_jax.evaluation import export as exports
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.export import Request
-from distill_jax.inference.store import AnswerStore, Batch, store_path
+from distill_jax.inference.store import AnswerStore, Batch
 from distill_jax.report import view as views
 from distill_jax.run import lock
 from distill_jax.run.config import to_dict

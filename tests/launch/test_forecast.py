@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs import presets
-from distill_jax.core.errors import CheckpointError, ConfigError
+from distill_jax.core.errors import CheckpointError, ConfigError, MeshError
 from launch import forecast
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,10 +57,13 @@ def test_the_command() -> None:
     assert (sft["stage"], rl["stage"], rl["devices"]) == ("sft", "rl", 8)
     assert "teacher weights" in done.stderr and "WARNING: stage rl" in done.stderr
     assert "WARNING: stage sft" not in done.stderr
-    done = subprocess.run(
-        [*command, "--config.mesh.fsdp=3"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "mesh" in done.stderr
+
+
+def test_a_mesh_that_does_not_fit_is_told() -> None:
+    config = presets.qwen_7b()
+    mesh = dataclasses.replace(config.mesh, fsdp=3)
+    with pytest.raises(MeshError, match="mesh"):
+        forecast.run(dataclasses.replace(config, mesh=mesh), 8)
 
 
 def test_a_config_without_such_a_stage_is_told() -> None:

@@ -273,7 +273,7 @@ def test_two_processes_score_as_one(plain, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     pair = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, str(port), str(index), str(tmp_path)],

@@ -1,7 +1,9 @@
 """Every program such as models write for mathematics prints exactly what it should."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,15 +34,28 @@ def test_all_in_one_batch_with_default_limits() -> None:
     assert wrong == []
 
 
-def test_none_writes_to_the_standard_error_nor_needs_the_order_of_hashes() -> None:
+# A fork for each program: the next one sees a python that has run none.
+FORKS = """
+import json, os, sys
+for number, source in enumerate(json.loads(sys.argv[2])):
+    if os.fork() == 0:
+        for name, stream in (("out", 1), ("err", 2)):
+            file = os.open(f"{sys.argv[1]}/{number}.{name}", os.O_CREAT | os.O_WRONLY)
+            os.dup2(file, stream)
+        exec(source, {"__name__": "__main__"})
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+def test_none_writes_to_the_standard_error_nor_needs_the_order_of_hashes(tmp_path: Path) -> None:
     """Plain python, with a new seed of hashes each time: the expectations are the programs' own."""
     plain = [program for program in PROGRAMS if "sympy" not in program.source]
     assert len(plain) >= 120
-    for program in plain:
-        done = subprocess.run(
-            [sys.executable, "-I", "-X", "utf8", "-c", program.source],
-            capture_output=True,
-            check=False,
-        )
-        found = (done.returncode, done.stdout.decode(), done.stderr.decode())
-        assert found == (0, program.expected, ""), program.name
+    sources = json.dumps([program.source for program in plain])
+    command = [sys.executable, "-I", "-X", "utf8", "-c", FORKS, str(tmp_path), sources]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    codes = done.stdout.split()
+    for number, (program, code) in enumerate(zip(plain, codes, strict=True)):
+        texts = [(tmp_path / f"{number}.{name}").read_text("utf-8") for name in ("out", "err")]
+        assert [code, *texts] == ["0", program.expected, ""], program.name

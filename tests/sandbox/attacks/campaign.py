@@ -18,7 +18,7 @@ from tests.sandbox.attacks import ATTACKS, privileges
 from tests.sandbox.attacks.program import Attack, names_the_forbidden
 from tests.sandbox.effects import Watch
 
-WORKERS, GROUP = 2, 10
+WORKERS, GROUP = 2, 16
 LIMITS = Limits(wall_s=1.0, cpu_s=0.5)
 SLACK_S = 60.0  # for a machine that is busy; a program that is never ended is later than that
 
