@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import rng as rngs
@@ -21,36 +22,76 @@ ANSWER = np.array([4, 2, 5, 3, 1, 5, 2, 4], np.int32)
 ENDED = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
 
 
+class Shallow:
+    """A model of an embedding with an adapter: what is around a model, without compiling one.
+
+    A state depends on its token and on its place.
+    """
+
+    config = tiny.ONE_LAYER
+    place_TD = np.random.default_rng(3).standard_normal((32, config.hidden_size)) * 0.3
+
+    def hidden(self, params, tokens_BT, *, dropout_key=None):
+        lora = params["lora"]["layers"]["self_attn"]["q_proj"]
+        x_BTD = jnp.take(self.head_VD(params), tokens_BT, axis=0)
+        x_BTD += self.place_TD[: tokens_BT.shape[1]].astype(np.float32)
+        return x_BTD + (x_BTD @ lora["lora_A"][0]) @ lora["lora_B"][0]
+
+    def head_VD(self, params):
+        return params["base"]["embed_tokens"]["embedding"]
+
+
+def shallow():
+    """A `Shallow` model and its weights."""
+    rng = np.random.default_rng(0)
+    shapes = {"embedding": (tiny.ROWS, 16), "lora_A": (1, 16, 2), "lora_B": (1, 2, 16)}
+    drawn = {k: 0.4 * rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
+    base = {"embed_tokens": {"embedding": drawn.pop("embedding")}}
+    return SHALLOW, {"base": base, "lora": {"layers": {"self_attn": {"q_proj": drawn}}}}
+
+
+SHALLOW = Shallow()
+
+
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _score(model, trainable, frozen, rollout, values):
+def score(model, trainable, frozen, rollout, values):
     how = {"temperature": TEMPERATURE, "vocab": VOCAB, "values": values, "entropy": True}
     return losses.score_policy(model, trainable, frozen, rollout, **how)
 
 
-def make(model, params, algorithm, settings, *, noise=0.2):
-    """What the loss is given; old log-probabilities differ from the present ones by `noise`."""
-    rng = np.random.default_rng(0)
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _advantages(of, rollout, settings):
+    return of(rollout, settings)[0]
+
+
+def _rollout(rng):
     tokens_BT = rng.integers(1, VOCAB, (8, 9)).astype(np.int32)
     tokens_BT[np.arange(9)[None] >= (PROMPT + ANSWER)[:, None]] = 0
     mask_BR = (np.arange(5) < ANSWER[:, None]).astype(np.float32)
     # Tokens after the prompt; 0 beyond the row's end.
     longer_BT = np.pad(tokens_BT, ((0, 0), (0, 5)))
-    targets_BR = np.stack([row[p : p + 5] for row, p in zip(longer_BT, PROMPT, strict=True)])
-    reward_PG = rng.random((4, 2)).astype(np.float32)
-    reward_BR = (rng.normal(size=(8, 5)) * mask_BR).astype(np.float32)
-    rollout = RolloutBatch(
+    return RolloutBatch(
         tokens_BT=tokens_BT,
         prompt_len_B=PROMPT,
         response_len_B=ANSWER,
         response_mask_BR=mask_BR,
-        targets_BR=targets_BR,
+        targets_BR=np.stack([row[p : p + 5] for row, p in zip(longer_BT, PROMPT, strict=True)]),
         ended_B=ENDED,
         behaviour_logp_BR=None,  # made below, from the scores
     )
+
+
+def make(model, params, algorithm, settings, *, noise=0.2):
+    """What the loss is given; old log-probabilities differ from the present ones by `noise`."""
+    rng = np.random.default_rng(0)
+    rollout = _rollout(rng)
+    mask_BR = rollout.response_mask_BR
+    reward_PG = rng.random((4, 2)).astype(np.float32)
+    reward_BR = (rng.normal(size=(8, 5)) * mask_BR).astype(np.float32)
     trainable, frozen = states.split(params, "lora")
     if algorithm.uses_values:
         trainable = states.with_value_head(trainable, model.config.hidden_size)
-    scored = _score(model, trainable, frozen, rollout, algorithm.uses_values)
+    scored = score(model, trainable, frozen, rollout, algorithm.uses_values)
     logp_BR = np.asarray(scored.logp_BR)
     old_BR, ref_BR, behaviour_BR = (
         logp_BR + noise * rng.normal(size=(8, 5)).astype(np.float32) for _ in range(3)
@@ -67,16 +108,15 @@ def make(model, params, algorithm, settings, *, noise=0.2):
         value_BR=scored.value_BR,
         end_value_B=scored.end_value_B,
     )
-    advantages, _ = jax.jit(lambda r: algorithm.advantages(r, settings))(with_rewards)
     batch = PolicyBatch(
-        tokens_BT=tokens_BT,
+        tokens_BT=rollout.tokens_BT,
         prompt_len_B=PROMPT,
-        targets_BR=targets_BR,
+        targets_BR=rollout.targets_BR,
         loss_mask_BR=mask_BR,
         behaviour_logp_BR=behaviour_BR,
         old_logp_BR=old_BR,
         ref_logp_BR=ref_BR,
-        advantages=advantages,
+        advantages=_advantages(algorithm.advantages, with_rewards, settings),
     )
     return trainable, frozen, jax.tree.map(np.asarray, batch)
 
@@ -94,11 +134,12 @@ def to_rollout(batch):
     )
 
 
-def make_sft(model, params):
+def make_sft(params):
     """The same rows as a batch of SFT."""
-    trainable, frozen, batch = make(model, params, ALGORITHMS["grpo"], settings_of("grpo"))
-    names = ("tokens_BT", "prompt_len_B", "targets_BR", "loss_mask_BR")
-    return trainable, frozen, {name: getattr(batch, name) for name in names}
+    rollout = _rollout(np.random.default_rng(0))
+    names = ("tokens_BT", "prompt_len_B", "targets_BR")
+    batch = {name: getattr(rollout, name) for name in names}
+    return *states.split(params, "lora"), {**batch, "loss_mask_BR": rollout.response_mask_BR}
 
 
 def settings_of(name, **changes):

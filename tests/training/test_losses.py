@@ -20,7 +20,7 @@ def built():
 
 def test_sft_loss_is_the_mean_cross_entropy_of_response_tokens(built):
     model, params = built
-    trainable, frozen, batch = rl_batch.make_sft(model, params)
+    trainable, frozen, batch = rl_batch.make_sft(params)
     loss, totals = losses.sft(model, VOCAB)
     value, _ = jax.jit(loss)(trainable, frozen, batch, totals(batch), jax.random.key(0))
     parts = []
@@ -36,7 +36,7 @@ def test_sft_loss_is_the_mean_cross_entropy_of_response_tokens(built):
 def test_the_last_token_of_an_answer_is_trained(built):
     # EOS stands last in a response: without it in the mask the gradient would be another.
     model, params = built
-    trainable, frozen, batch = rl_batch.make_sft(model, params)
+    trainable, frozen, batch = rl_batch.make_sft(params)
     loss, _ = losses.sft(model, VOCAB)
     last = np.arange(5)[None] == ANSWER[:, None] - 1
     only = {**batch, "loss_mask_BR": last.astype(np.float32)}
