@@ -22,37 +22,6 @@ ANSWER = np.array([4, 2, 5, 3, 1, 5, 2, 4], np.int32)
 ENDED = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
 
 
-class Shallow:
-    """A model of an embedding with an adapter: what is around a model, without compiling one.
-
-    A state depends on its token and on its place.
-    """
-
-    config = tiny.ONE_LAYER
-    place_TD = np.random.default_rng(3).standard_normal((32, config.hidden_size)) * 0.3
-
-    def hidden(self, params, tokens_BT, *, dropout_key=None):
-        lora = params["lora"]["layers"]["self_attn"]["q_proj"]
-        x_BTD = jnp.take(self.head_VD(params), tokens_BT, axis=0)
-        x_BTD += self.place_TD[: tokens_BT.shape[1]].astype(np.float32)
-        return x_BTD + (x_BTD @ lora["lora_A"][0]) @ lora["lora_B"][0]
-
-    def head_VD(self, params):
-        return params["base"]["embed_tokens"]["embedding"]
-
-
-def shallow():
-    """A `Shallow` model and its weights."""
-    rng = np.random.default_rng(0)
-    shapes = {"embedding": (tiny.ROWS, 16), "lora_A": (1, 16, 2), "lora_B": (1, 2, 16)}
-    drawn = {k: 0.4 * rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
-    base = {"embed_tokens": {"embedding": drawn.pop("embedding")}}
-    return SHALLOW, {"base": base, "lora": {"layers": {"self_attn": {"q_proj": drawn}}}}
-
-
-SHALLOW = Shallow()
-
-
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def score(model, trainable, frozen, rollout, values):
     how = {"temperature": TEMPERATURE, "vocab": VOCAB, "values": values, "entropy": True}

@@ -11,7 +11,7 @@ from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.step import make_update
-from tests import tiny
+from tests import shallow, tiny
 from tests.tiny import VOCAB
 from tests.training import rl_batch
 
@@ -50,7 +50,7 @@ def assert_equal_metrics(got, want):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_accumulation_equals_the_whole_batch(name):
-    model, params = rl_batch.shallow()
+    model, params = shallow.build()
     settings = rl_batch.settings_of(name)
     trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS[name], settings)
     before = host(trainable)
@@ -76,7 +76,7 @@ def sft_update(model, trainable, mesh=None, accumulate=1):
 
 
 def test_accumulation_equals_the_whole_batch_in_sft():
-    model, params = rl_batch.shallow()
+    model, params = shallow.build()
     trainable, frozen, batch = rl_batch.make_sft(params)
     results = []
     for accumulate in (1, 2, 8):
@@ -132,7 +132,7 @@ def test_the_base_is_frozen_bit_for_bit_and_what_is_trained_moves(built):
 
 
 def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
-    model, params = rl_batch.shallow()
+    model, params = shallow.build()
     settings = rl_batch.settings_of("bnpo")
     trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["bnpo"], settings)
     state, update = rl_batch.updater(model, "bnpo", settings, trainable)
