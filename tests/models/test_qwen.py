@@ -171,6 +171,10 @@ def test_init_is_a_function_of_the_key_and_layers_differ():
     kernel = one["base"]["layers"]["mlp"]["up_proj"]["kernel"]
     assert np.abs(kernel[0] - kernel[1]).max() > 0
     assert np.abs(kernel - other["base"]["layers"]["mlp"]["up_proj"]["kernel"]).max() > 0
+    down = one["lora"]["layers"]["mlp"]["down_proj"]
+    assert not down["lora_B"].any()
+    # peft's kaiming_uniform(a=√5): uniform within ±1/√in, here 1/√40 = .158
+    assert 0.15 < np.abs(down["lora_A"]).max() <= 40**-0.5
     # 2·32·40 draws: their standard deviation strays by .02/√(2·2560) ≈ .0003
     assert abs(float(kernel.std()) - 0.02) < 0.001
 

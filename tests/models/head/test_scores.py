@@ -156,7 +156,6 @@ def test_soft_values_far_from_zero():
 def test_bfloat16_inputs_accumulate_in_float32(chunk):
     hidden, head, targets = arrays(2, jnp.bfloat16)
 
-
     @functools.partial(jax.jit, static_argnums=0)
     def run(of, h, w):
         grads = [jax.grad(lambda *x: of(*x, targets).logp_N.sum(), wrt)(h, w) for wrt in (0, 1)]
