@@ -73,7 +73,7 @@ _hidden = jax.jit(lambda model, params, row: model.hidden(params, row), static_a
 def naive_logits(model, params, tokens):
     """float64 [T, VOCAB] of one row, without cache, chunks or batch."""
     # Padding at the right is hidden by causality; one shape is compiled once.
-    row = np.zeros((1, 16), np.int32)
+    row = np.zeros((1, 24), np.int32)
     row[0, : len(tokens)] = tokens
     hidden = _hidden(model, params, row)[0, : len(tokens)]
     head = np.asarray(model.head_VD(params), np.float64)[:VOCAB]
