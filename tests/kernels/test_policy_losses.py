@@ -188,9 +188,10 @@ def test_masked_equals_removed_with_finite_gradient(name, seed, pads):
     logp, old, advantage, mask = batch(seed)
     mask[0] = 0  # a row that is padding as a whole
     mask[:, 6 - pads :] = 0
-    (value, _), grad = slopes(
-        name, np.where(mask > 0, logp, np.nan), np.where(mask > 0, old, np.inf), advantage, mask
-    )
+    seen = mask > 0
+    more = {"weight_BR": np.where(seen, 1.0, np.nan), "extra_BR": np.where(seen, 0.0, np.nan)}
+    given = (np.where(seen, logp, np.nan), np.where(seen, old, np.inf), advantage, mask)
+    (value, _), grad = slopes(name, *given, **more)
     assert np.all(np.isfinite(grad)) and not np.any(grad[mask == 0])
     size = max(6 - pads, 1)
     entry = LOSSES[name]
