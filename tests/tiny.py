@@ -1,6 +1,7 @@
 """A tiny model for tests of everything above models: rows of the head beyond VOCAB are padding."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -27,14 +28,32 @@ CONFIG = QwenConfig(
 ONE_LAYER = dataclasses.replace(CONFIG, num_layers=1, layer_types=())
 
 
+@functools.cache
+def _shapes(config, lora, dtype):
+    model = QwenModel(config, lora, param_dtype=dtype)
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
+def weights(model, *, noise=0.15, seed=0):
+    """Drawn about as `model.init` draws them, which takes seconds to compile, and noise on all."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        start = {"scale": 1.0, "bias": 0.0, "lora_B": 0.0}.get(path[-1].key)
+        if path[-1].key == "lora_A":
+            start = rng.uniform(-1, 1, leaf.shape) * leaf.shape[-2] ** -0.5
+        elif start is None:
+            start = model.config.initializer_range * rng.standard_normal(leaf.shape)
+        return np.asarray(start + noise * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    shapes = _shapes(model.config, model.lora, model.param_dtype)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def build(config=ONE_LAYER, *, lora=True, noise=0.15, seed=0, **other):
     """A model and weights with noise on every leaf, so that no distribution is flat."""
     model = QwenModel(config, LoraConfig(rank=2) if lora else None, **other)
-    params = jax.jit(model.init)(jax.random.key(seed))
-    rng = np.random.default_rng(seed)
-    return model, jax.tree.map(
-        lambda x: np.asarray(x + noise * rng.standard_normal(x.shape), x.dtype), params
-    )
+    return model, weights(model, noise=noise, seed=seed)
 
 
 def mesh(data=1, fsdp=1, tensor=1):
@@ -54,7 +73,7 @@ _hidden = jax.jit(lambda model, params, row: model.hidden(params, row), static_a
 def naive_logits(model, params, tokens):
     """float64 [T, VOCAB] of one row, without cache, chunks or batch."""
     # Padding at the right is hidden by causality; one shape is compiled once.
-    row = np.zeros((1, 16), np.int32)
+    row = np.zeros((1, 24), np.int32)
     row[0, : len(tokens)] = tokens
     hidden = _hidden(model, params, row)[0, : len(tokens)]
     head = np.asarray(model.head_VD(params), np.float64)[:VOCAB]

@@ -4,12 +4,13 @@ Weights alone are quantised (absolute maximum, symmetric, by qwix); products run
 states. Embedding, head, norms and biases stay as they are, so scores are summed as ever.
 """
 
+import functools
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from distill_jax.core.errors import MissingExtraError
 
@@ -34,29 +35,28 @@ def is_quantised(path: tuple[str, ...]) -> bool:
 
 
 def quantise(kernel_LIO: jax.Array, dtype: Any) -> Any:
-    """A stacked kernel as qwix's QArray, on the devices where the kernel lies.
+    """A stacked kernel as qwix's QArray, where the kernel lies; MissingExtraError, see `library`.
 
-    Its qvalue is int8 [L, in, out], its scale [L, 1, out] of the dtype that products are computed
-    in. Raises MissingExtraError, see `library`.
+    Its qvalue is int8 [L, in, out], its scale [L, 1, out] of the dtype that products are done in.
     """
-    qwix = library()
+    return _quantised(kernel_LIO, jnp.dtype(dtype), kernel_LIO.sharding)
 
-    def run(x_LIO: jax.Array) -> Any:
-        # Divided in float32: in bfloat16 a quotient near 100 would be rounded to halves.
-        x_LIO = x_LIO.astype(jnp.float32)
-        return qwix.quantize(x_LIO, jnp.int8, channelwise_axes=(0, 2), scale_dtype=dtype)
 
-    where = kernel_LIO.sharding
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _quantised(kernel_LIO: jax.Array, dtype: jnp.dtype, where: Sharding) -> Any:
+    # Divided in float32: in bfloat16 a quotient near 100 would be rounded to halves.
+    x_LIO, how = kernel_LIO.astype(jnp.float32), {"channelwise_axes": (0, 2)}
+    found = library().quantize(x_LIO, jnp.int8, scale_dtype=dtype, **how)
     if not isinstance(where, NamedSharding):
-        return jax.jit(run)(kernel_LIO)
+        return found
     parts = (*where.spec, *[None] * (kernel_LIO.ndim - len(where.spec)))
 
-    def like(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+    def like(leaf: jax.Array) -> jax.Array:
         kept = [None if extent == 1 else p for p, extent in zip(parts, leaf.shape, strict=True)]
-        return NamedSharding(where.mesh, PartitionSpec(*kept))
+        lies = NamedSharding(where.mesh, PartitionSpec(*kept))
+        return jax.lax.with_sharding_constraint(leaf, lies)
 
-    out = jax.tree.map(like, jax.eval_shape(run, kernel_LIO))
-    return jax.jit(run, out_shardings=out)(kernel_LIO)
+    return jax.tree.map(like, found)
 
 
 def join(kernels: list[Any]) -> Any:

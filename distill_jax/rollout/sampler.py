@@ -178,6 +178,15 @@ class _Programs:
         )
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def decode_weights(model: QwenModel, params: Any, merge_lora: bool, vocab: int) -> dict[str, Any]:
+    """See `Sampler.weights`; shared by all samplers of a model."""
+    # The head in the dtype of the trainer's matmul: a float32 head would be read whole at every
+    # step and give other scores than in training.
+    head_VD = model.head_VD(params)[:vocab].astype(model.compute_dtype)
+    return {"body": model.decode_params(params, merge_lora), "head_VD": head_VD}
+
+
 class Sampler:
     """Draws completions from a model's weights; holds none.
 
@@ -195,21 +204,12 @@ class Sampler:
         # Decoding sees no adapter but that of the weights: all students of a base share programs.
         self.programs = _Programs(model.replace(lora=None), mesh, eos_id, pad_id)
         self.cache_sharding, self.rows = self.programs.cache_sharding, self.programs.rows
-        self._weights = jax.jit(self._weights_fn, static_argnums=1)
         self._prefill, self._start = self.programs.prefill, self.programs.start
         self._segment, self._compact = self.programs.segment, self.programs.compact
 
     def weights(self, params: Any, settings: SamplingSettings) -> Any:
         """Per-layer weights for decoding, LoRA merged out of place or kept as an adapter."""
-        return self._weights(params, settings.merge_lora)
-
-    def _weights_fn(self, params: Any, merge_lora: bool) -> dict[str, Any]:
-        return {
-            "body": self.model.decode_params(params, merge_lora),
-            # In the dtype of the trainer's matmul: a float32 head would be read whole at every step
-            # and give other scores than in training.
-            "head_VD": self.model.head_VD(params)[: self.vocab].astype(self.model.compute_dtype),
-        }
+        return decode_weights(self.model, params, settings.merge_lora, self.vocab)
 
     def generate(
         self,

@@ -9,6 +9,7 @@ from distill_jax.models import cache as kv
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig, YarnConfig
+from tests import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -36,43 +37,50 @@ NEW = 7
 @functools.cache
 def build(config, **other):
     model = QwenModel(config, LoraConfig(rank=2), **other)
-    params = model.init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return model, jax.tree.unflatten(tree, leaves)
+    return model, tiny.weights(model, noise=0.05)
+
+
+expand = jax.jit(kv.expand, static_argnums=(1, 2))
+# One program for each model and shape, whichever test asks.
+prefill = jax.jit(lambda model, *args: model.prefill(*args), static_argnums=0)
+decode = jax.jit(lambda model, *args: model.decode(*args), static_argnums=0)
+whole = jax.jit(lambda model, *args: model.hidden(*args), static_argnums=0)
+decode_params = jax.jit(
+    lambda model, params, merge_lora=True: model.decode_params(params, merge_lora),
+    static_argnums=(0, 2),
+)
 
 
 def decoded(model, weights, prompts, continuations, lengths):
     """Hidden states [B, 1 + NEW, D]: after the prompt, then after every further token."""
     slots = prompts.shape[1] + NEW
-    hidden, cache = jax.jit(model.prefill)(weights, prompts, lengths)
-    cache = kv.expand(cache, 1, slots)
+    hidden, cache = prefill(model, weights, prompts, lengths)
+    cache = expand(cache, 1, slots)
     slot = np.arange(slots)[None]
     position = np.where(slot < lengths[:, None], slot, -1)
-    step, states = jax.jit(model.decode), [hidden]
+    states = [hidden]
     for i in range(NEW):
         at = prompts.shape[1] + i
         position[:, at] = lengths + i
-        hidden, cache = step(
-            weights, continuations[:, i], jnp.asarray(lengths + i), cache, at, jnp.array(position)
+        hidden, cache = decode(
+            model, weights, continuations[:, i], lengths + i, cache, at, position.copy()
         )
         states.append(hidden)
-    return jnp.stack(states, axis=1)
+    return np.stack(states, axis=1)
 
 
 @pytest.mark.parametrize("merge_lora", [True, False])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_decode_equals_the_full_forward(name, merge_lora):
     model, params = build(CONFIGS[name])
-    text = np.asarray(jax.random.randint(jax.random.key(2), (3, 6 + NEW), 1, 48))
+    text = np.random.default_rng(2).integers(1, 48, (3, 6 + NEW)).astype(np.int32)
     prompts, continuations = np.zeros((3, 6), np.int32), np.zeros((3, NEW), np.int32)
     for row, n in enumerate(LENGTHS):
         prompts[row, :n] = text[row, :n]
         continuations[row] = text[row, n : n + NEW]
-    weights = jax.jit(model.decode_params, static_argnums=1)(params, merge_lora)
-    got = decoded(model, weights, jnp.asarray(prompts), jnp.asarray(continuations), LENGTHS)
-    full = jax.jit(model.hidden)(params, jnp.asarray(text))
+    weights = decode_params(model, params, merge_lora)
+    got = decoded(model, weights, prompts, continuations, LENGTHS)
+    full = np.asarray(whole(model, params, text))
     for row, n in enumerate(LENGTHS):
         np.testing.assert_allclose(got[row], full[row, n - 1 : n + NEW], atol=1e-5)
 
@@ -80,21 +88,26 @@ def test_decode_equals_the_full_forward(name, merge_lora):
 def test_unfused_weights_decode_the_same():
     model, params = build(CONFIGS["qwen3"])
     other = model.replace(fuse=False)
-    prompts = jnp.ones((2, 6), jnp.int32)
-    one, _ = jax.jit(model.prefill)(model.decode_params(params), prompts, jnp.array([6, 3]))
-    two, _ = jax.jit(other.prefill)(other.decode_params(params), prompts, jnp.array([6, 3]))
-    assert len(other.decode_params(params)["layers"][0]["qkv"]) == 3
+    prompts, split = np.ones((3, 6), np.int32), decode_params(other, params)
+    one, _ = prefill(model, decode_params(model, params), prompts, LENGTHS)
+    two, _ = prefill(other, split, prompts, LENGTHS)
+    assert len(split["layers"][0]["qkv"]) == 3
     np.testing.assert_allclose(one, two, atol=1e-5)
 
 
 def test_decode_params_leave_the_tree_alone_and_work_without_lora():
     model, params = build(CONFIGS["qwen2"])
-    before = jax.tree.map(np.array, params)
-    merged = model.decode_params(params)
-    jax.tree.map(np.testing.assert_array_equal, before, params)
+
+    def merge(params):
+        before = jax.tree.flatten(params)
+        merged = model.decode_params(params)
+        assert jax.tree.flatten(params) == before, "it changed what it was given"
+        return merged
+
+    merged = jax.eval_shape(merge, params)
     assert not any("lora_A" in p for layer in merged["layers"] for p in layer["qkv"])
     plain = model.replace(lora=None)
-    weights = plain.decode_params({"base": params["base"], "lora": {}})
+    weights = decode_params(plain, {"base": params["base"], "lora": {}})
     assert len(weights["layers"]) == 2
     kernel = weights["layers"][1]["down"][0]["kernel"]
     want = params["base"]["layers"]["mlp"]["down_proj"]["kernel"][1]
@@ -102,10 +115,10 @@ def test_decode_params_leave_the_tree_alone_and_work_without_lora():
 
 
 def test_cache_rows_and_slots():
-    k, v = jnp.arange(2 * 3.0).reshape(2, 1, 1, 3), jnp.arange(2 * 3.0).reshape(2, 1, 3, 1)
+    k, v = (np.arange(2 * 3.0).reshape(2, 1, *shape) for shape in ((1, 3), (3, 1)))
     cache = kv.KVCache((k,), (v,))
     assert cache.num_slots == 3
-    grown = kv.expand(cache, 2, 5)
+    grown = expand(cache, 2, 5)
     want = [[0, 1, 2, 0, 0], [0, 1, 2, 0, 0], [3, 4, 5, 0, 0], [3, 4, 5, 0, 0]]
     np.testing.assert_array_equal(grown.k[0][:, 0, 0], want)
     np.testing.assert_array_equal(grown.v[0][:, 0, :, 0], want)
@@ -113,33 +126,35 @@ def test_cache_rows_and_slots():
 
 def test_a_step_writes_one_slot_and_reads_only_what_it_may():
     model, params = build(CONFIGS["qwen2"])
-    weights = model.decode_params(params)
-    _, cache = jax.jit(model.prefill)(weights, jnp.ones((1, 4), jnp.int32), jnp.array([4]))
-    cache = kv.expand(cache, 1, 8)
-    position = jnp.array([[0, 1, 2, -1, 3, -1, 9, -1]])  # a hole, the new one, one of the future
-    args = (jnp.array([5]), jnp.array([3]))
-    hidden, after = jax.jit(model.decode)(weights, *args, cache, 4, position)
-    dirty = kv.KVCache(
-        tuple(k.at[..., jnp.array([3, 5, 6, 7])].set(1e4) for k in cache.k),
-        tuple(v.at[:, :, jnp.array([3, 5, 6, 7])].set(1e4) for v in cache.v),
-    )
-    np.testing.assert_array_equal(
-        jax.jit(model.decode)(weights, *args, dirty, 4, position)[0], hidden
-    )
-    untouched = np.array([0, 1, 2, 3, 5, 6, 7])
+    weights = decode_params(model, params)
+    _, cache = prefill(model, weights, np.ones((3, 6), np.int32), LENGTHS)
+    # Writable, of the shape that the other tests decode.
+    cache = jax.tree.map(np.array, expand(cache, 1, 6 + NEW))
+    hole = [0, 1, 2, -1, 3, -1, 9] + [-1] * 6  # a hole, the new one, one of the future
+    args = (np.full(3, 5, np.int32), np.full(3, 3))
+    hidden, after = decode(model, weights, *args, cache, 4, np.array([hole] * 3))
+    dirty, beyond = jax.tree.map(np.copy, cache), [3, *range(5, 13)]
+    for k, v in zip(dirty.k, dirty.v, strict=True):
+        k[..., beyond] = v[:, :, beyond] = 1e4
+    got = decode(model, weights, *args, dirty, 4, np.array([hole] * 3))[0]
+    np.testing.assert_array_equal(got, hidden)
+    untouched = np.delete(np.arange(13), 4)
+    after = jax.tree.map(np.asarray, after)
     np.testing.assert_array_equal(after.k[0][..., untouched], cache.k[0][..., untouched])
-    assert float(jnp.abs(after.v[1][:, :, 4]).max()) > 0
+    assert np.abs(after.v[1][:, :, 4]).max() > 0
 
 
 def test_bfloat16_cache_and_hidden():
     model, params = build(CONFIGS["qwen2"], compute_dtype=jnp.bfloat16)
-    weights = model.decode_params(params)
-    hidden, cache = jax.jit(model.prefill)(weights, jnp.ones((2, 4), jnp.int32), jnp.array([4, 2]))
+    weights = jax.eval_shape(model.decode_params, params)
+    prompts, lengths = np.ones((2, 4), np.int32), np.array([4, 2])
+    hidden, cache = jax.eval_shape(model.prefill, weights, prompts, lengths)
     assert hidden.dtype == cache.k[0].dtype == cache.v[0].dtype == jnp.bfloat16
-    cache = kv.expand(cache, 3, 6)
-    position = jnp.tile(jnp.array([[0, 1, -1, -1, 2, -1]]), (6, 1))
-    hidden, after = jax.jit(model.decode)(
-        weights, jnp.ones(6, jnp.int32), jnp.full(6, 2), cache, jnp.int32(4), position
+    cache = jax.eval_shape(lambda x: kv.expand(x, 3, 6), cache)
+    tokens = np.ones(6, np.int32)
+    position = np.tile(np.array([[0, 1, -1, -1, 2, -1]]), (6, 1))
+    hidden, after = jax.eval_shape(
+        model.decode, weights, tokens, 2 * tokens, cache, np.int32(4), position
     )
     assert hidden.shape == (6, 32) and hidden.dtype == jnp.bfloat16
     assert after.k[0].shape == (6, 2, 8, 6) and after.v[0].shape == (6, 2, 6, 8)

@@ -35,6 +35,9 @@ def small(params, dtype=jnp.float32):
     return {**params, "base": convert(params["base"], dtype)}
 
 
+run = jax.jit(lambda model, params, tokens_BT: model.hidden(params, tokens_BT), static_argnums=0)
+
+
 def kernels(tree):
     layers = tree["base"]["layers"]
     parts = [*layers["self_attn"].values(), *layers["mlp"].values()]
@@ -63,7 +66,7 @@ def test_which_leaves(model):
 
 @pytest.mark.parametrize(("dtype", "share"), [("float32", 0.25), ("bfloat16", 0.5)])
 def test_bytes_held(model, dtype, share):
-    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), model[1])
+    params = jax.tree.map(lambda x: x.astype(dtype), model[1])
     before, after = kernels(params), kernels(small(params, dtype))
     scales = sum(x.scale.nbytes for x in after)
     assert nbytes(after) == share * nbytes(before) + scales
@@ -94,8 +97,7 @@ def test_the_forward_pass_is_that_of_the_rounded_weights(model, fuse, unroll):
     plain = jax.tree.map(
         lambda x: qwix.dequantize(x) if quantised_leaf(x) else x, int8, is_leaf=quantised_leaf
     )
-    run = jax.jit(own.hidden)
-    got, want, exact = (np.asarray(run(p, tokens)) for p in (int8, plain, model[1]))
+    got, want, exact = (np.asarray(run(own, p, tokens)) for p in (int8, plain, model[1]))
     np.testing.assert_allclose(got, want, atol=1e-5)
     assert 1e-4 < np.abs(got - exact).max() < 0.1
 
@@ -108,8 +110,8 @@ def test_decoding_on_them(model):
     weights = jax.jit(model[0].decode_params)(int8)
     kinds = {x.dtype for layer in weights["layers"] for x in jax.tree.leaves(layer["qkv"])}
     assert jnp.dtype(jnp.int8) in kinds
-    hidden_PD, _ = model[0].prefill(weights, tokens, lengths)
-    whole = model[0].hidden(int8, tokens)
+    hidden_PD, _ = jax.jit(model[0].prefill)(weights, tokens, lengths)
+    whole = np.asarray(run(model[0], int8, tokens))
     np.testing.assert_allclose(hidden_PD, whole[np.arange(2), lengths - 1], atol=1e-5)
 
 
@@ -129,8 +131,7 @@ def test_over_a_mesh(model, extents):
     own = model[0].replace(fuse=extents[2] == 1)
     tokens = np.random.default_rng(0).integers(0, tiny.VOCAB, (8, 8)).astype(np.int32)
     rows = sharding.place(tokens, sharding.batch_sharding(mesh))
-    got = jax.jit(own.hidden)(split, rows)
-    np.testing.assert_allclose(got, jax.jit(model[0].hidden)(whole, tokens), atol=2e-5)
+    np.testing.assert_allclose(run(own, split, rows), run(model[0], whole, tokens), atol=2e-5)
 
 
 def test_axes_of_a_quantised_kernel(model):
@@ -145,8 +146,8 @@ def test_without_qwix_it_says_what_to_install(monkeypatch):
 
 
 def test_a_kernel_in_bfloat16_is_divided_in_float32():
-    kernel = jax.random.normal(jax.random.key(0), (2, 64, 32)).astype(jnp.bfloat16)
-    got = quantised.quantise(kernel, jnp.float32)
-    want = quantised.quantise(kernel.astype(jnp.float32), jnp.float32)
+    kernel = np.random.default_rng(0).standard_normal((2, 64, 32)).astype(jnp.bfloat16)
+    got, want = (quantised.quantise(jnp.asarray(x), jnp.float32)
+                 for x in (kernel, kernel.astype(np.float32)))  # fmt: skip
     np.testing.assert_array_equal(got.qvalue, want.qvalue)
     np.testing.assert_array_equal(got.scale, want.scale)

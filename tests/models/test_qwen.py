@@ -13,6 +13,7 @@ from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel, logical_axes
 from distill_jax.models.qwen_config import QwenConfig, YarnConfig
 from distill_jax.models.released import PRESETS
+from tests import tiny
 from tests.models.parameters import parameter_count
 
 pytestmark = [pytest.mark.mesh, pytest.mark.slow]
@@ -37,47 +38,45 @@ QWEN3 = QwenConfig(
 CONFIGS = {"qwen2": QWEN2, "qwen3-yarn-windowed": QWEN3}
 
 
-def noisy(params, seed=1):
-    """No leaf at its start: biases, norms and B matrices take part."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    drawn = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, drawn)
+ADAPTER = LoraConfig(rank=2)
 
 
 @functools.cache
-def build(config, lora=None, **other):
+def build(config, lora=ADAPTER, **other):
     model = QwenModel(config, lora, **other)
-    return model, noisy(jax.jit(model.init)(jax.random.key(0)))
+    return model, tiny.weights(model, noise=0.05)
 
 
-def run_hidden(model, params, *args, **kwargs):
-    return jax.jit(model.hidden)(params, *args, **kwargs)
+# One program for each model and shape, whichever test asks.
+run_hidden = jax.jit(lambda model, params, tokens_BT: model.hidden(params, tokens_BT),
+                     static_argnums=0)  # fmt: skip
+TOKENS = np.random.default_rng(2).integers(0, 48, (4, 12)).astype(np.int32)
 
 
-def tokens(rows=3, time=12, seed=2):
-    return jax.random.randint(jax.random.key(seed), (rows, time), 0, 48)
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_way_to_run_the_layers_gives_the_same(name):
-    model, params = build(CONFIGS[name], LoraConfig(rank=2))
-    weight = jax.random.normal(jax.random.key(3), (3, 12, 32))
+@pytest.mark.parametrize(
+    "config, ways",
+    [
+        (QWEN2, [{"unroll": False}]),
+        (QWEN3, [{"unroll": False, "remat": True, "fuse": False},
+                 {"remat": True, "attention_impl": "xla"}]),
+    ],
+    ids=CONFIGS,
+)  # fmt: skip
+def test_every_way_to_run_the_layers_gives_the_same(config, ways):
+    model, params = build(config)
+    weight = np.random.default_rng(3).standard_normal((4, 12, 32)).astype(np.float32)
 
     def run(model):
         def loss(params):
-            hidden = model.hidden(params, tokens())
+            hidden = model.hidden(params, TOKENS)
             return jnp.sum(hidden * weight), hidden
 
         (_, hidden), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-        return hidden, grads
+        return hidden, jax.tree.map(np.asarray, grads)
 
     want_hidden, want = run(model)
-    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want))
-    others = [{"unroll": False, "remat": True}]
-    if name != "qwen2":
-        others += [{"unroll": False, "fuse": False}, {"remat": True, "attention_impl": "xla"}]
-    for changes in others:
+    scale = max(np.abs(g).max() for g in jax.tree.leaves(want))
+    for changes in ways:
         hidden, grads = run(model.replace(**changes))
         np.testing.assert_allclose(hidden, want_hidden, atol=2e-5, err_msg=str(changes))
         assert jax.tree.structure(grads) == jax.tree.structure(want)
@@ -88,12 +87,14 @@ def test_every_way_to_run_the_layers_gives_the_same(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_padding_at_the_right_changes_nothing(name):
     model, params = build(CONFIGS[name])
-    text, lengths = np.asarray(tokens()), [12, 7, 3]
-    padded = np.where(np.arange(12) < np.array(lengths)[:, None], text, 47)
-    got = run_hidden(model, params, jnp.asarray(padded))
-    for row, n in enumerate(lengths):
-        alone = run_hidden(model, params, jnp.asarray(text[row : row + 1, :n]))
-        np.testing.assert_allclose(got[row, :n], alone[0], atol=2e-5)
+    lengths = [12, 7, 3, 7]
+    real = np.arange(12) < np.array(lengths)[:, None]
+    got, full = (
+        np.asarray(run_hidden(model, params, x)) for x in (np.where(real, TOKENS, 47), TOKENS)
+    )
+    np.testing.assert_allclose(got[real], full[real], atol=2e-5)
+    alone = run_hidden(model, params, TOKENS[[1, 3], :7])
+    np.testing.assert_allclose(got[[1, 3], :7], alone, atol=2e-5)
     assert np.isfinite(got).all()
 
 
@@ -103,26 +104,27 @@ def test_sliding_window_forgets():
     config = QwenConfig(
         "qwen2", 48, 32, 40, 2, 4, 2, 8, sliding_window=4, layer_types=("sliding_attention",) * 2
     )
-    model, params = build(config)
-    one = tokens(rows=1)
-    last = run_hidden(model, params, one)[0, -1]
-    reach = run_hidden(model, params, one.at[0, 5].add(1) % 48)[0, -1]
-    beyond = run_hidden(model, params, one.at[0, 4].add(1) % 48)[0, -1]
-    assert float(jnp.abs(last - reach).max()) > 0
+    model, params = build(config, None)
+    rows = np.repeat(TOKENS[:1], 3, axis=0)
+    rows[[1, 2], [5, 4]] = (rows[0, [5, 4]] + 1) % 48
+    last, reach, beyond = np.asarray(run_hidden(model, params, rows))[:, -1]
+    assert np.abs(last - reach).max() > 0
     np.testing.assert_array_equal(last, beyond)
 
 
 def test_positions_are_relative(monkeypatch):
     model, params = build(QWEN2)
-    shifted = jnp.arange(12)[None] + jnp.array([[0], [5], [8000]])
+    shifted = np.arange(12)[None] + np.array([[0], [5], [60], [8000]])
+    want = run_hidden(model, params, TOKENS)
 
-    def at(positions_BT):
+    @jax.jit
+    def at(params, positions_BT):
         monkeypatch.setattr(qwen, "rope_table", lambda config, _: rope_table(config, positions_BT))
-        return model.hidden(params, tokens())
+        return model.hidden(params, TOKENS)
 
-    want, got = run_hidden(model, params, tokens()), at(shifted)
+    got, stretched = (np.asarray(at(params, x)) for x in (shifted, shifted * 3))
     np.testing.assert_allclose(got, want, atol=5e-3)
-    assert float(jnp.abs(at(shifted * 3) - got).max()) > 1e-2
+    assert np.abs(stretched - got).max() > 1e-2
 
 
 def test_head_is_the_embedding_when_tied():
@@ -134,7 +136,8 @@ def test_head_is_the_embedding_when_tied():
 
 
 def test_parameter_tree_is_the_documented_one():
-    model, params = build(QWEN2, LoraConfig(rank=2, targets=("q_proj", "down_proj")))
+    model = QwenModel(QWEN2, LoraConfig(rank=2, targets=("q_proj", "down_proj")))
+    params = jax.eval_shape(model.init, jax.random.key(0))
     shapes = jax.tree.map(lambda x: x.shape, params)
     assert shapes["lora"] == {
         "layers": {
@@ -147,7 +150,7 @@ def test_parameter_tree_is_the_documented_one():
     assert attention["o_proj"] == {"kernel": (2, 32, 32)}
     assert shapes["base"]["layers"]["input_layernorm"] == {"scale": (2, 32)}
     assert shapes["base"]["norm"] == {"scale": (32,)}
-    assert model.replace(lora=None).init(jax.random.key(0))["lora"] == {}
+    assert jax.eval_shape(model.replace(lora=None).init, jax.random.key(0))["lora"] == {}
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_0_5b", "qwen2_5_7b", "qwen2_5_32b", "qwen3_0_6b"])
@@ -162,11 +165,16 @@ def test_init_of_released_sizes_is_abstract(name):
 
 def test_init_is_a_function_of_the_key_and_layers_differ():
     model = QwenModel(QWEN2, LoraConfig())
-    one, same, other = (model.init(jax.random.key(s)) for s in (0, 0, 1))
+    init = jax.jit(model.init)
+    one, same, other = (jax.tree.map(np.asarray, init(jax.random.key(s))) for s in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, same)
     kernel = one["base"]["layers"]["mlp"]["up_proj"]["kernel"]
-    assert float(jnp.abs(kernel[0] - kernel[1]).max()) > 0
-    assert float(jnp.abs(kernel - other["base"]["layers"]["mlp"]["up_proj"]["kernel"]).max()) > 0
+    assert np.abs(kernel[0] - kernel[1]).max() > 0
+    assert np.abs(kernel - other["base"]["layers"]["mlp"]["up_proj"]["kernel"]).max() > 0
+    down = one["lora"]["layers"]["mlp"]["down_proj"]
+    assert not down["lora_B"].any()
+    # peft's kaiming_uniform(a=√5): uniform within ±1/√in, here 1/√40 = .158
+    assert 0.15 < np.abs(down["lora_A"]).max() <= 40**-0.5
     # 2·32·40 draws: their standard deviation strays by .02/√(2·2560) ≈ .0003
     assert abs(float(kernel.std()) - 0.02) < 0.001
 
@@ -175,19 +183,17 @@ def test_model_is_hashable_and_equal_by_value():
     one, two = (QwenModel(QWEN2, LoraConfig()) for _ in range(2))
     assert one == two and hash(one) == hash(two)
     assert one != one.replace(remat=True)
-    run = jax.jit(lambda model, params: model.hidden(params, tokens()), static_argnums=0)
-    params = one.init(jax.random.key(0))
-    run(one, params), run(two, params)
+    run = jax.jit(lambda model, x: x + model.config.hidden_size, static_argnums=0)
+    run(one, 1), run(two, 1)
     assert run._cache_size() == 1
 
 
 def test_bfloat16_stays_near_float32():
-    model, params = build(QWEN3, LoraConfig(rank=2))
-    low = run_hidden(model.replace(compute_dtype=jnp.bfloat16), params, tokens())
+    model, params = build(QWEN3)
+    low = run_hidden(model.replace(compute_dtype=jnp.bfloat16), params, TOKENS)
     assert low.dtype == jnp.bfloat16
-    full = run_hidden(model, params, tokens())
-    error = jnp.abs(low.astype(jnp.float32) - full)
-    assert float(error.mean()) < 0.03
+    full = np.asarray(run_hidden(model, params, TOKENS))
+    assert np.abs(np.asarray(low, np.float32) - full).mean() < 0.03
 
 
 def test_impossible_attention_is_refused():
@@ -199,7 +205,7 @@ def test_impossible_attention_is_refused():
 
 @pytest.mark.parametrize("config", [QWEN2, QWEN3], ids=["qwen2", "qwen3"])
 def test_logical_axes_mirror_the_parameters(config):
-    model, params = build(config, LoraConfig(rank=2))
+    model, params = build(config)
     axes = logical_axes(params)
     is_axes = lambda x: isinstance(x, tuple)  # noqa: E731
     assert jax.tree.structure(axes, is_leaf=is_axes) == jax.tree.structure(params)
@@ -213,20 +219,20 @@ def test_logical_axes_mirror_the_parameters(config):
 
 @pytest.mark.parametrize("fuse", [True, False])
 def test_sharded_forward_equals_the_single_device(fuse):
-    model, params = build(QWEN2, LoraConfig(rank=2), fuse=fuse)
+    model, params = build(QWEN2)
     mesh = make_mesh(MeshSettings(data=2, fsdp=2, tensor=2))
     placed = jax.device_put(params, shardings(params, logical_axes(params), mesh))
     kernel = placed["base"]["layers"]["mlp"]["up_proj"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (2, 16, 20)
-    got = jax.jit(model.hidden)(placed, tokens(rows=4))
-    np.testing.assert_allclose(got, run_hidden(model, params, tokens(rows=4)), atol=2e-5)
+    got = run_hidden(model.replace(fuse=fuse), placed, TOKENS)
+    np.testing.assert_allclose(got, run_hidden(model, params, TOKENS), atol=2e-5)
 
 
 def test_value_head_starts_at_zero_and_is_linear():
     params = value_head.init(4)
-    hidden = jax.random.normal(jax.random.key(0), (2, 3, 4)).astype(jnp.bfloat16)
+    hidden = np.ones((2, 3, 4), jnp.bfloat16)
     np.testing.assert_array_equal(value_head.apply(params, hidden), np.zeros((2, 3), np.float32))
-    params = {"kernel_D": jnp.array([1.0, 0.0, 2.0, 0.0]), "bias": jnp.array(0.5)}
-    got = value_head.apply(params, jnp.array([[1.0, 9.0, 2.0, 9.0]], jnp.bfloat16))
+    params = {"kernel_D": np.array([1, 0, 2, 0], np.float32), "bias": np.float32(0.5)}
+    got = value_head.apply(params, np.array([[1.0, 9.0, 2.0, 9.0]], jnp.bfloat16))
     np.testing.assert_array_equal(got, np.array([5.5], np.float32))  # 1·1 + 2·2 + .5
     assert got.dtype == jnp.float32

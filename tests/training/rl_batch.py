@@ -22,35 +22,44 @@ ENDED = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _score(model, trainable, frozen, rollout, values):
+def score(model, trainable, frozen, rollout, values):
     how = {"temperature": TEMPERATURE, "vocab": VOCAB, "values": values, "entropy": True}
     return losses.score_policy(model, trainable, frozen, rollout, **how)
 
 
-def make(model, params, algorithm, settings, *, noise=0.2):
-    """What the loss is given; old log-probabilities differ from the present ones by `noise`."""
-    rng = np.random.default_rng(0)
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _advantages(of, rollout, settings):
+    return of(rollout, settings)[0]
+
+
+def _rollout(rng):
     tokens_BT = rng.integers(1, VOCAB, (8, 9)).astype(np.int32)
     tokens_BT[np.arange(9)[None] >= (PROMPT + ANSWER)[:, None]] = 0
     mask_BR = (np.arange(5) < ANSWER[:, None]).astype(np.float32)
     # Tokens after the prompt; 0 beyond the row's end.
     longer_BT = np.pad(tokens_BT, ((0, 0), (0, 5)))
-    targets_BR = np.stack([row[p : p + 5] for row, p in zip(longer_BT, PROMPT, strict=True)])
-    reward_PG = rng.random((4, 2)).astype(np.float32)
-    reward_BR = (rng.normal(size=(8, 5)) * mask_BR).astype(np.float32)
-    rollout = RolloutBatch(
+    return RolloutBatch(
         tokens_BT=tokens_BT,
         prompt_len_B=PROMPT,
         response_len_B=ANSWER,
         response_mask_BR=mask_BR,
-        targets_BR=targets_BR,
+        targets_BR=np.stack([row[p : p + 5] for row, p in zip(longer_BT, PROMPT, strict=True)]),
         ended_B=ENDED,
         behaviour_logp_BR=None,  # made below, from the scores
     )
+
+
+def make(model, params, algorithm, settings, *, noise=0.2):
+    """What the loss is given; old log-probabilities differ from the present ones by `noise`."""
+    rng = np.random.default_rng(0)
+    rollout = _rollout(rng)
+    mask_BR = rollout.response_mask_BR
+    reward_PG = rng.random((4, 2)).astype(np.float32)
+    reward_BR = (rng.normal(size=(8, 5)) * mask_BR).astype(np.float32)
     trainable, frozen = states.split(params, "lora")
     if algorithm.uses_values:
         trainable = states.with_value_head(trainable, model.config.hidden_size)
-    scored = _score(model, trainable, frozen, rollout, algorithm.uses_values)
+    scored = score(model, trainable, frozen, rollout, algorithm.uses_values)
     logp_BR = np.asarray(scored.logp_BR)
     old_BR, ref_BR, behaviour_BR = (
         logp_BR + noise * rng.normal(size=(8, 5)).astype(np.float32) for _ in range(3)
@@ -67,16 +76,15 @@ def make(model, params, algorithm, settings, *, noise=0.2):
         value_BR=scored.value_BR,
         end_value_B=scored.end_value_B,
     )
-    advantages, _ = jax.jit(lambda r: algorithm.advantages(r, settings))(with_rewards)
     batch = PolicyBatch(
-        tokens_BT=tokens_BT,
+        tokens_BT=rollout.tokens_BT,
         prompt_len_B=PROMPT,
-        targets_BR=targets_BR,
+        targets_BR=rollout.targets_BR,
         loss_mask_BR=mask_BR,
         behaviour_logp_BR=behaviour_BR,
         old_logp_BR=old_BR,
         ref_logp_BR=ref_BR,
-        advantages=advantages,
+        advantages=_advantages(algorithm.advantages, with_rewards, settings),
     )
     return trainable, frozen, jax.tree.map(np.asarray, batch)
 
@@ -94,11 +102,12 @@ def to_rollout(batch):
     )
 
 
-def make_sft(model, params):
+def make_sft(params):
     """The same rows as a batch of SFT."""
-    trainable, frozen, batch = make(model, params, ALGORITHMS["grpo"], settings_of("grpo"))
-    names = ("tokens_BT", "prompt_len_B", "targets_BR", "loss_mask_BR")
-    return trainable, frozen, {name: getattr(batch, name) for name in names}
+    rollout = _rollout(np.random.default_rng(0))
+    names = ("tokens_BT", "prompt_len_B", "targets_BR")
+    batch = {name: getattr(rollout, name) for name in names}
+    return *states.split(params, "lora"), {**batch, "loss_mask_BR": rollout.response_mask_BR}
 
 
 def settings_of(name, **changes):

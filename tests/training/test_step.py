@@ -1,4 +1,7 @@
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,7 +11,7 @@ from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.step import make_update
-from tests import tiny
+from tests import shallow, tiny
 from tests.tiny import VOCAB
 from tests.training import rl_batch
 
@@ -46,8 +49,8 @@ def assert_equal_metrics(got, want):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_accumulation_equals_the_whole_batch(built, name):
-    model, params = built
+def test_accumulation_equals_the_whole_batch(name):
+    model, params = shallow.build()
     settings = rl_batch.settings_of(name)
     trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS[name], settings)
     before = host(trainable)
@@ -72,13 +75,9 @@ def sft_update(model, trainable, mesh=None, accumulate=1):
     return state, make_update(loss, totals, tx, mesh, shardings, accumulate=accumulate)
 
 
-def sft_batch(model, params):
-    return rl_batch.make_sft(model, params)
-
-
-def test_accumulation_equals_the_whole_batch_in_sft(built):
-    model, params = built
-    trainable, frozen, batch = sft_batch(model, params)
+def test_accumulation_equals_the_whole_batch_in_sft():
+    model, params = shallow.build()
+    trainable, frozen, batch = rl_batch.make_sft(params)
     results = []
     for accumulate in (1, 2, 8):
         state, update = sft_update(model, trainable, accumulate=accumulate)
@@ -91,13 +90,12 @@ def test_accumulation_equals_the_whole_batch_in_sft(built):
         update(state, frozen, batch, NUMBER, ADVANCE)
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 1, 2)])
-@pytest.mark.parametrize("name", ["sft", "ppo"])
+@pytest.mark.parametrize("name, shape", [("sft", (1, 2, 2)), ("ppo", (2, 2, 2))])
 def test_an_update_on_a_mesh_equals_that_of_one_device(built, name, shape):
     model, params = built
     settings = rl_batch.settings_of("ppo")
     if name == "sft":
-        trainable, frozen, batch = rl_batch.make_sft(model, params)
+        trainable, frozen, batch = rl_batch.make_sft(params)
     else:
         trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["ppo"], settings)
     results = []
@@ -120,7 +118,7 @@ def test_an_update_on_a_mesh_equals_that_of_one_device(built, name, shape):
 
 def test_the_base_is_frozen_bit_for_bit_and_what_is_trained_moves(built):
     model, params = built
-    trainable, frozen, batch = sft_batch(model, params)
+    trainable, frozen, batch = rl_batch.make_sft(params)
     base, lora = host(frozen["base"]), host(trainable)
     frozen = jax.device_put(frozen)
     state, update = sft_update(model, trainable)
@@ -133,22 +131,22 @@ def test_the_base_is_frozen_bit_for_bit_and_what_is_trained_moves(built):
     assert losses_seen[-1] < losses_seen[0] - 0.1 and int(state.step) == 8
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(built, bad):
-    model, params = built
+def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
+    model, params = shallow.build()
     settings = rl_batch.settings_of("bnpo")
     trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["bnpo"], settings)
     state, update = rl_batch.updater(model, "bnpo", settings, trainable)
     state, _ = update(state, frozen, batch, NUMBER, ADVANCE)
     before = host((state.trainable, state.opt_state))
-    advantage_BR = batch.advantages.advantage_BR.copy()
-    advantage_BR[2, 0] = bad
-    poisoned = batch.replace(advantages=batch.advantages.replace(advantage_BR=advantage_BR))
-    for count in (1, 2):
+    for count, bad in ((1, np.nan), (2, np.inf)):
+        advantage_BR = batch.advantages.advantage_BR.copy()
+        advantage_BR[2, 0] = bad
+        poisoned = batch.replace(advantages=batch.advantages.replace(advantage_BR=advantage_BR))
         state, metrics = update(state, frozen, poisoned, NUMBER, ADVANCE)
         assert int(metrics["skipped"]) == 1 and not np.isfinite(float(metrics["loss"]))
         assert (int(state.skipped), int(state.skipped_in_row)) == (count, count)
-    jax.tree.map(np.testing.assert_array_equal, host((state.trainable, state.opt_state)), before)
+        after = host((state.trainable, state.opt_state))
+        jax.tree.map(np.testing.assert_array_equal, after, before)
     state, metrics = update(state, frozen, batch, NUMBER, ADVANCE)
     assert (int(state.skipped), int(state.skipped_in_row), int(state.step)) == (2, 0, 4)
     assert any(changed(before[0], host(state.trainable)))
@@ -160,7 +158,7 @@ def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too():
     weights = {"lora": {}, "value_head": {"w": np.zeros(())}}
     state, shardings = states.create(weights, tx, rng.run_key(0), tiny.mesh())
     update = make_update(
-        lambda t, f, b, n, k: (jax.numpy.sqrt(t["value_head"]["w"]), {}),
+        lambda t, f, b, n, k: (jnp.sqrt(t["value_head"]["w"]), {}),
         lambda batch: 1.0,
         tx,
         tiny.mesh(),
@@ -171,13 +169,14 @@ def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too():
     assert float(state.trainable["value_head"]["w"]) == 0.0
 
 
-def test_minibatches_count_as_one_step_and_draw_their_own_dropout():
-    model, params = tiny.build()
-    model = model.replace(lora=model.lora.__class__(rank=2, dropout=0.5))
-    trainable, frozen, batch = sft_batch(model.replace(lora=type(model.lora)(rank=2)), params)
+def test_minibatches_count_as_one_step_and_draw_their_own_dropout(built):
+    model, params = built
+    model = model.replace(lora=dataclasses.replace(model.lora, dropout=0.5))
+    trainable, frozen, batch = rl_batch.make_sft(params)
+    fresh, update = sft_update(model, trainable)
     seen = []
     for number in (0, 0, 1):
-        state, update = sft_update(model, trainable)
+        state = jax.tree.map(jnp.copy, fresh)  # an update takes its state's buffers
         state, metrics = update(state, frozen, batch, np.int32(number), np.int32(0))
         assert int(state.step) == 0
         seen.append(float(metrics["loss"]))

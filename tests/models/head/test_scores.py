@@ -23,10 +23,10 @@ OUTPUTS = ("logit_N", "lse_AN", "logp_N", "entropy_N")
 
 
 def arrays(seed=0, dtype=jnp.float32):
-    keys = jax.random.split(jax.random.key(seed), 3)
-    hidden = jax.random.normal(keys[0], (N, D)).astype(dtype)
-    head = (jax.random.normal(keys[1], (V, D)) / 2).astype(dtype)
-    return hidden, head, jax.random.randint(keys[2], (N,), 0, VALID)
+    rng = np.random.default_rng(seed)
+    hidden = rng.standard_normal((N, D)).astype(dtype)
+    head = (rng.standard_normal((V, D)) / 2).astype(dtype)
+    return hidden, head, rng.integers(0, VALID, N).astype(np.int32)
 
 
 def naive(hidden, head, targets):
@@ -58,7 +58,7 @@ def weighted(scores, names):
     total = 0.0
     for index, name in enumerate(names):
         x = getattr(scores, name)
-        total += (x * jax.random.normal(jax.random.key(index), x.shape)).sum()
+        total += (x * np.random.default_rng(index).standard_normal(x.shape, np.float32)).sum()
     return total
 
 
@@ -73,35 +73,45 @@ def test_values(chunk, jit):
         )
 
 
-@functools.lru_cache
-def naive_gradient(names, wrt):
+EACH = [*[(n,) for n in OUTPUTS], OUTPUTS]
+
+
+def gradients(scores, wrt):
+    """Of hidden states, head or both (`wrt`), for each set of outputs that a loss may take."""
     hidden, head, targets = arrays(1)
-    run = jax.grad(lambda h, w: weighted(naive(h, w, targets), names), wrt)
+
+    def run(hidden, head):
+        return [
+            jax.grad(lambda h, w, n=names: weighted(scores(h, w, targets), n), wrt)(hidden, head)
+            for names in EACH
+        ]
+
     return jax.jit(run)(hidden, head)
 
 
+@pytest.fixture(scope="module")
+def naive_gradients():
+    return gradients(naive, (0, 1))
+
+
 @pytest.mark.parametrize("chunk", [None, 5])  # one chunk; three, the last one padded
-@pytest.mark.parametrize("names", [*[(n,) for n in OUTPUTS], OUTPUTS])
 @pytest.mark.parametrize("wrt", [(0,), (1,), (0, 1)])
-def test_gradients(chunk, names, wrt):
+def test_gradients(naive_gradients, chunk, wrt):
     # With many chunks a frozen head takes the gradient along in the forward pass: another path.
-    hidden, head, targets = arrays(1)
-
-    def loss(h, w):
-        return weighted(ours(h, w, targets, chunk), names)
-
-    got, expected = jax.jit(jax.grad(loss, wrt))(hidden, head), naive_gradient(names, wrt)
-    for g, e in zip(got, expected, strict=True):
-        np.testing.assert_allclose(g, e, atol=1e-5, rtol=1e-5)
+    got = gradients(lambda *x: ours(*x, chunk), wrt)
+    for names, mine, both in zip(EACH, got, naive_gradients, strict=True):
+        expected = [both[i] for i in wrt]
+        for g, e in zip(mine, expected, strict=True):
+            np.testing.assert_allclose(g, e, atol=1e-5, rtol=1e-5, err_msg=str(names))
 
 
 def test_outputs_not_asked_for():
-    scores = head_scores(*arrays())
+    scores = jax.eval_shape(head_scores, *arrays())
     assert scores.entropy_N is None
     assert scores.lse_AN.shape == (0, N)
     # entropy of a uniform distribution over 17 of 20 rows: ln 17
     hidden, head, targets = arrays()
-    flat = ours(0 * hidden, head, targets)
+    flat = jax.jit(ours)(0 * hidden, head, targets)
     np.testing.assert_allclose(flat.entropy_N, np.log(17), rtol=1e-6)
     np.testing.assert_allclose(flat.lse_AN, np.log(17), rtol=1e-6)
 
@@ -109,65 +119,80 @@ def test_outputs_not_asked_for():
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_padding_rows_never_enter(chunk):
     hidden, head, targets = arrays()
-    other = head.at[VALID:].set(1e3)  # would win every logsumexp
+    other = head.copy()
+    other[VALID:] = 1e3  # would win every logsumexp
 
     @jax.jit
     def run(w):
-        return jax.value_and_grad(lambda h: weighted(ours(h, w, targets, chunk), OUTPUTS))(hidden)
+        def loss(h, w):
+            return weighted(ours(h, w, targets, chunk), OUTPUTS)
 
-    for a, b in zip(run(head), run(other), strict=True):
+        # Of a frozen head too, which is another path.
+        return jax.value_and_grad(loss)(hidden, w), jax.grad(loss, 1)(hidden, w)
+
+    (one, grad), (two, _) = run(head), run(other)
+    for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    grad = jax.grad(lambda w: weighted(ours(hidden, w, targets, chunk), OUTPUTS))(head)
     assert not np.any(np.asarray(grad)[VALID:])
 
 
 def test_soft_values_far_from_zero():
     # Logits near ±3000: the peak is taken out before any exp; nothing overflows or vanishes.
     hidden, head, targets = arrays()
-    scores = ours(hidden * 1e3, head, targets, 4)
-    expected = naive(hidden * 1e3, head, targets)
+
+    @jax.jit
+    def run(h):
+        scores = ours(h, head, targets, 4)
+        return scores, jax.grad(lambda h: weighted(ours(h, head, targets, 4), OUTPUTS))(h)
+
+    scores, grad = run(hidden * np.float32(1e3))
+    expected = jax.jit(naive)(hidden * np.float32(1e3), head, targets)
     np.testing.assert_allclose(scores.lse_AN, expected.lse_AN, rtol=1e-5)
     np.testing.assert_allclose(scores.entropy_N, expected.entropy_N, atol=1e-4)
-    grad = jax.grad(lambda h: weighted(ours(h, head, targets, 4), OUTPUTS))(hidden * 1e3)
     assert np.all(np.isfinite(grad))
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_bfloat16_inputs_accumulate_in_float32(chunk):
     hidden, head, targets = arrays(2, jnp.bfloat16)
-    scores, expected = ours(hidden, head, targets, chunk), naive(hidden, head, targets)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(of, h, w):
+        grads = [jax.grad(lambda *x: of(*x, targets).logp_N.sum(), wrt)(h, w) for wrt in (0, 1)]
+        return of(h, w, targets), grads
+
+    exact = (hidden.astype(np.float32), head.astype(np.float32))
+    scores, grads = run(lambda *x: ours(*x, chunk), hidden, head)
+    expected, right = run(naive, *exact)
     assert scores.logit_N.dtype == scores.lse_AN.dtype == scores.logp_N.dtype == jnp.float32
     # Equal to float32 arithmetic on the same rounded inputs, far finer than a bf16 step.
     np.testing.assert_allclose(scores.logit_N, expected.logit_N, atol=1e-5)
     np.testing.assert_allclose(scores.lse_AN, expected.lse_AN, atol=1e-5)
-    for wrt, shape in ((0, hidden), (1, head)):
-        grad = jax.grad(lambda h, w: ours(h, w, targets, chunk).logp_N.sum(), wrt)(hidden, head)
-        right = jax.grad(lambda h, w: naive(h, w, targets).logp_N.sum(), wrt)(
-            hidden.astype(jnp.float32), head.astype(jnp.float32)
-        )
-        assert grad.dtype == shape.dtype
-        np.testing.assert_allclose(grad.astype(jnp.float32), right, atol=0.05, rtol=0.02)
+    for grad, want in zip(grads, right, strict=True):
+        assert grad.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(grad, np.float32), want, atol=0.05, rtol=0.02)
 
 
 def test_nearly_certain_tokens_keep_their_gradient_in_bfloat16():
     # p = 1 − 1e-3: the gradient is ~1e-3 of a head row; p alone would round to 1 in bfloat16.
-    hidden = jnp.zeros((4, 8), jnp.bfloat16).at[:, 0].set(8.0)
-    head = jnp.zeros((5, 8), jnp.bfloat16).at[0, 0].set(1.0).at[1:, 1].set(1.0)
-    targets = jnp.zeros((4,), jnp.int32)
+    hidden, head = np.zeros((4, 8), jnp.bfloat16), np.zeros((5, 8), jnp.bfloat16)
+    hidden[:, 0], head[0, 0], head[1:, 1] = 8.0, 1.0, 1.0
+    targets = np.zeros((4,), np.int32)
 
     def grad(chunk):
         run = lambda h: head_scores(h, head, targets, chunk_tokens=chunk).logp_N.sum()  # noqa: E731
-        return np.asarray(jax.grad(run)(hidden), np.float32)
+        return np.asarray(jax.jit(jax.grad(run))(hidden), np.float32)
 
     rest = 4 / (np.exp(8.0) + 4)  # all other tokens
-    for chunk in (None, 2):
-        np.testing.assert_allclose(grad(chunk)[:, 0], rest, rtol=0.02)
-        np.testing.assert_allclose(grad(chunk)[:, 1], -rest, rtol=0.02)
+    for found in map(grad, (None, 2)):
+        np.testing.assert_allclose(found[:, 0], rest, rtol=0.02)
+        np.testing.assert_allclose(found[:, 1], -rest, rtol=0.02)
 
 
 def test_mixed_dtypes_follow_the_hidden_states():
     hidden, head, targets = arrays(3)
-    grad = jax.grad(lambda w: ours(hidden.astype(jnp.bfloat16), w, targets, 4).logp_N.sum())(head)
+    low = hidden.astype(jnp.bfloat16)
+    grad = jax.jit(jax.grad(lambda w: ours(low, w, targets, 4).logp_N.sum()))(head)
     assert grad.dtype == jnp.float32 and np.all(np.isfinite(grad))
 
 
@@ -195,13 +220,13 @@ def test_under_remat_and_scan():
 def test_on_a_mesh_equals_one_device(shape, chunk):
     assert len(jax.devices()) >= 8  # forced by conftest.py
     mesh = make_mesh(MeshSettings(*shape))
-    keys = jax.random.split(jax.random.key(0), 3)
-    hidden, head = jax.random.normal(keys[0], (64, 8)), jax.random.normal(keys[1], (24, 8))
-    targets = jax.random.randint(keys[2], (64,), 0, 24)
+    rng = np.random.default_rng(0)
+    hidden, head = (rng.standard_normal(s, np.float32) for s in ((64, 8), (24, 8)))
+    targets = rng.integers(0, 24, 64)
 
     def loss(h, w):
         scores = head_scores(h, w, targets, entropy=True, chunk_tokens=chunk)
-        return (scores.logp_N * jnp.arange(64)).sum() + scores.entropy_N.sum()
+        return (scores.logp_N * np.arange(64)).sum() + scores.entropy_N.sum()
 
     expected = jax.jit(jax.value_and_grad(loss, (0, 1)))(hidden, head)
     placed = (
@@ -283,8 +308,9 @@ def test_default_chunks(monkeypatch):
 
 @pytest.mark.parametrize("tokens,chunks", itertools.product([1, 6, 7], [1, 2, 3, 7]))
 def test_split_and_join_are_inverse(tokens, chunks):
-    x = jnp.arange(2.0 * tokens).reshape(tokens, 2)
-    np.testing.assert_array_equal(head_chunks.join(head_chunks.split(x, chunks), tokens), x)
+    x = np.arange(2.0 * tokens, dtype=np.float32).reshape(tokens, 2)
+    run = jax.jit(lambda x: head_chunks.join(head_chunks.split(x, chunks), tokens))
+    np.testing.assert_array_equal(run(x), x)
 
 
 @pytest.mark.parametrize(

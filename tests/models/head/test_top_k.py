@@ -1,5 +1,7 @@
 """Top-k through the chunked head against log_softmax and lax.top_k over whole logits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +18,19 @@ from tests.models.head.gathers import gathered
 pytestmark = pytest.mark.mesh
 
 N, D, V, VALID = 13, 8, 24, 20
+ONE = np.ones((1, 1), np.float32)
 
 
 def arrays(dtype=np.float32):
     rng = np.random.default_rng(0)
     hidden, head = rng.standard_normal((N, D)), rng.standard_normal((V, D))
     head[VALID:] *= 50  # padding rows that would win
-    return jnp.asarray(hidden, dtype), jnp.asarray(head, dtype)
+    return hidden.astype(dtype), head.astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "valid_vocab", "temperature", "mesh"))
+def top_k(hidden, head, k, **how):
+    return head_top_k(hidden, head, k, **how)
 
 
 def oracle(hidden, head, k, temperature):
@@ -52,26 +60,26 @@ def test_against_whole_logits(k, temperature, chunk):
 
 def test_a_small_tail_is_not_lost():
     # 1 − Σ in float32 knows nothing below 6e-8; here the tail is e^−40 and e^−60 of the whole.
-    head = jnp.array([[40.0], [0.0], [-20.0]])
+    head = np.array([[40.0], [0.0], [-20.0]], np.float32)
     for k, want in ((1, -40.0), (2, -60.0)):
-        np.testing.assert_allclose(head_top_k(jnp.ones((1, 1)), head, k).log_tail_X, want)
+        np.testing.assert_allclose(top_k(ONE, head, k).log_tail_X, want)
 
 
 def test_by_hand():
     # Logits 0, ln 2, ln 5 at T 1: probabilities 1/8, 2/8, 5/8. At T 2 the roots of 1, 2, 5.
-    hidden, head = jnp.ones((1, 1)), jnp.log(jnp.array([[1.0], [2.0], [5.0]]))
-    ids, logp, log_tail = head_top_k(hidden, head, 2)
+    hidden, head = ONE, np.log(np.array([[1.0], [2.0], [5.0]], np.float32))
+    ids, logp, log_tail = top_k(hidden, head, 2)
     np.testing.assert_allclose(np.exp(logp), [[5 / 8, 2 / 8]], rtol=1e-6)
     np.testing.assert_allclose(np.exp(log_tail), [1 / 8], rtol=1e-6)
     assert ids.tolist() == [[2, 1]]
     roots = np.sqrt([5.0, 2.0]) / np.sqrt([1.0, 2.0, 5.0]).sum()
-    warm = head_top_k(hidden, head, 2, temperature=2.0).logp_XK[0]
+    warm = top_k(hidden, head, 2, temperature=2.0).logp_XK[0]
     np.testing.assert_allclose(np.exp(warm), roots, rtol=1e-6)
 
 
 def test_large_logits_do_not_cancel():
     # log(1 + e^−1) = .313262; as 1e4 less a logsumexp of 1e4 it was .313477.
-    _, logp, tail = head_top_k(jnp.ones((1, 1)), jnp.array([[1e4], [1e4 - 1], [0.0]]), 2)
+    _, logp, tail = top_k(ONE, np.array([[1e4], [1e4 - 1], [0.0]], np.float32), 2)
     np.testing.assert_allclose(logp, [[-0.313262, -1.313262]], atol=1e-6)
     np.testing.assert_allclose(tail, -10000.313262, atol=2e-3)  # float32 steps by .001 there
 
@@ -79,8 +87,8 @@ def test_large_logits_do_not_cancel():
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_on_a_mesh_no_logits_are_gathered(shape):
     mesh = make_mesh(MeshSettings(*shape))
-    keys = jax.random.split(jax.random.key(0), 2)
-    hidden, head = jax.random.normal(keys[0], (64, 16)), jax.random.normal(keys[1], (328, 16))
+    rng = np.random.default_rng(0)
+    hidden, head = (rng.standard_normal(s, np.float32) for s in ((64, 16), (328, 16)))
     split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
     placed = jax.device_put(hidden, batch_sharding(mesh)), jax.device_put(head, split)
 
@@ -89,7 +97,7 @@ def test_on_a_mesh_no_logits_are_gathered(shape):
         return jax.jit(lambda *x: head_top_k(*x, 5, **how)).lower(*placed).compile()
 
     ours, plain = run(mesh), run(None)
-    got, want = ours(*placed), head_top_k(hidden, head, 5, valid_vocab=320)
+    got, want = ours(*placed), top_k(hidden, head, 5, valid_vocab=320)
     np.testing.assert_array_equal(got.ids_XK, want.ids_XK)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got[1:], want[1:])
     assert not gathered(ours.as_text(), vocab=320, tokens=16)
@@ -99,20 +107,20 @@ def test_on_a_mesh_no_logits_are_gathered(shape):
 
 def test_rows_that_do_not_divide_by_the_devices():
     mesh, (hidden, head) = make_mesh(MeshSettings(8, 1, 1)), arrays()
-    got = jax.jit(lambda *x: head_top_k(*x, 3, valid_vocab=VALID, mesh=mesh))(hidden, head)
-    want = head_top_k(hidden, head, 3, valid_vocab=VALID)
+    got = top_k(hidden, head, 3, valid_vocab=VALID, mesh=mesh)
+    want = top_k(hidden, head, 3, valid_vocab=VALID)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got, want)
 
 
 def test_equal_logits_give_the_lower_id_first():
-    ids, logp, _ = head_top_k(jnp.ones((1, 1)), jnp.array([[0.0], [3.0], [1.0], [3.0]]), 3)
+    ids, logp, _ = top_k(ONE, np.array([[0.0], [3.0], [1.0], [3.0]], np.float32), 3)
     assert ids.tolist() == [[1, 3, 2]] and logp[0, 0] == logp[0, 1]
 
 
 def test_bfloat16_states_are_summed_in_float32():
     hidden, head = arrays(jnp.bfloat16)
-    ids, logp, _ = head_top_k(hidden, head, 4, valid_vocab=VALID)
-    want_ids, want_logp, _ = oracle(hidden.astype(jnp.float32), head.astype(jnp.float32), 4, 1.0)
+    ids, logp, _ = top_k(hidden, head, 4, valid_vocab=VALID)
+    want_ids, want_logp, _ = oracle(hidden, head, 4, 1.0)
     np.testing.assert_array_equal(ids, want_ids)
     # Logits rounded to bfloat16 would be off by up to 2⁻⁷ at 4.
     np.testing.assert_allclose(logp, want_logp, atol=2e-5)
@@ -137,19 +145,26 @@ def test_no_array_has_the_vocabulary_beside_all_tokens():
 
 def test_there_is_no_gradient():
     hidden, head = arrays()
-    grads = jax.grad(lambda *x: head_top_k(*x, 3).logp_XK.sum(), argnums=(0, 1))(hidden, head)
+    slope = jax.jit(jax.grad(lambda *x: head_top_k(*x, 3).logp_XK.sum(), argnums=(0, 1)))
+    grads = slope(hidden, head)
     assert not any(np.asarray(g).any() for g in grads)
 
 
 def test_it_feeds_the_top_k_tail_divergence():
     """With k = V − 1 the tail is one token: the value is the whole KL at T, times T²."""
     (teacher, head), T = arrays(), 2.0
-    student = teacher + 0.3
-    top = head_top_k(teacher, head, VALID - 1, valid_vocab=VALID, temperature=T)
-    whole = [jax.nn.log_softmax((x @ head[:VALID].T) / T) for x in (teacher, student)]
-    listed = listed_and_tail((student @ head[:VALID].T) / T, top.ids_XK)
-    got = top_k_tail_divergence(*top[1:], *listed, temperature=T)
-    want = T**2 * jnp.sum(jnp.exp(whole[0]) * (whole[0] - whole[1]), axis=1)
+    student = teacher + np.float32(0.3)
+    logits = [(x @ head[:VALID].T) / T for x in (teacher, student)]
+
+    @jax.jit
+    def run(teacher, student_logits):
+        top = head_top_k(teacher, head, VALID - 1, valid_vocab=VALID, temperature=T)
+        listed = listed_and_tail(student_logits, top.ids_XK)
+        return top_k_tail_divergence(*top[1:], *listed, temperature=T)
+
+    got = run(teacher, logits[1])
+    p, q = (special.log_softmax(np.float64(x), axis=1) for x in logits)
+    want = T**2 * np.sum(np.exp(p) * (p - q), axis=1)
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
