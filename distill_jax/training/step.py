@@ -47,7 +47,7 @@ def make_update(
     Metrics added here: loss, grad_norm (before clipping), skipped, and learning_rate where the
     optimiser's state holds it.
 
-    Equal arguments give the same function, so that stages which train alike compile once.
+    Equal arguments give the same function, so that stages with equal updates share a program.
 
     Raises:
         ConfigError: when traced with a batch whose rows `accumulate` does not divide.

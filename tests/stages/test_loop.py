@@ -29,7 +29,8 @@ class Toy:
     """Loss w·x with x = NaN at the steps in `bad`; SGD moves w by −x at each good step."""
 
     def __init__(self, workdir: Path, bad: tuple[int, ...] = (), **changes: Any):
-        self.context = Run(small(**{"records__every": 1, "checkpoint__every": 1, **changes}), workdir)
+        each: dict[str, Any] = {"records__every": 1, "checkpoint__every": 1}
+        self.context = Run(small(**{**each, **changes}), workdir)
         mesh, tx = self.context.mesh, optax.sgd(1.0)
         self.state, where = states.create({"lora": PATH}, tx, jax.random.key(0), mesh)
 
