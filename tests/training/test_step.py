@@ -7,6 +7,7 @@ import pytest
 
 from distill_jax.core import rng
 from distill_jax.core.errors import ConfigError
+from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
@@ -181,3 +182,23 @@ def test_minibatches_count_as_one_step_and_draw_their_own_dropout(built):
         assert int(state.step) == 0
         seen.append(float(metrics["loss"]))
     assert seen[0] == seen[1] != seen[2]
+
+
+def test_equal_updates_and_teachers_are_one_program_and_others_are_not(built):
+    model, params = built
+    trainable, _ = states.split(params, "lora")
+
+    def update(model=model, mesh=None, vocab=VOCAB, rate=1e-2, total=10, accumulate=1):
+        mesh = mesh or tiny.mesh()
+        tx = optimizer.make(optimizer.OptimizerSettings(learning_rate=rate), total)
+        _, shardings = states.create(trainable, tx, rng.run_key(0), mesh)
+        return make_update(*losses.sft(model, vocab), tx, mesh, shardings, accumulate=accumulate)
+
+    def teacher(model=model, mesh=None, vocab=VOCAB, alpha=1.0):
+        return TeacherScorer(model, {}, mesh or tiny.mesh(), alpha=alpha, vocab=vocab)._score
+
+    others = [{"model": model.replace(unroll=False)}, {"mesh": tiny.mesh(data=2)}, {"vocab": 19}]
+    updates = [{"rate": 2e-2}, {"total": 11}, {"accumulate": 2}]
+    for make, different in ((update, others + updates), (teacher, [*others, {"alpha": 2.0}])):
+        assert make() is make(model=dataclasses.replace(model))
+        assert len({make(), *(make(**other) for other in different)}) == 1 + len(different)
