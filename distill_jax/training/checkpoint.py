@@ -219,10 +219,6 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         """The newest step saved (its write may still be under way), or None."""
         return self._manager.latest_step()
 
-    def steps(self) -> list[int]:
-        """All steps kept, oldest first."""
-        return sorted(self._manager.all_steps())
-
     def wait(self) -> None:
         """Blocks until what was saved is on disk.
 
