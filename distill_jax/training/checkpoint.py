@@ -72,9 +72,8 @@ class Restored(NamedTuple):
 class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     """Saves and restores (state, meta) by step in one directory; safe against kill -9.
 
-    Every process of a multi-process run makes one and calls the same methods in the same order.
-
-    The directory is made when missing.
+    Every process of a multi-process run makes one and calls the same methods in the same order. The
+    directory is made when missing.
     """
 
     def __init__(self, directory: str | Path, settings: CheckpointSettings | None = None):
