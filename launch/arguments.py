@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import absl.logging
@@ -39,13 +38,7 @@ class OneLine:
         sys.unraisablehook = disk.without_closed_loops(sys.unraisablehook)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        del kind, trace
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
         if isinstance(error, KeyboardInterrupt):
             print("interrupted; run the same command again to go on", file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)

@@ -69,8 +69,8 @@ def _sampled(side: Result, ids: Sequence[str]) -> np.ndarray | None:
 
 
 def _answers(pair: Pair, ids: Sequence[str]) -> dict[str, Any]:
-    rows = [[{"id": k, "right": side.rows[k].right} for k in ids] for side in (pair.a, pair.b)]
-    found = paired.compare(*rows)
+    right = [[bool(side.rows[k].right) for k in ids] for side in (pair.a, pair.b)]
+    found = paired.compare(*right)
     a, b = (intervals.wilson(found.both + only, len(ids)) for only in (found.only_a, found.only_b))
     return {"a": a._asdict(), "b": b._asdict(), **found.as_dict()}
 

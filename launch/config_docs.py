@@ -5,14 +5,13 @@ import sys
 import types
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import distill_jax.stages.settings  # noqa: F401 - the kinds
 from distill_jax.run.settings import Shared, StageSettings
-from launch.arguments import tool_parser
+from launch.arguments import ROOT, tool_parser
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "config.md"
+TARGET = ROOT / "docs" / "config.md"
 
 HEAD = """# Settings
 

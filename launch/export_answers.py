@@ -81,10 +81,5 @@ def _job(guard: arguments.OneLine) -> None:
         run.say(f"answers: {out}")
 
 
-def main() -> None:
-    """Runs the program."""
-    arguments.run_app(_job, "configs/rl.py or configs/rl.py:smoke")
-
-
 if __name__ == "__main__":
-    main()
+    arguments.run_app(_job, "configs/rl.py or configs/rl.py:smoke")

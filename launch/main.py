@@ -151,10 +151,5 @@ def _job(guard: arguments.OneLine) -> None:
     runner.run(config, workdir, adopt_from=Path(ADOPT.value) if ADOPT.value else None)
 
 
-def main() -> None:
-    """Runs the program."""
-    arguments.run_app(_job, "configs/rl.py or configs/rl.py:smoke")
-
-
 if __name__ == "__main__":
-    main()
+    arguments.run_app(_job, "configs/rl.py or configs/rl.py:smoke")

@@ -132,10 +132,8 @@ def pad_id(tokenizer: FastTokenizer) -> int:
     return eos_id(tokenizer) if found is None else int(found)
 
 
-def check_same_tokenizer(teacher: FastTokenizer, student: FastTokenizer) -> int:
-    """The size of the shared vocabulary: ids 0..size-1 mean the same to both.
-
-    The models' embeddings may have more rows than this, and may differ in their number.
+def check_same_tokenizer(teacher: FastTokenizer, student: FastTokenizer) -> None:
+    """Every id means the same to both; the models' embeddings may have more rows than ids.
 
     Raises:
         TokenizerMismatchError: naming the first id, or merge, that differs.
@@ -153,7 +151,6 @@ def check_same_tokenizer(teacher: FastTokenizer, student: FastTokenizer) -> int:
                 fix="take teacher and student of one family, or distil from the teacher's texts "
                 "instead",
             )
-    return max(ours) + 1
 
 
 def _merges(tokenizer: FastTokenizer) -> list[object]:

@@ -16,11 +16,11 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.evaluation import intervals, subjects
 from distill_jax.evaluation.held_out import evaluate_stage, greedy_answers, held_out
-from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head.comparison import TokenComparison, head_comparison
 from distill_jax.models.qwen import QwenModel
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run
+from distill_jax.training.distillation import response_hidden
 
 # Measures between 0 and 1; the others have no upper bound to cut an interval at.
 SHARES = ("cosine", "top1_agreement")
@@ -121,41 +121,27 @@ def compare_on_responses(
     Returns:
         float32 [B, R] of each measure; values beyond a response's length mean nothing.
     """
-    return _compare(
-        student.model,
-        teacher.model,
-        batch["targets_BR"].shape[1],
-        vocab,
-        student.params,
-        teacher.params,
-        batch["tokens_BT"],
-        batch["prompt_len_B"],
-    )
+    read = {name: batch[name] for name in ("tokens_BT", "prompt_len_B", "targets_BR")}
+    return _compare(student.model, teacher.model, vocab, student.params, teacher.params, read)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _compare(
     student: QwenModel,
     teacher: QwenModel,
-    R: int,
     vocab: int,
     student_params: Any,
     teacher_params: Any,
-    tokens_BT: jax.Array,
-    prompt_len_B: jax.Array,
+    batch: dict[str, jax.Array],
 ) -> TokenComparison:
-    def hidden_ND(model: QwenModel, params: Any) -> jax.Array:
-        hidden_BRD = gather_response(model.hidden(params, tokens_BT), prompt_len_B, R)
-        return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
-
     scores = head_comparison(
-        hidden_ND(student, student_params),
+        response_hidden(student, student_params, batch),
         student.head_VD(student_params),
-        hidden_ND(teacher, teacher_params),
+        response_hidden(teacher, teacher_params, batch),
         teacher.head_VD(teacher_params),
         valid_vocab=vocab,
     )
-    return TokenComparison(*(x_N.reshape(len(tokens_BT), R) for x_N in scores))
+    return TokenComparison(*(x_N.reshape(batch["targets_BR"].shape) for x_N in scores))
 
 
 def response_means(scores: TokenComparison, length_B: np.ndarray) -> dict[str, np.ndarray]:

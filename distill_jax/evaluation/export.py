@@ -24,6 +24,7 @@ from distill_jax.evaluation.held_out import dtypes, evaluate_stage
 from distill_jax.evaluation.subjects import Subject
 from distill_jax.inference import generate
 from distill_jax.inference.store import AnswerStore
+from distill_jax.rewards.top_k import TopKScorer
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.run import lock
 from distill_jax.run.models import Loaded
@@ -164,9 +165,9 @@ class _Export:
         """The answer to each question, drawn or from the store, with its verdict."""
         run, sampling, total = self.run, self.sampling, len(put)
         sampler, prompts = run.models.sampler(loaded.model), [question.prompt for question in put]
-        sizes = {"vocab": run.data.vocab, "pad_id": run.data.pad_id, "k": self.request.top_k}
-        multiple = sampling.prompt_multiple
-        reader = TopTokens(loaded.model, loaded.params, run.mesh, **sizes, multiple=multiple)
+        sizes = {"k": self.request.top_k, "vocab": run.data.vocab}
+        scorer = TopKScorer(loaded.model, loaded.params, run.mesh, **sizes)
+        reader = TopTokens(scorer, run.data.pad_id, sampling.prompt_multiple)
 
         def columns(rows: Sequence[int], out: Rollout) -> dict[str, list[Any]]:
             return reader.read([prompts[i] for i in rows], out)

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from distill_jax import answers
 from distill_jax.answers.check import final_answer
@@ -15,9 +13,7 @@ from distill_jax.answers.numbers import parse_number
 from distill_jax.core import sharding
 from distill_jax.core.batching import filled, round_up
 from distill_jax.data.problem import Problem
-from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head.top_k import head_top_k
-from distill_jax.models.qwen import QwenModel
+from distill_jax.rewards.top_k import TopKScorer
 from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.sampler import Rollout
 
@@ -98,25 +94,17 @@ class TopTokens:
     """Reads responses teacher-forced; probabilities at temperature 1 over the tokens that exist.
 
     Attributes:
-        model, params: with weights {"base", "lora"} on the mesh.
-        mesh: rows are split over data and fsdp.
-        k: how many tokens a position, 1 to vocab.
-        vocab: tokens that exist; logit rows beyond it never enter.
+        scorer: of the model, at temperature 1.
         pad_id: fills rows behind the response.
         multiple: lengths are rounded up to multiples of it, to limit the compiled programs.
     """
 
-    model: QwenModel
-    params: Any
-    mesh: Mesh
-    k: int
-    vocab: int
+    scorer: TopKScorer
     pad_id: int
     multiple: int
 
     def __post_init__(self) -> None:
-        self._batch_rows = round_up(ROWS, sharding.batch_shards(self.mesh))
-        self._read = jax.jit(self._read_fn, out_shardings=sharding.batch_sharding(self.mesh))
+        self._batch_rows = round_up(ROWS, sharding.batch_shards(self.scorer.mesh))
 
     def read(self, prompts: Sequence[Sequence[int]], rollout: Rollout) -> dict[str, list[Any]]:
         """Columns top_ids and top_probs of the responses, one a prompt: for each of a response's
@@ -129,21 +117,10 @@ class TopTokens:
             batch = training_batch(
                 [prompts[i] for i in chosen], part, 1, pad_id=self.pad_id, multiple=self.multiple
             )
-            names = ("tokens_BT", "prompt_len_B", "targets_BR")
-            read = {name: getattr(batch, name) for name in names}
-            ids_BRK, probs_BRK = sharding.fetch(self._read(self.params, read))
+            top = self.scorer.score(batch.to_score())
+            ids_BRK, probs_BRK = sharding.fetch((top.ids_XK, jnp.exp(top.logp_XK)))
             for ids_RK, probs_RK, n in zip(ids_BRK, probs_BRK, part.length_B[:count], strict=False):
                 out["top_ids"].append(ids_RK[:n].tolist())
                 shown = [[float(f"{p:.6g}") for p in probs] for probs in probs_RK[:n].tolist()]
                 out["top_probs"].append(shown)
         return out
-
-    def _read_fn(self, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        targets_BR = batch["targets_BR"]
-        B, R = targets_BR.shape
-        hidden_BTD = self.model.hidden(params, batch["tokens_BT"])
-        hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], R)
-        hidden_ND, head_VD = hidden_BRD.reshape(B * R, -1), self.model.head_VD(params)
-        top = head_top_k(hidden_ND, head_VD, self.k, valid_vocab=self.vocab, mesh=self.mesh)
-        shape = (B, R, self.k)
-        return top.ids_XK.reshape(shape), jnp.exp(top.logp_XK).reshape(shape)

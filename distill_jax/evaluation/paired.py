@@ -1,12 +1,11 @@
 """Two evaluations of the same problems compared: table, difference, exact test."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_jax.core.errors import DataError
 from distill_jax.evaluation import intervals
 
 
@@ -30,24 +29,13 @@ class Comparison(NamedTuple):
         return {**self._asdict(), "difference": self.difference._asdict()}
 
 
-def compare(rows_a: Sequence[Mapping[str, Any]], rows_b: Sequence[Mapping[str, Any]]) -> Comparison:
-    """Compares rows {"id", "right" (true or false, 1 or 0)} of the same problems, in any order.
-
-    Raises:
-        DataError: no rows; a row without id or right; an id twice; ids in one list only.
-    """
-    a, b = _by_id(rows_a, "first"), _by_id(rows_b, "second")
-    for name, more, fewer in (("first", a, b), ("second", b, a)):
-        alone = [key for key in more if key not in fewer]
-        if alone:
-            some = ", ".join(map(str, alone[:5])) + (", …" if len(alone) > 5 else "")
-            raise DataError(f"{len(alone)} ids in the {name} list only: {some}")
-    right_a = np.array(list(a.values()), bool)
-    right_b = np.array([b[key] for key in a], bool)
-    both, only_a = int(np.sum(right_a & right_b)), int(np.sum(right_a & ~right_b))
-    only_b, neither = int(np.sum(~right_a & right_b)), int(np.sum(~right_a & ~right_b))
+def compare(right_a: Sequence[bool], right_b: Sequence[bool]) -> Comparison:
+    """Compares what two runs got right of the same problems, at least one, in the same order."""
+    a, b = np.array(right_a, bool), np.array(right_b, bool)
+    both, only_a = int(np.sum(a & b)), int(np.sum(a & ~b))
+    only_b, neither = int(np.sum(~a & b)), int(np.sum(~a & ~b))
     low, high = newcombe(both, only_a, only_b, neither)
-    p_value = intervals.mcnemar(right_a, right_b).p_value
+    p_value = intervals.mcnemar(a, b).p_value
     mean = (only_b - only_a) / len(a)
     return Comparison(both, only_a, only_b, neither, intervals.Difference(mean, low, high, p_value))
 
@@ -78,18 +66,3 @@ def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, 
     low = d - reach(b.mean - b.low, a.high - a.mean)
     high = d + reach(b.high - b.mean, a.mean - a.low)
     return max(-1.0, low), min(1.0, high)
-
-
-def _by_id(rows: Sequence[Mapping[str, Any]], name: str) -> dict[Any, bool]:
-    if not rows:
-        raise DataError(f"the {name} list has no rows", wanted="rows with id and right")
-    out: dict[Any, bool] = {}
-    for number, row in enumerate(rows, 1):
-        key, right = row.get("id"), row.get("right")
-        if key is None or right not in (0, 1):
-            got = f"row {number} of the {name} list: id {key!r}, right {right!r}"
-            raise DataError(got, wanted="an id, and right as true or false")
-        if key in out:
-            raise DataError(f"the {name} list has id {key} twice")
-        out[key] = bool(right)
-    return out

@@ -1,4 +1,4 @@
-"""Writes a report as one HTML file that needs no network and no script."""
+"""A report as one HTML file that needs no network and no script."""
 
 import re
 from pathlib import Path
@@ -6,17 +6,11 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from distill_jax.core import files
 from distill_jax.report import figures, tokens
 from distill_jax.report.sections import Answer, Report
 
 _HERE = Path(__file__).parent
 _CODE = re.compile(r"`([^`]*)`")
-
-
-def write(report: Report, path: Path) -> None:
-    """Writes the file."""
-    files.write_text(path, render(report))
 
 
 def render(report: Report) -> str:

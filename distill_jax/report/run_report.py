@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from distill_jax.core.files import write_text
 from distill_jax.evaluation import diagnosis, learning
 from distill_jax.report import answers, html, markdown, panels, plots, run_data, run_facts, tables
 from distill_jax.report.run_data import Records, RunData
@@ -29,7 +30,7 @@ def write_markdown(workdir: Path, view: RunView | None = None) -> Path:
 def write_html(workdir: Path, view: RunView | None = None) -> Path:
     """Writes report.html, as `write_markdown` writes report.md; returns its path."""
     path = workdir / HTML_FILE
-    html.write(build(run_data.read(workdir, view)), path)
+    write_text(path, html.render(build(run_data.read(workdir, view))))
     return path
 
 

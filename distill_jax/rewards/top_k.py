@@ -1,4 +1,5 @@
-"""The teacher's k most probable tokens at each response position, for distillation offline.
+"""A model's k most probable tokens at each response position: the teacher's for distillation
+offline, any model's for exported answers.
 
 Two k-vectors and one number for each token; no array has batch, time and vocabulary axes.
 `CachedTeacher` stores them, as it stores (Q, V).
@@ -19,7 +20,7 @@ class TopKScorer:
     """Top-k of the distribution that each token of a given response is drawn from.
 
     Args:
-        model, params: the teacher and its weights, on the mesh.
+        model, params: e.g. the teacher and its weights, on the mesh.
         mesh: rows are split over data and fsdp.
         k: tokens kept at each position.
         temperature: of distillation, T; divides the logits.

@@ -21,16 +21,6 @@ def make_console() -> Console:
     return Console(stderr=True, width=None if sys.stderr.isatty() else _LOG_WIDTH)
 
 
-def say_on(console: Console) -> Say:
-    """A function that prints a line on the console of process 0."""
-
-    def say(text: str) -> None:
-        if jax.process_index() == 0:
-            console.print(text, highlight=False, markup=False)
-
-    return say
-
-
 def write_json(path: Path, value: Any) -> None:
     """`files.write_json` on process 0."""
     if jax.process_index() == 0:

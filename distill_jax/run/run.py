@@ -60,7 +60,6 @@ class Run:
     def __init__(self, config: RunConfig, workdir: Path):
         self.config, self.workdir = config, Path(workdir).absolute()
         self.console = console.make_console()
-        self.say = console.say_on(self.console)
         self.mesh = sharding.make_mesh(config.mesh)
         self.stop = StopSignal()
         self.data = Data(config, self.workdir, self.say)
@@ -77,6 +76,11 @@ class Run:
     def config_dict(self) -> dict[str, object]:
         """The flat config as plain values, fit for JSON."""
         return to_dict(self.config)
+
+    def say(self, text: str) -> None:
+        """Prints a line on the console of process 0."""
+        if jax.process_index() == 0:
+            self.console.print(text, highlight=False, markup=False)
 
     def directory(self, *parts: str) -> Path:
         """workdir/parts..., made when missing."""

@@ -1,12 +1,11 @@
 """What can be known to be impossible before any work, in the order of its cost."""
 
-import importlib.util
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from distill_jax.core import sharding
-from distill_jax.core.errors import CheckpointError, ConfigError, MissingExtraError
+from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.core.settings import references
 from distill_jax.models import hf_io, peft_io, quantised
 from distill_jax.run import geometry
@@ -16,6 +15,7 @@ from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
 from distill_jax.stages.kinds import kind_of
 from distill_jax.training import optimizer
+from distill_jax.training.records import extra
 
 
 def prepare(run: Run, *, records_alone: bool = False) -> dict[str, Any]:
@@ -57,11 +57,8 @@ def _check_extras(run: Run) -> None:
     if config.teacher.quantise != "none":
         quantised.library()
     for setting, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
-        if getattr(config.records, setting) and importlib.util.find_spec(package) is None:
-            raise MissingExtraError(
-                f"records.{setting}=True without {package}",
-                fix=f"pip install -e '.[{setting}]' or set records.{setting}=False",
-            )
+        if getattr(config.records, setting):
+            extra(setting, package)
 
 
 def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:

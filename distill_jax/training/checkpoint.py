@@ -72,9 +72,8 @@ class Restored(NamedTuple):
 class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     """Saves and restores (state, meta) by step in one directory; safe against kill -9.
 
-    Every process of a multi-process run makes one and calls the same methods in the same order.
-
-    The directory is made when missing.
+    Every process of a multi-process run makes one and calls the same methods in the same order. The
+    directory is made when missing.
     """
 
     def __init__(self, directory: str | Path, settings: CheckpointSettings | None = None):
@@ -218,10 +217,6 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     def latest_step(self) -> int | None:
         """The newest step saved (its write may still be under way), or None."""
         return self._manager.latest_step()
-
-    def steps(self) -> list[int]:
-        """All steps kept, oldest first."""
-        return sorted(self._manager.all_steps())
 
     def wait(self) -> None:
         """Blocks until what was saved is on disk.

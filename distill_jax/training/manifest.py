@@ -1,7 +1,6 @@
 """run.json: what a run was made of — resolved config, versions, devices, git commit, starts."""
 
 import contextlib
-import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -15,7 +14,6 @@ from typing import Any
 import jax
 
 from distill_jax.core import files
-from distill_jax.core.settings import to_dict
 
 RUN_FILE = "run.json"
 PACKAGES = (
@@ -32,32 +30,26 @@ PACKAGES = (
 )
 
 
-def write_manifest(workdir: str | Path, config: Any) -> list[str]:
+def write_manifest(directory: Path, config: Mapping[str, Any]) -> None:
     """Writes `run.json` in a directory (made when missing), adding this start to earlier ones.
 
-    Call it on every process; process 0 writes, atomically. config is a dataclass of settings or
-    plain nested values.
-
-    Returns:
-        Dotted names of settings that differ from the start before, [] on a first start.
+    Each start names the settings that differ from the start before. Call it on every process;
+    process 0 writes, atomically.
     """
-    path = Path(workdir) / RUN_FILE
-    before = read_manifest(workdir)
-    plain = to_dict(config) if dataclasses.is_dataclass(config) else config
-    plain = json.loads(json.dumps(plain))
+    if jax.process_index() != 0:
+        return
+    before, plain = read_manifest(directory), json.loads(json.dumps(config))
     changed = changes(before.get("config", plain), plain)
-    if jax.process_index() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        starts = [*before.get("starts", []), {**describe_run(), "changed_settings": changed}]
-        text = json.dumps({"config": plain, "starts": starts}, indent=2, ensure_ascii=False)
-        files.write_text(path, text + "\n")
-    return changed
+    directory.mkdir(parents=True, exist_ok=True)
+    starts = [*before.get("starts", []), {**describe_run(), "changed_settings": changed}]
+    text = json.dumps({"config": plain, "starts": starts}, indent=2, ensure_ascii=False)
+    files.write_text(directory / RUN_FILE, text + "\n")
 
 
-def read_manifest(workdir: str | Path) -> dict[str, Any]:
+def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of a directory, {} when there is none or it cannot be read."""
     try:
-        record = files.read_json(Path(workdir) / RUN_FILE)
+        record = files.read_json(directory / RUN_FILE)
     except ValueError:  # a note about the run must not keep it from going on
         return {}
     return record if isinstance(record, dict) else {}

@@ -61,18 +61,14 @@ def is_timing(name: str) -> bool:
     )
 
 
-def read_rows(path: str | Path, *, timing: bool = True) -> list[dict[str, Any]]:
-    """The rows of a metrics or completions file.
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics or completions file; a missing one has none.
 
-    Args:
-        path: a JSONL file; a missing one has no rows. A torn last line (the process was killed
-            while writing it) is skipped.
-        timing: False leaves out the fields of `is_timing`.
+    A torn last line (the process was killed while writing it) is skipped.
 
     Raises:
         DataError: another line is not a JSON object with a step (file, line).
     """
-    path = Path(path)
     if not path.exists():
         return []
     lines = path.read_bytes().splitlines(keepends=True)
@@ -90,7 +86,7 @@ def read_rows(path: str | Path, *, timing: bool = True) -> list[dict[str, Any]]:
                 wanted="a JSON object with an integer step",
                 fix="delete the line",
             )
-        rows.append({k: v for k, v in row.items() if timing or not is_timing(k)})
+        rows.append(row)
     return rows
 
 
@@ -132,7 +128,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
             return
         self.workdir.mkdir(parents=True, exist_ok=True)
         if self.settings.tensorboard:
-            writer = _extra("tensorboard", "tensorboardX").SummaryWriter
+            writer = extra("tensorboard", "tensorboardX").SummaryWriter
             purge = resume_step + 1 if resume_step else None
             self._tensorboard = writer(str(self.workdir / "tensorboard"), purge_step=purge)
         if self.settings.wandb:
@@ -235,7 +231,7 @@ def _drop_after(path: Path, step: int) -> None:
         os.fsync(handle.fileno())
 
 
-def _extra(name: str, package: str) -> Any:
+def extra(name: str, package: str) -> Any:
     """The optional package that the setting `name` needs."""
     try:
         return importlib.import_module(package)
@@ -251,7 +247,7 @@ def _open_wandb(
 ) -> Any:
     id_file = workdir / "wandb_id"  # a resumed run goes on in the same W&B run
     known = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else None
-    run = _extra("wandb", "wandb").init(
+    run = extra("wandb", "wandb").init(
         project=settings.wandb_project,
         name=name or None,
         dir=str(workdir),

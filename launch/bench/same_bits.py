@@ -25,11 +25,10 @@ from rich.table import Table
 
 from distill_jax.core.errors import ConfigError, DistillError
 from distill_jax.core.files import read_json, write_json
-from launch.arguments import OneLine, tool_parser
+from launch.arguments import ROOT, OneLine, tool_parser
 from launch.bench.outputs import DIFFERS, RECORDS, SAME, Compared, Rules, compare
 
 CONFIGS = ("rl", "distill", "curriculum")
-ROOT = Path(__file__).resolve().parents[2]
 _DONE = ".same_bits.json"
 
 

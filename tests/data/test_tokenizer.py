@@ -62,7 +62,7 @@ def test_saved_and_loaded_it_is_the_same(tok, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"stays")
     save_tokenizer(tok, tmp_path)
     again = load_tokenizer(tmp_path)
-    assert check_same_tokenizer(tok, again) == len(tok)
+    check_same_tokenizer(tok, again)
     assert again.chat_template == CHAT_TEMPLATE
     assert (pad_id(again), eos_id(again)) == (pad_id(tok), eos_id(tok))
     for text in [*TEXTS[:20], "Grüße, 世界 <|im_start|>user\n"]:

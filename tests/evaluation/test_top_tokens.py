@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from distill_jax.evaluation.export_rows import TopTokens
+from distill_jax.rewards.top_k import TopKScorer
 from distill_jax.rollout.sampler import Rollout
 from tests import tiny
 
@@ -25,10 +26,8 @@ def rollout(rng):
 def test_each_position_is_read_before_its_token():
     model, params = tiny.build()
     mesh = tiny.mesh(data=2)
-    reader = TopTokens(
-        model, tiny.placed(params, mesh), mesh,
-        k=K, vocab=tiny.VOCAB, pad_id=tiny.PAD, multiple=8,
-    )  # fmt: skip
+    scorer = TopKScorer(model, tiny.placed(params, mesh), mesh, k=K, vocab=tiny.VOCAB)
+    reader = TopTokens(scorer, pad_id=tiny.PAD, multiple=8)
     reader._batch_rows = 2  # two batches, the second filled up
     out = rollout(np.random.default_rng(0))
     found = reader.read(PROMPTS, out)

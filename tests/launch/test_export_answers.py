@@ -291,7 +291,7 @@ def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
 KILLED = """
 import os, signal
 from distill_jax.inference.store import AnswerStore
-from launch import export_answers
+from launch import arguments, export_answers
 add = AnswerStore.add
 def killed(self, batch):
     add(self, batch)
@@ -299,7 +299,7 @@ def killed(self, batch):
         file.write(b'{"decoding":"greedy","prob')
     os.kill(os.getpid(), signal.SIGKILL)
 AnswerStore.add = killed
-export_answers.main()
+arguments.run_app(export_answers._job, "configs/rl.py")
 """
 
 

@@ -30,13 +30,13 @@ DRIVER = """
 import sys
 import jax
 from distill_jax.stages import runner
-from launch import main
+from launch import arguments, main
 def run(config, workdir, *, adopt_from):
     cache = jax.config.jax_compilation_cache_dir
     print("reached", config.preset, config.plan["rl"].steps, workdir, cache, adopt_from, flush=True)
     {body}
 runner.run = run
-main.main()
+arguments.run_app(main._job, "configs/rl.py")
 """
 
 

@@ -15,7 +15,7 @@ from configs import presets
 from distill_jax.run.config import RunConfig, build, to_config_dict
 from distill_jax.stages import runner
 from distill_jax.stages.kinds import KINDS
-from distill_jax.training.records import read_rows
+from distill_jax.training.records import is_timing, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,7 +110,8 @@ def weights(workdir: Path, stage: str) -> bytes:
 
 
 def rows(workdir: Path, stage: str, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    return read_rows(workdir / stage / file, timing=False)
+    found = read_rows(workdir / stage / file)
+    return [{k: v for k, v in row.items() if not is_timing(k)} for row in found]
 
 
 def copy_stages(source: Path, target: Path, *names: str) -> Path:

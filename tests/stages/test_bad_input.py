@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_checks_of_a_stage_that_is_not_asked_for_are_left_out(tmp_path: Path) ->
 
 @pytest.mark.parametrize("extra", ["tensorboard", "wandb"])
 def test_missing_extras(tmp_path: Path, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, {"tensorboard": "tensorboardX", "wandb": "wandb"}[extra], None)
     config = small(**{f"records__{extra}": True})
     fails(config, tmp_path, MissingExtraError, f"pip install -e '.[{extra}]'")
 

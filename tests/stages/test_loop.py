@@ -17,6 +17,7 @@ from distill_jax.run.run import Run
 from distill_jax.run.settings import TrainSettings
 from distill_jax.run.stop import Interrupted
 from distill_jax.stages import loop
+from distill_jax.training import checkpoint_reader
 from distill_jax.training import state as states
 from distill_jax.training.checkpoint import Checkpointer
 from distill_jax.training.step import make_update
@@ -59,8 +60,7 @@ class Toy:
 
 
 def kept(workdir: Path) -> list[int]:
-    with Checkpointer(workdir / "checkpoints") as checkpoints:
-        return checkpoints.steps()
+    return checkpoint_reader.steps(workdir / "checkpoints")
 
 
 def test_newest_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
