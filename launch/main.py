@@ -90,7 +90,7 @@ def start_compilation_cache(directory: str | None) -> None:
 
 
 def _flags_of_runs() -> list[str]:
-    """What the runs of an experiment are to be given of this command line."""
+    """Flags of this command line that each run of an experiment is given."""
     given = (DISTRIBUTED, COORDINATOR, NUM_PROCESSES, PROCESS_ID, COMPILATION_CACHE)
     return [f"--{flag.name}={flag.value}" for flag in given if flag.present]
 

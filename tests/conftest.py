@@ -40,8 +40,15 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files on eight devices come last: each process changes the number once at most."""
-    items.sort(key=lambda item: item.get_closest_marker("mesh") is not None)
+    """Files on eight devices come last: each process changes the number once at most.
+
+    Slow files come first, so that no worker is left with one when the others are done.
+    """
+    items.sort(key=lambda item: (_marked(item, "mesh"), not _marked(item, "slow")))
+
+
+def _marked(item: pytest.Item, name: str) -> bool:
+    return item.get_closest_marker(name) is not None
 
 
 @pytest.hookimpl(tryfirst=True)

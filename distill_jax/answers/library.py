@@ -12,10 +12,11 @@ from typing import Any
 INSTALLED = find_spec("math_verify") is not None
 MISSING = "needs math-verify; fix: pip install -e '.[math-verify]'"
 
+deferred = False  # True in a worker without it: there `same` raises NotLoaded
+
 # What it reads and `expression.py` does not. It drops what it does not know (primes, dots, words)
 # and adds adjacent terms, so it is asked for nothing else.
 _ITS_OWN = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
-MAY_ASK = re.compile("int|sum|prod|lim")  # in no text without one of these
 _DROPPED = re.compile(
     r"'|\\(?:ldots|boxed|prime)|\||=(?![^{}]*\})|\d\s+[\d.]|(?<![\\A-Za-z])[A-Za-z]{3}"
 )
@@ -25,6 +26,10 @@ _WARM = [
     (r"\int_0^1 x^2 dx", r"\frac{1}{3}"), (r"\sum_{k=1}^{10} k", "55"),
     (r"\lim_{x\to 0} \frac{\sin x}{x}", "1"), (r"\prod_{k=1}^{3} k", "6"),
 ]  # fmt: skip
+
+
+class NotLoaded(Exception):
+    """A check needs math-verify in a process that was started without it."""
 
 
 def reads(first: str, second: str) -> bool:
@@ -39,7 +44,13 @@ def prepare() -> None:
 
 
 def same(first: str, second: str) -> bool | None:
-    """Whether math-verify finds them equal; None where it cannot tell or contradicts itself."""
+    """Whether math-verify finds them equal; None where it cannot tell or contradicts itself.
+
+    Raises:
+        NotLoaded: where `deferred`.
+    """
+    if deferred:
+        raise NotLoaded
     a, b = _parse(first), _parse(second)
     if not a or not b:
         return None

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-from distill_jax.answers import library
 from distill_jax.answers.single import UNDECIDED, Finding
 from distill_jax.core.errors import DistillError
 
@@ -24,7 +23,7 @@ START_SECONDS = 120.0
 DEADLINE_SECONDS = 10.0  # the worker gives up before; this is for one that stands still
 STOP_SECONDS = 1.5
 MAX_WORKERS = 4
-READY = "ready"
+READY, NEEDS_LIBRARY = "ready", "needs the library"
 
 # From a worker that was killed or delayed: not cached, since the pair may succeed next time.
 NO_ANSWER = Finding(UNDECIDED, "the worker gave no answer")
@@ -55,7 +54,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
-        self._asked, self._with_library = 0, False
+        self._asked, self._options = 0, list[str]()
 
     def judge(self, gold: str, predicted: str) -> Finding:
         """The verdict of the process, or undecided where it broke or took too long.
@@ -63,7 +62,15 @@ class Worker:
         Raises:
             WorkerError: it did not start.
         """
-        self._start(library.INSTALLED and bool(library.MAY_ASK.search(gold + predicted)))
+        found = self._ask(gold, predicted)
+        if found.verdict == NEEDS_LIBRARY:  # a second to import, and few answers need it
+            self.stop()
+            self._options = ["library"]
+            found = self._ask(gold, predicted)
+        return found
+
+    def _ask(self, gold: str, predicted: str) -> Finding:
+        self._start()
         self._asked += 1
         number, answered = str(self._asked), False
         try:
@@ -79,17 +86,14 @@ class Worker:
                 self.stop(patience=0.1)
         return Finding(verdict, reason)
 
-    def _start(self, with_library: bool) -> None:
-        process = self.process
-        if process and process.poll() is None and self._with_library >= with_library:
+    def _start(self) -> None:
+        if self.process is not None and self.process.poll() is None:
             return
         self.stop()
-        self._with_library = with_library
         self._wire, theirs = Pipe()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", str(Path(__file__).with_name("worker.py"))]
-                + ["library"] * with_library,
+                [sys.executable, "-I", str(Path(__file__).with_name("worker.py")), *self._options],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

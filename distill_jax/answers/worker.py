@@ -3,7 +3,8 @@
 Run by path with `python -I`. The process prepares everything once and then forks a child that
 serves, confined as programs in the sandbox are; it passes requests on and kills the child when a
 check takes too long, and the next fork goes on within milliseconds. In come [number, gold,
-predicted], out go [READY] once and then [number, verdict, reason] for each.
+predicted], out go [READY] once and then [number, verdict, reason] for each. With the argument
+"library" it prepares math-verify, too; without it the verdict of what needs that is NEEDS_LIBRARY.
 """
 
 import gc
@@ -21,7 +22,7 @@ if __name__ == "__main__":  # by path, with -I: the project is not on the path y
 from distill_jax.answers import library
 from distill_jax.answers.algebra import Algebra
 from distill_jax.answers.compare import compare
-from distill_jax.answers.pool import NO_ANSWER, READY, receive, send
+from distill_jax.answers.pool import NEEDS_LIBRARY, NO_ANSWER, READY, receive, send
 from distill_jax.answers.single import UNDECIDED
 from distill_jax.sandbox.confine import Confinement
 from distill_jax.sandbox.filter import ARCHITECTURES
@@ -48,6 +49,8 @@ def _serve(wire: Connection, confinement: Confinement, parent: int) -> None:
             reply = UNDECIDED, "out of memory"
         except RecursionError:
             reply = UNDECIDED, "too deep"
+        except library.NotLoaded:
+            reply = NEEDS_LIBRARY, ""
         send(wire, *reply)
 
 
@@ -121,7 +124,8 @@ def main() -> None:
         os.dup2(nothing, descriptor)
     for gold, predicted in _WARM:
         compare(gold, predicted, Algebra())
-    if "library" in sys.argv:
+    library.deferred = "library" not in sys.argv
+    if not library.deferred:
         library.prepare()
     gc.collect()
     gc.freeze()

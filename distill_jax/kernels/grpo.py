@@ -1,4 +1,4 @@
-"""Advantages relative to a prompt's group of samples, and rewards that belong to that family."""
+"""Group-relative advantages, and DAPO's length penalty."""
 
 import chex
 import jax

@@ -19,14 +19,14 @@ from distill_jax.kernels.ppo import clipped_surrogate, log_ratio
 
 @dataclass(frozen=True)
 class PolicyLossSettings:
-    """Clipping of the policy ratio; None takes the variant's own default."""
+    """Clipping of the policy ratio, None: the variant's own default; the divisor of dr_grpo."""
 
     clip_low: float | None = setting(None, "ε_low of the ratio; None: the variant's.", low=0.0)
     clip_high: float | None = setting(
         None, "ε_high of the ratio (cispo: its cap); None: the variant's.", low=0.0
     )
     max_completion_length: int = setting(
-        0, "Constant length that dr_grpo divides by; 0: the response axis' extent.", low=0
+        0, "Tokens that dr_grpo divides by; 0: sampling.max_new_tokens.", low=0
     )
 
 

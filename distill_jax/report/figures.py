@@ -103,7 +103,7 @@ def describe(plot: Plot) -> str:
 
 # Inches: the axes, what is around them, a line of a legend. A layout engine would measure every
 # text and draw twice.
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM, _LINE = 3.2, 2.1, 0.8, 0.2, 0.3, 0.5, 0.18
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM, _LINE = 3.2, 2.1, 0.95, 0.2, 0.3, 0.5, 0.18
 
 
 def svg(plot: Plot) -> str:
@@ -142,7 +142,9 @@ def _grid(plots: Sequence[Plot], legend: Sequence[tuple[str, int]] = ()) -> Any:
     heights = [_HEIGHT + _TOP + max(map(_below, row)) for row in rows]
     width, across = _LEFT + _WIDTH + _RIGHT, len(rows[0])
     top = sum(heights)
-    head = 0.12 + 0.2 * -(-len(legend) // (2 * across)) if legend else 0.0
+    longest = max((len(label) for label, _ in legend), default=0)
+    columns = max(1, min(2 * across, int(width * across / (0.7 + 0.08 * longest))))
+    head = 0.12 + 0.2 * -(-len(legend) // columns) if legend else 0.0
     figure = Figure(figsize=(width * across, top + head))
     for row, height in zip(rows, heights, strict=True):
         for column, plot in enumerate(row):
@@ -150,7 +152,7 @@ def _grid(plots: Sequence[Plot], legend: Sequence[tuple[str, int]] = ()) -> Any:
         top -= height
     if legend:
         patches = [Patch(color=_colour(number), label=label) for label, number in legend]
-        figure.legend(handles=patches, loc="upper center", ncols=2 * across)
+        figure.legend(handles=patches, loc="upper center", ncols=columns)
     return figure
 
 

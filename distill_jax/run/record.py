@@ -189,7 +189,7 @@ def _refuse(
 def refuse_other_inputs(
     run: Run, stage: Stage[Any], before: Mapping[str, str], now: Mapping[str, str]
 ) -> None:
-    """Raises ConfigError where an input that both name differs."""
+    """Raises ConfigError if an input that both records name has changed."""
     changed = [name for name in now if before.get(name, now[name]) != now[name]]
     if changed:
         directory = run.workdir / stage.name

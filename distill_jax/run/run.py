@@ -89,7 +89,7 @@ class Run:
         return path
 
     def run_first(self, stage: str) -> str:
-        """The fix for a work directory that lacks what a stage makes."""
+        """An error's fix where the work directory lacks what a stage makes."""
         return (
             f"run stage {stage} first: the same command with --config.stages={stage}, "
             f"--workdir={self.workdir}"
@@ -102,8 +102,8 @@ class Run:
     # --- randomness ---------------------------------------------------------------------------
 
     def seed(self, stage: Stage[Any]) -> int:
-        """Seed of a stage's numpy randomness: the run's where the name is the kind, else 64 bits
-        with the name's CRC-32 above it, so that two stages of one kind draw other numbers."""
+        """Seed of a stage's numpy randomness: the run's for a stage named as its kind, else
+        CRC-32(name) << 32 | seed, so that two stages of one kind draw other numbers."""
         if stage.name == stage.kind:
             return self.config.seed
         return zlib.crc32(stage.name.encode()) << 32 | self.config.seed

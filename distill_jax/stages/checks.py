@@ -1,4 +1,4 @@
-"""What can be known to be impossible before any work, in the order of its cost."""
+"""Checks made before any stage starts, cheapest first."""
 
 from collections.abc import Collection
 from pathlib import Path

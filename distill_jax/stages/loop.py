@@ -124,7 +124,7 @@ class _Skips:
     def may_save(self, step: int, state: TrainState) -> bool:
         """Whether this step is one to save by the settings.
 
-        None is within a row of skipped updates: saved ones would push out the last good state.
+        Not after a skipped update: such checkpoints would push out the last good one.
         """
         return step % self.checkpoints.settings.every == 0 and self.in_row(state) == 0
 

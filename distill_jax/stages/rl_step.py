@@ -51,7 +51,8 @@ class RLStep:
         reference: the trainable tree that the KL is taken to.
         teacher: scores tokens; None without an intrinsic reward.
         curriculum: which problems.
-        tx, shardings: optimiser; of the state.
+        tx: the optimiser.
+        shardings: of the train state.
     """
 
     def __init__(

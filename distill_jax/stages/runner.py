@@ -82,7 +82,7 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
     refuse_other_inputs(run, stage, begun_with.get("inputs", {}), now.inputs)
     sharding.barrier(f"begin {stage.name}")
     write_manifest(directory, run.config_dict)
-    base = run.base_of(stage.name)  # inside the directory as a relative path: it can be moved
+    base = run.base_of(stage.name)  # relative if inside: the directory can be moved
     noted = {**now._asdict(), "base": base and str(base).removeprefix(f"{run.workdir}/")}
     write_json(directory / SETTINGS_FILE, noted)
     begun = time.perf_counter()
@@ -109,9 +109,12 @@ def _show_memory(run: Run, stage: Stage[Any]) -> None:
         return
     roles = stage.settings.roles()
     shapes = {role: hf_io.load_config(run.models.path(role)) for role in ROLES if role in roles}
-    shapes.setdefault("teacher", shapes["student"])  # not counted: the stage does not load it
+    if not shapes:
+        return
+    # A model that the stage does not load is not counted: any shape will do.
+    teacher, student = (shapes.get(role) or next(iter(shapes.values())) for role in ROLES)
     cpu = jax.default_backend() == "cpu"
-    job = Job(run.config, shapes["teacher"], shapes["student"], run.mesh, cpu=cpu)
+    job = Job(run.config, teacher, student, run.mesh, cpu=cpu)
     found = job.forecast(stage.name, parts(job, stage.settings))
     limit = memory.device_limit()
     if jax.process_index() == 0:

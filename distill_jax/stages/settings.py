@@ -23,8 +23,8 @@ from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.state import TRAINABLE
 
-# Shared settings that every training of a student depends on.
-_STUDENT = ("seed", "tokenizer_size", "task", *TRAINING_DATA, "student", "lora")
+# Shared settings that every training of a student depends on, besides lengths and the teacher.
+STUDENT_TRAINING = ("seed", "tokenizer_size", "task", *TRAINING_DATA, "student", "lora")
 _LENGTH = "sampling.max_new_tokens"
 # Settings of the models that their training from scratch depends on.
 _TO_TRAIN = tuple(
@@ -78,7 +78,7 @@ class SFTSettings(TrainSettings, kind="sft", makes="student"):
     )
 
     def shared(self) -> tuple[str, ...]:
-        return (*_STUDENT, _LENGTH)
+        return (*STUDENT_TRAINING, _LENGTH)
 
     def roles(self) -> tuple[str, ...]:
         return ("student",)
@@ -154,7 +154,7 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
         return self.data == "student_samples" or self.lmbda > 0.0
 
     def shared(self) -> tuple[str, ...]:
-        return (*_STUDENT, "teacher", "sampling")
+        return (*STUDENT_TRAINING, "teacher", "sampling")
 
     def roles(self) -> tuple[str, ...]:
         return ("teacher", "student")
@@ -175,7 +175,11 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     start: str = setting(
         "sft", "Student to start from: base, a stage, or a directory.", ref="student"
     )
-    algorithm: str = setting("grpo", "Entry of ALGORITHMS.", choices=tuple(ALGORITHMS))
+    algorithm: str = setting(
+        "grpo",
+        "Policy loss; dr_grpo as published also needs group.scale=none.",
+        choices=tuple(ALGORITHMS),
+    )
     steps: int = setting(50, "Rollouts, each followed by its updates.", low=1)
     prompts_per_step: int = setting(16, "Prompts a step (P).", low=1)
     samples_per_prompt: int = setting(8, "Completions of each prompt (G).", low=1)
@@ -210,7 +214,14 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 f"minibatches×accumulate={self.minibatches * self.accumulate} parts",
                 wanted="a multiple",
             )
-        if not ALGORITHMS[self.algorithm].uses_values and self.samples_per_prompt < 2:
+        values = ALGORITHMS[self.algorithm].uses_values
+        unread = "group" if values else "ppo"
+        given = getattr(self, unread)
+        for one in fields(given):
+            if getattr(given, one.name) != getattr(type(given)(), one.name):
+                got = f"{unread}.{one.name} with algorithm={self.algorithm}"
+                raise ConfigError(got, wanted="its default: this algorithm does not read it")
+        if not values and self.samples_per_prompt < 2:
             raise ConfigError(
                 f"samples_per_prompt=1 with algorithm={self.algorithm}",
                 wanted="at least 2: the group's mean is the baseline",
@@ -221,7 +232,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
 
     def shared(self) -> tuple[str, ...]:
         teacher = ("teacher",) if self.rewards.intrinsic_weight else ()
-        return (*_STUDENT, "sampling", *teacher)
+        return (*STUDENT_TRAINING, "sampling", *teacher)
 
     def roles(self) -> tuple[str, ...]:
         return ("teacher", "student") if self.rewards.intrinsic_weight else ("student",)

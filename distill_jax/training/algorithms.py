@@ -27,7 +27,11 @@ Arrays = dict[str, jax.Array]
 class GroupSettings:
     """Group methods: GRPO and its variants."""
 
-    scale: str = setting("group", "What a group's advantage is divided by.", choices=SCALES)
+    scale: str = setting(
+        "group",
+        "Standard deviation that advantages are divided by: of the group, of the batch, or none.",
+        choices=SCALES,
+    )
     baseline: str = setting("mean", "The group's mean or that of the others.", choices=BASELINES)
     ddof: int = setting(1, "1: sample std (as TRL and verl); 0: population std.", low=0, high=1)
     beta: float = setting(
@@ -110,6 +114,7 @@ def group_advantages(rollout: ScoredRollout, settings: GroupSettings) -> tuple[A
 
 def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
     """The loss of one variant of `kernels.policy_losses.LOSSES`."""
+    policy_loss = LOSSES[name]
 
     def loss(
         scores: Arrays, batch: PolicyBatch, norm: Normaliser, settings: GroupSettings
@@ -135,7 +140,7 @@ def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
             metrics["kl"] = masked_sum(kl_BR, mask_BR) / norm.tokens
         if settings.entropy_coef:
             extra_BR -= settings.entropy_coef * scores["entropy_BR"]
-        value, more = LOSSES[name](
+        value, more = policy_loss(
             logp_BR,
             old_BR,
             batch.advantages.advantage_BR,

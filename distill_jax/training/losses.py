@@ -55,7 +55,7 @@ def policy(
     is the one that was sampled.
 
     Metrics besides the algorithm's: entropy, and the sampler's agreement with the trainer under
-    TRL's names (`sampling/*`), taken against the policy at the time of this update.
+    TRL's names (`sampling/*`), taken against the policy before the step's first update.
     """
 
     def totals(batch: Any) -> Normaliser:
@@ -128,9 +128,9 @@ def score_policy(
     values: bool,
     entropy: bool = False,
 ) -> PolicyScores:
-    """Scores of a rollout under the policy before the update, at the sampling's temperature.
+    """Scores of a rollout's response tokens under these weights, at the sampling temperature.
 
-    vocab tokens exist; `values` asks for value_BR, and end_value_B for truncated answers.
+    vocab: tokens that exist. `values` asks for value_BR, and end_value_B for truncated answers.
     """
     targets_BR = batch.targets_BR
     if values:

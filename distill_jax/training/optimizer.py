@@ -17,7 +17,9 @@ class OptimizerSettings:
 
     learning_rate: float = setting(1e-4, "Peak learning rate.", above=0.0)
     schedule: str = setting("cosine", "Shape after warm-up.", choices=SCHEDULES)
-    warmup_steps: int = setting(0, "Steps of linear warm-up from 0.", low=0)
+    warmup_steps: int = setting(
+        0, "Updates of linear warm-up; the first uses peak/warmup_steps.", low=0
+    )
     final_fraction: float = setting(
         0.1, "Last learning rate as a fraction of the peak (linear, cosine).", low=0.0, high=1.0
     )

@@ -39,8 +39,10 @@ def make_update(
         loss: see LossFn; metrics add over microbatches, except names ending in `max` or `min`.
         totals: whole-batch normalisers from the batch.
         tx: optimiser over state.trainable.
+        mesh: the rows of a microbatch are split over it.
         shardings: of the state; kept by the result.
-        accumulate: microbatches; the update equals that of the whole batch at once.
+        accumulate: microbatches; without dropout the update equals that of the whole batch up to
+            rounding, with dropout their masks differ.
 
     The state is donated. A loss or gradient that is not finite leaves parameters, optimiser and
     its step count as they were and adds to `skipped`.

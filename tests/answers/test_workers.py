@@ -82,6 +82,10 @@ def test_the_child_is_confined_and_dies_with_the_worker(worker):
 @pytest.mark.skipif(not library.INSTALLED, reason="needs math-verify")
 def test_math_verify_is_loaded_where_it_is_asked(worker):
     process = worker.process.pid
+    assert worker.judge("the sum of the limits", "3").verdict == "wrong"
+    assert worker.process.pid == process
+    # What is tidied first: a separator of Unicode within the operator.
+    assert worker.judge("\\s\u200bum_{k=1}^{10} k", "55").verdict == "right"
     assert worker.judge(r"\int_0^1 x^2 dx", r"\frac13").verdict == "right"
     with_library = worker.process.pid
     assert with_library != process

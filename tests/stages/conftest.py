@@ -11,6 +11,7 @@ from tests.stages.distilled import Trained
 from tests.stages.small import small
 
 # By number of devices: figures on eight round otherwise than on one.
+_BEGUN: dict[int, Path] = {}
 _FINISHED: dict[int, Path] = {}
 _TRAINED: dict[int, Trained] = {}
 
@@ -39,6 +40,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         runner.run(small(checkpoint__every=1), workdir)
         _FINISHED[devices] = workdir
     return _FINISHED[devices]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work directory with the models and the student of stage sft; copy it to change it."""
+    devices = jax.device_count()
+    if devices not in _BEGUN:
+        _BEGUN[devices] = tmp_path_factory.mktemp("begun")
+        runner.run(small(stages=("pretrain", "sft")), _BEGUN[devices])
+    return _BEGUN[devices]
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,8 @@ def test_a_workdir_that_cannot_be_written_to(
     [
         ({"rl__minibatches": 3}, "rl.prompts_per_step×samples_per_prompt=16 rows in"),
         ({"rl__samples_per_prompt": 1}, "rl.samples_per_prompt=1 with algorithm=grpo"),
+        ({"rl__ppo__clip_low": 0.1}, "rl.ppo.clip_low with algorithm=grpo"),
+        ({"rl__algorithm": "ppo", "rl__group__beta": 0.1}, "rl.group.beta with algorithm=ppo"),
         ({"student__num_heads": 3}, "student.hidden_size=16 with num_heads=3"),
         ({"stages": ("rl", "sft")}, "wanted: sft before rl"),
         ({"sampling__temperature": 0.0}, "greedy completions of one prompt are all the same"),

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_jax.core import sharding
 from distill_jax.core.settings import setting
+from distill_jax.forecast.memory import Job
 from distill_jax.report.panels import Panel
 from distill_jax.run.config import RunConfig, build, to_dict
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
-from distill_jax.stages import checks, loop, runner, supervised
-from distill_jax.stages.kinds import Kind, register
+from distill_jax.stages import checks, export_files, loop, runner, supervised
+from distill_jax.stages.kinds import KINDS, Kind, register
+from distill_jax.stages.settings import STUDENT_TRAINING
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.step import make_update
@@ -41,14 +42,18 @@ class ToySettings(TrainSettings, kind="toy", makes="student"):
     batch_size: int = setting(8, "Rows a step.", low=1)
 
     def shared(self) -> tuple[str, ...]:
-        return ("seed", "data", "student", "lora", "sampling.max_new_tokens")
+        return (*STUDENT_TRAINING, "sampling.max_new_tokens")
 
     def roles(self) -> tuple[str, ...]:
         return ("student",)
 
 
-def prepare(run: Run, stage: Stage[ToySettings]) -> supervised.Rows:
+def check(run: Run, stage: Stage[ToySettings]) -> None:
+    checks.check_batch(run, stage)
     checks.check_training(stage)
+
+
+def prepare(run: Run, stage: Stage[ToySettings]) -> supervised.Rows:
     return supervised.Rows(run, answer_only=0.0, seed=run.seed(stage))
 
 
@@ -69,14 +74,14 @@ def train(
         return state, {**metrics, "toy/answer": 42.0}, completions
 
     state = loop.train(run, stage.name, directory, s, state, step)
-    run.models.save_adapter(student.model.config, state.trainable["lora"], directory / "adapter")
-    return {"steps": int(sharding.fetch(state.step))}
+    return export_files.save_student(run, stage, directory, student.model.config, state)
 
 
 TOY = register(
     Kind(
         ToySettings,
         train,
+        check=check,
         prepare=prepare,
         panels=(Panel("the toy's answer", {"toy/answer": "answer"}),),
     )
@@ -121,6 +126,21 @@ def test_each_stage_is_there_under_its_name(whole: Path) -> None:
     assert "(report/toy.png)" in markdown and "the toy&#39;s answer" in page.replace("'", "&#39;")
 
 
+@pytest.mark.parametrize("roles", [("student",), ("teacher",), ()])
+def test_a_forecast_needs_no_other_model(
+    whole: Path,
+    roles: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(KINDS, "toy", dataclasses.replace(TOY, forecast=Job.supervised))
+    monkeypatch.setattr(ToySettings, "roles", lambda self: roles)
+    run = Run(planned(), whole)
+    capsys.readouterr()
+    runner._show_memory(run, run.stage("toy"))
+    assert ("toy: memory forecast" in capsys.readouterr().err) == bool(roles)
+
+
 def test_two_stages_of_a_kind_differ_in_settings_start_and_randomness(whole: Path) -> None:
     run = Run(planned(), whole)
     first, again = run.stage("sft"), run.stage("sft_again")
@@ -135,7 +155,7 @@ def test_two_stages_of_a_kind_differ_in_settings_start_and_randomness(whole: Pat
     assert weights(whole, "sft") != weights(whole, "sft_again")
 
 
-def test_the_flat_form_holds_it() -> None:
+def test_the_flat_config_holds_a_kind_of_this_file() -> None:
     config = planned()
     flat = json.loads(json.dumps(to_dict(config)))
     assert flat["toy"]["kind"] == "toy" and flat["sft_again"]["kind"] == "sft"

@@ -36,11 +36,8 @@ def context(workdir: Path, name: str, **changes: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on all eight devices."""
-    workdir = tmp_path_factory.mktemp("sharded") / "run"
-    runner.run(small(stages=("pretrain", "sft")), workdir)
-    return workdir
+def models(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_stages(begun, tmp_path_factory.mktemp("sharded") / "run", "pretrain", "sft")
 
 
 def fetched(state: states.TrainState) -> dict[str, np.ndarray]:
@@ -62,7 +59,8 @@ def sft_update(where: Path, name: str) -> tuple[states.TrainState, Any, dict[str
 
 
 def rl_update(where: Path, name: str, algorithm: str) -> tuple[states.TrainState, dict, Any]:
-    ctx = context(where, name, rl__algorithm=algorithm, rl__group__beta=0.1, rl__minibatches=2)
+    reference = {"rl__ppo__kl_coef": 0.1} if algorithm == "ppo" else {"rl__group__beta": 0.1}
+    ctx = context(where, name, rl__algorithm=algorithm, rl__minibatches=2, **reference)
     stage, student = ctx.stage("rl"), ctx.load_student("sft")
     trainable, frozen = states.split(student.params, "lora")
     reference = jax.tree.map(jax.numpy.copy, trainable)

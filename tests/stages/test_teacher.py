@@ -30,8 +30,8 @@ HOW: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def models(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_stages(finished, tmp_path_factory.mktemp("teacher") / "run", "pretrain", "sft")
+def models(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_stages(begun, tmp_path_factory.mktemp("teacher") / "run", "pretrain", "sft")
 
 
 def scorer(run: Run) -> Any:
