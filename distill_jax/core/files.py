@@ -29,7 +29,7 @@ def check_local(path: str | Path, name: str) -> None:
 
 
 def store_path(rendered: Path) -> Path:
-    """Where the answers are that a file is rendered from (inference/store.py) is: FILE.store."""
+    """The answer store (inference/store.py) from which a file is rendered: FILE.store."""
     return rendered.with_name(rendered.name + ".store")
 
 
