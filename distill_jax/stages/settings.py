@@ -177,7 +177,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     )
     algorithm: str = setting(
         "grpo",
-        "Policy loss; dr_grpo as published also needs group.scale=none.",
+        "Dr. GRPO as published needs group.scale=none, too.",
         choices=tuple(ALGORITHMS),
     )
     steps: int = setting(50, "Rollouts, each followed by its updates.", low=1)

@@ -49,7 +49,7 @@ for number, source in enumerate(json.loads(sys.argv[2])):
 
 
 def test_none_writes_to_the_standard_error_nor_needs_the_order_of_hashes(tmp_path: Path) -> None:
-    """Plain python, with a new seed of hashes each time: the expectations are the programs' own."""
+    """In plain python, whose seed of hashes is another in each run of the tests."""
     plain = [program for program in PROGRAMS if "sympy" not in program.source]
     assert len(plain) >= 120
     sources = json.dumps([program.source for program in plain])
