@@ -68,16 +68,13 @@ def _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves):
         if accumulate == 1:
             return grad(state.trainable, frozen, batch, sums, key)
 
-        def one(carry: Any, inputs: Any):
-            index, micro = inputs
-            part = grad(state.trainable, frozen, micro, sums, jax.random.fold_in(key, index))
-            return _add(carry, part), None
+        @functools.partial(jax.jit, inline=True)  # traced once, for its shapes and in the loop
+        def one(index: jax.Array, micro: Any):
+            return grad(state.trainable, frozen, micro, sums, jax.random.fold_in(key, index))
 
-        parts = jax.tree.map(lambda leaf: _cut(leaf, accumulate, mesh), batch)
-        first = jax.tree.map(lambda leaf: leaf[0], parts)
-        rest = jax.tree.map(lambda leaf: leaf[1:], parts)
-        start = grad(state.trainable, frozen, first, sums, jax.random.fold_in(key, 0))
-        return jax.lax.scan(one, start, (jnp.arange(1, accumulate), rest))[0]
+        inputs = jnp.arange(accumulate), jax.tree.map(lambda x: _cut(x, accumulate, mesh), batch)
+        start = _empty(jax.eval_shape(one, *jax.tree.map(lambda leaf: leaf[0], inputs)))
+        return jax.lax.scan(lambda done, x: (_add(done, one(*x)), None), start, inputs)[0]
 
     def update(state: TrainState, frozen: Any, batch: Any, number: Any, advance: Any):
         key = rng.stream_key(state.key, "update", state.step, number)
@@ -86,10 +83,7 @@ def _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves):
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         changes, opt_state = tx.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, changes)
-
-        def keep(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
+        keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
         missed = 1 - finite.astype(jnp.int32)
         state = dataclasses.replace(
             state,
@@ -123,11 +117,17 @@ def _cut(leaf: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(strided, where)
 
 
+def _empty(shapes: Any) -> Any:
+    """What changes nothing when `_add` is given it."""
+    (value, metrics), grads = shapes
+    none = {"max": -jnp.inf, "min": jnp.inf}
+    metrics = {name: jnp.full_like(x, none.get(name[-3:], 0)) for name, x in metrics.items()}
+    return (jnp.zeros_like(value), metrics), jax.tree.map(jnp.zeros_like, grads)
+
+
 def _add(left: Any, right: Any) -> Any:
-    (value_l, metrics_l), grads_l = left
-    (value_r, metrics_r), grads_r = right
+    (value_l, some), grads_l = left
+    (value_r, more), grads_r = right
     how = {"max": jnp.maximum, "min": jnp.minimum}
-    metrics = {
-        name: how.get(name[-3:], jnp.add)(x, metrics_r[name]) for name, x in metrics_l.items()
-    }
+    metrics = {name: how.get(name[-3:], jnp.add)(x, more[name]) for name, x in some.items()}
     return (value_l + value_r, metrics), jax.tree.map(jnp.add, grads_l, grads_r)
