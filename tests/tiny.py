@@ -75,9 +75,9 @@ def naive_logits(model, params, tokens):
     # Padding at the right is hidden by causality; one shape is compiled once.
     row = np.zeros((1, 24), np.int32)
     row[0, : len(tokens)] = tokens
-    hidden = _hidden(model, params, row)[0, : len(tokens)]
+    hidden = np.asarray(_hidden(model, params, row), np.float64)[0, : len(tokens)]
     head = np.asarray(model.head_VD(params), np.float64)[:VOCAB]
-    return np.asarray(hidden, np.float64) @ head.T
+    return hidden @ head.T
 
 
 def log_softmax(x):

@@ -1,6 +1,7 @@
 """The memory forecast: bytes of trees to the byte, activations beside XLA's own analysis."""
 
 import dataclasses
+import functools
 import io
 import json
 from pathlib import Path
@@ -54,8 +55,13 @@ def abstract(tree: Any, where: Any) -> Any:
     )
 
 
+@functools.cache
+def initial(config: QwenConfig, lora: LoraConfig | None) -> Any:
+    return jax.eval_shape(QwenModel(config, lora).init, jax.random.key(0))
+
+
 def shapes(model: QwenModel, mesh: Any) -> Any:
-    found = jax.eval_shape(model.init, jax.random.key(0))
+    found = initial(model.config, model.lora)
     return abstract(found, states.param_shardings(found, mesh))
 
 
@@ -124,14 +130,11 @@ def test_scoring(sizes: Any, rows: Any, mesh: str, unroll: bool) -> None:
 @pytest.mark.parametrize(
     ("sizes", "rows", "mesh", "how"),
     [
-        (NARROW, (16, 64, 32), "one", {"unroll": True}),
         (NARROW, (16, 64, 32), "one", {"unroll": True, "remat": True}),
         (NARROW, (16, 64, 32), "one", {"unroll": False}),
-        (WIDE, (16, 128, 64), "one", {"unroll": False, "remat": True}),
         (NARROW, (4, 256, 128), "one", {"unroll": False, "remat": True}),
         (NARROW, (32, 64, 32), "one",
          {"unroll": False, "remat": True, "accumulate": 2, "algorithm": "ppo"}),
-        (WIDE, (64, 128, 64), "fsdp", {"unroll": False, "remat": True}),
         (WIDE, (64, 128, 64), "tensor", {"unroll": False, "remat": True}),
         (WIDE, (64, 128, 64), "all", {"unroll": False, "remat": True}),
         (WIDE, (64, 128, 64), "fsdp", {"unroll": True}),
@@ -185,7 +188,7 @@ def fresh(trainable: Any, tx: Any) -> states.TrainState:
     )
 
 
-@pytest.mark.parametrize("mesh", ["one", "fsdp", "all"])
+@pytest.mark.parametrize("mesh", ["one", "all"])
 def test_decoding(mesh: str) -> None:
     # Two kv heads a device: with one, XLA:CPU copies the cache at each step.
     where, sizes = tiny.mesh(*MESHES[mesh]), (128, 512, 3, 4, 4, 2048)

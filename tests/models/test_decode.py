@@ -69,8 +69,9 @@ def decoded(model, weights, prompts, continuations, lengths):
     return np.stack(states, axis=1)
 
 
-@pytest.mark.parametrize("merge_lora", [True, False])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name, merge_lora", [("qwen2", True), ("qwen3", False), ("windowed-yarn", True)]
+)
 def test_decode_equals_the_full_forward(name, merge_lora):
     model, params = build(CONFIGS[name])
     text = np.random.default_rng(2).integers(1, 48, (3, 6 + NEW)).astype(np.int32)
@@ -86,7 +87,7 @@ def test_decode_equals_the_full_forward(name, merge_lora):
 
 
 def test_unfused_weights_decode_the_same():
-    model, params = build(CONFIGS["qwen3"])
+    model, params = build(CONFIGS["qwen2"])
     other = model.replace(fuse=False)
     prompts, split = np.ones((3, 6), np.int32), decode_params(other, params)
     one, _ = prefill(model, decode_params(model, params), prompts, LENGTHS)

@@ -112,10 +112,9 @@ def _loss(model, dropout_key=None):
     return loss
 
 
-@pytest.mark.parametrize("unroll", [True, False])
-def test_base_is_frozen_bit_for_bit_and_the_adapter_learns(unroll):
+def test_base_is_frozen_bit_for_bit_and_the_adapter_learns():
+    # Scanned layers have the same gradients (test_qwen.py).
     model, params = build(LoraConfig(rank=2), noise=0.0)
-    model = model.replace(unroll=unroll)
     before = jax.tree.map(np.array, params)
     optimizer = optax.adamw(1e-2)
 
@@ -145,17 +144,18 @@ def test_frozen_base_costs_no_gradient():
     flops = {}
     for name, wrt in (("lora", 0), ("both", (0, 1))):
         step = jax.jit(jax.grad(_loss(model), argnums=wrt))
-        analysis = step.lower(params["lora"], params["base"]).compile().cost_analysis()
-        flops[name] = analysis["flops"]
-    forward = jax.jit(_loss(model)).lower(params["lora"], params["base"]).compile()
+        flops[name] = step.lower(params["lora"], params["base"]).cost_analysis()["flops"]
+    forward = jax.jit(_loss(model)).lower(params["lora"], params["base"])
     forward_flops = forward.cost_analysis()["flops"]
     assert flops["lora"] < 0.85 * flops["both"]
     assert flops["lora"] < 2.8 * forward_flops
 
 
 def test_dropout_acts_and_is_keyed():
-    model, params = build(LoraConfig(dropout=0.5))
-    clean = run_hidden(model.replace(lora=LoraConfig()), params, TOKENS)
+    # Of the projections that are joined, two with an adapter.
+    lora = LoraConfig(dropout=0.5, targets=("q_proj", "v_proj", "down_proj"))
+    model, params = build(lora)
+    clean = run_hidden(model, params, TOKENS)
     one, same, other = (
         np.asarray(run_hidden(model, params, TOKENS, dropout_key=jax.random.key(s)))
         for s in (0, 0, 1)

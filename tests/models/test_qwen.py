@@ -84,9 +84,8 @@ def test_every_way_to_run_the_layers_gives_the_same(config, ways):
             np.testing.assert_allclose(got, expected, atol=1e-5 * scale, err_msg=str(changes))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_padding_at_the_right_changes_nothing(name):
-    model, params = build(CONFIGS[name])
+def test_padding_at_the_right_changes_nothing():
+    model, params = build(QWEN3)  # a layer that sees all before and one that sees a window
     lengths = [12, 7, 3, 7]
     real = np.arange(12) < np.array(lengths)[:, None]
     got, full = (
@@ -164,8 +163,7 @@ def test_init_of_released_sizes_is_abstract(name):
 
 
 def test_init_is_a_function_of_the_key_and_layers_differ():
-    model = QwenModel(QWEN2, LoraConfig())
-    init = jax.jit(model.init)
+    init = jax.jit(QwenModel(QWEN2, LoraConfig(targets=("down_proj",))).init)
     one, same, other = (jax.tree.map(np.asarray, init(jax.random.key(s))) for s in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, same)
     kernel = one["base"]["layers"]["mlp"]["up_proj"]["kernel"]

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
 PROMPTS = [[3, 9, 4, 11, 2], [7], [12, 3, 3, 8], [6, 14]]
 IDS = [41, 7, 1000, 3]
-SHORT = SamplingSettings(temperature=1.0, max_new_tokens=12, segment=4, prompt_multiple=4)
+SHORT = SamplingSettings(temperature=1.0, max_new_tokens=12, segment=4, prompt_multiple=8)
 KEY = jax.random.key(5)
 
 
@@ -56,11 +56,10 @@ def greedy_without_cache(model, params, prompt, steps):
     return out
 
 
-@pytest.mark.parametrize("merge_lora", [True, False])
-def test_greedy_equals_an_argmax_loop_without_cache(merge_lora):
+def test_greedy_equals_an_argmax_loop_without_cache():
     model, params = tiny.build(tiny.CONFIG)
     sampler = make(model)
-    settings = dataclasses.replace(SHORT, temperature=0.0, merge_lora=merge_lora)
+    settings = dataclasses.replace(SHORT, temperature=0.0)
     prompts = [*PROMPTS, [2], [4, 4, 4]]
     got = generate(sampler, params, settings, prompts, list(range(6)), samples=1)
     for row, prompt in enumerate(prompts):
@@ -157,36 +156,66 @@ def test_samples_do_not_depend_on_segments_or_padding(built, change):
     assert_same(generate(sampler, params, dataclasses.replace(SHORT, **change)), want)
 
 
-@pytest.mark.parametrize("shape", [(4, 1, 1), (2, 2, 2)])
-def test_samples_do_not_depend_on_the_device_count(built, shape):
+def test_samples_do_not_depend_on_the_device_count(built):
     model, params, sampler = built
-    mesh = tiny.mesh(*shape)
-    other = make(model.replace(fuse=shape[2] == 1), mesh)
-    # 3 prompts × 2 samples: prompts are filled up to the mesh's 4 parts.
-    args = (SHORT, PROMPTS[:3], IDS[:3], 2)
-    got = generate(other, tiny.placed(params, mesh), *args)
-    assert len(got.tokens_BR) == 6
-    assert_same(got, generate(sampler, params, *args))
+    mesh = tiny.mesh(4)
+    got = generate(make(model, mesh), tiny.placed(params, mesh), SHORT)
+    assert_same(got, generate(sampler, params, SHORT))
 
 
-def test_rows_that_ended_leave_the_batch_and_change_nothing(built, monkeypatch):
+LONG = (dataclasses.replace(SHORT, max_new_tokens=24, segment=1), PROMPTS[:2], IDS[:2], 4)
+
+
+@pytest.fixture(scope="module")
+def thinned(built):
+    """A token that ends rows one after another, the rows, and the sizes that were left."""
     model, params, sampler = built
-    settings = dataclasses.replace(SHORT, max_new_tokens=32, segment=1)
-    args = (settings, PROMPTS[:2], IDS[:2], 8)
-    # The commonest token ends an answer here: rows end one after another.
+    # The commonest token ends an answer here.
     eos = int(np.bincount(generate(sampler, params, SHORT).tokens_BR.ravel())[1:].argmax()) + 1
     sampler, sizes = make(model, eos=eos), []
     compact = sampler._compact
-    monkeypatch.setattr(
-        sampler, "_compact", lambda c, k, f: sizes.append(len(k)) or compact(c, k, f)
-    )
-    got = generate(sampler, params, *args)
+    sampler._compact = lambda c, k, f: sizes.append(len(k)) or compact(c, k, f)
+    return eos, generate(sampler, params, *LONG), sizes
+
+
+def test_rows_that_ended_leave_the_batch_and_change_nothing(built, thinned, monkeypatch):
+    model, params, _ = built
+    eos, got, sizes = thinned
+    sampler = make(model, eos=eos)
     monkeypatch.setattr(sampler, "_batch_size", lambda live, current: current)
-    count = len(sizes)
-    assert_same(got, generate(sampler, params, *args))
-    assert len(sizes) == count >= 3  # 8, 4, 2, ...: each at most half of the one before
-    assert all(b <= a / 2 for a, b in zip([16, *sizes], sizes, strict=False))
-    assert got.ended_B.sum() >= 8 and len(set(got.length_B)) > 3
+    monkeypatch.setattr(sampler, "_compact", None)
+    assert_same(got, generate(sampler, params, *LONG))
+    assert len(sizes) >= 3  # 4, 2, ...: each at most half of the one before
+    assert all(b <= a / 2 for a, b in zip([8, *sizes], sizes, strict=False))
+    assert got.ended_B.sum() >= 6 and len(set(got.length_B)) > 3
+
+
+def test_over_all_axes_samples_are_the_same_and_the_cache_is_split(built, thinned, monkeypatch):
+    model, params, _ = built
+    mesh, (eos, want, _) = tiny.mesh(2, 2, 2), thinned
+    sampler = make(model.replace(fuse=False), mesh, eos)
+    seen = []
+    for name, pick in (
+        ("_start", lambda out: out),
+        ("_segment", lambda out: out[0]),
+        ("_compact", lambda out: out),
+    ):
+        inner = getattr(sampler, name)
+
+        def watched(*args, inner=inner, pick=pick, name=name):
+            out = inner(*args)
+            for leaf in jax.tree.leaves(pick(out).cache):
+                seen.append((name, leaf.sharding, leaf.shape[0]))
+            return out
+
+        monkeypatch.setattr(sampler, name, watched)
+    # 2 prompts are filled up to the mesh's 4 parts.
+    assert_same(generate(sampler, tiny.placed(params, mesh), *LONG), want)
+    assert {name for name, _, _ in seen} == {"_start", "_segment", "_compact"}
+    for name, where, rows in seen:
+        assert where.is_equivalent_to(sampler.cache_sharding, 4), (name, where)
+        shard = where.shard_shape((rows, 2, 4, 28))
+        assert shard == (rows // 4, 1, 4, 28)
 
 
 def test_samplers_of_a_base_share_programs_whatever_the_adapter(built):
@@ -218,9 +247,11 @@ def trainers(model, params, b, temperature):
     return response_scores(model, *given, temperature=temperature, vocab=VOCAB)
 
 
-@pytest.mark.parametrize("merge_lora", [True, False])
-@pytest.mark.parametrize("change", [{"temperature": 0.7}, {"temperature": 1.3, "top_k": 6}])
-def test_log_probabilities_equal_the_trainers(built, merge_lora, change):
+# Merged weights and an adapter beside them; what is drawn from is made alike of the states of both.
+@pytest.mark.parametrize(
+    "change, merge_lora", [({"temperature": 0.7}, False), ({"temperature": 1.3, "top_k": 6}, True)]
+)
+def test_log_probabilities_equal_the_trainers(built, change, merge_lora):
     model, params, sampler = built
     settings = dataclasses.replace(SHORT, merge_lora=merge_lora, **change)
     out = generate(sampler, params, settings)
@@ -250,10 +281,9 @@ def test_decode_weights_are_held_in_the_compute_dtype(merge_lora):
     assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {jnp.dtype("bfloat16")}
 
 
-@pytest.mark.parametrize("dtype, low, high", [("float32", 0.0, 1e-5), ("bfloat16", 1e-4, 0.2)])
-def test_difference_of_merged_and_adapter_is_small(dtype, low, high):
-    # Merged weights are rounded once, an adapter's sum in every product: in bfloat16 they differ.
-    model, params = tiny.build(noise=0.2, compute_dtype=jnp.dtype(dtype))
+def test_difference_of_merged_and_adapter_is_small_in_bfloat16():
+    # Merged weights are rounded once, an adapter's sum in every product.
+    model, params = tiny.build(noise=0.2, compute_dtype=jnp.bfloat16)
     first = dataclasses.replace(SHORT, max_new_tokens=1, segment=1)
     one, two = (
         generate(make(model), params, dataclasses.replace(first, merge_lora=m), samples=1)
@@ -262,7 +292,7 @@ def test_difference_of_merged_and_adapter_is_small(dtype, low, high):
     same = one.tokens_BR[:, 0] == two.tokens_BR[:, 0]
     assert same.sum() >= 3
     gap = np.abs(one.behaviour_logp_BR - two.behaviour_logp_BR)[same, 0].max()
-    assert low <= gap < high, gap
+    assert 1e-4 <= gap < 0.2, gap
 
 
 def test_eos_counts_and_nothing_stands_after_it(built):
@@ -279,35 +309,7 @@ def test_eos_counts_and_nothing_stands_after_it(built):
         assert out.ended_B[row] or n == 12
 
 
-# --- where it lies, what is refused ---------------------------------------------------------------
-
-
-def test_the_cache_is_split_over_rows_and_heads(built, monkeypatch):
-    model, params, _ = built
-    mesh = tiny.mesh(2, 2, 2)
-    sampler = make(model.replace(fuse=False), mesh)
-    seen = []
-    for name, pick in (
-        ("_start", lambda out: out),
-        ("_segment", lambda out: out[0]),
-        ("_compact", lambda out: out),
-    ):
-        inner = getattr(sampler, name)
-
-        def watched(*args, inner=inner, pick=pick, name=name):
-            out = inner(*args)
-            for leaf in jax.tree.leaves(pick(out).cache):
-                seen.append((name, leaf.sharding, leaf.shape[0]))
-            return out
-
-        monkeypatch.setattr(sampler, name, watched)
-    settings = dataclasses.replace(SHORT, max_new_tokens=24, segment=2, temperature=1.3)
-    generate(sampler, tiny.placed(params, mesh), settings, PROMPTS, IDS, samples=4)
-    assert {name for name, _, _ in seen} == {"_start", "_segment", "_compact"}
-    for name, where, rows in seen:
-        assert where.is_equivalent_to(sampler.cache_sharding, 4), (name, where)
-        shard = where.shard_shape((rows, 2, 4, 28))
-        assert shard == (rows // 4, 1, 4, 28)
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_bad_input_is_refused(built):

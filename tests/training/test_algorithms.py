@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -48,31 +49,37 @@ def policy_batch(**arrays):
 # --- group methods --------------------------------------------------------------------------------
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def advantages(rollout, settings):
+    """Those of a group method."""
+    return group_advantages(rollout, settings)[0]
+
+
 def test_group_advantages_by_hand():
     # Rewards [1,0,0,0]: ddof 1 gives [1.5, −.5, −.5, −.5]; a group of equal rewards gives 0.
     rollout = scored(
-        reward_PG=jnp.array([[1.0, 0, 0, 0], [0.3, 0.3, 0.3, 0.3]]),
-        response_mask_BR=jnp.array([[1.0, 1.0], [1.0, 0.0]] * 4),
+        reward_PG=np.array([[1.0, 0, 0, 0], [0.3, 0.3, 0.3, 0.3]], np.float32),
+        response_mask_BR=np.array([[1.0, 1.0], [1.0, 0.0]] * 4, np.float32),
     )
-    arrays, _ = group_advantages(rollout, GroupSettings())
+    arrays = advantages(rollout, GroupSettings())
     want = [[1.5, 1.5], [-0.5, 0], [-0.5, -0.5], [-0.5, 0], [0, 0], [0, 0], [0, 0], [0, 0]]
     np.testing.assert_allclose(arrays.advantage_BR, want, atol=1e-5)
     assert arrays.return_BR is arrays.old_value_BR is arrays.top_entropy_BR is None
-    arrays, _ = group_advantages(rollout, GroupSettings(scale="none", baseline="leave_one_out"))
+    arrays = advantages(rollout, GroupSettings(scale="none", baseline="leave_one_out"))
     np.testing.assert_allclose(arrays.advantage_BR[:4, 0], [1, -1 / 3, -1 / 3, -1 / 3])
 
 
 def test_top_entropy_is_chosen_over_the_whole_rollout():
     rollout = scored(
-        reward_PG=jnp.array([[1.0, 0.0]]),
-        response_mask_BR=jnp.ones((2, 3)),
-        entropy_BR=jnp.array([[0.1, 0.9, 0.2], [0.8, 0.7, 0.3]]),
+        reward_PG=np.array([[1.0, 0.0]], np.float32),
+        response_mask_BR=np.ones((2, 3), np.float32),
+        entropy_BR=np.array([[0.1, 0.9, 0.2], [0.8, 0.7, 0.3]], np.float32),
     )
-    arrays, _ = group_advantages(rollout, GroupSettings(top_entropy=0.5))
+    arrays = advantages(rollout, GroupSettings(top_entropy=0.5))
     assert arrays.top_entropy_BR.tolist() == [[0, 1, 0], [1, 1, 0]]
     # Tokens that are not trained do not count: of the first row's three, ⌈1.5⌉ = 2 stay.
-    masked = rollout.replace(loss_mask_BR=jnp.array([[1.0, 1, 1], [0, 0, 0]]))
-    arrays, _ = group_advantages(masked, GroupSettings(top_entropy=0.5))
+    masked = rollout.replace(loss_mask_BR=np.array([[1, 1, 1], [0, 0, 0]], np.float32))
+    arrays = advantages(masked, GroupSettings(top_entropy=0.5))
     assert arrays.top_entropy_BR.tolist() == [[0, 1, 1], [0, 0, 0]]
 
 
@@ -100,7 +107,7 @@ def test_importance_correction_by_hand():
 
 def test_top_entropy_trains_those_tokens_alone():
     logp = np.array([[-1.0, -2.0, -3.0]], np.float32)
-    entropy = jnp.array([[0.3, 0.9, 0.5]])
+    entropy = np.array([[0.3, 0.9, 0.5]], np.float32)
     settings = GroupSettings(top_entropy=0.34)  # ⌈1.02⌉ = 2 of 3
 
     def value(logp, **extra):
@@ -108,15 +115,15 @@ def test_top_entropy_trains_those_tokens_alone():
         return loss_of("bnpo", settings, logp, batch, entropy)[0]
 
     # Chosen beforehand over the rollout, the batch's own entropies are not looked at.
-    given = jax.grad(lambda x: value(x, top_entropy_BR=jnp.array([[1.0, 0, 0]])))
-    np.testing.assert_allclose(given(jnp.asarray(logp)), [[-1 / 3, 0, 0]], atol=1e-6)
+    grad = jax.jit(jax.grad(lambda x, top_BR: value(x, top_entropy_BR=top_BR)))
+    given = grad(logp, np.array([[1.0, 0, 0]], np.float32))
+    np.testing.assert_allclose(given, [[-1 / 3, 0, 0]], atol=1e-6)
     # The advantages choose: of these three entropies ⌈1.02⌉ = 2 are trained.
     rollout = scored(reward_PG=jnp.zeros((1, 1)), response_mask_BR=ONES, entropy_BR=entropy)
-    top_BR = group_advantages(rollout, settings)[0].top_entropy_BR
-    chosen = jax.grad(lambda x: value(x, top_entropy_BR=top_BR))
-    np.testing.assert_allclose(chosen(jnp.asarray(logp)), [[0, -1 / 3, -1 / 3]], atol=1e-6)
+    top_BR = advantages(rollout, settings).top_entropy_BR
+    np.testing.assert_allclose(grad(logp, top_BR), [[0, -1 / 3, -1 / 3]], atol=1e-6)
     with pytest.raises(ValueError, match="top_entropy_BR is None; the algorithm needs it"):
-        value(jnp.asarray(logp))
+        jax.eval_shape(value, logp)
 
 
 @pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"ppo"}))
@@ -269,24 +276,21 @@ def test_the_loss_of_ppo_needs_what_its_advantages_made(name):
 
 
 def test_value_clip_of_zero_is_off_rather_than_pinning_the_value():
-    mask = jnp.ones((1, 1))
+    mask, zero = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
     batch = policy_batch(
         loss_mask_BR=mask,
-        old_logp_BR=jnp.zeros((1, 1)),
-        advantage_BR=jnp.zeros((1, 1)),
-        old_value_BR=jnp.zeros((1, 1)),
-        return_BR=2.0 * mask,
+        old_logp_BR=zero,
+        advantage_BR=zero,
+        old_value_BR=zero,
+        return_BR=2 * mask,
     )
     settings = PPOSettings(value_clip=0.0, value_coef=1.0)
 
     def loss(value):
-        scores = {
-            "logp_BR": jnp.zeros((1, 1)),
-            "entropy_BR": jnp.zeros((1, 1)),
-            "value_BR": value * mask,
-        }
+        scores = {"logp_BR": zero, "entropy_BR": zero, "value_BR": value * mask}
         return ppo_loss(scores, batch, normaliser(mask), settings)[0]
 
     # ½(V−R)² at V=1, R=2: loss .5, slope V−R = −1, however far V is from its old value 0.
-    assert float(loss(1.0)) == pytest.approx(0.5)
-    assert float(jax.grad(loss)(1.0)) == pytest.approx(-1.0)
+    value, slope = jax.jit(jax.value_and_grad(loss))(1.0)
+    assert float(value) == pytest.approx(0.5)
+    assert float(slope) == pytest.approx(-1.0)

@@ -126,7 +126,7 @@ def same(got, want, tolerance=5e-5):
 
 @pytest.mark.parametrize(
     ("settings", "mode", "models"),
-    zip(CASES, ("lora", "full", "lora", "full"), ("real", "real", "pair", "pair"), strict=True),
+    zip(CASES, ("lora", "full", "lora", "full"), ("pair", "real", "pair", "pair"), strict=True),
 )
 def test_value_and_gradients_are_those_of_the_plain_formula(request, settings, mode, models):
     pair = request.getfixturevalue(models)
@@ -160,8 +160,8 @@ def test_rows_find_their_place(pair):
     assert "rows_B" not in alone
 
 
-@pytest.mark.parametrize("settings", CASES[1:3])
-def test_all_tokens_listed_equals_exact(pair, settings):
+def test_all_tokens_listed_equals_exact(pair):
+    settings = CASES[2]  # the other divergences: models/head/test_top_k_term.py
     exact = chunked(pair, settings, "full", made())
     listed = chunked(pair, dataclasses.replace(settings, top_k=VOCAB), "full", made())
     np.testing.assert_allclose(listed[0], exact[0], rtol=1e-4)

@@ -84,7 +84,7 @@ def test_large_logits_do_not_cancel():
     np.testing.assert_allclose(tail, -10000.313262, atol=2e-3)  # float32 steps by .001 there
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
 def test_on_a_mesh_no_logits_are_gathered(shape):
     mesh = make_mesh(MeshSettings(*shape))
     rng = np.random.default_rng(0)
