@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.models.head.top_k import TopK
+from distill_jax.models.head.listed import TopK
 from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, Scorer
 from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value, layout
 from distill_jax.rewards.teacher import TeacherScores

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill_jax.models.head.top_k import TopK
+from distill_jax.models.head.listed import TopK
 
 KEY_BYTES = 32
 _HEADER = struct.Struct("<4sBBHII")  # magic, format, kind, 0, response tokens, k

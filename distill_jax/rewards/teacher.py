@@ -63,14 +63,9 @@ def _scoring(
         # One more position than responses have tokens: the state after the last of them.
         longer = jnp.pad(targets_BR, ((0, 0), (0, 1)))
         scores = response_scores(
-            model,
-            params,
-            batch["tokens_BT"],
-            batch["prompt_len_B"],
-            longer,
-            alphas=(alpha,),
-            vocab=vocab,
-        )
+            model, params, batch["tokens_BT"], batch["prompt_len_B"], longer,
+            alphas=(alpha,), vocab=vocab,
+        )  # fmt: skip
         value_BR = scores.value_ABR[0]
         end_B = jnp.take_along_axis(value_BR, batch["response_len_B"][:, None], axis=1)[:, 0]
         return TeacherScores(scores.logit_BR[:, :-1], value_BR[:, :-1], end_B)

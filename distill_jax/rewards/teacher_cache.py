@@ -14,7 +14,7 @@ import cachetools
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import check_local
 from distill_jax.core.settings import setting
-from distill_jax.models.head.top_k import TopK
+from distill_jax.models.head.listed import TopK
 from distill_jax.rewards.score_bytes import (
     DamagedBytesError,
     Row,

@@ -5,6 +5,8 @@ Two k-vectors and one number for each token; no array has batch, time and vocabu
 `CachedTeacher` stores them, as it stores (Q, V).
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +14,8 @@ from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head.top_k import TopK, head_top_k
+from distill_jax.models.head.listed import TopK
+from distill_jax.models.head.top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
 
 
@@ -28,20 +31,14 @@ class TopKScorer:
     """
 
     def __init__(
-        self,
-        model: QwenModel,
-        params: Any,
-        mesh: Mesh,
-        *,
-        k: int,
-        vocab: int,
-        temperature: float = 1.0,
-    ):
+        self, model: QwenModel, params: Any, mesh: Mesh, *,
+        k: int, vocab: int, temperature: float = 1.0,
+    ):  # fmt: skip
         self.model, self.params, self.k = model, params, k
         self.temperature, self.vocab, self.mesh = temperature, vocab, mesh
         self.kind = f"top_k:{k}"
         self.alphas: tuple[float, ...] = (float(temperature),)
-        self._score = jax.jit(self._score_fn, out_shardings=sharding.batch_sharding(mesh))
+        self._score = _scoring(model, k, float(temperature), vocab, mesh)
 
     def score(self, batch: dict[str, Any]) -> TopK:
         """The top k at each position of the batch's responses: axes [B, R].
@@ -57,16 +54,19 @@ class TopKScorer:
         names = ("tokens_BT", "prompt_len_B", "targets_BR")
         return self._score(self.params, {name: batch[name] for name in names})
 
-    def _score_fn(self, params: Any, batch: dict[str, jax.Array]) -> TopK:
+
+@functools.lru_cache(maxsize=32)
+def _scoring(
+    model: QwenModel, k: int, temperature: float, vocab: int, mesh: Mesh
+) -> Callable[..., TopK]:
+    """One program of equal models."""
+
+    def score(params: Any, batch: dict[str, jax.Array]) -> TopK:
         B, R = batch["targets_BR"].shape
-        hidden_BTD = self.model.hidden(params, batch["tokens_BT"])
-        hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], R)
-        top = head_top_k(
-            hidden_BRD.reshape(B * R, -1),
-            self.model.head_VD(params),
-            self.k,
-            valid_vocab=self.vocab,
-            temperature=self.temperature,
-            mesh=self.mesh,
-        )
+        hidden_BTD = model.hidden(params, batch["tokens_BT"])
+        hidden_ND = gather_response(hidden_BTD, batch["prompt_len_B"], R).reshape(B * R, -1)
+        how: dict[str, Any] = {"valid_vocab": vocab, "temperature": temperature, "mesh": mesh}
+        top = head_top_k(hidden_ND, model.head_VD(params), k, **how)
         return TopK(*(x.reshape(B, R, *x.shape[1:]) for x in top))
+
+    return jax.jit(score, out_shardings=sharding.batch_sharding(mesh))

@@ -52,6 +52,7 @@ class _Reported:
 
 
 def _prepare(given: dict[str, str], host: int) -> Supervisor:
+    gc.disable()  # later it would write to every page that forks share; now it takes a second
     if given["path"]:
         sys.path += given["path"].split(os.pathsep)
     preload.everything(sympy=given["kind"] == "sympy")
@@ -71,7 +72,6 @@ def _prepare(given: dict[str, str], host: int) -> Supervisor:
     )
     supervisor = Supervisor(host, rules, confinement)
     gc.collect()
-    gc.disable()  # a collection would write to every object, and each page written is copied
     gc.freeze()
     if sys.platform == "linux":
         _adopt_orphans()

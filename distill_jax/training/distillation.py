@@ -12,9 +12,9 @@ from distill_jax.core.masked import masked_mean, masked_sum
 from distill_jax.core.settings import setting
 from distill_jax.kernels.divergence import KINDS, branch
 from distill_jax.kernels.logprob import gather_response
+from distill_jax.models.head.listed import TopK
 from distill_jax.models.head.loss import Term, head_loss
 from distill_jax.models.head.terms import cross_entropy, divergence, top_k_divergence
-from distill_jax.models.head.top_k import TopK
 from distill_jax.models.qwen import QwenModel
 from distill_jax.training.state import join
 from distill_jax.training.step import LossFn, TotalsFn

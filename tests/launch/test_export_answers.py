@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -287,70 +289,29 @@ def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
 
 # --- the command ---------------------------------------------------------------------------------
 
-# Ends itself, as a kill from outside would, with half a batch behind a whole one.
-KILLED = """
-import os, signal
+# Calls of the command, each in a fork of one process that has imported what it needs. One with
+# KILLED among its arguments ends itself, as a kill from outside would, with half a batch behind a
+# whole one.
+MANY = """
+import json, os, runpy, signal, sys
+from launch import main
+from distill_jax.evaluation import export
+from distill_jax.run import run
+from transformers import PreTrainedTokenizerFast
 from distill_jax.inference.store import AnswerStore
-from launch import arguments, export_answers
 add = AnswerStore.add
 def killed(self, batch):
     add(self, batch)
     with self.path.open('ab') as file:
         file.write(b'{"decoding":"greedy","prob')
     os.kill(os.getpid(), signal.SIGKILL)
-AnswerStore.add = killed
-arguments.run_app(export_answers._job, "configs/rl.py")
-"""
-
-
-def command(run: Run, *arguments: str) -> list[str]:
-    settings = {**{k.replace("__", "."): v for k, v in run.settings.items()}}
-    settings = {**SMALL, **settings, "stages": "('sft','rl','evaluate')"}
-    flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    return ["--config=configs/rl.py:smoke", f"--workdir={run.workdir}", *flags, *arguments]
-
-
-def call(
-    program: list[str], arguments: list[str], input: str = ""
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *program, *arguments],
-        input=input,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def test_killed_and_called_again(whole: Path, random_run: Run, tmp_path: Path) -> None:
-    out = tmp_path / "a.jsonl"
-    arguments = command(random_run, "--model=sft", "--top_k=3", f"--out={out}")
-    killed = call(["-c", KILLED], arguments)
-    assert killed.returncode == -9 and not out.exists(), killed.stderr
-    assert store_path(out).read_bytes().endswith(b'{"decoding":"greedy","prob')
-    # The work directory's own config serves as well, with overrides behind it.
-    saved = random_run.workdir / "config.json"
-    write_json(saved, to_dict(random_run.opened(records__completions=3).config))
-    arguments = [arguments[1], "--config.records.completions=16", *arguments[-3:]]
-    done = call(["-m", "launch.export_answers"], arguments)
-    saved.unlink()
-    assert done.returncode == 0, done.stderr
-    assert "going on after 2 of 4 answers" in done.stderr
-    assert out.read_bytes() == whole.read_bytes()
-    assert "0 of 4 (0.0%)" in done.stderr and "errors" in done.stderr
-
-
-# Calls of the command, each in a fork of one process that has imported what it needs.
-MANY = """
-import json, os, runpy, sys
-from launch import main
-from distill_jax.evaluation import export
 calls = json.load(sys.stdin)
 for argv in calls:
     child = os.fork()
     if not child:
+        if "KILLED" in argv:
+            argv.remove("KILLED")
+            AnswerStore.add = killed
         sys.argv = ["export_answers", *argv]
         code = 1
         try:
@@ -365,7 +326,37 @@ for argv in calls:
 """
 
 
-def test_wrong_input_and_help(random_run: Run, tmp_path: Path) -> None:
+def command(run: Run, *arguments: str) -> list[str]:
+    settings = {**{k.replace("__", "."): v for k, v in run.settings.items()}}
+    settings = {**SMALL, **settings, "stages": "('sft','rl','evaluate')"}
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    return ["--config=configs/rl.py:smoke", f"--workdir={run.workdir}", *flags, *arguments]
+
+
+def called(calls: list[list[str]]) -> tuple[list[int], list[str], list[str]]:
+    """The exit code, standard output and standard error of each call."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY],
+        input=json.dumps(calls),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    codes = [int(code) for code in re.findall("^--- (.*)$", done.stdout, re.MULTILINE)]
+    assert len(codes) == len(calls), done.stderr
+    out, err = (re.split("^--- .*\n", x, flags=re.MULTILINE) for x in (done.stdout, done.stderr))
+    return codes, out[:-1], err[:-1]
+
+
+def test_as_a_command(whole: Path, random_run: Run, tmp_path: Path) -> None:
+    """Killed and called again; wrong input; help."""
+    out = tmp_path / "a.jsonl"
+    killed = command(random_run, "--model=sft", "--top_k=3", f"--out={out}")
+    # The work directory's own config serves as well, with overrides behind it.
+    again = [killed[1], "--config.records.completions=16", *killed[-3:]]
     new = ["--config=configs/rl.py:smoke", f"--workdir={tmp_path / 'new'}"]
     wrong = [
         (
@@ -378,16 +369,19 @@ def test_wrong_input_and_help(random_run: Run, tmp_path: Path) -> None:
         (["more"], "ConfigError: stray argument 'more'"),
         (["--model=rl", "--out=a.jsonl"], "CheckpointError: no student in "),
     ]
-    calls = [command(random_run, *arguments) for arguments, _ in wrong] + [new, ["--help"]]
-    done = call(["-c", MANY], [], input=json.dumps(calls))
-    assert done.returncode == 0, done.stderr
-    said = done.stderr.split("--- 2\n")
-    assert len(said) == len(calls), done.stderr  # all but the help ended with 2
     messages = [message for _, message in wrong] + ["run stage pretrain first: the same command"]
-    for text, message in zip(said, messages, strict=False):
+    refused = [command(random_run, *arguments) for arguments, _ in wrong] + [new]
+    saved = random_run.workdir / "config.json"
+    write_json(saved, to_dict(random_run.opened(records__completions=3).config))
+    codes, shown, said = called([[*killed, "KILLED"], again, *refused, ["--help"]])
+    saved.unlink()
+    assert codes == [-signal.SIGKILL, 0, *[2] * len(refused), 1], said
+    assert "going on after 2 of 4 answers" in said[1]
+    assert out.read_bytes() == whole.read_bytes()
+    assert "0 of 4 (0.0%)" in said[1] and "errors" in said[1]
+    for text, message in zip(said[2:-1], messages, strict=True):
         assert message in text and len(text.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
-    shown = done.stdout.split("--- 2\n")[-1]
-    assert "python -m launch.export_answers --workdir=" in shown
+    assert "python -m launch.export_answers --workdir=" in shown[-1]
     for flag in ("--model", "--split", "--limit", "--top_k", "--temperature", "--workdir"):
-        assert flag in shown
+        assert flag in shown[-1]

@@ -67,10 +67,11 @@ def there(cache, count):
     return [n for n, value in enumerate(found) if value is not None]
 
 
-def start(code, *arguments):
+def start(code, *arguments, stdin=None):
     return subprocess.Popen(
         [sys.executable, "-c", HELPERS + code, *map(str, arguments)],
         cwd=ROOT,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -141,9 +141,10 @@ def test_top_k_goes_through_buckets_too(model):
 def test_over_a_mesh(model, plain, extents):
     """Sharded as at scale: fsdp, tensor and all three; calls are a multiple of data×fsdp."""
     batch, mesh = make(rows=16), tiny.mesh(*extents)
-    teacher = bucketed(scorer(model, mesh), mesh)
+    teacher = bucketed(scorer(model, mesh), mesh, sizes=(8, T))
     close(teacher.score(batch), plain.score(batch), batch, 2e-6)
     assert {shape[0] % sharding.batch_shards(mesh) for shape in teacher.teacher.shapes} == {0}
+    assert {shape[1] for shape in teacher.teacher.shapes} == {8, T}
     # Missing rows of a cache need not be a multiple of anything.
     settings = CacheSettings(megabytes=1.0)
     cached = CachedTeacher(teacher, mesh, settings, model="weights", tokenizer="tokens")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import build
-from distill_jax.models.head.top_k import TopK
+from distill_jax.models.head.listed import TopK
 from distill_jax.rewards.score_bytes import (
     DamagedBytesError,
     Row,

@@ -1,3 +1,4 @@
+import os
 import signal
 import sqlite3
 import time
@@ -77,8 +78,8 @@ def test_the_first_value_stays(tmp_path):
 
 WRITER = """
 where, first, count, entries = sys.argv[1], *map(int, sys.argv[2:5])
-open(where + f"/ready-{first}", "w").close()
-while not os.path.exists(where + "/go"): pass
+print("ready", flush=True)
+sys.stdin.read()  # until both are ready
 c = ScoreCache(CacheSettings(megabytes=1e-6, directory=where, disk_megabytes=entries * 92 / 1e6),
                SOURCE)
 for n in range(first, first + count, 2):
@@ -91,10 +92,11 @@ c.close()
 @pytest.mark.parametrize("entries", [10_000, 40])
 def test_two_processes_write_at_once(tmp_path, entries):
     # Rows 100 to 199 are written by both; neither finds a file when it starts.
-    pair = [start(WRITER, tmp_path, first, 200, entries) for first in (0, 100)]
-    while not all((tmp_path / f"ready-{first}").exists() for first in (0, 100)):
-        time.sleep(0.01)
-    (tmp_path / "go").touch()
+    go, gone = os.pipe()
+    pair = [start(WRITER, tmp_path, first, 200, entries, stdin=go) for first in (0, 100)]
+    os.close(go)
+    assert [process.stdout.readline() for process in pair] == ["ready\n"] * 2
+    os.close(gone)
     for process in pair:
         assert finished(process)[1] == ""  # no warning
     warnings = []

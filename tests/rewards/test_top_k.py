@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.models.head.top_k import TopK
+from distill_jax.models.head.listed import TopK
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.rewards.top_k import TopKScorer

@@ -15,7 +15,8 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.sandbox import Layers, Limits, Sandbox, SandboxError, frames, process, worker
-from tests.sandbox.processes import eventually, lives, zygotes
+from distill_jax.sandbox.worker import Worker
+from tests.sandbox.processes import descriptors, eventually, lives, zygotes
 
 pytestmark = pytest.mark.slow
 
@@ -136,11 +137,14 @@ def test_equal_programs_give_equal_results_in_every_process(sandbox: Sandbox) ->
         "print(set('abcdefgh'), hash('x'))\nfrom sympy import *\nx = symbols('x y z')\n"
         "print(sum(x).free_symbols, randprime(10**6, 10**7), solve(x[0]**2 - 3))"
     )
+    outputs = {sandbox.run(program).stdout}
+    before = zygotes(), descriptors()
     with made_in_a_thread() as own:
-        outputs = {box.run(program).stdout for box in (own, own, sandbox)}
+        outputs |= {own.run(program).stdout for _ in range(2)}
         # Zygotes outlive the thread that started them.
         assert own.run("print(1)").stdout == "1\n"
     assert len(outputs) == 1 and outputs.pop().endswith("[-sqrt(3), sqrt(3)]\n")
+    assert (zygotes(), descriptors()) == before  # the zygote with sympy has gone too
 
 
 def test_inside_asyncio(sandbox: Sandbox) -> None:
@@ -242,17 +246,32 @@ def test_a_signal_handler_may_close_the_sandbox_it_interrupts() -> None:
         own.close()
 
 
-def test_a_killed_zygote_is_replaced_and_nothing_is_lost() -> None:
+def test_a_killed_zygote_is_replaced_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(1)
     stop = threading.Event()
     others = zygotes()
+    # Held by each worker while it starts a zygote: one that is struck then is the machine's fault.
+    starts = threading.Semaphore(2)
+    spawn, ready = Worker.spawn, Worker.ready
+
+    def held_spawn(self: Worker, kind: str) -> None:
+        starts.acquire()
+        spawn(self, kind)
+
+    def released_ready(self: Worker, kind: str) -> None:
+        try:
+            ready(self, kind)
+        finally:
+            starts.release()
+
+    monkeypatch.setattr(Worker, "spawn", held_spawn)
+    monkeypatch.setattr(Worker, "ready", released_ready)
     with Sandbox(workers=2, layers=Layers(syntax=False)) as own:
-        # Leaves the zygotes time to start again between two blows.
+        # Leaves the programs time to run between two blows.
         def strike() -> None:
             while not stop.wait(0.4):
-                targets = sorted(zygotes() - others)
-                if targets:
-                    os.kill(chance.choice(targets), signal.SIGKILL)
+                with starts, starts:
+                    os.kill(chance.choice(sorted(zygotes() - others)), signal.SIGKILL)
 
         striker = threading.Thread(target=strike)
         striker.start()

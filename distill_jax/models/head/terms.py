@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels import divergence as kernels
 from distill_jax.models.head.chunks import chunk_logits
+from distill_jax.models.head.listed import TopK
 from distill_jax.models.head.loss import Term
-from distill_jax.models.head.top_k import TopK, listed_and_tail
+from distill_jax.models.head.top_k import listed_and_tail
 
 
 class _Settings(NamedTuple):

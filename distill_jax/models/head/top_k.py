@@ -1,6 +1,6 @@
 """The k most probable tokens at each position, through the chunked head; no gradient."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
@@ -16,23 +16,7 @@ from distill_jax.models.head.chunks import (
     num_chunks,
     valid_vocab_size,
 )
-
-
-class TopK(NamedTuple):
-    """The k largest of log softmax(logits/T) over the tokens that exist, not renormalised.
-
-    Arrays of jax or numpy; the leading axes X are tokens [N], a response [R] or a batch [B, R].
-
-    Attributes:
-        ids_XK: int32; of equal log-probabilities the lower id first.
-        logp_XK: float32, descending along K.
-        log_tail_X: float32, log of the probability of all other tokens, summed over these; −1e30
-            if there are none.
-    """
-
-    ids_XK: Any
-    logp_XK: Any
-    log_tail_X: Any
+from distill_jax.models.head.listed import TopK
 
 
 def head_top_k(

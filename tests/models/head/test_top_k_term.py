@@ -9,9 +9,10 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.divergence import top_k_tail_divergence
+from distill_jax.models.head.listed import TopK
 from distill_jax.models.head.loss import head_loss
 from distill_jax.models.head.terms import divergence, top_k_divergence
-from distill_jax.models.head.top_k import TopK, head_top_k
+from distill_jax.models.head.top_k import head_top_k
 
 pytestmark = pytest.mark.mesh
 
