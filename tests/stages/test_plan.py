@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +27,8 @@ from tests.stages.small import copy_stages, rows, small, weights
 pytestmark = pytest.mark.slow
 
 STEPS = 4
-# Set in the process that is to be killed in the middle of a step.
-KILL_AT = "DISTILL_JAX_TEST_KILL_AT"
+# Steps of the toy that are broken off in the middle, once each.
+BREAK_AT: list[int] = []
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,9 @@ def train(
     inner = supervised.step_fn(run, given, update, frozen, s.batch_size)
 
     def step(state: Any, number: int) -> Any:
-        if os.environ.get(KILL_AT) == str(number):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if number in BREAK_AT:
+            BREAK_AT.remove(number)
+            raise KeyboardInterrupt
         state, metrics, completions = inner(state, number)
         return state, {**metrics, "toy/answer": 42.0}, completions
 
@@ -89,7 +87,7 @@ TOY = register(
 
 
 def planned(**changes: Any) -> RunConfig:
-    base = small(evaluate__distribution=False, report__problems=0)
+    base = small(evaluate__distribution=False, report__problems=0, checkpoint__every=2)
     sft = base.plan["sft"]
     plan = {
         "pretrain": base.plan["pretrain"],
@@ -171,22 +169,12 @@ def test_complete_stages_are_skipped(whole: Path, monkeypatch: pytest.MonkeyPatc
     runner.run(planned(), whole)
 
 
-def test_killed_it_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
+def test_broken_off_it_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
     workdir = copy_stages(whole, tmp_path / "run", "pretrain", "sft", "sft_again")
-    program = f"""
-from pathlib import Path
-from tests.stages import test_plan
-from distill_jax.stages import runner
-runner.run(test_plan.planned(stages=("toy",)), Path({str(workdir)!r}))
-"""
-    # As many devices as this process has: another number rounds otherwise.
-    environment = {**os.environ, "PYTHONPATH": str(runs.ROOT), KILL_AT: "2"}
-    process = runs.subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, cwd=runs.ROOT,
-        stdout=runs.subprocess.PIPE, stderr=runs.subprocess.PIPE, text=True,
-    )  # fmt: skip
-    runs.finish(process, code=-signal.SIGKILL)
-    assert (workdir / "toy" / "checkpoints").is_dir()
+    BREAK_AT.append(2)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(planned(stages=("toy",)), workdir)
+    assert (workdir / "toy" / "checkpoints" / "2").is_dir()
     assert not (workdir / "toy" / "done.json").exists()
     runner.run(planned(stages=("toy",)), workdir)
     assert weights(workdir, "toy") == weights(whole, "toy")

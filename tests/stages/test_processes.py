@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from distill_jax.models import hf_io, peft_io
-from tests.stages.small import command, finish, rows, start, weights
+from tests.stages import forks
+from tests.stages.forks import Job
+from tests.stages.small import rows, weights
 
 pytestmark = pytest.mark.slow
 
 STAGES = ("pretrain/student", "rl")
 HOW = {
-    "stages": "('pretrain','rl')",
+    "stages": ("pretrain", "rl"),
     "rl.start": "base",
     "mesh.fsdp": 2,
     "rl.minibatches": 2,
@@ -30,20 +32,9 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
     root = tmp_path_factory.mktemp("processes")
-    address = f"--coordinator_address=127.0.0.1:{free_port()}"
-    pair = [
-        start(
-            command(root / "two", address, "--num_processes=2", f"--process_id={i}", **HOW),
-            devices=2,
-        )
-        for i in range(2)
-    ]
-    try:
-        errors = [finish(process) for process in pair]
-    finally:
-        for process in pair:
-            process.kill()
-    finish(start(command(root / "one", **HOW), devices=4))
+    address = f"127.0.0.1:{free_port()}"
+    two = [Job(str(root / "two"), HOW, devices=2, process=(address, 2, i)) for i in range(2)]
+    errors = forks.run(two, [Job(str(root / "one"), HOW, devices=4)])
     return root / "one", root / "two", errors
 
 

@@ -4,31 +4,24 @@ import json
 import os
 import random
 import signal
-import subprocess
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from distill_jax.run.stop import Interrupted
 from distill_jax.stages import evaluate, runner
+from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.rl_step import RLStep
-from tests.stages.small import (
-    command,
-    copy_stages,
-    finish,
-    rows,
-    run_here,
-    run_instead,
-    small,
-    start,
-    weights,
-)  # fmt: skip
+from tests.stages import forks
+from tests.stages.distilled import WAYS
+from tests.stages.forks import Job, Kill
+from tests.stages.small import copy_stages, rows, run_here, run_instead, small, weights
 
-pytestmark = pytest.mark.slow
+# The first test has all runs before it.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-SFT, RL = 40, 14
+SFT, RL, DISTILL = 9, 10, 10
 HOW: dict[str, Any] = {
     "sft.steps": SFT,
     "rl.steps": RL,
@@ -53,45 +46,74 @@ HOW: dict[str, Any] = {
 }
 
 
-def wait_for(process: subprocess.Popen[str], path: Path, step: int) -> None:
-    """Until the file holds a row of this step."""
-    mark = f'"step": {step},'
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1][-3000:]
-        if path.exists() and mark in path.read_text(encoding="utf-8"):
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"no step {step} in {path}")
+DISTILL_HOW: dict[str, Any] = {
+    **{f"distill.{name}": value for name, value in WAYS["mixed"].items()},
+    "distill.steps": DISTILL,
+    "lora.dropout": 0.1,
+    "checkpoint.every": 3,
+    "stages": ("distill",),
+}
+EVALUATE_HOW: dict[str, Any] = {
+    "stages": ("evaluate",),
+    "evaluate.batch": 2,
+    "evaluate.problems": 16,
+    # Where answers are kept; the comparison with the teacher comes after them.
+    "evaluate.distribution": False,
+}
 
 
-def kill(workdir: Path, stage: str, step: int) -> None:
-    """Runs until a step of a stage is written, and a random moment longer; then kills it."""
-    process = start(command(workdir, **HOW))
-    try:
-        wait_for(process, workdir / stage / "metrics.jsonl", step)
-        time.sleep(random.uniform(0, 0.05))
-        process.kill()
-        finish(process, code=-9)
-    finally:
-        process.kill()
-    assert not (workdir / stage / "done.json").exists(), "stopped too late to test anything"
+class Pair(NamedTuple):
+    """A work directory whose run was killed, and one whose run was not."""
+
+    broken: Path
+    whole: Path
+
+
+@pytest.fixture(scope="module")
+def killed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
+    """Three runs killed, one of them in two stages, next to what they are compared with."""
+    root = tmp_path_factory.mktemp("killed")
+    before = {
+        "rl": (HOW, ("pretrain",)),
+        "distill": (DISTILL_HOW, ("pretrain",)),
+        "evaluate": (EVALUATE_HOW, ("pretrain", "sft")),
+    }
+    pairs = {}
+    for name, (how, stages) in before.items():
+        broken, whole = (copy_stages(finished, root / name / x, *stages) for x in ("cut", "whole"))
+        run_here(whole, **how)
+        pairs[name] = Pair(broken, whole)
+
+    def job(name: str, file: str, lines: int, hold: int = 0) -> list[Job]:
+        print(f"{file} has {lines} lines when {name} is killed")
+        kill = Kill(file, lines, hold)
+        return [Job(str(pairs[name].broken), before[name][0], kill=tuple(kill))]
+
+    forks.run(
+        job("rl", "sft/metrics.jsonl", random.randint(2, 7), SFT - 1),
+        # One row is that of step 0.
+        job("rl", "rl/metrics.jsonl", 1 + random.randint(2, 5), 6),
+        job("distill", "distill/metrics.jsonl", 1 + random.randint(4, 6), 7),
+        job("evaluate", "evaluate/sft.checkpoint.jsonl", 4),
+    )
+    for stage, name in (("rl", "rl"), ("distill", "distill")):
+        assert not (pairs[name].broken / stage / "done.json").exists()
+    return pairs
+
+
+def equal(pair: Pair, stage: str) -> None:
+    assert weights(pair.broken, stage) == weights(pair.whole, stage), stage
+    assert rows(pair.broken, stage) == rows(pair.whole, stage), stage
+
+
+def same_bytes(pair: Pair, file: str) -> None:
+    assert (pair.broken / file).read_bytes() == (pair.whole / file).read_bytes(), file
 
 
 def test_killed_in_both_stages_and_terminated(
-    finished: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    killed: dict[str, Pair], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = copy_stages(finished, tmp_path / "whole", "pretrain")
-    run_here(whole, **HOW)
-    broken = copy_stages(finished, tmp_path / "broken", "pretrain")
-
-    moments = [random.randint(2, 15), random.randint(2, 5)]
-    print("stopped after steps", moments)
-    kill(broken, "sft", moments[0])
-    kill(broken, "rl", moments[1])
+    broken, whole = killed["rl"]
     real = RLStep.__call__
 
     def terminated(self: RLStep, state: Any, step: int) -> Any:
@@ -112,10 +134,8 @@ def test_killed_in_both_stages_and_terminated(
     assert "rl: resuming after step" in errors and "sft: complete, skipped" in errors
 
     for stage in ("sft", "rl"):
-        assert weights(broken, stage) == weights(whole, stage), stage
-        assert rows(broken, stage) == rows(whole, stage), stage
-    completions = [w / "rl" / "completions.jsonl" for w in (broken, whole)]
-    assert completions[0].read_bytes() == completions[1].read_bytes()
+        equal(killed["rl"], stage)
+    same_bytes(killed["rl"], "rl/completions.jsonl")
     assert [row["step"] for row in rows(whole, "rl")] == list(range(RL + 1))
     saved = [json.loads(p.read_text()) for p in (whole / "rl").glob("adaptive_weights_step_*.json")]
     assert {one["step"] for one in saved} == {*range(3, RL + 1, 3), RL}
@@ -125,6 +145,28 @@ def test_killed_in_both_stages_and_terminated(
         assert "rewards/custom/mean" in one["combination_stats"]
     starts = json.loads((broken / "rl" / "run.json").read_text())["starts"]
     assert len(starts) == 3
+
+
+def test_killed_and_broken_off_in_distill(
+    killed: dict[str, Pair], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, real = killed["distill"].broken, DistillStep.__call__
+
+    def breaks(self: DistillStep, state: Any, step: int) -> Any:
+        if step == 8:
+            raise KeyboardInterrupt
+        return real(self, state, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillStep, "__call__", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            run_here(broken, **DISTILL_HOW)
+    assert not (broken / "distill" / "done.json").exists()
+    assert "distill: resuming after step 3" in capsys.readouterr().err
+    run_here(broken, **DISTILL_HOW)
+    assert "distill: resuming after step 6" in capsys.readouterr().err
+    equal(killed["distill"], "distill")
+    same_bytes(killed["distill"], "distill/completions.jsonl")
 
 
 def test_sigterm_before_a_stage_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,28 +204,14 @@ def test_sigterm_in_evaluation(
         assert mine.read_bytes() == whole.read_bytes()
 
 
-def test_killed_in_evaluation(finished: Path, tmp_path: Path) -> None:
-    how = {"stages": ("evaluate",), "evaluate.batch": 2, "evaluate.problems": 16}
-    runs = [
-        copy_stages(finished, tmp_path / name, "pretrain", "sft", "rl") for name in ("cut", "whole")
-    ]
-    cut, whole = runs
-    run_here(whole, **how)
-    killed = start(command(cut, **how))
+def test_killed_in_evaluation(killed: dict[str, Pair]) -> None:
+    cut = killed["evaluate"].broken
     path = cut / "evaluate" / "sft.checkpoint.jsonl"
-    deadline = time.monotonic() + 120
-    while not path.exists() or path.read_bytes().count(b"\n") < 4:
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(killed.pid, signal.SIGKILL)
-    finish(killed, code=-9)
     assert not (path.parent / "sft.json").exists(), "killed too late to test anything"
     kept = path.read_bytes()
-    run_here(cut, **how)
+    run_here(cut, **EVALUATE_HOW)
     whole_lines = kept[: kept.rindex(b"\n") + 1]
     assert path.read_bytes().startswith(whole_lines), "drawn again"
-    for name in ("teacher", "base", "sft", "rl"):
+    for name in ("teacher", "base", "sft"):
         for file in (f"{name}.json", f"{name}.checkpoint.jsonl"):
-            assert (cut / "evaluate" / file).read_bytes() == (
-                whole / "evaluate" / file
-            ).read_bytes()
+            same_bytes(killed["evaluate"], f"evaluate/{file}")

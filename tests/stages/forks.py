@@ -1,0 +1,136 @@
+"""Runs in processes of their own, which are forks of one: the imports, seconds each, are paid once.
+
+This module is also the program. It imports everything and starts no JAX; each of its forks does.
+"""
+
+import ast
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.stages.small import ROOT, small
+
+
+class Kill(NamedTuple):
+    """SIGKILL once the file has this many lines, up to 50 ms later.
+
+    A training stage waits after `hold` steps, so that no kill comes too late to test anything.
+    """
+
+    file: str
+    lines: int
+    hold: int
+
+
+class Job(NamedTuple):
+    """One process: the small run with these changes; its standard error goes to WORKDIR.N.err."""
+
+    workdir: str
+    changes: dict[str, Any]
+    devices: int = 1
+    process: tuple[str, int, int] | None = None  # as jax.distributed.initialize takes them
+    kill: tuple[str, int, int] | None = None  # a Kill
+
+
+def run(*groups: list[Job]) -> list[str]:
+    """Runs the groups one after another, the jobs of a group together; standard error of each job.
+
+    Fails unless each is killed as it asks for, and all others end with exit code 0.
+    """
+    plain = repr([[tuple(job) for job in group] for group in groups])
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tests.stages.forks", plain], cwd=ROOT, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        _, errors = program.communicate(timeout=900)
+    finally:
+        if program.poll() is None:  # with its forks
+            os.killpg(program.pid, signal.SIGKILL)
+    assert program.returncode == 0, errors[-3000:]
+    jobs = [job for group in groups for job in group]
+    return [_errors(job, number).read_text() for number, job in enumerate(jobs)]
+
+
+def _errors(job: Job, number: int) -> Path:
+    return Path(f"{job.workdir}.{number}.err")
+
+
+def _fork(job: Job, number: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.dup2(os.open(_errors(job, number), os.O_WRONLY | os.O_CREAT), 2)
+        _run(job)
+        code = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(code)  # not what the parent has to do at its end
+
+
+def _run(job: Job) -> None:
+    import jax
+
+    from distill_jax.stages import runner
+    from distill_jax.training.records import Recorder
+
+    jax.config.update("jax_num_cpu_devices", job.devices)
+    if job.process:
+        jax.distributed.initialize(*job.process)
+    if job.kill:
+        kill, real = Kill(*job.kill), Recorder.metrics
+
+        def metrics(self: Recorder, step: int, figures: dict[str, Any]) -> None:
+            real(self, step, figures)
+            if step == kill.hold and self.workdir.name == Path(kill.file).parent.name:
+                signal.pause()
+
+        Recorder.metrics = metrics  # type: ignore[method-assign]
+    runner.run(small(**job.changes), Path(job.workdir))
+    if job.process:
+        jax.distributed.shutdown()
+
+
+def _kill(pid: int, job: Job) -> None:
+    kill = Kill(*job.kill or ())
+    path, limit = Path(job.workdir) / kill.file, time.monotonic() + 240
+    while not path.exists() or path.read_bytes().count(b"\n") < kill.lines:
+        ended, _ = os.waitpid(pid, os.WNOHANG)
+        assert not ended and time.monotonic() < limit, f"{path} has no {kill.lines} lines"
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.05))
+    os.kill(pid, signal.SIGKILL)
+
+
+def main(groups: list[list[Job]]) -> None:
+    number = 0
+    for group in groups:
+        started = []
+        for job in group:
+            started.append((_fork(job, number), job, number))
+            number += 1
+        for pid, job, its in started:
+            if job.kill:
+                _kill(pid, job)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            wanted = -signal.SIGKILL if job.kill else 0
+            assert code == wanted, f"exit code {code}\n{_errors(job, its).read_text()}"
+
+
+if __name__ == "__main__":
+    # What a run imports late.
+    import transformers  # noqa: F401
+
+    import distill_jax.stages.runner  # noqa: F401
+
+    main([[Job(*job) for job in group] for group in ast.literal_eval(sys.argv[1])])
