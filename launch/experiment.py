@@ -30,7 +30,6 @@ from distill_jax.report import markdown
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig, build, to_dict
 from distill_jax.run.stop import GO_ON, Interrupted
-from distill_jax.run.workdir import check_workdir
 from distill_jax.training.progress import clock
 from launch import arguments
 
@@ -66,7 +65,6 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
             got = f"arm {arm.name} has no stage that evaluates"
             raise ConfigError(got, wanted="one, as its last")
     workdir = workdir.absolute()
-    check_workdir(workdir)
     failed: list[dict[str, Any]] = []
     for number, (arm, seed) in enumerate(planned, 1):
         begun, said = time.perf_counter(), f"[{number}/{len(planned)}] {arm.name}, seed {seed}: "

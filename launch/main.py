@@ -22,6 +22,7 @@ from distill_jax.core.files import check_local
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.run import lock
 from distill_jax.run.config import RunConfig, build
+from distill_jax.run.workdir import check_workdir
 from launch import arguments
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config as file[:preset].")
@@ -109,6 +110,7 @@ def experiment_lock(workdir: Path) -> contextlib.AbstractContextManager[None]:
 
     This process starts no JAX, so with --distributed alone only the runs' directories are held.
     """
+    check_workdir(workdir)  # made first: the lock of a directory is a file in it
     if PROCESS_ID.value or (DISTRIBUTED.value and PROCESS_ID.value is None):
         return contextlib.nullcontext()
     return lock.held_here(workdir)

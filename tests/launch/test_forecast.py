@@ -1,18 +1,12 @@
 """The forecast of a preset on devices that are not here, without weights or network."""
 
 import dataclasses
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from configs import presets
 from distill_jax.core.errors import CheckpointError, ConfigError, MeshError
 from launch import forecast
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def parts(preset: str, devices: int) -> dict[str, int]:
@@ -45,18 +39,6 @@ def test_an_unknown_model_is_refused() -> None:
     settings = dataclasses.replace(config.teacher, path="somebody/model")
     with pytest.raises(CheckpointError, match="somebody/model"):
         forecast.run(dataclasses.replace(config, teacher=settings), 8)
-
-
-def test_the_command() -> None:
-    command = [sys.executable, "-m", "launch.forecast", "--config=configs/rl.py:qwen_7b"]
-    done = subprocess.run(
-        [*command, "--devices=8", "--device_gb=20"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    sft, rl = json.loads(done.stdout)
-    assert (sft["stage"], rl["stage"], rl["devices"]) == ("sft", "rl", 8)
-    assert "teacher weights" in done.stderr and "WARNING: stage rl" in done.stderr
-    assert "WARNING: stage sft" not in done.stderr
 
 
 def test_a_mesh_that_does_not_fit_is_told() -> None:

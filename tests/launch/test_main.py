@@ -1,11 +1,7 @@
-"""launch.main: wrong input ends with one message and code 2; right input reaches the stages."""
+"""launch.main in this process: arguments, errors, distributed start, cache."""
 
 import dataclasses
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,33 +20,6 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = "--config=configs/rl.py:smoke"
-
-# Runs launch.main with the stages replaced by a report of what reached them.
-DRIVER = """
-import sys
-import jax
-from distill_jax.stages import runner
-from launch import arguments, main
-def run(config, workdir, *, adopt_from):
-    cache = jax.config.jax_compilation_cache_dir
-    print("reached", config.preset, config.plan["rl"].steps, workdir, cache, adopt_from, flush=True)
-    {body}
-runner.run = run
-arguments.run_app(main._job, "configs/rl.py")
-"""
-
-
-def launch(
-    *arguments: str, body: str = "pass", cwd: Path = ROOT, **env: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", DRIVER.format(body=body), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=cwd,
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **env},
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -94,30 +63,6 @@ def test_evaluate_takes_the_config_of_the_directory(tmp_path: Path) -> None:
 def test_right_arguments_pass() -> None:
     argv = ["--workdir", "x", SMOKE, "--config.rl.steps=3", "--config.records.wandb"]
     assert arguments.check(argv, "configs/rl.py") == "configs/rl.py:smoke"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            [SMOKE, "--config.rl.stpes=3"],
-            "ConfigError: unknown setting rl.stpes; fix: did you mean",
-        ),
-        ([SMOKE, "--config.rl.steps=-3"], "ConfigError: rl.steps=-3; wanted: at least 1"),
-        ([SMOKE, "--config.rl.steps=abc"], "invalid literal for int() with base 10: 'abc'"),
-        ([SMOKE, "--dry_run", "--adopt=x"], "ConfigError: --dry_run with --adopt; wanted: one of"),
-        (
-            ["--config=configs/rewards.py:smoke", "--dry_run"],
-            "ConfigError: --dry_run with experiment.arms; wanted: a config of one run",
-        ),
-    ],
-)
-def test_wrong_input_ends_with_one_message_and_code_2(arguments: list[str], message: str) -> None:
-    done = launch(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr and "Traceback" not in done.stderr
-    assert "reached" not in done.stdout
-    assert len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -193,15 +138,6 @@ def test_pods_initialise_without_addresses(monkeypatch: pytest.MonkeyPatch, aske
     assert calls == ([()] if asked else [])
 
 
-def test_overrides_workdir_and_cache_reach_the_stages(tmp_path: Path) -> None:
-    cache = str(tmp_path / "cache")
-    done = launch(SMOKE, "--config.rl.steps=7", f"--compilation_cache={cache}")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"reached smoke 7 runs/smoke {cache} None\n"
-    done = launch(SMOKE, f"--compilation_cache={cache}", "--adopt=runs/other", "--workdir=w")
-    assert done.stdout == f"reached smoke 3 w {cache} runs/other\n", done.stderr
-
-
 def test_compilation_cache_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {}
     monkeypatch.setattr(jax.config, "update", lambda name, value: kept.__setitem__(name, value))
@@ -214,61 +150,6 @@ def test_compilation_cache_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert kept["jax_compilation_cache_dir"] == "/elsewhere"
     main.start_compilation_cache("")
     assert kept["jax_enable_compilation_cache"] is False
-
-
-# Two processes of two devices each: a sum over all four, a checkpoint that both write, records.
-TWO = """
-    import jax.numpy as jnp, numpy as np
-    from jax.experimental import multihost_utils
-    from distill_jax.core import sharding
-    from distill_jax.training.checkpoint import Checkpointer
-    from distill_jax.training.records import Recorder
-    mesh = sharding.make_mesh(config.mesh)
-    x = sharding.place({"x": np.arange(8, dtype=np.float32)}, sharding.batch_sharding(mesh))
-    total = jax.jit(lambda t: t["x"].sum(), out_shardings=sharding.replicated(mesh))(x)
-    print("devices", jax.device_count(), "processes", jax.process_count(), "sum", float(total))
-    with Checkpointer(workdir / "checkpoints") as saver:
-        saver.save(1, x)
-        saver.save(2, jax.tree.map(lambda leaf: leaf * 2, x))
-    multihost_utils.sync_global_devices("saved")
-    if jax.process_index() == 0:
-        for path in (workdir / "checkpoints" / "2" / "meta").iterdir():
-            path.unlink()
-    multihost_utils.sync_global_devices("damaged")
-    with Checkpointer(workdir / "checkpoints") as reader:
-        restored = reader.restore_latest(x)
-    print("restored", restored.step, sharding.fetch(restored.state)["x"].tolist())
-    with Recorder(workdir) as recorder:
-        recorder.metrics(1, {"process": jax.process_index()})
-"""
-
-
-def test_two_processes_on_loopback(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    flags = "--xla_force_host_platform_device_count=2"
-    env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", DRIVER.format(body=TWO.strip()), SMOKE, f"--workdir={tmp_path}",
-             f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", f"--process_id={i}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env,
-        )
-        for i in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=120) for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    for process, (out, err) in zip(both, outputs, strict=True):
-        assert process.returncode == 0, err
-        assert "devices 4 processes 2 sum 28.0" in out
-        assert "restored 1 [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]" in out
-    # Process 0 alone writes records and tells of the damage.
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "process": 0}\n'
-    assert ["damaged" in err for _, err in outputs] == [True, False]
 
 
 def test_default_workdir() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import numpy
 
 from distill_jax.core.errors import (
     CheckpointError,
@@ -21,7 +22,7 @@ from distill_jax.data.tokenizer import train_tokenizer
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, runner
 from distill_jax.stages.kinds import KINDS
-from tests.stages.hf import tokenizer, write_model, write_problems
+from tests.stages.hf import write_model, write_problems
 from tests.stages.small import run_instead, small
 
 pytestmark = pytest.mark.mesh
@@ -41,11 +42,28 @@ def no_stage_begins(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sources")
-    tok = tokenizer()
-    write_model(root / "teacher", rows=384, tok=tok)
-    write_model(root / "student", rows=320, tok=tok)
+    write_model(root / "teacher", rows=384)
+    shutil.copytree(root / "teacher", root / "student")
+    cut_rows(root / "student", 320)
     write_problems(root / "data")
     return root
+
+
+def cut_rows(model: Path, rows: int) -> None:
+    """Leaves a model so many of its rows for tokens, without a compilation."""
+    path = model / "model.safetensors"
+    all_rows = json.loads((model / "config.json").read_text())["vocab_size"]
+    weights = {n: w[:rows] if len(w) == all_rows else w for n, w in numpy.load_file(path).items()}
+    numpy.save_file(weights, path, metadata={"format": "pt"})
+    spoil(model / "config.json", vocab_size=rows)
+
+
+@pytest.fixture(scope="module")
+def made_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that a run with embedded data begins with."""
+    workdir = tmp_path_factory.mktemp("tokenizer")
+    assert Run(small(), workdir).data.vocab
+    return workdir / "tokenizer"
 
 
 @pytest.fixture
@@ -184,8 +202,13 @@ def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
     ],
 )
 def test_settings_that_cannot_work_here(
-    tmp_path: Path, changes: dict[str, Any], kind: type[DistillError], message: str
+    made_tokenizer: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    kind: type[DistillError],
+    message: str,
 ) -> None:
+    shutil.copytree(made_tokenizer, tmp_path / "tokenizer")
     fails(small(**changes), tmp_path, kind, message)
 
 
@@ -256,8 +279,7 @@ def test_different_tokenizers(mine: Path, tmp_path: Path) -> None:
 
 
 def test_model_with_fewer_rows_than_tokens(mine: Path, tmp_path: Path) -> None:
-    shutil.rmtree(mine / "teacher")
-    write_model(mine / "teacher", rows=256, tok=tokenizer())
+    cut_rows(mine / "teacher", 256)
     fails(
         from_files(mine),
         tmp_path,

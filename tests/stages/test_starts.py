@@ -16,7 +16,7 @@ from distill_jax.run.config import RunConfig
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, runner
 from tests.stages.distilled import WAYS, Trained
-from tests.stages.hf import tokenizer, write_model, write_problems
+from tests.stages.hf import write_model, write_problems
 from tests.stages.small import copy_stages, rows, small, weights
 
 pytestmark = pytest.mark.slow
@@ -88,11 +88,9 @@ def test_rl_starts_where_it_is_told(finished: Path, tmp_path: Path, start: str) 
 
 
 def test_the_start_without_its_adapter_is_an_error_that_names_the_fix(tmp_path: Path) -> None:
-    tok = tokenizer()
-    paths = {
-        f"{role}__path": str(write_model(tmp_path / role, rows=320, tok=tok))
-        for role in ("teacher", "student")
-    }
+    paths = dict.fromkeys(
+        ("teacher__path", "student__path"), str(write_model(tmp_path / "model", rows=320))
+    )
     paths["data__source"] = str(write_problems(tmp_path / "data"))
     workdir = tmp_path / "run"
     with pytest.raises(CheckpointError) as error:
