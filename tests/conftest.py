@@ -11,12 +11,14 @@ Hypothesis draws the same examples at each run; `HYPOTHESIS_PROFILE=search` draw
 
 import gc
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+MEMORY = 2_500_000_000  # bytes of a worker; ru_maxrss is in KiB on Linux
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax_tests"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -70,8 +72,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_programs() -> Iterator[None]:
-    """A file's programs are dropped after it: those of all files would take gigabytes."""
+    """Compiled programs serve later files, until the process has taken MEMORY once.
+
+    From then on a file's programs are dropped after it: those of all files take gigabytes.
+    """
     yield
     import jax  # only now: what is set above must come first
 
-    jax.clear_caches()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MEMORY:
+        jax.clear_caches()
