@@ -107,7 +107,8 @@ def encode(
         step_id: of the step token.
         max_length: most tokens of a row; steps beyond it are dropped whole, from the end.
     """
-    tokens, ends = list(prompt), []
+    tokens = list(prompt)
+    ends: list[int] = []
     for number, step in enumerate(steps):
         if len(tokens) + len(step) + 1 > max_length:
             return Encoded(tokens, ends, len(steps) - number)

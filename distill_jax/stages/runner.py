@@ -19,7 +19,7 @@ from distill_jax.run.config import RunConfig
 from distill_jax.run.console import write_json
 from distill_jax.run.models import ROLES
 from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_other_inputs
-from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
+from distill_jax.run.run import DONE_FILE, ROWS_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import check_workdir, config_to_save
 from distill_jax.stages import checks, distill, evaluate, pretrain, rl, sft
@@ -124,7 +124,7 @@ def _show_memory(run: Run, stage: Stage[Any]) -> None:
 
 
 def _made(run: Run, directory: Path) -> dict[str, str]:
-    """Digests of the models and adapters below a stage's directory; process 0 alone reads them.
+    """Digests of the models, adapters and rows below a stage's directory; process 0 reads them.
 
     "adapter" and "model" are those of a student, "teacher" is that of `teacher/model`.
     """
@@ -132,4 +132,6 @@ def _made(run: Run, directory: Path) -> dict[str, str]:
         return {}
     folders = {path.parent for path in directory.glob("**/*.safetensors")}
     named = {folder.relative_to(directory).parts[0]: folder for folder in sorted(folders)}
+    if (directory / ROWS_FILE).is_file():
+        named[ROWS_FILE] = directory / ROWS_FILE
     return {name: run.remembered.of_model(folder) for name, folder in named.items()}
