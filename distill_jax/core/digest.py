@@ -62,7 +62,7 @@ def model_files(directory: Path) -> list[Path]:
 
 
 class Remembered:
-    """Digests of model directories and of single files, kept in a JSON file as long as their files stay the same.
+    """Digests of model directories and single files, kept in a JSON file while they stay the same.
 
     Args:
         path: of the JSON file; None remembers in memory alone.
@@ -74,7 +74,7 @@ class Remembered:
         self._known: dict[str, Any] = known or {}
 
     def of_model(self, directory: Path) -> str:
-        """Digest of a model's or adapter's files, or of one file; reads them where a size or time changed."""
+        """Digest of a model's files, or of one file; read where a size or time changed."""
         paths = model_files(directory)
         states = [(path.name, path.stat()) for path in paths]
         key, now = str(directory.absolute()), [[n, s.st_size, s.st_mtime_ns] for n, s in states]

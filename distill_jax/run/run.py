@@ -214,7 +214,7 @@ class Run:
         return digest.Remembered(self.workdir / _DIGESTS_FILE)
 
     def digest(self, directory: Path) -> str:
-        """Digest of a model's or adapter's files, or of one file; process 0 reads them, once while they stay."""
+        """Digest of a model's files, or of one file; process 0 reads them, once while they stay."""
         found = self.remembered.of_model(directory) if jax.process_index() == 0 else "0" * _HEX
         if jax.process_count() > 1:
             raw = np.frombuffer(bytes.fromhex(found), np.uint8)
