@@ -236,8 +236,8 @@ def _read_head(
 ) -> dict[str, np.ndarray]:
     if about.head == TWO_TOKEN:
         rows_VD = reader.read(_LM_HEAD if _LM_HEAD in shapes else "model.embed_tokens.weight")
-        ids = [about.wrong_token_id, about.right_token_id]
-        if bad := [i for i in ids if i is None or not 0 <= i < len(rows_VD)]:
+        ids = [i for i in (about.wrong_token_id, about.right_token_id) if i is not None]
+        if bad := [i for i in ids if not 0 <= i < len(rows_VD)]:
             wanted = f"0..{len(rows_VD) - 1}"
             raise CheckpointError(f"{PRM_CONFIG} names the token {bad[0]}", wanted=wanted)
         found = {"weight": rows_VD[ids]}
