@@ -9,6 +9,7 @@ import numpy as np
 from distill_jax.core import rng, sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.evaluation import step_metrics
+from distill_jax.forecast.memory import Job
 from distill_jax.inference import process_scorer
 from distill_jax.models import lora, process_head, reward_model_io
 from distill_jax.models.qwen import QwenModel
@@ -162,4 +163,13 @@ def _export(
     )
 
 
-KIND = register(Kind(PRMSettings, _run, check=_check, prepare=_prepare, panels=PANELS))
+KIND = register(
+    Kind(
+        PRMSettings,
+        _run,
+        check=_check,
+        prepare=_prepare,
+        forecast=Job.step_rewards,
+        panels=PANELS,
+    )
+)
