@@ -141,12 +141,13 @@ def _encode(
     problems = {row.question: Problem(row.where, row.question, "", "") for row in rows}
     fitting = run.data.task.prompts(list(problems.values()))
     prompts = dict(zip([p.question for p in fitting.problems], fitting.prompts, strict=True))
-    kept, cut, unlabelled, lost, holding = [], 0, 0, 0, 0
-    for row in rows:
-        if not any(y is not None for y in row.labels):
-            unlabelled += 1
-            continue
-        tokens = row.tokens or steps.tokenise(run.data.tokenizer, row.steps)
+    kept, cut, lost, holding = [], 0, 0, 0
+    labelled = [row for row in rows if any(y is not None for y in row.labels)]
+    # All texts in one call: many times faster than row by row.
+    texts = [step for row in labelled if row.tokens is None for step in row.steps]
+    tokenised = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
+    for row in labelled:
+        tokens = row.tokens or [next(tokenised) for _ in row.steps]
         _refuse_tokens(run, row, tokens)
         prompt = prompts.get(row.question)
         encoded = Encoded([], [], len(tokens))
@@ -158,11 +159,13 @@ def _encode(
             lost += 1
             continue
         # At use such a step is cut in two.
-        holding += row.tokens is None and any(s.step_format.separator in x for x in row.steps)
+        holding += row.tokens is None and any(
+            s.step_format.separator in step.strip() for step in row.steps
+        )
         kept.append((row.question, Labelled(encoded, labels)))
     return kept, {
         "rows": len(rows),
-        "rows_without_label": unlabelled,
+        "rows_without_label": len(rows) - len(labelled),
         "rows_cut": cut,
         "rows_dropped_too_long": lost,
         "rows_with_separator_in_step": holding,
