@@ -22,7 +22,17 @@ from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_oth
 from distill_jax.run.run import DONE_FILE, ROWS_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import check_workdir, config_to_save
-from distill_jax.stages import checks, distill, evaluate, pretrain, rl, sft, step_labels, traces
+from distill_jax.stages import (
+    checks,
+    distill,
+    evaluate,
+    pretrain,
+    rl,
+    sft,
+    step_judge,
+    step_labels,
+    traces,
+)
 from distill_jax.stages.kinds import kind_of, view_of
 from distill_jax.training.manifest import write_manifest
 from distill_jax.training.progress import clock
@@ -36,6 +46,7 @@ BUILT_IN = (
     evaluate.KIND,
     traces.KIND,
     step_labels.KIND,
+    step_judge.KIND,
 )
 
 
