@@ -216,7 +216,7 @@ def _agreement(rows: Sequence[dict[str, Any]], judged: Sequence[int | None]) -> 
 
 
 def _table(cells: Counter[str]) -> Table:
-    out = Table(title="first wrong step: counts and judge")
+    out = Table(title="first wrong step")
     out.add_column("how they agree")
     out.add_column("rows", justify="right")
     for name, count in sorted(cells.items()):

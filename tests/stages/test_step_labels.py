@@ -11,7 +11,7 @@ from distill_jax.stages import runner
 from distill_jax.stages.step_labels import STORE_FILE, StepLabelSettings
 from tests.stages.traced import CUT, Scripted, files, plan, read, scripted
 
-GOOD = "2 + 3 = 5\n5 + 1 = 6\n#### 6"
+GOOD = "2 + 3 = 5\n#### 6\nThat is all"
 BAD = "2 + 3 = 7\n7 + 1 = 8\n#### 8"
 HARD = "1 = 1\n#### 0"
 RIGHT, WRONG = "#### 6", "#### 4"
@@ -21,7 +21,7 @@ QUESTIONS = {"a": "How much is 2 + 3 + 1?", "b": "And this?"}
 REPLIES = {
     "": [RIGHT, RIGHT + CUT, WRONG, WRONG],  # of both problems
     "2 + 3 = 5\n": [RIGHT, WRONG, RIGHT, "5 + 1 = 6" + CUT],
-    "2 + 3 = 5\n5 + 1 = 6\n": [RIGHT] * 4,
+    "2 + 3 = 5\n#### 6\n": ["That is all"] * 4,  # right by what was written before
     "2 + 3 = 7\n": [WRONG] * 4,
     "1 = 1\n": [WRONG, WRONG, WRONG, RIGHT],
 }
@@ -42,7 +42,7 @@ def write(path: Path, sampler: Scripted, solutions: Any = SOLUTIONS, **changes: 
         {
             "id": name, "question": QUESTIONS[name], "answer": gold, "completion": text,
             "tokens": [*sampler.encode(text), sampler.tok.eos_token_id], "ended": True,
-            "right": text.endswith(f"#### {gold}"), "undecided": False, "sample": number, **changes,
+            "right": f"#### {gold}" in text, "undecided": False, "sample": number, **changes,
         }
         for number, (name, gold, text) in enumerate(solutions)
     ]  # fmt: skip

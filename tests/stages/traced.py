@@ -18,12 +18,14 @@ from tests.stages.small import small
 CUT = "…"  # ends a completion that has no EOS
 
 
-def files(root: Path) -> dict[str, Any]:
-    """Settings of models and problems below a directory, made here."""
+def files(root: Path, **changes: Any) -> dict[str, Any]:
+    """Settings of models and problems below a directory, made here; changes: of the student."""
     tok = tokenizer()
     return {
         "teacher__path": str(write_model(root / "teacher", rows=320, tok=tok, seed=1, noise=0.5)),
-        "student__path": str(write_model(root / "student", rows=320, tok=tok, noise=0.5)),
+        "student__path": str(
+            write_model(root / "student", rows=320, tok=tok, noise=0.5, **changes)
+        ),
         "data__source": str(write_problems(root / "data")),
         "data__max_prompt_tokens": 64,
         "sampling__max_new_tokens": 12,
@@ -45,13 +47,13 @@ class Scripted:
     """In place of Sampler.generate: the completions of each prompt by what its text ends with.
 
     Attributes:
-        replies: text after the assistant's turn begins -> its completions, of which CUT ends those
-            without EOS.
+        replies: prompt -> its completions, of which CUT ends those without EOS; as a mapping,
+            from what was written after the assistant's turn began.
         calls: number of prompts in each call.
         fail_at: the call that raises KeyboardInterrupt in place of the process's end.
     """
 
-    def __init__(self, replies: Mapping[str, list[str]]):
+    def __init__(self, replies: Mapping[str, list[str]] | Callable[[str], list[str]]):
         self.tok, self.replies = tokenizer(), replies
         self.calls: list[int] = []
         self.fail_at: int | None = None
@@ -72,7 +74,10 @@ class Scripted:
 
     def _of(self, prompt: list[int], samples: int) -> list[list[int]]:
         self.prompts.append(self.tok.decode(prompt))
-        found = self.replies[self.prompts[-1].rpartition("<|im_start|>assistant\n")[2]]
+        if isinstance(self.replies, Mapping):
+            found = self.replies[self.prompts[-1].rpartition("<|im_start|>assistant\n")[2]]
+        else:
+            found = self.replies(self.prompts[-1])
         assert len(found) == samples
         end = self.tok.eos_token_id
         return [
@@ -84,7 +89,9 @@ class Scripted:
         return self.tok.encode(text, add_special_tokens=False)
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, replies: Mapping[str, list[str]]) -> Scripted:
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, replies: Mapping[str, list[str]] | Callable[[str], list[str]]
+) -> Scripted:
     """Every sampler from now on."""
     fake = Scripted(replies)
     generate: Callable[..., Rollout] = lambda self, *args, **how: fake.generate(*args, **how)  # noqa: E731
