@@ -32,7 +32,8 @@ from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.traces import Trace, WriterSettings
 from distill_jax.training.progress import Progress
 
-STORE_FILE = "completions.jsonl"
+# Not completions.jsonl: the report reads that of every stage as what training drew.
+STORE_FILE = "prefixes.jsonl"
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,10 @@ def test_sure_solutions_cost_nothing_where_that_is_asked_for():
 
 def test_long_prefixes_are_counted_and_never_cut():
     counts = {(0, 0): GOOD, (0, 2): GOOD, (0, 4): GOOD}
-    # prompt 1 + 4 written are 5, + 6 are 7
-    found, asked = label([CUT], counts, longest=6)
+    # The prompt's token and 4 written are 5, with 6 written 7.
+    found, asked = label([CUT], counts, longest=5)
     assert found == [Labelled(GOOD, [GOOD, GOOD, None], too_long=1)] and len(asked) == 3
-    found, asked = label([CUT], counts, longest=4)
+    found, asked = label([CUT], counts, longest=3)
     assert found == [Labelled(GOOD, [GOOD, None, None], too_long=2)] and len(asked) == 2
     nothing = Labelled(Counts(0, 0), [None] * 3, too_long=3)
     assert label([CUT, CUT._replace(prompt=None)], {}, longest=0) == ([nothing, nothing], [])

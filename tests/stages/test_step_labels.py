@@ -110,6 +110,14 @@ def test_cut_completions_can_count_as_wrong(
     assert found[0]["mc"][0] == counts(2, 2)
 
 
+def test_an_undecided_solution_is_no_wrong_one(
+    made: dict[str, Any], sampler: Scripted, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "rows.jsonl", sampler, SOLUTIONS[:1], right=False, undecided=True)
+    (row,), _ = run(tmp_path / "run", made, data)
+    assert row["mc"][-1] == counts(0, 0, 1) and row["trace_right"] is False
+
+
 def test_sure_rows_say_that_nothing_was_drawn(
     made: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -11,10 +11,12 @@ from distill_jax.core import rng
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.inference import store
 from distill_jax.reasoning import steps
+from distill_jax.report import run_data
 from distill_jax.rollout.sampler import Sampler
 from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted, StopSignal
 from distill_jax.stages import runner, step_labels, traces
+from distill_jax.stages.kinds import view_of
 from distill_jax.stages.step_labels import StepLabelSettings
 from distill_jax.stages.traces import TraceSettings, choose
 from distill_jax.tasks import Judged
@@ -32,13 +34,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return files(tmp_path_factory.mktemp("models"))
 
 
+def verdict(name: str, text: str) -> int:
+    """0: right, 1: undecided, 2 and 3: wrong; a random model solves nothing."""
+    return (sum(map(ord, name)) + len(text)) % 4
+
+
 @pytest.fixture(autouse=True)
 def _judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model solves nothing: even texts are right, those of length 1 mod 4 undecided."""
-
     def judge(self: TextTask, problems: Any, texts: list[str], ended_B: Any) -> Judged:
-        lengths = np.array(list(map(len, texts)))
-        return Judged(lengths % 2 == 0, lengths % 4 == 1, [{} for _ in texts])
+        found = np.array([verdict(p.id, text) for p, text in zip(problems, texts, strict=True)])
+        return Judged(found == 0, found == 1, [{} for _ in texts])
 
     monkeypatch.setattr(TextTask, "judge", judge)
 
@@ -84,7 +89,8 @@ def test_rows_are_the_solutions_as_drawn(whole: Run) -> None:
             "id": problem.id, "question": problem.question, "answer": problem.answer,
             "completion": texts[place], "tokens": drawn[place],
             "ended": drawn[place][-1] == whole.data.eos_id,
-            "right": len(texts[place]) % 2 == 0, "undecided": len(texts[place]) % 4 == 1,
+            "right": verdict(problem.id, texts[place]) == 0,
+            "undecided": verdict(problem.id, texts[place]) == 1,
             "sample": place % 4,
         }  # fmt: skip
     right = np.array([row["right"] for row in found])
@@ -109,6 +115,11 @@ def test_prefixes_are_the_tokens_that_were_drawn(whole: Run) -> None:
     assert some > 3  # else this test shows little
     completions = store.read(whole.workdir / "step_labels" / step_labels.STORE_FILE)[1]
     assert {batch.decoding for batch in completions} >= {"wave 0", "wave 1", "wave 2"}
+
+
+def test_the_report_takes_their_files_for_nothing_else(whole: Run) -> None:
+    found = run_data.read(whole.workdir, view_of(whole))
+    assert not any(found.metrics.values()) and not any(found.completions.values())
 
 
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
