@@ -226,7 +226,8 @@ def _rows(
 
 
 def _figures(source: Source, found: Sequence[Labelled], tokens: int) -> dict[str, Any]:
-    roots = {row.id: one.root for row, one in zip(source.rows, found, strict=True)}
+    # By problem; a prompt that was too long was not completed.
+    roots = {r.id: one.root for r, one in zip(source.rows, found, strict=True) if sum(one.root)}
     known = [counts for one in found for counts in one.steps if counts is not None]
     hard = _labels(found, "hard")
     return {
@@ -234,7 +235,7 @@ def _figures(source: Source, found: Sequence[Labelled], tokens: int) -> dict[str
         "steps": sum(len(one.steps) for one in found),
         "labelled_steps": len(known),
         "tokens_per_label": tokens / max(1, len(known)),
-        "hopeless_roots": sum(not root.right for root in roots.values()) / len(roots),
+        "hopeless_roots": sum(not root.right for root in roots.values()) / max(1, len(roots)),
         "hard_balance": sum(hard) / max(1, len(hard)),
         "sure_rows": sum(not one.sampled for one in found),
         "too_long_steps": sum(one.too_long for one in found),

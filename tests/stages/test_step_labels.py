@@ -175,6 +175,7 @@ def test_long_prefixes_and_problems_are_counted_and_not_labelled(
     found, figures = run(tmp_path / "dropped", short, data)
     assert (found[0]["mc"], found[0]["root"]) == ([None] * 3, counts(0, 0))
     assert found[1]["mc"][0] == counts(0, 4) and figures["too_long_steps"] == 3
+    assert figures["hopeless_roots"] == 1.0  # b's alone: a's prompt was not completed
     assert "1 problems are longer than data.max_prompt_tokens" in capfd.readouterr().err
 
 
