@@ -28,6 +28,8 @@ from distill_jax.inference.store import AnswerStore
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from distill_jax.run.run import Run
 
+# Least number of plain samples that are drawn at a time after the first ones.
+_PART = 8
 # (phase, completions in it) -> a block that gives the tick of a draw.
 Counting = Callable[[str, int], contextlib.AbstractContextManager[Tick | None]]
 # Called after each phase with the problem's number and its candidates so far.
@@ -129,10 +131,14 @@ class Solver:
         decoding: str,
         *,
         ids: Sequence[int] | None = None,
+        count: int = 0,
         first: int = 0,
     ) -> list[list[Candidate]]:
-        """`attempts` candidates of each prompt; ids: numbers of the problems; first: attempt."""
-        count = self.settings.attempts
+        """Candidates of each prompt.
+
+        ids: numbers of the problems; count: candidates, 0 is `attempts`; first: of their numbers.
+        """
+        count = count or self.settings.attempts
         with self.counting(decoding, len(prompts) * count) as tick:
             drawn = generate.answers(
                 self.sampler,
@@ -191,7 +197,7 @@ class Solver:
         ]
         # Neither a persona nor the instruction how to answer a problem is meant for a verifier.
         chat = dataclasses.replace(self.run.config.data.chat, instruction="")
-        fits, drawn = self._review(requests, chat, f"verify {round_}", self.limits.whole(0.0))
+        fits, drawn = self._review(requests, chat, f"verify round {round_}", self.limits.whole(0.0))
         places = {(one.problem, one.candidate.slot): place for place, one in enumerate(fits)}
         out: list[list[Candidate]] = [[] for _ in asked]
         for request in requests:
@@ -224,7 +230,7 @@ class Solver:
         for number, agent in enumerate(self.agents):
             chosen = [one for one in requests if one.candidate.agent == number]
             chat = agent.chat(self.run.config.data.chat)
-            decoding = f"revise {round_} {number}"
+            decoding = f"revise round {round_} agent {number}"
             fits, drawn = self._review(chosen, chat, decoding, agent.sampling(self.limits))
             for place, (problem, old, _) in enumerate(fits):
                 assert drawn is not None
@@ -315,22 +321,24 @@ def plain(
     take more tokens than its budget, and at least one.
 
     The first `attempts` of them are drawn with the solver's key: where agent 0 is the default
-    agent they are its candidates.
+    agent they are its candidates. The rest comes in parts of one size, so that the samples of a
+    problem do not depend on the others.
     """
     agent = solver.settings.default_agent()
     same = dataclasses.replace(solver.agents[0], name=agent.name, weight=agent.weight) == agent
     found: list[list[Candidate]] = [[] for _ in prompts]
-    todo, chunk = list(range(len(prompts))), 0
+    todo, part, attempts = list(range(len(prompts))), 0, solver.settings.attempts
     while todo:
-        key = solver.key if chunk == 0 else rng.stream_key(solver.key, "plain", chunk)
-        decoding = "agent 0" if chunk == 0 and same else f"plain {chunk}"
+        key = solver.key if part == 0 else rng.stream_key(solver.key, "plain", part)
+        decoding = "agent 0" if part == 0 and same else f"plain {part}"
+        count = attempts if part == 0 else max(attempts, _PART)
+        first = attempts + (part - 1) * count if part else 0
         some = [prompts[i] for i in todo]
-        first = chunk * solver.settings.attempts
-        drawn = solver.sample(some, agent, 0, key, decoding, ids=todo, first=first)
+        drawn = solver.sample(some, agent, 0, key, decoding, ids=todo, count=count, first=first)
         for i, new in zip(todo, drawn, strict=True):
             found[i] += new
         todo = [i for i in todo if _tokens(found[i]) < budget_P[i]]
-        chunk += 1
+        part += 1
     return [some[: _within(some, budget)] for some, budget in zip(found, budget_P, strict=True)]
 
 

@@ -1,7 +1,6 @@
 """Stage kind solve: many candidates of each held-out problem, one selected; results.json."""
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -42,9 +41,8 @@ class Prepared(NamedTuple):
 
 def agents_of(settings: SolveSettings) -> tuple[Agent, ...]:
     """The agents of the settings: those of the file, or the one of plain sampling."""
-    found = (settings.default_agent(),)
-    if settings.agents:
-        found = solvers.load(Path(settings.agents))
+    given = settings.agents
+    found = solvers.load(Path(given)) if given else (settings.default_agent(),)
     solvers.check_attempts(found, settings.attempts)
     return found
 
