@@ -12,7 +12,7 @@ line and nothing else: the object that launch/README.md describes.
 
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.run.config import build
@@ -56,9 +56,5 @@ def _job(guard: arguments.OneLine, argument: Sequence[str]) -> None:
         job.solve(run, how, problems, as_json=_JSON.value)
 
 
-def _main(argv: Sequence[str]) -> None:
-    arguments.guarded(lambda guard: _job(guard, argv[1:]), argv[:1])
-
-
 if __name__ == "__main__":
-    app.run(_main, flags_parser=lambda argv: arguments.parse(argv, "configs/rl.py"))
+    arguments.run_app(_job, "configs/rl.py or configs/rl.py:smoke", texts=True)

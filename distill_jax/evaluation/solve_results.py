@@ -66,7 +66,8 @@ def row(
 
     `correct` and `majority_correct` are null without a gold answer or where the check is undecided,
     and false where nothing is selected. `selected` holds the chosen one's place in `candidates` for
-    each selector; `confidence` the winning group's share of the votes.
+    each selector; `votes` the candidates of each group of equal answers, by its first answer;
+    `confidence` the winning group's share of the votes.
 
     Args:
         solved: its candidates, judged.
@@ -74,12 +75,14 @@ def row(
     """
     weights, everything = [agent.weight for agent in agents], solved.all
     chosen = {name: many.choose(solved.kept, weights, name) for name in settings.selectors}
-    best, gold = chosen[settings.selector], problem.answer or None
-    confidence = None
+    best, gold, kept = chosen[settings.selector], problem.answer or None, many.ordered(solved.kept)
+    votes, confidence = many.votes(kept, weights), None
     if best is not None and settings.selector in VOTING:
-        kept = many.ordered(solved.kept)
-        votes = many.votes(kept, weights)
         confidence = selection.confidence(votes, kept.index(best), settings.selector)
+    shares: dict[str, int] = {}
+    for group in votes.group_N[votes.group_N >= 0].tolist():
+        first = str(kept[votes.group_N.tolist().index(group)].answer)
+        shares[first] = shares.get(first, 0) + 1
 
     def correct(one: Candidate | None) -> bool | None:
         return one.right if one is not None else (False if gold else None)
@@ -97,6 +100,7 @@ def row(
         "correct": correct(best),
         "selector": settings.selector,
         "confidence": confidence,
+        "votes": shares,
         "selected": {
             name: None if one is None else everything.index(one) for name, one in chosen.items()
         },

@@ -136,11 +136,9 @@ def problem(row: Mapping[str, Any]) -> Answers:
 
 
 def votes(row: Mapping[str, Any]) -> str:
-    """Answers as written with the number of candidates, e.g. "24: 3, 20: 1"."""
-    stated = [one["answer"] for one in row["candidates"] if one["kept"]]
-    count = {answer: stated.count(answer) for answer in stated if answer is not None}
-    ranked = sorted(count, key=lambda answer: -count[answer])
-    return ", ".join(f"{answer}: {count[answer]}" for answer in ranked)
+    """Answers with their candidates, the most first, e.g. "24: 3, 20: 1"."""
+    ranked = sorted(row["votes"].items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{answer}: {count}" for answer, count in ranked)
 
 
 def steps(text: str, scores: Sequence[float]) -> list[Step]:

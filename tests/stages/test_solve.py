@@ -165,7 +165,7 @@ def test_results_hold_what_others_read_and_more(
     assert found["revision"]["revised"] > 0 and found["plain"]["tokens"] <= found["tokens"]["total"]
     markdown, page = ((tmp_path / f"report.{e}").read_text() for e in ("md", "html"))
     assert "weighted_verdict" in markdown and "pass@N" in markdown
-    assert 'class="t t0"' in page and "step 1: 0.900" in page and "votes " in page
+    assert 'class="t t1"' in page and "step 1: 0.900" in page and "votes " in page
 
 
 def test_no_prompt_holds_the_gold_answer(
