@@ -27,7 +27,7 @@ class StepScorer(Protocol):
     def score(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
     ) -> list[np.ndarray]:
-        """f32 [steps] of each completion, each in [0, 1]."""
+        """f32 [steps] of each completion, in [0, 1]; NaN for last steps without room."""
 
     def aggregate(self, steps: list[np.ndarray]) -> np.ndarray:
         """f64 [completions] in [0, 1]; NaN for a completion without a scored step."""
@@ -44,6 +44,7 @@ class Candidate:
         truncated: it ended without EOS.
         answer: the final answer as written, or None.
         steps: scores of its steps; () without a reward model.
+        unscored: its last steps, for which the reward model had no room.
         score: of the whole; NaN without a reward model, or without a step.
         verdict: of the verifier: correct, incorrect or unsure; None where it was not asked.
         verdict_tokens: that the verifier wrote.
@@ -60,6 +61,7 @@ class Candidate:
     answer: str | None = None
     round: int = 0
     steps: tuple[float, ...] = ()
+    unscored: int = 0
     score: float = math.nan
     verdict: str | None = None
     verdict_tokens: int = 0
@@ -89,6 +91,7 @@ class Candidate:
             "tokens": len(self.tokens),
             "truncated": self.truncated,
             "steps": list(self.steps),
+            "unscored_steps": self.unscored,
             "score": None if math.isnan(self.score) else self.score,
             "verdict": self.verdict,
             "verdict_tokens": self.verdict_tokens,
@@ -175,17 +178,37 @@ def scored(
     score_N = scorer.aggregate(steps_N)
     out = []
     for one, steps, score in zip(candidates, steps_N, score_N, strict=True):
-        values = [float(x) for x in steps]
-        whole = [] if not values and math.isnan(score) else [float(score)]
+        there = np.isfinite(steps)
+        count = int(there.sum())
+        values = [float(x) for x in steps[:count]]
+        whole = [float(score)] if values else []
         wrong = [x for x in (*values, *whole) if not 0.0 <= x <= 1.0]
-        if wrong:
+        if wrong or not there[:count].all():
             raise DataError(
-                f"the reward model gives {wrong[0]} to a candidate of {len(values)} steps",
+                f"the reward model gives {wrong[0] if wrong else float('nan')} to a candidate of "
+                f"{len(steps)} steps",
                 wanted="scores in [0, 1]",
                 fix="check its weights and the dtype that it computes in",
             )
-        out.append(dataclasses.replace(one, steps=tuple(values), score=float(score)))
+        out.append(
+            dataclasses.replace(
+                one,
+                steps=tuple(values),
+                unscored=len(steps) - count,
+                score=float(score) if values else math.nan,
+            )
+        )
     return out
+
+
+def refuse_unscored(candidates: Sequence[Candidate]) -> None:
+    """Raises DataError where candidates have steps and not one of them has a score."""
+    if any(one.unscored for one in candidates) and not any(one.steps for one in candidates):
+        raise DataError(
+            f"the reward model scores no step of {len(candidates)} candidates: they are NaN",
+            wanted="some scores",
+            fix="shorten prompts and completions to what the reward model has room for",
+        )
 
 
 def evidence(one: Candidate, threshold: float) -> list[str]:

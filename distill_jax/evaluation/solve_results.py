@@ -163,6 +163,7 @@ def summary(
         "agents": [agent.name for agent in agents],
         "attempts": settings.attempts,
         "candidates": len(found) / len(rows),
+        "unscored_steps": sum(one.unscored for one in found),
         "truncation_rate": float(np.mean([one.truncated for one in found])),
         "tokens": {
             name: float(np.mean([one["tokens"][name] for one in rows]))

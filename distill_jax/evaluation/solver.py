@@ -111,6 +111,7 @@ class Solver:
                 self.watch("sampled", problem, some)
                 found[problem] += some
         found = self.score(plain, found)
+        many.refuse_unscored([one for some in found for one in some])
         if self.settings.verify:
             asked = [
                 many.strongest(some, self.vote_weights, self.settings.verify) for some in found

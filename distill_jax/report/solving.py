@@ -95,6 +95,11 @@ def remarks(found: Mapping[str, Any]) -> Iterable[str]:
         f"{100 * found['answer_rate']:.1f}% of the problems got an answer, "
         f"{100 * found['truncation_rate']:.1f}% of the candidates were cut off."
     )
+    if found["unscored_steps"]:
+        yield (
+            f"The reward model had no room for {found['unscored_steps']} steps, the last of their "
+            "candidates: these are scored without them."
+        )
     if found["verified"]:
         named = ("precision", "recall", "f1")
         scores = ", ".join(f"{name} {_number(found[f'verification_{name}'])}" for name in named)

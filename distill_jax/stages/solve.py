@@ -82,9 +82,9 @@ def scorer_of(run: Run, settings: SolveSettings) -> StepScorer | None:
     """The reward model of the settings, loaded; None without one."""
     if not settings.reward_model:
         return None
-    from distill_jax.inference.process_scorer import ProcessScorer
+    from distill_jax.inference import process_scorer
 
-    return ProcessScorer.load(run, settings.reward_model)
+    return process_scorer.load(run, settings.reward_model)
 
 
 def _check(run: Run, stage: Stage[SolveSettings]) -> None:

@@ -126,6 +126,18 @@ def test_scores_come_from_one_call():
     assert many.scored(scorer, [], []) == [] and len(scorer.calls) == 1
 
 
+def test_last_steps_without_room_are_counted():
+    scorer = Fixed([0.5, 0.25, NAN], [NAN])
+    scorer.aggregate = lambda steps: np.array([0.25, NAN])
+    found = many.scored(scorer, [[7], [8]], [one(), one(attempt=1)])
+    assert [(c.steps, c.unscored) for c in found] == [((0.5, 0.25), 1), ((), 1)]
+    assert math.isnan(found[1].score)
+    many.refuse_unscored(found)
+    many.refuse_unscored([one()])
+    with pytest.raises(DataError, match="scores no step of 1 candidates: they are NaN"):
+        many.refuse_unscored(found[1:])
+
+
 @pytest.mark.parametrize("steps", [[NAN, 0.5], [1.5], [-0.1]])
 def test_a_score_that_is_none_is_refused(steps):
     with pytest.raises(DataError, match=r"the reward model gives .* wanted: scores in \[0, 1\]"):
