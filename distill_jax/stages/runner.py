@@ -29,6 +29,7 @@ from distill_jax.stages import (
     pretrain,
     rl,
     sft,
+    solve,
     step_judge,
     step_labels,
     traces,
@@ -43,10 +44,11 @@ BUILT_IN = (
     sft.KIND,
     distill.KIND,
     rl.KIND,
-    evaluate.KIND,
     traces.KIND,
     step_labels.KIND,
     step_judge.KIND,
+    solve.KIND,
+    evaluate.KIND,
 )
 
 
