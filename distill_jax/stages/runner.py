@@ -27,6 +27,7 @@ from distill_jax.stages import (
     distill,
     evaluate,
     pretrain,
+    prm,
     rl,
     sft,
     solve,
@@ -47,6 +48,7 @@ BUILT_IN = (
     traces.KIND,
     step_labels.KIND,
     step_judge.KIND,
+    prm.KIND,
     solve.KIND,
     evaluate.KIND,
 )
