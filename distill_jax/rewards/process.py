@@ -70,7 +70,7 @@ class ProcessSettings:
             )
 
 
-class Scorer(Protocol):
+class StepScorer(Protocol):
     """What scores the steps of completions: `inference.process_scorer.ProcessScorer`."""
 
     separator: str
@@ -102,7 +102,7 @@ class StepScores:
 
 
 def score(
-    scorer: Scorer,
+    scorer: StepScorer,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
     tokens: Sequence[Sequence[int]],

@@ -65,7 +65,7 @@ class RLStep:
         frozen: Any,
         reference: Any,
         teacher: Scorer | CachedTeacher | None,
-        judge: process.Scorer | None,
+        judge: process.StepScorer | None,
         curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
