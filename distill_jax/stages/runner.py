@@ -25,6 +25,7 @@ from distill_jax.run.workdir import check_workdir, config_to_save
 from distill_jax.stages import (
     checks,
     distill,
+    dpo,
     evaluate,
     pretrain,
     prm,
@@ -49,6 +50,7 @@ BUILT_IN = (
     step_labels.KIND,
     step_judge.KIND,
     prm.KIND,
+    dpo.KIND,
     solve.KIND,
     evaluate.KIND,
 )
