@@ -195,6 +195,19 @@ class Job:
             Part("update: activations, gradients", held + base.bytes * full, False),
         ]
 
+    def preference(self, settings: Any) -> list[Part]:
+        """A stage that trains the student's adapter on pairs, by settings as of dpo."""
+        T = round_up(settings.longest(self.config), _SFT_MULTIPLE)
+        rows = self.rows(2 * settings.batch_size // settings.accumulate, T, T)
+        student, how = self.program("student"), {"shards": self.shards}
+        scored = activations.scoring(student, rows, **how) if settings.uses_reference else 0
+        return [
+            self._base("student"),
+            *self._trained(settings.optimizer, values=False, reference=False),
+            Part("reference scoring: activations", scored, False),
+            Part("update: activations", activations.update(student, rows, **how), False),
+        ]
+
     def reinforcement(self, rl: Any) -> list[Part]:
         """A stage that samples, scores and updates, by settings as of rl."""
         sampling = self.config.sampling

@@ -25,6 +25,7 @@ from distill_jax.run.workdir import check_workdir, config_to_save
 from distill_jax.stages import (
     checks,
     distill,
+    dpo,
     evaluate,
     pretrain,
     prm,
@@ -44,6 +45,7 @@ BUILT_IN = (
     pretrain.KIND,
     sft.KIND,
     distill.KIND,
+    dpo.KIND,
     rl.KIND,
     traces.KIND,
     step_labels.KIND,
