@@ -47,6 +47,7 @@ BUILT_IN = (
     pretrain.KIND,
     sft.KIND,
     distill.KIND,
+    dpo.KIND,
     rl.KIND,
     traces.KIND,
     step_labels.KIND,
