@@ -49,9 +49,19 @@ class OneLine:
             fail(error)
 
 
-def run_app(job: Callable[[OneLine], None], example: str) -> None:
-    """Runs a command that has absl flags; `example` names a config, for who gave none."""
-    app.run(lambda argv: guarded(job, argv), flags_parser=lambda argv: parse(argv, example))
+def run_app(job: Callable[..., None], example: str, *, texts: bool = False) -> None:
+    """Runs a command that has absl flags; `example` names a config, for who gave none.
+
+    With `texts` the job is also given the arguments that are no flags; without, there are none.
+    """
+
+    def run(argv: list[str]) -> None:
+        if texts:
+            guarded(lambda guard: job(guard, argv[1:]), argv[:1])
+        else:
+            guarded(job, argv)
+
+    app.run(run, flags_parser=lambda argv: parse(argv, example))
 
 
 def guarded(job: Callable[[OneLine], None], argv: Sequence[str]) -> None:

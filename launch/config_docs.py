@@ -7,7 +7,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-import distill_jax.stages.runner  # noqa: F401 - the kinds
+import distill_jax.stages.runner  # noqa: F401 - registers the kinds
 from distill_jax.run.settings import Shared, StageSettings
 from launch.arguments import ROOT, tool_parser
 

@@ -31,6 +31,8 @@ from distill_jax.training.algorithms import ALGORITHMS
 GB = 10**9
 # Rows of supervised batches are padded to a multiple of this.
 _SFT_MULTIPLE = 16
+# About as many tokens ask for a review, besides the problem and the candidate.
+_REVIEW = 128
 
 
 class Part(NamedTuple):
@@ -193,6 +195,19 @@ class Job:
             Part("update: activations, gradients", held + base.bytes * full, False),
         ]
 
+    def preference(self, settings: Any) -> list[Part]:
+        """A stage that trains the student's adapter on pairs, by settings as of dpo."""
+        T = round_up(settings.longest(self.config), _SFT_MULTIPLE)
+        rows = self.rows(2 * settings.batch_size // settings.accumulate, T, T)
+        student, how = self.program("student"), {"shards": self.shards}
+        scored = activations.scoring(student, rows, **how) if settings.uses_reference else 0
+        return [
+            self._base("student"),
+            *self._trained(settings.optimizer, values=False, reference=False),
+            Part("reference scoring: activations", scored, False),
+            Part("update: activations", activations.update(student, rows, **how), False),
+        ]
+
     def reinforcement(self, rl: Any) -> list[Part]:
         """A stage that samples, scores and updates, by settings as of rl."""
         sampling = self.config.sampling
@@ -220,6 +235,27 @@ class Job:
             Part("student scoring: activations", scored("student", B, int(values)), False),
             Part("update: activations", update, False),
         ]
+
+    def solving(self, rows: int, reviews: int, *, scores: bool) -> list[Part]:
+        """A stage that decodes so many candidates, then so many reviews of them, at a time.
+
+        A review's prompt holds a prompt and a completion. The reward model is taken to be as large
+        as the student, and to read as many rows at a time.
+        """
+        config, student = self.config, self.program("student")
+        longest = config.data.max_prompt_tokens + config.sampling.max_new_tokens
+        parts = [self._base("student")]
+        if scores:
+            parts.append(Part("reward model weights", self._base("student").bytes, True))
+            held = activations.scoring(student, self.rows(rows, longest, 1), shards=self.shards)
+            parts.append(Part("reward model scoring: activations", held, False))
+        parts.append(
+            Part(f"{rows} candidates: decode weights, cache, logits", self._rollout(rows), False)
+        )
+        if reviews:
+            held = self._rollout(reviews, longest + _REVIEW)
+            parts.append(Part(f"{reviews} reviews: decode weights, cache, logits", held, False))
+        return parts
 
     def _base(self, role: str) -> Part:
         settings = self.settings(role)
@@ -253,8 +289,11 @@ class Job:
             state,
         ]
 
-    def _rollout(self, B: int) -> int:
-        """A copy of the weights for decoding, the cache of all rows, one segment."""
+    def _rollout(self, B: int, longest: int = 0) -> int:
+        """A copy of the weights for decoding, the cache of all rows, one segment.
+
+        longest: prompt; 0 is data.max_prompt_tokens.
+        """
         g, config = self.geometries["student"], self.config
         settings, sampling = config.student, config.sampling
         program, rows = self.program("student"), -(-B // self.shards)
@@ -264,7 +303,8 @@ class Job:
             spec = sharding.partition_spec(("vocab", "embed"), shape, self.mesh)
             head = jax.ShapeDtypeStruct(shape, settings.compute_dtype)
             copy += device_bytes(head, jax.sharding.NamedSharding(self.mesh, spec))
-        prompt = round_up(config.data.max_prompt_tokens, sampling.prompt_multiple)
+        longest = longest or config.data.max_prompt_tokens
+        prompt = round_up(longest, sampling.prompt_multiple)
         slots = prompt + sampling.max_new_tokens
         heads = program.split(g.num_kv_heads)
         cache = 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize

@@ -90,7 +90,7 @@ def split_tokens(tok: FastTokenizer, ids: Sequence[int], separator: str) -> list
 
 def step_of_tokens(steps: Sequence[Step], length: int) -> list[int]:
     """The step that each of a completion's tokens belongs to; tokens after the last, to that."""
-    out = []
+    out: list[int] = []
     for number, step in enumerate(steps):
         out += [number] * (step.stop + 1 - len(out))
     return (out + [max(len(steps) - 1, 0)] * (length - len(out)))[:length]

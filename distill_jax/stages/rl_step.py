@@ -65,7 +65,7 @@ class RLStep:
         frozen: Any,
         reference: Any,
         teacher: Scorer | CachedTeacher | None,
-        judge: process.Scorer | None,
+        judge: process.StepScorer | None,
         curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
@@ -297,7 +297,7 @@ class RLStep:
                 mask_BR,
                 G,
             )
-            made = made.replace(advantage_BR=advantage_BR)
+            made = dataclasses.replace(made, advantage_BR=advantage_BR)
             state, metrics = {**state, "process": watched}, metrics | more
         metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(reward_PG))
         metrics["reward_std"] = jnp.mean(jnp.std(reward_PG, axis=1, ddof=min(1, G - 1)))

@@ -7,6 +7,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.evaluation.runner import EvaluateSettings as EvaluateSettings
+from distill_jax.evaluation.solve_settings import SolveSettings as SolveSettings
 from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.process import ProcessSettings
 from distill_jax.rewards.settings import RewardSettings
