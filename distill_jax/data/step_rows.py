@@ -93,7 +93,8 @@ def _check(row: StepRow) -> None:
     if not row.steps:
         raise DataError(f"{row.where}: no steps", wanted="at least one", fix="drop the row")
     for number, step in enumerate(row.steps):
-        if not isinstance(step, str) or not step.strip():
+        # Tokens may stand for what only Python's strip() calls blank, e.g. U+001C.
+        if not isinstance(step, str) or not (step.strip() or row.tokens):
             got = f"{row.where}: step {number} is {step!r:.60}"
             raise DataError(got, wanted="a text that is not blank", fix="drop the step, or the row")
     if len(row.labels) != len(row.steps):

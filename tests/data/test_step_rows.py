@@ -109,6 +109,11 @@ def test_counts(tmp_path):
     assert (got.labels, got.tokens, got.form) == ([0.75, None], [[5], [6, 7]], step_rows.COUNTS)
 
 
+def test_a_sampled_step_is_its_tokens(tmp_path):
+    (got,) = read(tmp_path, {**COUNTS, "steps": ["\x1c", "b"]})
+    assert got.tokens == [[5], [6, 7]]
+
+
 @pytest.mark.parametrize(
     ("row", "match"),
     [
