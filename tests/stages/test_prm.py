@@ -68,7 +68,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def way(name: str, data: str = "toy_rows", **changes: Any) -> RunConfig:
-    base = small(lora__dropout=0.1, checkpoint__every=2, records__every=1)
+    saved = 2 if name == "lora" else 100  # what is resumed is saved, the long training is not
+    base = small(lora__dropout=0.1, checkpoint__every=saved, records__every=1)
     settings = {
         "data": data, "steps": STEPS, "batch_size": 8, "max_length": 64, "validation_share": 0.3,
         **WAYS[name], **changes,
