@@ -89,6 +89,7 @@ def test_the_stream_for_people(command: Callable[..., str], tmp_path: Path) -> N
         "votes 8: 3", "weighted", "answer: 8, 100% of the votes",
     ):  # fmt: skip
         assert part in out, (part, out)
+    assert out.count("0.90 again") == 3  # three revisions, each shown once
 
 
 def test_a_file_with_answers(command: Callable[..., str], tmp_path: Path) -> None:
