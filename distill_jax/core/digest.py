@@ -57,7 +57,8 @@ def model_files(directory: Path) -> list[Path]:
     """
     if directory.is_file():
         return [directory]
-    configs = [directory / name for name in ("config.json", _ADAPTER_CONFIG)]
+    names = ("config.json", _ADAPTER_CONFIG, "prm_config.json")  # the last of a reward model
+    configs = [directory / name for name in names]
     return [path for path in configs if path.is_file()] + sorted(directory.glob("*.safetensors"))
 
 

@@ -10,27 +10,16 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from distill_jax.core.errors import DataError
 from distill_jax.evaluation import selection
 from distill_jax.evaluation.selection import VERDICT_WEIGHTS, Votes
+from distill_jax.rewards.process import StepScorer
 
 UNSURE = "unsure"
-
-
-class StepScorer(Protocol):
-    """A process reward model: `inference.process_scorer.ProcessScorer`, or a test's."""
-
-    def score(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
-    ) -> list[np.ndarray]:
-        """f32 [steps] of each completion, in [0, 1]; NaN for last steps without room."""
-
-    def aggregate(self, steps: list[np.ndarray]) -> np.ndarray:
-        """f64 [completions] in [0, 1]; NaN for a completion without a scored step."""
 
 
 @dataclass(frozen=True)

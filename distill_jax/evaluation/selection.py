@@ -1,6 +1,6 @@
 """Which of a problem's candidates is the answer: selectors on one set of candidates, and best-of-k.
 
-Candidates stand in the order of (agent, attempt), so that ties do not depend on the order in which
+Candidates come in the order of (agent, attempt), so that ties do not depend on the order in which
 they were drawn or scored.
 """
 

@@ -177,6 +177,37 @@ class Job:
             Part("update: activations", held, False),
         ]
 
+    def step_rewards(self, prm: Any) -> list[Part]:
+        """A stage that trains the student with a head on steps, by settings as of prm.
+
+        The language-model head is not applied; the other one's bytes are too few to count.
+        """
+        full, T = prm.trainable == "full", round_up(prm.max_length, _SFT_MULTIPLE)
+        rows = self.rows(prm.batch_size // prm.accumulate, T, 1)
+        program = self.program("student", dropout=not full)
+        if full:
+            program = dataclasses.replace(program, rank=0)
+        held = activations.update(program, rows, shards=self.shards)
+        base = self._base("student")
+        return [
+            base,
+            *self._trained(prm.optimizer, values=False, reference=False, full=full),
+            Part("update: activations, gradients", held + base.bytes * full, False),
+        ]
+
+    def preference(self, settings: Any) -> list[Part]:
+        """A stage that trains the student's adapter on pairs, by settings as of dpo."""
+        T = round_up(settings.longest(self.config), _SFT_MULTIPLE)
+        rows = self.rows(2 * settings.batch_size // settings.accumulate, T, T)
+        student, how = self.program("student"), {"shards": self.shards}
+        scored = activations.scoring(student, rows, **how) if settings.uses_reference else 0
+        return [
+            self._base("student"),
+            *self._trained(settings.optimizer, values=False, reference=False),
+            Part("reference scoring: activations", scored, False),
+            Part("update: activations", activations.update(student, rows, **how), False),
+        ]
+
     def reinforcement(self, rl: Any) -> list[Part]:
         """A stage that samples, scores and updates, by settings as of rl."""
         sampling = self.config.sampling
@@ -232,25 +263,30 @@ class Job:
         held = settings.quantise if settings.quantise != "none" else settings.param_dtype
         return Part(f"{role} weights ({held})", size, True)
 
-    def _trained(self, how: Any, *, values: bool, reference: bool) -> list[Part]:
-        """Adapter, value head and reference; optimiser state."""
+    def _trained(
+        self, how: Any, *, values: bool, reference: bool, full: bool = False
+    ) -> list[Part]:
+        """Adapter, value head and reference; optimiser state, with `full` that of all weights."""
         model = QwenModel(self.geometries["student"], self.config.lora)
         shapes = model.shapes()
-        adapter = {"lora": shapes["lora"]}
-        trainable = dict(adapter)
+        adapter = {"lora": {} if full else shapes["lora"]}
+        trainable: dict[str, Any] = {"base": shapes["base"]} if full else dict(adapter)
         if values:
             head = jax.eval_shape(lambda: states.with_value_head({}, model.config.hidden_size))
             trainable |= head
         tx = optimizer.make(how, 10**6)
         opt = jax.eval_shape(tx.init, trainable)
         where = states.opt_shardings(opt, trainable, tx, self.mesh)
+        state = Part("optimiser state", device_bytes(opt, where), True)
+        if full:  # the weights themselves are counted already
+            return [state]
         copies = device_bytes(trainable, states.param_shardings(trainable, self.mesh))
         if reference:
             copies += device_bytes(adapter, states.param_shardings(adapter, self.mesh))
         label = "adapter, its reference" if reference else "adapter"
         return [
             Part(label + (", value head" if values else ""), copies, True),
-            Part("optimiser state", device_bytes(opt, where), True),
+            state,
         ]
 
     def _rollout(self, B: int, longest: int = 0) -> int:

@@ -92,6 +92,19 @@ PREFERENCES: dict[str, Preference] = {
 }
 
 
+def check(kind: str, *, smoothing: float = 0.0, target: float = 0.0) -> None:
+    """Raises ConfigError: an unknown kind, or a setting that this kind does not read."""
+    if kind not in PREFERENCES:
+        raise ConfigError(f"loss={kind!r}", wanted=f"one of {', '.join(PREFERENCES)}")
+    if not 0 <= smoothing < 0.5 or (smoothing and not PREFERENCES[kind].smooths):
+        raise ConfigError(
+            f"label_smoothing={smoothing} with loss={kind}",
+            wanted="0 ≤ ε < 0.5, and 0 unless the loss is sigmoid or robust",
+        )
+    if target and kind != "simpo":
+        raise ConfigError(f"target_margin={target} with loss={kind}", wanted="0, or loss=simpo")
+
+
 def preference_loss(
     pairs: Pairs, kind: str, *, beta: float, smoothing: float = 0.0, target: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
@@ -110,16 +123,8 @@ def preference_loss(
     Raises:
         ConfigError: an unknown kind, or a setting that this kind does not read.
     """
-    if kind not in PREFERENCES:
-        raise ConfigError(f"loss={kind!r}", wanted=f"one of {', '.join(PREFERENCES)}")
+    check(kind, smoothing=smoothing, target=target)
     chosen = PREFERENCES[kind]
-    if not 0 <= smoothing < 0.5 or (smoothing and not chosen.smooths):
-        raise ConfigError(
-            f"label_smoothing={smoothing} with loss={kind}",
-            wanted="0 ≤ ε < 0.5, and 0 unless the loss is sigmoid or robust",
-        )
-    if target and kind != "simpo":
-        raise ConfigError(f"target_margin={target} with loss={kind}", wanted="0, or loss=simpo")
     chex.assert_rank(list(pairs), 1)
     chex.assert_equal_shape(list(pairs))
     reference = (jax.lax.stop_gradient(x) for x in (pairs.ref_chosen_B, pairs.ref_rejected_B))

@@ -56,27 +56,44 @@ def split_text(text: str, separator: str) -> list[str]:
     return [step.strip() for step in text.split(separator) if step.strip()]
 
 
-def split_tokens(tok: FastTokenizer, ids: Sequence[int], separator: str) -> list[list[int]]:
+class Step(NamedTuple):
+    """A step of a completion: its token ids, and the place in the completion where it ends: that
+    of the last token that belongs to it, its separator included."""
+
+    tokens: list[int]
+    stop: int
+
+
+def split_tokens(tok: FastTokenizer, ids: Sequence[int], separator: str) -> list[Step]:
     """The steps of a completion's tokens; nothing is decoded and tokenised again.
 
     A step ends with the token in which a separator ends, e.g. with ".\\n\\n", which is one token
     of Qwen's. Blank tokens at a step's ends are dropped, and so are steps without other tokens
-    and the special tokens of the tokenizer (EOS).
+    and the added tokens of the tokenizer (EOS).
     """
-    ids = [i for i in ids if i not in tok.added_tokens_decoder]
-    pieces, mark = token_bytes(tok, ids), separator.encode()
-    steps: list[list[int]] = []
+    mark, added = separator.encode(), tok.added_tokens_decoder
+    steps: list[Step] = []
     step: list[tuple[int, bytes]] = []
     read = b""
-    for index, piece in zip(ids, pieces, strict=True):
+    for place, (index, piece) in enumerate(zip(ids, token_bytes(tok, ids), strict=True)):
+        if index in added:
+            continue
         step.append((index, piece))
         before, read = len(read), read + piece
         # The part that may hold a separator which ends in this token.
         if mark in read[max(0, before - len(mark) + 1) :]:
-            steps.append(_without_blanks(step))
+            steps.append(Step(_without_blanks(step), place))
             step, read = [], b""
-    steps.append(_without_blanks(step))
-    return [one for one in steps if one]
+    steps.append(Step(_without_blanks(step), len(ids) - 1))
+    return [one for one in steps if one.tokens]
+
+
+def step_of_tokens(steps: Sequence[Step], length: int) -> list[int]:
+    """The step that each of a completion's tokens belongs to; tokens after the last, to that."""
+    out: list[int] = []
+    for number, step in enumerate(steps):
+        out += [number] * (step.stop + 1 - len(out))
+    return (out + [max(len(steps) - 1, 0)] * (length - len(out)))[:length]
 
 
 def _without_blanks(step: list[tuple[int, bytes]]) -> list[int]:

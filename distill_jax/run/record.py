@@ -93,8 +93,8 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
                 found[f"{setting} {value} ({part})"] = one
         outside = value and value not in run.config.plan and read(value)
         if outside and ref in ("rows", "reward_model"):
-            path = run.rows(value) if ref == "rows" else run.reward_model(value)
-            found[f"{setting} {value}"] = run.digest(path)
+            place = run.rows(value) if ref == "rows" else run.reward_model(value)
+            found[f"{setting} {value}"] = run.digest(place)
     if read(run.config.data.source):
         for split in stage.settings.splits():
             found[f"{split} problems"] = run.data.digest(split)

@@ -22,7 +22,7 @@ from distill_jax.run.settings import BASE, StageSettings
 from distill_jax.run.stop import StopSignal
 
 SETTINGS_FILE, DONE_FILE = "settings.json", "done.json"
-# What a stage makes beside students: rows of data, a reward model in Hugging Face's form.
+# What a stage makes besides students: rows of data, a reward model in Hugging Face's form.
 ROWS_FILE, REWARD_MODEL = "rows.jsonl", "reward_model"
 # Digests of models' weights, kept in the work directory.
 _DIGESTS_FILE = "digests.json"

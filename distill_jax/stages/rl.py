@@ -17,6 +17,7 @@ from distill_jax.core.errors import DataError
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
+from distill_jax.inference import process_scorer
 from distill_jax.report import panels
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
@@ -68,7 +69,12 @@ def _run(
     # --- state ---
     tx = optimizer.make(s.optimizer, s.updates())
     state, shardings = states.create(
-        trainable, tx, run.key(stage), run.mesh, combine.fresh_state(), curriculum.fresh()
+        trainable,
+        tx,
+        run.key(stage),
+        run.mesh,
+        combine.fresh_state(processes=bool(s.process.reward_model)),
+        curriculum.fresh(),
     )
     # --- step ---
     step = RLStep(
@@ -78,6 +84,7 @@ def _run(
         frozen=frozen,
         reference=reference,
         teacher=teacher.scorer(run, s),
+        judge=process_scorer.load(run, s.process.reward_model) if s.process.reward_model else None,
         curriculum=curriculum,
         tx=tx,
         shardings=shardings,

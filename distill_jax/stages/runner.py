@@ -22,13 +22,38 @@ from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_oth
 from distill_jax.run.run import DONE_FILE, ROWS_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import check_workdir, config_to_save
-from distill_jax.stages import checks, distill, evaluate, pretrain, rl, sft, solve
+from distill_jax.stages import (
+    checks,
+    distill,
+    dpo,
+    evaluate,
+    pretrain,
+    prm,
+    rl,
+    sft,
+    solve,
+    step_judge,
+    step_labels,
+    traces,
+)
 from distill_jax.stages.kinds import kind_of, view_of
 from distill_jax.training.manifest import write_manifest
 from distill_jax.training.progress import clock
 
 # The built-in kinds; importing their modules registers them.
-BUILT_IN = (pretrain.KIND, sft.KIND, distill.KIND, rl.KIND, evaluate.KIND, solve.KIND)
+BUILT_IN = (
+    pretrain.KIND,
+    sft.KIND,
+    distill.KIND,
+    rl.KIND,
+    traces.KIND,
+    step_labels.KIND,
+    step_judge.KIND,
+    prm.KIND,
+    dpo.KIND,
+    solve.KIND,
+    evaluate.KIND,
+)
 
 
 def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> None:

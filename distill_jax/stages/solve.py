@@ -12,16 +12,16 @@ import jax
 from distill_jax.core import digest, rng, sharding
 from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import solve_results, solver
-from distill_jax.evaluation.candidates import StepScorer
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Counting, Solver, Watch
 from distill_jax.forecast.memory import Job, Part
 from distill_jax.inference import agents as solvers
-from distill_jax.inference import generate
+from distill_jax.inference import generate, process_scorer
 from distill_jax.inference.agents import Agent
 from distill_jax.inference.generate import Tick, stopping
 from distill_jax.inference.store import AnswerStore
 from distill_jax.report import run_data, run_report
+from distill_jax.rewards.process import StepScorer
 from distill_jax.run.console import write_json
 from distill_jax.run.record import refuse_other_shared
 from distill_jax.run.run import Run, Stage
@@ -82,8 +82,6 @@ def scorer_of(run: Run, settings: SolveSettings) -> StepScorer | None:
     """The reward model of the settings, loaded; None without one."""
     if not settings.reward_model:
         return None
-    from distill_jax.inference import process_scorer
-
     return process_scorer.load(run, settings.reward_model)
 
 

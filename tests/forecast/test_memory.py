@@ -27,6 +27,7 @@ from distill_jax.run import console
 from distill_jax.run.models import Models
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import runner
+from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.stages.runner import kind_of
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
@@ -310,6 +311,23 @@ def test_settings_move_it_as_they_should() -> None:
     cut = {"rl__buckets__lengths": 2, "rl__buckets__rows": 8}
     assert part("teacher scoring", rl__prompts_per_step=32, **cut) < whole / 5
     assert part("rollout", sampling__max_new_tokens=100) > part("rollout")
+
+
+def test_a_reward_model_takes_rows_of_its_own_length_and_all_moments() -> None:
+    config = small()
+    job = Job(config, geometry(WIDE), geometry(NARROW), memory.abstract_mesh(config, 8))
+
+    def parts(**how: Any) -> dict[str, int]:
+        found = job.step_rewards(PRMSettings(batch_size=8, max_length=64, **how))
+        return {part.name.partition(":")[0]: part.bytes for part in found}
+
+    lora, full = parts(), parts(trainable="full")
+    sft = job.supervised(config.plan["sft"])
+    assert lora["optimiser state"] == sft[2].bytes
+    weights = full["student weights (float32)"]
+    assert 2 * weights <= full["optimiser state"] < 2 * weights + 1000
+    assert full["update"] > weights and full["update"] > lora["update"]
+    assert job.step_rewards(PRMSettings(batch_size=8, max_length=512))[-1].bytes > lora["update"]
 
 
 def test_a_warning_only_where_it_is_over() -> None:

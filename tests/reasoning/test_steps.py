@@ -21,7 +21,7 @@ def ids(tok, text):
 
 def test_a_separator_inside_a_token_ends_the_step(tok):
     found = ids(tok, "2+3=5.\n\nSo 5*2=10.\n\n#### 10")
-    split = steps.split_tokens(tok, found, "\n\n")
+    split = [step.tokens for step in steps.split_tokens(tok, found, "\n\n")]
     assert [tok.decode(one).strip() for one in split] == ["2+3=5.", "So 5*2=10.", "#### 10"]
     # every token but line breaks between steps is kept as it was, in order
     kept = [one for one in found if tok.decode([one]).strip("\n")]
@@ -30,7 +30,7 @@ def test_a_separator_inside_a_token_ends_the_step(tok):
 
 @pytest.mark.parametrize("text", ["a b\n\n\n\nc d\n\n", "\n\na b\n\nc d", "a b\n\n \n\nc d"])
 def test_blank_steps_are_none(tok, text):
-    split = steps.split_tokens(tok, ids(tok, text), "\n\n")
+    split = [step.tokens for step in steps.split_tokens(tok, ids(tok, text), "\n\n")]
     assert [tok.decode(one).strip() for one in split] == steps.split_text(text, "\n\n")
     assert len(split) == 2
 
@@ -46,14 +46,29 @@ def test_a_separator_over_two_tokens(tok):
 
 def test_special_tokens_are_no_part_of_a_step(tok):
     with_eos = [*ids(tok, "a b\nc"), tokenizers.eos_id(tok)]
-    assert steps.split_tokens(tok, with_eos, "\n") == steps.split_tokens(tok, with_eos[:-1], "\n")
+    found = steps.split_tokens(tok, with_eos, "\n")
+    assert [s.tokens for s in found] == [
+        s.tokens for s in steps.split_tokens(tok, with_eos[:-1], "\n")
+    ]
+    assert found[-1].stop == len(with_eos) - 1
     assert steps.split_tokens(tok, [tokenizers.eos_id(tok)], "\n") == []
 
 
 def test_text_and_tokens_agree_where_separators_are_tokens(tok):
     text = "a b\nc d\none two"
     apart = steps.tokenise(tok, steps.split_text(text, "\n"))
-    assert steps.split_tokens(tok, ids(tok, text), "\n") == apart
+    assert [step.tokens for step in steps.split_tokens(tok, ids(tok, text), "\n")] == apart
+
+
+def test_every_token_belongs_to_a_step(tok):
+    found = ids(tok, "\n\na b\n\n\n\nc d\n\n")
+    split = steps.split_tokens(tok, found, "\n\n")
+    of = steps.step_of_tokens(split, len(found) + 2)
+    assert len(split) == 2 and of == sorted(of) and set(of) == {0, 1}
+    assert len(of) == len(found) + 2
+    # a token of the second step is not given to the first
+    assert of[split[0].stop] == 0 and of[split[0].stop + 1] == 1
+    assert steps.step_of_tokens([], 3) == [0, 0, 0]
 
 
 def test_encode():

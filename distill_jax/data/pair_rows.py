@@ -1,0 +1,198 @@
+"""Rows with a chosen and a rejected completion of one prompt, given or made of solutions."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distill_jax.core.errors import DataError
+from distill_jax.data.rows import read_rows
+
+# Of solutions with verdicts: right over wrong, or the shortest right one over longer right ones.
+PREFER = ("right", "short")
+_ROW = "{prompt, chosen, rejected} of texts or of messages, or a row of stage traces"
+
+
+class Completion(NamedTuple):
+    """A completion: token ids as they were drawn, EOS included, or None; its text."""
+
+    text: str
+    tokens: list[int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two completions of one question; `where` names the row, for errors."""
+
+    where: str
+    question: str
+    chosen: Completion
+    rejected: Completion
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """A row of stage traces: a completion that was drawn, whether it ended, and its verdict."""
+
+    where: str
+    question: str
+    completion: str
+    tokens: list[int]
+    ended: bool
+    right: bool
+    undecided: bool
+
+
+def read(file: Path) -> list[Pair] | list[Solution]:
+    """The rows of a file, all of one form; further columns are ignored.
+
+    Pairs are TRL's: {prompt, chosen, rejected} of texts, or of lists of messages, where the prompt
+    is one user's turn and each completion one assistant's; without `prompt` it is what the lists of
+    `chosen` and `rejected` have in common. System messages are dropped: the run has its own.
+
+    Raises:
+        DataError: of the file; or a column is missing or of another type (file, line).
+    """
+    pairs, solutions = [], []
+    for where, row in read_rows(file):
+        if "chosen" in row and "rejected" in row:
+            pairs.append(_pair(row, where))
+        elif "completion" in row and "tokens" in row:
+            solutions.append(_solution(row, where))
+        else:
+            raise DataError(f"{where}: columns {', '.join(row) or 'none'}", wanted=_ROW)
+    if pairs and solutions:
+        raise DataError(
+            f"{file}: {len(pairs)} rows with chosen and {len(solutions)} with completion",
+            wanted="rows of one form",
+        )
+    return pairs or solutions
+
+
+def of_solutions(
+    solutions: Sequence[Solution],
+    *,
+    prefer: str = "right",
+    per_problem: int = 2,
+    length_ratio: float = 1.3,
+    seed: int = 0,
+) -> tuple[list[Pair], dict[str, int]]:
+    """Pairs of two solutions of one problem, and what became of the others.
+
+    Undecided solutions and those without EOS are in no pair; of equal ones the first counts.
+
+    Args:
+        solutions: of many problems, told apart by the question.
+        prefer: "right": chosen is a right solution, rejected a wrong one, none twice before all
+            of its verdict were in a pair, in an order that the seed draws. "short": chosen is the
+            shortest right solution, rejected another right one.
+        per_problem: most pairs of a problem.
+        length_ratio: with prefer="short", the rejected has at least this times the chosen's tokens.
+        seed: of the order.
+
+    Returns:
+        The pairs, and {"solutions", "undecided", "truncated", "problems", "problems_without_pair"};
+        truncated are solutions without EOS.
+    """
+    of_problem: dict[str, list[Solution]] = {}
+    for one in solutions:
+        of_problem.setdefault(one.question, []).append(one)
+    out: list[Pair] = []
+    without = 0
+    for number, found in enumerate(of_problem.values()):
+        usable: dict[tuple[int, ...], Solution] = {}
+        for one in found:
+            if one.ended and not one.undecided:
+                usable.setdefault(tuple(one.tokens), one)
+        right = [s for s in usable.values() if s.right]
+        if prefer == "short":
+            twos = _short_over_long(right, length_ratio)
+        else:
+            wrong = [s for s in usable.values() if not s.right]
+            twos = _right_over_wrong(right, wrong, [seed, number])
+        out += [_of_two(*two) for two in twos[:per_problem]]
+        without += not twos
+    return out, {
+        "solutions": len(solutions),
+        "undecided": sum(s.undecided for s in solutions),
+        "truncated": sum(not s.ended for s in solutions),
+        "problems": len(of_problem),
+        "problems_without_pair": without,
+    }
+
+
+def _short_over_long(right: list[Solution], ratio: float) -> list[tuple[Solution, Solution]]:
+    """The longest first: they differ most from the chosen."""
+    if not right:
+        return []
+    shortest, *others = sorted(right, key=lambda s: len(s.tokens))
+    least = ratio * len(shortest.tokens)
+    return [(shortest, s) for s in reversed(others) if len(s.tokens) >= least]
+
+
+def _right_over_wrong(
+    right: list[Solution], wrong: list[Solution], seed: list[int]
+) -> list[tuple[Solution, Solution]]:
+    if not right or not wrong:
+        return []
+    draw = np.random.default_rng(seed)
+    first, second = draw.permutation(len(right)), draw.permutation(len(wrong))
+    count = max(len(right), len(wrong))
+    return [(right[first[i % len(right)]], wrong[second[i % len(wrong)]]) for i in range(count)]
+
+
+def _of_two(chosen: Solution, rejected: Solution) -> Pair:
+    parts = [Completion(s.completion, s.tokens) for s in (chosen, rejected)]
+    return Pair(chosen.where, chosen.question, *parts)
+
+
+def _solution(row: Mapping[str, Any], where: str) -> Solution:
+    kinds = {"question": str, "completion": str, "tokens": list}
+    kinds |= dict.fromkeys(("ended", "right", "undecided"), bool)
+    wrong = [name for name, kind in kinds.items() if type(row.get(name)) is not kind]
+    if not wrong and not all(type(index) is int for index in row["tokens"]):
+        wrong = ["tokens"]
+    if wrong:
+        got = f"{where}: field {wrong[0]} is {row.get(wrong[0])!r:.60}"
+        raise DataError(got, wanted="a row of stage traces")
+    return Solution(where, **{name: row[name] for name in kinds})
+
+
+def _pair(row: Mapping[str, Any], where: str) -> Pair:
+    chosen, rejected = row["chosen"], row["rejected"]
+    prompt = row.get("prompt")
+    if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
+        return Pair(where, _asked(prompt, where), Completion(chosen), Completion(rejected))
+    sides = [_turns(chosen, where, "chosen"), _turns(rejected, where, "rejected")]
+    if prompt is None:
+        most = min(map(len, sides)) - 1
+        same = [a == b for a, b in zip(*sides, strict=False)][:most]
+        count = [*same, False].index(False)
+        asked, sides = sides[0][:count], [side[count:] for side in sides]
+    else:
+        asked = _turns(prompt, where, "prompt")
+    if [role for role, _ in asked] != ["user"]:
+        raise DataError(f"{where}: a prompt of {len(asked)} turns", wanted="one user's turn")
+    if any([role for role, _ in side] != ["assistant"] for side in sides):
+        got = f"{where}: completions of {len(sides[0])} and {len(sides[1])} turns"
+        raise DataError(got, wanted="one assistant's turn each, after the prompt")
+    question = _asked(asked[0][1], where)
+    return Pair(where, question, *(Completion(side[0][1]) for side in sides))
+
+
+def _asked(question: str, where: str) -> str:
+    if not question.strip():
+        raise DataError(f"{where}: an empty prompt", wanted="a question")
+    return question
+
+
+def _turns(value: Any, where: str, column: str) -> list[tuple[str, str]]:
+    """(role, content) of each message but the system's."""
+    if not isinstance(value, list) or not all(isinstance(m, Mapping) for m in value):
+        raise DataError(f"{where}: field {column} is {value!r:.60}", wanted=_ROW)
+    turns = [(m.get("role"), m.get("content")) for m in value if m.get("role") != "system"]
+    if not turns or not all(isinstance(part, str) for turn in turns for part in turn):
+        raise DataError(f"{where}: field {column} is {value!r:.60}", wanted="{role, content} each")
+    return turns
