@@ -132,6 +132,11 @@ def _run(
     ]
     found = process_bench.f1([-2 if one is None else one for one in predicted], labels)
     there = [place for place, one in enumerate(scores) if one is not None]
+    if not there:
+        raise DataError(
+            f"none of {len(rows)} solutions fits the reward model's {scorer.max_length} tokens",
+            fix="train a reward model with a larger max_length",
+        )
     constant = {
         name: process_bench.f1([value] * len(rows), labels).f1
         for name, value in (("all_right", NONE_WRONG), ("first_wrong", 0))
