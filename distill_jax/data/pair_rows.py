@@ -149,8 +149,8 @@ def _of_two(chosen: Solution, rejected: Solution) -> Pair:
 
 
 def _solution(row: Mapping[str, Any], where: str) -> Solution:
-    kinds = {"question": str, "completion": str, "tokens": list}
-    kinds |= dict.fromkeys(("ended", "right", "undecided"), bool)
+    kinds: dict[str, type] = {"question": str, "completion": str, "tokens": list}
+    kinds |= {"ended": bool, "right": bool, "undecided": bool}
     wrong = [name for name, kind in kinds.items() if type(row.get(name)) is not kind]
     if not wrong and not all(type(index) is int for index in row["tokens"]):
         wrong = ["tokens"]

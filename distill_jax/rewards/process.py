@@ -37,7 +37,9 @@ class ProcessSettings:
     reward_model: str = setting(
         "", "Reward model: a stage that makes one, or a directory; empty: none.", ref="reward_model"
     )
-    weight: float = setting(0.2, "Weight of the bonus that is added to the advantage.", above=0.0, high=1.0)
+    weight: float = setting(
+        0.2, "Weight of the bonus that is added to the advantage.", above=0.0, high=1.0
+    )
     form: str = setting(
         "end",
         "end: one bonus for the answer; min_form: credit for each step, nearly all on the worst.",

@@ -54,7 +54,11 @@ def make_rows(run: Run, stage: Stage[Any], directory: Path, prepared: None) -> d
 register(Kind(ToyRowSettings, make_rows))
 
 WAYS: dict[str, dict[str, Any]] = {
-    "lora": {"accumulate": 2, "eval_every": 2},
+    # Large steps: the exported weights must show that the adapter is merged.
+    "lora": {
+        "accumulate": 2, "eval_every": 2, "head_rate": 1.0,
+        "optimizer": OptimizerSettings(learning_rate=0.1),
+    },
     "full": {
         "head": "mlp", "trainable": "full", "aggregation": "product", "balanced": True,
         "steps": 40, "head_rate": 1.0, "eval_problems": 1000,
