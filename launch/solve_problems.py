@@ -174,7 +174,8 @@ def solve(
         data, prompts = solvers.prompts(run, [problem], agents)
         solver = solver or stage.make_solver(run, how, agents, watch=watch)
         begun = time.perf_counter()
-        found = solver.solve([problem.question], data.prompts, prompts)
+        scored = stage.read_by(run, solver.scorer, data)
+        found = solver.solve([problem.question], scored, prompts)
         seconds = time.perf_counter() - begun
         (judged,) = solve_results.judged_solved(run.data.task, [problem], found)
         result = solve_results.row(problem, judged, agents, how, seconds)
