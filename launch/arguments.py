@@ -186,7 +186,7 @@ def _try_config(path: Path, preset: str | None) -> ml_collections.ConfigDict:
         known = ", ".join(str(p) for p in beside if "def get_config" in p.read_text("utf-8"))
         fix = "" if known else "run it in the repository's root"
         raise ConfigError(f"no config file {path}", wanted=known or "a file of configs/", fix=fix)
-    import distill_jax.stages.settings  # noqa: F401 - a config may name any built-in kind
+    import distill_jax.stages.runner  # noqa: F401 - a config may name any built-in kind
 
     spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
     if spec is None or spec.loader is None:

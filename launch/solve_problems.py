@@ -110,6 +110,8 @@ class Show:
         for one in found:
             if phase == "verified" and one.verdict is None:
                 continue
+            if phase == "scored" and one.round:  # shown as revised, with its verdict
+                continue
             stated = "no answer" if one.answer is None else escape(one.answer)
             revision = f", revision {one.round}" if one.round else ""
             label = escape(f"{self.names[one.agent]} {one.attempt}{revision}")
@@ -117,6 +119,7 @@ class Show:
                 "verified": f"verdict {one.verdict}",
                 "scored": f"score {one.score:.3f}" if one.steps else "no step to score",
             }.get(phase, f"{len(one.tokens)} tokens{', cut off' if one.truncated else ''}")
+            about += f", verdict {one.verdict}" if phase == "revised" and one.verdict else ""
             self.console.print(f"[bold]{phase}[/] {label}: [cyan]{stated}[/], {about}")
             if phase == ("scored" if self.scored else "sampled") or phase == "revised":
                 self.console.print(self._text(one), highlight=False)
@@ -171,7 +174,8 @@ def solve(
         data, prompts = solvers.prompts(run, [problem], agents)
         solver = solver or stage.make_solver(run, how, agents, watch=watch)
         begun = time.perf_counter()
-        found = solver.solve([problem.question], data.prompts, prompts)
+        scored = stage.read_by(run, solver.scorer, data)
+        found = solver.solve([problem.question], scored, prompts)
         seconds = time.perf_counter() - begun
         (judged,) = solve_results.judged_solved(run.data.task, [problem], found)
         result = solve_results.row(problem, judged, agents, how, seconds)

@@ -1,6 +1,5 @@
 """Rows with a chosen and a rejected completion of one prompt, given or made of solutions."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill_jax.core.errors import DataError
+from distill_jax.data import trace_rows
 from distill_jax.data.rows import read_rows
+from distill_jax.data.trace_rows import Trace
 
-# Of solutions with verdicts: right over wrong, or the shortest right one over longer right ones.
+# Of traces: right over wrong, or the shortest right one over longer right ones.
 PREFER = ("right", "short")
 _ROW = "{prompt, chosen, rejected} of texts or of messages, or a row of stage traces"
 
@@ -22,8 +23,7 @@ class Completion(NamedTuple):
     tokens: list[int] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Two completions of one question; `where` names the row, for errors."""
 
     where: str
@@ -32,77 +32,55 @@ class Pair:
     rejected: Completion
 
 
-@dataclasses.dataclass(frozen=True)
-class Solution:
-    """A row of stage traces: a completion that was drawn, whether it ended, and its verdict."""
-
-    where: str
-    question: str
-    completion: str
-    tokens: list[int]
-    ended: bool
-    right: bool
-    undecided: bool
-
-
-def read(file: Path) -> list[Pair] | list[Solution]:
+def read(file: Path) -> list[Pair] | list[Trace]:
     """The rows of a file, all of one form; further columns are ignored.
 
-    Pairs are TRL's: {prompt, chosen, rejected} of texts, or of lists of messages, where the prompt
-    is one user's turn and each completion one assistant's; without `prompt` it is what the lists of
-    `chosen` and `rejected` have in common. System messages are dropped: the run has its own.
+    Traces are those of stage traces. Pairs are TRL's: {prompt, chosen, rejected} of texts, or of
+    lists of messages, where the prompt is one user's turn and each completion one assistant's;
+    without `prompt` it is what the lists of `chosen` and `rejected` have in common. System messages
+    are dropped: the run has its own.
 
     Raises:
         DataError: of the file; or a column is missing or of another type (file, line).
     """
-    pairs, solutions = [], []
-    for where, row in read_rows(file):
-        if "chosen" in row and "rejected" in row:
-            pairs.append(_pair(row, where))
-        elif "completion" in row and "tokens" in row:
-            solutions.append(_solution(row, where))
-        else:
-            raise DataError(f"{where}: columns {', '.join(row) or 'none'}", wanted=_ROW)
-    if pairs and solutions:
-        raise DataError(
-            f"{file}: {len(pairs)} rows with chosen and {len(solutions)} with completion",
-            wanted="rows of one form",
-        )
-    return pairs or solutions
+    _, first = next(iter(read_rows(file)))
+    if "tokens" in first and "chosen" not in first:
+        return trace_rows.read(file)
+    return [_pair(row, where) for where, row in read_rows(file)]
 
 
-def of_solutions(
-    solutions: Sequence[Solution],
+def of_traces(
+    traces: Sequence[Trace],
     *,
     prefer: str = "right",
     per_problem: int = 2,
     length_ratio: float = 1.3,
     seed: int = 0,
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Pairs of two solutions of one problem, and what became of the others.
+    """Pairs of two completions of one problem, and what became of the others.
 
-    Undecided solutions and those without EOS are in no pair; of equal ones the first counts.
+    Undecided completions and those without EOS are in no pair; of equal ones the first counts.
 
     Args:
-        solutions: of many problems, told apart by the question.
-        prefer: "right": chosen is a right solution, rejected a wrong one, none twice before all
+        traces: of many problems, each known by its question.
+        prefer: "right": chosen is a right completion, rejected a wrong one, none twice before all
             of its verdict were in a pair, in an order that the seed draws. "short": chosen is the
-            shortest right solution, rejected another right one.
+            shortest right completion, rejected another right one.
         per_problem: most pairs of a problem.
         length_ratio: with prefer="short", the rejected has at least this times the chosen's tokens.
         seed: of the order.
 
     Returns:
-        The pairs, and {"solutions", "undecided", "truncated", "problems", "problems_without_pair"};
-        truncated are solutions without EOS.
+        The pairs, and {"rows", "undecided", "truncated", "problems", "problems_without_pair"};
+        truncated are completions without EOS.
     """
-    of_problem: dict[str, list[Solution]] = {}
-    for one in solutions:
+    of_problem: dict[str, list[Trace]] = {}
+    for one in traces:
         of_problem.setdefault(one.question, []).append(one)
     out: list[Pair] = []
     without = 0
     for number, found in enumerate(of_problem.values()):
-        usable: dict[tuple[int, ...], Solution] = {}
+        usable: dict[tuple[int, ...], Trace] = {}
         for one in found:
             if one.ended and not one.undecided:
                 usable.setdefault(tuple(one.tokens), one)
@@ -115,15 +93,15 @@ def of_solutions(
         out += [_of_two(*two) for two in twos[:per_problem]]
         without += not twos
     return out, {
-        "solutions": len(solutions),
-        "undecided": sum(s.undecided for s in solutions),
-        "truncated": sum(not s.ended for s in solutions),
+        "rows": len(traces),
+        "undecided": sum(s.undecided for s in traces),
+        "truncated": sum(not s.ended for s in traces),
         "problems": len(of_problem),
         "problems_without_pair": without,
     }
 
 
-def _short_over_long(right: list[Solution], ratio: float) -> list[tuple[Solution, Solution]]:
+def _short_over_long(right: list[Trace], ratio: float) -> list[tuple[Trace, Trace]]:
     """The longest first: they differ most from the chosen."""
     if not right:
         return []
@@ -133,8 +111,8 @@ def _short_over_long(right: list[Solution], ratio: float) -> list[tuple[Solution
 
 
 def _right_over_wrong(
-    right: list[Solution], wrong: list[Solution], seed: list[int]
-) -> list[tuple[Solution, Solution]]:
+    right: list[Trace], wrong: list[Trace], seed: list[int]
+) -> list[tuple[Trace, Trace]]:
     if not right or not wrong:
         return []
     draw = np.random.default_rng(seed)
@@ -143,26 +121,15 @@ def _right_over_wrong(
     return [(right[first[i % len(right)]], wrong[second[i % len(wrong)]]) for i in range(count)]
 
 
-def _of_two(chosen: Solution, rejected: Solution) -> Pair:
-    parts = [Completion(s.completion, s.tokens) for s in (chosen, rejected)]
-    return Pair(chosen.where, chosen.question, *parts)
-
-
-def _solution(row: Mapping[str, Any], where: str) -> Solution:
-    kinds: dict[str, type] = {"question": str, "completion": str, "tokens": list}
-    kinds |= {"ended": bool, "right": bool, "undecided": bool}
-    wrong = [name for name, kind in kinds.items() if type(row.get(name)) is not kind]
-    if not wrong and not all(type(index) is int for index in row["tokens"]):
-        wrong = ["tokens"]
-    if wrong:
-        got = f"{where}: field {wrong[0]} is {row.get(wrong[0])!r:.60}"
-        raise DataError(got, wanted="a row of stage traces")
-    return Solution(where, **{name: row[name] for name in kinds})
+def _of_two(chosen: Trace, rejected: Trace) -> Pair:
+    sides = (Completion(s.completion, s.tokens) for s in (chosen, rejected))
+    return Pair(f"problem {chosen.id}", chosen.question, *sides)
 
 
 def _pair(row: Mapping[str, Any], where: str) -> Pair:
-    chosen, rejected = row["chosen"], row["rejected"]
-    prompt = row.get("prompt")
+    if "chosen" not in row or "rejected" not in row:
+        raise DataError(f"{where}: columns {', '.join(row) or 'none'}", wanted=_ROW)
+    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
         return Pair(where, _asked(prompt, where), Completion(chosen), Completion(rejected))
     sides = [_turns(chosen, where, "chosen"), _turns(rejected, where, "rejected")]

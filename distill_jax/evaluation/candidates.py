@@ -215,12 +215,12 @@ def evidence(one: Candidate, threshold: float) -> list[str]:
 
 
 def better(old: Candidate, new: Candidate) -> Candidate:
-    """The one that ends with an answer, then of the better verdict, then of the higher score; the
-    old one where they are equal."""
+    """The one with an answer, then the one that was not cut off, then that of the better verdict,
+    then of the higher score; the old one where they are equal."""
 
-    def rank(one: Candidate) -> tuple[bool, float, float]:
-        whole = one.answer is not None and not one.truncated
-        return whole, VERDICT_WEIGHTS[one.verdict or UNSURE], _score(one)
+    def rank(one: Candidate) -> tuple[bool, bool, float, float]:
+        verdict = VERDICT_WEIGHTS[one.verdict or UNSURE]
+        return one.answer is not None, not one.truncated, verdict, _score(one)
 
     return new if rank(new) > rank(old) else old
 

@@ -100,7 +100,7 @@ class Solver:
 
         Args:
             questions: of the problems.
-            plain: token ids of their plain prompts, which the reward model reads.
+            plain: token ids of their prompts as the reward model reads them.
             prompts: token ids by agent and problem.
         """
         found: list[list[Candidate]] = [[] for _ in questions]

@@ -199,14 +199,16 @@ class Job:
         """A stage that trains the student's adapter on pairs, by settings as of dpo."""
         T = round_up(settings.longest(self.config), _SFT_MULTIPLE)
         rows = self.rows(2 * settings.batch_size // settings.accumulate, T, T)
-        student, how = self.program("student"), {"shards": self.shards}
-        scored = activations.scoring(student, rows, **how) if settings.uses_reference else 0
-        return [
+        student, shards = self.program("student"), self.shards
+        parts = [
             self._base("student"),
             *self._trained(settings.optimizer, values=False, reference=False),
-            Part("reference scoring: activations", scored, False),
-            Part("update: activations", activations.update(student, rows, **how), False),
+            Part("update: activations", activations.update(student, rows, shards=shards), False),
         ]
+        if settings.uses_reference:
+            scored = activations.scoring(student, rows, shards=shards)
+            parts.append(Part("reference scoring: activations", scored, False))
+        return parts
 
     def reinforcement(self, rl: Any) -> list[Part]:
         """A stage that samples, scores and updates, by settings as of rl."""

@@ -11,6 +11,7 @@ from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.report.panels import Panel
+from distill_jax.run import geometry
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, dpo_reference, export_files, loop
 from distill_jax.stages.dpo_rows import Rows
@@ -42,6 +43,14 @@ PANELS = (
 def _check(run: Run, stage: Stage[DPOSettings]) -> None:
     checks.check_batch(run, stage)
     checks.check_training(stage)
+    longest = stage.settings.max_length
+    positions = geometry.of_role(run, "student", run.config.stages).max_position_embeddings
+    if longest > positions:
+        raise ConfigError(
+            f"{stage.name}.max_length={longest}",
+            wanted=f"at most the student's {positions} positions",
+            fix="lower it",
+        )
 
 
 def _prepare(run: Run, stage: Stage[DPOSettings]) -> Rows | None:
@@ -57,7 +66,6 @@ def _run(
     s, rows = stage.settings, given or Rows(run, stage)
     # --- model, reference: the student as it starts ---
     student = run.load_student(s.start)
-    _check_length(run, stage, student.model.config.max_position_embeddings)
     if s.uses_reference:
         rows.reference = dpo_reference.log_probs(run, stage, directory, student, rows)
     sampler = run.models.sampler(student.model)
@@ -87,16 +95,6 @@ def _run(
     # --- export ---
     counts = export_files.save_student(run, stage, directory, student.model.config, state)
     return {**counts, **rows.figures}
-
-
-def _check_length(run: Run, stage: Stage[DPOSettings], positions: int) -> None:
-    longest = stage.settings.longest(run.config)
-    if longest > positions:
-        raise ConfigError(
-            f"{stage.name}.max_length={longest}",
-            wanted=f"at most the student's {positions} positions",
-            fix="lower it",
-        )
 
 
 KIND = register(

@@ -1,7 +1,8 @@
 """What stage dpo learns on: pairs of completions as token ids, and the reference's scores."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from distill_jax.data.chat import Example
 from distill_jax.data.pair_rows import Completion, Pair
 from distill_jax.data.problem import Problem
 from distill_jax.data.tokenizer import eos_id
+from distill_jax.data.trace_rows import Trace
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages.dpo_settings import OF_SOLUTIONS, DPOSettings
+from distill_jax.stages.dpo_settings import OF_TRACES, DPOSettings
 from distill_jax.stages.supervised import MULTIPLE
 
 
@@ -100,36 +102,37 @@ class Rows:
 def _read(run: Run, stage: Stage[DPOSettings]) -> tuple[list[Pair], dict[str, int]]:
     s, path = stage.settings, run.rows(stage.settings.data)
     rows = pair_rows.read(path)
-    solutions = [row for row in rows if isinstance(row, pair_rows.Solution)]
-    if solutions:
-        _refuse_other_tokens(run, solutions)
-        return pair_rows.of_solutions(
-            solutions,
+    pairs = [row for row in rows if isinstance(row, Pair)]
+    traces = [row for row in rows if isinstance(row, Trace)]
+    if traces:
+        _refuse_other_tokens(run, path, traces)
+        return pair_rows.of_traces(
+            traces,
             prefer=s.prefer,
             per_problem=s.pairs_per_problem,
             length_ratio=s.length_ratio,
             seed=run.seed(stage),
         )
     plain = DPOSettings()
-    for name in OF_SOLUTIONS:
+    for name in OF_TRACES:
         if getattr(s, name) != getattr(plain, name):
             raise ConfigError(
                 f"{stage.name}.{name}={getattr(s, name)} with the pairs of {path}",
-                wanted="its default: rows of solutions alone read it",
+                wanted="its default: rows of stage traces alone read it",
             )
-    return [row for row in rows if isinstance(row, Pair)], {"rows": len(rows)}
+    return pairs, {"rows": len(pairs)}
 
 
-def _refuse_other_tokens(run: Run, solutions: Sequence[pair_rows.Solution]) -> None:
+def _refuse_other_tokens(run: Run, path: Path, traces: Sequence[Trace]) -> None:
     """Token ids that stand for another text are another tokenizer's."""
-    tok = run.data.tokenizer
-    for one in solutions:
+    for one in traces:
         known = all(0 <= index < run.data.vocab for index in one.tokens)
-        if not known or chat.decode(tok, one.tokens) != one.completion:
+        if not known or run.data.text(one.tokens) != one.completion:
             raise DataError(
-                f"{one.where}: its tokens are not those of its completion",
+                f"{path}: problem {one.id}, sample {one.sample}: its tokens are not those of its "
+                "completion",
                 wanted="tokens of the run's tokenizer",
-                fix="draw the solutions with this student's tokenizer",
+                fix="draw the completions with this student's tokenizer",
             )
 
 
@@ -138,14 +141,14 @@ def _as_tokens(run: Run, found: Sequence[Pair], longest: int) -> tuple[list[Two]
     problems = {pair.question: Problem(pair.where, pair.question, "", "") for pair in found}
     fitting = run.data.task.prompts(list(problems.values()))
     prompts = dict(zip([p.question for p in fitting.problems], fitting.prompts, strict=True))
-    sides = [_responses(run, found, name) for name in ("chosen", "rejected")]
-    counts = dict.fromkeys(("dropped_empty", "dropped_identical", "dropped_truncated"), 0)
+    full = [p for p in found if p.chosen.text.strip() and p.rejected.text.strip()]
+    counts = {"dropped_empty": len(found) - len(full), "dropped_identical": 0}
+    counts["dropped_truncated"] = 0
     kept = []
-    for pair, chosen, rejected in zip(found, *sides, strict=True):
+    sides = (_responses(run, full, [getattr(p, name) for p in full]) for name in Pair._fields[2:])
+    for pair, chosen, rejected in zip(full, *sides, strict=True):
         prompt = prompts.get(pair.question)
-        if not pair.chosen.text.strip() or not pair.rejected.text.strip():
-            counts["dropped_empty"] += 1
-        elif chosen == rejected:
+        if chosen == rejected:
             counts["dropped_identical"] += 1
         elif prompt is None or len(prompt) + max(len(chosen), len(rejected)) > longest:
             counts["dropped_truncated"] += 1
@@ -154,22 +157,16 @@ def _as_tokens(run: Run, found: Sequence[Pair], longest: int) -> tuple[list[Two]
     return kept, counts
 
 
-def _responses(run: Run, found: Sequence[Pair], side: str) -> list[list[int]]:
-    """Token ids of a side of each pair: those that were drawn, else the text's and EOS."""
-    completions: list[Completion] = [getattr(pair, side) for pair in found]
-    problems = [Problem(pair.where, pair.question, "", "") for pair in found]
+def _responses(
+    run: Run, pairs: Sequence[Pair], completions: Sequence[Completion]
+) -> list[list[int]]:
+    """Token ids of a side of all pairs, which are of one form: as drawn, or the text's and EOS."""
+    drawn = [c.tokens for c in completions if c.tokens is not None]
+    if drawn:
+        return drawn
     tok, end = run.data.tokenizer, eos_id(run.data.tokenizer)
+    problems = [Problem(pair.where, pair.question, "", "") for pair in pairs]
     texts = [c.text for c in completions]
-    written = [i for i, c in enumerate(completions) if c.tokens is None and c.text.strip()]
-    rendered: dict[int, Any] = {}
-    if written:
-        # The prompts do not matter here.
-        examples = chat.render_examples(
-            tok,
-            [problems[i] for i in written],
-            [texts[i] for i in written],
-            run.config.data.chat,
-            [[end]] * len(written),
-        )
-        rendered = dict(zip(written, (e.response for e in examples), strict=True))
-    return [rendered.get(i, c.tokens or []) for i, c in enumerate(completions)]
+    any_prompts = [[end]] * len(texts)  # not read: responses are tokenised apart from prompts
+    examples = chat.render_examples(tok, problems, texts, run.config.data.chat, any_prompts)
+    return [example.response for example in examples]

@@ -12,8 +12,8 @@ from distill_jax.stages.settings import STUDENT_TRAINING
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.preference import Objective
 
-# Settings of rows with verdicts, which rows of pairs do not read.
-OF_SOLUTIONS = ("prefer", "pairs_per_problem", "length_ratio")
+# Settings that rows of stage traces read, and pairs do not.
+OF_TRACES = ("prefer", "pairs_per_problem", "length_ratio")
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
     )
     data: str = setting(
         "",
-        "Rows of {prompt, chosen, rejected}, or of solutions with verdicts: a stage that makes "
-        "rows, or a file.",
+        "Rows of {prompt, chosen, rejected}, or those of stage traces: a stage that makes rows, or "
+        "a file.",
         ref="rows",
     )
     loss: str = setting(
@@ -47,14 +47,14 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
     )
     prefer: str = setting(
         "right",
-        "Of solutions: a right one over a wrong one; short, the shortest right one over a longer "
+        "Of traces: a right one over a wrong one; short, the shortest right one over a longer "
         "right one.",
         choices=PREFER,
     )
     length_ratio: float = setting(
         1.3, "With prefer=short: a rejected has at least this times the chosen's tokens.", above=1.0
     )
-    pairs_per_problem: int = setting(2, "Most pairs made of a problem's solutions.", low=1)
+    pairs_per_problem: int = setting(2, "Most pairs made of a problem's traces.", low=1)
     most: int = setting(0, "Most pairs, drawn by seed; 0 is all.", low=0)
     max_length: int = setting(
         0,
@@ -105,7 +105,7 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
         if not self.data and name in shared.stages:
             raise ConfigError(
                 f"{name}.data is empty",
-                wanted="rows of pairs, or of solutions with verdicts",
+                wanted="rows of pairs, or of stage traces",
                 fix=f"set {name}.data to a stage that makes rows, or to a file",
             )
 

@@ -22,7 +22,7 @@ from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import StageSettings
 from distill_jax.stages.kinds import Kind, register
 
-RESULTS_FILE = "results.json"
+SCORES_FILE = "step_scores.json"
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -76,7 +76,7 @@ def score(run: Run, scorer: ProcessScorer, rows: Sequence[StepRow]) -> list[np.n
     fitting = run.data.task.prompts(list(problems.values()))
     prompts = dict(zip([p.question for p in fitting.problems], fitting.prompts, strict=True))
     tokens = iter(steps.tokenise(run.data.tokenizer, [step for row in rows for step in row.steps]))
-    encoded = {}
+    encoded: dict[int, steps.Encoded] = {}
     for place, row in enumerate(rows):
         split = [next(tokens) for _ in row.steps]
         if row.question in prompts:
@@ -132,6 +132,11 @@ def _run(
     ]
     found = process_bench.f1([-2 if one is None else one for one in predicted], labels)
     there = [place for place, one in enumerate(scores) if one is not None]
+    if not there:
+        raise DataError(
+            f"none of {len(rows)} solutions fits the reward model's {scorer.max_length} tokens",
+            fix="train a reward model with a larger max_length",
+        )
     constant = {
         name: process_bench.f1([value] * len(rows), labels).f1
         for name, value in (("all_right", NONE_WRONG), ("first_wrong", 0))
@@ -145,14 +150,15 @@ def _run(
         "acc_error": found.acc_error,
         "acc_correct": found.acc_correct,
         "f1_of_constants": constant,
-        "steps": step_metrics.figures(
-            [scores[place] for place in there], [rows[place].labels for place in there]
-        ),
-    }  # fmt: skip
+    }
+    of_steps = step_metrics.figures(
+        [one for one in scores if one is not None], [rows[place].labels for place in there]
+    )
     write_json(
-        directory / RESULTS_FILE,
+        directory / SCORES_FILE,
         {
             **figures,
+            "steps": of_steps,
             "results": [
                 {
                     "question": row.question,
@@ -166,11 +172,9 @@ def _run(
     )
     run.say(
         f"{stage.name}: F1 {found.f1:.3f} at threshold {threshold:.3f}, "
-        f"AUC {figures['steps'].get('auc', float('nan')):.3f}, {len(rows)} solutions"
+        f"AUC {of_steps.get('auc', float('nan')):.3f}, {len(rows)} solutions"
     )
-    return {name: value for name, value in figures.items() if name != "steps"} | {
-        f"steps/{name}": value for name, value in figures["steps"].items()
-    }
+    return figures | {f"steps/{name}": value for name, value in of_steps.items()}
 
 
 KIND = register(Kind(StepBenchSettings, _run))

@@ -16,8 +16,10 @@ from rich.table import Table
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
+from distill_jax.data import trace_rows
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
+from distill_jax.data.trace_rows import Trace
 from distill_jax.inference import generate, monte_carlo
 from distill_jax.inference.monte_carlo import TRUNCATED_AS, Completer, Labelled, Prefix
 from distill_jax.inference.store import AnswerStore
@@ -27,9 +29,8 @@ from distill_jax.reasoning.step_labels import LABELS, Counts
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage
-from distill_jax.stages import traces
 from distill_jax.stages.kinds import Kind, register
-from distill_jax.stages.traces import Trace, WriterSettings
+from distill_jax.stages.traces import WriterSettings
 from distill_jax.training.progress import Progress
 
 # Not completions.jsonl: the report reads that of every stage as what training drew.
@@ -81,14 +82,14 @@ def _prepare(run: Run, stage: Stage[StepLabelSettings]) -> list[Trace] | None:
     """The rows, unless a stage that is still to run makes them."""
     data = stage.settings.data
     due = data in run.config.stages and not run.is_done(data)
-    return None if due else traces.read(run.rows(data))
+    return None if due else trace_rows.read(run.rows(data))
 
 
 def _run(
     run: Run, stage: Stage[StepLabelSettings], directory: Path, rows: list[Trace] | None
 ) -> dict[str, Any]:
     s = stage.settings
-    source = _source(run, traces.read(run.rows(s.data)) if rows is None else rows, s)
+    source = _source(run, trace_rows.read(run.rows(s.data)) if rows is None else rows, s)
     sampling = dataclasses.replace(run.config.sampling.whole(s.temperature), top_p=s.top_p)
     found, tokens = _label(run, stage, directory / STORE_FILE, source, sampling)
     completer = {

@@ -17,8 +17,7 @@ from distill_jax.core import rng
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
 from distill_jax.data.chat import Prompts
-from distill_jax.data.problem import Problem
-from distill_jax.data.rows import read_rows
+from distill_jax.data.trace_rows import Trace
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.subjects import Subject
 from distill_jax.inference import generate
@@ -109,45 +108,6 @@ class TraceSettings(WriterSettings, kind="traces", makes="rows"):
     def splits(self) -> tuple[str, ...]:
         """See StageSettings."""
         return ("train",)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """A row of the stage: see the module's docstring."""
-
-    id: str
-    question: str
-    answer: str
-    completion: str
-    tokens: list[int]
-    ended: bool
-    right: bool
-    undecided: bool
-    sample: int
-
-    @property
-    def problem(self) -> Problem:
-        """The problem that it solves."""
-        return Problem(self.id, self.question, "", self.answer)
-
-
-def read(path: Path) -> list[Trace]:
-    """The rows of a file, further columns ignored.
-
-    Raises:
-        DataError: a column is missing or of another type (file, line).
-    """
-    kinds = {one.name: one.type for one in dataclasses.fields(Trace)} | {"tokens": list}
-    out = []
-    for where, row in read_rows(path):
-        wrong = [name for name, kind in kinds.items() if type(row.get(name)) is not kind]
-        if wrong or any(type(index) is not int for index in row["tokens"]):
-            name = wrong[0] if wrong else "tokens"
-            raise DataError(
-                f"{where}: field {name} is {row.get(name)!r:.60}", wanted="a row of stage traces"
-            )
-        out.append(Trace(**{name: row[name] for name in kinds}))
-    return out
 
 
 def _prepare(run: Run, stage: Stage[TraceSettings]) -> Prompts:

@@ -97,6 +97,7 @@ def test_the_better_of_two_and_the_earlier_of_equals():
     assert not won(one(), one())
     assert won(one(answer=None, score=0.9), one(score=0.1))
     assert won(one(truncated=True, score=0.9), one(score=0.1))
+    assert not won(one(truncated=True, score=0.1), one(answer=None, score=0.9))
     assert not won(one(score=0.1, verdict="correct"), one(score=0.9, verdict="unsure"))
     assert won(one(score=0.9, verdict="incorrect"), one(score=0.1, verdict="unsure"))
 

@@ -135,6 +135,12 @@ def test_curves_are_unbiased():
     assert list(without["1"]) == ["pass", "majority", "subsets"]
 
 
+def test_best_of_k_takes_no_candidate_without_an_answer():
+    two = [one(0, 0, "2", True, score=0.5), one(0, 1, None, False, score=0.9)]
+    found = solve_results.curves([Solved(two, [])], [1.0], SCORED, 0)
+    assert [found[k]["best"]["mean"] for k in ("1", "2")] == [0.5, 1.0]
+
+
 def test_revision_counts_what_it_mended_and_broke():
     # One slot of six was revised, from wrong to right; pass@1 by slots: 1 of 6, then 2 of 6.
     assert summary()["revision"] == {

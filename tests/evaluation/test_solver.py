@@ -8,7 +8,7 @@ import pytest
 from distill_jax.core.errors import ConfigError
 from distill_jax.evaluation import solver as solvers
 from distill_jax.evaluation.solve_settings import SolveSettings
-from distill_jax.inference.agents import Agent
+from distill_jax.inference.agents import Agent, request_id
 from distill_jax.inference.generate import answers
 from distill_jax.inference.store import AnswerStore
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
@@ -141,6 +141,25 @@ def test_agents_have_their_prompts_and_keys():
     assert [one[:3] for one in said[:4]] == [(False, p, g) for p in (0, 1) for g in (0, 1)]
     assert [one[0] for one in said[4:]] == [True] * 4
     assert len({one[3] for one in said}) == 2
+
+
+def test_reviews_are_seeded_by_problem_agent_and_attempt():
+    said: dict[str, list[int]] = {"verify": [], "revise": []}
+
+    def say(prompt, number, attempt, key):
+        for what, numbers in said.items():
+            if is_review(prompt, what):
+                numbers.append(number)
+                return "VERDICT: incorrect"
+        return f"#### {len(prompt)}" if attempt else "hm"
+
+    both = [Agent("a"), Agent("b", "Be careful.", weight=2.0)]
+    solve(solver(say, both, attempts=2, verify=1, rounds=1), QUESTIONS)
+    # The strongest answer is that of agent 1, which only its attempt 1 states.
+    strong = [request_id(problem, 1, 1) for problem in (0, 1)]
+    assert said["verify"] == strong * 2  # then its revision
+    silent = [request_id(problem, agent, 0) for agent in (0, 1) for problem in (0, 1)]
+    assert sorted(said["revise"]) == sorted(strong + silent)
 
 
 def noisy(prompt, number, attempt, key):

@@ -27,6 +27,7 @@ from distill_jax.run import console
 from distill_jax.run.models import Models
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import runner
+from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.stages.runner import kind_of
 from distill_jax.training import losses, optimizer
@@ -328,6 +329,24 @@ def test_a_reward_model_takes_rows_of_its_own_length_and_all_moments() -> None:
     assert 2 * weights <= full["optimiser state"] < 2 * weights + 1000
     assert full["update"] > weights and full["update"] > lora["update"]
     assert job.step_rewards(PRMSettings(batch_size=8, max_length=512))[-1].bytes > lora["update"]
+
+
+def test_a_pair_takes_two_rows() -> None:
+    config = small()
+    job = Job(config, geometry(WIDE), geometry(NARROW), memory.abstract_mesh(config, 8))
+
+    def parts(**how: Any) -> dict[str, int]:
+        found = job.preference(DPOSettings(**{"batch_size": 16, "max_length": 96, **how}))
+        return {part.name.partition(":")[0]: part.bytes for part in found}
+
+    pairs, sft = parts(), job.supervised(config.plan["sft"])
+    assert pairs["optimiser state"] == sft[2].bytes
+    rows, program = job.rows(32, 96, 96), job.program("student")
+    assert pairs["update"] == activations.update(program, rows, shards=8)
+    assert pairs["reference scoring"] == activations.scoring(program, rows, shards=8)
+    assert parts(batch_size=32, accumulate=2)["update"] == pairs["update"]
+    assert parts(max_length=0) == parts(max_length=64 + 24)  # prompts and completions
+    assert "reference scoring" not in parts(loss="simpo")
 
 
 def test_a_warning_only_where_it_is_over() -> None:

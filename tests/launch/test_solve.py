@@ -1,5 +1,6 @@
 """launch.solve and launch.chat: a problem, a file, standard input; --json; bad input."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -15,6 +16,7 @@ from distill_jax.core.files import write_json
 from distill_jax.run.config import to_dict
 from distill_jax.run.models import Models
 from distill_jax.stages import solve as stage
+from distill_jax.stages.prm_settings import PRMSettings
 from launch import solve_problems as job
 from tests.evaluation.scripted import CUT, ByStep, Scripted
 from tests.launch.conftest import Run
@@ -27,8 +29,11 @@ QUESTION = "Tom has 5 pens and buys 3. How many pens has he now?"
 
 @pytest.fixture(scope="module")
 def workdir(random_run: Run) -> Path:
-    """With a config, as a command without --config needs it."""
-    write_json(random_run.workdir / "config.json", to_dict(random_run.opened().config))
+    """With a config, as a command without --config needs it; its plan has a kind of a module of
+    its own, which the command has to know."""
+    config = random_run.opened().config
+    config = dataclasses.replace(config, plan={**config.plan, "prm": PRMSettings()})
+    write_json(random_run.workdir / "config.json", to_dict(config))
     return random_run.workdir
 
 
@@ -89,6 +94,7 @@ def test_the_stream_for_people(command: Callable[..., str], tmp_path: Path) -> N
         "votes 8: 3", "weighted", "answer: 8, 100% of the votes",
     ):  # fmt: skip
         assert part in out, (part, out)
+    assert out.count("0.90 again") == 3  # three revisions, each shown once
 
 
 def test_a_file_with_answers(command: Callable[..., str], tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ import pytest
 from distill_jax.core.errors import ConfigError, DataError, TokenizerMismatchError
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.forecast.memory import Job
+from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.inference.store import AnswerStore
+from distill_jax.models import hf_io, reward_model_io
+from distill_jax.models.reward_model_io import PRMConfig
 from distill_jax.report import run_data, run_report
 from distill_jax.run.config import RunConfig
 from distill_jax.run.models import Models
@@ -26,6 +29,7 @@ from tests.stages.small import small
 
 pytestmark = pytest.mark.slow
 
+SCORER_OF = solve.scorer_of
 # No question, system message or template holds such a number.
 GOLDS = ["7081953", "6620417", "9335702", "5518264"]
 
@@ -277,6 +281,49 @@ def test_a_reward_model_that_cannot_be_used_stops_it(
     with pytest.raises(error):
         runner.run(setup.everything(), tmp_path)
     assert not (tmp_path / "solve" / "results.json").exists()
+
+
+def write_reward_model(setup: Setup, path: Path, tok: Any, system: str | None) -> Path:
+    geometry, base = hf_io.load_hf(setup.root / "student")
+    shape, kept = reward_model_io.trunk(geometry, base)
+    drawn = np.random.default_rng(0).standard_normal((2, shape.hidden_size)).astype(np.float32)
+    score, about = (
+        {"weight": drawn, "bias": np.zeros(2, np.float32)},
+        PRMConfig(system_prompt=system),
+    )
+    reward_model_io.save(path, shape, kept, score, about, tokenizer=tok)
+    return path
+
+
+def test_a_real_reward_model_scores_with_its_own_system_message(
+    setup: Setup, scripted: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solve, "scorer_of", SCORER_OF)
+    path = write_reward_model(setup, tmp_path / "prm", tokenizer(), "Judge it.")
+    config = setup.config(reward_model=str(path), attempts=2, selector="weighted", plain=False)
+    read, score = [], ProcessScorer.score
+
+    def noted(self: ProcessScorer, prompts: Any, completions: Any) -> Any:
+        read.extend(self.tokenizer.decode(one) for one in prompts)
+        return score(self, prompts, completions)
+
+    monkeypatch.setattr(ProcessScorer, "score", noted)
+    runner.run(config, tmp_path / "run")
+    found = results(tmp_path / "run")
+    scores = [step for row in found["results"] for c in row["candidates"] for step in c["steps"]]
+    assert len(scores) > 8 and np.ptp(scores) > 0.01 and found["unscored_steps"] == 0
+    assert len(read) == 8 and all("Judge it." in one for one in read)
+    assert not any("Judge it." in one for one in scripted[0].prompts)
+
+
+def test_a_reward_model_of_another_tokenizer_is_refused(
+    setup: Setup, scripted: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solve, "scorer_of", SCORER_OF)
+    path = write_reward_model(setup, tmp_path / "prm", tokenizer(seed=5), None)
+    with pytest.raises(TokenizerMismatchError, match="reward model"):
+        runner.run(setup.config(reward_model=str(path), selector="weighted"), tmp_path / "run")
+    assert scripted[0].calls == []  # before anything is drawn
 
 
 def test_changed_agents_are_refused_when_it_is_complete(

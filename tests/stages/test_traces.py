@@ -9,6 +9,7 @@ import pytest
 
 from distill_jax.core import rng
 from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.data import trace_rows
 from distill_jax.inference import store
 from distill_jax.reasoning import steps
 from distill_jax.report import run_data
@@ -97,7 +98,7 @@ def test_rows_are_the_solutions_as_drawn(whole: Run) -> None:
     figures = (whole.workdir / "traces" / "done.json").read_text()
     assert f'"accuracy": {right.mean()}' in figures and '"rows": 20' in figures
     assert f'"solved_problems": {right.reshape(5, 4).any(axis=1).sum()}' in figures
-    assert [one.tokens for one in traces.read(whole.rows("traces"))] == drawn
+    assert [one.tokens for one in trace_rows.read(whole.rows("traces"))] == drawn
 
 
 def test_prefixes_are_the_tokens_that_were_drawn(whole: Run) -> None:
