@@ -10,10 +10,12 @@ import pytest
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.run.config import RunConfig
-from distill_jax.run.run import Run
+from distill_jax.run.run import ROWS_FILE, Run, Stage
+from distill_jax.run.settings import StageSettings
 from distill_jax.stages import dpo_reference, runner
 from distill_jax.stages.dpo_rows import Rows
 from distill_jax.stages.dpo_settings import DPOSettings
+from distill_jax.stages.kinds import Kind, register
 from distill_jax.training.optimizer import OptimizerSettings
 from tests.stages.small import copy_stages, rows, small, weights
 
@@ -153,18 +155,33 @@ def test_a_reference_of_something_else_is_refused(
         dpo_reference.Store(path, header)
 
 
+class ToyPairSettings(StageSettings, kind="toy_pairs", makes="rows"):
+    """Pairs that this file makes."""
+
+
+def make_pairs(run: Run, stage: Stage[Any], directory: Path, prepared: None) -> dict[str, Any]:
+    write(directory / ROWS_FILE, given())
+    return {}
+
+
+register(Kind(ToyPairSettings, make_pairs))
+
+
 def test_simpo_has_no_reference(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how = config(
-        write(tmp_path / "pairs.jsonl", given()), loss="simpo", beta=2.0, target_margin=0.5, steps=1
-    )
+    """And the pairs may come from a stage that runs just before."""
+    how = config(tmp_path, loss="simpo", beta=2.0, target_margin=0.5, steps=1)
+    settings = dataclasses.replace(how.plan["dpo"], data="toy_pairs")
+    plan = {**how.plan, "toy_pairs": ToyPairSettings(), "dpo": settings}
+    how = dataclasses.replace(how, plan=plan, stages=("toy_pairs", "dpo"))
     workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
     monkeypatch.setattr(dpo_reference, "log_probs", lambda *_: pytest.fail("a reference pass"))
     runner.run(how, workdir)
     (row,) = rows(workdir, "dpo")
     assert "rewards/margins" not in row and row["margins/optimised"] != 0
     assert not (workdir / "dpo" / dpo_reference.REFERENCE_FILE).exists()
+    assert "data (rows.jsonl of toy_pairs)" in done(workdir)["inputs"]
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -199,6 +216,10 @@ def test_pairs_that_teach_nothing_are_counted(
         assert batch["tokens_BCT"][1, side, : n + len(ids)].tolist() == [*two.prompt, *ids]
         assert batch["targets_BCR"][1, side, : len(ids)].tolist() == ids
         assert batch["loss_mask_BCR"][1, side].sum() == batch["response_len_BC"][1, side]
+    # Three steps of four pairs are an epoch: each of twelve pairs once.
+    some = rows_of(begun, write(path, given()))
+    drawn = [row for step in range(3) for row in some.batch(step, 4)["tokens_BCT"][:, 0]]
+    assert len({tuple(row[:40].tolist()) for row in drawn}) == 12
     write(path, others)
     with pytest.raises(DataError, match="no pair is left of 3"):
         rows_of(begun, path)

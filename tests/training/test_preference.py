@@ -92,9 +92,10 @@ def test_sums_loss_and_metrics_of_a_whole_model():
     ratio_BC = want_BC - batch["reference_BC"]
     margin_B = 0.5 * (ratio_BC[:, 0] - ratio_BC[:, 1])
     nll = -want_BC[:, 0].sum() / LENGTH[:, 0].sum()
-    objective = Objective(beta=0.5, sft_weight=0.3)
+    objective = Objective(beta=0.5, label_smoothing=0.2, sft_weight=0.3)
     (value, metrics), grads = value_of((model, params), objective, batch)
-    np.testing.assert_allclose(value, -np.log(sigmoid(margin_B)).mean() + 0.3 * nll, rtol=1e-5)
+    loss_B = -0.8 * np.log(sigmoid(margin_B)) - 0.2 * np.log(sigmoid(-margin_B))
+    np.testing.assert_allclose(value, loss_B.mean() + 0.3 * nll, rtol=1e-5)
     want = {
         "rewards/chosen": 0.5 * ratio_BC[:, 0].mean(),
         "rewards/rejected": 0.5 * ratio_BC[:, 1].mean(),
@@ -134,6 +135,12 @@ def test_simpo_reads_no_reference(built):
     (other, _), other_grads = value_of(built, objective, made())
     assert value == other and not any(name.startswith("rewards/") for name in metrics)
     jax.tree.map(np.testing.assert_array_equal, grads, other_grads)
+    model, params = built
+    score = jax.jit(functools.partial(sequence_logps, model, vocab=VOCAB))
+    means_BC = np.asarray(score(params, made())) / LENGTH
+    margin_B = 2 * (means_BC[:, 0] - means_BC[:, 1] - 0.5)
+    np.testing.assert_allclose(metrics["margins/optimised"], margin_B.mean(), rtol=1e-5)
+    np.testing.assert_allclose(value, -np.log(sigmoid(margin_B)).mean(), rtol=1e-5)
 
 
 def test_microbatches_add_up(built):
