@@ -60,7 +60,7 @@ def setting(tmp_path_factory):
     root = tmp_path_factory.mktemp("trl")
     tok = train_tokenizer(synthetic.texts(synthetic.ProblemSettings(), 0, 500), 300)
     family, values = QWEN2
-    values = {**values, "vocab_size": 320, "max_position_embeddings": 256}
+    values = {**values, "vocab_size": 320, "max_position_embeddings": 256, "num_hidden_layers": 2}
     model = random_model(family, values)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
