@@ -21,6 +21,7 @@ from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solver
 from distill_jax.inference import agents as solvers
+from distill_jax.inference import process_scorer
 from distill_jax.report import solving
 from distill_jax.report import view as views
 from distill_jax.run.config import RunConfig
@@ -174,7 +175,7 @@ def solve(
         data, prompts = solvers.prompts(run, [problem], agents)
         solver = solver or stage.make_solver(run, how, agents, watch=watch)
         begun = time.perf_counter()
-        scored = stage.read_by(run, solver.scorer, data)
+        scored = process_scorer.read_by(run, solver.scorer, data)
         found = solver.solve([problem.question], scored, prompts)
         seconds = time.perf_counter() - begun
         (judged,) = solve_results.judged_solved(run.data.task, [problem], found)

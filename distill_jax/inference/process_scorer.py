@@ -1,5 +1,6 @@
 """Scores of the steps of solutions by a process reward model: one forward pass over many rows."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,9 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import CheckpointError, NonFiniteError
+from distill_jax.data import chat
 from distill_jax.data import tokenizer as tokenizers
+from distill_jax.data.chat import Prompts
 from distill_jax.kernels import process_reward
 from distill_jax.models import process_head, reward_model_io
 from distill_jax.models.qwen import QwenModel
@@ -135,6 +138,16 @@ def load(run: Run, reference: str, *, batch: int = BATCH) -> ProcessScorer:
     head = sharding.place(found.score, sharding.replicated(run.mesh))
     params = {"base": found.base, "lora": {}}
     return ProcessScorer(model, params, head, about, tokenizer, step_id, run.mesh, batch=batch)
+
+
+def read_by(run: Run, scorer: Any, data: Prompts) -> list[list[int]]:
+    """The problems' prompts for a reward model: with the system message that it was trained with,
+    where it records one. Released models have one of their own."""
+    own = scorer.about.system_prompt if isinstance(scorer, ProcessScorer) else None
+    if own is None or own == run.config.data.chat.system_prompt:
+        return data.prompts
+    settings = dataclasses.replace(run.config.data.chat, system_prompt=own)
+    return chat.render_prompts(run.data.tokenizer, data.problems, settings)
 
 
 def probabilities(

@@ -1,7 +1,6 @@
 """Stage kind solve: many candidates of each held-out problem, one selected; results.json."""
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from distill_jax.core import digest, rng, sharding
-from distill_jax.data.chat import Prompts, render_prompts
+from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import solve_results, solver
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Counting, Solver, Watch
@@ -20,7 +19,6 @@ from distill_jax.inference import agents as solvers
 from distill_jax.inference import generate, process_scorer
 from distill_jax.inference.agents import Agent
 from distill_jax.inference.generate import Tick, stopping
-from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.inference.store import AnswerStore
 from distill_jax.report import run_data, run_report
 from distill_jax.rewards.process import StepScorer
@@ -87,16 +85,6 @@ def scorer_of(run: Run, settings: SolveSettings) -> StepScorer | None:
     return process_scorer.load(run, settings.reward_model)
 
 
-def read_by(run: Run, scorer: StepScorer | None, data: Prompts) -> list[list[int]]:
-    """The problems' prompts for a reward model: with the system message that it was trained with,
-    where it records one. Released models have one of their own."""
-    own = scorer.about.system_prompt if isinstance(scorer, ProcessScorer) else None
-    if own is None or own == run.config.data.chat.system_prompt:
-        return data.prompts
-    chat = dataclasses.replace(run.config.data.chat, system_prompt=own)
-    return render_prompts(run.data.tokenizer, data.problems, chat)
-
-
 def _check(run: Run, stage: Stage[SolveSettings]) -> None:
     agents_of(stage.settings)
     # The student may have been trained under other settings than those of this start.
@@ -122,7 +110,7 @@ def _run(run: Run, stage: Stage[SolveSettings], directory: Path, given: Prepared
     resumed, begun = store.count() > 0, time.perf_counter()
     # --- candidates ---
     solving = make_solver(run, settings, agents, store=store, counting=_counting(run, stage.name))
-    scored = read_by(run, solving.scorer, data)
+    scored = process_scorer.read_by(run, solving.scorer, data)
     solved = solving.solve([p.question for p in data.problems], scored, prompts)
     seconds = None if resumed else (time.perf_counter() - begun) / len(data.problems)
     # --- plain samples at equal tokens ---

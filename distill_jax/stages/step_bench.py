@@ -74,7 +74,8 @@ def score(run: Run, scorer: ProcessScorer, rows: Sequence[StepRow]) -> list[np.n
     """P(right) of the steps of each solution; None where not all of them had room."""
     problems = {row.question: Problem(row.where, row.question, "", "") for row in rows}
     fitting = run.data.task.prompts(list(problems.values()))
-    prompts = dict(zip([p.question for p in fitting.problems], fitting.prompts, strict=True))
+    read = process_scorer.read_by(run, scorer, fitting)
+    prompts = dict(zip([p.question for p in fitting.problems], read, strict=True))
     tokens = iter(steps.tokenise(run.data.tokenizer, [step for row in rows for step in row.steps]))
     encoded: dict[int, steps.Encoded] = {}
     for place, row in enumerate(rows):

@@ -131,3 +131,13 @@ def test_solutions_without_room_count_as_not_found(whole: Path, tmp_path: Path) 
     assert 0 < len(missing) == found["too_long"] < 12
     assert all(row["predicted"] is None for row in missing)
     assert found["threshold"] == 0.5
+
+
+def test_another_system_message_is_refused(whole: Path, tmp_path: Path) -> None:
+    workdir = copy_stages(whole, tmp_path / "other", *READ)
+    about = workdir / "prm" / "reward_model" / "prm_config.json"
+    about.write_text(
+        about.read_text().replace('"system_prompt": null', '"system_prompt": "Judge."')
+    )
+    with pytest.raises(ConfigError, match="system message 'Judge.'"):
+        runner.run(config(form="min_form", weight=1.0), workdir)
