@@ -74,7 +74,8 @@ setup(
     install_requires=REQUIRED,
     extras_require={
         "test": TEST,
-        "parity": ["torch==2.13.0", "peft>=0.17"],  # a bare torch pulls gigabytes of CUDA
+        # A bare torch pulls gigabytes of CUDA. The test against TRL sets parts of its trainer.
+        "parity": ["torch==2.13.0", "peft>=0.17", "trl>=1.16,<1.17"],
         **{name: by_python(f"jax[{name}]", JAX) for name in ("cuda12", "cuda13", "tpu")},
         "tensorboard": TENSORBOARD,
         "int8": INT8,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ml_collections
 
-import distill_jax.stages.settings  # noqa: F401 - the kinds
+import distill_jax.stages.runner  # noqa: F401 - registers the kinds
 from distill_jax.core.errors import ConfigError
 from distill_jax.run.config import build, to_config_dict
 

@@ -49,9 +49,19 @@ class OneLine:
             fail(error)
 
 
-def run_app(job: Callable[[OneLine], None], example: str) -> None:
-    """Runs a command that has absl flags; `example` names a config, for who gave none."""
-    app.run(lambda argv: guarded(job, argv), flags_parser=lambda argv: parse(argv, example))
+def run_app(job: Callable[..., None], example: str, *, texts: bool = False) -> None:
+    """Runs a command that has absl flags; `example` names a config, for who gave none.
+
+    With `texts` the job is also given the arguments that are no flags; without, there are none.
+    """
+
+    def run(argv: list[str]) -> None:
+        if texts:
+            guarded(lambda guard: job(guard, argv[1:]), argv[:1])
+        else:
+            guarded(job, argv)
+
+    app.run(run, flags_parser=lambda argv: parse(argv, example))
 
 
 def guarded(job: Callable[[OneLine], None], argv: Sequence[str]) -> None:
@@ -176,7 +186,7 @@ def _try_config(path: Path, preset: str | None) -> ml_collections.ConfigDict:
         known = ", ".join(str(p) for p in beside if "def get_config" in p.read_text("utf-8"))
         fix = "" if known else "run it in the repository's root"
         raise ConfigError(f"no config file {path}", wanted=known or "a file of configs/", fix=fix)
-    import distill_jax.stages.settings  # noqa: F401 - a config may name any built-in kind
+    import distill_jax.stages.runner  # noqa: F401 - a config may name any built-in kind
 
     spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
     if spec is None or spec.loader is None:

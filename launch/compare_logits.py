@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import distill_jax.stages.settings  # noqa: F401 - the kinds
+import distill_jax.stages.runner  # noqa: F401 - registers the kinds
 from distill_jax.core.files import check_local, write_json
 from distill_jax.evaluation import distribution
 from distill_jax.report import view as views

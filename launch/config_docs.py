@@ -7,7 +7,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-import distill_jax.stages.settings  # noqa: F401 - the kinds
+import distill_jax.stages.runner  # noqa: F401 - registers the kinds
 from distill_jax.run.settings import Shared, StageSettings
 from launch.arguments import ROOT, tool_parser
 
@@ -50,7 +50,7 @@ def _group(cls: type, defaults: Any, path: str, title: str, affects: str = "") -
             below += _group(typing.cast(type, kind), value, f"{name}.", f"`{name}`", inner)
             continue
         about = field.metadata
-        cells = [f"`{name}`", _kind(kind), "empty" if value == "" else f"`{value}`", _limits(about)]
+        cells = [f"`{name}`", _kind(kind), _default(value), _limits(about)]
         cells += [affects or about.get("affects", "result"), about.get("doc", "")]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     doc = (cls.__doc__ or "").strip().splitlines()[0]
@@ -62,6 +62,11 @@ def _group(cls: type, defaults: Any, path: str, title: str, affects: str = "") -
         ]
         lines += [*rows, ""]
     return lines + below
+
+
+def _default(value: Any) -> str:
+    text = value.replace("\n", "\\n") if isinstance(value, str) else value
+    return "empty" if text == "" else f"`{text}`"
 
 
 def _kind(kind: Any) -> str:

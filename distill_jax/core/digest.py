@@ -51,13 +51,19 @@ def of_files(paths: Sequence[Path]) -> str:
 
 
 def model_files(directory: Path) -> list[Path]:
-    """What decides a model's or an adapter's function: its configuration and weight files."""
-    configs = [directory / name for name in ("config.json", _ADAPTER_CONFIG)]
+    """What decides a model's or an adapter's function: its configuration and weight files.
+
+    A file stands for itself.
+    """
+    if directory.is_file():
+        return [directory]
+    names = ("config.json", _ADAPTER_CONFIG, "prm_config.json")  # the last of a reward model
+    configs = [directory / name for name in names]
     return [path for path in configs if path.is_file()] + sorted(directory.glob("*.safetensors"))
 
 
 class Remembered:
-    """Digests of model directories, kept in a JSON file as long as their files stay the same.
+    """Digests of model directories and single files, kept in a JSON file while they stay the same.
 
     Args:
         path: of the JSON file; None remembers in memory alone.
@@ -69,7 +75,7 @@ class Remembered:
         self._known: dict[str, Any] = known or {}
 
     def of_model(self, directory: Path) -> str:
-        """Digest of a model's or adapter's files; reads them where a size or time changed."""
+        """Digest of a model's files, or of one file; read where a size or time changed."""
         paths = model_files(directory)
         states = [(path.name, path.stat()) for path in paths]
         key, now = str(directory.absolute()), [[n, s.st_size, s.st_mtime_ns] for n, s in states]

@@ -53,6 +53,10 @@ class RewardError(DistillError, RuntimeError):
     """A user's reward function failed or was late."""
 
 
+class RewardHackingError(DistillError, RuntimeError):
+    """A policy satisfies its reward model and not its task."""
+
+
 class BusyError(DistillError, RuntimeError):
     """Another process writes to the directory or file."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import DataError
+from distill_jax.data import trace_forms
 from distill_jax.data.problem import Problem
 
 _QUESTIONS = ("question", "problem", "prompt", "messages")
@@ -83,7 +84,8 @@ def problem_of_row(
 
     question|problem|prompt is the question (messages: the user's turn, and the assistant's as
     solution). solution is the worked solution, or answer where there is no solution and it ends
-    in `#### N` or holds a box; the gold answer is the column answer or is in the solution.
+    in `#### N` or holds a box; the gold answer is the column answer or is in the solution. Forms of
+    published traces: see `trace_forms.usual_columns`.
 
     Args:
         where: file and line, for errors.
@@ -92,6 +94,8 @@ def problem_of_row(
     Raises:
         DataError: a column is missing, empty or of the wrong type; no gold answer is found.
     """
+    if columns == _USUAL:
+        row = trace_forms.usual_columns(row, where)
     question_column = columns.question or next((c for c in _QUESTIONS if c in row), None)
     if question_column is None or question_column not in row:
         wanted = columns.question or "question, problem, prompt or messages"

@@ -132,24 +132,41 @@ def pad_id(tokenizer: FastTokenizer) -> int:
     return eos_id(tokenizer) if found is None else int(found)
 
 
-def check_same_tokenizer(teacher: FastTokenizer, student: FastTokenizer) -> None:
+def check_same_tokenizer(
+    teacher: FastTokenizer,
+    student: FastTokenizer,
+    *,
+    name: str = "teacher",
+    apart: int | None = None,
+) -> None:
     """Every id means the same to both; the models' embeddings may have more rows than ids.
+
+    Args:
+        teacher, student: the tokenizers.
+        name: of the first one's model, for the error.
+        apart: an id whose meaning may differ, if it is an added token of each that has it.
 
     Raises:
         TokenizerMismatchError: naming the first id, or merge, that differs.
     """
     ours = {index: text for text, index in student.get_vocab().items()}
     theirs = {index: text for text, index in teacher.get_vocab().items()}
+    both = ((teacher, theirs), (student, ours))
+    if all(apart not in known or apart in tok.added_tokens_decoder for tok, known in both):
+        for _, known in both:
+            known.pop(apart, None)
     ids = sorted(ours.keys() | theirs.keys())
     tokens = ((f"token {index}", theirs.get(index), ours.get(index)) for index in ids)
     merges = zip(count(), _merges(teacher), _merges(student), strict=False)
     for what, left, right in chain(tokens, ((f"merge {rank}", *two) for rank, *two in merges)):
         if left != right:
             raise TokenizerMismatchError(
-                f"{what} is {left!r} to the teacher and {right!r} to the student",
+                f"{what} is {left!r} to the {name} and {right!r} to the student",
                 wanted="one tokenizer",
                 fix="take teacher and student of one family, or distil from the teacher's texts "
-                "instead",
+                "instead"
+                if name == "teacher"
+                else f"train the {name} from this student, or from one of its family",
             )
 
 

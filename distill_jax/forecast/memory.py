@@ -31,6 +31,8 @@ from distill_jax.training.algorithms import ALGORITHMS
 GB = 10**9
 # Rows of supervised batches are padded to a multiple of this.
 _SFT_MULTIPLE = 16
+# About as many tokens ask for a review, besides the problem and the candidate.
+_REVIEW = 128
 
 
 class Part(NamedTuple):
@@ -175,6 +177,39 @@ class Job:
             Part("update: activations", held, False),
         ]
 
+    def step_rewards(self, prm: Any) -> list[Part]:
+        """A stage that trains the student with a head on steps, by settings as of prm.
+
+        The language-model head is not applied; the other one's bytes are too few to count.
+        """
+        full, T = prm.trainable == "full", round_up(prm.max_length, _SFT_MULTIPLE)
+        rows = self.rows(prm.batch_size // prm.accumulate, T, 1)
+        program = self.program("student", dropout=not full)
+        if full:
+            program = dataclasses.replace(program, rank=0)
+        held = activations.update(program, rows, shards=self.shards)
+        base = self._base("student")
+        return [
+            base,
+            *self._trained(prm.optimizer, values=False, reference=False, full=full),
+            Part("update: activations, gradients", held + base.bytes * full, False),
+        ]
+
+    def preference(self, settings: Any) -> list[Part]:
+        """A stage that trains the student's adapter on pairs, by settings as of dpo."""
+        T = round_up(settings.longest(self.config), _SFT_MULTIPLE)
+        rows = self.rows(2 * settings.batch_size // settings.accumulate, T, T)
+        student, shards = self.program("student"), self.shards
+        parts = [
+            self._base("student"),
+            *self._trained(settings.optimizer, values=False, reference=False),
+            Part("update: activations", activations.update(student, rows, shards=shards), False),
+        ]
+        if settings.uses_reference:
+            scored = activations.scoring(student, rows, shards=shards)
+            parts.append(Part("reference scoring: activations", scored, False))
+        return parts
+
     def reinforcement(self, rl: Any) -> list[Part]:
         """A stage that samples, scores and updates, by settings as of rl."""
         sampling = self.config.sampling
@@ -203,35 +238,64 @@ class Job:
             Part("update: activations", update, False),
         ]
 
+    def solving(self, rows: int, reviews: int, *, scores: bool) -> list[Part]:
+        """A stage that decodes so many candidates, then so many reviews of them, at a time.
+
+        A review's prompt holds a prompt and a completion. The reward model is taken to be as large
+        as the student, and to read as many rows at a time.
+        """
+        config, student = self.config, self.program("student")
+        longest = config.data.max_prompt_tokens + config.sampling.max_new_tokens
+        parts = [self._base("student")]
+        if scores:
+            parts.append(Part("reward model weights", self._base("student").bytes, True))
+            held = activations.scoring(student, self.rows(rows, longest, 1), shards=self.shards)
+            parts.append(Part("reward model scoring: activations", held, False))
+        parts.append(
+            Part(f"{rows} candidates: decode weights, cache, logits", self._rollout(rows), False)
+        )
+        if reviews:
+            held = self._rollout(reviews, longest + _REVIEW)
+            parts.append(Part(f"{reviews} reviews: decode weights, cache, logits", held, False))
+        return parts
+
     def _base(self, role: str) -> Part:
         settings = self.settings(role)
         size = weights_bytes(self.geometries[role], settings, self.mesh)
         held = settings.quantise if settings.quantise != "none" else settings.param_dtype
         return Part(f"{role} weights ({held})", size, True)
 
-    def _trained(self, how: Any, *, values: bool, reference: bool) -> list[Part]:
-        """Adapter, value head and reference; optimiser state."""
+    def _trained(
+        self, how: Any, *, values: bool, reference: bool, full: bool = False
+    ) -> list[Part]:
+        """Adapter, value head and reference; optimiser state, with `full` that of all weights."""
         model = QwenModel(self.geometries["student"], self.config.lora)
         shapes = model.shapes()
-        adapter = {"lora": shapes["lora"]}
-        trainable = dict(adapter)
+        adapter = {"lora": {} if full else shapes["lora"]}
+        trainable: dict[str, Any] = {"base": shapes["base"]} if full else dict(adapter)
         if values:
             head = jax.eval_shape(lambda: states.with_value_head({}, model.config.hidden_size))
             trainable |= head
         tx = optimizer.make(how, 10**6)
         opt = jax.eval_shape(tx.init, trainable)
         where = states.opt_shardings(opt, trainable, tx, self.mesh)
+        state = Part("optimiser state", device_bytes(opt, where), True)
+        if full:  # the weights themselves are counted already
+            return [state]
         copies = device_bytes(trainable, states.param_shardings(trainable, self.mesh))
         if reference:
             copies += device_bytes(adapter, states.param_shardings(adapter, self.mesh))
         label = "adapter, its reference" if reference else "adapter"
         return [
             Part(label + (", value head" if values else ""), copies, True),
-            Part("optimiser state", device_bytes(opt, where), True),
+            state,
         ]
 
-    def _rollout(self, B: int) -> int:
-        """A copy of the weights for decoding, the cache of all rows, one segment."""
+    def _rollout(self, B: int, longest: int = 0) -> int:
+        """A copy of the weights for decoding, the cache of all rows, one segment.
+
+        longest: prompt; 0 is data.max_prompt_tokens.
+        """
         g, config = self.geometries["student"], self.config
         settings, sampling = config.student, config.sampling
         program, rows = self.program("student"), -(-B // self.shards)
@@ -241,7 +305,8 @@ class Job:
             spec = sharding.partition_spec(("vocab", "embed"), shape, self.mesh)
             head = jax.ShapeDtypeStruct(shape, settings.compute_dtype)
             copy += device_bytes(head, jax.sharding.NamedSharding(self.mesh, spec))
-        prompt = round_up(config.data.max_prompt_tokens, sampling.prompt_multiple)
+        longest = longest or config.data.max_prompt_tokens
+        prompt = round_up(longest, sampling.prompt_multiple)
         slots = prompt + sampling.max_new_tokens
         heads = program.split(g.num_kv_heads)
         cache = 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from distill_jax.core import digest, settings
+from distill_jax.core import digest, settings, sharding
 from distill_jax.core.batching import filled
 from distill_jax.data.chat import Prompts
+from distill_jax.data.problem import Problem
 from distill_jax.inference.store import AnswerStore, Batch
 from distill_jax.rollout.sampler import Rollout, Sampler, SamplingSettings
 from distill_jax.run.run import Run
@@ -45,6 +46,7 @@ def answers(
     decoding: str = "",
     columns: Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None = None,
     tick: Tick | None = None,
+    powers: bool = False,
 ) -> Answers:
     """Draws the completions of all prompts.
 
@@ -64,9 +66,12 @@ def answers(
         decoding: name of the draw in the store.
         columns: (places of the batch's prompts, its rollout) -> further values of each completion.
         tick: called with the number of completions just drawn.
+        powers: a batch below the full size has a power of two prompts, so that draws of ever other
+            numbers of prompts share programs.
     """
     ids = range(len(prompts)) if ids is None else ids
-    size = max(1, min(batch // samples, len(prompts)))
+    count = 1 << (len(prompts) - 1).bit_length() if powers else len(prompts)
+    size = max(1, min(batch // samples, count))
     # Prompts of similar length share a batch; the order is undone below.
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
     batches = []
@@ -135,6 +140,17 @@ def made_from(
         "task": run.config.task,
         **more,
         "sampling": settings.affecting(sampling, rounding=False),
+    }
+
+
+def verdicts(
+    run: Run, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray
+) -> dict[str, list[bool]]:
+    """Columns "right" and "undecided": the task's verdicts, the same on all processes."""
+    judged = run.data.task.judge(problems, texts, ended_B)
+    return {
+        "right": sharding.of_first_process(judged.right_B).tolist(),
+        "undecided": sharding.of_first_process(judged.undecided_B).tolist(),
     }
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,17 @@ def load_config(directory: str | Path) -> QwenConfig:
     path = Path(directory) / "config.json"
     if not Path(directory).is_dir():
         raise CheckpointError(f"no directory {directory}")
+    return parse_config(path, files.read_json(path))
+
+
+def parse_config(path: Path, values: Mapping[str, Any]) -> QwenConfig:
+    """The configuration in the values of a config.json; path: of the file, for errors.
+
+    Raises:
+        CheckpointError: a model that is not a dense Qwen2 or Qwen3.
+    """
     try:
-        return QwenConfig.from_hf(files.read_json(path))
+        return QwenConfig.from_hf(values)
     except ConfigError as error:
         got = f"{path}: {error.message}"
         raise CheckpointError(got, wanted=error.wanted, fix=error.fix) from error
@@ -99,18 +108,30 @@ def load_hf(
     directory = model_dir(path_or_hub_id, revision=revision)
     config = load_config(directory)
     leaves = hf_layout.leaves(config)
-    targets = flatten_dict(shardings(config)) if shardings is not None else None
-    dtype, base = np.dtype(param_dtype), dict[tuple[str, ...], Any]()
+    targets = shardings(config) if shardings is not None else None
     with files.TensorReader(files.model_files(directory)) as reader:
         _check(reader, config, leaves, directory)
-        for leaf in leaves:
-            host = np.empty(leaf.tree_shape, dtype)
-            for i, name in enumerate(leaf.names):
-                tensor = reader.read(name)
-                host[i if leaf.layers else ...] = tensor.T if leaf.transpose else tensor
-            array = jnp.asarray(host) if targets is None else place(host, targets[leaf.path])
-            base[leaf.path] = convert(leaf.path, array) if convert else array
-    return config, unflatten_dict(base)
+        return config, read_base(reader, leaves, param_dtype, targets, convert)
+
+
+def read_base(
+    reader: files.TensorReader,
+    leaves: list[hf_layout.Leaf],
+    param_dtype: Any,
+    shardings: Any = None,
+    convert: Callable[[tuple[str, ...], jax.Array], Any] | None = None,
+) -> dict[str, Any]:
+    """The base tree of checked tensors; shardings: a tree like it, or None; else see `load_hf`."""
+    targets = flatten_dict(shardings) if shardings is not None else None
+    dtype, base = np.dtype(param_dtype), dict[tuple[str, ...], Any]()
+    for leaf in leaves:
+        host = np.empty(leaf.tree_shape, dtype)
+        for i, name in enumerate(leaf.names):
+            tensor = reader.read(name)
+            host[i if leaf.layers else ...] = tensor.T if leaf.transpose else tensor
+        array = jnp.asarray(host) if targets is None else place(host, targets[leaf.path])
+        base[leaf.path] = convert(leaf.path, array) if convert else array
+    return unflatten_dict(base)
 
 
 def _check(
@@ -138,6 +159,9 @@ def save_hf(
     *,
     tokenizer: Any = None,
     max_shard_bytes: int = 5_000_000_000,
+    head: Mapping[str, np.ndarray] | None = None,
+    about: Mapping[str, Any] | None = None,
+    texts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write a directory that transformers loads, atomically; replaces an older model there.
 
@@ -149,26 +173,33 @@ def save_hf(
         base_params: the base tree, LoRA merged where wanted; saved in its own dtype.
         tokenizer: saved along (`save_pretrained`) when given.
         max_shard_bytes: largest weight file; a tensor that is larger gets its own file.
+        head: further tensors by name, small ones; they are written to the last file.
+        about: entries of config.json that replace the configuration's.
+        texts: further JSON files by name.
 
     Raises:
         CheckpointError: a tree that does not fit the configuration, or a target that holds
             something else.
         ConfigError: a configuration that has no form in transformers.
     """
-    leaves, out = hf_layout.leaves(config), config.to_hf()
+    leaves, out, head = hf_layout.leaves(config), {**config.to_hf(), **(about or {})}, head or {}
     base = hf_layout.flat(base_params, leaves, "the parameter tree")
     dtypes = {np.dtype(array.dtype).name for array in base.values()}
     out["torch_dtype"] = dtypes.pop() if len(dtypes) == 1 else "float32"
     writer = jax.process_index() == 0
     context = files.replaced_directory(Path(directory)) if writer else contextlib.nullcontext()
     plan = _plan(base, leaves, max_shard_bytes)
+    plan |= dict.fromkeys(head, list(plan.values())[-1])
+    tensors_in_order = itertools.chain(_tensors(base, leaves), head.items())
     with context as fresh:
-        for file, part in itertools.groupby(_tensors(base, leaves), lambda pair: plan[pair[0]]):
+        for file, part in itertools.groupby(tensors_in_order, lambda pair: plan[pair[0]]):
             tensors = dict(part)
             if fresh is not None:
                 files.write_tensors(fresh / file, tensors)
         if fresh is not None:
-            _write_texts(fresh, out, plan, base_params, tokenizer)
+            _write_texts(fresh, out, plan, [base_params, dict(head)], tokenizer)
+            for name, values in (texts or {}).items():
+                files.write_json(fresh / name, values)
     barrier(f"save_hf {directory}")
 
 
@@ -202,10 +233,10 @@ def _tensors(
 
 
 def _write_texts(
-    fresh: Path, out: dict[str, Any], weight_map: dict[str, str], base_params: Any, tokenizer: Any
+    fresh: Path, out: dict[str, Any], weight_map: dict[str, str], tensors: Any, tokenizer: Any
 ) -> None:
     if set(weight_map.values()) != {files.SINGLE}:
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(base_params))
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tensors))
         index = {"metadata": {"total_size": int(size)}, "weight_map": weight_map}
         files.write_json(fresh / files.INDEX, index)
     if tokenizer is not None:

@@ -12,6 +12,9 @@ from distill_jax.report.view import RunView, StageView
 from distill_jax.training import manifest
 from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
 
+# Of stage solve, in its directory.
+SOLVED_FILE = "results.json"
+
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -39,6 +42,7 @@ class RunData:
         completions: stage -> its sampled completions.
         results: of `runner.evaluate`, by subject.
         tokens: report/tokens.json, or None.
+        solved: results.json of the stages that solve with many candidates, by stage.
     """
 
     name: str
@@ -49,6 +53,7 @@ class RunData:
     completions: Mapping[str, Records] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     tokens: Mapping[str, Any] | None = None
+    solved: Mapping[str, Any] = field(default_factory=dict)
 
     def stage_of(self, part: str) -> StageView:
         """The stage that a key of `metrics` belongs to; one of that name where none is known."""
@@ -91,7 +96,11 @@ def read(workdir: Path, view: RunView | None = None) -> RunData:
         raise DataError(f"no stage has begun in {workdir}", wanted="the work directory of a run")
     metrics = {part: rows for part, rows in metrics.items() if rows}
     results, tokens = read_results(workdir, view), read_tokens(workdir)
-    return RunData(workdir.name, view, config, stages, metrics, completions, results, tokens)
+    files = {s.name: workdir / s.directory / SOLVED_FILE for s in view.stages}
+    solved = {name: found for name, path in files.items() if (found := read_json(path))}
+    return RunData(
+        workdir.name, view, config, stages, metrics, completions, results, tokens, solved
+    )
 
 
 def read_results(workdir: Path, view: RunView) -> dict[str, Any]:

@@ -7,7 +7,17 @@ from typing import Any
 
 from distill_jax.core.files import write_text
 from distill_jax.evaluation import diagnosis, learning
-from distill_jax.report import answers, html, markdown, panels, plots, run_data, run_facts, tables
+from distill_jax.report import (
+    answers,
+    html,
+    markdown,
+    panels,
+    plots,
+    run_data,
+    run_facts,
+    solving,
+    tables,
+)
 from distill_jax.report.run_data import Records, RunData
 from distill_jax.report.sections import Block, Bullets, Curves, Findings, Report, Section, Text
 from distill_jax.report.view import RunView
@@ -39,6 +49,7 @@ def build(data: RunData) -> Report:
     sections = [
         *_results(data),
         *_checkpoints(data),
+        *solving.sections(data),
         _training(data),
         _curves(data),
         _rewards(data),

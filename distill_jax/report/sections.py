@@ -60,9 +60,17 @@ class Legend(NamedTuple):
     swatches: Sequence[Swatch]
 
 
+class Step(NamedTuple):
+    """A step of an answer: text, colour class of its score, and the score in words."""
+
+    text: str
+    colour: str
+    title: str
+
+
 class Answer(NamedTuple):
     """One model's answer: label, right or wrong, text, remarks; where they were scored, its tokens
-    (of tokens.json) and the α of their rewards."""
+    (of tokens.json) and the α of their rewards, or its steps."""
 
     name: str
     verdict: str
@@ -70,6 +78,7 @@ class Answer(NamedTuple):
     notes: Sequence[str] = ()
     tokens: Sequence[Mapping[str, Any]] = ()
     alpha: float = 1.0
+    steps: Sequence[Step] = ()
 
 
 class Answers(NamedTuple):

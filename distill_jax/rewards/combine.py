@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from distill_jax.core.masked import masked_sum
 from distill_jax.kernels.intrinsic import intrinsic_reward
-from distill_jax.rewards import adaptive, normalise
+from distill_jax.rewards import adaptive, normalise, process
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
 
@@ -24,9 +24,10 @@ class Joined(NamedTuple):
     metrics: dict[str, jax.Array]
 
 
-def fresh_state() -> dict[str, Any]:
-    """What the rewards carry from step to step, part of TrainState."""
-    return {"normaliser": normalise.fresh(), "adaptive": adaptive.fresh()}
+def fresh_state(*, processes: bool = False) -> dict[str, Any]:
+    """What the rewards carry from step to step, part of TrainState; processes: of a bonus, too."""
+    more = {"process": process.fresh()} if processes else {}
+    return {"normaliser": normalise.fresh(), "adaptive": adaptive.fresh(), **more}
 
 
 def join(

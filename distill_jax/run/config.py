@@ -134,14 +134,16 @@ def _check_references(config: RunConfig, name: str) -> None:
     """A reference that looks like a stage's name is one."""
     for setting, ref, value in settings.references(config.plan[name]):
         directory = Path(value).name and ("/" in value or Path(value).exists())
-        if value == BASE or value in config.plan or directory or ref == "function":
+        optional = not value and ref != "student"
+        bare = value == BASE and ref == "student"
+        if value in config.plan or directory or optional or bare or ref == "function":
             continue
         makers = [one for one in config.plan if config.plan[one].makes == ref]
         raise ConfigError(
             f"{name}.{setting}={value!r}",
-            wanted=f"{BASE}, a stage of the plan that makes a {ref} ({', '.join(makers)}), or a "
-            "directory",
-            fix=f"set {name}.{setting}, e.g. to {BASE}",
+            wanted=f"{f'{BASE}, ' if ref == 'student' else ''}a stage of the plan that makes "
+            f"{ref if ref == 'rows' else f'a {ref}'} ({', '.join(makers)}), or a path",
+            fix=f"set {name}.{setting}",
         )
 
 

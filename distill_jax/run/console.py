@@ -1,7 +1,8 @@
 """Lines for the person at the terminal, and JSON files, from process 0 alone."""
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +26,11 @@ def write_json(path: Path, value: Any) -> None:
     """`files.write_json` on process 0."""
     if jax.process_index() == 0:
         files.write_json(path, value)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a JSON object a line, the file whole or not at all, on process 0."""
+    if jax.process_index() == 0:
+        with files.whole(path) as partial, partial.open("w", encoding="ascii") as lines:
+            for row in rows:
+                lines.write(json.dumps(row, allow_nan=False) + "\n")

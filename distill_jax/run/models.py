@@ -97,7 +97,8 @@ class Models:
         """The student's adapter; the teacher has none."""
         return self.config.lora if role == "student" else None
 
-    def _base_shardings(self, geometry: QwenConfig) -> Any:
+    def base_shardings(self, geometry: QwenConfig) -> Any:
+        """NamedShardings of a model's base tree on this mesh."""
         return param_shardings({"base": QwenModel(geometry).shapes()["base"]}, self.mesh)["base"]
 
     def check_rows(self, name: str, geometry: QwenConfig, tokenizer: Any = None) -> None:
@@ -147,7 +148,7 @@ class Models:
         geometry, weights = hf_io.load_hf(
             directory,
             param_dtype=settings.param_dtype,
-            shardings=self._base_shardings,
+            shardings=self.base_shardings,
             convert=held,
         )
         self.check_rows(name, geometry, tokenizer)

@@ -72,7 +72,7 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
                 # Its files, where they are: done.json does not know that one was replaced.
                 files = run.workdir / other / name
                 files = files / "model" if ref == "models" else files
-                now = run.digest(files) if files.is_dir() else value
+                now = run.digest(files) if files.exists() else value
                 found[f"{setting} ({name} of {other})"] = now
 
     def read(path: str) -> bool:
@@ -91,6 +91,10 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
         if ref == "student" and value not in run.config.plan and read(value):
             for part, one in run.student_digests(run.student(value)).items():
                 found[f"{setting} {value} ({part})"] = one
+        outside = value and value not in run.config.plan and read(value)
+        if outside and ref in ("rows", "reward_model"):
+            place = run.rows(value) if ref == "rows" else run.reward_model(value)
+            found[f"{setting} {value}"] = run.digest(place)
     if read(run.config.data.source):
         for split in stage.settings.splits():
             found[f"{split} problems"] = run.data.digest(split)

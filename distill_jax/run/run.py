@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from distill_jax.core import digest, rng, sharding
-from distill_jax.core.errors import CheckpointError
+from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.core.files import read_json
 from distill_jax.models import hf_io, peft_io
 from distill_jax.run import console
@@ -22,6 +22,8 @@ from distill_jax.run.settings import BASE, StageSettings
 from distill_jax.run.stop import StopSignal
 
 SETTINGS_FILE, DONE_FILE = "settings.json", "done.json"
+# What a stage makes besides students: rows of data, a reward model in Hugging Face's form.
+ROWS_FILE, REWARD_MODEL = "rows.jsonl", "reward_model"
 # Digests of models' weights, kept in the work directory.
 _DIGESTS_FILE = "digests.json"
 _HEX = 32
@@ -147,6 +149,31 @@ class Run:
             f"with {peft_io.CONFIG} or config.json",
         )
 
+    def rows(self, reference: str) -> Path:
+        """The file of rows that a reference names: a stage, a file, or a directory with rows.jsonl.
+
+        Raises:
+            DataError: there is none.
+        """
+        return self._product(reference, ROWS_FILE, "a file of rows")
+
+    def reward_model(self, reference: str) -> Path:
+        """The directory of the reward model that a reference names: a stage or a directory.
+
+        Raises:
+            DataError: there is none.
+        """
+        return self._product(reference, REWARD_MODEL, "a reward model")
+
+    def _product(self, reference: str, part: str, what: str) -> Path:
+        place = self.workdir / reference if reference in self.config.plan else Path(reference)
+        found = place / part if (place / part).exists() or reference in self.config.plan else place
+        if not found.exists():
+            known = reference in self.config.plan
+            fix = self.run_first(reference) if known else f"give {what}"
+            raise DataError(f"no {what.removeprefix('a ')} at {found}", fix=fix)
+        return found
+
     def made_student(self, stage: str) -> Student | None:
         """What a stage that makes a student has made here: an adapter or a whole model; or None."""
         adapter, model = (self.workdir / stage / name for name in ("adapter", "model"))
@@ -187,7 +214,7 @@ class Run:
         return digest.Remembered(self.workdir / _DIGESTS_FILE)
 
     def digest(self, directory: Path) -> str:
-        """Digest of a model's or adapter's files; process 0 reads them, once while they stay."""
+        """Digest of a model's files, or of one file; process 0 reads them, once while they stay."""
         found = self.remembered.of_model(directory) if jax.process_index() == 0 else "0" * _HEX
         if jax.process_count() > 1:
             raw = np.frombuffer(bytes.fromhex(found), np.uint8)

@@ -65,9 +65,13 @@ def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
     """Every stage that this one reads is complete, or will be; adapters fit the student.
 
     Raises:
-        CheckpointError: a product that is missing or does not fit.
+        CheckpointError, DataError: a product that is missing or does not fit.
     """
     for _, ref, value in references(stage.settings):
+        if value and value not in due and ref == "rows":
+            run.rows(value)
+        if value and value not in due and ref == "reward_model":
+            run.reward_model(value)
         if ref == "student" and value not in due:
             student = run.student(value)
             if student.adapter is None:

@@ -69,9 +69,7 @@ def _run(
     return {**counts, **rows.figures}
 
 
-def starting_student(
-    run: Run, settings: DistillSettings
-) -> tuple[QwenModel, dict[str, Any], dict[str, Any]]:
+def starting_student(run: Run, settings: Any) -> tuple[QwenModel, dict[str, Any], dict[str, Any]]:
     """(model, trainable, frozen) of `start` and `trainable`.
 
     With all parameters trained there is no adapter: that of the start is merged first.

@@ -13,10 +13,12 @@ import jax
 import numpy as np
 
 from distill_jax.core import sharding
-from distill_jax.core.errors import DataError
+from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
+from distill_jax.inference import process_scorer
+from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.report import panels
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
@@ -68,7 +70,12 @@ def _run(
     # --- state ---
     tx = optimizer.make(s.optimizer, s.updates())
     state, shardings = states.create(
-        trainable, tx, run.key(stage), run.mesh, combine.fresh_state(), curriculum.fresh()
+        trainable,
+        tx,
+        run.key(stage),
+        run.mesh,
+        combine.fresh_state(processes=bool(s.process.reward_model)),
+        curriculum.fresh(),
     )
     # --- step ---
     step = RLStep(
@@ -78,6 +85,7 @@ def _run(
         frozen=frozen,
         reference=reference,
         teacher=teacher.scorer(run, s),
+        judge=_judge(run, s.process.reward_model),
         curriculum=curriculum,
         tx=tx,
         shardings=shardings,
@@ -101,6 +109,24 @@ def _run(
     # --- export ---
     export_files.write_stats(directory, export_files.FINAL_STATS)
     return export_files.save_student(run, stage, directory, student.model.config, state)
+
+
+def _judge(run: Run, reference: str) -> ProcessScorer | None:
+    """The reward model, loaded; None without one.
+
+    Raises:
+        ConfigError: it was trained with another system message than the policy's prompts have.
+    """
+    if not reference:
+        return None
+    scorer, ours = process_scorer.load(run, reference), run.config.data.chat.system_prompt
+    if scorer.about.system_prompt not in (None, ours):
+        raise ConfigError(
+            f"{reference} was trained with the system message {scorer.about.system_prompt!r}",
+            wanted=f"{ours!r}, that of the policy's prompts, which it is given",
+            fix="set data.chat.system_prompt to the reward model's",
+        )
+    return scorer
 
 
 def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rewards import combine
+from distill_jax.rewards import combine, process
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.teacher import TeacherScores
@@ -31,6 +30,7 @@ from distill_jax.training import losses
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.batch import PolicyBatch, ScoredRollout, take_rows
 from distill_jax.training.losses import PolicyScores
+from distill_jax.training.progress import PartTimes
 from distill_jax.training.state import TrainState
 from distill_jax.training.step import make_update
 
@@ -50,6 +50,7 @@ class RLStep:
         frozen: its base weights.
         reference: the trainable tree that the KL is taken to.
         teacher: scores tokens; None without an intrinsic reward.
+        judge: scores steps; None without a process reward model.
         curriculum: which problems.
         tx: the optimiser.
         shardings: of the train state.
@@ -64,6 +65,7 @@ class RLStep:
         frozen: Any,
         reference: Any,
         teacher: Scorer | CachedTeacher | None,
+        judge: process.StepScorer | None,
         curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
@@ -71,6 +73,7 @@ class RLStep:
         self.run, self.stage, self.settings = run, stage, stage.settings
         self.sampling, self.G = run.config.sampling, stage.settings.samples_per_prompt
         self.frozen, self.reference, self.teacher = frozen, reference, teacher
+        self.judge = judge
         self.curriculum, self.sampler = curriculum, run.models.sampler(model)
         several_hosts = jax.process_count() > 1
         self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts)
@@ -109,7 +112,7 @@ class RLStep:
         self, state: TrainState, step: int
     ) -> tuple[TrainState, Mapping[str, Any], list[dict[str, Any]]]:
         """Rollout, rewards, updates; metrics under TRL's names."""
-        clock = _Clock()
+        clock = PartTimes()
         before = sharding.fetch(state.curriculum_state)
         # --- completions; with dynamic sampling they are judged here ---
         ids_P = self.curriculum.problem_ids(before, step)
@@ -135,14 +138,19 @@ class RLStep:
         on_host, mask_BR = self.terms(completions), host.response_mask_BR
         if self.settings.mask_truncated:
             mask_BR = mask_BR * host.ended_B[:, None].astype(np.float32)
-        terms, loss_mask_BR = sharding.place((on_host, mask_BR), self.rows)
+        steps = self._score_steps(drawn, host) if self.judge is not None else None
+        terms, loss_mask_BR, steps = sharding.place((on_host, mask_BR, steps), self.rows)
         clock.note("time/terms")
         # --- rewards, advantages, updates ---
         (policy, record), reward_state, metrics = self._prepare(
-            state.reward_state, batch, terms, loss_mask_BR, scores, old, reference
+            state.reward_state, batch, terms, loss_mask_BR, scores, old, reference, steps
         )
         state = dataclasses.replace(state, reward_state=reward_state)
         record = sharding.fetch(record)
+        if self.judge is not None:
+            process.refuse_hacking(
+                self.settings.process, sharding.fetch(state.reward_state["process"])
+            )
         clock.note("time/rewards")
         state, updated = self._updates(state, policy, step)
         state = self._learn(state, collected, record["signal_B"])
@@ -217,6 +225,13 @@ class RLStep:
 
     # --- rewards and advantages ---------------------------------------------------------------
 
+    def _score_steps(self, drawn: Drawn, host: RolloutBatch) -> process.StepScores:
+        out, tokenizer = drawn.rollout, self.run.data.tokenizer
+        tokens = [row[:n].tolist() for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
+        prompts = [prompt for prompt in drawn.prompts for _ in range(self.G)]
+        assert self.judge is not None
+        return process.score(self.judge, tokenizer, prompts, tokens, host.targets_BR.shape[1])
+
     def _scores_before(
         self, state: TrainState, batch: RolloutBatch
     ) -> tuple[PolicyScores | None, jax.Array | None]:
@@ -234,6 +249,7 @@ class RLStep:
         teacher: TeacherScores | None,
         old: PolicyScores | None,
         ref_logp_BR: jax.Array | None,
+        steps: process.StepScores | None,
     ) -> tuple[tuple[PolicyBatch, dict[str, jax.Array]], Any, dict[str, jax.Array]]:
         """((policy batch, figures of each completion), reward state, metrics); jitted."""
         settings, G, mask_BR = self.settings.rewards, self.G, batch.response_mask_BR
@@ -269,7 +285,20 @@ class RLStep:
             ),
             self.algorithm_settings,
         )
-        metrics = {**joined.metrics, **metrics}
+        metrics, state = {**joined.metrics, **metrics}, joined.state
+        if steps is not None:
+            advantage_BR, watched, more = process.add(
+                self.settings.process,
+                reward_state["process"],
+                steps,
+                made.advantage_BR,
+                terms["correctness"],
+                (settings.right + settings.wrong) / 2,
+                mask_BR,
+                G,
+            )
+            made = dataclasses.replace(made, advantage_BR=advantage_BR)
+            state, metrics = {**state, "process": watched}, metrics | more
         metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(reward_PG))
         metrics["reward_std"] = jnp.mean(jnp.std(reward_PG, axis=1, ddof=min(1, G - 1)))
         policy = PolicyBatch(
@@ -288,7 +317,7 @@ class RLStep:
             "advantage_B": masked_mean(made.advantage_BR, mask_BR, axis=1),
             "signal_B": masked_mean(jnp.abs(made.advantage_BR), mask_BR, axis=1),
         }
-        return (policy, record), joined.state, metrics
+        return (policy, record), state, metrics
 
     # --- updates ------------------------------------------------------------------------------
 
@@ -350,21 +379,6 @@ class RLStep:
             }
             for i in order
         ]
-
-
-class _Clock:
-    """Wall time of a step's parts on the host."""
-
-    def __init__(self) -> None:
-        self.times: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def note(self, name: str, work: Any = None) -> None:
-        """The time since the last note belongs to `name`; waits for work that is given."""
-        jax.block_until_ready(work)
-        now = time.perf_counter()
-        self.times[name] = now - self._last
-        self._last = now
 
 
 def _mean_of(seen: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,16 +19,46 @@ from distill_jax.run.config import RunConfig
 from distill_jax.run.console import write_json
 from distill_jax.run.models import ROLES
 from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_other_inputs
-from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
+from distill_jax.run.run import DONE_FILE, ROWS_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import check_workdir, config_to_save
-from distill_jax.stages import checks, distill, evaluate, pretrain, rl, sft
+from distill_jax.stages import (
+    checks,
+    distill,
+    dpo,
+    evaluate,
+    injected,
+    pretrain,
+    prm,
+    rl,
+    sft,
+    solve,
+    step_bench,
+    step_judge,
+    step_labels,
+    traces,
+)
 from distill_jax.stages.kinds import kind_of, view_of
 from distill_jax.training.manifest import write_manifest
 from distill_jax.training.progress import clock
 
 # The built-in kinds; importing their modules registers them.
-BUILT_IN = (pretrain.KIND, sft.KIND, distill.KIND, rl.KIND, evaluate.KIND)
+BUILT_IN = (
+    pretrain.KIND,
+    sft.KIND,
+    distill.KIND,
+    dpo.KIND,
+    rl.KIND,
+    traces.KIND,
+    step_labels.KIND,
+    step_judge.KIND,
+    injected.KIND,
+    prm.KIND,
+    step_bench.KIND,
+    dpo.KIND,
+    solve.KIND,
+    evaluate.KIND,
+)
 
 
 def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> None:
@@ -124,7 +154,7 @@ def _show_memory(run: Run, stage: Stage[Any]) -> None:
 
 
 def _made(run: Run, directory: Path) -> dict[str, str]:
-    """Digests of the models and adapters below a stage's directory; process 0 alone reads them.
+    """Digests of the models, adapters and rows below a stage's directory; process 0 reads them.
 
     "adapter" and "model" are those of a student, "teacher" is that of `teacher/model`.
     """
@@ -132,4 +162,6 @@ def _made(run: Run, directory: Path) -> dict[str, str]:
         return {}
     folders = {path.parent for path in directory.glob("**/*.safetensors")}
     named = {folder.relative_to(directory).parts[0]: folder for folder in sorted(folders)}
+    if (directory / ROWS_FILE).is_file():
+        named[ROWS_FILE] = directory / ROWS_FILE
     return {name: run.remembered.of_model(folder) for name, folder in named.items()}

@@ -7,7 +7,9 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.evaluation.runner import EvaluateSettings as EvaluateSettings
+from distill_jax.evaluation.solve_settings import SolveSettings as SolveSettings
 from distill_jax.rewards.length_buckets import BucketSettings
+from distill_jax.rewards.process import ProcessSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.run.settings import (
@@ -201,6 +203,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     )
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
+    process: ProcessSettings = field(default_factory=ProcessSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     buckets: BucketSettings = field(default_factory=BucketSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
@@ -221,6 +224,12 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
             if getattr(given, one.name) != getattr(type(given)(), one.name):
                 got = f"{unread}.{one.name} with algorithm={self.algorithm}"
                 raise ConfigError(got, wanted="its default: this algorithm does not read it")
+        if self.process.reward_model and (values or self.dynamic_sampling):
+            got = f"algorithm={self.algorithm}" if values else "dynamic_sampling"
+            raise ConfigError(
+                f"process.reward_model with {got}",
+                wanted="a group method, and groups that are all right kept: the bonus ranks them",
+            )
         if not values and self.samples_per_prompt < 2:
             raise ConfigError(
                 f"samples_per_prompt=1 with algorithm={self.algorithm}",

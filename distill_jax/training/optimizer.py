@@ -2,7 +2,9 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import optax
 
 from distill_jax.core.errors import ConfigError
@@ -74,3 +76,16 @@ def make(settings: OptimizerSettings, total_updates: int) -> optax.GradientTrans
             weight_decay=settings.weight_decay,
         ),
     )
+
+
+@functools.lru_cache(maxsize=32)
+def make_with_head(
+    settings: OptimizerSettings, total_updates: int, head: str, scale: float
+) -> optax.GradientTransformation:
+    """`make`, with the learning rate of the subtree `head` multiplied by `scale`."""
+
+    def faster(changes: dict[str, Any], params: Any = None) -> dict[str, Any]:
+        del params
+        return {**changes, head: jax.tree.map(lambda x: scale * x, changes[head])}
+
+    return optax.chain(make(settings, total_updates), optax.stateless(faster))

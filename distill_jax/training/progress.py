@@ -121,3 +121,18 @@ def clock(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+class PartTimes:
+    """Wall time of a step's parts on the host."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def note(self, name: str, work: Any = None) -> None:
+        """The time since the last note belongs to `name`; waits for work that is given."""
+        jax.block_until_ready(work)
+        now = time.perf_counter()
+        self.times[name] = now - self._last
+        self._last = now

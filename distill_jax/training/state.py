@@ -45,7 +45,7 @@ def split(params: dict[str, Any], mode: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def join(trainable: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
-    """The model's {"base", "lora"} again; the value head, if any, stays aside."""
+    """The model's {"base", "lora"} again; heads, if any, stay aside."""
     both = {**frozen, **trainable}
     return {"base": both["base"], "lora": both["lora"]}
 
@@ -56,11 +56,11 @@ def with_value_head(trainable: dict[str, Any], hidden_size: int) -> dict[str, An
 
 
 def param_shardings(params: dict[str, Any], mesh: sharding.AnyMesh) -> dict[str, Any]:
-    """NamedShardings of {"base", "lora"} and of a value head if there is one."""
+    """NamedShardings of {"base", "lora"} and of heads, which are whole everywhere, if any."""
     model_part: dict[str, Any] = {n: params[n] for n in ("base", "lora") if n in params}
     out = sharding.shardings(model_part, logical_axes(model_part), mesh)
-    if "value_head" in params:
-        out["value_head"] = jax.tree.map(lambda _: sharding.replicated(mesh), params["value_head"])
+    for name in params.keys() - out.keys():
+        out[name] = jax.tree.map(lambda _: sharding.replicated(mesh), params[name])
     return out
 
 

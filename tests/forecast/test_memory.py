@@ -28,6 +28,8 @@ from distill_jax.run import console
 from distill_jax.run.models import Models
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import runner
+from distill_jax.stages.dpo_settings import DPOSettings
+from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.stages.runner import kind_of
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
@@ -313,6 +315,41 @@ def test_settings_move_it_as_they_should() -> None:
     cut = {"rl__buckets__lengths": 2, "rl__buckets__rows": 8}
     assert part("teacher scoring", rl__prompts_per_step=32, **cut) < whole / 5
     assert part("rollout", sampling__max_new_tokens=100) > part("rollout")
+
+
+def test_a_reward_model_takes_rows_of_its_own_length_and_all_moments() -> None:
+    config = small()
+    job = Job(config, geometry(WIDE), geometry(NARROW), memory.abstract_mesh(config, 8))
+
+    def parts(**how: Any) -> dict[str, int]:
+        found = job.step_rewards(PRMSettings(batch_size=8, max_length=64, **how))
+        return {part.name.partition(":")[0]: part.bytes for part in found}
+
+    lora, full = parts(), parts(trainable="full")
+    sft = job.supervised(config.plan["sft"])
+    assert lora["optimiser state"] == sft[2].bytes
+    weights = full["student weights (float32)"]
+    assert 2 * weights <= full["optimiser state"] < 2 * weights + 1000
+    assert full["update"] > weights and full["update"] > lora["update"]
+    assert job.step_rewards(PRMSettings(batch_size=8, max_length=512))[-1].bytes > lora["update"]
+
+
+def test_a_pair_takes_two_rows() -> None:
+    config = small()
+    job = Job(config, geometry(WIDE), geometry(NARROW), memory.abstract_mesh(config, 8))
+
+    def parts(**how: Any) -> dict[str, int]:
+        found = job.preference(DPOSettings(**{"batch_size": 16, "max_length": 96, **how}))
+        return {part.name.partition(":")[0]: part.bytes for part in found}
+
+    pairs, sft = parts(), job.supervised(config.plan["sft"])
+    assert pairs["optimiser state"] == sft[2].bytes
+    rows, program = job.rows(32, 96, 96), job.program("student")
+    assert pairs["update"] == activations.update(program, rows, shards=8)
+    assert pairs["reference scoring"] == activations.scoring(program, rows, shards=8)
+    assert parts(batch_size=32, accumulate=2)["update"] == pairs["update"]
+    assert parts(max_length=0) == parts(max_length=64 + 24)  # prompts and completions
+    assert "reference scoring" not in parts(loss="simpo")
 
 
 def test_a_warning_only_where_it_is_over() -> None:

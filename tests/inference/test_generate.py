@@ -149,3 +149,18 @@ def test_a_stop_comes_after_the_batch_is_kept(draw: Draw, tmp_path: Path) -> Non
     with pytest.raises(Interrupted, match=message):
         draw(store=store, tick=tick)
     assert shown == [7, 11] and AnswerStore(store.path, {}).count() == 8
+
+
+@pytest.mark.parametrize(("powers", "sizes"), [(False, [5]), (True, [8])])
+def test_draws_of_other_numbers_of_prompts_can_share_programs(
+    draw: Draw, sampler: Sampler, monkeypatch: pytest.MonkeyPatch, powers: bool, sizes: list[int]
+) -> None:
+    plain, asked = draw(batch=10), []
+    real = Sampler.generate
+
+    def counted(self: Sampler, weights: Any, prompts: Any, *rest: Any, **more: Any) -> Rollout:
+        asked.append(len(prompts))
+        return real(self, weights, prompts, *rest, **more)
+
+    monkeypatch.setattr(Sampler, "generate", counted)
+    assert same(draw(batch=100, powers=powers), plain) and asked == sizes

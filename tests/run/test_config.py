@@ -162,7 +162,7 @@ def test_a_reference_is_to_a_stage_that_makes_such_a_thing() -> None:
 
 
 def test_a_reference_to_nothing_known_is_refused(tmp_path: Any) -> None:
-    with pytest.raises(ConfigError, match="rl.start='stf'; wanted: base, a stage.*sft.*directory"):
+    with pytest.raises(ConfigError, match="rl.start='stf'; wanted: base, a stage.*sft.*path"):
         SMOKE.replace("rl", start="stf")
     said = "rl.start='.?/?'; wanted: base, .*; fix: set rl.start"
     for nothing in ("", ".", "./", "/"):  # directories that exist, but no model

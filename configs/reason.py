@@ -1,0 +1,132 @@
+"""python -m launch.main --config=configs/reason.py
+
+Reasoning distillation, GRPO, a process reward model, preferences, many solvers: from one command.
+
+distill   the student learns the teacher's solutions: 0.5 KD + 0.5 cross-entropy
+rl        GRPO on verified answers
+traces    solutions of that student, right and wrong
+labels    how often each of their steps is completed to a right answer
+prm       a reward model of steps
+errors    test solutions with an error at a known step; bench: does the reward model find it?
+dpo       right against wrong solutions of one problem
+solve     many candidates of each test problem; first, majority, best, weighted, at equal tokens
+
+Presets: --config=configs/reason.py:smoke, in seconds; learns nothing to speak of.
+One problem by hand: python -m launch.solve --workdir=runs/reason "What is 2+3?"
+Any setting: --config.prm.steps=100. All of them with their meaning: docs/config.md.
+"""
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+
+from configs import presets
+from distill_jax.core.errors import ConfigError
+from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.run.config import RunConfig, to_config_dict
+from distill_jax.stages.dpo_settings import DPOSettings
+from distill_jax.stages.injected import InjectedSettings
+from distill_jax.stages.prm_settings import PRMSettings
+from distill_jax.stages.settings import TeacherSampleSettings
+from distill_jax.stages.step_bench import StepBenchSettings
+from distill_jax.stages.step_labels import StepLabelSettings
+from distill_jax.stages.traces import TraceSettings
+from distill_jax.training.distillation import DistillLossSettings
+from distill_jax.training.optimizer import OptimizerSettings
+
+_MADE = ("pretrain", "distill", "rl", "traces", "labels")
+_REST = ("prm", "errors", "bench", "dpo", "solve", "evaluate")
+
+
+def _with(stage: Any, **changes: Any) -> Any:
+    """The settings of a stage with some of them changed."""
+    return dataclasses.replace(stage, **changes)
+
+
+def _tiny() -> RunConfig:
+    base = presets.tiny()
+    plan = {
+        "pretrain": base.plan["pretrain"],
+        "distill": _with(
+            base.plan["distill"],
+            data="teacher_samples",
+            steps=60,
+            eval_every=0,
+            teacher_samples=TeacherSampleSettings(problems=1600),
+            loss=DistillLossSettings(temperature=2.0, kd_weight=0.5, ce_weight=0.5),
+        ),
+        "rl": _with(base.plan["rl"], start="distill", steps=30, eval_every=0),
+        # Balanced: nearly all steps of this student's solutions are right.
+        "traces": TraceSettings(
+            model="rl", problems=1200, samples=8, temperature=1.2, balance=True
+        ),
+        "labels": StepLabelSettings(data="traces", model="rl", n=8),
+        "prm": PRMSettings(
+            start="rl",
+            data="labels",
+            labels="soft",
+            steps=200,
+            max_length=128,
+            eval_every=50,
+            optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
+        ),
+        "errors": InjectedSettings(split="test", problems=400),
+        "bench": StepBenchSettings(reward_model="prm", data="errors"),
+        "dpo": DPOSettings(
+            start="rl",
+            data="traces",
+            steps=60,
+            sft_weight=0.2,
+            optimizer=OptimizerSettings(learning_rate=2e-4, warmup_steps=5),
+        ),
+        "solve": SolveSettings(
+            model="rl", reward_model="prm", problems=200, attempts=8, selector="weighted"
+        ),
+        "evaluate": _with(base.plan["evaluate"], problems=200, distribution=False),
+    }
+    return dataclasses.replace(base, preset="reason", stages=(*_MADE, *_REST), plan=plan)
+
+
+def _smoke() -> RunConfig:
+    small, wide = presets.smoke(), _tiny().plan
+    short = OptimizerSettings(learning_rate=1e-3, warmup_steps=1)
+    plan = {
+        "pretrain": small.plan["pretrain"],
+        "distill": _with(small.plan["distill"], data="teacher_samples", eval_every=0),
+        "rl": _with(small.plan["rl"], start="distill", eval_every=0),
+        "traces": _with(wide["traces"], problems=8, samples=4, balance=False, batch=32),
+        "labels": _with(wide["labels"], n=2, truncated_as="wrong", batch=32),
+        # Models that have learnt nothing solve nothing: there is no right solution to learn from.
+        "injected": InjectedSettings(problems=64),
+        "pairs": InjectedSettings(problems=64, form="pairs"),
+        "prm": _with(
+            wide["prm"],
+            data="injected",
+            labels="hard",
+            steps=3,
+            batch_size=8,
+            eval_every=2,
+            optimizer=short,
+        ),
+        "errors": _with(wide["errors"], problems=16),
+        "bench": wide["bench"],
+        "dpo": _with(wide["dpo"], data="pairs", steps=3, batch_size=4, optimizer=short),
+        "solve": _with(wide["solve"], problems=4, attempts=4, batch=16),
+        "evaluate": _with(small.plan["evaluate"], distribution=False),
+    }
+    return dataclasses.replace(small, preset="reason_smoke", stages=tuple(plan), plan=plan)
+
+
+PRESETS = {"tiny": _tiny, "smoke": _smoke}
+
+
+def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
+    """The pipeline of a preset.
+
+    Raises:
+        ConfigError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r}", wanted=f"one of {', '.join(PRESETS)}")
+    return to_config_dict(PRESETS[preset]())

@@ -1,0 +1,229 @@
+"""Candidate: one solution of a problem with all that is known of it; votes, groups, evidence.
+
+A candidate's slot is (agent, attempt); a revision stays in the slot of what it revises. Lists of
+candidates are brought into the order (agent, attempt, round) before anything is decided, so that
+no result depends on the order in which they were drawn, scored or given.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.errors import DataError
+from distill_jax.evaluation import selection
+from distill_jax.evaluation.selection import VERDICT_WEIGHTS, Votes
+from distill_jax.rewards.process import StepScorer
+
+UNSURE = "unsure"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A solution of one problem.
+
+    Attributes:
+        agent, attempt: numbers of the agent and of its attempt.
+        round: 0 as first drawn, r of the r-th revision.
+        text, tokens: the completion; token ids, EOS included.
+        truncated: it ended without EOS.
+        answer: the final answer as written, or None.
+        steps: scores of its steps; () without a reward model.
+        unscored: its last steps, for which the reward model had no room.
+        score: of the whole; NaN without a reward model, or without a step.
+        verdict: of the verifier: correct, incorrect or unsure; None where it was not asked.
+        verdict_tokens: that the verifier wrote.
+        revised_from: round of the candidate of this slot that it revises; None for a first one.
+        right: against the gold answer; None without one, or where the check is undecided. It is
+            set when everything is selected; nothing in the selection reads it.
+    """
+
+    agent: int
+    attempt: int
+    text: str
+    tokens: tuple[int, ...]
+    truncated: bool = False
+    answer: str | None = None
+    round: int = 0
+    steps: tuple[float, ...] = ()
+    unscored: int = 0
+    score: float = math.nan
+    verdict: str | None = None
+    verdict_tokens: int = 0
+    revised_from: int | None = None
+    right: bool | None = None
+
+    @property
+    def slot(self) -> tuple[int, int]:
+        """(agent, attempt)."""
+        return self.agent, self.attempt
+
+    @property
+    def cost(self) -> int:
+        """Tokens that were generated for it, the verifier's included."""
+        return len(self.tokens) + self.verdict_tokens
+
+    def row(self, name: str, *, kept: bool) -> dict[str, Any]:
+        """JSON-able, with the agent's name; tokens as their number; kept: it takes part in the
+        vote."""
+        return {
+            "agent": name,
+            "attempt": self.attempt,
+            "round": self.round,
+            "revised_from": self.revised_from,
+            "text": self.text,
+            "answer": self.answer,
+            "tokens": len(self.tokens),
+            "truncated": self.truncated,
+            "steps": list(self.steps),
+            "unscored_steps": self.unscored,
+            "score": None if math.isnan(self.score) else self.score,
+            "verdict": self.verdict,
+            "verdict_tokens": self.verdict_tokens,
+            "kept": kept,
+            "correct": self.right,
+        }
+
+
+def ordered(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """By agent, attempt and round."""
+    return sorted(candidates, key=lambda one: (one.agent, one.attempt, one.round))
+
+
+def votes(candidates: Sequence[Candidate], weights: Sequence[float]) -> Votes:
+    """What the selectors read of candidates that are `ordered`; weights: of the agents.
+
+    A candidate that the verifier was not asked about has the verdict of the best-scored one of its
+    group about which it was: a verdict is on the answer that they share.
+    """
+    group_N = np.array(_groups(tuple(one.answer for one in candidates)), np.int64)
+    of_group: dict[int, str] = {}
+    asked = [(g, c) for g, c in zip(group_N.tolist(), candidates, strict=True) if c.verdict]
+    for group, one in sorted(asked, key=lambda pair: -_score(pair[1])):
+        of_group.setdefault(group, str(one.verdict))
+    verdicts = [
+        one.verdict or (of_group.get(group, UNSURE) if group >= 0 else UNSURE)
+        for group, one in zip(group_N.tolist(), candidates, strict=True)
+    ]
+    score_N = np.array([one.score for one in candidates], np.float64)
+    weight_N = np.array([weights[one.agent] for one in candidates], np.float64)
+    return Votes(group_N, score_N, weight_N, verdicts)
+
+
+def choose(
+    candidates: Sequence[Candidate], weights: Sequence[float], selector: str
+) -> Candidate | None:
+    """The candidate that a selector takes; None where none has an answer."""
+    candidates = ordered(candidates)
+    chosen = selection.select(votes(candidates, weights), selector)
+    return None if chosen is None else candidates[chosen]
+
+
+@functools.lru_cache(maxsize=2**14)
+def _groups(found: tuple[str | None, ...]) -> tuple[int, ...]:
+    # Every selector asks again, and answers that are no numbers take milliseconds to compare.
+    return tuple(selection.groups(found).tolist())
+
+
+def strongest(
+    candidates: Sequence[Candidate], weights: Sequence[float], count: int
+) -> list[Candidate]:
+    """The best-scored candidate of each of the `count` strongest groups of equal answers.
+
+    Strength is the sum of weight × score, or of weight where nothing is scored; then the earlier.
+    """
+    candidates = ordered(candidates)
+    found = votes(candidates, weights)
+    scored = any(not math.isnan(one.score) for one in candidates)
+    strength: dict[int, float] = {}
+    best: dict[int, Candidate] = {}
+    for group, weight, one in zip(found.group_N.tolist(), found.weight_N, candidates, strict=True):
+        if group < 0:
+            continue
+        strength[group] = strength.get(group, 0.0) + weight * (_score(one) if scored else 1.0)
+        if group not in best or _score(one) > _score(best[group]):
+            best[group] = one
+    order = sorted(strength, key=lambda group: (-strength[group], group))
+    return [best[group] for group in order[:count]]
+
+
+def scored(
+    scorer: StepScorer, prompt_N: Sequence[Sequence[int]], candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """The candidates with the scores of their steps, from one call for all.
+
+    prompt_N: of each candidate's problem, as the reward model was trained on.
+
+    Raises:
+        DataError: a score that is no number in [0, 1].
+    """
+    if not candidates:
+        return []
+    steps_N = scorer.score(prompt_N, [one.tokens for one in candidates])
+    score_N = scorer.aggregate(steps_N)
+    out = []
+    for one, steps, score in zip(candidates, steps_N, score_N, strict=True):
+        there = np.isfinite(steps)
+        count = int(there.sum())
+        values = [float(x) for x in steps[:count]]
+        whole = [float(score)] if values else []
+        wrong = [x for x in (*values, *whole) if not 0.0 <= x <= 1.0]
+        if wrong or not there[:count].all():
+            raise DataError(
+                f"the reward model gives {wrong[0] if wrong else float('nan')} to a candidate of "
+                f"{len(steps)} steps",
+                wanted="scores in [0, 1]",
+                fix="check its weights and the dtype that it computes in",
+            )
+        out.append(
+            dataclasses.replace(
+                one,
+                steps=tuple(values),
+                unscored=len(steps) - count,
+                score=float(score) if values else math.nan,
+            )
+        )
+    return out
+
+
+def refuse_unscored(candidates: Sequence[Candidate]) -> None:
+    """Raises DataError where candidates have steps and not one of them has a score."""
+    if any(one.unscored for one in candidates) and not any(one.steps for one in candidates):
+        raise DataError(
+            f"the reward model scores no step of {len(candidates)} candidates: they are NaN",
+            wanted="some scores",
+            fix="shorten prompts and completions to what the reward model has room for",
+        )
+
+
+def evidence(one: Candidate, threshold: float) -> list[str]:
+    """Reasons to revise a candidate, none of which needs the gold answer."""
+    found = []
+    if one.verdict == "incorrect":
+        found.append("A check found it incorrect.")
+    if one.steps and min(one.steps) < threshold:
+        found.append(f"Step {one.steps.index(min(one.steps)) + 1} looks wrong.")
+    if one.truncated:
+        found.append("It does not end.")
+    if one.answer is None:
+        found.append("It states no final answer.")
+    return found
+
+
+def better(old: Candidate, new: Candidate) -> Candidate:
+    """The one with an answer, then the one that was not cut off, then that of the better verdict,
+    then of the higher score; the old one where they are equal."""
+
+    def rank(one: Candidate) -> tuple[bool, bool, float, float]:
+        verdict = VERDICT_WEIGHTS[one.verdict or UNSURE]
+        return one.answer is not None, not one.truncated, verdict, _score(one)
+
+    return new if rank(new) > rank(old) else old
+
+
+def _score(one: Candidate) -> float:
+    return 0.0 if math.isnan(one.score) else one.score

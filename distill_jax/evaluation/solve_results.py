@@ -1,0 +1,330 @@
+"""results.json of stage solve: a row a problem, and what selection, verification and revision gain.
+
+Fields whose names end in _time measure the machine (`training.records.is_timing`); all else is the
+same at each run.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distill_jax.data.problem import Problem
+from distill_jax.evaluation import candidates as many
+from distill_jax.evaluation import intervals, selection
+from distill_jax.evaluation.candidates import Candidate
+from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.evaluation.solver import Solved
+from distill_jax.inference.agents import Agent
+from distill_jax.tasks import Task
+
+VOTING = ("majority", "weighted", "weighted_verdict")
+
+
+def judged(
+    task: Task, problems: Sequence[Problem], found: Sequence[Sequence[Candidate]]
+) -> list[list[Candidate]]:
+    """The candidates of each problem with `right`, None where a problem has no gold answer."""
+    flat = [
+        (problem, one)
+        for problem, some in zip(problems, found, strict=True)
+        for one in some
+        if problem.answer
+    ]
+    ended_B = np.array([not one.truncated for _, one in flat], bool)
+    verdicts: list[bool | None] = []
+    if flat:
+        told = task.judge([problem for problem, _ in flat], [one.text for _, one in flat], ended_B)
+        pairs = zip(told.right_B.tolist(), told.undecided_B.tolist(), strict=True)
+        verdicts = [None if undecided else right for right, undecided in pairs]
+    left = iter(verdicts)
+    return [
+        [dataclasses.replace(one, right=next(left) if problem.answer else None) for one in some]
+        for problem, some in zip(problems, found, strict=True)
+    ]
+
+
+def judged_solved(
+    task: Task, problems: Sequence[Problem], solved: Sequence[Solved]
+) -> list[Solved]:
+    """`judged` of kept and replaced candidates."""
+    kept = judged(task, problems, [one.kept for one in solved])
+    replaced = judged(task, problems, [one.replaced for one in solved])
+    return [Solved(*pair) for pair in zip(kept, replaced, strict=True)]
+
+
+def row(
+    problem: Problem,
+    solved: Solved,
+    agents: Sequence[Agent],
+    settings: SolveSettings,
+    seconds: float | None,
+) -> dict[str, Any]:
+    """The result of one problem, JSON-able.
+
+    `correct` and `majority_correct` are null without a gold answer or where the check is undecided,
+    and false where nothing is selected. `selected` holds the chosen one's place in `candidates` for
+    each selector; `votes` the candidates of each group of equal answers, by its first answer;
+    `confidence` the winning group's share of the votes.
+
+    Args:
+        solved: its candidates, judged.
+        seconds: that it took, or None.
+    """
+    weights, everything = [agent.weight for agent in agents], solved.all
+    chosen = {name: many.choose(solved.kept, weights, name) for name in settings.selectors}
+    best, gold, kept = chosen[settings.selector], problem.answer or None, many.ordered(solved.kept)
+    votes, confidence = many.votes(kept, weights), None
+    if best is not None and settings.selector in VOTING:
+        confidence = selection.confidence(votes, kept.index(best), settings.selector)
+    shares: dict[str, int] = {}
+    for group in votes.group_N[votes.group_N >= 0].tolist():
+        first = str(kept[votes.group_N.tolist().index(group)].answer)
+        shares[first] = shares.get(first, 0) + 1
+
+    def correct(one: Candidate | None) -> bool | None:
+        return one.right if one is not None else (False if gold else None)
+
+    return {
+        "id": problem.id,
+        "problem": problem.question,
+        "level": problem.level,
+        "best_solution": None if best is None else best.text,
+        "answer": None if best is None else best.answer,
+        "all_solutions": [one.text for one in everything],
+        "num_solutions": len(everything),
+        "total_time": seconds,
+        "reference_answer": gold,
+        "correct": correct(best),
+        "selector": settings.selector,
+        "confidence": confidence,
+        "votes": shares,
+        "selected": {
+            name: None if one is None else everything.index(one) for name, one in chosen.items()
+        },
+        "candidates": [
+            one.row(agents[one.agent].name, kept=one in solved.kept) for one in everything
+        ],
+        "tokens": tokens(solved),
+        "pass_at_n": any(one.right for one in solved.kept) if gold else None,
+        "majority_correct": correct(chosen["majority"]),
+    }
+
+
+def tokens(solved: Solved) -> dict[str, int]:
+    """Tokens generated for a problem: first candidates, revisions, verdicts, and all of them."""
+    found = solved.all
+    revised = sum(len(one.tokens) for one in found if one.round)
+    verified = sum(one.verdict_tokens for one in found)
+    total = sum(one.cost for one in found)
+    return {
+        "sampled": total - revised - verified,
+        "revised": revised,
+        "verified": verified,
+        "total": total,
+    }
+
+
+def summary(
+    problems: Sequence[Problem],
+    solved: Sequence[Solved],
+    plain: Sequence[Sequence[Candidate]] | None,
+    agents: Sequence[Agent],
+    settings: SolveSettings,
+    *,
+    seed: int,
+    seconds: float | None,
+) -> dict[str, Any]:
+    """The whole results.json.
+
+    Args:
+        problems, solved: with gold answers; judged.
+        plain: plain samples of the default agent at equal tokens, judged; None: not compared.
+        seed: of the subsets that are drawn where not all are counted.
+        seconds: a problem took on average; None where a part was drawn at an earlier start.
+    """
+    weights = [agent.weight for agent in agents]
+    rows = [row(p, one, agents, settings, seconds) for p, one in zip(problems, solved, strict=True)]
+    right = _selected([one.kept for one in solved], weights, settings.selectors)
+    best_P = right[settings.selector]
+    passed_P = np.array([bool(one["pass_at_n"]) for one in rows])
+    found = [one for some in solved for one in some.kept]
+    out: dict[str, Any] = {
+        "num_problems": len(rows),
+        "selector": settings.selector,
+        "accuracy": float(best_P.mean()),
+        "accuracy_interval": _interval(best_P),
+        "undecided": sum(one["correct"] is None for one in rows),
+        "answer_rate": float(np.mean([one["answer"] is not None for one in rows])),
+        "avg_time": seconds,
+        **verification(solved),
+        "agents": [agent.name for agent in agents],
+        "attempts": settings.attempts,
+        "candidates": len(found) / len(rows),
+        "unscored_steps": sum(one.unscored for one in found),
+        "truncation_rate": float(np.mean([one.truncated for one in found])),
+        "tokens": {
+            name: float(np.mean([one["tokens"][name] for one in rows]))
+            for name in rows[0]["tokens"]
+        },
+        "selectors": {
+            name: {
+                **intervals.wilson(int(right_P.sum()), len(right_P))._asdict(),
+                "tokens": float(np.mean([_cost(one, weights, name, settings) for one in solved])),
+                "minus_majority": intervals.paired(right["majority"], right_P)._asdict(),
+            }
+            for name, right_P in right.items()
+        },
+        "pass_at_n": intervals.wilson(int(passed_P.sum()), len(passed_P))._asdict(),
+        "oracle_gap": intervals.paired(best_P, passed_P)._asdict(),
+        "curves": curves(solved, weights, settings, seed),
+        "revision": _revision(solved) if settings.rounds else None,
+        "plain": None if plain is None else _compared(plain, right, settings),
+    }
+    return {**out, "results": rows}
+
+
+def verification(solved: Sequence[Solved]) -> dict[str, Any]:
+    """verification_*: the verdicts correct and incorrect as a classifier of right candidates.
+
+    rate: share of all candidates that have such a verdict. Candidates that the answer check is
+    undecided about are in no figure but the rate; 0/0 is None.
+    """
+    found = [one for some in solved for one in some.all]
+    decided = [one for one in found if one.verdict in ("correct", "incorrect")]
+    known = [(one.verdict == "correct", one.right) for one in decided if one.right is not None]
+    both = sum(said and bool(right) for said, right in known)
+    precision = _share(both, sum(said for said, _ in known))
+    recall = _share(both, sum(bool(right) for _, right in known))
+    f1 = None
+    if precision is not None and recall is not None:
+        f1 = _share(2 * precision * recall, precision + recall)
+    return {
+        "verification_rate": _share(len(decided), len(found)),
+        "verification_precision": precision,
+        "verification_recall": recall,
+        "verification_f1": f1,
+        "verified": sum(one.verdict is not None for one in found),
+        "verified_unsure": sum(one.verdict == many.UNSURE for one in found),
+    }
+
+
+def curves(
+    solved: Sequence[Solved], weights: Sequence[float], settings: SolveSettings, seed: int
+) -> dict[str, dict[str, Any]]:
+    """k -> selector -> estimate from subsets of k kept candidates, for k = 1, 2, 4, … and all.
+
+    pass and best are exact; majority and weighted are means over `subsets` subsets.
+    """
+    count = min(len(one.kept) for one in solved)
+    powers = [2**i for i in range(count.bit_length()) if 2**i <= count]
+    voted = ("majority", "weighted") if settings.reward_model else ("majority",)
+    out: dict[str, dict[str, Any]] = {}
+    votes = [many.votes(one.kept, weights) for one in solved]
+    right_PN = [np.array([one.right is True for one in some.kept]) for some in solved]
+    for k in sorted({*powers, count}):
+        lines: dict[str, Callable[[int], float]] = {
+            "pass": lambda i, k=k: intervals.pass_at_k(  # type: ignore[misc]
+                len(right_PN[i]), int(right_PN[i].sum()), k
+            )
+        }
+        if settings.reward_model:
+            lines["best"] = lambda i, k=k: selection.best_of_k(  # type: ignore[misc]
+                np.where(votes[i].group_N < 0, math.nan, votes[i].score_N), right_PN[i], k
+            )
+        found = {
+            name: intervals.mean_interval(np.array([one(i) for i in range(len(solved))]))
+            for name, one in lines.items()
+        }
+        subsets = 0
+        for name in voted:
+            drawn = [
+                selection.expected(
+                    votes[i],
+                    right_PN[i],
+                    k,
+                    name,
+                    rng=lambda i=i: np.random.default_rng([seed, i]),  # type: ignore[misc]
+                )
+                for i in range(len(solved))
+            ]
+            subsets = drawn[0][1]
+            found[name] = intervals.mean_interval(np.array([mean for mean, _ in drawn]))
+        out[str(k)] = {name: one._asdict() for name, one in found.items()} | {"subsets": subsets}
+    return out
+
+
+def _revision(solved: Sequence[Solved]) -> dict[str, Any]:
+    """What revision changed: candidates first drawn against those kept, in the same slots."""
+    first = [one for some in solved for one in some.first]
+    kept = {(i, one.slot): one for i, some in enumerate(solved) for one in some.kept}
+    pairs = [(one, kept[i, one.slot]) for i, some in enumerate(solved) for one in some.first]
+    revised = {(i, one.slot) for i, some in enumerate(solved) for one in some.all if one.round}
+    before = [
+        one for i, some in enumerate(solved) for one in some.first if (i, one.slot) in revised
+    ]
+    return {
+        "revised": len(revised),
+        "revised_wrong": sum(one.right is False for one in before),
+        "fixed": sum(not old.right and new.right is True for old, new in pairs),
+        "broken": sum(old.right is True and not new.right for old, new in pairs),
+        "pass@1_before": float(np.mean([one.right is True for one in first])),
+        "pass@1_after": float(np.mean([one.right is True for one in kept.values()])),
+    }
+
+
+def _compared(
+    plain: Sequence[Sequence[Candidate]],
+    right: Mapping[str, np.ndarray],
+    settings: SolveSettings,
+) -> dict[str, Any]:
+    """The same selectors on plain samples at equal tokens; difference: solve less plain."""
+    names = [name for name in right if name != "weighted_verdict"]
+    other = _selected(plain, [1.0], names)
+    passed = [any(one.right for one in some) for some in plain]
+    # Plain samples have no verdicts; their strongest counterpart is the weighted vote.
+    of = {name: "weighted" if name == "weighted_verdict" else name for name in right}
+    return {
+        "samples": float(np.mean([len(some) for some in plain])),
+        "tokens": float(np.mean([sum(len(one.tokens) for one in some) for some in plain])),
+        "selectors": {
+            name: intervals.wilson(int(one.sum()), len(one))._asdict()
+            for name, one in other.items()
+        },
+        "pass_at_n": intervals.wilson(sum(passed), len(passed))._asdict(),
+        "difference": {
+            name: intervals.paired(other[of[name]], one)._asdict() for name, one in right.items()
+        },
+        "compared_with": of[settings.selector],
+    }
+
+
+def _selected(
+    found: Sequence[Sequence[Candidate]], weights: Sequence[float], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Selector -> bool [problems], whether what it takes is right."""
+    out = {}
+    for name in names:
+        chosen = [many.choose(some, weights, name) for some in found]
+        out[name] = np.array([one is not None and one.right is True for one in chosen], bool)
+    return out
+
+
+def _cost(solved: Solved, weights: Sequence[float], name: str, settings: SolveSettings) -> int:
+    """Tokens that a selector needs. `first` needs no candidate after the one that it takes;
+    verdicts are needed for weighted_verdict, and where they decide what is revised."""
+    last = many.choose(solved.kept, weights, "first") if name == "first" else None
+    needed = [one for one in solved.all if last is None or one.slot <= last.slot]
+    reads = name == "weighted_verdict" or settings.rounds > 0
+    return sum(one.cost if reads else len(one.tokens) for one in needed)
+
+
+def _interval(right_P: np.ndarray) -> list[float]:
+    found = intervals.wilson(int(right_P.sum()), len(right_P))
+    return [found.low, found.high]
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

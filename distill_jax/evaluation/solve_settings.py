@@ -1,0 +1,83 @@
+"""The settings of stage solve."""
+
+from dataclasses import dataclass
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.evaluation.selection import SELECTORS
+from distill_jax.inference.agents import DEFAULT, MAX_ATTEMPTS, MAX_PROBLEMS, Agent
+from distill_jax.run.settings import StageSettings
+
+# Selectors that need a reward model's scores.
+SCORED = ("best", "weighted", "weighted_verdict")
+
+
+@dataclass(frozen=True)
+class SolveSettings(StageSettings, kind="solve", makes="results"):
+    """Many candidates of each problem, and the selection of one."""
+
+    model: str = setting(
+        "base", "Student that solves: base, a stage, or a directory.", ref="student"
+    )
+    reward_model: str = setting(
+        "",
+        "Process reward model, of a stage or a directory; empty: nothing is scored.",
+        ref="reward_model",
+    )
+    split: str = setting("test", "Split of the problems.", choices=("test", "validation", "train"))
+    problems: int = setting(100, "Problems, the first ones.", low=1, high=MAX_PROBLEMS)
+    attempts: int = setting(4, "Candidates of each agent (N).", low=1, high=MAX_ATTEMPTS)
+    agents: str = setting(
+        "", "File of agents, JSON or JSONL; empty: one, as stage evaluate samples.", ref="rows"
+    )
+    temperature: float = setting(1.0, "Temperature of that one agent.", above=0.0)
+    top_p: float = setting(1.0, "Nucleus mass of that one agent.", above=0.0, high=1.0)
+    verify: int = setting(
+        0, "Groups of equal answers that the model verifies, the strongest first.", low=0
+    )
+    rounds: int = setting(0, "Rounds of revision at most.", low=0, high=2)
+    threshold: float = setting(
+        0.5, "A candidate with a step scored below this is revised.", low=0.0, high=1.0
+    )
+    selector: str = setting("majority", "Selector that is reported first.", choices=SELECTORS)
+    plain: bool = setting(True, "Compare with plain samples of one agent that take as many tokens.")
+    batch: int = setting(256, "Completions decoded at a time.", low=1, affects="rounding")
+
+    def __post_init__(self) -> None:
+        if self.selector in SCORED and not self.reward_model:
+            raise ConfigError(
+                f"selector={self.selector} with reward_model={self.reward_model!r}",
+                wanted="a reward model: it weighs candidates by their scores",
+                fix="set reward_model, or selector=majority",
+            )
+        if self.selector == "weighted_verdict" and not self.verify:
+            raise ConfigError("selector=weighted_verdict with verify=0", wanted="verify above 0")
+        reads = self.rounds and self.reward_model
+        if self.threshold != type(self).__dataclass_fields__["threshold"].default and not reads:
+            raise ConfigError(
+                f"threshold={self.threshold} with rounds={self.rounds} and "
+                f"reward_model={self.reward_model!r}",
+                wanted="its default: nothing reads it without revisions and a reward model",
+            )
+
+    def shared(self) -> tuple[str, ...]:
+        """The models' settings count, and those of data and lengths."""
+        return ("seed", "tokenizer_size", "task", "data", "sampling", "student", "lora")
+
+    def roles(self) -> tuple[str, ...]:
+        """The student's base is loaded."""
+        return ("student",)
+
+    def splits(self) -> tuple[str, ...]:
+        """The one that is solved."""
+        return (self.split,)
+
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        """The selectors that these settings allow."""
+        found = SELECTORS if self.reward_model else ("first", "majority")
+        return tuple(one for one in found if self.verify or one != "weighted_verdict")
+
+    def default_agent(self) -> Agent:
+        """The one agent of plain sampling."""
+        return Agent(DEFAULT, temperature=self.temperature, top_p=self.top_p)

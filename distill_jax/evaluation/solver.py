@@ -1,0 +1,352 @@
+"""Solves problems with many candidates: sample, score, verify, revise; selection comes after.
+
+One model does all of it. Every draw is a function of the key and of (problem, agent, attempt), and
+of a review's round, so that neither the batch size nor the other problems change it.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from distill_jax import answers
+from distill_jax.core import rng
+from distill_jax.data.chat import ChatSettings
+from distill_jax.evaluation import candidates as many
+from distill_jax.evaluation import reviews
+from distill_jax.evaluation.candidates import UNSURE, Candidate, StepScorer
+from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.inference import agents as solvers
+from distill_jax.inference import generate
+from distill_jax.inference.agents import Agent
+from distill_jax.inference.generate import Answers, Tick
+from distill_jax.inference.store import AnswerStore
+from distill_jax.rollout.sampler import Sampler, SamplingSettings
+from distill_jax.run.run import Run
+
+# Least number of plain samples that are drawn at a time after the first ones.
+_PART = 8
+# (phase, completions in it) -> a block that gives the tick of a draw.
+Counting = Callable[[str, int], contextlib.AbstractContextManager[Tick | None]]
+# Called after each phase with the problem's number and its candidates so far.
+Watch = Callable[[str, int, Sequence[Candidate]], None]
+
+
+class Solved(NamedTuple):
+    """A problem's candidates, each list ordered: `kept`, one of each slot, take part in the vote;
+    `replaced` are those that a revision beat, or that lost to what they revise."""
+
+    kept: list[Candidate]
+    replaced: list[Candidate]
+
+    @property
+    def all(self) -> list[Candidate]:
+        """All of them, ordered."""
+        return many.ordered([*self.kept, *self.replaced])
+
+    @property
+    def first(self) -> list[Candidate]:
+        """The candidates as first drawn."""
+        return [one for one in self.all if one.round == 0]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One model and its agents, with what they need to solve problems.
+
+    Attributes:
+        run: data, task, settings of sampling.
+        settings: of the stage.
+        agents: who solves, in the file's order.
+        sampler, weights: of the model, and its decode weights; called only if something is drawn.
+        key: typed key of all draws.
+        scorer: the reward model, or None.
+        store: keeps what is drawn; None keeps nothing.
+        counting, watch: for people.
+    """
+
+    run: Run
+    settings: SolveSettings
+    agents: Sequence[Agent]
+    sampler: Sampler
+    weights: Callable[[], Any]
+    key: jax.Array
+    scorer: StepScorer | None = None
+    store: AnswerStore | None = None
+    counting: Counting = lambda phase, total: contextlib.nullcontext()
+    watch: Watch = lambda phase, number, found: None
+
+    @property
+    def vote_weights(self) -> list[float]:
+        """Of the agents."""
+        return [agent.weight for agent in self.agents]
+
+    @property
+    def limits(self) -> SamplingSettings:
+        """The run's limits on length."""
+        return self.run.config.sampling
+
+    def solve(
+        self,
+        questions: Sequence[str],
+        plain: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[Sequence[int]]],
+    ) -> list[Solved]:
+        """The candidates of each problem, scored, verified and revised.
+
+        Args:
+            questions: of the problems.
+            plain: token ids of their prompts as the reward model reads them.
+            prompts: token ids by agent and problem.
+        """
+        found: list[list[Candidate]] = [[] for _ in questions]
+        for number, agent in enumerate(self.agents):
+            key = solvers.key_of(self.key, number)
+            new = self.sample(prompts[number], agent, number, key, f"agent {number}")
+            for problem, some in enumerate(new):
+                self.watch("sampled", problem, some)
+                found[problem] += some
+        found = self.score(plain, found)
+        many.refuse_unscored([one for some in found for one in some])
+        if self.settings.verify:
+            asked = [
+                many.strongest(some, self.vote_weights, self.settings.verify) for some in found
+            ]
+            found = _merged(found, self._verified(questions, asked, 0))
+            self._watch("verified", found)
+        solved = [Solved(many.ordered(some), []) for some in found]
+        for number in range(1, self.settings.rounds + 1):
+            solved = self._revised(questions, plain, solved, number)
+        return solved
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        agent: Agent,
+        number: int,
+        key: jax.Array,
+        decoding: str,
+        *,
+        ids: Sequence[int] | None = None,
+        count: int = 0,
+        first: int = 0,
+    ) -> list[list[Candidate]]:
+        """Candidates of each prompt.
+
+        ids: numbers of the problems; count: candidates, 0 is `attempts`; first: of their numbers.
+        """
+        count = count or self.settings.attempts
+        with self.counting(decoding, len(prompts) * count) as tick:
+            drawn = generate.answers(
+                self.sampler,
+                self.weights,
+                prompts,
+                agent.sampling(self.limits),
+                key=key,
+                batch=self.settings.batch,
+                samples=count,
+                ids=ids,
+                store=self.store,
+                decoding=decoding,
+                tick=tick,
+            )
+        made = [
+            self._candidate(drawn, place, Candidate(number, first + place % count, "", ()))
+            for place in range(len(drawn.tokens))
+        ]
+        return [made[start : start + count] for start in range(0, len(made), count)]
+
+    def score(
+        self, plain: Sequence[Sequence[int]], found: Sequence[list[Candidate]]
+    ) -> list[list[Candidate]]:
+        """The candidates of each problem with their scores; unchanged without a reward model."""
+        if self.scorer is None:
+            return list(found)
+        flat = [(problem, one) for problem, some in enumerate(found) for one in some]
+        prompt_N = [plain[problem] for problem, _ in flat]
+        scored = many.scored(self.scorer, prompt_N, [one for _, one in flat])
+        out: list[list[Candidate]] = [[] for _ in found]
+        for (problem, _), one in zip(flat, scored, strict=True):
+            out[problem].append(one)
+        self._watch("scored", out)
+        return out
+
+    def _candidate(self, drawn: Answers, place: int, about: Candidate) -> Candidate:
+        tokens = tuple(drawn.tokens[place])
+        text = self.run.data.text(tokens)
+        stated = answers.extract(text)
+        return dataclasses.replace(
+            about,
+            text=text,
+            tokens=tokens,
+            truncated=not bool(drawn.ended_B[place]),
+            answer=None if stated is None else stated.text,
+        )
+
+    def _verified(
+        self, questions: Sequence[str], asked: Sequence[Sequence[Candidate]], round_: int
+    ) -> list[list[Candidate]]:
+        """These candidates with their verdicts, of a greedy completion each."""
+        requests = [
+            _Request(problem, one, reviews.verify_text(questions[problem], one.text))
+            for problem, some in enumerate(asked)
+            for one in some
+        ]
+        # Neither a persona nor the instruction how to answer a problem is meant for a verifier.
+        chat = dataclasses.replace(self.run.config.data.chat, instruction="")
+        fits, drawn = self._review(requests, chat, f"verify round {round_}", self.limits.whole(0.0))
+        places = {(one.problem, one.candidate.slot): place for place, one in enumerate(fits)}
+        out: list[list[Candidate]] = [[] for _ in asked]
+        for request in requests:
+            one = dataclasses.replace(request.candidate, verdict=UNSURE)
+            place = places.get((request.problem, one.slot))
+            if place is not None and drawn is not None:  # else its prompt has no room
+                said = self.run.data.text(drawn.tokens[place])
+                read = reviews.verdict(said, ended=bool(drawn.ended_B[place]))
+                one = dataclasses.replace(
+                    one, verdict=read or UNSURE, verdict_tokens=len(drawn.tokens[place])
+                )
+            out[request.problem].append(one)
+        return out
+
+    def _revised(
+        self,
+        questions: Sequence[str],
+        plain: Sequence[Sequence[int]],
+        solved: Sequence[Solved],
+        round_: int,
+    ) -> list[Solved]:
+        """One more round: each candidate with evidence against it is revised, the better kept."""
+        requests = [
+            _Request(problem, one, reviews.revise_text(questions[problem], one.text, reasons))
+            for problem, some in enumerate(solved)
+            for one in some.kept
+            if (reasons := many.evidence(one, self.settings.threshold))
+        ]
+        new: list[list[Candidate]] = [[] for _ in solved]
+        for number, agent in enumerate(self.agents):
+            chosen = [one for one in requests if one.candidate.agent == number]
+            chat = agent.chat(self.run.config.data.chat)
+            decoding = f"revise round {round_} agent {number}"
+            fits, drawn = self._review(chosen, chat, decoding, agent.sampling(self.limits))
+            for place, (problem, old, _) in enumerate(fits):
+                assert drawn is not None
+                about = Candidate(
+                    old.agent, old.attempt, "", (), round=round_, revised_from=old.round
+                )
+                new[problem].append(self._candidate(drawn, place, about))
+        if not any(new):
+            return list(solved)
+        new = self.score(plain, new)
+        olds = [{one.slot: one for one in some.kept} for some in solved]
+        if self.settings.verify:  # as what it revises was, so that both can be compared
+            asked = [
+                [one for one in some if old[one.slot].verdict is not None]
+                for some, old in zip(new, olds, strict=True)
+            ]
+            new = _merged(new, self._verified(questions, asked, round_))
+        out = [_kept(old, some) for old, some in zip(solved, new, strict=True)]
+        for problem, some in enumerate(new):
+            if some:
+                self.watch("revised", problem, some)
+        return out
+
+    def _review(
+        self,
+        requests: Sequence["_Request"],
+        chat: ChatSettings,
+        decoding: str,
+        sampling: SamplingSettings,
+    ) -> tuple[list["_Request"], Answers | None]:
+        """(the requests whose prompt has room, one completion of each)."""
+        room = self.sampler.model.config.max_position_embeddings - sampling.max_new_tokens
+        made = [(one, reviews.prompt(self.run.data.tokenizer, one.text, chat)) for one in requests]
+        made = [(one, prompt) for one, prompt in made if len(prompt) <= room]
+        if not made:
+            return [], None
+        with self.counting(decoding, len(made)) as tick:
+            drawn = generate.answers(
+                self.sampler,
+                self.weights,
+                [prompt for _, prompt in made],
+                sampling,
+                key=rng.stream_key(self.key, decoding),
+                batch=self.settings.batch,
+                ids=[solvers.request_id(one.problem, *one.candidate.slot) for one, _ in made],
+                store=self.store,
+                decoding=decoding,
+                tick=tick,
+            )
+        return [one for one, _ in made], drawn
+
+    def _watch(self, phase: str, found: Sequence[Sequence[Candidate]]) -> None:
+        for problem, some in enumerate(found):
+            self.watch(phase, problem, some)
+
+
+class _Request(NamedTuple):
+    """What the model is asked about a candidate."""
+
+    problem: int
+    candidate: Candidate
+    text: str
+
+
+def _merged(
+    before: Sequence[Sequence[Candidate]], changed: Sequence[Sequence[Candidate]]
+) -> list[list[Candidate]]:
+    """The candidates, those of a changed slot replaced."""
+    news = [{one.slot: one for one in some} for some in changed]
+    return [
+        [new.get(one.slot, one) for one in some] for some, new in zip(before, news, strict=True)
+    ]
+
+
+def _kept(solved: Solved, new: Sequence[Candidate]) -> Solved:
+    kept, replaced = {one.slot: one for one in solved.kept}, list(solved.replaced)
+    for one in new:
+        old = kept[one.slot]
+        kept[one.slot] = many.better(old, one)
+        replaced.append(one if kept[one.slot] is old else old)
+    return Solved(many.ordered(list(kept.values())), many.ordered(replaced))
+
+
+def plain(
+    solver: Solver, prompts: Sequence[Sequence[int]], budget_P: Sequence[int]
+) -> list[list[Candidate]]:
+    """Plain samples of the default agent for each problem: as many, in the order drawn, as do not
+    take more tokens than its budget, and at least one.
+
+    The first `attempts` of them are drawn with the solver's key: where agent 0 is the default
+    agent they are its candidates. The rest comes in parts of one size, so that the samples of a
+    problem do not depend on the others.
+    """
+    agent = solver.settings.default_agent()
+    same = dataclasses.replace(solver.agents[0], name=agent.name, weight=agent.weight) == agent
+    found: list[list[Candidate]] = [[] for _ in prompts]
+    todo, part, attempts = list(range(len(prompts))), 0, solver.settings.attempts
+    while todo:
+        key = solver.key if part == 0 else rng.stream_key(solver.key, "plain", part)
+        decoding = "agent 0" if part == 0 and same else f"plain {part}"
+        count = attempts if part == 0 else max(attempts, _PART)
+        first = attempts + (part - 1) * count if part else 0
+        some = [prompts[i] for i in todo]
+        drawn = solver.sample(some, agent, 0, key, decoding, ids=todo, count=count, first=first)
+        for i, new in zip(todo, drawn, strict=True):
+            found[i] += new
+        todo = [i for i in todo if _tokens(found[i]) < budget_P[i]]
+        part += 1
+    return [some[: _within(some, budget)] for some, budget in zip(found, budget_P, strict=True)]
+
+
+def _tokens(candidates: Sequence[Candidate]) -> int:
+    return sum(len(one.tokens) for one in candidates)
+
+
+def _within(candidates: Sequence[Candidate], budget: int) -> int:
+    spent = np.cumsum([len(one.tokens) for one in candidates])
+    return max(1, int(np.searchsorted(spent, budget, side="right")))

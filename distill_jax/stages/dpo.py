@@ -1,0 +1,109 @@
+"""Stage kind dpo: LoRA on pairs of a chosen and a rejected completion."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import ConfigError
+from distill_jax.evaluation.held_out import validation
+from distill_jax.forecast.memory import Job
+from distill_jax.report import panels
+from distill_jax.report.panels import Panel
+from distill_jax.run import geometry
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages import checks, dpo_reference, export_files, loop
+from distill_jax.stages.dpo_rows import Rows
+from distill_jax.stages.dpo_settings import DPOSettings
+from distill_jax.stages.kinds import Kind, register
+from distill_jax.training import optimizer
+from distill_jax.training import state as states
+from distill_jax.training.preference import preference
+from distill_jax.training.state import TrainState
+from distill_jax.training.step import make_update
+
+PANELS = (
+    *panels.SUPERVISED,
+    Panel("margin that the loss raises", {"margins/optimised": "mean of pairs"}),
+    Panel(
+        "pairs the right way round",
+        {"accuracies/optimised": "margin of the loss", "rewards/accuracies": "sums over tokens"},
+        share=True,
+    ),
+    # DPO can widen the margin by lowering both.
+    Panel("log-probability of the chosen, nats per token", {"logps/chosen_per_token": "mean"}),
+    Panel(
+        "β × log-ratio to the reference",
+        {"rewards/chosen": "chosen", "rewards/rejected": "rejected"},
+    ),
+)
+
+
+def _check(run: Run, stage: Stage[DPOSettings]) -> None:
+    checks.check_batch(run, stage)
+    checks.check_training(stage)
+    longest = stage.settings.max_length
+    positions = geometry.of_role(run, "student", run.config.stages).max_position_embeddings
+    if longest > positions:
+        raise ConfigError(
+            f"{stage.name}.max_length={longest}",
+            wanted=f"at most the student's {positions} positions",
+            fix="lower it",
+        )
+
+
+def _prepare(run: Run, stage: Stage[DPOSettings]) -> Rows | None:
+    """The pairs, where no due stage has to make the rows first."""
+    source = stage.settings.data
+    made = source not in run.config.plan or run.is_done(source)
+    return Rows(run, stage) if made else None
+
+
+def _run(
+    run: Run, stage: Stage[DPOSettings], directory: Path, given: Rows | None
+) -> dict[str, Any]:
+    s, rows = stage.settings, given or Rows(run, stage)
+    # --- model, reference: the student as it starts ---
+    student = run.load_student(s.start)
+    if s.uses_reference:
+        rows.reference = dpo_reference.log_probs(run, stage, directory, student, rows)
+    sampler = run.models.sampler(student.model)
+    # --- state, update ---
+    tx = optimizer.make(s.optimizer, s.updates())
+    trainable, frozen = states.split(student.params, "lora")
+    state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
+    loss, totals = preference(student.model, s.objective, run.data.vocab)
+    update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
+    where = sharding.batch_sharding(run.mesh)
+    zero, one = np.int32(0), np.int32(1)
+
+    def step(state: TrainState, number: int) -> Any:
+        host = rows.batch(number, s.batch_size)
+        # As TRL counts them: the prompt with each of its completions.
+        tokens = int(host["prompt_len_BC"].sum() + host["response_len_BC"].sum())
+        state, metrics = update(state, frozen, sharding.place(host, where), zero, one)
+        epoch = (number + 1) * s.batch_size / len(rows.pairs)
+        return state, {**metrics, "epoch": epoch, "step_tokens": tokens}, []
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)
+        return validation(run, sampler, weights, s)
+
+    # --- loop ---
+    state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate)
+    # --- export ---
+    counts = export_files.save_student(run, stage, directory, student.model.config, state)
+    return {**counts, **rows.figures}
+
+
+KIND = register(
+    Kind(
+        DPOSettings,
+        _run,
+        check=_check,
+        prepare=_prepare,
+        forecast=Job.preference,
+        panels=PANELS,
+    )
+)

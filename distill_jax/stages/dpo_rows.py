@@ -1,0 +1,172 @@
+"""What stage dpo learns on: pairs of completions as token ids, and the reference's scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distill_jax.core import digest
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.data import batching, chat, pair_rows
+from distill_jax.data.chat import Example
+from distill_jax.data.pair_rows import Completion, Pair
+from distill_jax.data.problem import Problem
+from distill_jax.data.tokenizer import eos_id
+from distill_jax.data.trace_rows import Trace
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages.dpo_settings import OF_TRACES, DPOSettings
+from distill_jax.stages.supervised import MULTIPLE
+
+
+class Two(NamedTuple):
+    """Token ids of a prompt and of its two completions, EOS included."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+
+class Rows:
+    """The pairs of a stage dpo.
+
+    Args:
+        run, stage: settings; the rows' file must be there.
+
+    Attributes:
+        pairs: as token ids.
+        reference: f32 [N, 2], log-probabilities of the completions under the reference; None until
+            they are set, and where the loss has no reference.
+        figures: numbers of rows and pairs, for done.json and for people.
+
+    Raises:
+        DataError: of the file; or no pair is left; or tokens of another tokenizer.
+        ConfigError: a setting that these rows do not read.
+    """
+
+    def __init__(self, run: Run, stage: Stage[DPOSettings]):
+        s = stage.settings
+        self.seed, self.pad_id = run.seed(stage), run.data.pad_id
+        self.reference: np.ndarray | None = None
+        path = run.rows(s.data)
+        found, self.figures = _read(run, stage)
+        kept, dropped = _as_tokens(run, found, s.longest(run.config))
+        if s.most and len(kept) > s.most:
+            drawn = np.random.default_rng(self.seed).permutation(len(kept))[: s.most]
+            kept = [kept[i] for i in sorted(drawn)]
+        self.pairs = kept
+        self.figures |= {**dropped, "pairs": len(kept)}
+        run.say(f"{stage.name}: " + ", ".join(f"{k} {v}" for k, v in self.figures.items()))
+        if not kept:
+            raise DataError(
+                f"{path}: no pair is left of {len(found)}",
+                wanted="two different completions of a prompt, both within "
+                f"{s.longest(run.config)} tokens",
+                fix=f"give other rows, or raise {stage.name}.max_length",
+            )
+        if s.prefer == "short" and s.loss in ("sigmoid", "robust", "hinge") and not s.sft_weight:
+            run.say(
+                f"{stage.name}: loss={s.loss} sums over tokens: with prefer=short it is lowered by "
+                "making every token less likely; see logps/chosen_per_token, or set "
+                f"{stage.name}.loss=sigmoid_norm, beta=5, sft_weight=0.2"
+            )
+
+    @property
+    def digest(self) -> str:
+        """Digest of the pairs' tokens."""
+        parts = (part for pair in self.pairs for part in pair)
+        return digest.of_all(np.array([len(ids), *ids], np.int32).tobytes() for ids in parts)
+
+    def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
+        """Batch `step`, as `training.preference.preference` wants it."""
+        index = batching.batch_indices(self.seed, step, size, len(self.pairs))
+        out = self.pack(index)
+        return out if self.reference is None else {**out, "reference_BC": self.reference[index]}
+
+    def pack(self, index: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """These pairs as tokens_BCT, targets_BCR, prompt_len_BC, response_len_BC int32 and
+        loss_mask_BCR f32; C = 2: chosen, rejected."""
+        twos = [self.pairs[i] for i in index]
+        flat = [Example(two.prompt, ids) for two in twos for ids in (two.chosen, two.rejected)]
+        packed = batching.pack_examples(flat, pad_id=self.pad_id, multiple=MULTIPLE)
+        return {
+            name.replace("_B", "_BC"): rows.reshape(-1, 2, *rows.shape[1:])
+            for name, rows in packed.items()
+        }
+
+    def sizes(self) -> np.ndarray:
+        """Tokens of the longer side of each pair, prompt included."""
+        return np.array([len(p) + max(len(c), len(r)) for p, c, r in self.pairs])
+
+
+def _read(run: Run, stage: Stage[DPOSettings]) -> tuple[list[Pair], dict[str, int]]:
+    s, path = stage.settings, run.rows(stage.settings.data)
+    rows = pair_rows.read(path)
+    pairs = [row for row in rows if isinstance(row, Pair)]
+    traces = [row for row in rows if isinstance(row, Trace)]
+    if traces:
+        _refuse_other_tokens(run, path, traces)
+        return pair_rows.of_traces(
+            traces,
+            prefer=s.prefer,
+            per_problem=s.pairs_per_problem,
+            length_ratio=s.length_ratio,
+            seed=run.seed(stage),
+        )
+    plain = DPOSettings()
+    for name in OF_TRACES:
+        if getattr(s, name) != getattr(plain, name):
+            raise ConfigError(
+                f"{stage.name}.{name}={getattr(s, name)} with the pairs of {path}",
+                wanted="its default: rows of stage traces alone read it",
+            )
+    return pairs, {"rows": len(pairs)}
+
+
+def _refuse_other_tokens(run: Run, path: Path, traces: Sequence[Trace]) -> None:
+    """Token ids that stand for another text are another tokenizer's."""
+    for one in traces:
+        known = all(0 <= index < run.data.vocab for index in one.tokens)
+        if not known or run.data.text(one.tokens) != one.completion:
+            raise DataError(
+                f"{path}: problem {one.id}, sample {one.sample}: its tokens are not those of its "
+                "completion",
+                wanted="tokens of the run's tokenizer",
+                fix="draw the completions with this student's tokenizer",
+            )
+
+
+def _as_tokens(run: Run, found: Sequence[Pair], longest: int) -> tuple[list[Two], dict[str, int]]:
+    """Pairs that fit as token ids, and how many were dropped, by reason."""
+    problems = {pair.question: Problem(pair.where, pair.question, "", "") for pair in found}
+    fitting = run.data.task.prompts(list(problems.values()))
+    prompts = dict(zip([p.question for p in fitting.problems], fitting.prompts, strict=True))
+    full = [p for p in found if p.chosen.text.strip() and p.rejected.text.strip()]
+    counts = {"dropped_empty": len(found) - len(full), "dropped_identical": 0}
+    counts["dropped_truncated"] = 0
+    kept = []
+    sides = (_responses(run, full, [getattr(p, name) for p in full]) for name in Pair._fields[2:])
+    for pair, chosen, rejected in zip(full, *sides, strict=True):
+        prompt = prompts.get(pair.question)
+        if chosen == rejected:
+            counts["dropped_identical"] += 1
+        elif prompt is None or len(prompt) + max(len(chosen), len(rejected)) > longest:
+            counts["dropped_truncated"] += 1
+        else:
+            kept.append(Two(prompt, chosen, rejected))
+    return kept, counts
+
+
+def _responses(
+    run: Run, pairs: Sequence[Pair], completions: Sequence[Completion]
+) -> list[list[int]]:
+    """Token ids of a side of all pairs, which are of one form: as drawn, or the text's and EOS."""
+    drawn = [c.tokens for c in completions if c.tokens is not None]
+    if drawn:
+        return drawn
+    tok, end = run.data.tokenizer, eos_id(run.data.tokenizer)
+    problems = [Problem(pair.where, pair.question, "", "") for pair in pairs]
+    texts = [c.text for c in completions]
+    any_prompts = [[end]] * len(texts)  # not read: responses are tokenised apart from prompts
+    examples = chat.render_examples(tok, problems, texts, run.config.data.chat, any_prompts)
+    return [example.response for example in examples]

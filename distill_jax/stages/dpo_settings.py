@@ -1,0 +1,114 @@
+"""The settings of stage kind dpo."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.data.pair_rows import PREFER
+from distill_jax.kernels import preference
+from distill_jax.run.settings import Shared, TrainSettings
+from distill_jax.stages.settings import STUDENT_TRAINING
+from distill_jax.training.optimizer import OptimizerSettings
+from distill_jax.training.preference import Objective
+
+# Settings that rows of stage traces read, and pairs do not.
+OF_TRACES = ("prefer", "pairs_per_problem", "length_ratio")
+
+
+@dataclass(frozen=True)
+class DPOSettings(TrainSettings, kind="dpo", makes="student"):
+    """Preference training (DPO and relatives) of the student's LoRA parameters on pairs."""
+
+    start: str = setting(
+        "sft",
+        "Student to start from, which is also the reference: base, a stage, or a directory.",
+        ref="student",
+    )
+    data: str = setting(
+        "",
+        "Rows of {prompt, chosen, rejected}, or those of stage traces: a stage that makes rows, or "
+        "a file.",
+        ref="rows",
+    )
+    loss: str = setting(
+        "sigmoid",
+        "Loss of a pair. All but sigmoid_norm, simpo and ipo sum over tokens: for pairs that "
+        "differ in length take sigmoid_norm with beta=5 and sft_weight=0.2.",
+        choices=tuple(preference.PREFERENCES),
+    )
+    beta: float = setting(0.1, "β; simpo wants about 2.", above=0.0)
+    label_smoothing: float = setting(
+        0.0, "Probability that a pair is the wrong way round (sigmoid: cDPO; robust).", low=0.0
+    )
+    target_margin: float = setting(0.0, "γ/β of simpo, about 0.5.", low=0.0)
+    sft_weight: float = setting(
+        0.0, "Weight of the cross-entropy of the chosen completions (TRL's sft).", low=0.0
+    )
+    prefer: str = setting(
+        "right",
+        "Of traces: a right one over a wrong one; short, the shortest right one over a longer "
+        "right one.",
+        choices=PREFER,
+    )
+    length_ratio: float = setting(
+        1.3, "With prefer=short: a rejected has at least this times the chosen's tokens.", above=1.0
+    )
+    pairs_per_problem: int = setting(2, "Most pairs made of a problem's traces.", low=1)
+    most: int = setting(0, "Most pairs, drawn by seed; 0 is all.", low=0)
+    max_length: int = setting(
+        0,
+        "Most tokens of prompt and completion: longer pairs are dropped and counted; 0 is "
+        "data.max_prompt_tokens + sampling.max_new_tokens.",
+        low=0,
+    )
+    batch_size: int = setting(32, "Pairs a step.", low=1)
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=5e-6)
+    )
+
+    def __post_init__(self) -> None:
+        preference.check(self.loss, smoothing=self.label_smoothing, target=self.target_margin)
+        if self.prefer != "short" and self.length_ratio != type(self).length_ratio:
+            raise ConfigError(
+                f"length_ratio={self.length_ratio} with prefer={self.prefer}", wanted="prefer=short"
+            )
+
+    @property
+    def objective(self) -> Objective:
+        """What the loss is given."""
+        return Objective(
+            self.loss, self.beta, self.label_smoothing, self.target_margin, self.sft_weight
+        )
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the loss reads the reference's log-probabilities."""
+        return preference.PREFERENCES[self.loss].uses_reference
+
+    def longest(self, shared: Shared) -> int:
+        """Most tokens of prompt and completion."""
+        return self.max_length or shared.data.max_prompt_tokens + shared.sampling.max_new_tokens
+
+    def shared(self) -> tuple[str, ...]:
+        length = () if self.max_length else ("sampling.max_new_tokens",)
+        return (*STUDENT_TRAINING, *length)
+
+    def roles(self) -> tuple[str, ...]:
+        return ("student",)
+
+    def splits(self) -> tuple[str, ...]:
+        return ("validation",) if self.eval_every else ()
+
+    def check_with(self, shared: Shared, name: str) -> None:
+        self.check_best(shared, name)
+        if not self.data and name in shared.stages:
+            raise ConfigError(
+                f"{name}.data is empty",
+                wanted="rows of pairs, or of stage traces",
+                fix=f"set {name}.data to a stage that makes rows, or to a file",
+            )
+
+    def summary(self, shared: Shared) -> dict[str, Any]:
+        del shared
+        return {"loss": self.loss, "beta": self.beta, "sft_weight": self.sft_weight}

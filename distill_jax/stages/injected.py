@@ -1,0 +1,114 @@
+"""Stage kind injected: worked solutions with one number made wrong in some of them.
+
+Rows have ProcessBench's form, {"id", "problem", "steps", "label"}; label is the step that was made
+wrong, or −1. A reward model learns from them without any model's solutions, and its scores can be
+checked against errors whose place is known. With form=pairs they are TRL's {"prompt", "chosen",
+"rejected"}: each solution and the same one made wrong.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.core.settings import setting
+from distill_jax.data.problem import Problem
+from distill_jax.data.sources import SPLITS
+from distill_jax.evaluation.process_bench import NONE_WRONG
+from distill_jax.reasoning import steps
+from distill_jax.run.console import write_rows
+from distill_jax.run.run import ROWS_FILE, Run, Stage
+from distill_jax.run.settings import StageSettings
+from distill_jax.stages.kinds import Kind, register
+
+FORMS = ("process_bench", "pairs")
+_NUMBER = re.compile(r"\d+")
+# A result is made wrong by at most this.
+_MOST = 9
+
+
+@dataclass(frozen=True)
+class InjectedSettings(StageSettings, kind="injected", makes="rows"):
+    """Worked solutions, a share of them with an error at a known step."""
+
+    split: str = setting("train", "Split of the problems.", choices=SPLITS)
+    problems: int = setting(0, "Problems, the first ones; 0 is all.", low=0)
+    form: str = setting(
+        FORMS[0], "Form of the rows: for reward models, or pairs for dpo.", choices=FORMS
+    )
+    share: float = setting(
+        0.5, "Share of the solutions made wrong; of pairs one of both always is.",
+        above=0.0, high=0.99,
+    )  # fmt: skip
+    separator: str = setting("\n", "Text between the steps of a solution.")
+
+    def __post_init__(self) -> None:
+        if not self.separator:
+            raise ConfigError("separator is empty", wanted="a text")
+        if self.form == "pairs" and self.share != type(self).share:
+            raise ConfigError(f"share={self.share} with form=pairs", wanted="form=process_bench")
+
+    def shared(self) -> tuple[str, ...]:
+        """The problems' settings."""
+        return ("seed", "tokenizer_size", "task", "data")
+
+    def splits(self) -> tuple[str, ...]:
+        """The one that is read."""
+        return (self.split,)
+
+
+def inject(given: Sequence[str], rng: np.random.Generator) -> tuple[list[str], int] | None:
+    """(steps with one of them made wrong, its place); None where no step has a number.
+
+    The last number of the step, its result, is changed by 1 to 9 and stays at least 0. What
+    follows stays as it was: it is right only by the number that was meant.
+    """
+    places = [i for i, step in enumerate(given) if _NUMBER.search(step)]
+    if not places:
+        return None
+    place = int(rng.choice(places))
+    number = list(_NUMBER.finditer(given[place]))[-1]
+    value, by = int(number[0]), int(rng.integers(1, _MOST + 1))
+    wrong = value - by if value >= by and rng.random() < 0.5 else value + by
+    text = f"{given[place][: number.start()]}{wrong}{given[place][number.end() :]}"
+    return [*given[:place], text, *given[place + 1 :]], place
+
+
+def _rows(run: Run, stage: Stage[InjectedSettings]) -> Iterator[dict[str, Any]]:
+    s, rng = stage.settings, np.random.default_rng([run.seed(stage), 1])
+    problems: list[Problem] = run.data.problems(s.split).problems
+    for problem in problems[: s.problems or None]:
+        split = steps.split_text(problem.solution, s.separator)
+        pairs = s.form == "pairs"
+        made = inject(split, rng) if pairs or rng.random() < s.share else None
+        found, label = made or (split, NONE_WRONG)
+        if pairs and made:
+            texts = (s.separator.join(one) for one in (split, found))
+            yield dict(
+                zip(("prompt", "chosen", "rejected"), (problem.question, *texts), strict=True)
+            )
+        elif split and not pairs:
+            yield {"id": problem.id, "problem": problem.question, "steps": found, "label": label}
+
+
+def _run(
+    run: Run, stage: Stage[InjectedSettings], directory: Path, prepared: None
+) -> dict[str, Any]:
+    del prepared
+    rows, pairs = list(_rows(run, stage)), stage.settings.form == "pairs"
+    wrong = len(rows) if pairs else sum(row["label"] != NONE_WRONG for row in rows)
+    if not 0 < wrong < len(rows) + pairs:
+        raise DataError(
+            f"{wrong} of {len(rows)} solutions of {stage.settings.split} made wrong",
+            wanted="some, and others left as they were",
+            fix=f"give {stage.name} more problems, with worked solutions",
+        )
+    write_rows(directory / ROWS_FILE, rows)
+    return {"rows": len(rows), "wrong": wrong}
+
+
+KIND = register(Kind(InjectedSettings, _run))

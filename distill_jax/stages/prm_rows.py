@@ -1,0 +1,213 @@
+"""What stage prm learns on: solutions encoded with their labels, some problems held out."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distill_jax.core.batching import round_up
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.data import batching, step_rows
+from distill_jax.data.problem import Problem, content_hash
+from distill_jax.data.step_rows import COUNTS, PRM800K, Labels, StepRow
+from distill_jax.reasoning import step_labels, steps
+from distill_jax.reasoning.step_labels import Counts
+from distill_jax.reasoning.steps import Encoded
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages.prm_settings import PRMSettings
+
+_STEPS = 8
+
+
+class Labelled(NamedTuple):
+    """An encoded solution, and a label (or None) for each of its steps that has room."""
+
+    row: Encoded
+    labels: Labels
+
+
+class Rows:
+    """The rows of a stage prm.
+
+    Args:
+        run, stage: settings; the rows' file must be there.
+
+    Attributes:
+        train, held_out: solutions, each with a labelled step; a problem is in one of them.
+        step_id: of the step token.
+        counted: whether the labels come from counts.
+        salt: of the hash that splits the problems; see `is_held_out`.
+        figures: numbers of rows and labels, for done.json and for people.
+
+    Raises:
+        DataError: of the file; or no row is left, or all labels are of one class.
+        ConfigError: a setting that these rows do not read; a step token that does not exist.
+    """
+
+    def __init__(self, run: Run, stage: Stage[PRMSettings]):
+        s = self.settings = stage.settings
+        self.seed, self.pad_id = run.seed(stage), run.data.pad_id
+        self.step_id = steps.step_token_id(run.data.tokenizer, s.step_format.token)
+        self.salt = str(run.config.seed)
+        path = run.rows(s.data)
+        found = step_rows.read(path, neutral=s.neutral, derive=self._labels)
+        forms = {row.form for row in found}
+        self.counted = COUNTS in forms
+        _refuse_unread(stage, forms)
+        kept, self.figures = _encode(run, found, self.step_id, s)
+        self.train = [row for question, row in kept if not self.is_held_out(question)]
+        self.held_out = [row for question, row in kept if self.is_held_out(question)]
+        share = s.validation_share
+        if not self.train or (share and not self.held_out):
+            raise DataError(
+                f"{path}: {len(self.train)} rows to train on, {len(self.held_out)} held out",
+                wanted="some of both" if share else "some",
+                fix=f"change {stage.name}.validation_share, raise {stage.name}.max_length, or "
+                "give more problems",
+            )
+        self._right = _share_right(self.train, str(path))
+        self.figures |= {
+            "train_rows": len(self.train),
+            "held_out_rows": len(self.held_out),
+            "share_right": self._right,
+        }
+        run.say(f"{stage.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in self.figures.items()))
+
+    def is_held_out(self, question: str) -> bool:
+        """Whether a problem is: by the hash of salt and text, so the same in every file."""
+        text = f"{self.salt}/{content_hash(question)}".encode()
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        return int.from_bytes(digest, "little") < self.settings.validation_share * 2**64
+
+    def batch(self, step: int) -> tuple[dict[str, np.ndarray], int]:
+        """(batch `step`, as `training.process_losses.step_labels` wants it, its tokens)."""
+        size = self.settings.batch_size
+        index = batching.batch_indices(self.seed, step, size, len(self.train))
+        chosen = [self.train[i] for i in index]
+        T = batching.bucket(max(len(one.row.tokens) for one in chosen), self._lengths)
+        tokens_BT = np.full((size, T), self.pad_id, np.int32)
+        end_BS = np.zeros((size, self._most_steps), np.int32)
+        label_BS = np.full(end_BS.shape, np.nan, np.float32)
+        for number, (row, labels) in enumerate(chosen):
+            tokens_BT[number, : len(row.tokens)] = row.tokens
+            end_BS[number, : len(row.ends)] = row.ends
+            label_BS[number, : len(labels)] = [np.nan if y is None else y for y in labels]
+        weight_BS = np.isfinite(label_BS).astype(np.float32)
+        label_BS = np.nan_to_num(label_BS)
+        if self.settings.balanced:
+            weight_BS *= label_BS / (2 * self._right) + (1 - label_BS) / (2 * (1 - self._right))
+        arrays = {
+            "tokens_BT": tokens_BT, "end_BS": end_BS, "label_BS": label_BS, "weight_BS": weight_BS,
+        }  # fmt: skip
+        return arrays, sum(len(one.row.tokens) for one in chosen)
+
+    @cached_property
+    def _lengths(self) -> tuple[int, ...]:
+        """Few row lengths, few compiled programs."""
+        return batching.bucket_sizes(max(len(one.row.tokens) for one in self.train), multiple=16)
+
+    @cached_property
+    def _most_steps(self) -> int:
+        return round_up(max(len(one.row.ends) for one in self.train), _STEPS)
+
+    def _labels(
+        self, mc: Sequence[Mapping[str, int] | None], root: Mapping[str, int]
+    ) -> list[float | None]:
+        def counts(one: Mapping[str, int]) -> Counts:
+            return Counts(one["right"], one["wrong"], one["undecided"])
+
+        given = [None if one is None else counts(one) for one in mc]
+        s = self.settings
+        return step_labels.labels(given, counts(root), s.labels, s.threshold)
+
+
+def _refuse_unread(stage: Stage[PRMSettings], forms: set[str]) -> None:
+    plain, s = PRMSettings(), stage.settings
+    readers = {"labels": COUNTS, "threshold": COUNTS, "neutral": PRM800K}
+    for name, form in readers.items():
+        if getattr(s, name) != getattr(plain, name) and form not in forms:
+            raise ConfigError(
+                f"{stage.name}.{name}={getattr(s, name)} with rows of form {', '.join(forms)}",
+                wanted=f"rows of form {form}: others do not read it",
+            )
+
+
+def _encode(
+    run: Run, rows: Sequence[StepRow], step_id: int, s: PRMSettings
+) -> tuple[list[tuple[str, Labelled]], dict[str, float]]:
+    """(question, encoded row) of each row that keeps a label, and what became of the others."""
+    problems = {row.question: Problem(row.where, row.question, "", "") for row in rows}
+    fitting = run.data.task.prompts(list(problems.values()))
+    prompts = dict(zip([p.question for p in fitting.problems], fitting.prompts, strict=True))
+    kept, cut, lost, holding = [], 0, 0, 0
+    labelled = [row for row in rows if any(y is not None for y in row.labels)]
+    # All texts in one call: many times faster than row by row.
+    texts = [step for row in labelled if row.tokens is None for step in row.steps]
+    tokenised = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
+    for row in labelled:
+        tokens = row.tokens or [next(tokenised) for _ in row.steps]
+        _refuse_tokens(run, row, tokens)
+        prompt = prompts.get(row.question)
+        encoded = Encoded([], [], len(tokens))
+        if prompt is not None:
+            encoded = steps.encode(prompt, tokens, step_id, s.max_length)
+        labels = row.labels[: len(encoded.ends)]
+        cut += bool(encoded.dropped)
+        if not any(y is not None for y in labels):
+            lost += 1
+            continue
+        # At use such a step is cut in two.
+        holding += row.tokens is None and any(
+            s.step_format.separator in step.strip() for step in row.steps
+        )
+        kept.append((row.question, Labelled(encoded, labels)))
+    return kept, {
+        "rows": len(rows),
+        "rows_without_label": len(rows) - len(labelled),
+        "rows_cut": cut,
+        "rows_dropped_too_long": lost,
+        "rows_with_separator_in_step": holding,
+    }
+
+
+def _refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> None:
+    """A special token in a step would end the turn; an unknown id is another tokenizer's."""
+    added, vocab = run.data.tokenizer.added_tokens_decoder, run.data.vocab
+    for number, step in enumerate(tokens):
+        for index in step:
+            if not isinstance(index, int) or not 0 <= index < vocab:
+                wanted = f"ids of the run's tokenizer, 0..{vocab - 1}"
+                raise DataError(f"{row.where}: token {index!r} in step {number}", wanted=wanted)
+            if index in added and added[index].special:
+                got = f"{row.where}: step {number} holds the special token {added[index].content}"
+                raise DataError(got, fix="remove the row or the token")
+
+
+def _share_right(rows: Sequence[Labelled], name: str) -> float:
+    """Mean label; DataError where it is that of a constant."""
+    labels = [y for row in rows for y in row.labels if y is not None]
+    share = float(np.mean(labels))
+    if share in (0.0, 1.0):
+        raise DataError(
+            f"{name}: all {len(labels)} labelled steps are {'right' if share else 'wrong'}",
+            wanted="right and wrong ones: a constant would be the best model",
+            fix="add rows of the other class",
+        )
+    return share
+
+
+def figures_for(labelled: Sequence[Labelled]) -> tuple[list[Encoded], list[Labels]]:
+    """(encoded rows, labels), for scoring."""
+    return [one.row for one in labelled], [one.labels for one in labelled]
+
+
+def trained_on(rows: Rows, digest: str) -> dict[str, Any]:
+    """What prm_config.json says of the rows: enough to tell whether a problem was held out."""
+    return {
+        **rows.figures,
+        "rows_digest": digest,
+        "validation_share": rows.settings.validation_share,
+        "problem_hash_salt": rows.salt,
+    }

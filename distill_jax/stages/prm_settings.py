@@ -1,0 +1,101 @@
+"""The settings of stage kind prm."""
+
+from dataclasses import dataclass, field
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.data.step_rows import NEUTRAL
+from distill_jax.kernels.process_reward import AGGREGATIONS
+from distill_jax.models.process_head import HEADS
+from distill_jax.reasoning.step_labels import LABELS
+from distill_jax.reasoning.steps import StepSettings
+from distill_jax.run.settings import BASE, Shared, TrainSettings
+from distill_jax.stages.settings import STUDENT_TRAINING
+from distill_jax.training.state import TRAINABLE
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
+    """A process reward model: the student with a head that judges each step of a solution."""
+
+    start: str = setting(
+        BASE, "Student to start from: base, a stage, or a directory.", ref="student"
+    )
+    data: str = setting(
+        "", "Rows with labelled steps: a stage that makes rows, or a file.", ref="rows"
+    )
+    head: str = setting(
+        "linear",
+        "linear: of transformers' token classification; mlp: of Qwen2.5-Math-PRM.",
+        choices=HEADS,
+    )
+    trainable: str = setting(
+        "lora",
+        "Parameters to train besides the head: LoRA's, or all of the student's.",
+        choices=TRAINABLE,
+    )
+    head_rate: float = setting(
+        10.0, "The head's learning rate is the optimizer's times this.", above=0.0
+    )
+    step_format: StepSettings = field(default_factory=StepSettings)
+    labels: str = setting(
+        "hard",
+        "Labels of rows with counts: hard, the rate of right completions is above threshold; "
+        "soft, the rate; relative, the rate over the bare prompt's.",
+        choices=LABELS,
+    )
+    threshold: float = setting(0.0, "Rate above which a hard label is 1.", low=0.0, high=0.99)
+    neutral: str = setting(
+        "positive", "What PRM800K's rating 0 counts as; ignore: not labelled.", choices=NEUTRAL
+    )
+    balanced: bool = setting(
+        False, "Weigh right and wrong steps so that both count for half of the loss."
+    )
+    aggregation: str = setting(
+        AUTO,
+        "One score of a solution's, stored with the model; auto: last for rows with counts, min "
+        "for others.",
+        choices=(AUTO, *AGGREGATIONS),
+    )
+    max_length: int = setting(
+        1024, "Most tokens of prompt and steps; later steps are dropped and counted.", low=2
+    )
+    batch_size: int = setting(32, "Solutions a step.", low=1)
+    validation_share: float = setting(
+        0.1,
+        "Share of the problems, by a hash of their text, that is held out for evaluation.",
+        low=0.0,
+        high=0.9,
+    )
+
+    def __post_init__(self) -> None:
+        if self.labels != "hard" and self.threshold:
+            raise ConfigError(
+                f"threshold={self.threshold} with labels={self.labels}",
+                wanted="0: hard labels alone have a threshold",
+            )
+        if self.eval_every and not self.validation_share:
+            raise ConfigError(
+                f"eval_every={self.eval_every} with validation_share=0",
+                wanted="a share above 0: nothing is held out to evaluate on",
+            )
+
+    def shared(self) -> tuple[str, ...]:
+        return STUDENT_TRAINING
+
+    def roles(self) -> tuple[str, ...]:
+        return ("student",)
+
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def check_with(self, shared: Shared, name: str) -> None:
+        self.check_best(shared, name)
+        if not self.data and name in shared.stages:
+            raise ConfigError(
+                f"{name}.data is empty",
+                wanted="rows with labelled steps",
+                fix=f"set {name}.data to a stage that makes rows, or to a file",
+            )

@@ -1,0 +1,192 @@
+"""Part of solve.py: problems of a command line solved one by one, and shown as they are."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from distill_jax.core import settings
+from distill_jax.core.errors import DataError
+from distill_jax.data.problem import Problem
+from distill_jax.data.rows import gold_of, read_rows
+from distill_jax.evaluation import solve_results
+from distill_jax.evaluation.candidates import Candidate
+from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.evaluation.solver import Solver
+from distill_jax.inference import agents as solvers
+from distill_jax.inference import process_scorer
+from distill_jax.report import solving
+from distill_jax.report import view as views
+from distill_jax.run.config import RunConfig
+from distill_jax.run.run import Run
+from distill_jax.stages import solve as stage
+
+_STYLES = {
+    "t0": "green", "t1": "green", "t2": "yellow", "t3": "yellow", "t4": "red", "t5": "bold red",
+}  # fmt: skip
+_QUESTIONS = ("question", "problem", "prompt")
+
+
+class Request(NamedTuple):
+    """What a command line asks for; None is the setting of the plan, of the same name."""
+
+    attempts: int | None = None
+    agents: str | None = None
+    selector: str | None = None
+    model: str | None = None
+    reward_model: str | None = None
+    verify: int | None = None
+    rounds: int | None = None
+
+    def settings(self, config: RunConfig, workdir: Path) -> SolveSettings:
+        """The settings of the plan's last stage of kind solve with what is asked for.
+
+        Without such a stage the last student of the work directory solves.
+
+        Raises:
+            ConfigError: a value out of its limits, or settings that cannot go together.
+        """
+        view = views.load(workdir)
+        plan = [config.plan[name] for name in config.order]
+        found = [one for one in plan if isinstance(one, SolveSettings)]
+        values = settings.to_dict(found[-1] if found else SolveSettings(model=view.last))
+        values |= {name: one for name, one in self._asdict().items() if one is not None}
+        values["model"] = views.canonical(values["model"], view)
+        return settings.build(SolveSettings, values)
+
+
+def problems_of(argument: Sequence[str], file: str | None) -> Iterator[Problem]:
+    """The problems of the command line: arguments, a file, or the lines of standard input.
+
+    Raises:
+        DataError: no problem, or a row without one.
+    """
+    if argument and file:
+        got = f"both a problem and --file={file}"
+        raise DataError(got, wanted="one of them")
+    if file:
+        yield from _of_file(Path(file))
+        return
+    found = False
+    for number, text in enumerate(argument or sys.stdin):
+        if text.strip():
+            found = True
+            yield Problem(str(number), text.strip(), "", "")
+    if not found:
+        raise DataError("no problem", wanted="an argument, --file, or lines on standard input")
+
+
+def _of_file(path: Path) -> Iterator[Problem]:
+    if not path.is_file():
+        raise DataError(f"no file {path}", wanted="a file of problems")
+    for number, (where, row) in enumerate(read_rows(path)):
+        column = next((name for name in _QUESTIONS if name in row), "")
+        question, answer = row.get(column), str(row.get("answer") or "")
+        if not isinstance(question, str) or not question.strip():
+            got = f"{where}: columns {', '.join(row) or 'none'}"
+            raise DataError(got, wanted="a text in question, problem or prompt")
+        gold = gold_of(answer) or answer
+        yield Problem(str(row.get("id", number)), question, "", gold)
+
+
+class Show:
+    """Prints what the solver does for people.
+
+    names: of the agents; scored: there is a reward model, so that texts come with their scores.
+    """
+
+    def __init__(self, console: Console, names: Sequence[str], *, scored: bool):
+        self.console, self.names, self.scored = console, names, scored
+
+    def watch(self, phase: str, number: int, found: Sequence[Candidate]) -> None:
+        """Called by the solver after each phase."""
+        del number
+        for one in found:
+            if phase == "verified" and one.verdict is None:
+                continue
+            if phase == "scored" and one.round:  # shown as revised, with its verdict
+                continue
+            stated = "no answer" if one.answer is None else escape(one.answer)
+            revision = f", revision {one.round}" if one.round else ""
+            label = escape(f"{self.names[one.agent]} {one.attempt}{revision}")
+            about = {
+                "verified": f"verdict {one.verdict}",
+                "scored": f"score {one.score:.3f}" if one.steps else "no step to score",
+            }.get(phase, f"{len(one.tokens)} tokens{', cut off' if one.truncated else ''}")
+            about += f", verdict {one.verdict}" if phase == "revised" and one.verdict else ""
+            self.console.print(f"[bold]{phase}[/] {label}: [cyan]{stated}[/], {about}")
+            if phase == ("scored" if self.scored else "sampled") or phase == "revised":
+                self.console.print(self._text(one), highlight=False)
+
+    def _text(self, one: Candidate) -> str:
+        """A candidate's text, each step in the colour of its score."""
+        steps = solving.steps(one.text, one.steps)
+        pairs = zip(steps, one.steps, strict=False)
+        if steps:
+            return "\n".join(
+                f"  [{_STYLES[step.colour]}]{score:.2f} {escape(step.text)}[/]"
+                for step, score in pairs
+            )
+        scores = "  " + " ".join(f"{score:.2f}" for score in one.steps)
+        lines = [f"  [dim]{escape(line)}[/]" for line in one.text.splitlines()]
+        return "\n".join([*lines, *([scores] if one.steps else [])])
+
+    def result(self, found: Mapping[str, Any]) -> None:
+        """The votes, what each selector takes, and the answer."""
+        table = Table("selector", "answer", "agent", title=f"votes {solving.votes(found) or '–'}")
+        for name, place in found["selected"].items():
+            style = "bold" if name == found["selector"] else None
+            if place is None:
+                table.add_row(name, "–", "", style=style)
+                continue
+            one = found["candidates"][place]
+            table.add_row(name, escape(one["answer"]), escape(one["agent"]), style=style)
+        self.console.print(table)
+        answer = "none" if found["answer"] is None else escape(found["answer"])
+        share = found["confidence"]
+        said = "" if share is None else f", {100 * share:.0f}% of the votes"
+        known = {True: ", right", False: ", wrong"}.get(found["correct"], "")
+        total = found["tokens"]["total"]
+        self.console.print(f"answer: [bold cyan]{answer}[/]{said}{known}; {total} tokens")
+
+
+def solve(
+    run: Run, how: SolveSettings, problems: Iterable[Problem], *, as_json: bool = False
+) -> None:
+    """Solves the problems one by one and prints what is done; as_json: result objects alone.
+
+    No problem's result depends on the others.
+
+    Raises:
+        DataError: a problem without a question, or whose prompt has no room.
+    """
+    agents = stage.agents_of(how)
+    show = Show(Console(), [agent.name for agent in agents], scored=bool(how.reward_model))
+    watch = Solver.watch if as_json else show.watch
+    solver = None
+    for problem in problems:
+        data, prompts = solvers.prompts(run, [problem], agents)
+        solver = solver or stage.make_solver(run, how, agents, watch=watch)
+        begun = time.perf_counter()
+        scored = process_scorer.read_by(run, solver.scorer, data)
+        found = solver.solve([problem.question], scored, prompts)
+        seconds = time.perf_counter() - begun
+        (judged,) = solve_results.judged_solved(run.data.task, [problem], found)
+        result = solve_results.row(problem, judged, agents, how, seconds)
+        if as_json:
+            print(json.dumps(result, allow_nan=False), flush=True)
+        else:
+            show.result(result)
+
+
+def without_drops(config: RunConfig) -> RunConfig:
+    """The config under which a problem without room is an error."""
+    data = dataclasses.replace(config.data, on_long_prompt="error")
+    return dataclasses.replace(config, data=data)

@@ -1,0 +1,282 @@
+"""Stage dpo: what it learns on, its reference, and that it resumes to the same bits."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.run.config import RunConfig
+from distill_jax.run.run import ROWS_FILE, Run, Stage
+from distill_jax.run.settings import StageSettings
+from distill_jax.stages import dpo_reference, runner
+from distill_jax.stages.dpo_rows import Rows
+from distill_jax.stages.dpo_settings import DPOSettings
+from distill_jax.stages.kinds import Kind, register
+from distill_jax.training.optimizer import OptimizerSettings
+from tests.stages.small import copy_stages, rows, small, weights
+
+pytestmark = pytest.mark.slow
+
+STEPS = 4
+
+
+def given(count: int = 12) -> list[dict[str, Any]]:
+    """Right over wrong, of lengths that differ."""
+    return [
+        {
+            "prompt": f"Tom has {i} pens and gets {i % 3}. How many now?",
+            "chosen": f"{i}+{i % 3}={i + i % 3}\n#### {i + i % 3}",
+            "rejected": f"{i}-{i % 3}={i - i % 3}" + "\nso it is" * (i % 2) + f"\n#### {i - 9}",
+            "source": "by hand",
+        }
+        for i in range(count)
+    ]
+
+
+def write(path: Path, found: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    return path
+
+
+def config(path: Path, **changes: Any) -> RunConfig:
+    base = small(checkpoint__every=2, records__every=1)
+    settings = {"steps": STEPS, "batch_size": 4, "max_length": 96, "data": str(path), **changes}
+    rate = OptimizerSettings(learning_rate=1e-2)
+    plan = {name: base.plan[name] for name in ("pretrain", "sft")}
+    plan |= {"dpo": DPOSettings(**{"optimizer": rate, **settings})}
+    return dataclasses.replace(base, plan=plan, stages=("dpo",))
+
+
+@pytest.fixture(scope="module")
+def trained(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
+    root = tmp_path_factory.mktemp("dpo")
+    how = config(write(root / "pairs.jsonl", given()), accumulate=2, sft_weight=0.1)
+    workdir = copy_stages(begun, root / "run", "pretrain", "sft")
+    runner.run(how, workdir)
+    return workdir, how
+
+
+def done(workdir: Path) -> dict[str, Any]:
+    return json.loads((workdir / "dpo" / "done.json").read_text())
+
+
+def reference(workdir: Path) -> list[dict[str, Any]]:
+    path = workdir / "dpo" / dpo_reference.REFERENCE_FILE
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_metrics_have_the_names_users_know(trained: tuple[Path, RunConfig]) -> None:
+    found = rows(trained[0], "dpo")
+    assert [row["step"] for row in found] == [1, 2, 3, 4]
+    names = {
+        "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
+        "logps/chosen", "logps/rejected", "num_tokens", "grad_norm", "learning_rate", "epoch",
+        "margins/optimised", "accuracies/optimised", "logps/chosen_per_token",
+    }  # fmt: skip
+    assert all(names < set(row) for row in found)
+    # The adapter that it starts from is the reference: no log-ratio before the first update.
+    first = found[0]
+    nll = -first["logps/chosen_per_token"]
+    assert first["loss"] - 0.1 * nll == pytest.approx(np.log(2), abs=1e-5)
+    for name in ("rewards/chosen", "rewards/rejected", "margins/optimised"):
+        assert abs(first[name]) < 1e-4 and found[-1][name] != first[name]
+    assert found[-1]["rewards/margins"] > 1e-3  # it learns
+    figures = done(trained[0])["figures"]
+    assert figures["pairs"] == figures["rows"] == 12 and figures["steps"] == STEPS
+    info = json.loads((trained[0] / "dpo" / "adapter" / "model_info.json").read_text())
+    assert info["config_summary"]["loss"] == "sigmoid"
+
+
+def test_another_start_is_another_reference(
+    trained: tuple[Path, RunConfig], begun: Path, tmp_path: Path
+) -> None:
+    workdir = copy_stages(begun, tmp_path / "run", "pretrain")
+    runner.run(trained[1].replace("dpo", start="base", steps=2), workdir)
+    assert abs(rows(workdir, "dpo")[0]["rewards/chosen"]) < 1e-4
+    ours, other = reference(trained[0])[1:], reference(workdir)[1:]
+    assert [row["pairs"] for row in ours] == [row["pairs"] for row in other]
+    assert all(a["chosen"] != b["chosen"] for a, b in zip(ours, other, strict=True))
+
+
+def test_broken_off_and_resumed_gives_the_same_bits(
+    trained: tuple[Path, RunConfig], begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, how = trained
+    workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
+    kept = workdir / "dpo" / dpo_reference.REFERENCE_FILE
+    add, batch = dpo_reference.Store.add, Rows.batch
+
+    def in_the_reference(self: Any, pairs: Any, logp_NC: Any) -> None:
+        if len(self.logp) == 4:
+            with self.path.open("a") as handle:
+                handle.write('{"pairs":[3,')  # as a kill leaves it
+            raise KeyboardInterrupt
+        add(self, pairs, logp_NC)
+
+    def in_training(self: Any, step: int, size: int) -> Any:
+        if step == 3:
+            raise KeyboardInterrupt
+        return batch(self, step, size)
+
+    for owner, name, breaks in (
+        (dpo_reference.Store, "add", in_the_reference), (Rows, "batch", in_training),
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, breaks)
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(how, workdir)
+        if owner is dpo_reference.Store:
+            before = kept.read_bytes()
+    monkeypatch.setattr(dpo_reference.Store, "add", lambda *_: pytest.fail("computed again"))
+    runner.run(how, workdir)
+    assert weights(workdir, "dpo") == weights(whole, "dpo")
+    assert rows(workdir, "dpo") == rows(whole, "dpo")
+    assert kept.read_bytes() == (whole / "dpo" / kept.name).read_bytes()
+    assert kept.read_bytes().startswith(before.rpartition(b"\n")[0])
+
+
+def test_a_reference_of_something_else_is_refused(
+    trained: tuple[Path, RunConfig], tmp_path: Path
+) -> None:
+    path = tmp_path / "reference.jsonl"
+    header = reference(trained[0])[0]["made_from"]
+    assert set(header) == {"student", "adapter", "pairs", "dtypes"}
+    dpo_reference.Store(path, header)
+    for part in header:
+        with pytest.raises(DataError, match=f"made from another {part}; wanted.*fix: delete"):
+            dpo_reference.Store(path, {**header, part: "0"})
+    with path.open("a") as handle:
+        handle.write("{}\n")
+    with pytest.raises(DataError, match="line 2"):
+        dpo_reference.Store(path, header)
+
+
+class ToyPairSettings(StageSettings, kind="toy_pairs", makes="rows"):
+    """Pairs that this file makes."""
+
+
+def make_pairs(run: Run, stage: Stage[Any], directory: Path, prepared: None) -> dict[str, Any]:
+    write(directory / ROWS_FILE, given())
+    return {}
+
+
+register(Kind(ToyPairSettings, make_pairs))
+
+
+def test_simpo_has_no_reference(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the pairs may come from a stage that runs just before."""
+    how = config(tmp_path, loss="simpo", beta=2.0, target_margin=0.5, steps=1)
+    settings = dataclasses.replace(how.plan["dpo"], data="toy_pairs")
+    plan = {**how.plan, "toy_pairs": ToyPairSettings(), "dpo": settings}
+    how = dataclasses.replace(how, plan=plan, stages=("toy_pairs", "dpo"))
+    workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
+    monkeypatch.setattr(dpo_reference, "log_probs", lambda *_: pytest.fail("a reference pass"))
+    runner.run(how, workdir)
+    (row,) = rows(workdir, "dpo")
+    assert "rewards/margins" not in row and row["margins/optimised"] != 0
+    assert not (workdir / "dpo" / dpo_reference.REFERENCE_FILE).exists()
+    assert "data (rows.jsonl of toy_pairs)" in done(workdir)["inputs"]
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+
+def rows_of(workdir: Path, path: Path, **changes: Any) -> Rows:
+    run = Run(config(path, **changes), workdir)
+    return Rows(run, run.stage("dpo"))
+
+
+def test_pairs_that_teach_nothing_are_counted(
+    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, *others = given(4)
+    others[0]["rejected"] = " \n"
+    others[1]["chosen"] = others[1]["rejected"]
+    others[2]["chosen"] += "\nonce more" * 40
+    path = write(tmp_path / "pairs.jsonl", [good, *others])
+    found = rows_of(begun, path)
+    assert found.figures == {
+        "rows": 4, "dropped_empty": 1, "dropped_identical": 1, "dropped_truncated": 1, "pairs": 1,
+    }  # fmt: skip
+    assert "dpo: rows 4, dropped_empty 1, dropped_identical 1" in capsys.readouterr().err
+    tok = Run(config(path), begun).data.tokenizer
+    (two,) = found.pairs
+    assert tok.decode(two.chosen) == good["chosen"] + tok.eos_token
+    assert good["prompt"] in tok.decode(two.prompt) and tok.decode(two.prompt).endswith("\n")
+    batch = found.pack([0, 0])
+    assert batch["tokens_BCT"].shape[:2] == (2, 2)
+    n = len(two.prompt)
+    for side, ids in enumerate((two.chosen, two.rejected)):
+        assert batch["tokens_BCT"][1, side, : n + len(ids)].tolist() == [*two.prompt, *ids]
+        assert batch["targets_BCR"][1, side, : len(ids)].tolist() == ids
+        assert batch["loss_mask_BCR"][1, side].sum() == batch["response_len_BC"][1, side]
+    # Three steps of four pairs are an epoch: each of twelve pairs once.
+    some = rows_of(begun, write(path, given()))
+    drawn = [row for step in range(3) for row in some.batch(step, 4)["tokens_BCT"][:, 0]]
+    assert len({tuple(row[:40].tolist()) for row in drawn}) == 12
+    write(path, others)
+    with pytest.raises(DataError, match="no pair is left of 3"):
+        rows_of(begun, path)
+
+
+def test_most_and_traces(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "pairs.jsonl", given())
+    some = rows_of(begun, path, most=5)
+    assert some.pairs == rows_of(begun, path, most=5).pairs and len(some.pairs) == 5
+    assert [p for p in rows_of(begun, path).pairs if p in some.pairs] == some.pairs
+    with pytest.raises(ConfigError, match="dpo.prefer=short with the pairs of"):
+        rows_of(begun, path, prefer="short")
+
+    tok = Run(config(path), begun).data.tokenizer
+    found = []
+    for sample, (text, right) in enumerate([("5\n#### 5", 1), ("6", 0), ("2+3=5\n#### 5", 1)]):
+        tokens = [*tok.encode(text, add_special_tokens=False), tok.eos_token_id]
+        found.append(
+            {"id": "p", "question": "2 + 3?", "answer": "5", "completion": text, "tokens": tokens,
+             "ended": True, "right": bool(right), "undecided": False, "sample": sample}
+        )  # fmt: skip
+    write(path, found)
+    both = rows_of(begun, path)
+    assert {tuple(two.rejected) for two in both.pairs} == {tuple(found[1]["tokens"])}
+    assert sorted(two.chosen for two in both.pairs) == sorted(found[i]["tokens"] for i in (0, 2))
+    short = rows_of(begun, path, prefer="short")
+    assert [(t.chosen, t.rejected) for t in short.pairs] == [
+        (found[0]["tokens"], found[2]["tokens"])
+    ]
+    assert "set dpo.loss=sigmoid_norm, beta=5, sft_weight=0.2" in capsys.readouterr().err
+    write(path, [{**found[0], "tokens": found[1]["tokens"]}])
+    with pytest.raises(DataError, match="its tokens are not those of its completion"):
+        rows_of(begun, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "dpo"}, "loss='dpo'"),
+        ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing=0.1 with loss=hinge"),
+        ({"label_smoothing": 0.5}, "label_smoothing=0.5"),
+        ({"target_margin": 0.5}, "target_margin=0.5 with loss=sigmoid"),
+        ({"length_ratio": 2.0}, "length_ratio=2.0 with prefer=right"),
+    ],
+)
+def test_settings_that_do_not_go_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DPOSettings(**changes)
+
+
+def test_settings_that_do_not_fit_the_run(begun: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.jsonl", given())
+    with pytest.raises(ConfigError, match=r"dpo\.data is empty"):
+        config(path, data="")
+    workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
+    with pytest.raises(ConfigError, match=r"dpo\.max_length=100000; wanted: at most the stu"):
+        runner.run(config(path, max_length=100_000), workdir)
+    with pytest.raises(ConfigError, match="batch_size=4 in accumulate=3"):
+        runner.run(config(path, accumulate=3), workdir)
+    assert not (workdir / "dpo").exists()
