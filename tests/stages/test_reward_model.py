@@ -134,10 +134,10 @@ def test_solutions_without_room_count_as_not_found(whole: Path, tmp_path: Path) 
 
 
 def test_another_system_message_is_refused(whole: Path, tmp_path: Path) -> None:
-    workdir = copy_stages(whole, tmp_path / "other", *READ)
+    workdir = copy_stages(whole, tmp_path / "other", "pretrain", "injected", "prm")
     about = workdir / "prm" / "reward_model" / "prm_config.json"
-    about.write_text(
-        about.read_text().replace('"system_prompt": null', '"system_prompt": "Judge."')
-    )
-    with pytest.raises(ConfigError, match="system message 'Judge.'"):
-        runner.run(config(form="min_form", weight=1.0), workdir)
+    other = about.read_text().replace('"system_prompt": null', '"system_prompt": "Judge."')
+    about.write_text(other)
+    rl = dataclasses.replace(config(form="min_form", weight=1.0), stages=("rl",))
+    with pytest.raises(ConfigError, match=r"system message 'Judge\.'"):
+        runner.run(rl, workdir)
