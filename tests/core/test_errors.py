@@ -14,6 +14,7 @@ PARENTS = {
     errors.MeshError: ValueError,
     errors.NonFiniteError: FloatingPointError,
     errors.RewardError: RuntimeError,
+    errors.RewardHackingError: RuntimeError,
     errors.BusyError: RuntimeError,
     errors.DiskFullError: RuntimeError,
     errors.MissingExtraError: ImportError,

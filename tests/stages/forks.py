@@ -21,11 +21,13 @@ class Kill(NamedTuple):
     """SIGKILL once the file has this many lines, up to 50 ms later.
 
     A training stage waits after `hold` steps, so that no kill comes too late to test anything.
+    saved: a file that must be there, too, e.g. of a checkpoint, which is written meanwhile.
     """
 
     file: str
     lines: int
     hold: int
+    saved: str = ""
 
 
 class Job(NamedTuple):
@@ -35,7 +37,7 @@ class Job(NamedTuple):
     changes: dict[str, Any]
     devices: int = 1
     process: tuple[str, int, int] | None = None  # as jax.distributed.initialize takes them
-    kill: tuple[str, int, int] | None = None  # a Kill
+    kill: tuple[str, int, int, str] | None = None  # a Kill
 
 
 def run(*groups: list[Job]) -> list[str]:
@@ -104,9 +106,12 @@ def _run(job: Job) -> None:
 def _kill(pid: int, job: Job) -> None:
     kill = Kill(*job.kill or ())
     path, limit = Path(job.workdir) / kill.file, time.monotonic() + 240
-    while not path.exists() or path.read_bytes().count(b"\n") < kill.lines:
+    saved = Path(job.workdir) / kill.saved
+    while not path.exists() or path.read_bytes().count(b"\n") < kill.lines or not saved.exists():
         ended, _ = os.waitpid(pid, os.WNOHANG)
-        assert not ended and time.monotonic() < limit, f"{path} has no {kill.lines} lines"
+        assert not ended and time.monotonic() < limit, (
+            f"{path}: not {kill.lines} lines, or no {saved}"
+        )
         time.sleep(0.002)
     time.sleep(random.uniform(0, 0.05))
     os.kill(pid, signal.SIGKILL)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ HOW: dict[str, Any] = {
 }
 
 
+SAVED = "distill/checkpoints/3/commit_success.txt"
 DISTILL_HOW: dict[str, Any] = {
     **{f"distill.{name}": value for name, value in WAYS["mixed"].items()},
     "distill.steps": DISTILL,
@@ -84,16 +86,16 @@ def killed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         run_here(whole, **how)
         pairs[name] = Pair(broken, whole)
 
-    def job(name: str, file: str, lines: int, hold: int = 0) -> list[Job]:
+    def job(name: str, file: str, lines: int, hold: int = 0, saved: str = "") -> list[Job]:
         print(f"{file} has {lines} lines when {name} is killed")
-        kill = Kill(file, lines, hold)
+        kill = Kill(file, lines, hold, saved)
         return [Job(str(pairs[name].broken), before[name][0], kill=tuple(kill))]
 
     forks.run(
         job("rl", "sft/metrics.jsonl", random.randint(2, 7), SFT - 1),
         # One row is that of step 0.
         job("rl", "rl/metrics.jsonl", 1 + random.randint(2, 5), 6),
-        job("distill", "distill/metrics.jsonl", 1 + random.randint(4, 6), 7),
+        job("distill", "distill/metrics.jsonl", 1 + random.randint(4, 6), 7, SAVED),
         job("evaluate", "evaluate/sft.checkpoint.jsonl", 4),
     )
     for stage, name in (("rl", "rl"), ("distill", "distill")):
@@ -162,7 +164,8 @@ def test_killed_and_broken_off_in_distill(
         with pytest.raises(KeyboardInterrupt):
             run_here(broken, **DISTILL_HOW)
     assert not (broken / "distill" / "done.json").exists()
-    assert "distill: resuming after step 3" in capsys.readouterr().err
+    # Of step 6 if its checkpoint was whole when the kill came.
+    assert re.search("distill: resuming after step [36] of", capsys.readouterr().err)
     run_here(broken, **DISTILL_HOW)
     assert "distill: resuming after step 6" in capsys.readouterr().err
     equal(killed["distill"], "distill")

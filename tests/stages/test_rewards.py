@@ -46,5 +46,6 @@ def test_ppo_rewards_do_not_pay_for_ending_early_unless_asked(how: str, wanted_B
     teacher = TeacherScores(zero_BR - 1.0, zero_BR, zero_B)
     old = PolicyScores(zero_BR, None, zero_BR, zero_B)
     state = combine.fresh_state()
-    (_, record), _, _ = RLStep._prepare_fn(self, state, batch, terms, mask_BR, teacher, old, None)
+    arrays = (batch, terms, mask_BR, teacher, old)
+    (_, record), _, _ = RLStep._prepare_fn(self, state, *arrays, ref_logp_BR=None, steps=None)
     np.testing.assert_allclose(record["reward_B"], wanted_B, rtol=1e-6)
