@@ -4,7 +4,7 @@
     python -m launch.chat --workdir=runs/tiny --model=base --temperature=0.7
 
 --model is teacher, base, a stage that makes a student, STAGE_step_N, student (the last), or a
-directory. Every line is a problem of its own, put to the model as in training and evaluation.
+directory. Each line is one problem, put to the model as in training and evaluation.
 """
 
 import sys

@@ -36,8 +36,8 @@ def judged(
     ended_B = np.array([not one.truncated for _, one in flat], bool)
     verdicts: list[bool | None] = []
     if flat:
-        told = task.judge([problem for problem, _ in flat], [one.text for _, one in flat], ended_B)
-        pairs = zip(told.right_B.tolist(), told.undecided_B.tolist(), strict=True)
+        made = task.judge([problem for problem, _ in flat], [one.text for _, one in flat], ended_B)
+        pairs = zip(made.right_B.tolist(), made.undecided_B.tolist(), strict=True)
         verdicts = [None if undecided else right for right, undecided in pairs]
     left = iter(verdicts)
     return [

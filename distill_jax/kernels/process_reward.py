@@ -108,12 +108,3 @@ def min_form(reward_BS: jax.Array, mask_BS: jax.Array, *, temperature: float) ->
     kept_BS = mask_BS > 0
     weight_BS = jax.nn.softmax(-reward_BS / temperature, axis=1, where=kept_BS)
     return jnp.where(kept_BS, reward_BS * weight_BS, 0.0)
-
-
-def implicit_reward(logp_BR: jax.Array, ref_logp_BR: jax.Array, beta: float) -> jax.Array:
-    """r_t = β·(log π_φ(y_t) − log π_ref(y_t)): a process reward from outcome labels alone.
-
-    The logit of a right outcome is the sum over all tokens; a step's reward the sum over its own.
-    Source: arXiv 2412.01981. Shapes [B, R], float32.
-    """
-    return beta * (logp_BR - ref_logp_BR)

@@ -147,7 +147,7 @@ def votes(row: Mapping[str, Any]) -> str:
 
 
 def steps(text: str, scores: Sequence[float]) -> list[Step]:
-    """The steps of a text with colours of their scores; [] where they cannot be told apart."""
+    """The steps of a text, coloured by score; [] where the text splits into another number."""
     for separator in _SEPARATORS:
         parts = [part for part in text.split(separator) if part.strip()]
         if scores and len(parts) == len(scores):

@@ -85,7 +85,7 @@ def _run(
         frozen=frozen,
         reference=reference,
         teacher=teacher.scorer(run, s),
-        judge=_judge(run, s.process.reward_model),
+        step_scorer=_step_scorer(run, s.process.reward_model),
         curriculum=curriculum,
         tx=tx,
         shardings=shardings,
@@ -111,7 +111,7 @@ def _run(
     return export_files.save_student(run, stage, directory, student.model.config, state)
 
 
-def _judge(run: Run, reference: str) -> ProcessScorer | None:
+def _step_scorer(run: Run, reference: str) -> ProcessScorer | None:
     """The reward model, loaded; None without one.
 
     Raises:

@@ -50,7 +50,7 @@ class RLStep:
         frozen: its base weights.
         reference: the trainable tree that the KL is taken to.
         teacher: scores tokens; None without an intrinsic reward.
-        judge: scores steps; None without a process reward model.
+        step_scorer: scores steps; None without a process reward model.
         curriculum: which problems.
         tx: the optimiser.
         shardings: of the train state.
@@ -65,7 +65,7 @@ class RLStep:
         frozen: Any,
         reference: Any,
         teacher: Scorer | CachedTeacher | None,
-        judge: process.StepScorer | None,
+        step_scorer: process.StepScorer | None,
         curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
@@ -73,7 +73,7 @@ class RLStep:
         self.run, self.stage, self.settings = run, stage, stage.settings
         self.sampling, self.G = run.config.sampling, stage.settings.samples_per_prompt
         self.frozen, self.reference, self.teacher = frozen, reference, teacher
-        self.judge = judge
+        self.step_scorer = step_scorer
         self.curriculum, self.sampler = curriculum, run.models.sampler(model)
         several_hosts = jax.process_count() > 1
         self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts)
@@ -138,7 +138,7 @@ class RLStep:
         on_host, mask_BR = self.terms(completions), host.response_mask_BR
         if self.settings.mask_truncated:
             mask_BR = mask_BR * host.ended_B[:, None].astype(np.float32)
-        steps = self._score_steps(drawn, host) if self.judge is not None else None
+        steps = self._score_steps(drawn, host) if self.step_scorer is not None else None
         terms, loss_mask_BR, steps = sharding.place((on_host, mask_BR, steps), self.rows)
         clock.note("time/terms")
         # --- rewards, advantages, updates ---
@@ -147,7 +147,7 @@ class RLStep:
         )
         state = dataclasses.replace(state, reward_state=reward_state)
         record = sharding.fetch(record)
-        if self.judge is not None:
+        if self.step_scorer is not None:
             process.refuse_hacking(
                 self.settings.process, sharding.fetch(state.reward_state["process"])
             )
@@ -229,8 +229,8 @@ class RLStep:
         out, tokenizer = drawn.rollout, self.run.data.tokenizer
         tokens = [row[:n].tolist() for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
         prompts = [prompt for prompt in drawn.prompts for _ in range(self.G)]
-        assert self.judge is not None
-        return process.score(self.judge, tokenizer, prompts, tokens, host.targets_BR.shape[1])
+        assert self.step_scorer is not None
+        return process.score(self.step_scorer, tokenizer, prompts, tokens, host.targets_BR.shape[1])
 
     def _scores_before(
         self, state: TrainState, batch: RolloutBatch

@@ -32,7 +32,7 @@ from distill_jax.training.progress import Progress
 
 STORE_FILE = "answers.jsonl"
 KEEP = ("all", "right")
-# Shared settings of a stage that draws answers with a temperature of its own.
+# Shared settings that the answers of a stage depend on, where the stage sets the temperature.
 DRAWN = (
     "seed",
     "tokenizer_size",

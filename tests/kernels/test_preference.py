@@ -12,7 +12,7 @@ from distill_jax.kernels.preference import PREFERENCES, Pairs, preference_loss
 
 
 def pairs(chosen, rejected, ref_chosen=0.0, ref_rejected=0.0, lengths=(10, 20)):
-    """One pair; the log-ratios are W = chosen − ref_chosen and L alike."""
+    """One pair with W = chosen − ref_chosen and L = rejected − ref_rejected."""
     values = (chosen, rejected, ref_chosen, ref_rejected, *lengths)
     return Pairs(*(jnp.array([value], jnp.float32) for value in values))
 

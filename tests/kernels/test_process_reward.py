@@ -95,14 +95,6 @@ def test_min_form_by_hand():
     np.testing.assert_array_equal(kernel.min_form(reward, mask * 0, temperature=0.1), [[0.0] * 4])
 
 
-def test_implicit_reward_by_hand():
-    found = kernel.implicit_reward(jnp.array([[0.4, -0.2, 1.0]]), jnp.zeros((1, 3)), 0.05)
-    np.testing.assert_allclose(found, [[0.02, -0.01, 0.05]], rtol=1e-6)
-    # outcome right: −log σ(.06); wrong: −log σ(−.06)
-    np.testing.assert_allclose(jax.nn.softplus(-found.sum()), 0.663597, rtol=1e-5)
-    np.testing.assert_allclose(jax.nn.softplus(found.sum()), 0.723597, rtol=1e-5)
-
-
 def test_gather_takes_the_ends():
     hidden = jnp.arange(2 * 4 * 3, dtype=jnp.float32).reshape(2, 4, 3)
     found = kernel.gather_steps(hidden, jnp.array([[1, 3], [0, 0]]))

@@ -1,6 +1,6 @@
 """Command lines that share one start of Python: what they import is imported once.
 
-Each is a process of its own all the same, forked before JAX has started: flags are parsed and
+Each still runs in its own process, forked before JAX has started: flags are parsed and
 exit codes are given as by `python -m launch.main ...`.
 """
 

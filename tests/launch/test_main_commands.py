@@ -81,7 +81,7 @@ REFUSED = {
     "main, cache": ["--config=configs/rl.py:smoke", "--config.rl.cache.directory=gs://b/x"],
     "export_answers": ["--config=configs/rl.py:smoke", "--out=gs://b/x.jsonl"],
 }
-# In the middle of training it notes the text of the lock and is told to stop.
+# In the middle of training it saves the text of the lock and gets SIGTERM.
 TERMINATED = """
 import os, pathlib, runpy, signal, threading, time
 def watch():

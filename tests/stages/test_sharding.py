@@ -83,7 +83,7 @@ def rl_update(where: Path, name: str, algorithm: str) -> tuple[states.TrainState
         frozen=frozen,
         reference=reference,
         teacher=teachers.scorer(ctx, stage.settings),
-        judge=None,
+        step_scorer=None,
         curriculum=curriculum,
         tx=tx,
         shardings=shardings,

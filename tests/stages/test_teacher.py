@@ -15,6 +15,7 @@ from distill_jax.rewards.length_buckets import BucketedTeacher
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, rl
 from distill_jax.stages import teacher as teachers
+from distill_jax.training.records import read_rows
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import rows, small, weights
 
@@ -81,17 +82,25 @@ def test_stage_rl_with_it_and_the_cache_does_not_change_a_bit(
     how: dict[str, Any], tmp_path: Path
 ) -> None:
     """In length buckets a score does not depend on what was cached: the same adapter."""
-    made = {}
+    made, hits = {}, {}
+    # The second step draws what the first one drew: as many problems as a step takes, a policy that
+    # hardly moves, and nearly greedy samples.
+    again = {
+        "data__limit": 4, "sampling__temperature": 0.01,
+        "rl__optimizer__learning_rate": 1e-6,
+    }  # fmt: skip
     for name, megabytes in (("none", 0.0), ("small", 0.002), ("all", 1.0)):
         directory = tmp_path / name
-        run = Run(small(**how, rl__cache__megabytes=megabytes), directory)
+        run = Run(small(**how, **again, rl__cache__megabytes=megabytes), directory)
         stage = run.stage("rl")
         rl.KIND.run(run, stage, run.directory("rl"), rl.KIND.prepare(run, stage))
         made[name] = weights(directory, "rl")
         metrics = [row for row in rows(directory, "rl") if "rewards/intrinsic/mean" in row]
         assert len(metrics) == 2
+        hits[name] = read_rows(directory / "rl" / "metrics.jsonl")[-1].get("teacher_cache/hits", 0)
         assert all(np.isfinite(row["rewards/intrinsic/mean"]) for row in metrics)
     assert made["none"] == made["small"] == made["all"]
+    assert hits["none"] == 0 < hits["all"], hits
 
 
 def test_buckets_stand_below_the_cache(how: dict[str, Any], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[3]
 
 
-# The command twice in one process: in a fork first, which is told a wrong setting.
+# The command twice: first in a fork, with a wrong setting, then in the process itself.
 TWICE = """
 import os, runpy, sys
 from launch import arguments
@@ -41,7 +41,7 @@ runpy.run_module("launch.bench", run_name="__main__", alter_sys=True)
 
 
 def test_smoke_prints_one_line_of_positive_figures():
-    """And wrong input is told in one line, before any work."""
+    """Wrong input ends in one line, before any work."""
     command = [sys.executable, "-c", TWICE]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     out = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
