@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from distill_jax.data.problem import Problem
+from distill_jax.evaluation import calibration, intervals, selection
 from distill_jax.evaluation import candidates as many
-from distill_jax.evaluation import intervals, selection
 from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solved
 from distill_jax.inference.agents import Agent
+from distill_jax.inference.search import Found
 from distill_jax.tasks import Task
 
 VOTING = ("majority", "weighted", "weighted_verdict")
@@ -52,7 +53,8 @@ def judged_solved(
     """`judged` of kept and replaced candidates."""
     kept = judged(task, problems, [one.kept for one in solved])
     replaced = judged(task, problems, [one.replaced for one in solved])
-    return [Solved(*pair) for pair in zip(kept, replaced, strict=True)]
+    triples = zip(kept, replaced, [one.search for one in solved], strict=True)
+    return [Solved(*one) for one in triples]
 
 
 def row(
@@ -67,7 +69,7 @@ def row(
     `correct` and `majority_correct` are null without a gold answer or where the check is undecided,
     and false where nothing is selected. `selected` holds the chosen one's place in `candidates` for
     each selector; `votes` the candidates of each group of equal answers, by its first answer;
-    `confidence` the winning group's share of the votes.
+    `confidence` the winning group's share of the votes; `search` what a search drew.
 
     Args:
         solved: its candidates, judged.
@@ -108,23 +110,36 @@ def row(
             one.row(agents[one.agent].name, kept=one in solved.kept) for one in everything
         ],
         "tokens": tokens(solved),
+        "search": None if solved.search is None else _counts(solved.search),
         "pass_at_n": any(one.right for one in solved.kept) if gold else None,
         "majority_correct": correct(chosen["majority"]),
     }
 
 
 def tokens(solved: Solved) -> dict[str, int]:
-    """Tokens generated for a problem: first candidates, revisions, verdicts, and all of them."""
+    """Tokens generated for a problem: first candidates, revisions, verdicts, and all of them.
+
+    Of a search all that it drew is counted, once: dropped beams, and beginnings that candidates
+    have in common.
+    """
     found = solved.all
     revised = sum(len(one.tokens) for one in found if one.round)
     verified = sum(one.verdict_tokens for one in found)
-    total = sum(one.cost for one in found)
+    sampled = sum(len(one.tokens) for one in solved.first)
+    if solved.search is not None:
+        sampled = solved.search.tokens
     return {
-        "sampled": total - revised - verified,
+        "sampled": sampled,
         "revised": revised,
         "verified": verified,
-        "total": total,
+        "total": sampled + revised + verified,
     }
+
+
+def _counts(search: Found) -> dict[str, int]:
+    """What a search drew for a problem."""
+    names = ("iterations", "steps", "tokens", "duplicates", "dropped")
+    return {name: getattr(search, name) for name in names}
 
 
 def summary(
@@ -153,6 +168,7 @@ def summary(
     found = [one for some in solved for one in some.kept]
     out: dict[str, Any] = {
         "num_problems": len(rows),
+        "split": settings.split,
         "selector": settings.selector,
         "accuracy": float(best_P.mean()),
         "accuracy_interval": _interval(best_P),
@@ -179,7 +195,10 @@ def summary(
         },
         "pass_at_n": intervals.wilson(int(passed_P.sum()), len(passed_P))._asdict(),
         "oracle_gap": intervals.paired(best_P, passed_P)._asdict(),
-        "curves": curves(solved, weights, settings, seed),
+        # Candidates of a search are not independent: a part of them is not a smaller search.
+        "curves": {} if settings.search else curves(solved, weights, settings, seed),
+        "calibration": _calibration([one.kept for one in solved], weights, list(right)),
+        "search": _searched(rows, settings) if settings.search else None,
         "revision": _revision(solved) if settings.rounds else None,
         "plain": None if plain is None else _compared(plain, right, settings),
     }
@@ -256,6 +275,22 @@ def curves(
     return out
 
 
+def _calibration(
+    found: Sequence[Sequence[Candidate]], weights: Sequence[float], names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Selector that votes -> calibration of its confidence."""
+    return {name: calibration.of_votes(found, weights, name) for name in names if name in VOTING}
+
+
+def _searched(rows: Sequence[Mapping[str, Any]], settings: SolveSettings) -> dict[str, Any]:
+    """How the search was done, and means over the problems of what it drew."""
+    counts = {
+        name: float(np.mean([one["search"][name] for one in rows])) for name in rows[0]["search"]
+    }
+    how = {"method": settings.search, "width": settings.width, "max_steps": settings.max_steps}
+    return {**how, **counts}
+
+
 def _revision(solved: Sequence[Solved]) -> dict[str, Any]:
     """What revision changed: candidates first drawn against those kept, in the same slots."""
     first = [one for some in solved for one in some.first]
@@ -294,6 +329,7 @@ def _compared(
             for name, one in other.items()
         },
         "pass_at_n": intervals.wilson(sum(passed), len(passed))._asdict(),
+        "calibration": _calibration(plain, [1.0], names),
         "difference": {
             name: intervals.paired(other[of[name]], one)._asdict() for name, one in right.items()
         },
@@ -314,10 +350,13 @@ def _selected(
 
 def _cost(solved: Solved, weights: Sequence[float], name: str, settings: SolveSettings) -> int:
     """Tokens that a selector needs. `first` needs no candidate after the one that it takes;
-    verdicts are needed for weighted_verdict, and where they decide what is revised."""
+    verdicts are needed for weighted_verdict, and where they decide what is revised; a search is
+    needed as a whole."""
+    reads = name == "weighted_verdict" or settings.rounds > 0
+    if solved.search is not None:
+        return solved.search.tokens + reads * sum(one.verdict_tokens for one in solved.all)
     last = many.choose(solved.kept, weights, "first") if name == "first" else None
     needed = [one for one in solved.all if last is None or one.slot <= last.slot]
-    reads = name == "weighted_verdict" or settings.rounds > 0
     return sum(one.cost if reads else len(one.tokens) for one in needed)
 
 

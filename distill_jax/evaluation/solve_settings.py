@@ -6,6 +6,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.evaluation.selection import SELECTORS
 from distill_jax.inference.agents import DEFAULT, MAX_ATTEMPTS, MAX_PROBLEMS, Agent
+from distill_jax.inference.search import SEARCHES, Shape
 from distill_jax.run.settings import StageSettings
 
 # Selectors that need a reward model's scores.
@@ -26,7 +27,20 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
     )
     split: str = setting("test", "Split of the problems.", choices=("test", "validation", "train"))
     problems: int = setting(100, "Problems, the first ones.", low=1, high=MAX_PROBLEMS)
-    attempts: int = setting(4, "Candidates of each agent (N).", low=1, high=MAX_ATTEMPTS)
+    attempts: int = setting(
+        4, "Candidates of each agent; of a search, beams drawn at a time (N).", low=1,
+        high=MAX_ATTEMPTS,
+    )  # fmt: skip
+    search: str = setting(
+        "",
+        "Search over steps with the reward model, in place of independent candidates: beam keeps "
+        "the best N/width beams of all, dvts the best one in each of N/width trees; empty: none.",
+        choices=("", *SEARCHES),
+    )
+    width: int = setting(4, "Continuations that a search draws of each beam.", low=2)
+    max_steps: int = setting(
+        40, "Steps of a search at most; the last draws the rest of each solution.", low=1
+    )
     agents: str = setting(
         "", "File of agents, JSON or JSONL; empty: one, as stage evaluate samples.", ref="rows"
     )
@@ -52,12 +66,39 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
             )
         if self.selector == "weighted_verdict" and not self.verify:
             raise ConfigError("selector=weighted_verdict with verify=0", wanted="verify above 0")
+        self._check_search()
         reads = self.rounds and self.reward_model
         if self.threshold != type(self).__dataclass_fields__["threshold"].default and not reads:
             raise ConfigError(
                 f"threshold={self.threshold} with rounds={self.rounds} and "
                 f"reward_model={self.reward_model!r}",
                 wanted="its default: nothing reads it without revisions and a reward model",
+            )
+
+    def _check_search(self) -> None:
+        for name in () if self.search else ("width", "max_steps"):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)} with search=''",
+                    wanted="its default: nothing reads it without a search",
+                )
+        if not self.search:
+            return
+        for name in ("agents", "rounds"):
+            if getattr(self, name):
+                raise ConfigError(
+                    f"search={self.search} with {name}={getattr(self, name)}",
+                    wanted="one agent and no revisions: beams of one distribution are compared",
+                )
+        if not self.reward_model:
+            raise ConfigError(
+                f"search={self.search} with reward_model=''",
+                wanted="a reward model: it decides which beams are kept",
+            )
+        if self.attempts % self.width or self.attempts > MAX_ATTEMPTS // 2:
+            raise ConfigError(
+                f"search={self.search} with attempts={self.attempts} and width={self.width}",
+                wanted=f"a multiple of width, at most {MAX_ATTEMPTS // 2}",
             )
 
     def shared(self) -> tuple[str, ...]:
@@ -77,6 +118,12 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
         """The selectors that these settings allow."""
         found = SELECTORS if self.reward_model else ("first", "majority")
         return tuple(one for one in found if self.verify or one != "weighted_verdict")
+
+    @property
+    def shape(self) -> Shape:
+        """Of the search."""
+        trees, kept = SEARCHES[self.search](self.attempts // self.width)
+        return Shape(trees, kept, self.width)
 
     def default_agent(self) -> Agent:
         """The one agent of plain sampling."""

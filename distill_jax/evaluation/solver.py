@@ -1,4 +1,4 @@
-"""Solves problems with many candidates: sample, score, verify, revise; selection comes after.
+"""Solves problems with many candidates: sample or search, score, verify, revise; then selection.
 
 One model does all of it. Every draw is a function of the key and of (problem, agent, attempt), and
 of a review's round, so that neither the batch size nor the other problems change it.
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from distill_jax import answers
 from distill_jax.core import rng
@@ -21,15 +20,15 @@ from distill_jax.evaluation import reviews
 from distill_jax.evaluation.candidates import UNSURE, Candidate, StepScorer
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.inference import agents as solvers
-from distill_jax.inference import generate
+from distill_jax.inference import generate, search
 from distill_jax.inference.agents import Agent
 from distill_jax.inference.generate import Answers, Tick
+from distill_jax.inference.search import Beam, Continuer, Found
 from distill_jax.inference.store import AnswerStore
+from distill_jax.reasoning import steps
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from distill_jax.run.run import Run
 
-# Least number of plain samples that are drawn at a time after the first ones.
-_PART = 8
 # (phase, completions in it) -> a block that gives the tick of a draw.
 Counting = Callable[[str, int], contextlib.AbstractContextManager[Tick | None]]
 # Called after each phase with the problem's number and its candidates so far.
@@ -38,10 +37,12 @@ Watch = Callable[[str, int, Sequence[Candidate]], None]
 
 class Solved(NamedTuple):
     """A problem's candidates, each list ordered: `kept`, one of each slot, take part in the vote;
-    `replaced` are those that a revision beat, or that lost to what they revise."""
+    `replaced` are those that a revision beat, or that lost to what they revise; `search` counts
+    what was drawn to find them, None where each was drawn alone."""
 
     kept: list[Candidate]
     replaced: list[Candidate]
+    search: Found | None = None
 
     @property
     def all(self) -> list[Candidate]:
@@ -96,7 +97,7 @@ class Solver:
         plain: Sequence[Sequence[int]],
         prompts: Sequence[Sequence[Sequence[int]]],
     ) -> list[Solved]:
-        """The candidates of each problem, scored, verified and revised.
+        """The candidates of each problem, sampled or searched, scored, verified and revised.
 
         Args:
             questions: of the problems.
@@ -104,12 +105,16 @@ class Solver:
             prompts: token ids by agent and problem.
         """
         found: list[list[Candidate]] = [[] for _ in questions]
-        for number, agent in enumerate(self.agents):
-            key = solvers.key_of(self.key, number)
-            new = self.sample(prompts[number], agent, number, key, f"agent {number}")
-            for problem, some in enumerate(new):
-                self.watch("sampled", problem, some)
-                found[problem] += some
+        searched: Sequence[Found | None] = [None] * len(questions)
+        if self.settings.search:
+            found, searched = self._searched(plain, prompts[0])
+        else:
+            for number, agent in enumerate(self.agents):
+                key = solvers.key_of(self.key, number)
+                new = self.sample(prompts[number], agent, number, key, f"agent {number}")
+                for problem, some in enumerate(new):
+                    self.watch("sampled", problem, some)
+                    found[problem] += some
         found = self.score(plain, found)
         many.refuse_unscored([one for some in found for one in some])
         if self.settings.verify:
@@ -118,7 +123,10 @@ class Solver:
             ]
             found = _merged(found, self._verified(questions, asked, 0))
             self._watch("verified", found)
-        solved = [Solved(many.ordered(some), []) for some in found]
+        solved = [
+            Solved(many.ordered(some), [], counts)
+            for some, counts in zip(found, searched, strict=True)
+        ]
         for number in range(1, self.settings.rounds + 1):
             solved = self._revised(questions, plain, solved, number)
         return solved
@@ -155,8 +163,8 @@ class Solver:
                 tick=tick,
             )
         made = [
-            self._candidate(drawn, place, Candidate(number, first + place % count, "", ()))
-            for place in range(len(drawn.tokens))
+            self._candidate(tokens, ended, Candidate(number, first + place % count, "", ()))
+            for place, (tokens, ended) in enumerate(zip(drawn.tokens, drawn.ended_B, strict=True))
         ]
         return [made[start : start + count] for start in range(0, len(made), count)]
 
@@ -175,15 +183,55 @@ class Solver:
         self._watch("scored", out)
         return out
 
-    def _candidate(self, drawn: Answers, place: int, about: Candidate) -> Candidate:
-        tokens = tuple(drawn.tokens[place])
+    def _searched(
+        self, plain: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]
+    ) -> tuple[list[list[Candidate]], list[Found]]:
+        """The candidates of each problem from a search, and what was drawn for them."""
+        scorer = self.scorer
+        assert scorer is not None  # the settings require a reward model
+        sampling, tok = self.agents[0].sampling(self.limits), self.run.data.tokenizer
+        draw = Continuer(
+            self.sampler,
+            self.weights,
+            prompts,
+            sampling,
+            self.key,
+            self.settings.batch,
+            lambda ids: steps.first_step(tok, ids, scorer.separator),
+            self.store,
+            self.counting,
+        )
+
+        def score(beams: Sequence[Beam]) -> list[float]:
+            some = [Candidate(0, 0, "", beam.written) for beam in beams]
+            some = many.scored(scorer, [plain[beam.problem] for beam in beams], some)
+            many.refuse_unscored(some)
+            # A beam with a step that the reward model has no room for comes after all others.
+            return [one.score if one.steps and not one.unscored else -1.0 for one in some]
+
+        found = search.search(
+            len(prompts), self.settings.shape, draw, score,
+            limit=sampling.max_new_tokens, max_steps=self.settings.max_steps,
+        )  # fmt: skip
+        made = [
+            [
+                self._candidate(beam.written, beam.ended, Candidate(0, number, "", ()))
+                for number, beam in enumerate(one.candidates)
+            ]
+            for one in found
+        ]
+        self._watch("sampled", made)
+        return made, found
+
+    def _candidate(self, tokens: Sequence[int], ended: bool, about: Candidate) -> Candidate:
+        tokens = tuple(tokens)
         text = self.run.data.text(tokens)
         stated = answers.extract(text)
         return dataclasses.replace(
             about,
             text=text,
             tokens=tokens,
-            truncated=not bool(drawn.ended_B[place]),
+            truncated=not ended,
             answer=None if stated is None else stated.text,
         )
 
@@ -238,7 +286,8 @@ class Solver:
                 about = Candidate(
                     old.agent, old.attempt, "", (), round=round_, revised_from=old.round
                 )
-                new[problem].append(self._candidate(drawn, place, about))
+                tokens, ended = drawn.tokens[place], bool(drawn.ended_B[place])
+                new[problem].append(self._candidate(tokens, ended, about))
         if not any(new):
             return list(solved)
         new = self.score(plain, new)
@@ -312,41 +361,4 @@ def _kept(solved: Solved, new: Sequence[Candidate]) -> Solved:
         old = kept[one.slot]
         kept[one.slot] = many.better(old, one)
         replaced.append(one if kept[one.slot] is old else old)
-    return Solved(many.ordered(list(kept.values())), many.ordered(replaced))
-
-
-def plain(
-    solver: Solver, prompts: Sequence[Sequence[int]], budget_P: Sequence[int]
-) -> list[list[Candidate]]:
-    """Plain samples of the default agent for each problem: as many, in the order drawn, as do not
-    take more tokens than its budget, and at least one.
-
-    The first `attempts` of them are drawn with the solver's key: where agent 0 is the default
-    agent they are its candidates. The rest comes in parts of one size, so that the samples of a
-    problem do not depend on the others.
-    """
-    agent = solver.settings.default_agent()
-    same = dataclasses.replace(solver.agents[0], name=agent.name, weight=agent.weight) == agent
-    found: list[list[Candidate]] = [[] for _ in prompts]
-    todo, part, attempts = list(range(len(prompts))), 0, solver.settings.attempts
-    while todo:
-        key = solver.key if part == 0 else rng.stream_key(solver.key, "plain", part)
-        decoding = "agent 0" if part == 0 and same else f"plain {part}"
-        count = attempts if part == 0 else max(attempts, _PART)
-        first = attempts + (part - 1) * count if part else 0
-        some = [prompts[i] for i in todo]
-        drawn = solver.sample(some, agent, 0, key, decoding, ids=todo, count=count, first=first)
-        for i, new in zip(todo, drawn, strict=True):
-            found[i] += new
-        todo = [i for i in todo if _tokens(found[i]) < budget_P[i]]
-        part += 1
-    return [some[: _within(some, budget)] for some, budget in zip(found, budget_P, strict=True)]
-
-
-def _tokens(candidates: Sequence[Candidate]) -> int:
-    return sum(len(one.tokens) for one in candidates)
-
-
-def _within(candidates: Sequence[Candidate], budget: int) -> int:
-    spent = np.cumsum([len(one.tokens) for one in candidates])
-    return max(1, int(np.searchsorted(spent, budget, side="right")))
+    return solved._replace(kept=many.ordered(list(kept.values())), replaced=many.ordered(replaced))

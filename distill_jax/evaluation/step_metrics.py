@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill_jax.evaluation import process_bench
+from distill_jax.evaluation.calibration import calibration
 from distill_jax.evaluation.process_bench import NONE_WRONG
 
 # A step with a lower score counts as wrong.
 THRESHOLD = 0.5
-_BINS = 10
 _TINY = 1e-7
 
 
@@ -49,13 +49,11 @@ def _agreement(p: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
 
     loss = _mean(entropy(p))
     floor = _mean(entropy(y))
-    place = np.minimum((p * _BINS).astype(int), _BINS - 1)
-    gaps = [abs(float(np.sum(p[place == b] - y[place == b]))) for b in range(_BINS)]
     return {
         "loss": loss,
         "loss_minus_floor": None if loss is None or floor is None else loss - floor,
         "brier": _mean((p - y) ** 2),
-        "ece": sum(gaps) / len(p) if len(p) else None,
+        "ece": calibration(p, y)["ece"],
     }
 
 

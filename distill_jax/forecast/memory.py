@@ -238,11 +238,13 @@ class Job:
             Part("update: activations", update, False),
         ]
 
-    def solving(self, rows: int, reviews: int, *, scores: bool) -> list[Part]:
+    def solving(
+        self, rows: int, reviews: int, *, scores: bool, continues: bool = False
+    ) -> list[Part]:
         """A stage that decodes so many candidates, then so many reviews of them, at a time.
 
-        A review's prompt holds a prompt and a completion. The reward model is taken to be as large
-        as the student, and to read as many rows at a time.
+        A review's prompt holds a prompt and a completion, as a beam that `continues` does.
+        The reward model is taken to be as large as the student, and to read as many rows at a time.
         """
         config, student = self.config, self.program("student")
         longest = config.data.max_prompt_tokens + config.sampling.max_new_tokens
@@ -252,7 +254,11 @@ class Job:
             held = activations.scoring(student, self.rows(rows, longest, 1), shards=self.shards)
             parts.append(Part("reward model scoring: activations", held, False))
         parts.append(
-            Part(f"{rows} candidates: decode weights, cache, logits", self._rollout(rows), False)
+            Part(
+                f"{rows} {'beams' if continues else 'candidates'}: decode weights, cache, logits",
+                self._rollout(rows, longest if continues else 0),
+                False,
+            )
         )
         if reviews:
             held = self._rollout(reviews, longest + _REVIEW)

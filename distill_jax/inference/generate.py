@@ -11,7 +11,7 @@ from distill_jax.core.batching import filled
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.inference.store import AnswerStore, Batch
-from distill_jax.rollout.sampler import Rollout, Sampler, SamplingSettings
+from distill_jax.rollout.sampler import Rollout, Sampler, SamplingSettings, Stop
 from distill_jax.run.run import Run
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.progress import Progress
@@ -47,6 +47,8 @@ def answers(
     columns: Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None = None,
     tick: Tick | None = None,
     powers: bool = False,
+    stop: Stop | None = None,
+    rooms: Sequence[int] | None = None,
 ) -> Answers:
     """Draws the completions of all prompts.
 
@@ -68,7 +70,9 @@ def answers(
         tick: called with the number of completions just drawn.
         powers: a batch below the full size has a power of two prompts, so that draws of ever other
             numbers of prompts share programs.
+        stop, rooms: as `Sampler.generate` takes them, a room a prompt.
     """
+    ends: dict[str, Any] = {} if stop is None else {"stop": stop}
     ids = range(len(prompts)) if ids is None else ids
     count = 1 << (len(prompts) - 1).bit_length() if powers else len(prompts)
     size = max(1, min(batch // samples, count))
@@ -81,6 +85,8 @@ def answers(
         done = store.find(decoding, problems) if store is not None else None
         if done is None:
             chosen = filled(rows, size)
+            if rooms is not None:
+                ends["rooms"] = [rooms[row] for row in chosen]
             out = sampler.generate(
                 weights(),
                 [prompts[row] for row in chosen],
@@ -88,6 +94,7 @@ def answers(
                 key=key,
                 prompt_ids=[ids[row] for row in chosen],
                 samples=samples,
+                **ends,
             )
             out = Rollout(*(leaf[: len(rows) * samples] for leaf in out))
             tokens = [row[:n].tolist() for row, n in zip(out.tokens_BR, out.length_B, strict=True)]

@@ -1,6 +1,6 @@
 """Steps of a solution as token ids: one encoding for training, scoring and evaluating them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,8 +71,22 @@ def split_tokens(tok: FastTokenizer, ids: Sequence[int], separator: str) -> list
     of Qwen's. Blank tokens at a step's ends are dropped, and so are steps without other tokens
     and the added tokens of the tokenizer (EOS).
     """
+    return [step for step, _ in _parts(tok, ids, separator) if step.tokens]
+
+
+def first_step(tok: FastTokenizer, ids: Sequence[int], separator: str) -> int | None:
+    """The number of tokens up to where the first step ends, its separator included.
+
+    None where no separator ends a step; blank steps are none. What follows splits into the steps
+    that it has in the whole.
+    """
+    parts = _parts(tok, ids, separator)
+    return next((step.stop + 1 for step, closed in parts if closed and step.tokens), None)
+
+
+def _parts(tok: FastTokenizer, ids: Sequence[int], separator: str) -> Iterator[tuple[Step, bool]]:
+    """(a step, blank ones too; whether a separator ends it)."""
     mark, added = separator.encode(), tok.added_tokens_decoder
-    steps: list[Step] = []
     step: list[tuple[int, bytes]] = []
     read = b""
     for place, (index, piece) in enumerate(zip(ids, token_bytes(tok, ids), strict=True)):
@@ -82,10 +96,9 @@ def split_tokens(tok: FastTokenizer, ids: Sequence[int], separator: str) -> list
         before, read = len(read), read + piece
         # The part that may hold a separator which ends in this token.
         if mark in read[max(0, before - len(mark) + 1) :]:
-            steps.append(Step(_without_blanks(step), place))
+            yield Step(_without_blanks(step), place), True
             step, read = [], b""
-    steps.append(Step(_without_blanks(step), len(ids) - 1))
-    return [one for one in steps if one.tokens]
+    yield Step(_without_blanks(step), len(ids) - 1), False
 
 
 def step_of_tokens(steps: Sequence[Step], length: int) -> list[int]:

@@ -21,7 +21,13 @@ def sections(data: RunData) -> Iterable[Section]:
         yield Section(
             f"solve-{name}",
             f"Candidates and selection ({name})",
-            [selectors(found), *_plain(found), curves(found), Bullets(list(remarks(found)))],
+            [
+                selectors(found),
+                *_plain(found),
+                *([curves(found)] if found["curves"] else []),
+                *_calibration(found),
+                Bullets(list(remarks(found))),
+            ],
             "Every selector reads the same candidates. An interval is Wilson's at 95%; a "
             "difference is paired by problem.",
         )
@@ -50,7 +56,7 @@ def selectors(found: Mapping[str, Any]) -> Table:
     return Table(
         ["selector", "% right", "tokens a problem", "less majority, points"],
         rows,
-        f"{found['num_problems']} problems, {found['candidates']:g} candidates each, of "
+        f"{found['num_problems']} problems, {found['candidates']:.4g} candidates each, of "
         f"{', '.join(found['agents'])} [95% interval]",
     )
 
@@ -68,6 +74,30 @@ def _plain(found: Mapping[str, Any]) -> Iterable[Table]:
         rows,
         f"one agent at equal tokens: {plain['samples']:.1f} plain samples and "
         f"{plain['tokens']:.0f} tokens a problem [95% interval]",
+    )
+
+
+def _calibration(found: Mapping[str, Any]) -> Iterable[Table]:
+    """How often the winner of a vote is right, by its share of the votes."""
+    known = found.get("calibration", {})
+    names = [name for name in (found["selector"], "weighted", "majority") if name in known]
+    if not names or known[names[0]]["ece"] is None:
+        return
+    name, one = names[0], known[names[0]]
+    rows = [
+        [
+            f"{row['low']:.1f}–{row['high']:.1f}",
+            str(row["count"]),
+            _number(row["confidence"]),
+            _number(row["right"]),
+        ]
+        for row in one["bins"]
+    ]
+    yield Table(
+        ["share of the votes", "problems", "mean share", "share right"],
+        rows,
+        f"confidence of {name}: ECE {one['ece']:.3f} = Σ problems/{one['count']} · |mean share − "
+        f"share right| over ten bins of equal width, on split {found['split']}",
     )
 
 
@@ -100,6 +130,8 @@ def remarks(found: Mapping[str, Any]) -> Iterable[str]:
             f"The reward model had no room for {found['unscored_steps']} steps, the last of their "
             "candidates: these are scored without them."
         )
+    yield from _searched(found)
+    yield from _confidence(found)
     if found["verified"]:
         named = ("precision", "recall", "f1")
         scores = ", ".join(f"{name} {_number(found[f'verification_{name}'])}" for name in named)
@@ -114,6 +146,33 @@ def remarks(found: Mapping[str, Any]) -> Iterable[str]:
             f"wrong; {revision['fixed']} fixed, {revision['broken']} broken; pass@1 "
             f"{100 * revision['pass@1_before']:.1f}% before, "
             f"{100 * revision['pass@1_after']:.1f}% after."
+        )
+
+
+def _confidence(found: Mapping[str, Any]) -> Iterable[str]:
+    known = found.get("calibration")
+    if known:
+        said = ", ".join(f"{name} {_number(one['ece'])}" for name, one in known.items())
+        other = (found["plain"] or {}).get("calibration", {})
+        plain = ", ".join(f"{name} {_number(one['ece'])}" for name, one in other.items())
+        held = "seen in training" if found["split"] == "train" else "held out"
+        yield (
+            "Confidence is the winning group's share of the votes; it is a probability only as far "
+            f"as its ECE is small. ECE: {said}{f'; of plain samples {plain}' if plain else ''}; on "
+            f"{found['num_problems']} problems of split {found['split']} ({held}), "
+            f"{known['majority']['without']} of them in no bin: no answer, or an undecided check. "
+            "Few problems make it too high."
+        )
+
+
+def _searched(found: Mapping[str, Any]) -> Iterable[str]:
+    one = found.get("search")
+    if one:
+        yield (
+            f"Search {one['method']}, width {one['width']}, {found['attempts']} beams: "
+            f"{one['iterations']:.1f} iterations, {one['steps']:.1f} steps and "
+            f"{one['tokens']:.0f} tokens a problem, those of {one['dropped']:.1f} dropped beams "
+            f"included; {one['duplicates']:.1f} steps repeat another of their iteration."
         )
 
 

@@ -1,14 +1,15 @@
 """The decode loop: prefill each prompt once, share it over its samples, decode in segments.
 
 A segment is one compiled program of a fixed number of steps. Between segments the host reads which
-rows have ended and, when at most half are left, drops the ended ones from the batch. All rows write
+rows have ended and, when at most half are left, drops the ended ones from the batch. A caller's
+`stop` ends rows there, too: what a segment drew after that place is cut off. All rows write
 to the same cache slot (prompts end at slot Tp, generated token t has slot Tp + t), so the cache is
 updated by one slice; unused slots after a short prompt are masked by slot position −1.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +25,10 @@ from distill_jax.core.settings import setting
 from distill_jax.models import cache as kv
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.sampling import draw
+
+# Tokens of a completion so far, EOS included -> how many of them it keeps and ends with; None: it
+# goes on.
+Stop = Callable[[Sequence[int]], int | None]
 
 
 @dataclass(frozen=True)
@@ -220,8 +225,12 @@ class Sampler:
         key: jax.Array,
         prompt_ids: Sequence[int],
         samples: int = 1,
+        stop: Stop | None = None,
+        rooms: Sequence[int] | None = None,
     ) -> Rollout:
         """Samples completions; row p·samples + g is sample g of prompt p.
+
+        A completion that `stop` or `rooms` ends is the first part of the one without.
 
         Args:
             weights: from `weights`.
@@ -230,17 +239,24 @@ class Sampler:
             key: typed key of this draw (run, stream, step folded in).
             prompt_ids: names each prompt; with the sample's number it seeds its randomness.
             samples: G.
+            stop: where a completion ends before EOS.
+            rooms: most tokens of each prompt's completions, 1 to settings.max_new_tokens; None is
+                the latter.
 
         Raises:
-            DataError: an empty prompt, no prompt at all, or not one id a prompt.
+            DataError: an empty prompt, no prompt at all, or not one id and room a prompt.
             ConfigError: prompt and completion exceed the model's positions.
         """
-        count = len(prompts) * samples
         prompt_PT, length_P = self._pack_prompts(prompts, settings)
         if len(prompt_ids) != len(prompts):
             raise DataError(f"{len(prompt_ids)} ids of {len(prompts)} prompts", wanted="one each")
+        longest = settings.max_new_tokens
+        rooms = [longest] * len(prompts) if rooms is None else rooms
+        if len(rooms) != len(prompts) or not 0 < min(rooms) <= max(rooms) <= longest:
+            got = f"rooms {list(rooms)} of {len(prompts)} prompts"
+            raise DataError(got, wanted=f"one each, 1 to {longest}")
         # Padding after a prompt takes slots, but no positions.
-        self._check_room(int(length_P.max()) + settings.max_new_tokens)
+        self._check_room(max(len(p) + room for p, room in zip(prompts, rooms, strict=True)))
         slots = prompt_PT.shape[1] + settings.max_new_tokens
         hidden_PD, cache = self._prefill(
             weights, sharding.place(prompt_PT, self.rows), sharding.place(length_P, self.rows)
@@ -253,16 +269,24 @@ class Sampler:
         carry = self._start(
             hidden_PD, cache, length_P, ids_P, key_data, len(prompts), samples, slots
         )
-        return self._decode(weights, carry, settings, count, prompt_PT.shape[1])
+        room_B = np.repeat(np.asarray(rooms, np.int32), samples)
+        return self._decode(weights, carry, settings, room_B, prompt_PT.shape[1], stop)
 
     def _decode(
-        self, weights: Any, carry: Carry, settings: SamplingSettings, count: int, first_slot: int
+        self,
+        weights: Any,
+        carry: Carry,
+        settings: SamplingSettings,
+        room_B: np.ndarray,
+        first_slot: int,
+        stop: Stop | None,
     ) -> Rollout:
-        steps = settings.max_new_tokens
+        steps, count = settings.max_new_tokens, len(room_B)
         total = carry.done_B.shape[0]
         tokens = np.full((total, steps), self.pad_id, np.int32)
         logp = np.zeros((total, steps), np.float32)
         row = np.arange(total)  # batch row -> row of the result; -1 for a filler
+        room_B = np.r_[room_B, np.full(total - count, steps, np.int32)]
         for start in range(0, steps, settings.segment):
             n = min(settings.segment, steps - start)
             carry, out = self._segment(
@@ -272,7 +296,10 @@ class Sampler:
             real = row >= 0
             where = (row[real], slice(start, start + n))
             tokens[where], logp[where] = out_tokens.T[real], out_logp.T[real]
+            if stop is not None:
+                self._stop(stop, tokens[:, : start + n], row[real & (row < count)], room_B)
             live = np.flatnonzero(~done & real)
+            live = live[room_B[row[live]] > start + n]
             if not len(live):
                 break
             size = self._batch_size(len(live), len(row))
@@ -281,12 +308,23 @@ class Sampler:
                 filler = np.arange(size) >= len(live)
                 carry = self._compact(carry, keep.astype(np.int32), filler)
                 row = np.where(filler, -1, row[keep])
-        return self._finish(tokens[:count], logp[:count])
+        return self._finish(tokens[:count], logp[:count], room_B[:count])
 
-    def _finish(self, tokens: np.ndarray, logp: np.ndarray) -> Rollout:
+    def _stop(self, stop: Stop, drawn_BR: np.ndarray, rows: np.ndarray, room_B: np.ndarray) -> None:
+        """Lowers, in place, the room of those rows that end in what was drawn."""
+        for row in rows:
+            tokens = drawn_BR[row, : room_B[row]].tolist()
+            if self.eos_id in tokens:
+                tokens = tokens[: tokens.index(self.eos_id) + 1]
+            kept = stop(tokens)
+            if kept is not None:
+                room_B[row] = kept
+
+    def _finish(self, tokens: np.ndarray, logp: np.ndarray, room_B: np.ndarray) -> Rollout:
         is_eos = tokens == self.eos_id
-        ended = is_eos.any(axis=1)
-        length = np.where(ended, is_eos.argmax(axis=1) + 1, tokens.shape[1]).astype(np.int32)
+        end = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1) + 1, tokens.shape[1] + 1)
+        ended = end <= room_B
+        length = np.minimum(end, room_B).astype(np.int32)
         after = np.arange(tokens.shape[1])[None, :] >= length[:, None]
         tokens[after] = self.pad_id
         logp[after] = 0.0

@@ -11,7 +11,7 @@ import jax
 
 from distill_jax.core import digest, rng, sharding
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import solve_results, solver
+from distill_jax.evaluation import plain_samples, solve_results
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Counting, Solver, Watch
 from distill_jax.forecast.memory import Job, Part
@@ -117,7 +117,7 @@ def _run(run: Run, stage: Stage[SolveSettings], directory: Path, given: Prepared
     plain = None
     if settings.plain:
         budget_P = [solve_results.tokens(one)["total"] for one in solved]
-        plain = solving.score(scored, solver.plain(solving, data.prompts, budget_P))
+        plain = solving.score(scored, plain_samples.plain(solving, data.prompts, budget_P))
         plain = solve_results.judged(run.data.task, data.problems, plain)
     # --- results: gold answers are read only now ---
     solved = solve_results.judged_solved(run.data.task, data.problems, solved)
@@ -143,7 +143,9 @@ def _made_from(run: Run, settings: SolveSettings, given: Prepared) -> dict[str, 
         for agent, prompts in zip(given.agents, given.prompts, strict=True)
         for prompt in prompts
     )
-    draws = ("attempts", "temperature", "top_p", "verify", "rounds", "threshold")
+    draws: tuple[str, ...] = ("attempts", "temperature", "top_p", "verify", "rounds", "threshold")
+    if settings.search:
+        draws += ("search", "width", "max_steps")
     own = {name: getattr(settings, name) for name in draws}
     return generate.made_from(
         run, weights, given.data, run.config.sampling, agents=digest.of_all(parts), solve=own
@@ -164,6 +166,7 @@ def _forecast(job: Job, settings: SolveSettings) -> list[Part]:
     at_once = min(max(settings.batch // settings.attempts, 1), settings.problems)
     return job.solving(
         rows=at_once * settings.attempts,
+        continues=bool(settings.search),
         reviews=settings.batch if settings.verify or settings.rounds else 0,
         scores=bool(settings.reward_model),
     )

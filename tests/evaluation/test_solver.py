@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.evaluation import solver as solvers
+from distill_jax.evaluation import plain_samples
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.inference.agents import Agent, request_id
 from distill_jax.inference.generate import answers
@@ -211,7 +211,7 @@ def test_no_prompt_holds_a_gold_answer():
     questions = [f"What is {n} + 1? A hint is not given." for n in range(6)]
     plain, prompts = prompts_of(found, questions)
     solved = found.solve(questions, plain, prompts)
-    solvers.plain(found, plain, [200] * 6)
+    plain_samples.plain(found, plain, [200] * 6)
     assert solved and len(found.sampler.prompts) > 30
     assert {what: any(is_review(p, what) for p in found.sampler.prompts) for what in
             ("verify", "revise")} == {"verify": True, "revise": True}  # fmt: skip
@@ -227,12 +227,12 @@ def test_plain_samples_take_no_more_tokens():
     solved = found.solve(QUESTIONS, plain, prompts)
     costs = [[c.cost for c in one.kept] for one in solved]
     budgets = [sum(costs[0]), 3 * costs[1][0]]
-    taken = solvers.plain(found, plain, budgets)
+    taken = plain_samples.plain(found, plain, budgets)
     # The first ones are the candidates of the default agent; the second problem has room for three.
     assert taken[0] == solved[0].kept and taken[1][:2] == solved[1].kept
     assert [c.slot for c in taken[1]] == [(0, 0), (0, 1), (0, 2)]
     assert sum(c.cost for c in taken[1]) <= budgets[1]
-    assert [len(one) for one in solvers.plain(found, plain, [1, 1])] == [1, 1]
+    assert [len(one) for one in plain_samples.plain(found, plain, [1, 1])] == [1, 1]
 
 
 def test_one_default_agent_is_plain_sampling_bit_for_bit():
