@@ -27,6 +27,7 @@ _AGENTS = flags.DEFINE_string("agents", None, "File of agents, JSON or JSONL.")
 _SELECTOR = flags.DEFINE_string("selector", None, "Selector whose choice is the answer.")
 _MODEL = flags.DEFINE_string("model", None, "base, a stage that makes a student, or a directory.")
 _REWARD = flags.DEFINE_string("reward_model", None, "A stage that makes one, or a directory.")
+_SEARCH = flags.DEFINE_string("search", None, "beam or dvts: search with the reward model.")
 _VERIFY = flags.DEFINE_integer("verify", None, "Groups that are verified.", lower_bound=0)
 _ROUNDS = flags.DEFINE_integer("rounds", None, "Rounds of revision at most.", lower_bound=0)
 
@@ -47,6 +48,7 @@ def _job(guard: arguments.OneLine, argument: Sequence[str]) -> None:
         selector=_SELECTOR.value,
         model=_MODEL.value,
         reward_model=_REWARD.value,
+        search=_SEARCH.value,
         verify=_VERIFY.value,
         rounds=_ROUNDS.value,
     )

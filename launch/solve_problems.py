@@ -42,6 +42,7 @@ class Request(NamedTuple):
     selector: str | None = None
     model: str | None = None
     reward_model: str | None = None
+    search: str | None = None
     verify: int | None = None
     rounds: int | None = None
 

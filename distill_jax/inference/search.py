@@ -121,13 +121,13 @@ def search(
         if not due:
             break
         live: dict[tuple[int, int], list[Beam]] = {}
-        count = shape.trees * shape.size if step == 0 else shape.width
+        count, whole = shape.trees * shape.size if step == 0 else shape.width, step + 1 == max_steps
         drawn: dict[int, list[Beam]] = {}
-        for prefix, beams in zip(due, draw(step, due, count, step + 1 == max_steps), strict=True):
+        for prefix, beams in zip(due, draw(step, due, count, whole), strict=True):
             drawn.setdefault(prefix.problem, []).extend(beams)
             for number, beam in enumerate(beams):
                 tree = number // shape.size if step == 0 else prefix.slot // shape.kept
-                if beam.ended or len(beam.written) >= limit:
+                if whole or beam.ended or len(beam.written) >= limit:
                     found[prefix.problem].candidates.append(beam)
                     done[prefix.problem, tree] += 1
                 else:

@@ -31,17 +31,21 @@ class Scripted:
         self.tok, self.say, self.prompts, self.calls = tok, say, [], []
         self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=positions))
 
-    def generate(self, weights, prompts, settings, *, key, prompt_ids, samples=1):
+    def generate(
+        self, weights, prompts, settings, *, key, prompt_ids, samples=1, stop=None, rooms=None
+    ):
         texts = [self.tok.decode(ids) for ids in prompts]
         self.prompts += texts
         self.calls.append(len(prompts) * samples)
         mark = int(np.asarray(jax.random.key_data(key))[-1])
         rows = []
-        for text, number in zip(texts, prompt_ids, strict=True):
+        rooms = [None] * len(prompts) if rooms is None else rooms
+        for text, number, room in zip(texts, prompt_ids, rooms, strict=True):
             for sample in range(samples):
                 said = self.say(text, int(number), sample, mark)
                 ids = self.tok(said.removesuffix(CUT), add_special_tokens=False)["input_ids"]
-                rows.append(ids + ([] if said.endswith(CUT) else [chat.eos_id(self.tok)]))
+                ids = (ids + ([] if said.endswith(CUT) else [chat.eos_id(self.tok)]))[:room]
+                rows.append(ids[: stop(ids)] if stop is not None else ids)
         length = np.array([len(row) for row in rows], np.int32)
         tokens = np.zeros((len(rows), length.max()), np.int32)
         for row, ids in zip(tokens, rows, strict=True):
@@ -52,6 +56,8 @@ class Scripted:
 
 class ByStep:
     """A reward model: a step scores .9, one with a ? in it .2; the whole is the lowest."""
+
+    separator = "\n"
 
     def __init__(self, tok):
         self.tok, self.calls = tok, 0

@@ -1,5 +1,6 @@
 """results.json by hand: verification figures, tokens, curves, revision, plain samples."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solved
 from distill_jax.inference.agents import Agent
+from distill_jax.inference.search import Found
 from distill_jax.report import solving
 from distill_jax.tasks import Judged
 
@@ -162,6 +164,32 @@ def test_plain_samples_are_compared_by_the_same_selector():
     assert summary(plain=None)["plain"] is None
 
 
+def test_a_search_costs_all_that_it_drew():
+    # Two candidates of 9 and 7 tokens share 4; of five steps of 20 tokens some were dropped.
+    found = Found(iterations=2, tokens=20, steps=5, duplicates=1, dropped=2)
+    kept = [one(0, 0, "2", True, 9, score=0.5), one(0, 1, "5", False, 7, score=0.4)]
+    settings = SolveSettings(
+        reward_model="x", search="beam", width=2, verify=1, selector="weighted"
+    )
+    verified = dataclasses.replace(kept[0], verdict="correct", verdict_tokens=3)
+    solved = [Solved([verified, kept[1]], [], found), Solved(kept[:1], [], Found([], 3, tokens=10))]
+    got = solve_results.summary(PROBLEMS, solved, PLAIN, AGENTS[:1], settings, seed=0, seconds=None)
+    assert got["tokens"] == {"sampled": 15, "revised": 0, "verified": 1.5, "total": 16.5}
+    costs = {name: one["tokens"] for name, one in got["selectors"].items()}
+    assert costs == {**dict.fromkeys(costs, 15), "weighted_verdict": 16.5}
+    assert got["search"]["tokens"] == 15 and got["search"]["steps"] == 2.5
+    assert got["results"][0]["search"]["duplicates"] == 1 and got["curves"] == {}
+    # Shares of .5 of .9, right, and of all votes, right: ECE (4/9 + 0)/2.
+    assert got["calibration"]["weighted"]["ece"] == pytest.approx(2 / 9)
+    # Plain samples: 7 wins with half of the votes and is wrong, 4 with all and is right.
+    assert got["plain"]["calibration"]["majority"]["ece"] == pytest.approx(0.25)
+    first, _ = solving.sections(SimpleNamespace(solved={"solve": got}))
+    text = " ".join(first.blocks[-1].items)
+    assert "2.5 steps and 15 tokens a problem, those of 1.0 dropped beams" in text
+    assert "weighted 0.222" in text and "of plain samples majority 0.250" in text
+    assert not any("subsets" in getattr(block, "header", ()) for block in first.blocks)
+
+
 def test_nobody_has_an_answer():
     silent = [Solved([one(0, 0, None, False)], [])] * 2
     for settings in (SCORED, SolveSettings(attempts=1)):
@@ -216,5 +244,8 @@ def test_the_report_shows_every_figure():
     assert table.rows[3][1].startswith("0.0 [") and table.rows[3][3].startswith("-50.0 [")
     text = " ".join(first.blocks[-1].items)
     assert "precision 0.500, recall 1.000" in text and "1 fixed, 0 broken" in text
+    # 2 has all votes and is right; 5 has 1·.5 of that and 2·.4·.5, wrong: ECE (0 + .5/.9)/2.
+    assert [row[1] for row in first.blocks[3].rows][5:] == ["1", "0", "0", "0", "1"]
+    assert "confidence of weighted_verdict: ECE 0.278" in first.blocks[3].caption
     assert "Oracle gap (pass@N less weighted_verdict): 0.0 [" in text
     assert second.only == "html" and len(second.blocks) == 4  # two headings, two problems

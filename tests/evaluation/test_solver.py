@@ -3,9 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from distill_jax.core.errors import ConfigError
+from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.evaluation import candidates as many
 from distill_jax.evaluation import plain_samples
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.inference.agents import Agent, request_id
@@ -205,6 +207,88 @@ def test_killed_anywhere_it_goes_on_to_the_same_candidates(tmp_path: Path):
         assert path.read_bytes() == b"".join(lines)
 
 
+def stepwise(prompt, number, attempt, key):
+    """A step, or the end of a solution, by all that a draw may depend on and the prefix."""
+    value = (number * 31 + attempt * 7 + key + len(prompt) * 3) % 13
+    step = f"{'?' if value % 3 else ''} {value}\n"
+    return f"#### {value % 4}" if value % 4 == 0 else step + f"more {value}{CUT}"
+
+
+SEARCH = {"scores": True, "attempts": 4, "width": 2}
+
+
+@pytest.mark.parametrize("method", ["beam", "dvts"])
+def test_a_search_does_not_depend_on_the_batch_and_goes_on_after_a_kill(method, tmp_path: Path):
+    questions = [*QUESTIONS, "Tom has 5 pens and buys 3. How many pens has he now?"]
+
+    def made(path=None, **more):
+        found = solver(stepwise, **SEARCH, search=method, verify=1, **more)
+        return dataclasses.replace(found, store=AnswerStore(path, {}) if path else None)
+
+    whole = made(tmp_path / "whole.jsonl")
+    solved = solve(whole, questions)
+    wanted = str(solved)
+    assert all(one.search.iterations > 2 and one.search.dropped for one in solved)
+    assert {"? 5", "#### 0"} & {line for s in solved for c in s.kept for line in c.text.split("\n")}
+    # What was written is put to the model as it was drawn, and scored as a whole.
+    assert all(len(c.tokens) <= 64 and len(c.steps) >= 1 for one in solved for c in one.kept)
+    for batch in (1, 6):
+        assert str(solve(made(batch=batch), questions)) == wanted
+    assert str(solve(made(), questions[:1])) == str(solved[:1])
+    lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 1 + len(whole.sampler.calls) > 4
+    for number in range(1, len(lines) + 1, 2):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(b"".join(lines[:number]) + b'{"deco')
+        again = made(path)
+        assert str(solve(again, questions)) == wanted
+        assert len(again.sampler.calls) == len(lines) - number
+        assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize("method", ["beam", "dvts"])
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_search_of_one_step_is_best_of_n(method, width):
+    alone = solve(solver(noisy, scores=True, attempts=4), QUESTIONS)
+    one_step = {**SEARCH, "width": width, "search": method, "max_steps": 1}
+    found = solve(solver(noisy, **one_step), QUESTIONS)
+    assert [one.kept for one in found] == [one.kept for one in alone]
+    for one, other in zip(found, alone, strict=True):
+        assert one.search.tokens == sum(c.cost for c in other.kept)
+        for name in ("best", "weighted", "majority"):
+            assert many.choose(one.kept, [1.0], name) == many.choose(other.kept, [1.0], name)
+
+
+def test_a_search_keeps_beams_by_score_and_those_without_room_last():
+    # Two first steps, one with a ?; then each says what its prefix was.
+    def say(prompt, number, attempt, key):
+        if "go " not in prompt:
+            return f"go {attempt}{' ?' if attempt in (0, 3) else ''}\nmore"
+        return "#### " + prompt.rsplit("go ", 1)[1][0]
+
+    (solved,) = solve(solver(say, **SEARCH, search="beam"), QUESTIONS[:1])
+    assert [c.answer for c in solved.kept] == ["1", "1", "2", "2"]
+    (solved,) = solve(solver(say, **SEARCH, search="dvts"), QUESTIONS[:1])
+    assert [c.answer for c in solved.kept] == ["1", "1", "2", "2"]
+    # No room for the first step of attempts 1 and 2: the next are those with a ?.
+    found = solver(say, **SEARCH, search="beam")
+    score = found.scorer.score
+
+    def short(prompts, completions):
+        rows = score(prompts, completions)
+        return [np.full(len(r), np.nan) if r[0] > 0.5 else r for r in rows]
+
+    found.scorer.score = short
+    (solved,) = solve(found, QUESTIONS[:1])
+    assert [c.answer for c in solved.kept] == ["0", "0", "3", "3"]
+    found.scorer.score = lambda prompts, some: [np.array([0.5, np.inf, 0.1])] * len(some)
+    with pytest.raises(DataError, match="the reward model gives"):
+        solve(found, QUESTIONS[:1])
+    found.scorer.score = lambda prompts, some: [np.array([np.nan])] * len(some)
+    with pytest.raises(DataError, match="scores no step"):
+        solve(found, QUESTIONS[:1])
+
+
 def test_no_prompt_holds_a_gold_answer():
     rare = "7081953"
     found = solver(noisy, AGENTS, **EVERYTHING)
@@ -267,6 +351,13 @@ def test_one_default_agent_is_plain_sampling_bit_for_bit():
         ({"selector": "weighted_verdict", "reward_model": "x"}, "with verify=0"),
         ({"threshold": 0.3}, "threshold=0.3 with rounds=0"),
         ({"threshold": 0.3, "rounds": 1}, "threshold=0.3 with rounds=1"),
+        ({"search": "beam"}, "search=beam with reward_model=''"),
+        ({"width": 2}, "width=2 with search=''"),
+        ({"max_steps": 2}, "max_steps=2 with search=''"),
+        ({"search": "beam", "reward_model": "x", "attempts": 6}, "attempts=6 and width=4"),
+        ({"search": "dvts", "reward_model": "x", "attempts": 1024}, "attempts=1024"),
+        ({"search": "dvts", "reward_model": "x", "rounds": 1}, "search=dvts with rounds=1"),
+        ({"search": "dvts", "reward_model": "x", "agents": "a"}, "search=dvts with agents=a"),
     ],
 )
 def test_settings_that_cannot_go_together(settings, message):

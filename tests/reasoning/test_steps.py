@@ -44,6 +44,25 @@ def test_a_separator_over_two_tokens(tok):
     assert len(steps.split_tokens(tok, joined, "\n\n")) == 2
 
 
+@pytest.mark.parametrize("separator", ["\n", "\n\n"])
+def test_the_first_step_ends_where_the_whole_says(tok, separator):
+    text = "\n\na b\n\n\n\nc d.\n e\n\n \n\n#### 10"
+    found = [*ids(tok, text), tokenizers.eos_id(tok)]
+    left, parts = found, []
+    while (stop := steps.first_step(tok, left, separator)) is not None:
+        # One token less, and no step has ended.
+        assert steps.first_step(tok, left[: stop - 1], separator) is None
+        parts, left = [*parts, left[:stop]], left[stop:]
+    parts.append(left)
+    split = [steps.split_tokens(tok, part, separator) for part in parts]
+    assert [len(one) for one in split] == [1] * len(parts)
+    assert [one.tokens for (one,) in split] == [
+        one.tokens for one in steps.split_tokens(tok, found, separator)
+    ]
+    # Blank ones and EOS end none.
+    assert steps.first_step(tok, [*ids(tok, "\n\n\n\n"), found[-1]], separator) is None
+
+
 def test_special_tokens_are_no_part_of_a_step(tok):
     with_eos = [*ids(tok, "a b\nc"), tokenizers.eos_id(tok)]
     found = steps.split_tokens(tok, with_eos, "\n")

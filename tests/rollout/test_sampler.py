@@ -156,6 +156,48 @@ def test_samples_do_not_depend_on_segments_or_padding(built, change):
     assert_same(generate(sampler, params, dataclasses.replace(SHORT, **change)), want)
 
 
+@pytest.mark.parametrize("segment", [1, 4])
+def test_a_stop_and_rooms_end_a_completion_where_the_whole_one_has_that_place(built, segment):
+    _, params, sampler = built
+    settings = dataclasses.replace(SHORT, segment=segment)
+    want = generate(sampler, params, SHORT)
+    rooms = [12, 3, 7, 12]
+
+    def second_even(tokens):
+        even = [place for place, token in enumerate(tokens) if token % 2 == 0]
+        return even[1] + 1 if len(even) > 1 else None
+
+    weights = sampler.weights(params, settings)
+    got = sampler.generate(
+        weights, PROMPTS, settings, key=KEY, prompt_ids=IDS, samples=3,
+        stop=second_even, rooms=rooms,
+    )  # fmt: skip
+    lengths = []
+    for row, room in enumerate(np.repeat(rooms, 3)):
+        whole = want.tokens_BR[row, : want.length_B[row]].tolist()
+        n = min(second_even(whole) or 12, room, len(whole))
+        assert got.tokens_BR[row, : got.length_B[row]].tolist() == whole[:n]
+        assert got.ended_B[row] == (EOS in whole[:n])
+        assert np.all(got.tokens_BR[row, n:] == PAD) and np.all(got.behaviour_logp_BR[row, n:] == 0)
+        lengths.append((n, n == room, n == len(whole)))
+    assert len({n for n, _, _ in lengths}) > 3 and any(at_room for _, at_room, _ in lengths)
+
+
+def test_rooms_are_checked_and_need_no_more_positions_than_they_say(built):
+    _, params, sampler = built
+    weights = sampler.weights(params, SHORT)
+    limit = sampler.model.config.max_position_embeddings
+    how = {"key": KEY, "prompt_ids": [0], "samples": 1}
+    long = [[3] * (limit - 2)]
+    out = sampler.generate(weights, long, SHORT, **how, rooms=[2])
+    assert out.length_B[0] <= 2
+    with pytest.raises(ConfigError, match="positions"):
+        sampler.generate(weights, long, SHORT, **how, rooms=[3])
+    for rooms in ([], [0], [13]):
+        with pytest.raises(DataError, match="rooms"):
+            sampler.generate(weights, [[3]], SHORT, **how, rooms=rooms)
+
+
 def test_samples_do_not_depend_on_the_device_count(built):
     model, params, sampler = built
     mesh = tiny.mesh(4)

@@ -52,14 +52,22 @@ class Setup:
         (root / "reward").mkdir()
         (root / "reward" / "config.json").write_text("{}")
 
+    def search(self, **changes: Any) -> RunConfig:
+        given = {
+            "reward_model": str(self.root / "reward"), "attempts": 4, "width": 2, "search": "beam",
+            "max_steps": 4, "selector": "weighted", "sampling__max_new_tokens": 64,
+        }  # fmt: skip
+        return self.config(**{**given, **changes})
+
     def config(self, *stages: str, **changes: Any) -> RunConfig:
         shared = {name: value for name, value in changes.items() if "__" in name}
         own = {name: value for name, value in changes.items() if "__" not in name}
         paths = {f"{role}__path": str(self.root / role) for role in ("teacher", "student")}
         config = small(
-            stages=("evaluate",), data__source=str(self.root), sampling__max_new_tokens=6,
+            stages=("evaluate",), data__source=str(self.root),
             sampling__segment=3, evaluate__teacher=False, evaluate__distribution=False,
-            report__problems=0, **{"data__max_prompt_tokens": 80, **shared, **paths},
+            report__problems=0,
+            **{"data__max_prompt_tokens": 80, "sampling__max_new_tokens": 6, **shared, **paths},
         )  # fmt: skip
         plan = {**config.plan, "solve": SolveSettings(**own)}
         return dataclasses.replace(config, plan=plan, stages=stages or ("solve",))
@@ -193,10 +201,16 @@ class Stop(Exception):
     """Stands for whatever ends the program."""
 
 
+@pytest.mark.parametrize("how", ["everything", "search"])
 def test_stopped_anywhere_it_goes_on_to_the_same_results(
-    setup: Setup, scripted: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Setup,
+    scripted: list[Scripted],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
 ) -> None:
-    config = setup.everything(batch=4)
+    made = getattr(setup, how)
+    config = made(batch=4)
     runner.run(config, tmp_path / "whole")
     wanted = untimed(results(tmp_path / "whole"))
     stored = (tmp_path / "whole" / "solve" / "answers.jsonl").read_bytes()
@@ -222,8 +236,30 @@ def test_stopped_anywhere_it_goes_on_to_the_same_results(
         assert untimed(found) == wanted and found["avg_time"] is None
         assert (workdir / "solve" / "answers.jsonl").read_bytes() == stored
     monkeypatch.setattr(AnswerStore, "add", add)
-    runner.run(setup.everything(batch=64), tmp_path / "other")
+    runner.run(made(batch=64), tmp_path / "other")
     assert untimed(results(tmp_path / "other")) == wanted
+    if how == "search":
+        check_search(tmp_path / "other")
+
+
+def check_search(workdir: Path) -> None:
+    """Of a finished search: its counts, plain samples at equal tokens, the report."""
+    found = results(workdir)
+    assert found["search"]["method"] == "beam" and found["curves"] == {}
+    for row in found["results"]:
+        assert row["tokens"]["total"] == row["search"]["tokens"] > 0
+        assert row["num_solutions"] == sum(one["kept"] for one in row["candidates"]) >= 2
+    assert found["plain"]["tokens"] <= found["tokens"]["total"]
+    names = ["first", "majority", "best", "weighted"]
+    for one in (found, found["plain"]):
+        assert list(one["selectors"]) == names and list(one["calibration"]) == [
+            "majority",
+            "weighted",
+        ]
+    assert {one["tokens"] for one in found["selectors"].values()} == {found["tokens"]["total"]}
+    text = (workdir / "report.md").read_text()
+    assert "Search beam, width 2, 4 beams" in text and "one agent at equal tokens" in text
+    assert "confidence of weighted: ECE" in text and "of split test (held out)" in text
 
 
 @pytest.mark.parametrize(
@@ -341,7 +377,7 @@ def test_changed_agents_are_refused_when_it_is_complete(
 
 
 def test_memory_is_forecast_by_candidates_at_a_time(setup: Setup, tmp_path: Path) -> None:
-    run = Run(setup.config(), tmp_path)
+    run = Run(setup.config(sampling__max_new_tokens=64), tmp_path)
     from distill_jax.models import hf_io
 
     shape = hf_io.load_config(setup.root / "student")
@@ -354,6 +390,11 @@ def test_memory_is_forecast_by_candidates_at_a_time(setup: Setup, tmp_path: Path
     assert [name.split(":")[0] for name in few][1:] == ["8 candidates"]
     assert [name.split(":")[0] for name in more][1:] == ["64 candidates"]
     assert list(more.values())[1] > list(few.values())[1]
+    both = {"reward_model": "x", "attempts": 4, "batch": 8, "problems": 9}
+    beams = parts(**both, search="beam")
+    # A beam is a prompt and what was written: more cache than a candidate.
+    assert list(beams.values())[-1] > list(parts(**both).values())[-1]
+    assert list(beams)[-1].startswith("8 beams")
     full = parts(reward_model="x", verify=1, attempts=4, batch=8, problems=9)
     assert list(full)[1].startswith("reward model weights") and any("8 reviews" in n for n in full)
 
