@@ -261,13 +261,21 @@ def test_a_search_of_one_step_is_best_of_n(method, width):
 
 def test_a_search_keeps_beams_by_score_and_those_without_room_last():
     # Two first steps, one with a ?; then each says what its prefix was.
+    drawn = []
+
     def say(prompt, number, attempt, key):
+        drawn.append(("go " in prompt, number, attempt, key))
         if "go " not in prompt:
             return f"go {attempt}{' ?' if attempt in (0, 3) else ''}\nmore"
         return "#### " + prompt.rsplit("go ", 1)[1][0]
 
     (solved,) = solve(solver(say, **SEARCH, search="beam"), QUESTIONS[:1])
     assert [c.answer for c in solved.kept] == ["1", "1", "2", "2"]
+    # Plain samples' numbers at first; then problem and slot, another key.
+    assert [one[:3] for one in drawn] == [
+        *((False, 0, g) for g in range(4)), *((True, slot, g) for slot in (0, 1) for g in (0, 1)),
+    ]  # fmt: skip
+    assert len({one[3] for one in drawn[:4]}) == 1 and drawn[0][3] != drawn[4][3] == drawn[7][3]
     (solved,) = solve(solver(say, **SEARCH, search="dvts"), QUESTIONS[:1])
     assert [c.answer for c in solved.kept] == ["1", "1", "2", "2"]
     # No room for the first step of attempts 1 and 2: the next are those with a ?.
