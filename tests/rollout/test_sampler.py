@@ -156,10 +156,8 @@ def test_samples_do_not_depend_on_segments_or_padding(built, change):
     assert_same(generate(sampler, params, dataclasses.replace(SHORT, **change)), want)
 
 
-@pytest.mark.parametrize("segment", [1, 4])
-def test_a_stop_and_rooms_end_a_completion_where_the_whole_one_has_that_place(built, segment):
+def test_a_stop_and_rooms_end_a_completion_where_the_whole_one_has_that_place(built):
     _, params, sampler = built
-    settings = dataclasses.replace(SHORT, segment=segment)
     want = generate(sampler, params, SHORT)
     rooms = [12, 3, 7, 12]
 
@@ -167,9 +165,9 @@ def test_a_stop_and_rooms_end_a_completion_where_the_whole_one_has_that_place(bu
         even = [place for place, token in enumerate(tokens) if token % 2 == 0]
         return even[1] + 1 if len(even) > 1 else None
 
-    weights = sampler.weights(params, settings)
+    weights = sampler.weights(params, SHORT)
     got = sampler.generate(
-        weights, PROMPTS, settings, key=KEY, prompt_ids=IDS, samples=3,
+        weights, PROMPTS, SHORT, key=KEY, prompt_ids=IDS, samples=3,
         stop=second_even, rooms=rooms,
     )  # fmt: skip
     lengths = []
