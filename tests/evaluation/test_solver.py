@@ -297,6 +297,12 @@ def test_a_search_keeps_beams_by_score_and_those_without_room_last():
         solve(found, QUESTIONS[:1])
 
 
+def test_a_search_that_does_not_end_is_cut_at_the_longest_completion():
+    found = solver(lambda *about: "again and again ?\nmore", **SEARCH, search="beam")
+    (solved,) = solve(found, QUESTIONS[:1])
+    assert {(len(c.tokens), c.truncated) for c in solved.kept} == {(64, True)}
+
+
 def test_no_prompt_holds_a_gold_answer():
     rare = "7081953"
     found = solver(noisy, AGENTS, **EVERYTHING)
