@@ -27,7 +27,7 @@ def test_the_share_of_the_winning_group():
     def one(attempt, answer, right, score):
         return Candidate(0, attempt, "", (1,), answer=answer, right=right, score=score)
 
-    first = [one(0, "2", True, 0.5), one(1, "3", False, 0.3), one(2, None, False, 0.9)]
+    first = [one(0, "3", False, 0.3), one(1, "2", True, 0.5), one(2, None, False, 0.9)]
     undecided = [one(0, "4", None, 0.5)]
     silent = [one(0, None, False, 0.5)]
     zero = [one(0, "5", False, 0.0)]
