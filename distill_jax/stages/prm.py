@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from distill_jax.core import rng, sharding
 from distill_jax.core.errors import ConfigError
@@ -82,14 +81,8 @@ def _run(
     state, shardings = states.create({**trainable, HEAD: head}, tx, run.key(stage), run.mesh)
     loss, totals = step_labels(model)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
-    where = sharding.batch_sharding(run.mesh)
-    zero, one = np.int32(0), np.int32(1)
-
-    def step(state: TrainState, number: int) -> Any:
-        host, tokens = rows.batch(number)
-        state, metrics = update(state, frozen, sharding.place(host, where), zero, one)
-        epoch = (number + 1) * s.batch_size / len(rows.train)
-        return state, {**metrics, "epoch": epoch, "step_tokens": tokens}, []
+    size, of = s.batch_size, len(rows.train)
+    step = supervised.step_fn(run, rows.batch, update, frozen, size=size, of=of)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         encoded, labels = prm_rows.figures_for(rows.held_out[: s.eval_problems])
