@@ -1,8 +1,8 @@
 """Scores of an implicit reward model: log-ratios of two adapters of one language model.
 
-The reward of a token is β·(log π(y_t) − log π_ref(y_t)), that of a step the sum over its tokens, the
-step token included. Scoring takes a forward pass of the policy and one of the reference, over all
-rows at once.
+The reward of a token is β·(log π(y_t) − log π_ref(y_t)), that of a step the sum over its tokens,
+the step token included. Scoring takes a forward pass of the policy and one of the reference, over
+all rows at once.
 """
 
 import functools

@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.report.panels import Panel
-from distill_jax.run import geometry
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, dpo_reference, export_files, loop, supervised
 from distill_jax.stages.dpo_rows import Rows
@@ -42,14 +40,7 @@ PANELS = (
 def _check(run: Run, stage: Stage[DPOSettings]) -> None:
     checks.check_batch(run, stage)
     checks.check_training(stage)
-    longest = stage.settings.max_length
-    positions = geometry.of_role(run, "student", run.config.stages).max_position_embeddings
-    if longest > positions:
-        raise ConfigError(
-            f"{stage.name}.max_length={longest}",
-            wanted=f"at most the student's {positions} positions",
-            fix="lower it",
-        )
+    checks.check_length(run, stage, stage.settings.max_length)
 
 
 def _prepare(run: Run, stage: Stage[DPOSettings]) -> Rows | None:

@@ -23,8 +23,8 @@ HEAD = "score"
 
 
 class Totals(NamedTuple):
-    """Sums over the whole batch, f32 []: weights, and how many are labelled, right and wrong: steps,
-    or solutions."""
+    """Sums over the whole batch, f32 []: weights; numbers of labelled, right and wrong steps, or
+    solutions."""
 
     weight: jax.Array
     labelled: jax.Array
@@ -71,8 +71,8 @@ def outcomes(model: QwenModel, beta: float, vocab: int) -> tuple[LossFn, TotalsF
     """BCE with logits of (β·Σ_t log π(y_t)/π_ref(y_t), right): its sum / the solutions' weight.
 
     The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR of prompts and solutions;
-    reference_B f32, Σ_t log π_ref(y_t); label_B f32, 1 right, 0 wrong; weight_B f32. LoRA dropout is
-    off, so that the first log-ratio is 0. The logits of the vocabulary are made in chunks.
+    reference_B f32, Σ_t log π_ref(y_t); label_B f32, 1 right, 0 wrong; weight_B f32. LoRA dropout
+    is off, so that the first log-ratio is 0. Logits of the vocabulary are made in chunks.
 
     Metrics: accuracy, and balanced_accuracy, the mean over the classes that occur.
     """
