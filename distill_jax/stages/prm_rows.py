@@ -94,7 +94,7 @@ class Rows:
         tokens_BT = np.full((size, T), self.pad_id, np.int32)
         end_BS = np.zeros((size, self._most_steps), np.int32)
         label_BS = np.full(end_BS.shape, np.nan, np.float32)
-        for number, (row, labels) in enumerate(chosen):
+        for number, (row, labels, _) in enumerate(chosen):
             tokens_BT[number, : len(row.tokens)] = row.tokens
             end_BS[number, : len(row.ends)] = row.ends
             label_BS[number, : len(labels)] = [np.nan if y is None else y for y in labels]

@@ -77,6 +77,7 @@ def test_metrics_have_the_names_users_know(trained: tuple[Path, RunConfig]) -> N
         "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
         "logps/chosen", "logps/rejected", "num_tokens", "grad_norm", "learning_rate", "epoch",
         "margins/optimised", "accuracies/optimised", "logps/chosen_per_token",
+        "mean_token_accuracy",
     }  # fmt: skip
     assert all(names < set(row) for row in found)
     # The adapter that it starts from is the reference: no log-ratio before the first update.
