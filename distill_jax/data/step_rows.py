@@ -38,6 +38,7 @@ class StepRow(NamedTuple):
         steps: texts, none blank.
         labels: P(right) in [0, 1] of each step; None: not labelled.
         tokens: token ids of each step where the row has them.
+        right: whether the solution is, where the row says so.
     """
 
     where: str
@@ -46,6 +47,15 @@ class StepRow(NamedTuple):
     steps: list[str]
     labels: Labels
     tokens: list[list[int]] | None = None
+    right: bool | None = None
+
+    @property
+    def outcome(self) -> float | None:
+        """Whether the solution is right: as the row says, else its last labelled step; or None."""
+        if self.right is not None or self.form == COUNTS:
+            return None if self.right is None else float(self.right)
+        known = [y for y in self.labels if y is not None]
+        return float(known[-1] >= 0.5) if known else None
 
 
 def read(path: Path, *, neutral: str, derive: Derive) -> list[StepRow]:
@@ -140,7 +150,9 @@ def _of_process_bench(row: Mapping[str, Any], where: str) -> StepRow:
     if isinstance(first, bool) or not isinstance(first, int) or not -1 <= first < len(steps):
         raise DataError(f"{where}: label {first!r:.60}", wanted=f"-1 to {len(steps) - 1}")
     labels: Labels = [float(i != first) for i in range(len(steps))]
-    return StepRow(where, "process_bench", row["problem"], steps, _until_wrong(labels))
+    right = _verdict(row, "final_answer_correct", where)
+    found = _until_wrong(labels)
+    return StepRow(where, "process_bench", row["problem"], steps, found, right=right)
 
 
 def _of_math_shepherd(row: Mapping[str, Any], where: str) -> StepRow:
@@ -215,4 +227,15 @@ def _of_counts(row: Mapping[str, Any], where: str, derive: Derive) -> StepRow:
         if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts):
             raise DataError(f"{where}: counts {one!r:.80}", wanted=f"whole {', '.join(names)}")
     tokens = _list(row, "step_tokens", where)
-    return StepRow(where, COUNTS, row.get("question", ""), steps, derive(mc, row["root"]), tokens)
+    right = _verdict(row, "trace_right", where)
+    if mc and mc[-1] and mc[-1]["undecided"] and not right:
+        right = None  # stage step_labels writes false for undecided, too
+    labels = derive(mc, row["root"])
+    return StepRow(where, COUNTS, row.get("question", ""), steps, labels, tokens, right)
+
+
+def _verdict(row: Mapping[str, Any], name: str, where: str) -> bool | None:
+    value = row.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise DataError(f"{where}: {name} is {value!r:.60}", wanted="true, false or null")
+    return value

@@ -23,6 +23,7 @@ from distill_jax.forecast.activations import Program, Rows
 from distill_jax.models import quantised
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.models.reward_model_io import IMPLICIT
 from distill_jax.run.settings import ModelSettings, Shared
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
@@ -180,8 +181,11 @@ class Job:
     def step_rewards(self, prm: Any) -> list[Part]:
         """A stage that trains the student with a head on steps, by settings as of prm.
 
-        The language-model head is not applied; the other one's bytes are too few to count.
+        The language-model head is not applied; the other one's bytes are too few to count. With
+        head=implicit it is, and the start's adapter scores all rows before the first step.
         """
+        if prm.head == IMPLICIT:
+            return self._log_ratios(prm, prm.batch_size, prm.max_length)
         full, T = prm.trainable == "full", round_up(prm.max_length, _SFT_MULTIPLE)
         rows = self.rows(prm.batch_size // prm.accumulate, T, 1)
         program = self.program("student", dropout=not full)
@@ -197,15 +201,22 @@ class Job:
 
     def preference(self, settings: Any) -> list[Part]:
         """A stage that trains the student's adapter on pairs, by settings as of dpo."""
-        T = round_up(settings.longest(self.config), _SFT_MULTIPLE)
-        rows = self.rows(2 * settings.batch_size // settings.accumulate, T, T)
+        rows, longest = 2 * settings.batch_size, settings.longest(self.config)
+        return self._log_ratios(settings, rows, longest, reference=settings.uses_reference)
+
+    def _log_ratios(
+        self, settings: Any, count: int, longest: int, *, reference: bool = True
+    ) -> list[Part]:
+        """Training of the adapter on log-probabilities of so many rows, over a reference."""
+        T = round_up(longest, _SFT_MULTIPLE)
+        rows = self.rows(count // settings.accumulate, T, T)
         student, shards = self.program("student"), self.shards
         parts = [
             self._base("student"),
             *self._trained(settings.optimizer, values=False, reference=False),
             Part("update: activations", activations.update(student, rows, shards=shards), False),
         ]
-        if settings.uses_reference:
+        if reference:
             scored = activations.scoring(student, rows, shards=shards)
             parts.append(Part("reference scoring: activations", scored, False))
         return parts

@@ -1,8 +1,12 @@
-"""Scores of the steps of solutions by a process reward model: one forward pass over many rows."""
+"""Scores of the steps of solutions by a process reward model: one forward pass over many rows.
+
+An implicit model takes two: of the policy and of its reference.
+"""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,23 +15,27 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import filled, round_up
-from distill_jax.core.errors import CheckpointError, NonFiniteError
+from distill_jax.core.errors import CheckpointError
 from distill_jax.data import chat
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.data.chat import Prompts
+from distill_jax.inference import implicit_scores
+from distill_jax.inference.step_batches import (
+    BATCH,
+    STEPS,
+    TOKENS,
+    doubled,
+    in_batches,
+    padded,
+    refused_unless_finite,
+)
 from distill_jax.kernels import process_reward
-from distill_jax.models import process_head, reward_model_io
+from distill_jax.models import implicit_io, peft_io, process_head, reward_model_io
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.reward_model_io import PRMConfig
+from distill_jax.models.reward_model_io import IMPLICIT, PRM_CONFIG, PRMConfig
 from distill_jax.reasoning import steps
 from distill_jax.reasoning.steps import Encoded
 from distill_jax.run.run import Run
-
-# Rows of a forward pass.
-BATCH = 64
-# Smallest extents of rows and steps; others are these doubled, so that few programs are compiled.
-_TOKENS, _STEPS = 32, 8
 
 
 class ProcessScorer:
@@ -35,7 +43,7 @@ class ProcessScorer:
 
     Args:
         model, params: the trunk, {"base", "lora"} on the mesh.
-        score: parameters of the head on the mesh.
+        score: parameters of the head on the mesh; of an implicit model, the reference's params.
         about: how it reads steps.
         tokenizer: of the completions.
         step_id: the step token's.
@@ -85,19 +93,33 @@ class ProcessScorer:
             NonFiniteError: a score is not finite.
         """
         rows = [self.encode(*pair) for pair in zip(prompts, completions, strict=True)]
-        found = probabilities(
-            self.model, self.params, self.head, rows, mesh=self.mesh, batch=self.batch
-        )
+        found = self.probabilities(rows)
         return [
             np.concatenate([one, np.full(row.dropped, np.nan, np.float32)])
             for one, row in zip(found, rows, strict=True)
         ]
 
+    def probabilities(self, rows: Sequence[Encoded]) -> list[np.ndarray]:
+        """P(right) at the steps' ends of each row, float32.
+
+        Raises:
+            NonFiniteError: a probability is not finite.
+        """
+        how: Any = {"mesh": self.mesh, "batch": self.batch}
+        if self.about.beta is None:
+            return probabilities(self.model, self.params, self.head, rows, **how)
+        how["vocab"] = len(self.tokenizer)
+        policy, reference = (
+            implicit_scores.step_logps(self.model, params, rows, **how)
+            for params in (self.params, self.head)
+        )
+        return implicit_scores.probabilities(policy, reference, beta=self.about.beta)
+
     def aggregate(self, scores: Sequence[np.ndarray]) -> np.ndarray:
         """One score a completion by the model's aggregation, float32 [N]; NaN without a score."""
         if not scores:
             return np.zeros(0, np.float32)
-        score_NS = np.full((len(scores), _doubled(max(map(len, scores)), _STEPS)), np.nan)
+        score_NS = np.full((len(scores), doubled(max(map(len, scores)), STEPS)), np.nan)
         for row, one in enumerate(scores):
             score_NS[row, : len(one)] = one
         there_NS = np.isfinite(score_NS)
@@ -113,31 +135,79 @@ def load(run: Run, reference: str, *, batch: int = BATCH) -> ProcessScorer:
 
     Raises:
         DataError: there is none.
-        CheckpointError: damaged files; a step token with another id than its tokenizer has.
+        CheckpointError: damaged files; see `check`.
+        ConfigError, TokenizerMismatchError: see `check`.
+    """
+    directory, about, step_id = check(run, reference)
+    rest = (about, run.data.tokenizer, step_id, run.mesh)
+    if about.head == IMPLICIT:
+        loaded = run.models.load_whole(_base_of(run, directory, about))
+        adapters = implicit_io.load(directory, loaded.model.config)
+        model = loaded.model.replace(lora=adapters.lora)
+        policy, start = (
+            {**loaded.params, "lora": run.models.place_lora(jax.device_get(tree))}
+            for tree in (adapters.policy, adapters.reference)
+        )
+        return ProcessScorer(model, policy, start, *rest, batch=batch)
+    found = reward_model_io.load(
+        directory,
+        param_dtype=run.config.student.param_dtype,
+        shardings=run.models.base_shardings,
+    )
+    model = run.models.build("student", found.geometry, lora=None)
+    head = sharding.place(found.score, sharding.replicated(run.mesh))
+    return ProcessScorer(model, {"base": found.base, "lora": {}}, head, *rest, batch=batch)
+
+
+def check(run: Run, reference: str, *, base: bool = True) -> tuple[Path, PRMConfig, int]:
+    """(directory, how it reads steps, id of the step token); reads no weights.
+
+    base: whether the model below an implicit model's adapters must be there.
+
+    Raises:
+        DataError: there is none.
+        CheckpointError: damaged files; a step token with another id than its tokenizer has; an
+            implicit model whose base is another one, or nowhere.
         ConfigError: a step token that its tokenizer does not have.
         TokenizerMismatchError: its tokenizer is not the run's. The step token's text may differ:
             tokenizers of released models rename one of the student's unused tokens.
     """
     directory = run.reward_model(reference)
     own, tokenizer = tokenizers.load_tokenizer(directory), run.data.tokenizer
-    geometry, about = reward_model_io.load_config(directory)
+    if reward_model_io.is_implicit(directory):
+        about = reward_model_io.read_about(directory / PRM_CONFIG)
+    else:
+        geometry, about = reward_model_io.load_config(directory)
+        run.models.check_rows(str(directory), geometry)
     step_id = steps.step_token_id(own, about.step_token)
     if about.step_token_id not in (None, step_id):
         raise CheckpointError(
-            f"{directory / reward_model_io.PRM_CONFIG} has step_token_id={about.step_token_id}",
+            f"{directory / PRM_CONFIG} has step_token_id={about.step_token_id}",
             wanted=f"{step_id}, the id of {about.step_token!r} in the tokenizer there",
         )
     tokenizers.check_same_tokenizer(own, tokenizer, name="reward model", apart=step_id)
-    run.models.check_rows(str(directory), geometry)
-    found = reward_model_io.load(
-        directory,
-        param_dtype=run.config.student.param_dtype,
-        shardings=run.models.base_shardings,
+    if about.head == IMPLICIT and base:
+        _base_of(run, directory, about)
+    return directory, about, step_id
+
+
+def _base_of(run: Run, directory: Path, about: PRMConfig) -> Path:
+    """The model below an implicit model's adapters: the one that they name, or the run's student.
+
+    Raises:
+        CheckpointError: neither is the one that they were trained on.
+    """
+    wanted = (about.reference or {}).get("student")
+    named = peft_io.base_of(directory)
+    tried = [named, run.models.path("student")] if named else [run.models.path("student")]
+    for path in tried:
+        if path is not None and run.digest(path) == wanted:
+            return path
+    raise CheckpointError(
+        f"{directory} was trained on another model than {', '.join(map(str, tried))}",
+        wanted=f"the model of digest {wanted}",
+        fix=f"set base_model_name_or_path in {directory / peft_io.CONFIG} to its directory",
     )
-    model = run.models.build("student", geometry, lora=None)
-    head = sharding.place(found.score, sharding.replicated(run.mesh))
-    params = {"base": found.base, "lora": {}}
-    return ProcessScorer(model, params, head, about, tokenizer, step_id, run.mesh, batch=batch)
 
 
 def read_by(run: Run, scorer: Any, data: Prompts) -> list[list[int]]:
@@ -174,44 +244,15 @@ def probabilities(
     Raises:
         NonFiniteError: a probability is not finite.
     """
-    found = [np.zeros(0, np.float32)] * len(rows)
-    kept = [i for i in np.argsort([len(r.tokens) for r in rows], kind="stable") if rows[i].ends]
-    if not kept:
-        return found
-    size = round_up(min(batch, _doubled(len(kept), 1)), sharding.batch_shards(mesh))
-    where = sharding.batch_sharding(mesh)
-    for start in range(0, len(kept), size):
-        index = kept[start : start + size]
-        chosen = [rows[i] for i in filled(index, size)]
-        arrays = sharding.place(_padded(chosen), where)
-        right_BS = sharding.fetch(_program(model)(params, score, *arrays))
-        for i, right_S in zip(index, right_BS, strict=False):
-            found[i] = right_S[: len(rows[i].ends)]
-    if not all(np.isfinite(one).all() for one in found):
-        raise NonFiniteError(
-            "the reward model's scores are not finite",
-            wanted="probabilities",
-            fix="look at its weights; set student.compute_dtype=float32",
-        )
-    return found
 
+    def arrays(chosen: Sequence[Encoded]) -> tuple[np.ndarray, np.ndarray]:
+        return padded([r.tokens for r in chosen], TOKENS), padded([r.ends for r in chosen], STEPS)
 
-def _padded(rows: Sequence[Encoded]) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens_BT, end_BS) int32, right-padded with zeros: nothing reads what stands there."""
-    T = _doubled(max(len(row.tokens) for row in rows), _TOKENS)
-    S = _doubled(max(len(row.ends) for row in rows), _STEPS)
-    tokens_BT = np.zeros((len(rows), T), np.int32)
-    end_BS = np.zeros((len(rows), S), np.int32)
-    for number, row in enumerate(rows):
-        tokens_BT[number, : len(row.tokens)] = row.tokens
-        end_BS[number, : len(row.ends)] = row.ends
-    return tokens_BT, end_BS
-
-
-def _doubled(least: int, size: int) -> int:
-    while size < least:
-        size *= 2
-    return size
+    program = functools.partial(_program(model), params, score)
+    right = in_batches(rows, arrays, program, mesh=mesh, batch=batch)
+    nothing = np.zeros(0, np.float32)
+    found = [right.get(i, nothing)[: len(row.ends)] for i, row in enumerate(rows)]
+    return refused_unless_finite(found)
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,6 +4,8 @@ S counts the steps of a solution. Arrays are padded to the longest solution; a m
 steps are there.
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -52,6 +54,28 @@ def label_entropy(label_BS: jax.Array, mask_BS: jax.Array) -> jax.Array:
     """H(y) of each labelled step in nats, f32 [B, S]: the least that its cross-entropy can be."""
     y_BS = jnp.where(mask_BS > 0, label_BS, 0.0)
     return -(jax.scipy.special.xlogy(y_BS, y_BS) + jax.scipy.special.xlogy(1 - y_BS, 1 - y_BS))
+
+
+def implicit_reward(logp: Any, reference: Any, *, beta: float) -> Any:
+    """β·(log π(y) − log π_ref(y)) of tokens, or of sums over tokens: a step, a whole solution.
+
+    Source: arXiv 2412.01981.
+
+    Args:
+        logp, reference: log-probabilities of the same tokens, of one shape.
+        beta: β > 0.
+    """
+    return beta * (logp - reference)
+
+
+def outcome_cross_entropy(logit_B: jax.Array, right_B: jax.Array) -> jax.Array:
+    """−log σ(z) of right solutions, −log σ(−z) of wrong ones; right_B is 1 or 0.
+
+    From logits: a probability that underflows would have no logarithm.
+    """
+    chex.assert_equal_shape([logit_B, right_B])
+    right, wrong = jax.nn.log_sigmoid(logit_B), jax.nn.log_sigmoid(-logit_B)
+    return -(right_B * right + (1 - right_B) * wrong)
 
 
 def aggregate(score_BS: jax.Array, mask_BS: jax.Array, how: str) -> jax.Array:

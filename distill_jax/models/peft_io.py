@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def save_adapter(
     base_model_name: str | Path,
     *,
     tokenizer: Any = None,
+    further: Mapping[str, Any] | None = None,
+    texts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write an adapter that `peft.PeftModel.from_pretrained` loads, atomically.
 
@@ -67,25 +70,36 @@ def save_adapter(
         lora_params: the LoRA tree, leaves [L, in, r] and [L, r, out]; saved in its own dtype.
         base_model_name: hub id or directory of the base model, for adapter_config.json.
         tokenizer: saved along (`save_pretrained`) when given.
+        further: LoRA trees of the same settings by file name, in the same form.
+        texts: further JSON files by name.
 
     Raises:
         CheckpointError: a tree that does not fit the configurations.
     """
     leaves = adapter_leaves(config, lora)
-    arrays = hf_layout.flat(lora_params, leaves, "the LoRA tree")
-    tensors: dict[str, np.ndarray] = {}
-    for leaf in leaves:
-        host = np.asarray(fetch(arrays[leaf.path]))
-        tensors.update({name: host[i].T for i, name in enumerate(leaf.names)})
+    trees = {WEIGHTS: lora_params, **(further or {})}
+    files_of = {file: _tensors(tree, leaves) for file, tree in trees.items()}
     writer = jax.process_index() == 0
     context = files.replaced_directory(Path(directory)) if writer else contextlib.nullcontext()
     with context as fresh:
         if fresh is not None:
-            files.write_tensors(fresh / WEIGHTS, tensors)
+            for file, tensors in files_of.items():
+                files.write_tensors(fresh / file, tensors)
             files.write_json(fresh / CONFIG, _adapter_config(lora, str(base_model_name)))
+            for name, values in (texts or {}).items():
+                files.write_json(fresh / name, values)
             if tokenizer is not None:
                 tokenizer.save_pretrained(str(fresh))
     barrier(f"save_adapter {directory}")
+
+
+def _tensors(tree: Any, leaves: list[hf_layout.Leaf]) -> dict[str, np.ndarray]:
+    arrays = hf_layout.flat(tree, leaves, "the LoRA tree")
+    tensors: dict[str, np.ndarray] = {}
+    for leaf in leaves:
+        host = np.asarray(fetch(arrays[leaf.path]))
+        tensors.update({name: host[i].T for i, name in enumerate(leaf.names)})
+    return tensors
 
 
 def _adapter_config(lora: LoraConfig, base_model_name: str) -> dict[str, Any]:
@@ -111,12 +125,16 @@ def base_of(directory: Path) -> Path | None:
 
 
 def load_adapter(
-    directory: str | Path, config: QwenConfig, *, param_dtype: Any = jnp.float32
+    directory: str | Path,
+    config: QwenConfig,
+    *,
+    param_dtype: Any = jnp.float32,
+    weights: str = WEIGHTS,
 ) -> tuple[dict[str, Any], LoraConfig]:
     """Read an adapter that peft, or `save_adapter`, wrote.
 
     The key set must be exactly that of the adapter's projections on every layer: peft itself
-    only warns about keys that fit nothing.
+    only warns about keys that fit nothing. `weights` is the file of the tensors.
 
     Returns:
         The LoRA tree, leaves [L, in, r] and [L, r, out] of `param_dtype`, and its LoraConfig.
@@ -129,7 +147,7 @@ def load_adapter(
     if not directory.is_dir():
         raise CheckpointError(f"no directory {directory}", wanted="a PEFT adapter")
     settings = files.read_json(directory / CONFIG)
-    with files.TensorReader([directory / WEIGHTS]) as reader:
+    with files.TensorReader([directory / weights]) as reader:
         lora = _lora_config(settings, directory / CONFIG, set(reader.where))
         leaves = adapter_leaves(config, lora)
         reader.check({name: leaf.shape for leaf in leaves for name in leaf.names}, directory)

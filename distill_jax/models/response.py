@@ -15,13 +15,15 @@ from distill_jax.models.qwen import QwenModel
 
 class ResponseScores(NamedTuple):
     """logit_BR, logp_BR f32; value_ABR f32, the soft value V for each α; entropy_BR f32 or None;
-    hidden_BRD, the hidden states that predict the tokens."""
+    hidden_BRD, the hidden states that predict the tokens; hit_BR, 1 where the token is the most
+    likely one, or None."""
 
     logit_BR: jax.Array
     logp_BR: jax.Array
     value_ABR: jax.Array
     entropy_BR: jax.Array | None
     hidden_BRD: jax.Array
+    hit_BR: jax.Array | None
 
 
 def response_scores(
@@ -35,6 +37,7 @@ def response_scores(
     alphas: tuple[float, ...] = (),
     vocab: int | None = None,
     entropy: bool = False,
+    hits: bool = False,
     dropout_key: jax.Array | None = None,
 ) -> ResponseScores:
     """Scores each response token by the logits of the position before it.
@@ -47,7 +50,7 @@ def response_scores(
         temperature: divides the logits of logp and entropy.
         alphas: soft temperatures of value_ABR.
         vocab: tokens that exist.
-        entropy: whether to return it.
+        entropy, hits: whether to return them.
         dropout_key: for LoRA dropout; None is deterministic.
     """
     B, R = targets_BR.shape
@@ -62,6 +65,7 @@ def response_scores(
         alphas=alphas,
         valid_vocab=vocab,
         entropy=entropy,
+        hits=hits,
     )
     # As `kernels.intrinsic.soft_value`, from logsumexp(Q/α).
     values = [alpha * lse_N for lse_N, alpha in zip(scores.lse_AN, alphas, strict=True)]
@@ -72,4 +76,5 @@ def response_scores(
         value_ABR,
         None if scores.entropy_N is None else scores.entropy_N.reshape(B, R),
         hidden_BRD,
+        None if scores.hit_N is None else scores.hit_N.reshape(B, R),
     )

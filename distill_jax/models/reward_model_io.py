@@ -23,7 +23,7 @@ from distill_jax.models import safetensor_files as files
 from distill_jax.models.qwen_config import ARCHITECTURES, QwenConfig
 
 PRM_CONFIG = "prm_config.json"
-TWO_TOKEN = "two_token"
+TWO_TOKEN, IMPLICIT = "two_token", "implicit"
 _LM_HEAD = "lm_head.weight"
 _CAUSAL = {name: TWO_TOKEN for name in ARCHITECTURES.values()}
 _LINEAR = {f"Q{name[1:]}ForTokenClassification": "linear" for name in ARCHITECTURES}
@@ -42,15 +42,18 @@ class PRMConfig:
     """How a process reward model reads steps and what it was trained on: `prm_config.json`.
 
     Attributes:
-        head: linear, mlp or two_token.
+        head: linear, mlp, two_token or implicit.
         step_separator: text between the steps of a solution.
         step_token, step_token_id: the token after each step, whose state is scored; id None: that
             of the tokenizer.
         aggregation: one score of a solution's; see kernels.process_reward.
-        labels: how the labels came about: given, hard, soft, relative.
+        labels: how the labels came about: given, hard, soft, relative; outcome of implicit.
         system_prompt: before the question, in training; None: none.
         max_length: most tokens of a row; later steps get no score. None: the trunk's positions.
         right_token_id, wrong_token_id: of two_token.
+        beta: β of implicit.
+        reference: of implicit: digests of the student that it started from, `student` of the model
+            below the adapters and `adapter` of the start's adapter, where it had one.
         trained_on: figures of the rows, for people and for checks of overlap.
     """
 
@@ -64,6 +67,8 @@ class PRMConfig:
     max_length: int | None = None
     right_token_id: int | None = None
     wrong_token_id: int | None = None
+    beta: float | None = None
+    reference: Mapping[str, str] | None = None
     trained_on: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,6 +85,8 @@ _TYPES = {
         ("step_token_id", "max_length", "right_token_id", "wrong_token_id"), (int, type(None))
     ),
     "system_prompt": (str, type(None)),
+    "beta": (float, type(None)),
+    "reference": (dict, type(None)),
     "trained_on": (dict,),
 }
 
@@ -138,11 +145,16 @@ def load_config(directory: Path) -> tuple[QwenConfig, PRMConfig]:
     Raises:
         CheckpointError: not a reward model, or a setting that is unknown or impossible.
     """
-    path = directory / "config.json"
+    path, given = directory / "config.json", directory / PRM_CONFIG
+    if is_implicit(directory):
+        raise CheckpointError(
+            f"{directory} has head={IMPLICIT}: two adapters of a language model",
+            wanted=" or ".join([*_LINEAR, *_MLP]),
+            fix="transformers has no such head; for an export train head=linear or head=mlp",
+        )
     values = files.read_json(path)
     names = values.get("architectures") or ["none"]
     head = _HEAD_OF.get(names[0])
-    given = directory / PRM_CONFIG
     if head is None or (head == TWO_TOKEN and not given.is_file()):
         raise CheckpointError(
             f"{path} has architectures={names}" + (f" and no {PRM_CONFIG}" if head else ""),
@@ -151,7 +163,7 @@ def load_config(directory: Path) -> tuple[QwenConfig, PRMConfig]:
             "step_separator, step_token, right_token_id and wrong_token_id",
         )
     usual = _RELEASED if head == "mlp" else PRMConfig()
-    about = _read_about(given) if given.is_file() else usual
+    about = read_about(given) if given.is_file() else usual
     if about.head != head:
         raise CheckpointError(f"{given} has head={about.head!r}", wanted=f"{head}, as {path} says")
     causal = {"architectures": None, "tie_word_embeddings": True}
@@ -177,8 +189,11 @@ def save(
         tokenizer: saved with the model.
 
     Raises:
-        CheckpointError: a target that holds something else.
+        CheckpointError: a target that holds something else; a head that transformers does not have.
     """
+    if about.head not in _CLASS_OF:
+        wanted = f"one of {', '.join(_CLASS_OF)}: transformers has no such head"
+        raise CheckpointError(f"head={about.head!r}", wanted=wanted)
     labels = dict(enumerate(_LABELS))
     hf_io.save_hf(
         directory,
@@ -197,7 +212,18 @@ def save(
     )
 
 
-def _read_about(path: Path) -> PRMConfig:
+def is_implicit(directory: Path) -> bool:
+    """Whether a directory holds an implicit reward model: see `implicit_io`."""
+    given = directory / PRM_CONFIG
+    return given.is_file() and files.read_json(given).get("head") == IMPLICIT
+
+
+def read_about(path: Path) -> PRMConfig:
+    """The prm_config.json at `path`.
+
+    Raises:
+        CheckpointError: missing, or a setting that is unknown or impossible.
+    """
     values = files.read_json(path)
     for name, value in values.items():
         if name not in _TYPES:
@@ -214,6 +240,12 @@ def _read_about(path: Path) -> PRMConfig:
     if about.head == TWO_TOKEN and None in (about.right_token_id, about.wrong_token_id):
         wanted = "right_token_id and wrong_token_id"
         raise CheckpointError(f"{path} has head={TWO_TOKEN} without its tokens", wanted=wanted)
+    own = (about.beta, about.reference)
+    if (None in own) if about.head == IMPLICIT else own != (None, None):
+        raise CheckpointError(
+            f"{path} has head={about.head}, beta={about.beta}, reference={about.reference}",
+            wanted=f"beta and reference with head={IMPLICIT}, and with no other",
+        )
     return about
 
 

@@ -27,11 +27,12 @@ class StepSettings:
 
 class Encoded(NamedTuple):
     """A prompt and its steps as one row: tokens, each step followed by the step token; ends, the
-    places of those; dropped, steps that the row had no room for."""
+    places of those; dropped, steps that the row had no room for; start, the prompt's tokens."""
 
     tokens: list[int]
     ends: list[int]
     dropped: int = 0
+    start: int = 0
 
 
 def step_token_id(tok: FastTokenizer, text: str) -> int:
@@ -141,7 +142,7 @@ def encode(
     ends: list[int] = []
     for number, step in enumerate(steps):
         if len(tokens) + len(step) + 1 > max_length:
-            return Encoded(tokens, ends, len(steps) - number)
+            return Encoded(tokens, ends, len(steps) - number, len(prompt))
         tokens += [*step, step_id]
         ends.append(len(tokens) - 1)
-    return Encoded(tokens, ends)
+    return Encoded(tokens, ends, 0, len(prompt))

@@ -16,6 +16,7 @@ from distill_jax.report import (
     run_data,
     run_facts,
     solving,
+    step_bench,
     tables,
 )
 from distill_jax.report.run_data import Records, RunData
@@ -49,6 +50,7 @@ def build(data: RunData) -> Report:
     sections = [
         *_results(data),
         *_checkpoints(data),
+        *step_bench.sections(data),
         *solving.sections(data),
         _training(data),
         _curves(data),

@@ -121,6 +121,10 @@ class Run:
         """Whether a stage is complete in this work directory."""
         return (self.workdir / name / DONE_FILE).is_file()
 
+    def is_there(self, reference: str) -> bool:
+        """Whether what a reference names needs no stage to run first; it may be missing, too."""
+        return reference not in self.config.plan or self.is_done(reference)
+
     def student(self, reference: str) -> Student:
         """The student that a reference names: `base`, a stage, or a directory.
 

@@ -7,6 +7,7 @@ from typing import Any
 from distill_jax.core import sharding
 from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.core.settings import references
+from distill_jax.inference import process_scorer
 from distill_jax.models import hf_io, peft_io, quantised
 from distill_jax.run import geometry
 from distill_jax.run.config import concerned
@@ -71,7 +72,7 @@ def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
         if value and value not in due and ref == "rows":
             run.rows(value)
         if value and value not in due and ref == "reward_model":
-            run.reward_model(value)
+            check_reward_model(run, value, due)
         if ref == "student" and value not in due:
             student = run.student(value)
             if student.adapter is None:
@@ -82,6 +83,18 @@ def check_upstream(run: Run, stage: Stage[Any], due: Collection[str]) -> None:
             trained = not run.config.student.path and run.config.models_stage in due
             if not base and value not in run.config.plan and not trained:
                 check_base(run, student.adapter)
+
+
+def check_reward_model(run: Run, reference: str, due: Collection[str]) -> None:
+    """See `process_scorer.check`; says where its rows are shorter than a prompt and an answer."""
+    made = not run.config.student.path and run.config.models_stage in due
+    directory, about, _ = process_scorer.check(run, reference, base=not made)
+    longest = run.config.data.max_prompt_tokens + run.config.sampling.max_new_tokens
+    if about.max_length is not None and about.max_length < longest:
+        run.say(
+            f"{directory} reads {about.max_length} tokens, prompt and answer may have {longest}: "
+            "later steps get no score"
+        )
 
 
 def check_base(run: Run, adapter: Path) -> None:
@@ -119,6 +132,17 @@ def check_batch(run: Run, stage: Stage[Any]) -> None:
         )
     label = name if accumulate == 1 else f"{name}/{accumulate}"
     sharding.check_batch(label, size // accumulate, run.mesh)
+
+
+def check_length(run: Run, stage: Stage[Any], longest: int) -> None:
+    """Raises ConfigError where a stage's max_length is beyond the student's positions."""
+    positions = geometry.of_role(run, "student", run.config.stages).max_position_embeddings
+    if longest > positions:
+        raise ConfigError(
+            f"{stage.name}.max_length={longest}",
+            wanted=f"at most the student's {positions} positions",
+            fix="lower it",
+        )
 
 
 def check_schedule(name: str, settings: optimizer.OptimizerSettings, updates: int) -> None:

@@ -5,15 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.core import sharding
-from distill_jax.core.errors import ConfigError
 from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.report.panels import Panel
-from distill_jax.run import geometry
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import checks, dpo_reference, export_files, loop
+from distill_jax.stages import checks, dpo_reference, export_files, loop, supervised
 from distill_jax.stages.dpo_rows import Rows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.kinds import Kind, register
@@ -43,21 +40,12 @@ PANELS = (
 def _check(run: Run, stage: Stage[DPOSettings]) -> None:
     checks.check_batch(run, stage)
     checks.check_training(stage)
-    longest = stage.settings.max_length
-    positions = geometry.of_role(run, "student", run.config.stages).max_position_embeddings
-    if longest > positions:
-        raise ConfigError(
-            f"{stage.name}.max_length={longest}",
-            wanted=f"at most the student's {positions} positions",
-            fix="lower it",
-        )
+    checks.check_length(run, stage, stage.settings.max_length)
 
 
 def _prepare(run: Run, stage: Stage[DPOSettings]) -> Rows | None:
     """The pairs, where no due stage has to make the rows first."""
-    source = stage.settings.data
-    made = source not in run.config.plan or run.is_done(source)
-    return Rows(run, stage) if made else None
+    return Rows(run, stage) if run.is_there(stage.settings.data) else None
 
 
 def _run(
@@ -75,16 +63,13 @@ def _run(
     state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
     loss, totals = preference(student.model, s.objective, run.data.vocab)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
-    where = sharding.batch_sharding(run.mesh)
-    zero, one = np.int32(0), np.int32(1)
 
-    def step(state: TrainState, number: int) -> Any:
+    def draw(number: int) -> tuple[dict[str, np.ndarray], int]:
         host = rows.batch(number, s.batch_size)
         # As TRL counts them: the prompt with each of its completions.
-        tokens = int(host["prompt_len_BC"].sum() + host["response_len_BC"].sum())
-        state, metrics = update(state, frozen, sharding.place(host, where), zero, one)
-        epoch = (number + 1) * s.batch_size / len(rows.pairs)
-        return state, {**metrics, "epoch": epoch, "step_tokens": tokens}, []
+        return host, int(host["prompt_len_BC"].sum() + host["response_len_BC"].sum())
+
+    step = supervised.step_fn(run, draw, update, frozen, size=s.batch_size, of=len(rows.pairs))
 
     def evaluate(state: TrainState) -> dict[str, float]:
         weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)

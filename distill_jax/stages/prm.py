@@ -4,23 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from distill_jax.core import rng, sharding
-from distill_jax.core.errors import ConfigError
 from distill_jax.evaluation import step_metrics
 from distill_jax.forecast.memory import Job
 from distill_jax.inference import process_scorer
 from distill_jax.models import lora, process_head, reward_model_io
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.reward_model_io import PRMConfig
+from distill_jax.models.reward_model_io import IMPLICIT
 from distill_jax.reasoning import steps
 from distill_jax.report.panels import Panel
 from distill_jax.run.run import REWARD_MODEL, Run, Stage
-from distill_jax.stages import checks, distill, loop, prm_rows
+from distill_jax.stages import checks, distill, loop, prm_implicit, prm_rows, supervised
 from distill_jax.stages.kinds import Kind, register
+from distill_jax.stages.prm_outcomes import OutcomeRows
 from distill_jax.stages.prm_rows import Rows
-from distill_jax.stages.prm_settings import AUTO, PRMSettings
+from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 from distill_jax.training.process_losses import HEAD, step_labels
@@ -48,6 +47,11 @@ PANELS = (
         {"eval/f1": "F1", "eval/first_error_accuracy": "exact, wrong solutions"},
         share=True,
     ),
+    Panel(
+        "head=implicit: solutions, held out",
+        {"eval/outcome_auc": "AUC", "eval/outcome_accuracy": "accuracy"},
+        share=True,
+    ),
     Panel("calibration, held out", {"eval/ece": "ECE", "eval/brier": "Brier"}),
     # Near 1: the model judges outcomes alone.
     Panel("lowest score at the last step", {"eval/share_min_at_last": _HELD_OUT}, share=True),
@@ -57,24 +61,32 @@ PANELS = (
 def _check(run: Run, stage: Stage[PRMSettings]) -> None:
     checks.check_batch(run, stage)
     checks.check_training(stage)
+    checks.check_length(run, stage, stage.settings.max_length)
     steps.step_token_id(run.data.tokenizer, stage.settings.step_format.token)
 
 
 def _prepare(run: Run, stage: Stage[PRMSettings]) -> Rows | None:
     """The rows, where no due stage has to make them first."""
-    source = stage.settings.data
-    made = source not in run.config.plan or run.is_done(source)
-    return Rows(run, stage) if made else None
+    kind = OutcomeRows if stage.settings.head == IMPLICIT else Rows
+    return kind(run, stage) if run.is_there(stage.settings.data) else None
 
 
-def _run(
+def _run(run: Run, stage: Stage[PRMSettings], directory: Path, given: Any | None) -> dict[str, Any]:
+    implicit = stage.settings.head == IMPLICIT
+    train = prm_implicit.run_stage if implicit else _with_head
+    state, rows, final = train(run, stage, directory, given)
+    counts = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
+    return {**{name: int(x) for name, x in counts.items()}, **rows.figures, **final}
+
+
+def _with_head(
     run: Run, stage: Stage[PRMSettings], directory: Path, given: Rows | None
-) -> dict[str, Any]:
+) -> tuple[TrainState, Rows, dict[str, float]]:
+    """(last state, rows, last figures of the held-out rows); the reward model is written."""
     s, rows = stage.settings, given or Rows(run, stage)
     # --- model: the student without its language-model head ---
     student, trainable, frozen = distill.starting_student(run, s)
     model, trainable, frozen = _headless(student, trainable, frozen)
-    _check_length(stage, model)
     key = rng.stream_key(run.key(stage), HEAD)
     head = process_head.init(s.head, model.config.hidden_size, key)
     # --- state, update ---
@@ -82,14 +94,8 @@ def _run(
     state, shardings = states.create({**trainable, HEAD: head}, tx, run.key(stage), run.mesh)
     loss, totals = step_labels(model)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
-    where = sharding.batch_sharding(run.mesh)
-    zero, one = np.int32(0), np.int32(1)
-
-    def step(state: TrainState, number: int) -> Any:
-        host, tokens = rows.batch(number)
-        state, metrics = update(state, frozen, sharding.place(host, where), zero, one)
-        epoch = (number + 1) * s.batch_size / len(rows.train)
-        return state, {**metrics, "epoch": epoch, "step_tokens": tokens}, []
+    size, of = s.batch_size, len(rows.train)
+    step = supervised.step_fn(run, rows.batch, update, frozen, size=size, of=of)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         encoded, labels = prm_rows.figures_for(rows.held_out[: s.eval_problems])
@@ -103,9 +109,7 @@ def _run(
     state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate)
     # --- export ---
     _export(run, stage, directory / REWARD_MODEL, model, state, frozen, rows)
-    counts = sharding.fetch({"steps": state.step, "skipped_updates": state.skipped})
-    final = evaluate(state) if rows.held_out else {}
-    return {**{name: int(x) for name, x in counts.items()}, **rows.figures, **final}
+    return state, rows, evaluate(state) if rows.held_out else {}
 
 
 def _headless(
@@ -118,16 +122,6 @@ def _headless(
     if held is trainable:
         return model, {"base": base}, frozen
     return model, trainable, {"base": base}
-
-
-def _check_length(stage: Stage[PRMSettings], model: QwenModel) -> None:
-    positions = model.config.max_position_embeddings
-    if stage.settings.max_length > positions:
-        raise ConfigError(
-            f"{stage.name}.max_length={stage.settings.max_length}",
-            wanted=f"at most the student's {positions} positions",
-            fix="lower it",
-        )
 
 
 def _export(
@@ -146,18 +140,7 @@ def _export(
         scale, where = run.config.lora.scale, run.models.base_shardings(model.config)
         merge = jax.jit(lambda p: lora.merge(p["base"], p["lora"], scale), out_shardings=where)
         base = merge(params)
-    auto = "last" if rows.counted else "min"
-    about = PRMConfig(
-        head=s.head,
-        step_separator=s.step_format.separator,
-        step_token=s.step_format.token,
-        step_token_id=rows.step_id,
-        aggregation=auto if s.aggregation == AUTO else s.aggregation,
-        labels=s.labels if rows.counted else "given",
-        system_prompt=run.config.data.chat.system_prompt,
-        max_length=s.max_length,
-        trained_on=prm_rows.trained_on(rows, run.digest(run.rows(s.data))),
-    )
+    about = prm_rows.about(run, stage, rows, labels=s.labels if rows.counted else "given")
     reward_model_io.save(
         target, model.config, base, state.trainable[HEAD], about, tokenizer=run.data.tokenizer
     )

@@ -1,8 +1,9 @@
 """What stage prm learns on: solutions encoded with their labels, some problems held out."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,20 +13,23 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data import batching, step_rows
 from distill_jax.data.problem import Problem, content_hash
 from distill_jax.data.step_rows import COUNTS, PRM800K, Labels, StepRow
+from distill_jax.models.reward_model_io import IMPLICIT, PRMConfig
 from distill_jax.reasoning import step_labels, steps
 from distill_jax.reasoning.step_labels import Counts
 from distill_jax.reasoning.steps import Encoded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages.prm_settings import PRMSettings
+from distill_jax.stages.prm_settings import AUTO, PRMSettings
 
 _STEPS = 8
 
 
 class Labelled(NamedTuple):
-    """An encoded solution, and a label (or None) for each of its steps that has room."""
+    """An encoded solution, a label (or None) for each of its steps that has room, and whether it is
+    right: 1, 0 or None."""
 
     row: Encoded
     labels: Labels
+    outcome: float | None
 
 
 class Rows:
@@ -52,11 +56,11 @@ class Rows:
         self.step_id = steps.step_token_id(run.data.tokenizer, s.step_format.token)
         self.salt = str(run.config.seed)
         path = run.rows(s.data)
-        found = step_rows.read(path, neutral=s.neutral, derive=self._labels)
+        found = self._read(run, path)
         forms = {row.form for row in found}
         self.counted = COUNTS in forms
         _refuse_unread(stage, forms)
-        kept, self.figures = _encode(run, found, self.step_id, s)
+        kept, self.figures = _encode(run, found, self.step_id, s, self._teaches)
         self.train = [row for question, row in kept if not self.is_held_out(question)]
         self.held_out = [row for question, row in kept if self.is_held_out(question)]
         share = s.validation_share
@@ -67,7 +71,7 @@ class Rows:
                 fix=f"change {stage.name}.validation_share, raise {stage.name}.max_length, or "
                 "give more problems",
             )
-        self._right = _share_right(self.train, str(path))
+        self._right = self._share_right(str(path))
         self.figures |= {
             "train_rows": len(self.train),
             "held_out_rows": len(self.held_out),
@@ -90,14 +94,13 @@ class Rows:
         tokens_BT = np.full((size, T), self.pad_id, np.int32)
         end_BS = np.zeros((size, self._most_steps), np.int32)
         label_BS = np.full(end_BS.shape, np.nan, np.float32)
-        for number, (row, labels) in enumerate(chosen):
+        for number, (row, labels, _) in enumerate(chosen):
             tokens_BT[number, : len(row.tokens)] = row.tokens
             end_BS[number, : len(row.ends)] = row.ends
             label_BS[number, : len(labels)] = [np.nan if y is None else y for y in labels]
-        weight_BS = np.isfinite(label_BS).astype(np.float32)
+        there_BS = np.isfinite(label_BS)
         label_BS = np.nan_to_num(label_BS)
-        if self.settings.balanced:
-            weight_BS *= label_BS / (2 * self._right) + (1 - label_BS) / (2 * (1 - self._right))
+        weight_BS = self._weights(label_BS) * there_BS
         arrays = {
             "tokens_BT": tokens_BT, "end_BS": end_BS, "label_BS": label_BS, "weight_BS": weight_BS,
         }  # fmt: skip
@@ -111,6 +114,25 @@ class Rows:
     @cached_property
     def _most_steps(self) -> int:
         return round_up(max(len(one.row.ends) for one in self.train), _STEPS)
+
+    def _weights(self, label: np.ndarray) -> np.ndarray:
+        """Of labels in [0, 1]; balanced: each class has half of the rows' weight."""
+        if not self.settings.balanced:
+            return np.ones_like(label)
+        return label / (2 * self._right) + (1 - label) / (2 * (1 - self._right))
+
+    def _teaches(self, row: StepRow, encoded: Encoded | None) -> bool:
+        """Whether a row has a label; encoded: within the steps that have room."""
+        labels = row.labels if encoded is None else row.labels[: len(encoded.ends)]
+        return any(y is not None for y in labels)
+
+    def _read(self, run: Run, path: Path) -> list[StepRow]:
+        del run
+        return step_rows.read(path, neutral=self.settings.neutral, derive=self._labels)
+
+    def _share_right(self, name: str) -> float:
+        """Mean of the labels that are trained on."""
+        return share_right([y for one in self.train for y in one.labels], f"{name}: all", "steps")
 
     def _labels(
         self, mc: Sequence[Mapping[str, int] | None], root: Mapping[str, int]
@@ -135,14 +157,18 @@ def _refuse_unread(stage: Stage[PRMSettings], forms: set[str]) -> None:
 
 
 def _encode(
-    run: Run, rows: Sequence[StepRow], step_id: int, s: PRMSettings
+    run: Run,
+    rows: Sequence[StepRow],
+    step_id: int,
+    s: PRMSettings,
+    teaches: Callable[[StepRow, Encoded | None], bool],
 ) -> tuple[list[tuple[str, Labelled]], dict[str, float]]:
     """(question, encoded row) of each row that keeps a label, and what became of the others."""
     problems = {row.question: Problem(row.where, row.question, "", "") for row in rows}
     fitting = run.data.task.prompts(list(problems.values()))
     prompts = dict(zip([p.question for p in fitting.problems], fitting.prompts, strict=True))
     kept, cut, lost, holding = [], 0, 0, 0
-    labelled = [row for row in rows if any(y is not None for y in row.labels)]
+    labelled = [row for row in rows if teaches(row, None)]
     # All texts in one call: many times faster than row by row.
     texts = [step for row in labelled if row.tokens is None for step in row.steps]
     tokenised = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
@@ -153,16 +179,15 @@ def _encode(
         encoded = Encoded([], [], len(tokens))
         if prompt is not None:
             encoded = steps.encode(prompt, tokens, step_id, s.max_length)
-        labels = row.labels[: len(encoded.ends)]
         cut += bool(encoded.dropped)
-        if not any(y is not None for y in labels):
+        if not teaches(row, encoded):
             lost += 1
             continue
         # At use such a step is cut in two.
         holding += row.tokens is None and any(
             s.step_format.separator in step.strip() for step in row.steps
         )
-        kept.append((row.question, Labelled(encoded, labels)))
+        kept.append((row.question, Labelled(encoded, row.labels[: len(encoded.ends)], row.outcome)))
     return kept, {
         "rows": len(rows),
         "rows_without_label": len(rows) - len(labelled),
@@ -185,13 +210,13 @@ def _refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> N
                 raise DataError(got, fix="remove the row or the token")
 
 
-def _share_right(rows: Sequence[Labelled], name: str) -> float:
+def share_right(given: Sequence[float | None], name: str, what: str) -> float:
     """Mean label; DataError where it is that of a constant."""
-    labels = [y for row in rows for y in row.labels if y is not None]
+    labels = [y for y in given if y is not None]
     share = float(np.mean(labels))
     if share in (0.0, 1.0):
         raise DataError(
-            f"{name}: all {len(labels)} labelled steps are {'right' if share else 'wrong'}",
+            f"{name} {len(labels)} labelled {what} are {'right' if share else 'wrong'}",
             wanted="right and wrong ones: a constant would be the best model",
             fix="add rows of the other class",
         )
@@ -203,11 +228,23 @@ def figures_for(labelled: Sequence[Labelled]) -> tuple[list[Encoded], list[Label
     return [one.row for one in labelled], [one.labels for one in labelled]
 
 
-def trained_on(rows: Rows, digest: str) -> dict[str, Any]:
-    """What prm_config.json says of the rows: enough to tell whether a problem was held out."""
-    return {
-        **rows.figures,
-        "rows_digest": digest,
-        "validation_share": rows.settings.validation_share,
-        "problem_hash_salt": rows.salt,
-    }
+def about(run: Run, stage: Stage[PRMSettings], rows: Rows, **more: Any) -> PRMConfig:
+    """prm_config.json; of the rows, enough to tell whether a problem was held out."""
+    s = stage.settings
+    auto = "last" if rows.counted and s.head != IMPLICIT else "min"
+    return PRMConfig(
+        head=s.head,
+        step_separator=s.step_format.separator,
+        step_token=s.step_format.token,
+        step_token_id=rows.step_id,
+        aggregation=auto if s.aggregation == AUTO else s.aggregation,
+        system_prompt=run.config.data.chat.system_prompt,
+        max_length=s.max_length,
+        trained_on={
+            **rows.figures,
+            "rows_digest": run.digest(run.rows(s.data)),
+            "validation_share": s.validation_share,
+            "problem_hash_salt": rows.salt,
+        },
+        **more,
+    )

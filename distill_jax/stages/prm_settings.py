@@ -7,6 +7,7 @@ from distill_jax.core.settings import setting
 from distill_jax.data.step_rows import NEUTRAL
 from distill_jax.kernels.process_reward import AGGREGATIONS
 from distill_jax.models.process_head import HEADS
+from distill_jax.models.reward_model_io import IMPLICIT
 from distill_jax.reasoning.step_labels import LABELS
 from distill_jax.reasoning.steps import StepSettings
 from distill_jax.run.settings import BASE, Shared, TrainSettings
@@ -14,23 +15,35 @@ from distill_jax.stages.settings import STUDENT_TRAINING
 from distill_jax.training.state import TRAINABLE
 
 AUTO = "auto"
+# Settings that an implicit model does not read: it has no head, trains the adapter alone, since
+# its reference is the same model below another one, and knows right and wrong solutions alone.
+OF_STEPS = ("trainable", "head_rate", "labels", "threshold", "neutral")
 
 
 @dataclass(frozen=True)
 class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
-    """A process reward model: the student with a head that judges each step of a solution."""
+    """A process reward model: the student with a head that judges each step of a solution.
+
+    With head=implicit it has no head: a step's reward is β times the log-ratio of its tokens under
+    the trained adapter and the start's. Training and scoring need a forward pass of both.
+    """
 
     start: str = setting(
         BASE, "Student to start from: base, a stage, or a directory.", ref="student"
     )
     data: str = setting(
-        "", "Rows with labelled steps: a stage that makes rows, or a file.", ref="rows"
+        "",
+        "Rows with labelled steps: a stage that makes rows, or a file; with head=implicit those of "
+        "stage traces, too.",
+        ref="rows",
     )
     head: str = setting(
         "linear",
-        "linear: of transformers' token classification; mlp: of Qwen2.5-Math-PRM.",
-        choices=HEADS,
+        "linear: of transformers' token classification; mlp: of Qwen2.5-Math-PRM; implicit: none, "
+        "log-ratios to the start, from right and wrong solutions alone.",
+        choices=(*HEADS, IMPLICIT),
     )
+    beta: float = setting(0.05, "β of head=implicit, whose rewards are β·log π/π_ref.", above=0.0)
     trainable: str = setting(
         "lora",
         "Parameters to train besides the head: LoRA's, or all of the student's.",
@@ -56,7 +69,7 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
     aggregation: str = setting(
         AUTO,
         "One score of a solution's, stored with the model; auto: last for rows with counts, min "
-        "for others.",
+        "for others and with head=implicit.",
         choices=(AUTO, *AGGREGATIONS),
     )
     max_length: int = setting(
@@ -71,6 +84,13 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
     )
 
     def __post_init__(self) -> None:
+        unread = OF_STEPS if self.head == IMPLICIT else ("beta",)
+        for name in unread:
+            if getattr(self, name) != getattr(type(self), name):
+                raise ConfigError(
+                    f"{name}={getattr(self, name)} with head={self.head}",
+                    wanted="its default: this head does not read it",
+                )
         if self.labels != "hard" and self.threshold:
             raise ConfigError(
                 f"threshold={self.threshold} with labels={self.labels}",

@@ -42,6 +42,10 @@ def _check(run: Run, stage: Stage[RLSettings]) -> None:
         label += f" / ({name}.minibatches×{name}.accumulate)"
     sharding.check_batch(label, rows // parts, run.mesh)
     checks.check_training(stage)
+    reward_model = stage.settings.process.reward_model
+    if reward_model and run.is_there(reward_model):
+        about = process_scorer.check(run, reward_model, base=False)[1]
+        _refuse_other_message(run, reward_model, about.system_prompt)
 
 
 def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
@@ -119,14 +123,19 @@ def _step_scorer(run: Run, reference: str) -> ProcessScorer | None:
     """
     if not reference:
         return None
-    scorer, ours = process_scorer.load(run, reference), run.config.data.chat.system_prompt
-    if scorer.about.system_prompt not in (None, ours):
+    scorer = process_scorer.load(run, reference)
+    _refuse_other_message(run, reference, scorer.about.system_prompt)
+    return scorer
+
+
+def _refuse_other_message(run: Run, reference: str, theirs: str | None) -> None:
+    ours = run.config.data.chat.system_prompt
+    if theirs not in (None, ours):
         raise ConfigError(
-            f"{reference} was trained with the system message {scorer.about.system_prompt!r}",
+            f"{reference} was trained with the system message {theirs!r}",
             wanted=f"{ours!r}, that of the policy's prompts, which it is given",
             fix="set data.chat.system_prompt to the reward model's",
         )
-    return scorer
 
 
 def _save_hook(rewards: RewardSettings, directory: Path) -> loop.SaveFn:

@@ -37,7 +37,7 @@ def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> di
     state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
     loss, totals = losses.sft(student.model, run.data.vocab)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
-    step = supervised.step_fn(run, rows, update, frozen, s.batch_size)
+    step = supervised.examples_step(run, rows, update, frozen, s.batch_size)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)

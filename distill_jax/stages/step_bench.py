@@ -83,10 +83,7 @@ def score(run: Run, scorer: ProcessScorer, rows: Sequence[StepRow]) -> list[np.n
         if row.question in prompts:
             one = steps.encode(prompts[row.question], split, scorer.step_id, scorer.max_length)
             encoded |= {} if one.dropped else {place: one}
-    found = process_scorer.probabilities(
-        scorer.model, scorer.params, scorer.head, list(encoded.values()),
-        mesh=scorer.mesh, batch=scorer.batch,
-    )  # fmt: skip
+    found = scorer.probabilities(list(encoded.values()))
     of_place = dict(zip(encoded, found, strict=True))
     return [of_place.get(place) for place in range(len(rows))]
 

@@ -1,6 +1,7 @@
 """Supervised batches as a function of (seed, step), and the step that trains on them."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
 from distill_jax.data.batching import bare_answer
 from distill_jax.run.run import Run
+from distill_jax.stages.loop import StepFn
 from distill_jax.training.state import TrainState
 
 # Few row lengths, few compiled programs.
 MULTIPLE = 16
+Draw = Callable[[int], tuple[dict[str, np.ndarray], int]]
 
 
 class Rows:
@@ -74,16 +77,27 @@ class Rows:
         return batching.pack_examples(examples, pad_id=self.pad_id, multiple=MULTIPLE)
 
 
-def step_fn(run: Run, rows: Rows, update: Any, frozen: Any, batch_size: int):
-    """The loop's step: draw batch `step`, put it on the mesh, update."""
+def step_fn(run: Run, draw: Draw, update: Any, frozen: Any, *, size: int, of: int) -> StepFn:
+    """The loop's step: draw a batch, put it on the mesh, update.
+
+    draw: number of the step -> (batch, its tokens); size: rows of a batch; of: all rows.
+    """
     where = sharding.batch_sharding(run.mesh)
     zero, one = np.int32(0), np.int32(1)
 
-    def step(state: TrainState, number: int):
-        host = rows.batch(number, batch_size)
-        tokens = int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
+    def step(state: TrainState, number: int) -> Any:
+        host, tokens = draw(number)
         state, metrics = update(state, frozen, sharding.place(host, where), zero, one)
-        epoch = (number + 1) * batch_size / len(rows.examples)
-        return state, {**metrics, "epoch": epoch, "step_tokens": tokens}, []
+        return state, {**metrics, "epoch": (number + 1) * size / of, "step_tokens": tokens}, []
 
     return step
+
+
+def examples_step(run: Run, rows: Rows, update: Any, frozen: Any, batch_size: int) -> StepFn:
+    """The step on rendered examples."""
+
+    def draw(number: int) -> tuple[dict[str, np.ndarray], int]:
+        host = rows.batch(number, batch_size)
+        return host, int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
+
+    return step_fn(run, draw, update, frozen, size=batch_size, of=len(rows.examples))

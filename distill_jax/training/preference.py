@@ -47,11 +47,21 @@ def sequence_logps(model: QwenModel, params: Any, batch: Any, *, vocab: int) -> 
         batch: tokens_BCT, prompt_len_BC, targets_BCR, loss_mask_BCR; C = 2: chosen, rejected.
         vocab: tokens that exist.
     """
+    return _sequences(model, params, batch, vocab, hits=False)[0]
+
+
+def _sequences(
+    model: QwenModel, params: Any, batch: Any, vocab: int, *, hits: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """(Σ_t log π(y_t), tokens that are the most likely ones, if asked), f32 [B, 2]."""
     names = ("tokens_BCT", "prompt_len_BC", "targets_BCR", "loss_mask_BCR")
     # Both completions are rows of one batch; their logits are made in chunks of tokens.
-    tokens, prompt_len, targets, mask = (batch[n].reshape(-1, *batch[n].shape[2:]) for n in names)
-    scores = response_scores(model, params, tokens, prompt_len, targets, vocab=vocab)
-    return masked_sum(scores.logp_BR, mask, axis=1).reshape(-1, 2)
+    *rows, mask = (batch[n].reshape(-1, *batch[n].shape[2:]) for n in names)
+    scores = response_scores(model, params, *rows, vocab=vocab, hits=hits)
+    logp_BC = masked_sum(scores.logp_BR, mask, axis=1).reshape(-1, 2)
+    if scores.hit_BR is None:
+        return logp_BC, None
+    return logp_BC, masked_sum(scores.hit_BR, mask, axis=1).reshape(-1, 2)
 
 
 @functools.lru_cache(maxsize=32)
@@ -63,7 +73,8 @@ def preference(model: QwenModel, objective: Objective, vocab: int) -> tuple[Loss
 
     Metrics, means over pairs. TRL's names: rewards/chosen, rewards/rejected = β·Σ log π/π_ref,
     rewards/margins, rewards/accuracies (losses with a reference alone); logps/chosen and
-    logps/rejected, sums over tokens. Further: margins/optimised and accuracies/optimised, of the
+    logps/rejected, sums over tokens; mean_token_accuracy, the share of the chosen completions'
+    tokens that are the most likely ones. Further: margins/optimised, accuracies/optimised, of the
     margin that this loss raises; logps/chosen_per_token, a mean over the batch's chosen tokens,
     which falls where the loss lowers the chosen completions, too.
     """
@@ -74,7 +85,9 @@ def preference(model: QwenModel, objective: Objective, vocab: int) -> tuple[Loss
 
     def loss(trainable: Any, frozen: Any, batch: Any, totals: Totals, key: jax.Array):
         del key
-        logp_BC = sequence_logps(model, join(trainable, frozen), batch, vocab=vocab)
+        params = join(trainable, frozen)
+        logp_BC, hit_BC = _sequences(model, params, batch, vocab, hits=True)
+        assert hit_BC is not None
         length_BC = jnp.sum(batch["loss_mask_BCR"], axis=2)
         reference_BC = batch.get("reference_BC", jnp.zeros_like(logp_BC))
         pairs = Pairs(*logp_BC.T, *reference_BC.T, *length_BC.T)
@@ -96,7 +109,9 @@ def preference(model: QwenModel, objective: Objective, vocab: int) -> tuple[Loss
         if PREFERENCES[objective.loss].uses_reference:
             of_pairs |= _rewards(pairs, objective.beta)
         metrics = {name: jnp.sum(x_B) / totals.pairs for name, x_B in of_pairs.items()}
-        return value, jax.lax.stop_gradient({**metrics, "logps/chosen_per_token": chosen})
+        metrics["logps/chosen_per_token"] = chosen
+        metrics["mean_token_accuracy"] = jnp.sum(hit_BC[:, 0]) / totals.chosen_tokens
+        return value, jax.lax.stop_gradient(metrics)
 
     return loss, totals
 

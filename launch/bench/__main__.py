@@ -17,7 +17,7 @@ from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.core.settings import build
 from distill_jax.training.manifest import describe_run
 from launch import arguments
-from launch.bench import distill
+from launch.bench import distill, scoring
 from launch.bench.steps import Bench, BenchSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/bench.py[:preset]")
@@ -40,6 +40,7 @@ def run(settings: BenchSettings) -> dict[str, Any]:
         bench.generate(rows)
     bench.sft("lora")
     bench.rl()
+    scoring.scoring(bench)
     distill.distill(bench)
     if settings.full:
         bench.sft("full")
@@ -50,7 +51,15 @@ def run(settings: BenchSettings) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> Table:
     """The figures for people."""
     out = Table(title=f"{result['model']}: median \\[min, max] over repetitions")
-    for name in ("figure", "seconds", "first call, s", "tokens/s", "share of peak", "temp, MB"):
+    for name in (
+        "figure",
+        "seconds",
+        "first call, s",
+        "tokens/s",
+        "steps/s",
+        "share of peak",
+        "temp, MB",
+    ):
         out.add_column(name, justify="left" if name == "figure" else "right")
     for name, figure in result["figures"].items():
         share = figure.get("mfu", figure.get("roofline_fraction"))
@@ -59,6 +68,7 @@ def table(result: dict[str, Any]) -> Table:
             f"{figure['median']:.4f} \\[{figure['min']:.4f}, {figure['max']:.4f}]",
             f"{figure['first_call_s']:.2f}" if "first_call_s" in figure else "–",
             f"{figure['tokens_per_s']:,.0f}" if "tokens_per_s" in figure else "–",
+            f"{figure['steps_per_s']:,.0f}" if "steps_per_s" in figure else "–",
             f"{100 * share:.1f}%" if share is not None else "–",
             f"{figure['temp_bytes'] / 1e6:,.0f}" if "temp_bytes" in figure else "–",
         )

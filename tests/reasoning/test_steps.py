@@ -92,7 +92,7 @@ def test_every_token_belongs_to_a_step(tok):
 
 def test_encode():
     found = steps.encode([1, 2], [[3], [4, 5]], 9, 100)
-    assert found == Encoded([1, 2, 3, 9, 4, 5, 9], [3, 6])
+    assert found == Encoded([1, 2, 3, 9, 4, 5, 9], [3, 6], 0, 2)
     assert [found.tokens[end] for end in found.ends] == [9, 9]
 
 

@@ -135,6 +135,22 @@ def test_the_report_and_its_curves(tmp_path):
     }  # fmt: skip
 
 
+def test_a_reward_model_stands_beside_constants(tmp_path):
+    found = {
+        "solutions": 12, "with_error": 5, "too_long": 1, "threshold": 0.25, "f1": 0.5,
+        "acc_error": 0.4, "acc_correct": 2 / 3, "steps/auc": 0.754,
+        "f1_of_constants": {"all_right": 0.0, "first_wrong": 0.125},
+    }  # fmt: skip
+    stages = (StageRecord("bench", figures=found), StageRecord("sft"))
+    text = write(data(stages=stages), tmp_path)
+    assert text.count("## Reward model against labelled steps") == 1
+    assert "12 solutions, 5 with an error, 1 too long to be scored" in text
+    assert "| the reward model | 0.250 | 0.500 | 0.400 | 0.667 | 0.754 |" in text
+    assert "| constant: the first step is wrong |  | 0.125 |  |  | 0.500 |" in text
+    del found["steps/auc"]  # steps of one class
+    assert "| 0.667 | – |" in write(data(stages=stages), tmp_path)
+
+
 def test_without_records_there_is_no_curve(tmp_path):
     text = write(data(stages=(), metrics={}, results={"rl": result(1, 1)}), tmp_path)
     assert "bare answer" not in text and "Complete:" not in text

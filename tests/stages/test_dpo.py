@@ -16,6 +16,7 @@ from distill_jax.stages import dpo_reference, runner
 from distill_jax.stages.dpo_rows import Rows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.kinds import Kind, register
+from distill_jax.stages.reference import REFERENCE_FILE, Store
 from distill_jax.training.optimizer import OptimizerSettings
 from tests.stages.small import copy_stages, rows, small, weights
 
@@ -65,7 +66,7 @@ def done(workdir: Path) -> dict[str, Any]:
 
 
 def reference(workdir: Path) -> list[dict[str, Any]]:
-    path = workdir / "dpo" / dpo_reference.REFERENCE_FILE
+    path = workdir / "dpo" / REFERENCE_FILE
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -76,6 +77,7 @@ def test_metrics_have_the_names_users_know(trained: tuple[Path, RunConfig]) -> N
         "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
         "logps/chosen", "logps/rejected", "num_tokens", "grad_norm", "learning_rate", "epoch",
         "margins/optimised", "accuracies/optimised", "logps/chosen_per_token",
+        "mean_token_accuracy",
     }  # fmt: skip
     assert all(names < set(row) for row in found)
     # The adapter that it starts from is the reference: no log-ratio before the first update.
@@ -98,8 +100,8 @@ def test_another_start_is_another_reference(
     runner.run(trained[1].replace("dpo", start="base", steps=2), workdir)
     assert abs(rows(workdir, "dpo")[0]["rewards/chosen"]) < 1e-4
     ours, other = reference(trained[0])[1:], reference(workdir)[1:]
-    assert [row["pairs"] for row in ours] == [row["pairs"] for row in other]
-    assert all(a["chosen"] != b["chosen"] for a, b in zip(ours, other, strict=True))
+    assert [row["rows"] for row in ours] == [row["rows"] for row in other]
+    assert all(a["logp"] != b["logp"] for a, b in zip(ours, other, strict=True))
 
 
 def test_broken_off_and_resumed_gives_the_same_bits(
@@ -107,8 +109,8 @@ def test_broken_off_and_resumed_gives_the_same_bits(
 ) -> None:
     whole, how = trained
     workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
-    kept = workdir / "dpo" / dpo_reference.REFERENCE_FILE
-    add, batch = dpo_reference.Store.add, Rows.batch
+    kept = workdir / "dpo" / REFERENCE_FILE
+    add, batch = Store.add, Rows.batch
 
     def in_the_reference(self: Any, pairs: Any, logp_NC: Any) -> None:
         if len(self.logp) == 4:
@@ -123,15 +125,15 @@ def test_broken_off_and_resumed_gives_the_same_bits(
         return batch(self, step, size)
 
     for owner, name, breaks in (
-        (dpo_reference.Store, "add", in_the_reference), (Rows, "batch", in_training),
+        (Store, "add", in_the_reference), (Rows, "batch", in_training),
     ):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, breaks)
             with pytest.raises(KeyboardInterrupt):
                 runner.run(how, workdir)
-        if owner is dpo_reference.Store:
+        if owner is Store:
             before = kept.read_bytes()
-    monkeypatch.setattr(dpo_reference.Store, "add", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(Store, "add", lambda *_: pytest.fail("computed again"))
     runner.run(how, workdir)
     assert weights(workdir, "dpo") == weights(whole, "dpo")
     assert rows(workdir, "dpo") == rows(whole, "dpo")
@@ -145,14 +147,14 @@ def test_a_reference_of_something_else_is_refused(
     path = tmp_path / "reference.jsonl"
     header = reference(trained[0])[0]["made_from"]
     assert set(header) == {"student", "adapter", "pairs", "dtypes"}
-    dpo_reference.Store(path, header)
+    Store(path, header)
     for part in header:
         with pytest.raises(DataError, match=f"made from another {part}; wanted.*fix: delete"):
-            dpo_reference.Store(path, {**header, part: "0"})
+            Store(path, {**header, part: "0"})
     with path.open("a") as handle:
         handle.write("{}\n")
     with pytest.raises(DataError, match="line 2"):
-        dpo_reference.Store(path, header)
+        Store(path, header)
 
 
 class ToyPairSettings(StageSettings, kind="toy_pairs", makes="rows"):
@@ -180,7 +182,7 @@ def test_simpo_has_no_reference(
     runner.run(how, workdir)
     (row,) = rows(workdir, "dpo")
     assert "rewards/margins" not in row and row["margins/optimised"] != 0
-    assert not (workdir / "dpo" / dpo_reference.REFERENCE_FILE).exists()
+    assert not (workdir / "dpo" / REFERENCE_FILE).exists()
     assert "data (rows.jsonl of toy_pairs)" in done(workdir)["inputs"]
 
 

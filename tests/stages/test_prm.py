@@ -164,7 +164,8 @@ def test_the_reward_model_scores_as_it_was_trained(trained: dict[str, Path], nam
 
 def encoded_prompt(run: Run, question: str) -> list[int]:
     row = prm_rows.step_rows.StepRow("", "steps", question, ["x"], [1.0])
-    kept, _ = prm_rows._encode(run, [row], 1, run.stage("prm").settings)
+    settings = run.stage("prm").settings
+    kept, _ = prm_rows._encode(run, [row], 1, settings, lambda *_: True)
     return kept[0][1].row.tokens[: -len(run.data.tokenizer.encode("x")) - 1]
 
 

@@ -83,9 +83,26 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def hits(model, params, batch):
+    """Share of the chosen completions' tokens that have the largest logit, a row at a time."""
+    found = []
+    for b, p in enumerate(PROMPT):
+        n = LENGTH[b, 0]
+        tokens = batch["tokens_BCT"][b, 0, : p + n]
+        found += (
+            tiny.naive_logits(model, params, tokens)[p - 1 : -1].argmax(1) == tokens[p:]
+        ).tolist()
+    return np.mean(found)
+
+
 def test_sums_loss_and_metrics_of_a_whole_model():
     model, params = tiny.build()
     batch = made()
+    # Some of the chosen tokens are the most likely ones, some are not.
+    for b, p in enumerate(PROMPT):
+        row = batch["tokens_BCT"][b, 0]
+        row[p] = tiny.naive_logits(model, params, row[:p])[-1].argmax()
+        batch["targets_BCR"][b, 0, 0] = row[p]
     want_BC = sums(model, params, batch)
     score = jax.jit(functools.partial(sequence_logps, model, vocab=VOCAB))
     np.testing.assert_allclose(score(params, batch), want_BC, rtol=1e-5)
@@ -106,8 +123,9 @@ def test_sums_loss_and_metrics_of_a_whole_model():
         "margins/optimised": margin_B.mean(),
         "accuracies/optimised": (margin_B > 0).mean(),
         "logps/chosen_per_token": -nll,
+        "mean_token_accuracy": hits(model, params, batch),
     }
-    assert set(metrics) == set(want)
+    assert set(metrics) == set(want) and 0.2 < want["mean_token_accuracy"] < 1
     for name, x in want.items():
         np.testing.assert_allclose(metrics[name], x, rtol=1e-4, atol=1e-6, err_msg=name)
     assert all(np.any(np.asarray(x)) for x in jax.tree.leaves(grads))

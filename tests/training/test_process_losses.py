@@ -1,9 +1,12 @@
 """The loss of labelled steps: worked by hand, over the whole batch, from the steps' ends alone."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
+from distill_jax.kernels import process_reward
 from distill_jax.models import process_head
 from distill_jax.training import process_losses
 from distill_jax.training import state as states
@@ -83,6 +86,41 @@ def test_parts_of_a_batch_add_up():
     assert sum(float(value) for value, _ in parts) == pytest.approx(whole)
     for name, value in metrics.items():
         assert sum(float(part[name]) for _, part in parts) == pytest.approx(value)
+
+
+def test_an_implicit_model_by_hand(monkeypatch):
+    # β = .05, log-ratios .4, −.2, 1: rewards .02, −.01, .05, of sum .06;
+    # −log σ(.06) = .663597 where the solution is right, −log σ(−.06) = .723597 where it is wrong.
+    logp_BR = np.float32([[-1.6, -2.2, -0.5, 7.0]] * 2)
+    reference_BR = np.float32([[-2.0, -2.0, -1.5]] * 2)
+    rewards = process_reward.implicit_reward(logp_BR[0, :3], reference_BR[0], beta=0.05)
+    np.testing.assert_allclose(rewards, [0.02, -0.01, 0.05], atol=1e-6)
+
+    def scores(model, params, tokens, prompt_len, targets, *, vocab):
+        return SimpleNamespace(logp_BR=logp_BR[: len(tokens)])
+
+    monkeypatch.setattr(process_losses, "response_scores", scores)
+    loss, totals = process_losses.outcomes.__wrapped__(None, 0.05, 9)
+
+    def value(label, weight=(1, 1)):
+        batch = {
+            "tokens_BT": np.zeros((2, 6), np.int32),
+            "prompt_len_B": np.int32([2, 2]),
+            "targets_BR": np.zeros((2, 4), np.int32),
+            "loss_mask_BR": np.float32([[1, 1, 1, 0]] * 2),  # the fourth is padding
+            "reference_B": reference_BR.sum(axis=1),
+            "label_B": np.float32(label),
+            "weight_B": np.float32(weight),
+        }
+        key = jax.random.key(0)
+        return loss({"lora": {}}, {"base": {}}, batch, totals(batch), key)
+
+    assert float(value([1, 1])[0]) == pytest.approx(0.663597, abs=1e-6)
+    assert float(value([0, 0])[0]) == pytest.approx(0.723597, abs=1e-6)
+    both, metrics = value([1, 0], (3, 1))
+    assert float(both) == pytest.approx((3 * 0.663597 + 0.723597) / 4, abs=1e-6)
+    # Both are said to be right.
+    assert float(metrics["accuracy"]) == float(metrics["balanced_accuracy"]) == 0.5
 
 
 def test_gradients_reach_trunk_and_head_and_nothing_after_the_last_label():

@@ -33,12 +33,14 @@ class TokenScores(NamedTuple):
         lse_AN: logsumexp(logits/α) for each α; α times it is the soft value V.
         logp_N: log softmax(logits/temperature)[target].
         entropy_N: entropy of softmax(logits/temperature), nats; None unless asked.
+        hit_N: 1 where no token has a larger logit than the target; None unless asked. No gradient.
     """
 
     logit_N: jax.Array
     lse_AN: jax.Array
     logp_N: jax.Array
     entropy_N: jax.Array | None
+    hit_N: jax.Array | None = None
 
 
 class _Wanted(NamedTuple):
@@ -48,6 +50,7 @@ class _Wanted(NamedTuple):
     alpha_index: tuple[int, ...]  # index of each α in scales
     valid_vocab: int
     entropy: bool
+    hits: bool
     chunks: int
 
 
@@ -60,6 +63,7 @@ def head_scores(
     alphas: Sequence[float] = (),
     valid_vocab: int | None = None,
     entropy: bool = False,
+    hits: bool = False,
     chunk_tokens: int | None = None,
 ) -> TokenScores:
     """Scores of N tokens under logits = hidden·headᵀ, with gradients in hidden and head.
@@ -73,6 +77,7 @@ def head_scores(
         alphas: soft temperatures for lse_AN, each > 0.
         valid_vocab: rows from here on are padding and excluded; None = all rows.
         entropy: whether to return entropy_N.
+        hits: whether to return hit_N.
         chunk_tokens: tokens of one chunk; None chooses by CHUNK_ELEMENTS.
 
     Raises:
@@ -92,6 +97,7 @@ def head_scores(
         alpha_index=tuple(distinct.index(scale) for scale in scales[1:]),
         valid_vocab=vocab,
         entropy=entropy,
+        hits=hits,
         chunks=num_chunks(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens),
     )
     return _scores(wanted, hidden_ND, head_VD, targets_N)
@@ -112,6 +118,8 @@ def _measure(wanted: _Wanted, logits_NV: jax.Array, targets_N: jax.Array) -> dic
         "logit": jnp.take_along_axis(logits_NV, targets_N[:, None], axis=1, mode="clip")[:, 0],
         "lse": jnp.stack(lse, axis=1),
     }
+    if wanted.hits:
+        kept["hit"] = (kept["logit"] >= peak_N1[:, 0]).astype(jnp.float32)
     if wanted.entropy:
         # H = lse − Σ p·z/T, both taken from the peak, where they are small.
         scaled_NV = centred_NV / wanted.scales[0]
@@ -129,6 +137,7 @@ def _as_scores(wanted: _Wanted, kept: dict[str, Any]) -> TokenScores:
         lse_AN=jnp.stack(alphas) if alphas else jnp.zeros((0, lse_NA.shape[0]), jnp.float32),
         logp_N=kept["logit"] / wanted.scales[0] - lse_NA[:, 0],
         entropy_N=kept.get("entropy"),
+        hit_N=kept.get("hit"),
     )
 
 

@@ -54,7 +54,7 @@ def test_smoke_prints_one_line_of_positive_figures():
     assert set(figures) == {
         "teacher_forward_s", "generate_4_s", "lora_step_s", "full_step_s",
         "grpo_rollout_s", "grpo_teacher_s", "grpo_update_s", "grpo_step_s",
-        "distill_chunked_s", "distill_naive_s",
+        "score_at_once_s", "score_by_step_s", "distill_chunked_s", "distill_naive_s",
     }  # fmt: skip
     for figure in figures.values():
         assert 0 < figure["min"] <= figure["median"] <= figure["max"]
@@ -64,6 +64,8 @@ def test_smoke_prints_one_line_of_positive_figures():
     rows, tokens = 4, 8
     speed = rows * tokens / figures["generate_4_s"]["median"]
     assert figures["generate_4_s"]["tokens_per_s"] == pytest.approx(speed)
+    score = figures["score_at_once_s"]  # two candidates of two steps
+    assert score["steps_per_s"] == pytest.approx(2 * 2 / score["median"])
     assert figures["distill_naive_s"]["temp_bytes"] >= 2 * 4 * 256 * 4096
     assert result["peak_memory"]["process_bytes"] > 10**8
     assert result["versions"]["jax"]

@@ -1,0 +1,100 @@
+"""What stage prm learns on with head=implicit: whole solutions, right or wrong."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.core import digest
+from distill_jax.core.errors import DataError
+from distill_jax.data import batching, rows, trace_rows
+from distill_jax.data.chat import Example
+from distill_jax.data.step_rows import PRM800K, Labels, StepRow
+from distill_jax.reasoning import steps
+from distill_jax.reasoning.steps import Encoded
+from distill_jax.run.run import Run
+from distill_jax.stages import prm_rows
+from distill_jax.stages.prm_rows import Labelled
+from distill_jax.stages.supervised import MULTIPLE
+
+TRACES = "traces"
+
+
+class OutcomeRows(prm_rows.Rows):
+    """The rows of a stage prm with head=implicit.
+
+    Rows of stage traces with their verdict, undecided ones dropped; or labelled solutions: right as
+    the row says (ProcessBench's final_answer_correct, trace_right of counts), else as their last
+    labelled step. A solution that max_length would cut is dropped: the sum is over all its tokens.
+
+    Attributes:
+        reference: of each row, Σ log π_ref of its steps; first `train`, then `held_out`. None until
+            it is set.
+        labelled: whether the rows have labels of steps.
+    """
+
+    reference: Sequence[np.ndarray] | None = None
+    labelled = True
+
+    @property
+    def everything(self) -> list[Labelled]:
+        """`train`, then `held_out`."""
+        return [*self.train, *self.held_out]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the rows' tokens."""
+        parts = ([len(one.row.tokens), *one.row.tokens, *one.row.ends] for one in self.everything)
+        return digest.of_all(np.array(part, np.int32).tobytes() for part in parts)
+
+    def batch(self, step: int) -> tuple[dict[str, np.ndarray], int]:
+        """(batch `step`, as `training.process_losses.outcomes` wants it, its tokens)."""
+        assert self.reference is not None
+        index = batching.batch_indices(self.seed, step, self.settings.batch_size, len(self.train))
+        chosen = [self.train[i] for i in index]
+        examples = [
+            Example(one.row.tokens[: one.row.start], one.row.tokens[one.row.start :])
+            for one in chosen
+        ]
+        packed = batching.pack_examples(examples, pad_id=self.pad_id, multiple=MULTIPLE)
+        label_B = np.array([one.outcome for one in chosen], np.float32)
+        packed |= {
+            "reference_B": np.array([self.reference[i].sum() for i in index], np.float32),
+            "label_B": label_B,
+            "weight_B": self._weights(label_B),
+        }
+        return packed, sum(len(one.row.tokens) for one in chosen)
+
+    def _read(self, run: Run, path: Path) -> list[StepRow]:
+        _, first = next(iter(rows.read_rows(path)), ("", {}))
+        if {"completion", "right"} <= first.keys():
+            self.labelled = False
+            return self._of_traces(run, path)
+        found = super()._read(run, path)
+        if any(row.form == PRM800K for row in found):
+            raise DataError(
+                f"{path}: rows of {PRM800K} with head=implicit",
+                wanted="whole solutions: most of these end before the answer",
+            )
+        return found
+
+    def _of_traces(self, run: Run, path: Path) -> list[StepRow]:
+        out, separator = [], self.settings.step_format.separator
+        for number, one in enumerate(trace_rows.read(path), 1):
+            split = steps.split_tokens(run.data.tokenizer, one.tokens, separator)
+            texts = [run.data.text(step.tokens) for step in split]
+            right = None if one.undecided else one.right
+            where = f"{path} row {number}"
+            tokens = [step.tokens for step in split]
+            nothing: Labels = [None] * len(split)
+            out.append(StepRow(where, TRACES, one.question, texts, nothing, tokens, right))
+        return out
+
+    def _teaches(self, row: StepRow, encoded: Encoded | None) -> bool:
+        if encoded is None:
+            return row.outcome is not None and bool(row.steps)
+        return bool(encoded.ends) and not encoded.dropped
+
+    def _share_right(self, name: str) -> float:
+        outcomes = [one.outcome for one in self.train]
+        return prm_rows.share_right(outcomes, f"{name}: all", "solutions")
