@@ -28,7 +28,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
     problems: int = setting(100, "Problems, the first ones.", low=1, high=MAX_PROBLEMS)
     attempts: int = setting(4, "Candidates of each agent (N).", low=1, high=MAX_ATTEMPTS)
     agents: str = setting(
-        "", "File of agents, JSON or JSONL; empty: one, as stage evaluate samples.", ref="rows"
+        "", "File of agents, JSON or JSONL; empty: one, as stage evaluate samples.", ref="file"
     )
     temperature: float = setting(1.0, "Temperature of that one agent.", above=0.0)
     top_p: float = setting(1.0, "Nucleus mass of that one agent.", above=0.0, high=1.0)

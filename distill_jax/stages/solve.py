@@ -161,11 +161,12 @@ def _counting(run: Run, name: str) -> Counting:
 
 
 def _forecast(job: Job, settings: SolveSettings) -> list[Part]:
+    # Agents draw one after another; what their candidates take at a time is of the largest.
     at_once = min(max(settings.batch // settings.attempts, 1), settings.problems)
     return job.solving(
-        rows=at_once * settings.attempts,
+        (at_once * settings.attempts, at_once),
         reviews=settings.batch if settings.verify or settings.rounds else 0,
-        scores=bool(settings.reward_model),
+        scores=process_scorer.BATCH if settings.reward_model else 0,
     )
 
 

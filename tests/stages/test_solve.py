@@ -11,6 +11,7 @@ import pytest
 
 from distill_jax.core.errors import ConfigError, DataError, TokenizerMismatchError
 from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.forecast import limits
 from distill_jax.forecast.memory import Job
 from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.inference.store import AnswerStore
@@ -256,6 +257,10 @@ def test_no_attempts_and_no_reward_model(setup: Setup, tmp_path: Path) -> None:
         build(SolveSettings, {"attempts": 0}, "solve.")
     with pytest.raises(ConfigError, match="a stage of the plan that makes a reward_model"):
         setup.config(reward_model="nowhere")
+    for nothing in ("nowhere.jsonl", "./nowhere.jsonl", "evaluate"):  # no stage makes agents
+        config = setup.config("evaluate", "solve", agents=nothing)
+        with pytest.raises(DataError, match="no file of agents .*; wanted: a .json or .jsonl"):
+            checks.prepare(Run(config, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -341,21 +346,40 @@ def test_changed_agents_are_refused_when_it_is_complete(
 
 
 def test_memory_is_forecast_by_candidates_at_a_time(setup: Setup, tmp_path: Path) -> None:
-    run = Run(setup.config(), tmp_path)
-    from distill_jax.models import hf_io
-
     shape = hf_io.load_config(setup.root / "student")
+    run = Run(setup.config(), tmp_path)
 
     def parts(**settings: Any) -> dict[str, int]:
         job = Job(run.config, shape, shape, run.mesh, cpu=True)
         return {p.name: p.bytes for p in solve.KIND.forecast(job, SolveSettings(**settings))}
 
     few, more = parts(attempts=4, batch=8, problems=9), parts(attempts=64, batch=8, problems=9)
-    assert [name.split(":")[0] for name in few][1:] == ["8 candidates"]
-    assert [name.split(":")[0] for name in more][1:] == ["64 candidates"]
+    assert [n.split(":")[0] for n in few][1:] == ["8 candidates", "2 prompts of candidates"]
+    assert [n.split(":")[0] for n in more][1:] == ["64 candidates", "1 prompts of candidates"]
     assert list(more.values())[1] > list(few.values())[1]
+    # Agents draw one after another.
+    assert parts(attempts=4, batch=8, problems=9, agents="x.jsonl") == few
     full = parts(reward_model="x", verify=1, attempts=4, batch=8, problems=9)
     assert list(full)[1].startswith("reward model weights") and any("8 reviews" in n for n in full)
+
+
+def test_more_candidates_than_a_device_holds_are_refused_before_any_stage_begins(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def prepared(**changes: Any) -> None:
+        config = setup.everything(batch=8, **changes)
+        checks.prepare(Run(dataclasses.replace(config, stages=("evaluate", "solve")), tmp_path))
+
+    # 1024 candidates: 2 heads of 8 in one layer, keys and values, 96 + 6 slots: 13 MB of cache.
+    monkeypatch.setattr(limits, "device_limit", lambda: 4 * 10**6)
+    prepared(attempts=4)
+    with pytest.raises(ConfigError, match="stage solve is forecast .* at 1024 candidates: dec"):
+        prepared(attempts=1024)
+    monkeypatch.setattr(limits, "device_limit", lambda: 13 * 10**6)
+    capfd.readouterr()
+    prepared(attempts=1024)
+    assert "WARNING: stage solve is forecast to need 0.0" in capfd.readouterr().err
+    assert not (tmp_path / "evaluate").exists() and not (tmp_path / "solve").exists()
 
 
 def test_a_report_without_such_a_stage_has_no_such_section(
