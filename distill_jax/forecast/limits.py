@@ -1,5 +1,7 @@
 """What is said of a forecast of memory: the table, a warning, the refusal."""
 
+import os
+
 import jax
 from rich.table import Table
 
@@ -9,6 +11,8 @@ from distill_jax.forecast.memory import GB, Forecast
 # Weights and caches are exact and activations within 15% on CPU, but XLA can give up time for
 # memory: a stage cannot run where its forecast is so many times what the device has.
 CERTAIN = 1.5
+# Bytes of a token id in Python: an object, and its places in a store's list and a candidate.
+_TOKEN = 45
 ADVICE = (
     "decode, score or train fewer rows at a time (batch, attempts, samples, n, buckets.rows, "
     "accumulate), use more devices along mesh.fsdp, or teacher.quantise=int8"
@@ -19,6 +23,28 @@ def device_limit() -> int | None:
     """Bytes that this process may take of a device's memory; None where jax does not say."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit")
+
+
+def host_bytes() -> int | None:
+    """Bytes of this machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def host_warning(stage: str, completions: int, longest: int, limit: int | None) -> str:
+    """What to say when completions, all as long as they may be, take more than the host's memory.
+
+    Empty when they do not, or when the memory is unknown.
+    """
+    held = completions * longest * _TOKEN
+    if limit is None or held <= limit:
+        return ""
+    return (
+        f"WARNING: stage {stage} may keep {completions} completions of {longest} tokens, "
+        f"{_gb(held)} GB of this machine's {_gb(limit)}; take fewer problems, agents or attempts"
+    )
 
 
 def table(found: Forecast, limit: int | None) -> Table:

@@ -367,18 +367,29 @@ def test_more_candidates_than_a_device_holds_are_refused_before_any_stage_begins
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def prepared(**changes: Any) -> None:
-        config = setup.everything(batch=8, **changes)
-        checks.prepare(Run(dataclasses.replace(config, stages=("evaluate", "solve")), tmp_path))
+        agents = str(setup.root / "agents.jsonl")
+        config = setup.config("evaluate", "solve", agents=agents, batch=8, **changes)
+        checks.prepare(Run(config, tmp_path))
 
-    # 1024 candidates: 2 heads of 8 in one layer, keys and values, 96 + 6 slots: 13 MB of cache.
+    # 1024 candidates: 2 heads of 8 in one layer, keys and values, 128 + 6 slots: 17.6 MB of cache;
+    # logits of 320 tokens twice: 2.6 MB.
     monkeypatch.setattr(limits, "device_limit", lambda: 4 * 10**6)
     prepared(attempts=4)
     with pytest.raises(ConfigError, match="stage solve is forecast .* at 1024 candidates: dec"):
         prepared(attempts=1024)
-    monkeypatch.setattr(limits, "device_limit", lambda: 13 * 10**6)
+    monkeypatch.setattr(limits, "device_limit", lambda: 15 * 10**6)
     capfd.readouterr()
     prepared(attempts=1024)
-    assert "WARNING: stage solve is forecast to need 0.0" in capfd.readouterr().err
+    assert "WARNING: stage solve is forecast to need 0.02" in capfd.readouterr().err
+    # The host keeps all: 4 problems × 2 agents × 4 attempts × (drawn and plain), of 6 tokens of
+    # 45 bytes each.
+    assert "may keep" not in capfd.readouterr().err
+    monkeypatch.setattr(limits, "host_bytes", lambda: 17_279)
+    prepared(attempts=4)
+    assert "may keep 64 completions of 6 tokens" in capfd.readouterr().err
+    monkeypatch.setattr(limits, "host_bytes", lambda: 17_280)
+    prepared(attempts=4)
+    assert "may keep" not in capfd.readouterr().err
     assert not (tmp_path / "evaluate").exists() and not (tmp_path / "solve").exists()
 
 
