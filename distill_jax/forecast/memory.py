@@ -30,8 +30,9 @@ from distill_jax.training.algorithms import ALGORITHMS
 GB = 10**9
 # Rows of supervised batches are padded to a multiple of this.
 _SFT_MULTIPLE = 16
-# Rows that a reward model reads at a time, as inference.process_scorer has it.
-SCORED = 64
+# Rows that a reward model reads at a time, and the least length of them, as
+# inference.process_scorer has both.
+SCORED, SCORED_LENGTH = 64, 32
 # About as many tokens ask for a review, besides the problem and the candidate.
 _REVIEW = 128
 
@@ -190,7 +191,7 @@ class Job:
             program = dataclasses.replace(program, rank=0)
         held = activations.update(program, rows, shards=self.shards)
         base = self._base("student")
-        read = activations.scoring(program, self.rows(prm.eval_batch, T, 1), shards=self.shards)
+        read = self._read(program, min(prm.eval_batch, prm.eval_problems), prm.max_length)
         return [
             base,
             *self._trained(prm.optimizer, values=False, reference=False, full=full),
@@ -293,13 +294,16 @@ class Job:
         return self.config.data.max_prompt_tokens + self.config.sampling.max_new_tokens
 
     def _scorer(self, rows: int) -> list[Part]:
-        held = activations.scoring(
-            self.program("student"), self.rows(rows, self.solution, 1), shards=self.shards
-        )
+        held = self._read(self.program("student"), rows, self.solution)
         return [
             Part("reward model weights", self._base("student").bytes, True),
             Part("reward model scoring: activations", held, False),
         ]
+
+    def _read(self, program: Program, rows: int, longest: int) -> int:
+        """Activations of a reward model; its rows' lengths are doubled, see `process_scorer`."""
+        T = SCORED_LENGTH << ((longest - 1) // SCORED_LENGTH).bit_length()
+        return activations.scoring(program, self.rows(rows, T, 1), shards=self.shards)
 
     def _base(self, role: str) -> Part:
         settings = self.settings(role)

@@ -116,13 +116,15 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
     figures = kind.run(run, stage, directory, prepared)
     seconds = time.perf_counter() - begun
     sharding.barrier(f"done {stage.name}")
+    splits = stage.settings.splits()
     done = {
         "stage": stage.name,
         **noted,
         "made": _made(run, directory),
         "figures": figures,
         "seconds": seconds,
-        "dropped_prompts": run.data.dropped(),
+        # Of its own splits: which others were read depends on the stages before it.
+        "dropped_prompts": {n: c for n, c in run.data.dropped().items() if n in splits},
     }
     write_json(directory / DONE_FILE, done)
     run.say(f"{stage.name}: complete in {seconds:.0f} s ({directory})")

@@ -78,6 +78,11 @@ def test_a_reward_model_that_rl_reads_is_counted() -> None:
     assert set(added) == {"reward model weights", "reward model scoring: activations"}
     assert added["reward model weights"] == plain["student weights (float32)"]
     assert memory.SCORED == process_scorer.BATCH
+    # 88 tokens of a prompt and a completion are read in rows of 128.
+    made = job()
+    assert memory.SCORED_LENGTH == process_scorer._TOKENS
+    wanted = activations.scoring(made.program("student"), made.rows(16, 128, 1), shards=1)
+    assert added["reward model scoring: activations"] == wanted
 
 
 def test_reward_models_read_rows() -> None:
@@ -85,6 +90,7 @@ def test_reward_models_read_rows() -> None:
         found = parts(PRMSettings(max_length=64, **how))
         return [size for name, size in found.items() if name.startswith("held-out")]
 
-    assert held(eval_batch=512)[0] > held(eval_batch=64)[0] and held(validation_share=0.0) == []
+    assert held(eval_batch=64)[0] > held(eval_batch=32)[0] == held(eval_problems=32)[0] > 0
+    assert held(validation_share=0.0) == []
     few, many = (list(parts(StepBenchSettings(batch=n)).values()) for n in (8, 64))
     assert few[0] == many[0] and few[1] < many[1]

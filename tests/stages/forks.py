@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,7 @@ class Kill(NamedTuple):
     """SIGKILL once the file has this many lines, up to 50 ms later.
 
     So that no kill comes too late to test anything, its process waits there: a training stage
-    after `hold` steps, a store of answers at the line after these, half of it written, any other
-    before it is noted as complete.
+    after `hold` steps, a store of answers at the line after these, half of it written.
     saved: a file that must be there, too, e.g. of a checkpoint, which is written meanwhile.
     """
 
@@ -100,17 +100,11 @@ def _run(job: Job) -> None:
 def _wait_for(kill: Kill, workdir: Path) -> None:
     """Makes this process wait where it is to be killed."""
     from distill_jax.inference.store import AnswerStore, Batch
-    from distill_jax.stages import runner
     from distill_jax.training.records import Recorder
 
-    file, note, add, write = (
-        workdir / kill.file,
-        Recorder.metrics,
-        AnswerStore.add,
-        runner.write_json,
-    )
+    file, note, add = workdir / kill.file, Recorder.metrics, AnswerStore.add
 
-    def metrics(self: Recorder, step: int, figures: dict[str, Any]) -> None:
+    def metrics(self: Recorder, step: int, figures: Mapping[str, Any]) -> None:
         note(self, step, figures)
         if step == kill.hold and self.workdir.name == file.parent.name:
             signal.pause()
@@ -122,13 +116,7 @@ def _wait_for(kill: Kill, workdir: Path) -> None:
             signal.pause()
         add(self, batch)
 
-    def complete(path: Path, value: Any) -> None:
-        if path == file.parent / "done.json":
-            signal.pause()
-        write(path, value)
-
-    Recorder.metrics, AnswerStore.add = metrics, torn  # type: ignore[method-assign]
-    runner.write_json = complete
+    Recorder.metrics, AnswerStore.add = metrics, torn  # type: ignore
 
 
 def _lines(file: Path) -> int:

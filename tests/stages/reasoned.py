@@ -69,6 +69,6 @@ def left(workdir: Path, stage: str) -> dict[str, Any]:
 def untimed(value: Any) -> Any:
     """A JSON value without the fields that measure the machine."""
     if isinstance(value, dict):
-        kept = {name: one for name, one in value.items() if name != "seconds"}
+        kept = {n: one for n, one in value.items() if n not in ("seconds", "training_date")}
         return {name: untimed(one) for name, one in kept.items() if not is_timing(name)}
     return [untimed(one) for one in value] if isinstance(value, list) else value
