@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from distill_jax.core.batching import round_up
+from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.forecast import activations, memory
 from distill_jax.forecast.memory import Job
 from distill_jax.inference import process_scorer
@@ -94,3 +95,17 @@ def test_reward_models_read_rows() -> None:
     assert held(validation_share=0.0) == []
     few, many = (list(parts(StepBenchSettings(batch=n)).values()) for n in (8, 64))
     assert few[0] == many[0] and few[1] < many[1]
+
+
+def test_solve_takes_candidates_at_a_time() -> None:
+    def held(**settings: Any) -> dict[str, int]:
+        return parts(SolveSettings(batch=8, problems=9, **settings))
+
+    few, more = held(attempts=4), held(attempts=64)
+    assert [n.split(":")[0] for n in few][1:] == ["8 candidates", "2 prompts of candidates"]
+    assert [n.split(":")[0] for n in more][1:] == ["64 candidates", "1 prompts of candidates"]
+    assert list(more.values())[1] > list(few.values())[1]
+    # Agents draw one after another.
+    assert held(attempts=4, agents="x.jsonl") == few
+    full = held(attempts=4, reward_model="x", verify=1)
+    assert list(full)[1].startswith("reward model weights") and any("8 reviews" in n for n in full)

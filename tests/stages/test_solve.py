@@ -12,7 +12,6 @@ import pytest
 from distill_jax.core.errors import ConfigError, DataError, TokenizerMismatchError
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.forecast import limits
-from distill_jax.forecast.memory import Job
 from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.inference.store import AnswerStore
 from distill_jax.models import hf_io, reward_model_io
@@ -343,24 +342,6 @@ def test_changed_agents_are_refused_when_it_is_complete(
     path.write_text('{"name": "b"}\n')
     with pytest.raises(ConfigError, match="changed since .*agents"):
         runner.run(config, tmp_path / "run")
-
-
-def test_memory_is_forecast_by_candidates_at_a_time(setup: Setup, tmp_path: Path) -> None:
-    shape = hf_io.load_config(setup.root / "student")
-    run = Run(setup.config(), tmp_path)
-
-    def parts(**settings: Any) -> dict[str, int]:
-        job = Job(run.config, shape, shape, run.mesh, cpu=True)
-        return {p.name: p.bytes for p in solve.KIND.forecast(job, SolveSettings(**settings))}
-
-    few, more = parts(attempts=4, batch=8, problems=9), parts(attempts=64, batch=8, problems=9)
-    assert [n.split(":")[0] for n in few][1:] == ["8 candidates", "2 prompts of candidates"]
-    assert [n.split(":")[0] for n in more][1:] == ["64 candidates", "1 prompts of candidates"]
-    assert list(more.values())[1] > list(few.values())[1]
-    # Agents draw one after another.
-    assert parts(attempts=4, batch=8, problems=9, agents="x.jsonl") == few
-    full = parts(reward_model="x", verify=1, attempts=4, batch=8, problems=9)
-    assert list(full)[1].startswith("reward model weights") and any("8 reviews" in n for n in full)
 
 
 def test_more_candidates_than_a_device_holds_are_refused_before_any_stage_begins(
