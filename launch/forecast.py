@@ -13,7 +13,7 @@ from absl import flags
 from rich.console import Console
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.forecast import memory
+from distill_jax.forecast import limits, memory
 from distill_jax.forecast.memory import Forecast
 from distill_jax.run.config import RunConfig, build
 from distill_jax.run.run import Stage
@@ -60,8 +60,8 @@ def _job(guard: arguments.OneLine) -> None:
     limit = int(_DEVICE_GB.value * memory.GB) if _DEVICE_GB.value else None
     console = Console(stderr=True)
     for one in found:
-        console.print(memory.table(one, limit))
-        if warning := memory.warning(one, limit):
+        console.print(limits.table(one, limit))
+        if warning := limits.warning(one, limit):
             console.print(warning, style="bold red", highlight=False, markup=False)
     print(json.dumps([as_dict(one) for one in found]))
 

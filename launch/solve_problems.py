@@ -25,7 +25,8 @@ from distill_jax.inference import process_scorer
 from distill_jax.report import solving
 from distill_jax.report import view as views
 from distill_jax.run.config import RunConfig
-from distill_jax.run.run import Run
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages import forecasts
 from distill_jax.stages import solve as stage
 
 _STYLES = {
@@ -167,8 +168,10 @@ def solve(
 
     Raises:
         DataError: a problem without a question, or whose prompt has no room.
+        ConfigError: more candidates at a time than the devices have memory for.
     """
     agents = stage.agents_of(how)
+    forecasts.refuse(run, [Stage("solve", dataclasses.replace(how, problems=1))])
     show = Show(Console(), [agent.name for agent in agents], scored=bool(how.reward_model))
     watch = Solver.watch if as_json else show.watch
     solver = None

@@ -42,7 +42,7 @@ def setting(
         above: the value must be greater than this.
         choices: the only values allowed; for tuples, the only items allowed.
         ref: the value names what another stage makes: "student", "rows", "model" or
-            "reward_model"; or, "function", a user's module:function.
+            "reward_model"; or, "function", a user's module:function, or, "file", a user's file.
         affects: "result": a change makes another result. "rounding": speed and memory, and the
             last bits of a result, so that a half-finished stage keeps the value. "nothing": speed,
             memory or logging alone.

@@ -42,7 +42,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
         40, "Steps of a search at most; the last draws the rest of each solution.", low=1
     )
     agents: str = setting(
-        "", "File of agents, JSON or JSONL; empty: one, as stage evaluate samples.", ref="rows"
+        "", "File of agents, JSON or JSONL; empty: one, as stage evaluate samples.", ref="file"
     )
     temperature: float = setting(1.0, "Temperature of that one agent.", above=0.0)
     top_p: float = setting(1.0, "Nucleus mass of that one agent.", above=0.0, high=1.0)

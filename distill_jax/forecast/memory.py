@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
-from rich.table import Table
 
 from distill_jax.core import sharding
 from distill_jax.core.batching import round_up
@@ -32,6 +31,9 @@ from distill_jax.training.algorithms import ALGORITHMS
 GB = 10**9
 # Rows of supervised batches are padded to a multiple of this.
 _SFT_MULTIPLE = 16
+# Rows that a reward model reads at a time, and the least length of them, as
+# inference.step_batches has both.
+SCORED, SCORED_LENGTH = 64, 32
 # About as many tokens ask for a review, besides the problem and the candidate.
 _REVIEW = 128
 
@@ -193,10 +195,12 @@ class Job:
             program = dataclasses.replace(program, rank=0)
         held = activations.update(program, rows, shards=self.shards)
         base = self._base("student")
+        read = self._read(program, min(prm.eval_batch, prm.eval_problems), prm.max_length)
         return [
             base,
             *self._trained(prm.optimizer, values=False, reference=False, full=full),
             Part("update: activations, gradients", held + base.bytes * full, False),
+            *([Part("held-out rows: activations", read, False)] if prm.validation_share else []),
         ]
 
     def preference(self, settings: Any) -> list[Part]:
@@ -240,6 +244,8 @@ class Job:
             parts.insert(0, self._base("teacher"))
             calls = rl.buckets.rows if rl.buckets.lengths > 1 else B
             parts.append(Part("teacher scoring: activations", scored("teacher", calls, 1), False))
+        if rl.process.reward_model:
+            parts += self._scorer(min(B, SCORED))
         parts += self._trained(rl.optimizer, values=values, reference=True)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         return [
@@ -250,31 +256,69 @@ class Job:
         ]
 
     def solving(
-        self, rows: int, reviews: int, *, scores: bool, continues: bool = False
+        self, candidates: tuple[int, int], reviews: int, scores: int, *, beams: bool = False
     ) -> list[Part]:
-        """A stage that decodes so many candidates, then so many reviews of them, at a time.
+        """A stage that decodes candidates, then reviews of them, and scores rows of both.
 
-        A review's prompt holds a prompt and a completion, as a beam that `continues` does.
-        The reward model is taken to be as large as the student, and to read as many rows at a time.
+        A review's prompt holds a prompt and a completion, as the one of a beam that is continued.
+        The reward model is taken to be as large as the student.
+
+        Args:
+            candidates: (completions at a time, their prompts).
+            reviews: completions at a time, each of its own prompt; 0: none.
+            scores: rows that the reward model reads at a time; 0: there is none.
+            beams: the candidates are those of a search.
         """
-        config, student = self.config, self.program("student")
-        longest = config.data.max_prompt_tokens + config.sampling.max_new_tokens
-        parts = [self._base("student")]
-        if scores:
-            parts.append(Part("reward model weights", self._base("student").bytes, True))
-            held = activations.scoring(student, self.rows(rows, longest, 1), shards=self.shards)
-            parts.append(Part("reward model scoring: activations", held, False))
-        parts.append(
-            Part(
-                f"{rows} {'beams' if continues else 'candidates'}: decode weights, cache, logits",
-                self._rollout(rows, longest if continues else 0),
-                False,
-            )
-        )
+        parts = [self._base("student"), *(self._scorer(scores) if scores else [])]
+        what, longest = ("beams", self.solution) if beams else ("candidates", 0)
+        parts += self._drawn(what, *candidates, longest=longest)
         if reviews:
-            held = self._rollout(reviews, longest + _REVIEW)
-            parts.append(Part(f"{reviews} reviews: decode weights, cache, logits", held, False))
+            parts += self._drawn("reviews", reviews, reviews, longest=self.solution + _REVIEW)
         return parts
+
+    def writing(
+        self,
+        role: str,
+        what: str,
+        completions: int,
+        prompts: int,
+        *,
+        longest: int = 0,
+        new: int = 0,
+    ) -> list[Part]:
+        """A stage in which one model writes so many completions of so many prompts at a time.
+
+        longest: prompt; 0 is data.max_prompt_tokens. new: longest completion; 0 is
+        sampling.max_new_tokens.
+        """
+        # A prompt is never longer than what the model's positions leave.
+        room = self.geometries[role].max_position_embeddings - (
+            new or self.config.sampling.max_new_tokens
+        )
+        longest = min(longest or self.config.data.max_prompt_tokens, max(room, 1))
+        drawn = self._drawn(what, completions, prompts, role=role, longest=longest, new=new)
+        return [self._base(role), *drawn]
+
+    def scoring_steps(self, rows: int) -> list[Part]:
+        """A stage in which a reward model reads so many solutions at a time."""
+        return self._scorer(rows)
+
+    @property
+    def solution(self) -> int:
+        """Most tokens of a prompt with a completion."""
+        return self.config.data.max_prompt_tokens + self.config.sampling.max_new_tokens
+
+    def _scorer(self, rows: int) -> list[Part]:
+        held = self._read(self.program("student"), rows, self.solution)
+        return [
+            Part("reward model weights", self._base("student").bytes, True),
+            Part("reward model scoring: activations", held, False),
+        ]
+
+    def _read(self, program: Program, rows: int, longest: int) -> int:
+        """Activations of a reward model; its rows' lengths are doubled, see `step_batches`."""
+        T = SCORED_LENGTH << ((longest - 1) // SCORED_LENGTH).bit_length()
+        return activations.scoring(program, self.rows(rows, T, 1), shards=self.shards)
 
     def _base(self, role: str) -> Part:
         settings = self.settings(role)
@@ -308,59 +352,44 @@ class Job:
             state,
         ]
 
-    def _rollout(self, B: int, longest: int = 0) -> int:
-        """A copy of the weights for decoding, the cache of all rows, one segment.
+    def _drawn(
+        self,
+        what: str,
+        completions: int,
+        prompts: int,
+        *,
+        role: str = "student",
+        longest: int = 0,
+        new: int = 0,
+    ) -> list[Part]:
+        """Decoding completions of prompts that are read once each; see `writing`."""
+        held = self._rollout(completions, longest, role=role, new=new)
+        T = round_up(
+            longest or self.config.data.max_prompt_tokens, self.config.sampling.prompt_multiple
+        )
+        read = activations.scoring(self.program(role), self.rows(prompts, T, 1), shards=self.shards)
+        read += self._decode_weights(role)
+        return [
+            Part(f"{completions} {what}: decode weights, cache, logits", held, False),
+            Part(f"{prompts} prompts of {what}: decode weights, activations", read, False),
+        ]
 
-        longest: prompt; 0 is data.max_prompt_tokens.
-        """
-        g, config = self.geometries["student"], self.config
-        settings, sampling = config.student, config.sampling
-        program, rows = self.program("student"), -(-B // self.shards)
+    def _rollout(self, B: int, longest: int = 0, *, role: str = "student", new: int = 0) -> int:
+        """A copy of the weights for decoding, the cache of all rows, one segment; see `writing`."""
+        g, config = self.geometries[role], self.config
+        sampling, program, rows = config.sampling, self.program(role), -(-B // self.shards)
+        prompt = round_up(longest or config.data.max_prompt_tokens, sampling.prompt_multiple)
+        slots = prompt + (new or sampling.max_new_tokens)
+        heads = program.split(g.num_kv_heads)
+        cache = 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize
+        return self._decode_weights(role) + cache + activations.decoding(program, rows)
+
+    def _decode_weights(self, role: str) -> int:
+        g, settings = self.geometries[role], self.settings(role)
         copy = weights_bytes(g, settings, self.mesh, dtype=settings.compute_dtype)
         if g.tie_embeddings:  # a head next to the embedding
             shape = (g.vocab_size, g.hidden_size)
             spec = sharding.partition_spec(("vocab", "embed"), shape, self.mesh)
             head = jax.ShapeDtypeStruct(shape, settings.compute_dtype)
             copy += device_bytes(head, jax.sharding.NamedSharding(self.mesh, spec))
-        longest = longest or config.data.max_prompt_tokens
-        prompt = round_up(longest, sampling.prompt_multiple)
-        slots = prompt + sampling.max_new_tokens
-        heads = program.split(g.num_kv_heads)
-        cache = 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize
-        return copy + cache + activations.decoding(program, rows)
-
-
-def device_limit() -> int | None:
-    """Bytes that this process may take of a device's memory; None where jax does not say."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit")
-
-
-def table(found: Forecast, limit: int | None) -> Table:
-    """The forecast for people."""
-    where = "one device" if found.devices == 1 else f"each of {found.devices} devices"
-    out = Table(title=f"{found.stage}: memory forecast, GB on {where}")
-    out.add_column("what")
-    out.add_column("GB", justify="right")
-    for part in sorted(found.parts, key=lambda part: not part.stays):
-        out.add_row(part.name if part.stays else f"+ {part.name}", _gb(part.bytes))
-    out.add_section()
-    out.add_row("stays", _gb(found.resident))
-    out.add_row(f"peak, at {found.phase.name.split(':')[0]}", _gb(found.peak))
-    out.add_row("device", "unknown" if limit is None else _gb(limit))
-    return out
-
-
-def warning(found: Forecast, limit: int | None) -> str:
-    """What to say when the peak is over the device's memory; empty when it is not, or unknown."""
-    if limit is None or found.peak <= limit:
-        return ""
-    return (
-        f"WARNING: stage {found.stage} is forecast to need {_gb(found.peak)} GB of each device, "
-        f"which has {_gb(limit)}; use more devices along mesh.fsdp, teacher.quantise=int8, more "
-        f"{found.stage}.accumulate, or fewer {found.stage}.buckets.rows"
-    )
-
-
-def _gb(count: int) -> str:
-    return f"{count / GB:.2f}" if count >= GB / 100 else f"{count / GB:.2g}"
+        return copy

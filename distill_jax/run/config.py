@@ -65,7 +65,7 @@ def upstream(config: RunConfig, name: str) -> list[tuple[str, str, str]]:
     found = [
         (setting, ref, value)
         for setting, ref, value in settings.references(config.plan[name])
-        if value in config.plan
+        if value in config.plan and ref != "file"
     ]
     maker = config.models_stage
     for role in config.plan[name].roles():
@@ -136,7 +136,7 @@ def _check_references(config: RunConfig, name: str) -> None:
         directory = Path(value).name and ("/" in value or Path(value).exists())
         optional = not value and ref != "student"
         bare = value == BASE and ref == "student"
-        if value in config.plan or directory or optional or bare or ref == "function":
+        if value in config.plan or directory or optional or bare or ref in ("function", "file"):
             continue
         makers = [one for one in config.plan if config.plan[one].makes == ref]
         raise ConfigError(

@@ -91,6 +91,8 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
         if ref == "student" and value not in run.config.plan and read(value):
             for part, one in run.student_digests(run.student(value)).items():
                 found[f"{setting} {value} ({part})"] = one
+        if ref == "file" and value and read(value):
+            found[f"{setting} {value}"] = run.digest(Path(value))
         outside = value and value not in run.config.plan and read(value)
         if outside and ref in ("rows", "reward_model"):
             place = run.rows(value) if ref == "rows" else run.reward_model(value)

@@ -14,6 +14,7 @@ from distill_jax.run.config import concerned
 from distill_jax.run.record import recorded, refuse_if_changed
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
+from distill_jax.stages import forecasts
 from distill_jax.stages.kinds import kind_of
 from distill_jax.training import optimizer
 from distill_jax.training.records import extra
@@ -26,7 +27,7 @@ def prepare(run: Run, *, records_alone: bool = False) -> dict[str, Any]:
 
     Raises:
         ConfigError: a directory of an earlier version; settings that differ from those of a stage
-            already run here, that cannot go together, or that do not fit the models.
+            already run here, that cannot go together, or that do not fit models or memory.
         MeshError: a batch that the mesh has no room for.
         MissingExtraError: a package that the records need.
         CheckpointError: models or adapters that are missing, damaged or of another architecture.
@@ -48,6 +49,7 @@ def prepare(run: Run, *, records_alone: bool = False) -> dict[str, Any]:
             check_role(run, role, names)
         check_upstream(run, stage, names)
         kind_of(stage).check(run, stage)
+    forecasts.refuse(run, due)
     for split in [split for stage in due for split in stage.settings.splits()]:
         run.data.problems(split)
     return {stage.name: kind_of(stage).prepare(run, stage) for stage in due}

@@ -9,15 +9,11 @@ import jax
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import CONFIG_FILE, read_json
-from distill_jax.forecast import memory
-from distill_jax.forecast.memory import Job
-from distill_jax.models import hf_io
 from distill_jax.report import view
 from distill_jax.run import lock
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
 from distill_jax.run.console import write_json
-from distill_jax.run.models import ROLES
 from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_other_inputs
 from distill_jax.run.run import DONE_FILE, ROWS_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
@@ -27,6 +23,7 @@ from distill_jax.stages import (
     distill,
     dpo,
     evaluate,
+    forecasts,
     injected,
     pretrain,
     prm,
@@ -55,7 +52,6 @@ BUILT_IN = (
     injected.KIND,
     prm.KIND,
     step_bench.KIND,
-    dpo.KIND,
     solve.KIND,
     evaluate.KIND,
 )
@@ -116,41 +112,22 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
     noted = {**now._asdict(), "base": base and str(base).removeprefix(f"{run.workdir}/")}
     write_json(directory / SETTINGS_FILE, noted)
     begun = time.perf_counter()
-    _show_memory(run, stage)
+    forecasts.show(run, stage)
     figures = kind.run(run, stage, directory, prepared)
     seconds = time.perf_counter() - begun
     sharding.barrier(f"done {stage.name}")
+    splits = stage.settings.splits()
     done = {
         "stage": stage.name,
         **noted,
         "made": _made(run, directory),
         "figures": figures,
         "seconds": seconds,
-        "dropped_prompts": run.data.dropped(),
+        # Of its own splits: which others were read depends on the stages before it.
+        "dropped_prompts": {n: c for n, c in run.data.dropped().items() if n in splits},
     }
     write_json(directory / DONE_FILE, done)
     run.say(f"{stage.name}: complete in {seconds:.0f} s ({directory})")
-
-
-def _show_memory(run: Run, stage: Stage[Any]) -> None:
-    """Prints the forecast, and a warning where the device is too small; reads config.json alone."""
-    parts = kind_of(stage).forecast
-    if parts is None:
-        return
-    roles = stage.settings.roles()
-    shapes = {role: hf_io.load_config(run.models.path(role)) for role in ROLES if role in roles}
-    if not shapes:
-        return
-    # A model that the stage does not load is not counted: any shape will do.
-    teacher, student = (shapes.get(role) or next(iter(shapes.values())) for role in ROLES)
-    cpu = jax.default_backend() == "cpu"
-    job = Job(run.config, teacher, student, run.mesh, cpu=cpu)
-    found = job.forecast(stage.name, parts(job, stage.settings))
-    limit = memory.device_limit()
-    if jax.process_index() == 0:
-        run.console.print(memory.table(found, limit))
-    if memory.warning(found, limit):
-        run.say(memory.warning(found, limit))
 
 
 def _made(run: Run, directory: Path) -> dict[str, str]:

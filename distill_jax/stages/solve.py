@@ -14,6 +14,7 @@ from distill_jax.data.chat import Prompts
 from distill_jax.evaluation import plain_samples, solve_results
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Counting, Solver, Watch
+from distill_jax.forecast import limits
 from distill_jax.forecast.memory import Job, Part
 from distill_jax.inference import agents as solvers
 from distill_jax.inference import generate, process_scorer
@@ -101,6 +102,11 @@ def _prepare(run: Run, stage: Stage[SolveSettings]) -> Prepared:
     found, prompts = solvers.prompts(run, first, agents)
     if found.dropped:
         run.say(f"{stage.name}: {found.dropped} problems dropped, too long for some agent")
+    # Devices hold a batch of them, the host all.
+    each = settings.attempts * (1 + settings.rounds + settings.plain)
+    count, longest = len(found.problems) * len(agents) * each, run.config.sampling.max_new_tokens
+    if warning := limits.host_warning(stage.name, count, longest, limits.host_bytes()):
+        run.say(warning)
     return Prepared(agents, found, prompts)
 
 
@@ -163,12 +169,15 @@ def _counting(run: Run, name: str) -> Counting:
 
 
 def _forecast(job: Job, settings: SolveSettings) -> list[Part]:
+    # Agents draw one after another; what their candidates take at a time is of the largest.
     at_once = min(max(settings.batch // settings.attempts, 1), settings.problems)
+    rows = at_once * settings.attempts
     return job.solving(
-        rows=at_once * settings.attempts,
-        continues=bool(settings.search),
+        # Each beam has its own prompt.
+        (rows, rows if settings.search else at_once),
         reviews=settings.batch if settings.verify or settings.rounds else 0,
-        scores=bool(settings.reward_model),
+        scores=process_scorer.BATCH if settings.reward_model else 0,
+        beams=bool(settings.search),
     )
 
 

@@ -14,6 +14,7 @@ from distill_jax.data.problem import Problem
 from distill_jax.data.step_rows import COUNTS, StepRow
 from distill_jax.evaluation import process_bench, step_metrics
 from distill_jax.evaluation.process_bench import NONE_WRONG
+from distill_jax.forecast.memory import Job, Part
 from distill_jax.inference import process_scorer
 from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.reasoning import steps
@@ -175,4 +176,8 @@ def _run(
     return figures | {f"steps/{name}": value for name, value in of_steps.items()}
 
 
-KIND = register(Kind(StepBenchSettings, _run))
+def _forecast(job: Job, s: StepBenchSettings) -> list[Part]:
+    return job.scoring_steps(s.batch)
+
+
+KIND = register(Kind(StepBenchSettings, _run, forecast=_forecast))

@@ -22,6 +22,7 @@ from distill_jax.data import chat
 from distill_jax.data.chat import ChatSettings, Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.rows import read_rows
+from distill_jax.forecast.memory import Job, Part
 from distill_jax.inference import generate
 from distill_jax.inference.store import AnswerStore
 from distill_jax.reasoning import critique, step_labels
@@ -35,6 +36,8 @@ from distill_jax.stages.traces import WriterSettings
 from distill_jax.training.progress import Progress
 
 STORE_FILE = "votes.jsonl"
+# About as many tokens ask for a critique, besides the problem and the solution.
+_ASKED = 256
 
 
 @dataclass(frozen=True)
@@ -224,4 +227,9 @@ def _table(cells: Counter[str]) -> Table:
     return out
 
 
-KIND = register(Kind(StepJudgeSettings, _run, prepare=_prepare))
+def _forecast(job: Job, s: StepJudgeSettings) -> list[Part]:
+    lengths = {"longest": job.solution + _ASKED, "new": s.max_new_tokens}
+    return s.forecast(job, "critiques", s.samples, s.batch, **lengths)
+
+
+KIND = register(Kind(StepJudgeSettings, _run, prepare=_prepare, forecast=_forecast))

@@ -20,6 +20,7 @@ from distill_jax.data import trace_rows
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.trace_rows import Trace
+from distill_jax.forecast.memory import Job, Part
 from distill_jax.inference import generate, monte_carlo
 from distill_jax.inference.monte_carlo import TRUNCATED_AS, Completer, Labelled, Prefix
 from distill_jax.inference.store import AnswerStore
@@ -262,4 +263,10 @@ def _table(found: Sequence[Labelled]) -> Table:
     return out
 
 
-KIND = register(Kind(StepLabelSettings, _run, prepare=_prepare))
+def _forecast(job: Job, s: StepLabelSettings) -> list[Part]:
+    # The longest prefix is a whole solution but for its end.
+    longest = min(job.solution, s.max_prompt_tokens or job.solution)
+    return s.forecast(job, "completions", s.n, s.batch, longest=longest)
+
+
+KIND = register(Kind(StepLabelSettings, _run, prepare=_prepare, forecast=_forecast))

@@ -20,6 +20,7 @@ from distill_jax.data.chat import Prompts
 from distill_jax.data.trace_rows import Trace
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.subjects import Subject
+from distill_jax.forecast.memory import Job, Part
 from distill_jax.inference import generate
 from distill_jax.inference.generate import Answers
 from distill_jax.inference.store import AnswerStore
@@ -67,6 +68,18 @@ class WriterSettings(StageSettings):
     def roles(self) -> tuple[str, ...]:
         """See StageSettings."""
         return ("teacher",) if self.teacher else ("student",)
+
+    def forecast(
+        self, job: Job, what: str, samples: int, batch: int, *, problems: int = 0, **lengths: int
+    ) -> list[Part]:
+        """The memory of `samples` completions of each prompt, drawn `batch` at a time.
+
+        problems: at most; 0: more than a batch takes. lengths: see `Job.writing`.
+        """
+        prompts = max(batch // samples, 1)
+        prompts = min(prompts, problems or prompts)
+        role = "teacher" if self.teacher else "student"
+        return job.writing(role, what, prompts * samples, prompts, **lengths)
 
     def writer(self, run: Run) -> Subject:
         """The model that writes; its weights are not loaded yet."""
@@ -232,4 +245,8 @@ def _rows(
             )
 
 
-KIND = register(Kind(TraceSettings, _run, prepare=_prepare))
+def _forecast(job: Job, s: TraceSettings) -> list[Part]:
+    return s.forecast(job, "solutions", s.samples, s.batch, problems=s.problems)
+
+
+KIND = register(Kind(TraceSettings, _run, prepare=_prepare, forecast=_forecast))

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from distill_jax.core import rng, sharding
-from distill_jax.forecast import activations, memory
+from distill_jax.core.errors import ConfigError
+from distill_jax.forecast import activations, limits, memory
 from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.memory import Job
 from distill_jax.models import cache as kv
@@ -354,9 +355,13 @@ def test_a_pair_takes_two_rows() -> None:
 
 def test_a_warning_only_where_it_is_over() -> None:
     found = made("rl")
-    assert memory.warning(found, None) == memory.warning(found, found.peak) == ""
-    assert "WARNING" in memory.warning(found, found.peak - 1)
-    assert memory.table(found, None).row_count == memory.table(found, 10).row_count
+    limits.refuse(found, None)
+    limits.refuse(found, int(found.peak / 1.4))
+    with pytest.raises(ConfigError, match="stage rl is forecast to need .* GB of each device, at "):
+        limits.refuse(found, int(found.peak / 1.6))
+    assert limits.warning(found, None) == limits.warning(found, found.peak) == ""
+    assert "WARNING" in limits.warning(found, found.peak - 1)
+    assert limits.table(found, None).row_count == limits.table(found, 10).row_count
 
 
 @pytest.mark.parametrize("stage", ["sft", "rl"])

@@ -13,6 +13,7 @@ import pytest
 
 from distill_jax.core.errors import DataError, DistillError, TokenizerMismatchError
 from distill_jax.core.files import write_json
+from distill_jax.forecast import limits
 from distill_jax.run.config import to_dict
 from distill_jax.run.models import Models
 from distill_jax.stages import solve as stage
@@ -148,6 +149,14 @@ def test_bad_input_is_an_error_with_a_fix(
     }
     with pytest.raises(DistillError, match=message):
         command(*texts, **asked)
+
+
+def test_more_candidates_than_the_device_holds(
+    command: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "device_limit", lambda: 10**6)
+    with pytest.raises(DistillError, match="at 1024 candidates: decode weights"):
+        command(QUESTION, attempts=1024)
 
 
 @pytest.mark.parametrize("error", [DataError, TokenizerMismatchError])

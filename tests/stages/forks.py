@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from tests.stages.small import ROOT, small
 class Kill(NamedTuple):
     """SIGKILL once the file has this many lines, up to 50 ms later.
 
-    A training stage waits after `hold` steps, so that no kill comes too late to test anything.
+    So that no kill comes too late to test anything, its process waits there: a training stage
+    after `hold` steps, a store of answers at the line after these, half of it written.
     saved: a file that must be there, too, e.g. of a checkpoint, which is written meanwhile.
     """
 
@@ -84,30 +86,48 @@ def _run(job: Job) -> None:
     import jax
 
     from distill_jax.stages import runner
-    from distill_jax.training.records import Recorder
 
     jax.config.update("jax_num_cpu_devices", job.devices)
     if job.process:
         jax.distributed.initialize(*job.process)
     if job.kill:
-        kill, real = Kill(*job.kill), Recorder.metrics
-
-        def metrics(self: Recorder, step: int, figures: dict[str, Any]) -> None:
-            real(self, step, figures)
-            if step == kill.hold and self.workdir.name == Path(kill.file).parent.name:
-                signal.pause()
-
-        Recorder.metrics = metrics  # type: ignore[method-assign]
+        _wait_for(Kill(*job.kill), Path(job.workdir))
     runner.run(small(**job.changes), Path(job.workdir))
     if job.process:
         jax.distributed.shutdown()
+
+
+def _wait_for(kill: Kill, workdir: Path) -> None:
+    """Makes this process wait where it is to be killed."""
+    from distill_jax.inference.store import AnswerStore, Batch
+    from distill_jax.training.records import Recorder
+
+    file, note, add = workdir / kill.file, Recorder.metrics, AnswerStore.add
+
+    def metrics(self: Recorder, step: int, figures: Mapping[str, Any]) -> None:
+        note(self, step, figures)
+        if step == kill.hold and self.workdir.name == file.parent.name:
+            signal.pause()
+
+    def torn(self: AnswerStore, batch: Batch) -> None:
+        if self.path == file and _lines(file) >= kill.lines:
+            with file.open("a") as handle:
+                handle.write('{"decoding":"')
+            signal.pause()
+        add(self, batch)
+
+    Recorder.metrics, AnswerStore.add = metrics, torn  # type: ignore
+
+
+def _lines(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else -1
 
 
 def _kill(pid: int, job: Job) -> None:
     kill = Kill(*job.kill or ())
     path, limit = Path(job.workdir) / kill.file, time.monotonic() + 240
     saved = Path(job.workdir) / kill.saved
-    while not path.exists() or path.read_bytes().count(b"\n") < kill.lines or not saved.exists():
+    while _lines(path) < kill.lines or not saved.exists():
         ended, _ = os.waitpid(pid, os.WNOHANG)
         assert not ended and time.monotonic() < limit, (
             f"{path}: not {kill.lines} lines, or no {saved}"

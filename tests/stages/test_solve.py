@@ -11,7 +11,7 @@ import pytest
 
 from distill_jax.core.errors import ConfigError, DataError, TokenizerMismatchError
 from distill_jax.evaluation.solve_settings import SolveSettings
-from distill_jax.forecast.memory import Job
+from distill_jax.forecast import limits
 from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.inference.store import AnswerStore
 from distill_jax.models import hf_io, reward_model_io
@@ -292,6 +292,10 @@ def test_no_attempts_and_no_reward_model(setup: Setup, tmp_path: Path) -> None:
         build(SolveSettings, {"attempts": 0}, "solve.")
     with pytest.raises(ConfigError, match="a stage of the plan that makes a reward_model"):
         setup.config(reward_model="nowhere")
+    for nothing in ("nowhere.jsonl", "./nowhere.jsonl", "evaluate"):  # no stage makes agents
+        config = setup.config("evaluate", "solve", agents=nothing)
+        with pytest.raises(DataError, match="no file of agents .*; wanted: a .json or .jsonl"):
+            checks.prepare(Run(config, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -376,27 +380,34 @@ def test_changed_agents_are_refused_when_it_is_complete(
         runner.run(config, tmp_path / "run")
 
 
-def test_memory_is_forecast_by_candidates_at_a_time(setup: Setup, tmp_path: Path) -> None:
-    run = Run(setup.config(sampling__max_new_tokens=64), tmp_path)
-    from distill_jax.models import hf_io
+def test_more_candidates_than_a_device_holds_are_refused_before_any_stage_begins(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def prepared(**changes: Any) -> None:
+        agents = str(setup.root / "agents.jsonl")
+        config = setup.config("evaluate", "solve", agents=agents, batch=8, **changes)
+        checks.prepare(Run(config, tmp_path))
 
-    shape = hf_io.load_config(setup.root / "student")
-
-    def parts(**settings: Any) -> dict[str, int]:
-        job = Job(run.config, shape, shape, run.mesh, cpu=True)
-        return {p.name: p.bytes for p in solve.KIND.forecast(job, SolveSettings(**settings))}
-
-    few, more = parts(attempts=4, batch=8, problems=9), parts(attempts=64, batch=8, problems=9)
-    assert [name.split(":")[0] for name in few][1:] == ["8 candidates"]
-    assert [name.split(":")[0] for name in more][1:] == ["64 candidates"]
-    assert list(more.values())[1] > list(few.values())[1]
-    both = {"reward_model": "x", "attempts": 4, "batch": 8, "problems": 9}
-    beams = parts(**both, search="beam")
-    # A beam is a prompt and what was written: more cache than a candidate.
-    assert list(beams.values())[-1] > list(parts(**both).values())[-1]
-    assert list(beams)[-1].startswith("8 beams")
-    full = parts(reward_model="x", verify=1, attempts=4, batch=8, problems=9)
-    assert list(full)[1].startswith("reward model weights") and any("8 reviews" in n for n in full)
+    # 1024 candidates: 2 heads of 8 in one layer, keys and values, 128 + 6 slots: 17.6 MB of cache;
+    # logits of 320 tokens twice: 2.6 MB.
+    monkeypatch.setattr(limits, "device_limit", lambda: 4 * 10**6)
+    prepared(attempts=4)
+    with pytest.raises(ConfigError, match="stage solve is forecast .* at 1024 candidates: dec"):
+        prepared(attempts=1024)
+    monkeypatch.setattr(limits, "device_limit", lambda: 15 * 10**6)
+    capfd.readouterr()
+    prepared(attempts=1024)
+    assert "WARNING: stage solve is forecast to need 0.02" in capfd.readouterr().err
+    # The host keeps all: 4 problems × 2 agents × 4 attempts × (drawn and plain), of 6 tokens of
+    # 45 bytes each.
+    assert "may keep" not in capfd.readouterr().err
+    monkeypatch.setattr(limits, "host_bytes", lambda: 17_279)
+    prepared(attempts=4)
+    assert "may keep 64 completions of 6 tokens" in capfd.readouterr().err
+    monkeypatch.setattr(limits, "host_bytes", lambda: 17_280)
+    prepared(attempts=4)
+    assert "may keep" not in capfd.readouterr().err
+    assert not (tmp_path / "evaluate").exists() and not (tmp_path / "solve").exists()
 
 
 def test_a_report_without_such_a_stage_has_no_such_section(

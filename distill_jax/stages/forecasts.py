@@ -1,0 +1,60 @@
+"""The memory of a run's stages: refused before any of them begins, shown before each loads."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+
+from distill_jax.forecast import limits
+from distill_jax.forecast.memory import Forecast, Job
+from distill_jax.models import hf_io
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.run import geometry
+from distill_jax.run.models import ROLES
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages.kinds import kind_of
+
+
+def of_stage(run: Run, stage: Stage[Any], due: Collection[str] = ()) -> Forecast | None:
+    """The forecast of a stage; None where its kind has none, or loads no model by role.
+
+    It reads config.json alone; due: stages that will run, of which one may make the models.
+    """
+    parts, roles = kind_of(stage).forecast, stage.settings.roles()
+    shapes = {role: _shape(run, role, due) for role in ROLES if role in roles}
+    if parts is None or not shapes:
+        return None
+    # A model that the stage does not load is not counted: any shape will do.
+    teacher, student = (shapes.get(role) or next(iter(shapes.values())) for role in ROLES)
+    job = Job(run.config, teacher, student, run.mesh, cpu=jax.default_backend() == "cpu")
+    return job.forecast(stage.name, parts(job, stage.settings))
+
+
+def _shape(run: Run, role: str, due: Collection[str]) -> QwenConfig:
+    if not run.models.settings_of(role).path and run.config.models_stage in due:
+        return geometry.to_train(run, role)
+    return hf_io.load_config(run.models.path(role))
+
+
+def show(run: Run, stage: Stage[Any]) -> None:
+    """Prints the forecast of a stage, where there is one."""
+    found = of_stage(run, stage)
+    if found is not None and jax.process_index() == 0:
+        run.console.print(limits.table(found, limits.device_limit()))
+
+
+def refuse(run: Run, stages: Sequence[Stage[Any]]) -> None:
+    """Says which of these stages are forecast to need more memory than the devices have.
+
+    Raises:
+        ConfigError: one that cannot run there.
+    """
+    limit = limits.device_limit()
+    if limit is None:
+        return
+    for stage in stages:
+        found = of_stage(run, stage, {stage.name for stage in stages})
+        if found is not None:
+            limits.refuse(found, limit)
+            if warning := limits.warning(found, limit):
+                run.say(warning)

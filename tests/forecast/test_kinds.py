@@ -1,0 +1,116 @@
+"""What the kinds of stages declare: how many rows of which length, of which model."""
+
+from typing import Any
+
+import pytest
+
+from distill_jax.core.batching import round_up
+from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.forecast import activations, memory
+from distill_jax.forecast.memory import Job
+from distill_jax.inference import step_batches
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.run.settings import StageSettings
+from distill_jax.stages.kinds import KINDS
+from distill_jax.stages.prm_settings import PRMSettings
+from distill_jax.stages.step_bench import StepBenchSettings
+from distill_jax.stages.step_judge import StepJudgeSettings
+from distill_jax.stages.step_labels import StepLabelSettings
+from distill_jax.stages.traces import TraceSettings
+from tests.stages.small import small
+
+PROMPT, NEW = 64, 24
+# Width, feed-forward, layers, heads, kv heads, their width.
+STUDENT = QwenConfig("qwen2", 512, 64, 160, 2, 4, 2, 16, max_position_embeddings=600)
+TEACHER = QwenConfig("qwen2", 2048, 128, 512, 3, 4, 1, 32)
+
+
+def job(**changes: Any) -> Job:
+    lengths = {"sampling__max_new_tokens": NEW, "data__max_prompt_tokens": PROMPT}
+    config = small(**lengths, **changes)
+    return Job(config, TEACHER, STUDENT, memory.abstract_mesh(config, 1))
+
+
+def parts(settings: StageSettings, **changes: Any) -> dict[str, int]:
+    found = KINDS[settings.kind].forecast
+    assert found is not None
+    return {part.name: part.bytes for part in found(job(**changes), settings)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "prompts", "longest", "new"),
+    [
+        (TraceSettings(samples=8, batch=32), 32, 4, PROMPT, NEW),
+        (TraceSettings(samples=8, batch=32, problems=2), 16, 2, PROMPT, NEW),
+        (TraceSettings(samples=64, batch=32), 64, 1, PROMPT, NEW),
+        # The prompt and the solution before it; or the setting, where that is less.
+        (StepLabelSettings(n=8, batch=32), 32, 4, PROMPT + NEW, NEW),
+        (StepLabelSettings(n=8, batch=32, max_prompt_tokens=40), 32, 4, 40, NEW),
+        # A judge is asked in about 256 more; 600 positions leave 200 beside a critique of 400.
+        (StepJudgeSettings(samples=1, batch=32, max_new_tokens=99), 32, 32, 88 + 256, 99),
+        (StepJudgeSettings(samples=1, batch=32, max_new_tokens=400), 32, 32, 200, 400),
+    ],
+)  # fmt: skip
+def test_stages_that_write(settings: Any, rows: int, prompts: int, longest: int, new: int) -> None:
+    (_, weights), (decoding, held), (reading, read) = parts(settings).items()
+    made = job()
+    assert weights == made._base("student").bytes
+    assert decoding.startswith(f"{rows} ") and reading.startswith(f"{prompts} prompts of ")
+    T = round_up(longest, made.config.sampling.prompt_multiple)
+    # 2 layers, keys and values of 2 heads of 16, 4 bytes.
+    cache = 2 * 2 * 2 * 16 * 4 * rows * (T + new)
+    program, copy = made.program("student"), made._decode_weights("student")
+    assert held == copy + cache + activations.decoding(program, rows)
+    assert read == copy + activations.scoring(program, made.rows(prompts, T, 1))
+
+
+def test_the_teacher_writes() -> None:
+    student = parts(TraceSettings(samples=8, batch=32))
+    teacher = parts(TraceSettings(samples=8, batch=32, teacher=True))
+    assert [name.split()[0] for name in (*student, *teacher)][::3] == ["student", "teacher"]
+    assert all(b > a for a, b in zip(student.values(), teacher.values(), strict=True))
+
+
+def test_a_reward_model_that_rl_reads_is_counted() -> None:
+    plan = small().plan
+    plain = parts(plan["rl"])
+    more = parts(small(rl__process__reward_model="./x").plan["rl"])
+    added = {name: more[name] for name in more.keys() - plain.keys()}
+    assert set(added) == {"reward model weights", "reward model scoring: activations"}
+    assert added["reward model weights"] == plain["student weights (float32)"]
+    assert memory.SCORED == step_batches.BATCH
+    # 88 tokens of a prompt and a completion are read in rows of 128.
+    made = job()
+    assert memory.SCORED_LENGTH == step_batches.TOKENS
+    wanted = activations.scoring(made.program("student"), made.rows(16, 128, 1), shards=1)
+    assert added["reward model scoring: activations"] == wanted
+
+
+def test_reward_models_read_rows() -> None:
+    def held(**how: Any) -> list[int]:
+        found = parts(PRMSettings(max_length=64, **how))
+        return [size for name, size in found.items() if name.startswith("held-out")]
+
+    assert held(eval_batch=64)[0] > held(eval_batch=32)[0] == held(eval_problems=32)[0] > 0
+    assert held(validation_share=0.0) == []
+    few, many = (list(parts(StepBenchSettings(batch=n)).values()) for n in (8, 64))
+    assert few[0] == many[0] and few[1] < many[1]
+
+
+def test_solve_takes_candidates_at_a_time() -> None:
+    def held(**settings: Any) -> dict[str, int]:
+        return parts(SolveSettings(batch=8, problems=9, **settings))
+
+    few, more = held(attempts=4), held(attempts=64)
+    assert [n.split(":")[0] for n in few][1:] == ["8 candidates", "2 prompts of candidates"]
+    assert [n.split(":")[0] for n in more][1:] == ["64 candidates", "1 prompts of candidates"]
+    assert list(more.values())[1] > list(few.values())[1]
+    # Agents draw one after another.
+    assert held(attempts=4, agents="x.jsonl") == few
+    full = held(attempts=4, reward_model="x", verify=1)
+    assert list(full)[1].startswith("reward model weights") and any("8 reviews" in n for n in full)
+    # A beam is a prompt and what was written: more cache than a candidate, and each its own prompt.
+    both = {"reward_model": "x", "attempts": 4}
+    beams = held(**both, search="beam")
+    assert [n.split(":")[0] for n in beams][-2:] == ["8 beams", "8 prompts of beams"]
+    assert list(beams.values())[-2] > list(held(**both).values())[-2]
