@@ -127,6 +127,7 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
         "figures": figures,
         "seconds": seconds,
         "dropped_prompts": run.data.dropped(),
+        "dropped_in_train": run.data.in_train,
     }
     write_json(directory / DONE_FILE, done)
     run.say(f"{stage.name}: complete in {seconds:.0f} s ({directory})")
