@@ -60,6 +60,14 @@ class Rows:
         self.figures |= {**dropped, "pairs": len(kept)}
         run.say(f"{stage.name}: " + ", ".join(f"{k} {v}" for k, v in self.figures.items()))
         if not kept:
+            without = self.figures.get("problems_without_pair", 0)
+            if without and not given:
+                raise DataError(
+                    f"{path}: none of {without} problems has two solutions to prefer one of",
+                    wanted=f"traces for prefer={s.prefer} that ended"
+                    + (", right and wrong ones" if s.prefer == "right" else ", two right ones"),
+                    fix=f"draw more samples, or set {stage.name}.data to pairs",
+                )
             raise DataError(
                 f"{path}: no pair is left of {len(given)}",
                 wanted="two different completions of a prompt that is in no held-out split, both "

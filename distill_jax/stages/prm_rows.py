@@ -68,6 +68,13 @@ class Rows:
             )
         kept, self.figures = _encode(run, found, self.step_id, s, self._teaches)
         self.figures["rows_dropped_held_out"] = len(given) - len(found)
+        if self.figures["rows_without_label"] == len(found):
+            raise DataError(
+                f"{path}: none of {len(found)} rows has a labelled step",
+                wanted="right and wrong steps; a problem that no completion solves labels none",
+                fix=f"let a better student write and complete them, or set {stage.name}.data to "
+                "other rows",
+            )
         self.train = [row for question, row in kept if not self.is_held_out(question)]
         self.held_out = [row for question, row in kept if self.is_held_out(question)]
         share = s.validation_share

@@ -257,6 +257,10 @@ def test_most_and_traces(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (found[0]["tokens"], found[2]["tokens"])
     ]
     assert "set dpo.loss=sigmoid_norm, beta=5, sft_weight=0.2" in capsys.readouterr().err
+    for how, wanted in (("right", "right and wrong ones"), ("short", "two right ones")):
+        write(path, [found[1]])
+        with pytest.raises(DataError, match=f"none of 1 problems .* that ended, {wanted}; fix"):
+            rows_of(begun, path, prefer=how)
     write(path, [{**found[0], "tokens": found[1]["tokens"]}])
     with pytest.raises(DataError, match="its tokens are not those of its completion"):
         rows_of(begun, path)

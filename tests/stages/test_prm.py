@@ -307,6 +307,7 @@ def test_balanced_weights_give_each_class_half_of_the_loss(begun: Path, tmp_path
     [
         ({"labels": [1, 1]}, {}, "all 80 labelled steps are right; wanted: right and wrong ones"),
         ({"labels": [0, 0]}, {}, "all 80 labelled steps are wrong"),
+        ({"labels": [None, -100]}, {}, "none of 40 rows has a labelled step; wanted: right and"),
         ({"completions": ["a", " "]}, {}, "line 1: step 1 is ' '"),
         ({"completions": ["a"]}, {}, "line 1: 2 labels for 1 steps"),
         ({"completions": ["a<|im_end|>", "b"]}, {}, "step 0 holds the special token <|im_end|>"),
