@@ -41,9 +41,9 @@ class RunData:
         metrics: stage or part of one, e.g. "pretrain/teacher" -> its rows.
         completions: stage -> its sampled completions.
         results: of `runner.evaluate`, by subject.
-        others: such results of the other stages that evaluate, by stage.
         tokens: report/tokens.json, or None.
         solved: results.json of the stages that solve with many candidates, by stage.
+        others: results, by subject, of the other stages that evaluate, by stage.
     """
 
     name: str
@@ -53,9 +53,9 @@ class RunData:
     metrics: Mapping[str, Records] = field(default_factory=dict)
     completions: Mapping[str, Records] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
-    others: Mapping[str, Any] = field(default_factory=dict)
     tokens: Mapping[str, Any] | None = None
     solved: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     def stage_of(self, part: str) -> StageView:
         """The stage that a key of `metrics` belongs to; one of that name where none is known."""
@@ -102,7 +102,7 @@ def read(workdir: Path, view: RunView | None = None) -> RunData:
     solved = {name: found for name, path in files.items() if (found := read_json(path))}
     others = read_others(workdir, view)
     return RunData(
-        workdir.name, view, config, stages, metrics, completions, results, others, tokens, solved
+        workdir.name, view, config, stages, metrics, completions, results, tokens, solved, others
     )
 
 
