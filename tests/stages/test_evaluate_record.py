@@ -34,7 +34,9 @@ def test_an_evaluation_keeps_the_plan_and_the_settings_of_the_directory(
 def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path) -> None:
     workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate", "report")
     contest = tmp_path / "contest.jsonl"
-    contest.write_text('{"problem": "What is 5 times 5?", "answer": "025"}\n')
+    # As many problems as stage evaluate has: the same compiled programs.
+    asked = [{"problem": f"What is 5 times 5{'?' * n}", "answer": "025"} for n in range(4)]
+    contest.write_text("".join(json.dumps(row) + "\n" for row in asked))
     before = (workdir / "evaluate" / "rl.json").read_bytes()
     given = with_benchmarks(small()).replace(
         "evaluate_file", benchmark=str(contest), teacher=False, distribution=False
@@ -42,7 +44,7 @@ def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path)
     runner.run(dataclasses.replace(given, stages=("evaluate_file",)), workdir)
     found = json.loads((workdir / "evaluate_file" / "rl" / EVALUATION_RESULTS).read_text())
     limit = small().sampling.max_new_tokens
-    assert (found["benchmark"], found["num_problems"]) == (str(contest), 1)
+    assert (found["benchmark"], found["num_problems"]) == (str(contest), 4)
     assert found["max_new_tokens"] == limit and 0 <= found["truncation_rate"] <= 1
     assert found["individual_results"][0]["answer"] == "025"
     assert (workdir / "evaluate" / "rl.json").read_bytes() == before
@@ -51,8 +53,8 @@ def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path)
     assert kept.stages == small().stages and [*kept.plan] == [*small().plan, "evaluate_file"]
     report = (workdir / "report.md").read_text(encoding="utf-8")
     assert "## Accuracy on contest.jsonl\n" in report and "## Accuracy (evaluate)\n" in report
-    assert f"1 held-out problems with at most {limit} new tokens" in report
-    assert "With 1 problems ±" in report and "With 4 problems ±" in report
+    assert report.count(f"4 held-out problems with at most {limit} new tokens") == 2
+    assert report.count("With 4 problems ±") == 2
 
 
 @pytest.mark.parametrize(
