@@ -4,20 +4,44 @@ Accuracy of teacher, student before and after. A work directory that has been ru
 the preset counts only where there is none. Also: --config.evaluate.checkpoints=all (or a step) and
 --config.evaluate.model=DIR, any Hugging Face directory or adapter of the student. Stopped in any
 way, the same command goes on.
+Other benchmarks, each a stage with its own directory and settings:
+--config.stages="('evaluate_math500','evaluate_aime2024')" --config.evaluate_aime2024.samples=64
+--config.stages="('evaluate_file',)" --config.evaluate_file.benchmark=problems.jsonl
 Presets: --config=configs/evaluate.py:smoke, see presets.py.
 Any setting: --config.evaluate.samples=8. All of them with their meaning: docs/config.md.
 """
+
+import dataclasses
 
 import ml_collections
 
 from configs import saved
 from configs.presets import PRESETS, config_for
+from distill_jax.data.sources import NAMES
+from distill_jax.evaluation.runner import EvaluateSettings
+from distill_jax.run.config import RunConfig, build, to_config_dict
 
-__all__ = ["PRESETS", "get_config"]
+__all__ = ["PRESETS", "get_config", "with_benchmarks"]
+
+# 30 to 83 problems: more samples of each.
+_FEW = {"aime2024": 16, "aime2025": 16, "amc": 16}
+
+
+def with_benchmarks(config: RunConfig) -> RunConfig:
+    """The config with a stage for each benchmark, which runs where `stages` names it."""
+    plan = dict(config.plan)
+    own = [one for one in plan.values() if isinstance(one, EvaluateSettings) and not one.benchmark]
+    like = own[-1] if own else EvaluateSettings()
+    for name in (*NAMES, "file"):
+        samples, benchmark = _FEW.get(name, like.samples), "" if name == "file" else name
+        stage = dataclasses.replace(like, benchmark=benchmark, samples=samples)
+        plan.setdefault(f"evaluate_{name}", stage)
+    return dataclasses.replace(config, plan=plan)
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
     """Settings of a preset, or those in a FILE.json, with the evaluating stages alone."""
-    config = saved.get_config(preset) if preset.endswith(".json") else config_for(preset)
-    config.stages = tuple(name for name in config.plan if config[name].kind == "evaluate")
-    return config
+    config = build(saved.get_config(preset) if preset.endswith(".json") else config_for(preset))
+    stages = tuple(n for n, one in config.plan.items() if isinstance(one, EvaluateSettings))
+    config = dataclasses.replace(config, stages=stages)
+    return to_config_dict(with_benchmarks(config))

@@ -12,6 +12,7 @@ dpo       right against wrong solutions of one problem
 solve     many candidates of each test problem; first, majority, best, weighted, at equal tokens
 
 Presets: --config=configs/reason.py:smoke, in seconds; learns nothing to speak of.
+--config=configs/reason.py:qwen_1_5b: released models, or your own, on GSM8K (docs/usage.md).
 One problem by hand: python -m launch.solve --workdir=runs/reason "What is 2+3?"
 Any setting: --config.prm.steps=100. All of them with their meaning: docs/config.md.
 """
@@ -24,14 +25,16 @@ import ml_collections
 from configs import presets
 from distill_jax.core.errors import ConfigError
 from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.models.lora import LoraConfig
 from distill_jax.run.config import RunConfig, to_config_dict
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.injected import InjectedSettings
 from distill_jax.stages.prm_settings import PRMSettings
-from distill_jax.stages.settings import TeacherSampleSettings
+from distill_jax.stages.settings import RLSettings, TeacherSampleSettings
 from distill_jax.stages.step_bench import StepBenchSettings
 from distill_jax.stages.step_labels import StepLabelSettings
 from distill_jax.stages.traces import TraceSettings
+from distill_jax.training.checkpoint import CheckpointSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
@@ -118,7 +121,59 @@ def _smoke() -> RunConfig:
     return dataclasses.replace(small, preset="reason_smoke", stages=tuple(plan), plan=plan)
 
 
-PRESETS = {"tiny": _tiny, "smoke": _smoke}
+def _qwen_1_5b() -> RunConfig:
+    """Released models, or directories of one tokenizer; learning rates of the published system."""
+    base, wide = presets.qwen_1_5b(), _tiny().plan
+    slow = OptimizerSettings(learning_rate=5e-6, warmup_steps=20)
+    plan = {
+        "distill": _with(
+            base.plan["distill"],
+            data="teacher_samples",
+            loss=DistillLossSettings(temperature=2.0, kd_weight=0.5, ce_weight=0.5),
+            optimizer=slow,
+        ),
+        "rl": RLSettings(
+            start="distill",
+            steps=500,
+            prompts_per_step=32,
+            samples_per_prompt=8,
+            accumulate=8,
+            optimizer=slow,
+        ),
+        "traces": _with(wide["traces"], problems=2000, temperature=0.8, per_problem=4),
+        "labels": wide["labels"],
+        "prm": PRMSettings(
+            start="rl",
+            data="labels",
+            labels="soft",
+            steps=300,
+            accumulate=4,
+            eval_every=50,
+            optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=20),
+        ),
+        "errors": wide["errors"],
+        "bench": wide["bench"],
+        "dpo": _with(
+            wide["dpo"],
+            steps=100,
+            accumulate=4,
+            optimizer=OptimizerSettings(learning_rate=5e-6, warmup_steps=10),
+        ),
+        "solve": _with(wide["solve"], problems=1319, temperature=0.8),
+        "evaluate": _with(base.plan["evaluate"], distribution=False),
+    }
+    return dataclasses.replace(
+        base,
+        preset="reason_qwen_1_5b",
+        stages=tuple(plan),
+        plan=plan,
+        lora=LoraConfig(rank=16, alpha=32.0, dropout=0.05),
+        # Each stage's last weights are kept: not all of them measure eval/accuracy.
+        checkpoint=CheckpointSettings(every=50, keep=2),
+    )
+
+
+PRESETS = {"tiny": _tiny, "smoke": _smoke, "qwen_1_5b": _qwen_1_5b}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:

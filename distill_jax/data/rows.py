@@ -170,7 +170,8 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
         raise DataError(f"{where}: field {column} is {value!r:.60}", wanted="a text, not empty")
-    return str(value)
+    whole = isinstance(value, float) and value.is_integer()  # AMC's answers are 142.0
+    return str(int(value) if whole else value)
 
 
 def _level(value: Any, where: str) -> int | None:

@@ -1,9 +1,9 @@
-"""Where problems come from: the embedded generator, GSM8K and MATH by name, or local files."""
+"""Where problems come from: the embedded generator, published sets by name, or local files."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,14 +19,30 @@ SPLITS = synthetic.SPLITS
 # A split that a source lacks is carved out of its training rows by a hash of the question.
 _CARVED_PERCENT = 5
 
-_HUB = {
-    "gsm8k": ("openai/gsm8k", ["main"]),
-    "math": (
+
+class Published(NamedTuple):
+    """A set on the hub: repository, its configs, and the hub's name of each split that it has."""
+
+    repository: str
+    configs: Sequence[str] = ("default",)
+    splits: Mapping[str, str] = {"test": "test"}
+
+
+# No validation split on the hub. Sets without a train split are benchmarks: nothing trains on them.
+PUBLISHED = {
+    "gsm8k": Published("openai/gsm8k", ["main"], {"train": "train", "test": "test"}),
+    "math": Published(
         "EleutherAI/hendrycks_math",
         "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra"
         " precalculus".split(),
+        {"train": "train", "test": "test"},
     ),
+    "math500": Published("HuggingFaceH4/MATH-500"),
+    "aime2024": Published("HuggingFaceH4/aime_2024", splits={"test": "train"}),
+    "aime2025": Published("math-ai/aime25"),
+    "amc": Published("AI-MO/aimo-validation-amc", splits={"test": "train"}),
 }
+NAMES = ("embedded", *PUBLISHED)
 _SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
@@ -77,13 +93,40 @@ def load(settings: DataSettings, split: str, seed: int) -> list[Problem]:
     if settings.source == "embedded":
         count = min(settings.problems.size(split), settings.limit or settings.problems.size(split))
         return synthetic.problems(split, count, settings.problems, seed)
-    found = _hub(settings, split) if settings.source in _HUB else _local(settings, split)
+    found = _hub(settings, split) if settings.source in PUBLISHED else _local(settings, split)
     if not found:
         raise DataError(f"{settings.source} has no {split} problems", fix="check data.source")
     if settings.limit is not None and settings.limit < len(found):
         order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(found))
         found = [found[index] for index in sorted(order[: settings.limit])]
     return found
+
+
+def benchmark(settings: DataSettings, name: str) -> DataSettings:
+    """The settings whose test split is a benchmark: a name of NAMES, a file or a directory.
+
+    A file is taken whole. Names of splits and columns are the usual ones, whatever `settings` has.
+    """
+    path, plain = Path(name).expanduser(), DataSettings()
+    usual = ("train", "validation", "limit", "question_column", "solution_column", "answer_column")
+    return replace(
+        settings,
+        source=name,
+        test=path.name if path.suffix in _SUFFIXES else plain.test,
+        **{one: getattr(plain, one) for one in usual},
+    )
+
+
+def check_benchmark(name: str) -> None:
+    """Raises ConfigError where the name is a split's."""
+    if name in SPLITS:
+        raise ConfigError(f"benchmark={name}", wanted=f"{', '.join(NAMES)}, or a path")
+
+
+def has_train(settings: DataSettings) -> bool:
+    """Whether the source has training problems."""
+    found = PUBLISHED.get(settings.source)
+    return found is None or "train" in found.splits
 
 
 def carved_split(problem: Problem, missing: tuple[str, ...]) -> str:
@@ -117,8 +160,8 @@ def _local(settings: DataSettings, split: str) -> list[Problem]:
     root = Path(settings.source).expanduser()
     if not root.exists():
         raise DataError(
-            f"data.source={settings.source!r}: no such file or directory",
-            wanted="embedded, gsm8k, math, or a path",
+            f"{settings.source!r} as a source of problems: no such file or directory",
+            wanted=f"{', '.join(NAMES)}, or a path",
         )
     files: dict[str, Path | None] = {
         name: _split_file(root, getattr(settings, name), name) for name in SPLITS
@@ -160,12 +203,18 @@ def _split_file(root: Path, wanted: str, split: str) -> Path | None:
 
 
 def _hub(settings: DataSettings, split: str) -> list[Problem]:
-    repository, configs = _HUB[settings.source]
-    # Both have train and test on the hub, and no validation split.
+    repository, configs, splits = PUBLISHED[settings.source]
     needed = "train" if split == "validation" else split
+    if needed not in splits:
+        raise DataError(
+            f"{settings.source} has no {split} problems",
+            wanted="a source with training problems",
+            fix=f"set data.source to one, and evaluate.benchmark={settings.source}",
+        )
+    given = getattr(settings, needed)
     out: list[Problem] = []
     for config in configs:
-        rows = _hub_rows(repository, config, getattr(settings, needed))
+        rows = _hub_rows(repository, config, splits.get(given, given))
         for index, row in enumerate(rows):
             prefix = settings.source if len(configs) == 1 else f"{settings.source}/{config}"
             where = f"{repository} {config} {needed} row {index}"

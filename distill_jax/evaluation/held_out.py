@@ -43,7 +43,7 @@ def validation(
 
 def held_out(run: Run, settings: EvaluateSettings) -> Prompts:
     """The problems that all subjects answer."""
-    data = run.data.problems("test")
+    data = run.data.problems(settings.split)
     count = min(settings.problems, len(data.prompts))
     return Prompts(data.problems[:count], data.prompts[:count], data.dropped)
 

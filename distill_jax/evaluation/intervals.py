@@ -39,6 +39,15 @@ def wilson(right: float, total: int) -> Estimate:
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
+def noise(total: int) -> float:
+    """Half the width of Wilson's 95% interval at one half: the most that chance may move a share.
+
+    30 problems: 0.17; 380: 0.05; 1319: 0.03.
+    """
+    found = wilson(total / 2, total)
+    return (found.high - found.low) / 2
+
+
 def mean_interval(score_N: np.ndarray) -> Estimate:
     """Mean of per-problem scores in [0, 1], t interval over problems.
 

@@ -34,12 +34,19 @@ def write_evaluation(
     # Greedy decoding's figures are first in each group, those of the samples below "sampled".
     greedy, sampled = result["greedy"], result["sampled"]
     shares = ("mean_length", "terminated", "undecided", "hacking", "levels")
+    said = 1.0 - greedy["hacking"]["no_answer"]
     view = {
+        "benchmark": result.get("benchmark", "test"),
         "checkpoint_path": str(subject.path),
         "teacher_model": run.models.name("teacher"),
         "evaluation_time": now if fresh or before is None else before["evaluation_time"],
         "accuracy": greedy["accuracy"]["mean"],
         "accuracy_interval": [greedy["accuracy"]["low"], greedy["accuracy"]["high"]],
+        "num_problems": result["num_problems"],
+        "answer_rate": said,
+        # Without the limit on tokens an accuracy cannot be compared with another.
+        "max_new_tokens": result.get("max_new_tokens"),
+        "truncation_rate": 1.0 - greedy["terminated"],
         "pass@1": sampled["pass@1"],
         "pass@k": sampled.get("pass@k"),
         "maj@k": sampled.get("maj@k"),

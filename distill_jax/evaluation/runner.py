@@ -11,6 +11,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
+from distill_jax.data.sources import NAMES, check_benchmark
 from distill_jax.evaluation.intervals import Estimate, mean_interval, wilson
 from distill_jax.evaluation.measures import measures
 from distill_jax.inference import generate
@@ -25,6 +26,11 @@ from distill_jax.tasks import Task
 class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
     """Evaluation of a model on held-out problems."""
 
+    benchmark: str = setting(
+        "",
+        f"Problems in place of the test split: {', '.join(NAMES)}, a file or a directory; those "
+        "that are also in train are dropped.",
+    )
     problems: int = setting(500, "Problems of the test split, the first ones.", low=1)
     samples: int = setting(4, "Sampled completions of each problem, for pass@1.", low=1)
     temperature: float = setting(1.0, "Temperature of those samples.", above=0.0)
@@ -53,6 +59,7 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
     )
 
     def __post_init__(self) -> None:
+        check_benchmark(self.benchmark)
         if self.checkpoints not in ("none", "all") and not self.checkpoints.isdecimal():
             got = f"checkpoints={self.checkpoints!r}"
             raise ConfigError(got, wanted="none, all or a step, e.g. 100")
@@ -61,7 +68,12 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
         return ("seed", "tokenizer_size", "task", "data", "sampling")
 
     def splits(self) -> tuple[str, ...]:
-        return ("test",)
+        return (self.split,)
+
+    @property
+    def split(self) -> str:
+        """The split that is read, or the benchmark."""
+        return self.benchmark or "test"
 
 
 def evaluate(
@@ -115,7 +127,9 @@ def evaluate(
     greedy_N = runs["greedy"]["right_PG"][:, 0]
     sampled_N = runs["sampled"]["right_PG"].mean(axis=1)
     return {
+        "benchmark": settings.split,
         "num_problems": len(problems),
+        "max_new_tokens": sampling.max_new_tokens,
         "samples": settings.samples,
         "temperature": settings.temperature,
         "greedy": {

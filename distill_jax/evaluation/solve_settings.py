@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.data.sources import NAMES, check_benchmark
 from distill_jax.evaluation.selection import SELECTORS
 from distill_jax.inference.agents import DEFAULT, MAX_ATTEMPTS, MAX_PROBLEMS, Agent
 from distill_jax.inference.search import SEARCHES, Shape
@@ -26,6 +27,9 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
         ref="reward_model",
     )
     split: str = setting("test", "Split of the problems.", choices=("test", "validation", "train"))
+    benchmark: str = setting(
+        "", f"Problems in place of a split: {', '.join(NAMES)}, a file or a directory."
+    )
     problems: int = setting(100, "Problems, the first ones.", low=1, high=MAX_PROBLEMS)
     attempts: int = setting(
         4, "Candidates of each agent; of a search, beams drawn at a time (N).", low=1,
@@ -58,6 +62,9 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
     batch: int = setting(256, "Completions decoded at a time.", low=1, affects="rounding")
 
     def __post_init__(self) -> None:
+        check_benchmark(self.benchmark)
+        if self.benchmark and self.split != type(self).split:
+            raise ConfigError(f"split={self.split} with benchmark={self.benchmark}", wanted="one")
         if self.selector in SCORED and not self.reward_model:
             raise ConfigError(
                 f"selector={self.selector} with reward_model={self.reward_model!r}",
@@ -110,8 +117,8 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
         return ("student",)
 
     def splits(self) -> tuple[str, ...]:
-        """The one that is solved."""
-        return (self.split,)
+        """The one that is solved, or the benchmark."""
+        return (self.benchmark or self.split,)
 
     @property
     def selectors(self) -> tuple[str, ...]:

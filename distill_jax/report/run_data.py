@@ -43,6 +43,7 @@ class RunData:
         results: of `runner.evaluate`, by subject.
         tokens: report/tokens.json, or None.
         solved: results.json of the stages that solve with many candidates, by stage.
+        others: results, by subject, of the other stages that evaluate, by stage.
     """
 
     name: str
@@ -54,6 +55,7 @@ class RunData:
     results: Mapping[str, Any] = field(default_factory=dict)
     tokens: Mapping[str, Any] | None = None
     solved: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     def stage_of(self, part: str) -> StageView:
         """The stage that a key of `metrics` belongs to; one of that name where none is known."""
@@ -98,8 +100,9 @@ def read(workdir: Path, view: RunView | None = None) -> RunData:
     results, tokens = read_results(workdir, view), read_tokens(workdir)
     files = {s.name: workdir / s.directory / SOLVED_FILE for s in view.stages}
     solved = {name: found for name, path in files.items() if (found := read_json(path))}
+    others = read_others(workdir, view)
     return RunData(
-        workdir.name, view, config, stages, metrics, completions, results, tokens, solved
+        workdir.name, view, config, stages, metrics, completions, results, tokens, solved, others
     )
 
 
@@ -108,12 +111,28 @@ def read_results(workdir: Path, view: RunView) -> dict[str, Any]:
 
     Other files can belong to weights that no longer exist.
     """
-    found = {path.stem for path in view.results_directory(workdir).glob("*.json")}
-    found = {name for name in found if name in view.subjects or view.checkpoint(name)}
+    found = set(_known(view.results_directory(workdir), view))
     evaluated = read_json(subjects_file(workdir))
     if evaluated is not None:  # missing while stage evaluate runs, and after a stop
         found &= set(evaluated)
     return {name: read_json(view.result_file(workdir, name)) for name in view.order(found)}
+
+
+def read_others(workdir: Path, view: RunView) -> dict[str, Any]:
+    """Stage -> results by subject, of the stages that evaluate and are not in `read_results`."""
+    shown, out = view.results_directory(workdir), {}
+    for stage in view.stages:
+        directory = workdir / stage.directory
+        if stage.kind == "evaluate" and directory != shown:
+            names = _known(directory, view)
+            out[stage.name] = {name: read_json(directory / f"{name}.json") for name in names}
+    return {stage: results for stage, results in out.items() if results}
+
+
+def _known(directory: Path, view: RunView) -> list[str]:
+    """Subjects with a result in a directory, in the run's order."""
+    found = {path.stem for path in directory.glob("*.json")}
+    return view.order(name for name in found if name in view.subjects or view.checkpoint(name))
 
 
 def subjects_file(workdir: Path) -> Path:

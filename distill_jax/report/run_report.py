@@ -1,7 +1,7 @@
 """The report of a run, from its records: report.md with PNG plots, report.html in one file."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def build(data: RunData) -> Report:
     """The report of a run; the same data give the same report."""
     sections = [
         *_results(data),
+        *_others(data),
         *_checkpoints(data),
         *step_bench.sections(data),
         *solving.sections(data),
@@ -82,10 +83,11 @@ def _results(data: RunData) -> Iterable[Section]:
     def blocks(table: Any) -> list[Block]:
         return [] if table is None or not data.results else [table]
 
+    note = tables.few_problems(data.results)
     yield Section(
         "accuracy",
-        "Accuracy",
-        blocks(tables.accuracy(*given)),
+        f"Accuracy{_on(data.results)}",
+        [*blocks(tables.accuracy(*given)), *([Text(note, "warning")] if note else [])],
         "Percent of held-out problems, with 95% intervals (Wilson for greedy; t over problems for "
         "pass@1, Wilson where all problems agree).",
         "No model was evaluated yet: stage evaluate writes its results.",
@@ -114,6 +116,23 @@ def _results(data: RunData) -> Iterable[Section]:
         "Next-token distributions of student and teacher on the student's own greedy answers: "
         "means over tokens (divergences in nats), 95% intervals over answers.",
     )
+
+
+def _on(results: Mapping[str, Any]) -> str:
+    """The benchmark in words; "" for the test split."""
+    names = {result.get("benchmark", "test") for result in results.values()} - {"test"}
+    return f" on {', '.join(Path(name).name for name in sorted(names))}" if names else ""
+
+
+def _others(data: RunData) -> Iterable[Section]:
+    """Accuracies that the run's other evaluating stages have measured, on other benchmarks."""
+    for stage, results in data.others.items():
+        note = tables.few_problems(results)
+        yield Section(
+            f"accuracy-{stage}",
+            f"Accuracy{_on(results)} ({stage})",
+            [tables.accuracy(results, data.view), *([Text(note, "warning")] if note else [])],
+        )
 
 
 def _bare_answers(data: RunData) -> Iterable[Block]:

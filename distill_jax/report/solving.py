@@ -56,7 +56,8 @@ def selectors(found: Mapping[str, Any]) -> Table:
     return Table(
         ["selector", "% right", "tokens a problem", "less majority, points"],
         rows,
-        f"{found['num_problems']} problems, {found['candidates']:.4g} candidates each, of "
+        f"{found['num_problems']} problems of {found.get('benchmark', 'test')}, "
+        f"{found['candidates']:.4g} candidates each, of "
         f"{', '.join(found['agents'])} [95% interval]",
     )
 
@@ -123,7 +124,8 @@ def remarks(found: Mapping[str, Any]) -> Iterable[str]:
     yield (
         f"Oracle gap (pass@N less {found['selector']}): {_percent(gap)} points; "
         f"{100 * found['answer_rate']:.1f}% of the problems got an answer, "
-        f"{100 * found['truncation_rate']:.1f}% of the candidates were cut off."
+        f"{100 * found['truncation_rate']:.1f}% of the candidates were cut off"
+        f"{f' at {limit} tokens' if (limit := found.get('max_new_tokens')) else ''}."
     )
     if found["unscored_steps"]:
         yield (

@@ -16,6 +16,8 @@ Results = Mapping[str, Any]
 # Title of a column -> its cell.
 Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
 DECODINGS = ("greedy", "sampled")
+# Chance of this size is named, and so many samples a problem narrow pass@1 of a few problems.
+NOISE, _MANY = 0.05, 16
 REASONING = {
     "step_coverage": "steps covered",
     "logical_consistency": "equations true",
@@ -74,17 +76,37 @@ def accuracy(results: Results, view: RunView) -> Table:
     """Accuracy overall and per level, in percent, with 95% intervals."""
     levels = sorted({level for r in results.values() for level in r["greedy"]["levels"]}, key=int)
     columns: dict[str, Any] = {
-        "all": lambda part: _percent(part["accuracy"] if "accuracy" in part else part["pass@1"])
+        "all": lambda part: _percent(part["accuracy"] if "accuracy" in part else part["pass@1"]),
+        "cut off": lambda part: _form(1.0 - part["terminated"]),
     }
     for level in levels:
         columns[f"level {level}"] = lambda part, n=level: _percent(part["levels"].get(n))
-    count = max((result["num_problems"] for result in results.values()), default=0)
-    caption = f"% right of {count} held-out problems [95% interval]"
+    limits = sorted({r["max_new_tokens"] for r in results.values() if "max_new_tokens" in r})
+    tokens = f" with at most {' or '.join(map(str, limits))} new tokens" if limits else ""
+    caption = f"% right of {_count(results)} held-out problems{tokens} [95% interval]"
     table = _by_decoding(results, view, columns, caption)
     for row, result in zip(table.rows[1::2], results.values(), strict=True):
         assert isinstance(row, list)
         row[1] = f"pass@1 ({result['samples']} at T={result['temperature']:g})"
     return table
+
+
+def _count(results: Results) -> int:
+    return max((result["num_problems"] for result in results.values()), default=0)
+
+
+def few_problems(results: Results) -> str:
+    """What chance may do to an accuracy, where the problems are few; "" where they are enough."""
+    count = _count(results)
+    if not count or intervals.noise(count) < NOISE:
+        return ""
+    samples = min(result["samples"] for result in results.values())
+    more = f", or draw at least {_MANY} samples of each (now {samples})" if samples < _MANY else ""
+    return (
+        f"With {count} problems ±{100 * intervals.noise(count):.0f} points are noise: an accuracy "
+        "near 50% is not known better (Wilson). Do not compare two models by one figure each: see "
+        f"the paired tests{more}. The interval of pass@1 counts problems, not samples."
+    )
 
 
 def differences(results: Results, earlier: str, later: str) -> dict[str, intervals.Difference]:
@@ -133,7 +155,7 @@ def print_accuracy(console: Console, results: Results, view: RunView) -> None:
         # The interval in a line below keeps the table inside a narrow terminal.
         table.add_row(*[cell.replace(" [", "\n[").replace("[", r"\[") for cell in row])
     console.print(table)
-    for line in difference_lines(results, view):
+    for line in filter(None, [few_problems(results), *difference_lines(results, view)]):
         console.print(line, markup=False, highlight=False)
 
 

@@ -12,7 +12,8 @@ from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat, sources, synthetic
 from distill_jax.data import tokenizer as tokenizers
-from distill_jax.data.problem import Problem, overlap
+from distill_jax.data.problem import Problem, content_hash, overlap
+from distill_jax.data.sources import PUBLISHED, SPLITS
 from distill_jax.models import hf_io
 from distill_jax.run.console import Say
 from distill_jax.run.settings import Shared
@@ -20,8 +21,6 @@ from distill_jax.tasks import TASKS, Task
 
 # Texts that the embedded tokenizer is trained on.
 _TOKENIZER_PROBLEMS = 2000
-# Sources whose rows the user cannot mend: see Data.separate.
-PUBLISHED = ("gsm8k", "math")
 _HELD_OUT = ("validation", "test")
 
 
@@ -37,6 +36,8 @@ class Data:
         self.config, self.workdir, self.say = config, workdir, say
         self._raw: dict[str, list[Problem]] = {}
         self._prompts: dict[str, chat.Prompts] = {}
+        # Problems that a benchmark lost, by its name.
+        self.in_train: dict[str, int] = {}
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -100,7 +101,10 @@ class Data:
         return TASKS[self.config.task](self.config.data, self.tokenizer)
 
     def problems(self, split: str) -> chat.Prompts:
-        """Problems of a split whose prompts fit, with those prompts.
+        """Problems of a split, or of a benchmark, whose prompts fit, with those prompts.
+
+        Args:
+            split: train, validation or test; else a benchmark, as `sources.benchmark` names it.
 
         Raises:
             DataError: of the source; or a held-out problem is also in train.
@@ -126,21 +130,38 @@ class Data:
         found = self.problems(split).problems
         return digest.of_all(f"{p.question}\0{p.solution}\0{p.answer}\0" for p in found)
 
+    def source_of(self, split: str) -> str:
+        """The source of a split, or of a benchmark."""
+        return self.config.data.source if split in SPLITS else split
+
+    def in_held_out_split(self, question: str) -> bool:
+        """Whether a question is one of validation or test, by its content hash."""
+        return content_hash(question) in self._held_out
+
+    @cached_property
+    def _held_out(self) -> frozenset[str]:
+        return frozenset(p.content_hash for name in _HELD_OUT for p in self._load(name))
+
     def _load(self, split: str) -> list[Problem]:
         if split not in self._raw:
-            self._raw[split] = sources.load(self.config.data, split, self.config.seed)
+            settings, of_source = self.config.data, split
+            if split not in SPLITS:
+                settings, of_source = sources.benchmark(settings, split), "test"
+            self._raw[split] = sources.load(settings, of_source, self.config.seed)
         return self._raw[split]
 
     def separate(self, split: str) -> list[Problem]:
         """The problems of a split, long ones too; none is both in train and in a held-out split.
 
         Published sources repeat a few questions: those are dropped from train. In a user's own
-        file a repeated question is an error.
+        file a repeated question is an error. A benchmark loses the questions of train.
 
         Raises:
             DataError: of the source; or a held-out problem is also in train.
         """
         found, source = self._load(split), self.config.data.source
+        if split not in SPLITS:
+            return self._not_in_train(split, found)
         if source in PUBLISHED:
             if split != "train":
                 return found
@@ -156,3 +177,15 @@ class Data:
                     fix="remove them from one of the files",
                 )
         return found
+
+    def _not_in_train(self, name: str, found: list[Problem]) -> list[Problem]:
+        """A benchmark's problems without those that the students of this run may have seen."""
+        if not sources.has_train(self.config.data):
+            return found
+        both = {p.id for p in overlap(self._load("train"), found)}
+        self.in_train[name] = len(both)
+        if both:
+            self.say(f"{name}: {len(both)} of {len(found)} problems dropped, they are in train")
+        if len(both) == len(found):
+            raise DataError(f"all {len(found)} problems of {name} are in train", wanted="others")
+        return [p for p in found if p.id not in both]

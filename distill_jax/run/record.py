@@ -97,8 +97,8 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
         if outside and ref in ("rows", "reward_model"):
             place = run.rows(value) if ref == "rows" else run.reward_model(value)
             found[f"{setting} {value}"] = run.digest(place)
-    if read(run.config.data.source):
-        for split in stage.settings.splits():
+    for split in stage.settings.splits():
+        if read(run.data.source_of(split)):
             found[f"{split} problems"] = run.data.digest(split)
     return found
 

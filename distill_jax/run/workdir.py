@@ -36,8 +36,11 @@ def config_to_save(config: RunConfig, workdir: Path) -> dict[str, Any]:
     """The flat config for config.json: a start that only makes results changes no other stage."""
     flat, saved = to_dict(config), read_json(workdir / CONFIG_FILE) or {}
     plan, kinds = saved.get("plan", ()), {config.plan[name].makes for name in config.stages}
-    if kinds == {"results"} and set(config.plan) <= set(plan):
-        flat |= {n: saved[n] for n in ("plan", "stages", *plan) if n not in config.stages}
+    new = [name for name in config.plan if name not in plan]
+    if plan and kinds == {"results"} and all(config.plan[n].makes == "results" for n in new):
+        flat |= {n: saved[n] for n in ("stages", *plan) if n not in config.stages}
+        flat["plan"] = [*plan, *(name for name in new if name in config.stages)]
+        flat = {n: value for n, value in flat.items() if n in flat["plan"] or n not in config.plan}
     return flat
 
 

@@ -49,7 +49,9 @@ class Rows:
         self.seed, self.pad_id = run.seed(stage), run.data.pad_id
         self.reference: np.ndarray | None = None
         path = run.rows(s.data)
-        found, self.figures = _read(run, stage)
+        given, self.figures = _read(run, stage)
+        found = [pair for pair in given if not run.data.in_held_out_split(pair.question)]
+        self.figures["dropped_held_out"] = len(given) - len(found)
         kept, dropped = _as_tokens(run, found, s.longest(run.config))
         if s.most and len(kept) > s.most:
             drawn = np.random.default_rng(self.seed).permutation(len(kept))[: s.most]
@@ -58,10 +60,18 @@ class Rows:
         self.figures |= {**dropped, "pairs": len(kept)}
         run.say(f"{stage.name}: " + ", ".join(f"{k} {v}" for k, v in self.figures.items()))
         if not kept:
+            without = self.figures.get("problems_without_pair", 0)
+            if without and not given:
+                raise DataError(
+                    f"{path}: none of {without} problems has two solutions to prefer one of",
+                    wanted=f"traces for prefer={s.prefer} that ended"
+                    + (", right and wrong ones" if s.prefer == "right" else ", two right ones"),
+                    fix=f"draw more samples, or set {stage.name}.data to pairs",
+                )
             raise DataError(
-                f"{path}: no pair is left of {len(found)}",
-                wanted="two different completions of a prompt, both within "
-                f"{s.longest(run.config)} tokens",
+                f"{path}: no pair is left of {len(given)}",
+                wanted="two different completions of a prompt that is in no held-out split, both "
+                f"within {s.longest(run.config)} tokens",
                 fix=f"give other rows, or raise {stage.name}.max_length",
             )
         if s.prefer == "short" and s.loss in ("sigmoid", "robust", "hinge") and not s.sft_weight:

@@ -98,7 +98,8 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
         return ("student",)
 
     def splits(self) -> tuple[str, ...]:
-        return ("validation",) if self.eval_every else ()
+        """Questions of these splits are dropped from the rows."""
+        return ("validation", "test")
 
     def check_with(self, shared: Shared, name: str) -> None:
         self.check_best(shared, name)

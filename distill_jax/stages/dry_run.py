@@ -5,12 +5,12 @@ from typing import Any
 from rich.table import Table
 
 from distill_jax.core.errors import DistillError
+from distill_jax.data.sources import PUBLISHED, SPLITS
 from distill_jax.forecast.memory import GB, AnyMesh, Job
 from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.released import released
 from distill_jax.run.config import RunConfig, concerned
-from distill_jax.run.data import PUBLISHED
 from distill_jax.run.geometry import made_geometry
 from distill_jax.run.run import SETTINGS_FILE, Run, Stage
 from distill_jax.run.settings import ModelSettings
@@ -38,7 +38,9 @@ def show(run: Run) -> None:
         data = ", ".join([run.config.data.source, *stage.settings.splits()])
         out.add_row(name, stage.kind, start, data, _state(run, stage), _peak(run, stage))
     run.console.print(out)
+    splits = {one for name in run.config.stages for one in run.config.plan[name].splits()}
     sources = [run.config.data.source, run.config.teacher.path, run.config.student.path]
+    sources += sorted(splits - {*SPLITS, *sources})
     away = [source for source in sources if source in PUBLISHED or hf_io.is_hub_id(source)]
     if away:
         run.say(f"not read, so not checked: {', '.join(away)} of the hub")

@@ -56,11 +56,25 @@ class Rows:
         self.step_id = steps.step_token_id(run.data.tokenizer, s.step_format.token)
         self.salt = str(run.config.seed)
         path = run.rows(s.data)
-        found = self._read(run, path)
-        forms = {row.form for row in found}
+        given = self._read(run, path)
+        found = [row for row in given if not run.data.in_held_out_split(row.question)]
+        forms = {row.form for row in given}
         self.counted = COUNTS in forms
         _refuse_unread(stage, forms)
+        if not found:
+            raise DataError(
+                f"{path}: all {len(given)} rows are of problems of validation or test",
+                wanted="rows of training problems",
+            )
         kept, self.figures = _encode(run, found, self.step_id, s, self._teaches)
+        self.figures["rows_dropped_held_out"] = len(given) - len(found)
+        if self.figures["rows_without_label"] == len(found):
+            raise DataError(
+                f"{path}: none of {len(found)} rows has a labelled step",
+                wanted="right and wrong steps; a problem that no completion solves labels none",
+                fix=f"let a better student write and complete them, or set {stage.name}.data to "
+                "other rows",
+            )
         self.train = [row for question, row in kept if not self.is_held_out(question)]
         self.held_out = [row for question, row in kept if self.is_held_out(question)]
         share = s.validation_share

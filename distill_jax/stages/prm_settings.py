@@ -109,7 +109,8 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
         return ("student",)
 
     def splits(self) -> tuple[str, ...]:
-        return ()
+        """Questions of these splits are dropped from the rows."""
+        return ("validation", "test")
 
     def check_with(self, shared: Shared, name: str) -> None:
         self.check_best(shared, name)

@@ -125,6 +125,7 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
         "seconds": seconds,
         # Of its own splits: which others were read depends on the stages before it.
         "dropped_prompts": {n: c for n, c in run.data.dropped().items() if n in splits},
+        "dropped_in_train": {n: c for n, c in run.data.in_train.items() if n in splits},
     }
     write_json(directory / DONE_FILE, done)
     run.say(f"{stage.name}: complete in {seconds:.0f} s ({directory})")

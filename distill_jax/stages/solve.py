@@ -97,7 +97,7 @@ def _check(run: Run, stage: Stage[SolveSettings]) -> None:
 
 def _prepare(run: Run, stage: Stage[SolveSettings]) -> Prepared:
     settings, agents = stage.settings, agents_of(stage.settings)
-    data = run.data.problems(settings.split)
+    data = run.data.problems(*settings.splits())
     first = data.problems[: settings.problems]
     found, prompts = solvers.prompts(run, first, agents)
     if found.dropped:
@@ -130,6 +130,8 @@ def _run(run: Run, stage: Stage[SolveSettings], directory: Path, given: Prepared
     found = solve_results.summary(
         data.problems, solved, plain, agents, settings, seed=run.config.seed, seconds=seconds
     )
+    limit = run.config.sampling.max_new_tokens
+    found = {"benchmark": settings.splits()[0], "max_new_tokens": limit, **found}
     write_json(directory / run_data.SOLVED_FILE, found)
     if jax.process_index() == 0:
         view = view_of(run, stage.name)

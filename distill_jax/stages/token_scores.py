@@ -84,7 +84,7 @@ def _write_tokens(
     known = run_data.read_tokens(run.workdir)
     if not choices or (known is not None and known["made_from"] == made_from):
         return
-    prompts = _prompts(run, made_from["problems"])
+    prompts = _prompts(run, stage, made_from["problems"])
     answers = {}
     for name in names:
         count = results[name]["num_problems"]
@@ -113,13 +113,13 @@ def _alpha(run: Run) -> float:
     return next((float(rewards.alpha) for rewards in reversed(found) if rewards), 1.0)
 
 
-def _prompts(run: Run, ids: Sequence[str]) -> list[list[int]]:
-    data = run.data.problems("test")
+def _prompts(run: Run, stage: Stage[EvaluateSettings], ids: Sequence[str]) -> list[list[int]]:
+    data = run.data.problems(stage.settings.split)
     prompt_of = {p.id: prompt for p, prompt in zip(data.problems, data.prompts, strict=True)}
     missing = [name for name in ids if name not in prompt_of]
     if missing:
         raise DataError(
-            f"problem {missing[0]} was evaluated and is not in the test split",
+            f"problem {missing[0]} was evaluated and is not in {stage.settings.split}",
             wanted="the problems of the evaluation",
             fix="use the config of the evaluation, or delete its directory",
         )

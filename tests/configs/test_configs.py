@@ -49,7 +49,8 @@ def test_config_builds_in_every_preset(path: Path) -> None:
     module = load(path)
     assert {"tiny", "smoke"} <= set(module.PRESETS)
     # A run's directory is runs/PRESET; this pipeline shares its stages' names with other presets.
-    names = {"tiny": "reason", "smoke": "reason_smoke"} if path.stem == "reason" else {}
+    names = {"tiny": "reason", "smoke": "reason_smoke", "qwen_1_5b": "reason_qwen_1_5b"}
+    names = names if path.stem == "reason" else {}
     assert build(module.get_config()).preset == names.get("tiny", "tiny")
     for preset in module.PRESETS:
         assert build(module.get_config(preset)).preset == names.get(preset, preset)

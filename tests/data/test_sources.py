@@ -8,7 +8,7 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import build, to_config_dict, to_dict
 from distill_jax.data.problem import Problem, content_hash, overlap
 from distill_jax.data.rows import Columns, gold_of, problem_of_row, read_rows
-from distill_jax.data.sources import DataSettings, load
+from distill_jax.data.sources import DataSettings, benchmark, check_benchmark, has_train, load
 from distill_jax.data.synthetic import ProblemSettings, problems
 
 GSM = {
@@ -224,6 +224,46 @@ def test_gsm8k_and_math_by_name(hub):
     rows += load(settings(source="math"), "validation", 0)
     assert len(rows) == 7 and len({p.id for p in rows}) == 7
     assert {split for _, _, split in hub} == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("math500", ("HuggingFaceH4/MATH-500", "default", "test")),
+        ("aime2024", ("HuggingFaceH4/aime_2024", "default", "train")),
+        ("aime2025", ("math-ai/aime25", "default", "test")),
+        ("amc", ("AI-MO/aimo-validation-amc", "default", "train")),
+    ],
+)
+def test_benchmarks_by_name(hub, name, asked):
+    # Whatever the run's own data are: their splits, columns and limit are not the benchmark's.
+    own = settings(source="mine.jsonl", test="held_out", limit=1, question_column="q")
+    found = load(benchmark(own, name), "test", 0)
+    assert hub == [asked] and [p.id for p in found] == [f"{name}/test/0"]
+    assert not has_train(benchmark(own, name)) and has_train(own)
+    for split in ("train", "validation"):
+        with pytest.raises(DataError, match=f"{name} has no {split} .*evaluate.benchmark={name}"):
+            load(settings(source=name), split, 0)
+
+
+def test_rows_of_the_contests():
+    aime = {"id": 60, "problem": "Find it.", "solution": r"$\boxed{025}$", "answer": "025",
+            "url": "u", "year": "2024"}  # fmt: skip
+    assert problem_of_row(aime, "here", "x").answer == "025"
+    amc = {"id": 0, "problem": "Find it.", "answer": 142.0, "url": "u"}
+    assert problem_of_row(amc, "here", "x").answer == "142"
+    assert problem_of_row({**amc, "answer": 2.5}, "here", "x").answer == "2.5"
+
+
+def test_a_benchmark_of_ones_own_is_read_whole(tmp_path):
+    file = write(tmp_path / "contest.jsonl", many(30))
+    assert len(load(benchmark(settings(), str(file)), "test", 0)) == 30
+    write(tmp_path / "test.jsonl", many(3))
+    assert len(load(benchmark(settings(test="dev"), str(tmp_path)), "test", 0)) == 3
+    with pytest.raises(DataError, match="'aime24' as a source of problems.*math500, aime2024"):
+        load(benchmark(settings(), "aime24"), "test", 0)
+    with pytest.raises(ConfigError, match="benchmark=train"):
+        check_benchmark("train")
 
 
 def test_an_unreachable_hub_says_how_to_use_a_path(hub):

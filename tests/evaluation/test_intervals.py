@@ -18,6 +18,35 @@ def test_wilson_by_hand():
     np.testing.assert_allclose(intervals.wilson(20, 20), [1, 20 / (20 + z2), 1], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    # AIME, MATH-500 and GSM8K: the interval's width is set by the number of problems.
+    [(16, 30, 0.361, 0.698), (400, 500, 0.763, 0.833), (1100, 1319, 0.813, 0.853)],
+)
+def test_wilson_of_the_benchmarks(right, total, low, high):
+    got = intervals.wilson(right, total)
+    np.testing.assert_allclose([got.low, got.high], [low, high], atol=5e-4)
+
+
+def test_what_chance_does_to_few_problems():
+    # At p = 1/2 the half-width is z/√(n + z²): 1.96/√33.84 = .337 of which half is .168.
+    z = 1.959964
+    for total in (30, 83, 500):
+        np.testing.assert_allclose(intervals.noise(total), z / (2 * np.sqrt(total + z * z)))
+    assert round(100 * intervals.noise(30)) == 17
+    assert intervals.noise(380) < 0.0501 and intervals.noise(376) > 0.05
+
+
+def test_samples_of_one_problem_are_one_draw():
+    # 30 problems, 16 samples each; 15 problems always solved, 15 never: sd √(.25·30/29) = .50855,
+    # t(29) = 2.04523, half = .50855·2.04523/√30 = .18990. 480 free samples would give ±.045.
+    got = intervals.mean_interval(np.repeat([1.0, 0.0], 15))
+    np.testing.assert_allclose([got.low, got.high], [0.5 - 0.18990, 0.5 + 0.18990], atol=1e-4)
+    assert intervals.noise(480) < 0.045
+    # Problems that differ less leave less: more samples narrow the interval down to their spread.
+    assert np.ptp(intervals.mean_interval(np.tile([0.4, 0.6], 15))[1:]) < 0.08
+
+
 def test_mean_interval_by_hand():
     # Scores 0, .5, 1, .5: mean .5, sd √(.5/3) = .40825, t(3) = 3.18245: half = .64962.
     got = intervals.mean_interval(np.array([0, 0.5, 1, 0.5]))

@@ -55,7 +55,11 @@ def test_evaluate_takes_the_config_of_the_directory(tmp_path: Path) -> None:
     given = arguments.with_saved_config(argv)
     assert given == [*argv[:2], f"configs/evaluate.py:{file}", *argv[3:]]
     assert arguments.check(given[1:], "") == f"configs/evaluate.py:{file}"
-    assert build(evaluate.get_config(str(file))) == dataclasses.replace(saved, stages=("evaluate",))
+    made = build(evaluate.get_config(str(file)))
+    assert {name: made.plan[name] for name in saved.plan} == saved.plan
+    # And a stage for each benchmark, which runs where it is named.
+    assert made.stages == ("evaluate",) and made.plan["evaluate_aime2024"].benchmark == "aime2024"
+    assert made == dataclasses.replace(evaluate.with_benchmarks(saved), stages=("evaluate",))
     other = ["main", "--config=configs/rl.py", f"--workdir={tmp_path}"]
     assert arguments.with_saved_config(other) == other
 

@@ -54,13 +54,33 @@ RESULTS = {
 
 def test_accuracy_by_hand():
     table = tables.accuracy(RESULTS, RUN)
-    assert table.header == ["model", "decoding", "all", "level 2", "level 10"]  # as numbers
+    assert table.header == [
+        "model",
+        "decoding",
+        "all",
+        "cut off",
+        "level 2",
+        "level 10",
+    ]  # as numbers
     assert len(table.rows) == 6
     low, high = (100 * x for x in intervals.wilson(2, 20)[1:])
     name = "student after sft (start: base)"
     assert table.rows[2][:3] == [name, "greedy", f"10.0 [{low:.1f}, {high:.1f}]"]
     # Not measured, which is not 0.
-    assert table.rows[3][1] == "pass@1 (2 at T=1)" and table.rows[3][4] == "–"
+    assert table.rows[3][1] == "pass@1 (2 at T=1)" and table.rows[3][5] == "–"
+    assert table.rows[2][3] == "10.0%"  # 90% ended with EOS
+    limits = {name: {**one, "max_new_tokens": 512} for name, one in RESULTS.items()}
+    assert "20 held-out problems with at most 512 new" in tables.accuracy(limits, RUN).caption
+
+
+def test_few_problems_are_named():
+    # 20 problems: ±1.96/(2·√23.84) = .2007.
+    note = tables.few_problems(RESULTS)
+    assert note.startswith("With 20 problems ±20 points are noise") and "(now 2)" in note
+    many = {name: {**one, "samples": 16} for name, one in RESULTS.items()}
+    assert "samples of each" not in tables.few_problems(many)
+    assert tables.few_problems({"rl": {**result(1, 1), "num_problems": 1319}}) == ""
+    assert tables.few_problems({}) == ""
 
 
 def test_differences_are_paired():

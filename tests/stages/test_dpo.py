@@ -201,13 +201,18 @@ def test_pairs_that_teach_nothing_are_counted(
     others[0]["rejected"] = " \n"
     others[1]["chosen"] = others[1]["rejected"]
     others[2]["chosen"] += "\nonce more" * 40
-    path = write(tmp_path / "pairs.jsonl", [good, *others])
+    path = tmp_path / "pairs.jsonl"
+    data = Run(config(path), begun).data
+    # Of a question that evaluation asks, in other letters.
+    held_out = [{**good, "prompt": data.separate("test")[0].question.upper()}]
+    write(path, [good, *others, *held_out])
     found = rows_of(begun, path)
     assert found.figures == {
-        "rows": 4, "dropped_empty": 1, "dropped_identical": 1, "dropped_truncated": 1, "pairs": 1,
+        "rows": 5, "dropped_held_out": 1, "dropped_empty": 1, "dropped_identical": 1,
+        "dropped_truncated": 1, "pairs": 1,
     }  # fmt: skip
-    assert "dpo: rows 4, dropped_empty 1, dropped_identical 1" in capsys.readouterr().err
-    tok = Run(config(path), begun).data.tokenizer
+    assert "dpo: rows 5, dropped_held_out 1, dropped_empty 1" in capsys.readouterr().err
+    tok = data.tokenizer
     (two,) = found.pairs
     assert tok.decode(two.chosen) == good["chosen"] + tok.eos_token
     assert good["prompt"] in tok.decode(two.prompt) and tok.decode(two.prompt).endswith("\n")
@@ -222,8 +227,8 @@ def test_pairs_that_teach_nothing_are_counted(
     some = rows_of(begun, write(path, given()))
     drawn = [row for step in range(3) for row in some.batch(step, 4)["tokens_BCT"][:, 0]]
     assert len({tuple(row[:40].tolist()) for row in drawn}) == 12
-    write(path, others)
-    with pytest.raises(DataError, match="no pair is left of 3"):
+    write(path, [*others, *held_out])
+    with pytest.raises(DataError, match="no pair is left of 4"):
         rows_of(begun, path)
 
 
@@ -252,6 +257,10 @@ def test_most_and_traces(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (found[0]["tokens"], found[2]["tokens"])
     ]
     assert "set dpo.loss=sigmoid_norm, beta=5, sft_weight=0.2" in capsys.readouterr().err
+    for how, wanted in (("right", "right and wrong ones"), ("short", "two right ones")):
+        write(path, [found[1]])
+        with pytest.raises(DataError, match=f"none of 1 problems .* that ended, {wanted}; fix"):
+            rows_of(begun, path, prefer=how)
     write(path, [{**found[0], "tokens": found[1]["tokens"]}])
     with pytest.raises(DataError, match="its tokens are not those of its completion"):
         rows_of(begun, path)

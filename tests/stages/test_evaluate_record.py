@@ -1,14 +1,17 @@
 """What an evaluation depends on and keeps: shared settings, dtypes, the plan of its directory."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from configs.evaluate import with_benchmarks
 from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.held_out import evaluate_stage, held_out, made_from
+from distill_jax.evaluation.results_file import EVALUATION_RESULTS
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import config_of
 from distill_jax.stages import checks, runner
@@ -26,6 +29,32 @@ def test_an_evaluation_keeps_the_plan_and_the_settings_of_the_directory(
     runner.run(config, workdir)
     kept = small(evaluate__distribution=False, evaluate__teacher=False)
     assert config_of(workdir) == kept and kept.stages == ("pretrain", "sft", "rl", "evaluate")
+
+
+def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", *DONE, "evaluate", "report")
+    contest = tmp_path / "contest.jsonl"
+    # As many problems as stage evaluate has: the same compiled programs.
+    asked = [{"problem": f"What is 5 times 5{'?' * n}", "answer": "025"} for n in range(4)]
+    contest.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    before = (workdir / "evaluate" / "rl.json").read_bytes()
+    given = with_benchmarks(small()).replace(
+        "evaluate_file", benchmark=str(contest), teacher=False, distribution=False
+    )
+    runner.run(dataclasses.replace(given, stages=("evaluate_file",)), workdir)
+    found = json.loads((workdir / "evaluate_file" / "rl" / EVALUATION_RESULTS).read_text())
+    limit = small().sampling.max_new_tokens
+    assert (found["benchmark"], found["num_problems"]) == (str(contest), 4)
+    assert found["max_new_tokens"] == limit and 0 <= found["truncation_rate"] <= 1
+    assert found["individual_results"][0]["answer"] == "025"
+    assert (workdir / "evaluate" / "rl.json").read_bytes() == before
+    # The plan has one stage more; the main job is what it was.
+    kept = config_of(workdir)
+    assert kept.stages == small().stages and [*kept.plan] == [*small().plan, "evaluate_file"]
+    report = (workdir / "report.md").read_text(encoding="utf-8")
+    assert "## Accuracy on contest.jsonl\n" in report and "## Accuracy (evaluate)\n" in report
+    assert report.count(f"4 held-out problems with at most {limit} new tokens") == 2
+    assert report.count("With 4 problems ±") == 2
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,16 @@ def test_cut_rows_are_counted(begun: Path, tmp_path: Path) -> None:
     assert all(len(one.row.ends) == len(one.labels) == 1 for one in cut.train)
 
 
+def test_questions_of_the_evaluation_are_dropped(begun: Path, tmp_path: Path) -> None:
+    data = Run(way("lora"), begun).data
+    asked = [data.separate(split)[0].question.upper() for split in ("validation", "test", "train")]
+    more = [{**labelled()[0], "prompt": question} for question in asked]
+    found = given(begun, [*labelled(), *more], tmp_path)
+    assert found.figures["rows_dropped_held_out"] == 2 and found.figures["rows"] == 41
+    with pytest.raises(DataError, match="all 2 rows are of problems of validation or test"):
+        given(begun, more[:2], tmp_path)
+
+
 def test_a_problem_is_held_out_in_every_file_or_in_none(begun: Path, tmp_path: Path) -> None:
     one = given(begun, labelled(), tmp_path)
     other = given(begun, [*labelled()[::-1], *labelled()], tmp_path)
@@ -297,6 +307,7 @@ def test_balanced_weights_give_each_class_half_of_the_loss(begun: Path, tmp_path
     [
         ({"labels": [1, 1]}, {}, "all 80 labelled steps are right; wanted: right and wrong ones"),
         ({"labels": [0, 0]}, {}, "all 80 labelled steps are wrong"),
+        ({"labels": [None, -100]}, {}, "none of 40 rows has a labelled step; wanted: right and"),
         ({"completions": ["a", " "]}, {}, "line 1: step 1 is ' '"),
         ({"completions": ["a"]}, {}, "line 1: 2 labels for 1 steps"),
         ({"completions": ["a<|im_end|>", "b"]}, {}, "step 0 holds the special token <|im_end|>"),
