@@ -62,9 +62,8 @@ def _check(run: Run, stage: Stage[PRMSettings]) -> None:
 
 def _prepare(run: Run, stage: Stage[PRMSettings]) -> Rows | None:
     """The rows, where no due stage has to make them first."""
-    source = stage.settings.data
-    made = source not in run.config.plan or run.is_done(source)
-    return Rows(run, stage) if made else None
+    due = [one for one in stage.settings.sources if one in run.config.plan and not run.is_done(one)]
+    return None if due else Rows(run, stage)
 
 
 def _run(
@@ -156,7 +155,7 @@ def _export(
         labels=s.labels if rows.counted else "given",
         system_prompt=run.config.data.chat.system_prompt,
         max_length=s.max_length,
-        trained_on=prm_rows.trained_on(rows, run.digest(run.rows(s.data))),
+        trained_on=prm_rows.trained_on(rows, [run.digest(run.rows(one)) for one in s.sources]),
     )
     reward_model_io.save(
         target, model.config, base, state.trainable[HEAD], about, tokenizer=run.data.tokenizer

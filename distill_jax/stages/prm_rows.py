@@ -32,7 +32,7 @@ class Rows:
     """The rows of a stage prm.
 
     Args:
-        run, stage: settings; the rows' file must be there.
+        run, stage: settings; the rows' files must be there.
 
     Attributes:
         train, held_out: solutions, each with a labelled step; a problem is in one of them.
@@ -42,7 +42,7 @@ class Rows:
         figures: numbers of rows and labels, for done.json and for people.
 
     Raises:
-        DataError: of the file; or no row is left, or all labels are of one class.
+        DataError: of a file; or no row is left, or all labels are of one class.
         ConfigError: a setting that these rows do not read; a step token that does not exist.
     """
 
@@ -51,8 +51,13 @@ class Rows:
         self.seed, self.pad_id = run.seed(stage), run.data.pad_id
         self.step_id = steps.step_token_id(run.data.tokenizer, s.step_format.token)
         self.salt = str(run.config.seed)
-        path = run.rows(s.data)
-        found = step_rows.read(path, neutral=s.neutral, derive=self._labels)
+        paths = [run.rows(source) for source in s.sources]
+        found = [
+            row
+            for path in paths
+            for row in step_rows.read(path, neutral=s.neutral, derive=self._labels)
+        ]
+        names = ", ".join(map(str, paths))
         forms = {row.form for row in found}
         self.counted = COUNTS in forms
         _refuse_unread(stage, forms)
@@ -62,12 +67,12 @@ class Rows:
         share = s.validation_share
         if not self.train or (share and not self.held_out):
             raise DataError(
-                f"{path}: {len(self.train)} rows to train on, {len(self.held_out)} held out",
+                f"{names}: {len(self.train)} rows to train on, {len(self.held_out)} held out",
                 wanted="some of both" if share else "some",
                 fix=f"change {stage.name}.validation_share, raise {stage.name}.max_length, or "
                 "give more problems",
             )
-        self._right = _share_right(self.train, str(path))
+        self._right = _share_right(self.train, names)
         self.figures |= {
             "train_rows": len(self.train),
             "held_out_rows": len(self.held_out),
@@ -203,11 +208,14 @@ def figures_for(labelled: Sequence[Labelled]) -> tuple[list[Encoded], list[Label
     return [one.row for one in labelled], [one.labels for one in labelled]
 
 
-def trained_on(rows: Rows, digest: str) -> dict[str, Any]:
-    """What prm_config.json says of the rows: enough to tell whether a problem was held out."""
+def trained_on(rows: Rows, digests: Sequence[str]) -> dict[str, Any]:
+    """What prm_config.json says of the rows: enough to tell whether a problem was held out.
+
+    digests: of the rows' files.
+    """
     return {
         **rows.figures,
-        "rows_digest": digest,
+        **dict(zip(("rows_digest", "also_digest"), digests, strict=False)),
         "validation_share": rows.settings.validation_share,
         "problem_hash_salt": rows.salt,
     }
