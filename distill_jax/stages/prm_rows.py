@@ -153,7 +153,7 @@ def _encode(
     tokenised = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
     for row in labelled:
         tokens = row.tokens or [next(tokenised) for _ in row.steps]
-        _refuse_tokens(run, row, tokens)
+        refuse_tokens(run, row, tokens)
         prompt = prompts.get(row.question)
         encoded = Encoded([], [], len(tokens))
         if prompt is not None:
@@ -177,7 +177,7 @@ def _encode(
     }
 
 
-def _refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> None:
+def refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> None:
     """A special token in a step would end the turn; an unknown id is another tokenizer's."""
     added, vocab = run.data.tokenizer.added_tokens_decoder, run.data.vocab
     for number, step in enumerate(tokens):
