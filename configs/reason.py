@@ -8,6 +8,7 @@ labels    how often each of their steps is completed to a right answer
 wrong     worked solutions with one number made wrong
 prm       a reward model of steps, trained on both
 errors    the same of test problems; bench: does the reward model find the wrong step?
+          (other_errors: of validation problems, on which bench chooses its threshold)
 rl        GRPO on verified answers
 dpo       right against wrong solutions of one problem
 solve     many candidates of each test problem; first, majority, best, weighted, at equal tokens
@@ -58,24 +59,29 @@ def _tiny() -> RunConfig:
             teacher_samples=TeacherSampleSettings(problems=1600),
             loss=DistillLossSettings(temperature=2.0, kd_weight=0.5, ce_weight=0.5),
         ),
-        "traces": TraceSettings(model="distill", problems=600, samples=4),
+        "traces": TraceSettings(model="distill", problems=400, samples=4),
         "labels": StepLabelSettings(data="traces", model="distill", n=4),
         # Errors whose place is known, beside the student's own, whose labels are counts.
-        "wrong": InjectedSettings(problems=8000),
+        "wrong": InjectedSettings(problems=16_000, share=0.8),
         "prm": PRMSettings(
             start="distill",
             data="labels",
             also="wrong",
             labels="soft",
+            head="mlp",
             trainable="full",
-            steps=300,
+            steps=400,
+            batch_size=64,
             max_length=128,
             eval_every=100,
             eval_problems=256,
-            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=10),
+            optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
         ),
         "errors": InjectedSettings(split="test", problems=400),
-        "bench": StepBenchSettings(reward_model="prm", data="errors"),
+        "other_errors": InjectedSettings(split="validation", problems=400),
+        "bench": StepBenchSettings(
+            reward_model="prm", data="errors", threshold_data="other_errors"
+        ),
         "rl": _with(
             base.plan["rl"],
             start="distill",
@@ -107,18 +113,15 @@ def _tiny() -> RunConfig:
 
 
 def _evidence() -> RunConfig:
-    """Of three seeds: the plan, reward models of each kind of rows alone, the bonus, agents."""
+    """The plan, a reward model of counts alone, the bonus and agents, over three seeds."""
     base = _tiny()
     plan = dict(base.plan)
     last = plan.pop("evaluate")
     plan |= {
         "prm_counts": _with(plan["prm"], also=""),
-        "prm_wrong": _with(plan["prm"], data="wrong", also="", labels="hard"),
         "bench_counts": _with(plan["bench"], reward_model="prm_counts"),
-        "bench_wrong": _with(plan["bench"], reward_model="prm_wrong"),
         "bonus": _with(plan["rl"], process=ProcessSettings(reward_model="prm")),
         "solve_counts": _with(plan["solve"], reward_model="prm_counts", plain=False),
-        "solve_wrong": _with(plan["solve"], reward_model="prm_wrong", plain=False),
         # Four agents of two candidates each, so that there are 8, too.
         "agents": _with(plan["solve"], attempts=2, agents="configs/agents.jsonl"),
         "evaluate": last,
@@ -141,6 +144,7 @@ def _smoke() -> RunConfig:
         "pairs": InjectedSettings(problems=64, form="pairs"),
         "prm": _with(wide["prm"], steps=3, batch_size=8, eval_every=2, optimizer=short),
         "errors": _with(wide["errors"], problems=16),
+        "other_errors": _with(wide["other_errors"], problems=16),
         "bench": wide["bench"],
         "dpo": _with(wide["dpo"], data="pairs", steps=3, batch_size=4, optimizer=short),
         "solve": _with(wide["solve"], problems=4, attempts=4, batch=16),
