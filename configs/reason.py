@@ -1,18 +1,21 @@
 """python -m launch.main --config=configs/reason.py
 
-Reasoning distillation, GRPO, a process reward model, preferences, many solvers: from one command.
+Reasoning distillation, a process reward model, GRPO, preferences, many solvers: from one command.
 
 distill   the student learns the teacher's solutions: 0.5 KD + 0.5 cross-entropy
-rl        GRPO on verified answers
 traces    solutions of that student, right and wrong
 labels    how often each of their steps is completed to a right answer
-prm       a reward model of steps
-errors    test solutions with an error at a known step; bench: does the reward model find it?
+wrong     worked solutions with one number made wrong
+prm       a reward model of steps, trained on both
+errors    the same of test problems; bench: does the reward model find the wrong step?
+          (other_errors: of validation problems, on which bench chooses its threshold)
+rl        GRPO on verified answers
 dpo       right against wrong solutions of one problem
 solve     many candidates of each test problem; first, majority, best, weighted, at equal tokens
 
 Presets: --config=configs/reason.py:smoke, in seconds; learns nothing to speak of.
 --config=configs/reason.py:qwen_1_5b: released models, or your own, on GSM8K (docs/usage.md).
+--config=configs/reason.py:evidence, what of this helps, over three seeds (docs/experiments.md).
 One problem by hand: python -m launch.solve --workdir=runs/reason "What is 2+3?"
 Any setting: --config.prm.steps=100. All of them with their meaning: docs/config.md.
 """
@@ -26,7 +29,10 @@ from configs import presets
 from distill_jax.core.errors import ConfigError
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.models.lora import LoraConfig
+from distill_jax.rewards.process import ProcessSettings
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.config import RunConfig, to_config_dict
+from distill_jax.run.settings import ExperimentSettings
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.injected import InjectedSettings
 from distill_jax.stages.prm_settings import PRMSettings
@@ -37,9 +43,6 @@ from distill_jax.stages.traces import TraceSettings
 from distill_jax.training.checkpoint import CheckpointSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
-
-_MADE = ("pretrain", "distill", "rl", "traces", "labels")
-_REST = ("prm", "errors", "bench", "dpo", "solve", "evaluate")
 
 
 def _with(stage: Any, **changes: Any) -> Any:
@@ -59,36 +62,75 @@ def _tiny() -> RunConfig:
             teacher_samples=TeacherSampleSettings(problems=1600),
             loss=DistillLossSettings(temperature=2.0, kd_weight=0.5, ce_weight=0.5),
         ),
-        "rl": _with(base.plan["rl"], start="distill", steps=30, eval_every=0),
-        # Balanced: nearly all steps of this student's solutions are right.
-        "traces": TraceSettings(
-            model="rl", problems=1200, samples=8, temperature=1.2, balance=True
-        ),
-        "labels": StepLabelSettings(data="traces", model="rl", n=8),
+        "traces": TraceSettings(model="distill", problems=400, samples=4),
+        "labels": StepLabelSettings(data="traces", model="distill", n=4),
+        # Errors whose place is known, next to the student's own, whose labels are counts.
+        "wrong": InjectedSettings(problems=16_000, share=0.8),
         "prm": PRMSettings(
-            start="rl",
+            start="distill",
             data="labels",
+            also="wrong",
             labels="soft",
-            steps=200,
+            head="mlp",
+            trainable="full",
+            steps=400,
+            batch_size=64,
             max_length=128,
-            eval_every=50,
+            eval_every=100,
+            eval_problems=256,
             optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
         ),
         "errors": InjectedSettings(split="test", problems=400),
-        "bench": StepBenchSettings(reward_model="prm", data="errors"),
+        "other_errors": InjectedSettings(split="validation", problems=400),
+        "bench": StepBenchSettings(
+            reward_model="prm", data="errors", threshold_data="other_errors"
+        ),
+        "rl": _with(
+            base.plan["rl"],
+            start="distill",
+            steps=30,
+            eval_every=0,
+            rewards=RewardSettings(intrinsic_weight=0.0),
+        ),
         "dpo": DPOSettings(
-            start="rl",
+            start="distill",
             data="traces",
             steps=60,
             sft_weight=0.2,
             optimizer=OptimizerSettings(learning_rate=2e-4, warmup_steps=5),
         ),
         "solve": SolveSettings(
-            model="rl", reward_model="prm", problems=200, attempts=8, selector="weighted"
+            model="distill", reward_model="prm", problems=200, attempts=8, selector="weighted"
         ),
         "evaluate": _with(base.plan["evaluate"], problems=200, distribution=False),
     }
-    return dataclasses.replace(base, preset="reason", stages=(*_MADE, *_REST), plan=plan)
+    return dataclasses.replace(
+        base,
+        preset="reason",
+        # A student that has begun to calculate: after all of tiny's steps nothing is left to learn.
+        teacher=dataclasses.replace(base.teacher, steps=800),
+        student=dataclasses.replace(base.student, steps=420),
+        stages=tuple(plan),
+        plan=plan,
+    )
+
+
+def _evidence() -> RunConfig:
+    """The plan, a reward model of counts alone, the bonus and agents, over three seeds."""
+    base = _tiny()
+    plan = dict(base.plan)
+    last = plan.pop("evaluate")
+    plan |= {
+        "prm_counts": _with(plan["prm"], also=""),
+        "bench_counts": _with(plan["bench"], reward_model="prm_counts"),
+        "bonus": _with(plan["rl"], process=ProcessSettings(reward_model="prm")),
+        "solve_counts": _with(plan["solve"], reward_model="prm_counts", plain=False),
+        # Four agents of two candidates each, so that there are 8, too.
+        "agents": _with(plan["solve"], attempts=2, agents="configs/agents.jsonl"),
+        "evaluate": last,
+    }
+    experiment = ExperimentSettings(name="evidence", arms=("all:",))
+    return dataclasses.replace(base, stages=tuple(plan), plan=plan, experiment=experiment)
 
 
 def _smoke() -> RunConfig:
@@ -98,21 +140,14 @@ def _smoke() -> RunConfig:
         "pretrain": small.plan["pretrain"],
         "distill": _with(small.plan["distill"], data="teacher_samples", eval_every=0),
         "rl": _with(small.plan["rl"], start="distill", eval_every=0),
-        "traces": _with(wide["traces"], problems=8, samples=4, balance=False, batch=32),
+        "traces": _with(wide["traces"], problems=8, samples=4, batch=32),
         "labels": _with(wide["labels"], n=2, truncated_as="wrong", batch=32),
         # Models that have learnt nothing solve nothing: there is no right solution to learn from.
-        "injected": InjectedSettings(problems=64),
+        "wrong": InjectedSettings(problems=64),
         "pairs": InjectedSettings(problems=64, form="pairs"),
-        "prm": _with(
-            wide["prm"],
-            data="injected",
-            labels="hard",
-            steps=3,
-            batch_size=8,
-            eval_every=2,
-            optimizer=short,
-        ),
+        "prm": _with(wide["prm"], steps=3, batch_size=8, eval_every=2, optimizer=short),
         "errors": _with(wide["errors"], problems=16),
+        "other_errors": _with(wide["other_errors"], problems=16),
         "bench": wide["bench"],
         "dpo": _with(wide["dpo"], data="pairs", steps=3, batch_size=4, optimizer=short),
         "solve": _with(wide["solve"], problems=4, attempts=4, batch=16),
@@ -140,8 +175,10 @@ def _qwen_1_5b() -> RunConfig:
             accumulate=8,
             optimizer=slow,
         ),
-        "traces": _with(wide["traces"], problems=2000, temperature=0.8, per_problem=4),
-        "labels": wide["labels"],
+        "traces": _with(
+            wide["traces"], model="rl", problems=2000, samples=8, temperature=0.8, per_problem=4
+        ),
+        "labels": _with(wide["labels"], model="rl", n=8),
         "prm": PRMSettings(
             start="rl",
             data="labels",
@@ -152,14 +189,16 @@ def _qwen_1_5b() -> RunConfig:
             optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=20),
         ),
         "errors": wide["errors"],
+        "other_errors": wide["other_errors"],
         "bench": wide["bench"],
         "dpo": _with(
             wide["dpo"],
+            start="rl",
             steps=100,
             accumulate=4,
             optimizer=OptimizerSettings(learning_rate=5e-6, warmup_steps=10),
         ),
-        "solve": _with(wide["solve"], problems=1319, temperature=0.8),
+        "solve": _with(wide["solve"], model="rl", problems=1319, temperature=0.8),
         "evaluate": _with(base.plan["evaluate"], distribution=False),
     }
     return dataclasses.replace(
@@ -173,7 +212,7 @@ def _qwen_1_5b() -> RunConfig:
     )
 
 
-PRESETS = {"tiny": _tiny, "smoke": _smoke, "qwen_1_5b": _qwen_1_5b}
+PRESETS = {"tiny": _tiny, "smoke": _smoke, "qwen_1_5b": _qwen_1_5b, "evidence": _evidence}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:

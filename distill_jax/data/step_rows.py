@@ -5,7 +5,7 @@
 | steps (TRL's stepwise supervision) | prompt, completions, labels |
 | prm800k | question {problem}, label {steps [{completions [{text, rating}], chosen_completion}]} |
 | math_shepherd | input with " ки" after each step, label with + or - in their place |
-| process_bench | problem, steps, label: the first wrong step or -1 |
+| process_bench | problem, steps, label: the first wrong step or -1; perhaps step_tokens |
 | counts (stage step_labels) | question, steps, step_tokens, mc, root |
 """
 
@@ -149,10 +149,10 @@ def _of_process_bench(row: Mapping[str, Any], where: str) -> StepRow:
     steps, first = _list(row, "steps", where), row["label"]
     if isinstance(first, bool) or not isinstance(first, int) or not -1 <= first < len(steps):
         raise DataError(f"{where}: label {first!r:.60}", wanted=f"-1 to {len(steps) - 1}")
-    labels: Labels = [float(i != first) for i in range(len(steps))]
+    labels = _until_wrong([float(i != first) for i in range(len(steps))])
     right = _verdict(row, "final_answer_correct", where)
-    found = _until_wrong(labels)
-    return StepRow(where, "process_bench", row["problem"], steps, found, right=right)
+    tokens = _list(row, "step_tokens", where) if "step_tokens" in row else None
+    return StepRow(where, "process_bench", row["problem"], steps, labels, tokens, right)
 
 
 def _of_math_shepherd(row: Mapping[str, Any], where: str) -> StepRow:

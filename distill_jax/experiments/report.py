@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.experiments import comparison, figures
+from distill_jax.experiments import comparison, figures, pooled
 from distill_jax.experiments.arms import Arm
 from distill_jax.report.sections import Block, Bold, Bullets, Curves, Report, Section, Table, Text
 
@@ -45,6 +45,7 @@ def build(
             if key == "levels" or any(row[key] for row in rows):
                 table = _groups(rows, names, key)
                 sections.append(Section(key, f"By {title}, greedy, %", [table]))
+        sections += [section for name in names for section in _stages(rows, name)]
     sections.append(Section("settings", "Arms", [Bullets([_settings(arm) for arm in arms])]))
     if failed:
         lines = [f"{run['arm']}, seed {run['seed']}: {run['error']}" for run in failed]
@@ -123,18 +124,46 @@ def _groups(rows: Rows, arms: Sequence[str], key: str) -> Table:
     return Table(["arm", *names], cells, f"greedy accuracy by {key}, %")
 
 
+def _stages(rows: Rows, arm: str) -> list[Section]:
+    """The measures of an arm's stages, a section each; none where nothing solves."""
+    runs = [row.get("measures", []) for row in comparison.of_arm(rows, arm)]
+    text = (
+        "Mean over seeds with its 95% interval over problems, for the models of these seeds; then "
+        "that of Student's t over seeds, for the models of any seed; then each seed."
+    )
+    out = []
+    for name, (title, factor) in pooled.SECTIONS.items():
+        cells = [
+            [
+                one.name,
+                *(percent(x, factor=factor) for x in (one.problems, one.seeds)),
+                ", ".join(f"{factor * value:.{_digits(factor)}f}" for value in one.each),
+            ]
+            for one in pooled.pool(runs, name)
+        ]
+        if cells:
+            header = ["measure", "mean [problems]", "mean [seeds]", "each seed"]
+            table = Table(header, cells, f"{title.lower()} of arm {arm}")
+            out.append(Section(f"{name}-{arm}", f"{title} ({arm})", [Text(text), table]))
+    return out
+
+
 def _settings(arm: Arm) -> str:
     changes = ", ".join(f"`{name}={value!r}`" for name, value in arm.changes.items())
     return f"{arm.name}: {changes or 'the base settings'}"
 
 
-def percent(value: comparison.Interval, *, sign: bool = False) -> str:
+def percent(value: comparison.Interval, *, sign: bool = False, factor: float = 100.0) -> str:
     """`61.3 [55.0, 67.6]`, in percent; without an interval where there is none."""
-    form = "+.1f" if sign else ".1f"
-    text = format(100 * value.mean, form)
+    form = f"{'+' if sign else ''}.{_digits(factor)}f"
+    text = format(factor * value.mean, form)
     if value.low is None or value.high is None:
         return text
-    return f"{text} [{100 * value.low:{form}}, {100 * value.high:{form}}]"
+    return f"{text} [{factor * value.low:{form}}, {factor * value.high:{form}}]"
+
+
+def _digits(factor: float) -> int:
+    return 1 if factor == 100.0 else 3
 
 
 def _mean(values: Sequence[float | None], digits: int = 0) -> str:

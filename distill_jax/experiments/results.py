@@ -10,6 +10,7 @@ import numpy as np
 from distill_jax.core.errors import DataError
 from distill_jax.core.files import read_json, write_json, write_text
 from distill_jax.evaluation import learning
+from distill_jax.experiments import pooled
 from distill_jax.report import view as views
 from distill_jax.report.view import RunView
 from distill_jax.training.records import METRICS_FILE, read_rows
@@ -36,7 +37,7 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         pass@1, problems}}, agreement (see `agreement`), mean_length, terminated, tokens (of the
         stages that led to the subject, and "all"), seconds (likewise), curve [{tokens, accuracy}]
         on validation, gain_tokens and gain_steps (`convergence`), curriculum [{step, p: {arm:
-        share}}].
+        share}}], measures (`pooled.measures`).
 
     Raises:
         CheckpointError: a file is not JSON.
@@ -76,6 +77,7 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         "curve": curve,
         **convergence(curve),
         "curriculum": _selection(last),
+        "measures": pooled.measures(workdir, view),
     }
 
 

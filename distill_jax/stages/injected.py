@@ -1,9 +1,11 @@
 """Stage kind injected: worked solutions with one number made wrong in some of them.
 
 Rows have ProcessBench's form, {"id", "problem", "steps", "label"}; label is the step that was made
-wrong, or −1. A reward model learns from them without any model's solutions, and its scores can be
-checked against errors whose place is known. With form=pairs they are TRL's {"prompt", "chosen",
-"rejected"}: each solution and the same one made wrong.
+wrong, or −1. Their "step_tokens" are those of the whole text cut into steps, as a model writes it:
+a step that is tokenised alone can end in another token, and a reward model would meet at use what
+it was never trained on. A reward model learns from these rows without any model's solutions, and
+its scores can be checked against errors whose place is known. With form=pairs they are TRL's
+{"prompt", "chosen", "rejected"}: each solution and the same one made wrong.
 """
 
 import re
@@ -53,8 +55,8 @@ class InjectedSettings(StageSettings, kind="injected", makes="rows"):
             raise ConfigError(f"share={self.share} with form=pairs", wanted="form=process_bench")
 
     def shared(self) -> tuple[str, ...]:
-        """The problems' settings."""
-        return ("seed", "tokenizer_size", "task", "data")
+        """The problems' settings, and the tokenizer."""
+        return ("seed", "tokenizer_size", "task", "data", "student.path")
 
     def splits(self) -> tuple[str, ...]:
         """The one that is read."""
@@ -95,6 +97,14 @@ def _rows(run: Run, stage: Stage[InjectedSettings]) -> Iterator[dict[str, Any]]:
             yield {"id": problem.id, "problem": problem.question, "steps": found, "label": label}
 
 
+def _add_tokens(run: Run, rows: Sequence[dict[str, Any]], separator: str) -> None:
+    """Adds "step_tokens" to rows of steps."""
+    tok = run.data.tokenizer
+    texts = [separator.join(row["steps"]) for row in rows]
+    for row, ids in zip(rows, tok(texts, add_special_tokens=False)["input_ids"], strict=True):
+        row["step_tokens"] = [one.tokens for one in steps.split_tokens(tok, ids, separator)]
+
+
 def _run(
     run: Run, stage: Stage[InjectedSettings], directory: Path, prepared: None
 ) -> dict[str, Any]:
@@ -107,6 +117,8 @@ def _run(
             wanted="some, and others left as they were",
             fix=f"give {stage.name} more problems, with worked solutions",
         )
+    if not pairs:
+        _add_tokens(run, rows, stage.settings.separator)
     write_rows(directory / ROWS_FILE, rows)
     return {"rows": len(rows), "wrong": wrong}
 

@@ -68,7 +68,8 @@ def _check(run: Run, stage: Stage[PRMSettings]) -> None:
 def _prepare(run: Run, stage: Stage[PRMSettings]) -> Rows | None:
     """The rows, where no due stage has to make them first."""
     kind = OutcomeRows if stage.settings.head == IMPLICIT else Rows
-    return kind(run, stage) if run.is_there(stage.settings.data) else None
+    there = all(run.is_there(source) for source in stage.settings.sources)
+    return kind(run, stage) if there else None
 
 
 def _run(run: Run, stage: Stage[PRMSettings], directory: Path, given: Any | None) -> dict[str, Any]:

@@ -30,11 +30,11 @@ class OutcomeRows(prm_rows.Rows):
     Attributes:
         reference: of each row, Σ log π_ref of its steps; first `train`, then `held_out`. None until
             it is set.
-        labelled: whether the rows have labels of steps.
+        labelled: whether some rows have labels of steps.
     """
 
     reference: Sequence[np.ndarray] | None = None
-    labelled = True
+    labelled = False
 
     @property
     def everything(self) -> list[Labelled]:
@@ -68,8 +68,8 @@ class OutcomeRows(prm_rows.Rows):
     def _read(self, run: Run, path: Path) -> list[StepRow]:
         _, first = next(iter(rows.read_rows(path)), ("", {}))
         if {"completion", "right"} <= first.keys():
-            self.labelled = False
             return self._of_traces(run, path)
+        self.labelled = True
         found = super()._read(run, path)
         if any(row.form == PRM800K for row in found):
             raise DataError(

@@ -36,7 +36,7 @@ class Rows:
     """The rows of a stage prm.
 
     Args:
-        run, stage: settings; the rows' file must be there.
+        run, stage: settings; the rows' files must be there.
 
     Attributes:
         train, held_out: solutions, each with a labelled step; a problem is in one of them.
@@ -46,7 +46,7 @@ class Rows:
         figures: numbers of rows and labels, for done.json and for people.
 
     Raises:
-        DataError: of the file; or no row is left, or all labels are of one class.
+        DataError: of a file; or no row is left, or all labels are of one class.
         ConfigError: a setting that these rows do not read; a step token that does not exist.
     """
 
@@ -55,22 +55,23 @@ class Rows:
         self.seed, self.pad_id = run.seed(stage), run.data.pad_id
         self.step_id = steps.step_token_id(run.data.tokenizer, s.step_format.token)
         self.salt = str(run.config.seed)
-        path = run.rows(s.data)
-        given = self._read(run, path)
+        paths = [run.rows(source) for source in s.sources]
+        names = ", ".join(map(str, paths))
+        given = [row for path in paths for row in self._read(run, path)]
         found = [row for row in given if not run.data.in_held_out_split(row.question)]
         forms = {row.form for row in given}
         self.counted = COUNTS in forms
         _refuse_unread(stage, forms)
         if not found:
             raise DataError(
-                f"{path}: all {len(given)} rows are of problems of validation or test",
+                f"{names}: all {len(given)} rows are of problems of validation or test",
                 wanted="rows of training problems",
             )
         kept, self.figures = _encode(run, found, self.step_id, s, self._teaches)
         self.figures["rows_dropped_held_out"] = len(given) - len(found)
         if self.figures["rows_without_label"] == len(found):
             raise DataError(
-                f"{path}: none of {len(found)} rows has a labelled step",
+                f"{names}: none of {len(found)} rows has a labelled step",
                 wanted="right and wrong steps; a problem that no completion solves labels none",
                 fix=f"let a better student write and complete them, or set {stage.name}.data to "
                 "other rows",
@@ -80,12 +81,12 @@ class Rows:
         share = s.validation_share
         if not self.train or (share and not self.held_out):
             raise DataError(
-                f"{path}: {len(self.train)} rows to train on, {len(self.held_out)} held out",
+                f"{names}: {len(self.train)} rows to train on, {len(self.held_out)} held out",
                 wanted="some of both" if share else "some",
                 fix=f"change {stage.name}.validation_share, raise {stage.name}.max_length, or "
                 "give more problems",
             )
-        self._right = self._share_right(str(path))
+        self._right = self._share_right(names)
         self.figures |= {
             "train_rows": len(self.train),
             "held_out_rows": len(self.held_out),
@@ -188,7 +189,7 @@ def _encode(
     tokenised = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
     for row in labelled:
         tokens = row.tokens or [next(tokenised) for _ in row.steps]
-        _refuse_tokens(run, row, tokens)
+        refuse_tokens(run, row, tokens)
         prompt = prompts.get(row.question)
         encoded = Encoded([], [], len(tokens))
         if prompt is not None:
@@ -211,7 +212,7 @@ def _encode(
     }
 
 
-def _refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> None:
+def refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> None:
     """A special token in a step would end the turn; an unknown id is another tokenizer's."""
     added, vocab = run.data.tokenizer.added_tokens_decoder, run.data.vocab
     for number, step in enumerate(tokens):
@@ -245,6 +246,7 @@ def figures_for(labelled: Sequence[Labelled]) -> tuple[list[Encoded], list[Label
 def about(run: Run, stage: Stage[PRMSettings], rows: Rows, **more: Any) -> PRMConfig:
     """prm_config.json; of the rows, enough to tell whether a problem was held out."""
     s = stage.settings
+    digests = [run.digest(run.rows(source)) for source in s.sources]
     auto = "last" if rows.counted and s.head != IMPLICIT else "min"
     return PRMConfig(
         head=s.head,
@@ -256,7 +258,7 @@ def about(run: Run, stage: Stage[PRMSettings], rows: Rows, **more: Any) -> PRMCo
         max_length=s.max_length,
         trained_on={
             **rows.figures,
-            "rows_digest": run.digest(run.rows(s.data)),
+            **dict(zip(("rows_digest", "also_digest"), digests, strict=False)),
             "validation_share": s.validation_share,
             "problem_hash_salt": rows.salt,
         },

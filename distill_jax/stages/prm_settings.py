@@ -37,6 +37,9 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
         "stage traces, too.",
         ref="rows",
     )
+    also: str = setting(
+        "", "More rows with labelled steps, of any form, learnt together with those.", ref="rows"
+    )
     head: str = setting(
         "linear",
         "linear: of transformers' token classification; mlp: of Qwen2.5-Math-PRM; implicit: none, "
@@ -102,6 +105,11 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
                 wanted="a share above 0: nothing is held out to evaluate on",
             )
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the rows are."""
+        return (self.data, self.also) if self.also else (self.data,)
+
     def shared(self) -> tuple[str, ...]:
         return STUDENT_TRAINING
 
@@ -119,4 +127,8 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
                 f"{name}.data is empty",
                 wanted="rows with labelled steps",
                 fix=f"set {name}.data to a stage that makes rows, or to a file",
+            )
+        if self.also and self.also == self.data:
+            raise ConfigError(
+                f"{name}.also={self.also}, the rows of {name}.data", wanted="other rows, or empty"
             )

@@ -21,6 +21,7 @@ from distill_jax.reasoning import steps
 from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import StageSettings
+from distill_jax.stages import prm_rows
 from distill_jax.stages.kinds import Kind, register
 
 SCORES_FILE = "step_scores.json"
@@ -77,10 +78,12 @@ def score(run: Run, scorer: ProcessScorer, rows: Sequence[StepRow]) -> list[np.n
     fitting = run.data.task.prompts(list(problems.values()))
     read = process_scorer.read_by(run, scorer, fitting)
     prompts = dict(zip([p.question for p in fitting.problems], read, strict=True))
-    tokens = iter(steps.tokenise(run.data.tokenizer, [step for row in rows for step in row.steps]))
+    texts = [step for row in rows if row.tokens is None for step in row.steps]
+    tokens = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
     encoded: dict[int, steps.Encoded] = {}
     for place, row in enumerate(rows):
-        split = [next(tokens) for _ in row.steps]
+        split = row.tokens or [next(tokens) for _ in row.steps]
+        prm_rows.refuse_tokens(run, row, split)
         if row.question in prompts:
             one = steps.encode(prompts[row.question], split, scorer.step_id, scorer.max_length)
             encoded |= {} if one.dropped else {place: one}

@@ -11,6 +11,7 @@ import pytest
 from configs.presets import MAIN_STAGES, PRESETS
 from distill_jax.core.errors import ConfigError
 from distill_jax.experiments import arms
+from distill_jax.inference import agents
 from distill_jax.run.config import build, to_dict
 from distill_jax.run.data import Data
 from distill_jax.run.run import Run
@@ -49,7 +50,12 @@ def test_config_builds_in_every_preset(path: Path) -> None:
     module = load(path)
     assert {"tiny", "smoke"} <= set(module.PRESETS)
     # A run's directory is runs/PRESET; this pipeline shares its stages' names with other presets.
-    names = {"tiny": "reason", "smoke": "reason_smoke", "qwen_1_5b": "reason_qwen_1_5b"}
+    names = {
+        "tiny": "reason",
+        "smoke": "reason_smoke",
+        "qwen_1_5b": "reason_qwen_1_5b",
+        "evidence": "reason",
+    }
     names = names if path.stem == "reason" else {}
     assert build(module.get_config()).preset == names.get("tiny", "tiny")
     for preset in module.PRESETS:
@@ -68,8 +74,8 @@ def test_stages_of_the_configs() -> None:
         wanted = {"rl": MAIN_STAGES, "distill": ("pretrain", "distill", "evaluate")}
         wanted |= {"rewards": MAIN_STAGES, "curriculum": wanted["distill"]}
         wanted["reason"] = (
-            "pretrain", "distill", "rl", "traces", "labels", "prm", "errors", "bench", "dpo",
-            "solve", "evaluate",
+            "pretrain", "distill", "traces", "labels", "wrong", "prm", "errors",
+            "other_errors", "bench", "rl", "dpo", "solve", "evaluate",
         )  # fmt: skip
         assert stages == wanted.get(path.stem, (path.stem,)), path
     for preset in ("qwen_1_5b", "qwen_7b"):
@@ -106,6 +112,18 @@ def test_arms_of_an_experiment_build(name: str) -> None:
         for arm in found:
             arms.config_of(config, arm, 0)
         assert set(config.experiment.references) <= {arm.name for arm in found}
+
+
+def test_the_evidence_of_reasoning_is_an_experiment() -> None:
+    """One arm: its students share a start and are compared with it and with each other."""
+    config = build(load(ROOT / "configs" / "reason.py").get_config("evidence"))
+    (arm,) = arms.parse(config.experiment.arms, config)
+    assert (
+        arms.config_of(config, arm, 1).stages == config.stages and config.stages[-1] == "evaluate"
+    )
+    assert len(config.experiment.seeds) == 3
+    found = agents.load(ROOT / config.plan["agents"].agents)
+    assert config.plan["agents"].attempts * len(found) == config.plan["solve"].attempts
 
 
 def test_curricula_of_smoke_have_arms_to_choose_from(tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_process_bench(tmp_path):
     row = {"id": "x", "problem": "q", "steps": ["a", "b", "c"], "final_answer_correct": False}
     got = read(tmp_path, {**row, "label": 1}, {**row, "label": -1}, {**row, "label": 0})
     assert [one.labels for one in got] == [[1, 0, None], [1, 1, 1], [0, None, None]]
+    assert got[0].tokens is None
+    (own,) = read(tmp_path, {**row, "label": 1, "step_tokens": [[5], [6, 7], [8]]})
+    assert own.tokens == [[5], [6, 7], [8]]
 
 
 COUNTS = {

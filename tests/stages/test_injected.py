@@ -62,7 +62,12 @@ def test_rows(tmp_path: Path, form: str):
         for row in lines:
             same = "\n".join(row["steps"]) == train[row["problem"]]
             assert same == (row["label"] == -1)
+            # The tokens of the text as a model writes it: "\n" is no token of its own there.
+            text = run.data.tokenizer("\n".join(row["steps"]), add_special_tokens=False)
+            assert sum(row["step_tokens"], []) == text["input_ids"]
+            assert len(row["step_tokens"]) == len(row["steps"])
         found = read(run, "injected")
+        assert [row.tokens for row in found] == [row["step_tokens"] for row in lines]
         assert [first_label(row) for row in found] == labels
         # what follows the first wrong step is not labelled
         wrong = next(row for row in found if first_label(row) == 0 and len(row.steps) > 1)

@@ -284,6 +284,11 @@ def test_counts_become_labels_and_tokens_stay_as_they_are(begun: Path, tmp_path:
         return [one.labels for one in rows.train]
 
     assert labels() == [[1, 1, 0], [1, None, 1]]
+    # Beside rows of another form: the setting is read by those with counts alone.
+    also = write(tmp_path / "also.jsonl", labelled(2))
+    both = given(begun, found, tmp_path, validation_share=0.0, labels="soft", also=str(also))
+    assert both.counted and both.figures["rows"] == 5
+    assert [one.labels for one in both.train][2:] == [[1, 1], [1, 0]]
     assert labels(threshold=0.5) == [[1, 0, None], [0, None, None]]
     assert labels(labels="soft") == [[0.75, 0.25, 0], [0.125, None, 1]]
     assert labels(labels="relative") == [[1, 0.5, 0], [0.25, None, 1]]
@@ -328,6 +333,8 @@ def test_bad_rows_are_refused(
 def test_bad_settings_are_refused(begun: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"prm.data is empty"):
         way("lora", data="")
+    with pytest.raises(ConfigError, match=r"prm.also=toy_rows, the rows of prm.data"):
+        way("lora", also="toy_rows")
     with pytest.raises(ConfigError, match="threshold=0.5 with labels=soft"):
         PRMSettings(labels="soft", threshold=0.5)
     with pytest.raises(ConfigError, match="eval_every=2 with validation_share=0"):

@@ -1,0 +1,160 @@
+"""What the stages of a run that reasons measured, and the same pooled over seeds.
+
+A measure is {"section", "name", "mean", "low", "high"}: a figure of one seed with its 95% interval
+over problems, None where there is none.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distill_jax.core.files import read_json
+from distill_jax.evaluation import intervals
+from distill_jax.experiments import comparison
+from distill_jax.experiments.comparison import Interval
+from distill_jax.report import run_data
+from distill_jax.report import view as views
+from distill_jax.report.view import RunView
+
+STUDENTS, SELECTION, STEPS = "students", "selection", "steps"
+# Title of each section, and the factor of its figures: percent, or as they are.
+SECTIONS = {
+    STUDENTS: ("Students, %", 100.0),
+    SELECTION: ("Selection, %", 100.0),
+    STEPS: ("Reward models", 1.0),
+}
+SOLVE, BENCH = "solve", "step_bench"
+# Kind of stage -> figure of done.json -> its name in the report.
+FIGURES = {
+    "prm": {"eval/auc": "AUC of held-out steps", "eval/f1": "F1 on held-out problems"},
+    BENCH: {
+        "steps/auc": "AUC of steps (a constant: 0.5)",
+        "f1": "F1 of the first wrong step",
+        "best constant": "F1 of the best constant",
+        "acc_error": "wrong solutions, error found",
+        "acc_correct": "right solutions, none found",
+    },
+}
+Measure = dict[str, Any]
+
+
+class Pooled(NamedTuple):
+    """A measure over seeds.
+
+    Attributes:
+        name: of the measure.
+        problems: mean, with the interval over problems alone: of these seeds' models.
+        seeds: the same mean, with the t interval over seeds: of any seed's models.
+        each: the value of each seed.
+    """
+
+    name: str
+    problems: Interval
+    seeds: Interval
+    each: list[float]
+
+
+def measures(workdir: Path, view: RunView) -> list[Measure]:
+    """The measures of a complete run; none where no stage solves or judges a reward model."""
+    if not any(stage.kind in (SOLVE, BENCH) for stage in view.stages):
+        return []
+    return [*_students(workdir, view), *_selection(workdir, view), *_steps(workdir, view)]
+
+
+def _students(workdir: Path, view: RunView) -> Iterator[Measure]:
+    found = {}
+    for name in (views.TEACHER, views.BASE, *(stage.name for stage in view.students)):
+        result = read_json(view.result_file(workdir, name))
+        if result is not None:
+            found[name] = _right(result)
+            for figure, right_N in found[name].items():
+                interval = intervals.mean_interval(right_N)
+                yield _measure(STUDENTS, f"{name}, {figure}", interval._asdict())
+    for after, before in compared(view):
+        if after in found and before in found:
+            for figure, right_N in found[after].items():
+                change = intervals.paired(found[before][figure], right_N)
+                yield _measure(STUDENTS, f"{after} less {before}, {figure}", change._asdict())
+
+
+def compared(view: RunView) -> list[tuple[str, str]]:
+    """(student, other): each with its start, and with the first of its kind and start."""
+    pairs, first = [], {}
+    for stage in view.students:
+        pairs.append((stage.name, stage.start))
+        other = first.setdefault((stage.kind, stage.start), stage.name)
+        if other != stage.name:
+            pairs.append((stage.name, other))
+    return pairs
+
+
+def _right(result: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    problems = result["problems"]
+    return {
+        "greedy": np.array([row["greedy_right"] for row in problems], float),
+        "pass@1": np.array([np.mean(row["sampled_right"]) for row in problems]),
+    }
+
+
+def _selection(workdir: Path, view: RunView) -> Iterator[Measure]:
+    for stage in view.stages:
+        path = workdir / stage.directory / run_data.SOLVED_FILE
+        found = read_json(path) if stage.kind == SOLVE else None
+        if found is None:
+            continue
+        for selector, one in found["selectors"].items():
+            yield _measure(SELECTION, f"{stage.name}: {selector}", one)
+            if selector != "majority":
+                name = f"{stage.name}: {selector} less majority"
+                yield _measure(SELECTION, name, one["minus_majority"])
+        yield _measure(SELECTION, f"{stage.name}: any is right", found["pass_at_n"])
+        # One agent's candidates are the plain samples themselves.
+        if found["plain"] is not None and len(found["agents"]) > 1:
+            for selector, one in found["plain"]["difference"].items():
+                yield _measure(SELECTION, f"{stage.name}: {selector} less one agent's", one)
+
+
+def _steps(workdir: Path, view: RunView) -> Iterator[Measure]:
+    for stage in view.stages:
+        read = stage.kind in FIGURES
+        done = read_json(workdir / stage.directory / "done.json") if read else None
+        if done is None:
+            continue
+        found = dict(done["figures"])
+        found["best constant"] = max(found.get("f1_of_constants", {}).values(), default=None)
+        for figure, name in FIGURES[stage.kind].items():
+            if found.get(figure) is not None:
+                yield _measure(STEPS, f"{stage.name}: {name}", {"mean": found[figure]})
+
+
+def _measure(section: str, name: str, found: Mapping[str, Any]) -> Measure:
+    interval = {part: found.get(part) for part in ("mean", "low", "high")}
+    return {"section": section, "name": name, **interval}
+
+
+def pool(runs: Sequence[Sequence[Measure]], section: str) -> list[Pooled]:
+    """The measures of a section that every run has, in the order of the first.
+
+    Seeds have other problems and other models, so their errors are independent: half of the
+    interval over problems is √Σhᵢ²/n of the seeds' halves hᵢ.
+    """
+    by_name = [{one["name"]: one for one in run if one["section"] == section} for run in runs]
+    out = []
+    for name in by_name[0] if by_name else ():
+        if not all(name in one for one in by_name):
+            continue
+        found = [one[name] for one in by_name]
+        each = [one["mean"] for one in found]
+        mean = float(np.mean(each))
+        bounds = list(itertools.chain(*((one["low"], one["high"]) for one in found)))
+        over = Interval(mean, None, None)
+        if None not in bounds:
+            halves = [(one["high"] - one["low"]) / 2 for one in found]
+            half = math.sqrt(sum(h * h for h in halves)) / len(halves)
+            over = Interval(mean, mean - half, mean + half)
+        out.append(Pooled(name, over, comparison.over_seeds(each), each))
+    return out

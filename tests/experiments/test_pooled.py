@@ -1,0 +1,109 @@
+"""Measures of a run's stages, from files that are written down here, and their pooling by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_jax.experiments import pooled, report
+from distill_jax.experiments.arms import Arm
+from distill_jax.report import markdown
+from distill_jax.report.view import RunView, StageView
+from tests.experiments.test_report import row
+
+VIEW = RunView(
+    (
+        StageView("rl", "rl", "rl", "distill", "student"),
+        StageView("bonus", "rl", "bonus", "distill", "student"),
+        StageView("agents", "solve", "agents", "", "results"),
+        StageView("bench", "step_bench", "bench", "", "results"),
+        StageView("evaluate", "evaluate", "evaluate", "", "results"),
+    )
+)
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    def result(*right: tuple[bool, list[bool]]) -> dict[str, Any]:
+        return {"problems": [{"greedy_right": g, "sampled_right": s} for g, s in right]}
+
+    write(tmp_path / "evaluate/rl.json", result((True, [True, False]), (False, [False, False])))
+    write(tmp_path / "evaluate/bonus.json", result((True, [True, True]), (True, [False, True])))
+    (tmp_path / "evaluate/rl").mkdir()
+    write(tmp_path / "evaluate/rl/evaluation_results.json", {})
+    share = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    less = {"mean": -0.25, "low": -0.5, "high": 0.0, "p_value": 0.05}
+    solved = {
+        "agents": ["cold", "hot"],
+        "selectors": {
+            "majority": {**share, "minus_majority": {**less, "mean": 0.0}},
+            "best": {**share, "minus_majority": less},
+        },
+        "pass_at_n": share,
+        "plain": {"difference": {"best": {**less, "mean": 0.125}}},
+    }
+    write(tmp_path / "agents/results.json", solved)
+    figures = {
+        "f1": 0.5, "acc_error": 0.4, "acc_correct": 2 / 3, "steps/auc": 0.75,
+        "f1_of_constants": {"all_right": 0.0, "first_wrong": 0.125},
+    }  # fmt: skip
+    write(tmp_path / "bench/done.json", {"figures": figures})
+    return tmp_path
+
+
+def test_measures_of_a_run(workdir: Path) -> None:
+    found = {one["name"]: one for one in pooled.measures(workdir, VIEW)}
+    # Samples of rl: 1/2 and 0; of bonus: 1 and 1/2. The base was not evaluated: no difference.
+    assert found["rl, pass@1"]["mean"] == 0.25 and found["bonus, greedy"]["mean"] == 1.0
+    assert found["bonus less rl, pass@1"]["mean"] == 0.5
+    assert not any("less distill" in name for name in found)
+    assert found["agents: best less majority"]["low"] == -0.5
+    assert found["agents: best less one agent's"]["mean"] == 0.125
+    assert "agents: majority less majority" not in found
+    assert found["bench: F1 of the best constant"]["mean"] == 0.125
+    assert found["bench: AUC of steps (a constant: 0.5)"] == {
+        "section": "steps", "name": "bench: AUC of steps (a constant: 0.5)", "mean": 0.75,
+        "low": None, "high": None,
+    }  # fmt: skip
+
+
+def test_runs_that_solve_nothing_have_no_measures(workdir: Path) -> None:
+    plain = RunView(tuple(s for s in VIEW.stages if s.kind not in ("solve", "step_bench")))
+    assert pooled.measures(workdir, plain) == []
+
+
+def test_pairs_of_students_with_their_start_and_their_sibling() -> None:
+    assert pooled.compared(VIEW) == [("rl", "distill"), ("bonus", "distill"), ("bonus", "rl")]
+
+
+def test_pooled_by_hand(tmp_path: Path) -> None:
+    def run(mean: float, half: float) -> list[dict[str, Any]]:
+        one = {"section": "selection", "low": mean - half, "high": mean + half}
+        return [
+            {**one, "name": "a", "mean": mean},
+            {"section": "steps", "name": "f", "mean": mean, "low": None, "high": None},
+        ]
+
+    runs = [run(0.1, 0.03), [*run(0.3, 0.04), {**run(0, 0)[0], "name": "in one run alone"}]]
+    (one,) = pooled.pool(runs, "selection")
+    # Half over problems: √(.03² + .04²)/2 = .025; over seeds t(1, .975)·.1 = 1.27062.
+    assert one.name == "a" and one.each == [0.1, 0.3]
+    assert one.problems == pytest.approx((0.2, 0.175, 0.225))
+    assert one.seeds == pytest.approx((0.2, -1.07062, 1.47062), abs=1e-5)
+    (other,) = pooled.pool(runs, "steps")
+    assert other.problems.low is None and pooled.pool([], "steps") == []
+    # In the report: shares in percent, F1 as it is.
+    rows = [{**row("all", seed, 0.5), "measures": one} for seed, one in enumerate(runs)]
+    path = tmp_path / "experiment_report.md"
+    made = report.build([Arm("all", {})], ["all"], rows, [], command="run")
+    markdown.write(made, path, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert "| a | 20.0 [17.5, 22.5] | 20.0 [-107.1, 147.1] | 10.0, 30.0 |" in text
+    assert "| f | 0.200 | 0.200 [-1.071, 1.471] | 0.100, 0.300 |" in text
+    assert "## Students" not in text
