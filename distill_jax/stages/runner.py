@@ -55,7 +55,6 @@ BUILT_IN = (
     injected.KIND,
     prm.KIND,
     step_bench.KIND,
-    dpo.KIND,
     solve.KIND,
     evaluate.KIND,
 )

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from tests.stages.small import ROOT, small
 
-
 PROGRAM = """
 import gc
 gc.disable()
