@@ -1,6 +1,8 @@
 """What the commands share: flags checked before they are parsed, errors in one line, `--json`."""
 
 import argparse
+import atexit
+import gc
 import importlib.util
 import json
 import logging
@@ -56,11 +58,15 @@ def run_app(job: Callable[..., None], example: str, *, texts: bool = False) -> N
     """
 
     def run(argv: list[str]) -> None:
+        gc.freeze()
+        gc.enable()
         if texts:
             guarded(lambda guard: job(guard, argv[1:]), argv[:1])
         else:
             guarded(job, argv)
 
+    gc.disable()  # the libraries, imported now, stay: a search among them takes a second
+    atexit.register(gc.freeze)
     app.run(run, flags_parser=lambda argv: parse(argv, example))
 
 

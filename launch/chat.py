@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from absl import flags
 
 from distill_jax.core.errors import DataError
-from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.report import view as views
 from distill_jax.run.config import build
 from launch import arguments
@@ -44,10 +43,7 @@ def _job(guard: arguments.OneLine) -> None:
     config = build(main_job.CONFIG.value)
     workdir = guard.directory = main_job.workdir_of(config)
     name = views.canonical(_MODEL.value, views.load(workdir))
-    main_job.start_distributed()
-    return_freed_memory_unless_cpu()
-    main_job.start_compilation_cache(main_job.COMPILATION_CACHE.value)
-    # Imported late: wrong flags are reported at once, without waiting for the libraries.
+    main_job.start_jax()
     from distill_jax.core import rng
     from distill_jax.data.problem import Problem
     from distill_jax.evaluation import subjects

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import check_local
-from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.report import view as views
 from distill_jax.run.config import build
 from launch import arguments
@@ -66,10 +65,7 @@ def _job(guard: arguments.OneLine) -> None:
     out = _out(name, view, workdir)
     check_local(out, "--out")
     guard.directory = out.parent
-    main_job.start_distributed()
-    return_freed_memory_unless_cpu()
-    main_job.start_compilation_cache(main_job.COMPILATION_CACHE.value)
-    # Imported late: wrong flags are reported at once, without waiting for the libraries.
+    main_job.start_jax()
     from distill_jax.evaluation import export, subjects
     from distill_jax.run.run import Run
 

@@ -90,6 +90,13 @@ def start_compilation_cache(directory: str | None) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def start_jax() -> None:
+    """Begins a job that computes; imports come after it, as wrong settings need none of them."""
+    start_distributed()
+    return_freed_memory_unless_cpu()
+    start_compilation_cache(COMPILATION_CACHE.value)
+
+
 def _flags_of_runs() -> list[str]:
     """Flags of this command line that each run of an experiment is given."""
     given = (DISTRIBUTED, COORDINATOR, NUM_PROCESSES, PROCESS_ID, COMPILATION_CACHE)
@@ -140,10 +147,7 @@ def _job(guard: arguments.OneLine) -> None:
         with experiment_lock(workdir):
             experiment.run(config, workdir, _flags_of_runs())
         return
-    start_distributed()
-    return_freed_memory_unless_cpu()
-    start_compilation_cache(COMPILATION_CACHE.value)
-    # Imported late: wrong settings are reported at once, without waiting for the libraries.
+    start_jax()
     from distill_jax.run.run import Run
     from distill_jax.stages import dry_run, runner
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.run.config import build
 from launch import arguments
 from launch import main as main_job
@@ -35,10 +34,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", None, "Rounds of revision at most.", lo
 def _job(guard: arguments.OneLine, argument: Sequence[str]) -> None:
     config = build(main_job.CONFIG.value)
     workdir = guard.directory = main_job.workdir_of(config)
-    main_job.start_distributed()
-    return_freed_memory_unless_cpu()
-    main_job.start_compilation_cache(main_job.COMPILATION_CACHE.value)
-    # Imported late: wrong flags are reported at once, without waiting for the libraries.
+    main_job.start_jax()
     from distill_jax.run.run import Run
     from launch import solve_problems as job
 

@@ -37,6 +37,12 @@ def _fresh_adapter(model: QwenModel, key: jax.Array) -> Any:
     return model.init(key)["lora"]
 
 
+@functools.lru_cache(maxsize=8)
+def initialiser(model: QwenModel, mesh: Any) -> Any:
+    """(key) -> parameters on the mesh; one program for equal models."""
+    return jax.jit(model.init, out_shardings=param_shardings(model.shapes(), mesh))
+
+
 class Models:
     """The teacher and the student.
 

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from distill_jax.core import rng
 from distill_jax.models import hf_io
 from distill_jax.report import panels
 from distill_jax.run import geometry
-from distill_jax.run.models import ROLES
+from distill_jax.run.models import ROLES, initialiser
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
 from distill_jax.stages import checks, loop, supervised
@@ -59,8 +57,7 @@ def _train(
     shape = geometry.to_train(run, role)
     model = run.models.build(role, shape, lora=None)
     key = rng.stream_key(run.key(stage), "pretrain", ROLES.index(role))
-    where = states.param_shardings(model.shapes(), run.mesh)
-    params = jax.jit(model.init, out_shardings=where)(key)
+    params = initialiser(model, run.mesh)(key)
     # --- state, update ---
     tx = optimizer.make(settings.optimizer, steps)
     trainable, frozen = states.split(params, "full")

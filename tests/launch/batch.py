@@ -1,9 +1,11 @@
 """Command lines that share one start of Python: what they import is imported once.
 
 Each still runs in its own process, forked before JAX has started: flags are parsed and
-exit codes are given as by `python -m launch.main ...`.
+exit codes are given as by `python -m launch.main ...`. The collector of garbage does not look at
+what was imported: in a fork it would copy every page, at the end as well.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -19,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # Seconds; a bound against hangs.
 LIMIT = 240
 
+PROGRAM = """
+import gc
+gc.disable()
+from tests.launch import batch
+batch.program()
+"""
+
 
 class Done(NamedTuple):
     code: int
@@ -33,7 +42,7 @@ def run(commands: Mapping[str, Sequence[str]], env: Mapping[str, str]) -> dict[s
             [f"{place}/{number}", *command] for number, command in enumerate(commands.values())
         ]
         made = subprocess.run(
-            [sys.executable, "-m", "tests.launch.batch"],
+            [sys.executable, "-c", PROGRAM],
             input=json.dumps(asked),
             capture_output=True,
             text=True,
@@ -72,10 +81,13 @@ def _become(file: str, command: list[str]) -> None:
     sys.exit()
 
 
-if __name__ == "__main__":
+def program() -> None:
     # What launch.main imports; itself it is run by each.
     from ml_collections import config_flags  # noqa: F401
 
     import distill_jax.stages.runner  # noqa: F401
 
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # as in conftest.py
+    gc.enable()
     print(json.dumps(list(_codes(json.load(sys.stdin)))))

@@ -293,7 +293,8 @@ def test_choice_of_models(random_run: Run, tmp_path: Path) -> None:
 # KILLED among its arguments ends itself, as a kill from outside would, with half a batch behind a
 # whole one.
 MANY = """
-import json, os, runpy, signal, sys
+import gc, json, os, runpy, signal, sys
+gc.disable()
 from launch import main
 from distill_jax.evaluation import export
 from distill_jax.run import run
@@ -306,6 +307,8 @@ def killed(self, batch):
         file.write(b'{"decoding":"greedy","prob')
     os.kill(os.getpid(), signal.SIGKILL)
 calls = json.load(sys.stdin)
+gc.freeze()  # a fork would copy every page that the collector of garbage looks at
+gc.enable()
 for argv in calls:
     child = os.fork()
     if not child:

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,9 @@ from distill_jax.stages import solve as stage
 from distill_jax.stages.prm_settings import PRMSettings
 from launch import solve_problems as job
 from tests.evaluation.scripted import CUT, ByStep, Scripted
+from tests.launch import batch
 from tests.launch.conftest import Run
-from tests.stages.small import ROOT, environment
+from tests.stages.small import environment
 
 pytestmark = pytest.mark.slow
 
@@ -180,19 +180,29 @@ def test_reward_models_that_cannot_be_used(
         command(QUESTION, reward_model=str(tmp_path))
 
 
-def program(name: str, workdir: Path, *arguments: str, stdin: str = "") -> Any:
-    return subprocess.run(
-        [sys.executable, "-m", f"launch.{name}", f"--workdir={workdir}", *arguments],
-        cwd=ROOT, env=environment(), input=stdin, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+# Its standard input is a pipe with this text.
+TYPED = """
+import os, runpy, sys
+end, begin = os.pipe()
+os.write(begin, {text!r}.encode())
+os.close(begin)
+os.dup2(end, 0)
+sys.stdin = open(0)
+runpy.run_module("launch.chat", run_name="__main__", alter_sys=True)
+"""
 
 
 def test_the_programs_themselves(workdir: Path) -> None:
-    done = program("solve", workdir, "--json", "--n=2", QUESTION)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["num_solutions"] == 2
-    long = "And more. " * 40
-    done = program("chat", workdir, stdin=f"{QUESTION}\n\n{long}\n{QUESTION}\n")
-    first, second = done.stdout.splitlines()
-    assert done.returncode == 0 and first == second and first
-    assert "64 tokens" in done.stderr
+    typed = TYPED.format(text=f"{QUESTION}\n\n{'And more. ' * 40}\n{QUESTION}\n")
+    where = f"--workdir={workdir}"
+    commands = {
+        "solve": ["-m", "launch.solve", where, "--json", "--n=2", QUESTION],
+        "chat": ["-c", typed, where],
+    }
+    done = batch.run(commands, environment())
+    assert done["solve"].code == 0, done["solve"].stderr
+    assert json.loads(done["solve"].stdout)["num_solutions"] == 2
+    code, out, errors = done["chat"]
+    first, second = out.splitlines()
+    assert code == 0 and first == second and first, errors
+    assert "64 tokens" in errors

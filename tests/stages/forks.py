@@ -1,9 +1,11 @@
 """Runs in processes of their own, which are forks of one: the imports, seconds each, are paid once.
 
 This module is also the program. It imports everything and starts no JAX; each of its forks does.
+The collector of garbage does not look at what was imported: in a fork it would copy every page.
 """
 
 import ast
+import gc
 import os
 import random
 import signal
@@ -16,6 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.stages.small import ROOT, small
+
+PROGRAM = """
+import gc
+gc.disable()
+from tests.stages import forks
+forks.program()
+"""
 
 
 class Kill(NamedTuple):
@@ -49,7 +58,7 @@ def run(*groups: list[Job]) -> list[str]:
     """
     plain = repr([[tuple(job) for job in group] for group in groups])
     program = subprocess.Popen(
-        [sys.executable, "-m", "tests.stages.forks", plain], cwd=ROOT, stderr=subprocess.PIPE,
+        [sys.executable, "-c", PROGRAM, plain], cwd=ROOT, stderr=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )  # fmt: skip
@@ -152,10 +161,13 @@ def main(groups: list[list[Job]]) -> None:
             assert code == wanted, f"exit code {code}\n{_errors(job, its).read_text()}"
 
 
-if __name__ == "__main__":
+def program() -> None:
     # What a run imports late.
     import transformers  # noqa: F401
 
     import distill_jax.stages.runner  # noqa: F401
 
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # as in conftest.py
+    gc.enable()
     main([[Job(*job) for job in group] for group in ast.literal_eval(sys.argv[1])])

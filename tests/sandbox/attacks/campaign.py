@@ -19,7 +19,8 @@ from tests.sandbox.attacks import ATTACKS, privileges
 from tests.sandbox.attacks.program import Attack, names_the_forbidden
 from tests.sandbox.effects import Watch
 
-WORKERS, GROUP = 2, 32
+# By day one worker, whose two zygotes are each other's neighbours; each more loads sympy again.
+WORKERS, GROUP = (2 if os.environ.get("TESTS_PROFILE") == "nightly" else 1), 32
 # Two dozen programs use all of their CPU time; those that end well use at most half of it.
 LIMITS = Limits(wall_s=1.0, cpu_s=0.25)
 SLACK_S = 60.0  # for a machine that is busy; a program that is never ended is later than that

@@ -150,9 +150,9 @@ from sympy import Function, rsolve, symbols, simplify, fibonacci
 n = symbols("n", integer=True)
 y = Function("y")
 f = rsolve(y(n + 2) - y(n + 1) - y(n), y(n), {y(0): 0, y(1): 1})
-print([simplify(f.subs(n, k)) for k in range(8)], fibonacci(30))
+print([simplify(f.subs(n, k)) for k in range(3)], fibonacci(30))
 """,
-        "[0, 1, 1, 2, 3, 5, 8, 13] 832040\n",
+        "[0, 1, 1] 832040\n",
     ),
     Program(
         "gradient",
