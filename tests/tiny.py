@@ -67,7 +67,8 @@ def placed(params, where):
     return sharding.place(params, param_shardings(params, where))
 
 
-_hidden = jax.jit(lambda model, params, row: model.hidden(params, row), static_argnums=0)
+# Compiled once a model and shape; called as it is, each operation is compiled by itself.
+hidden = jax.jit(lambda model, params, row: model.hidden(params, row), static_argnums=0)
 
 
 def naive_logits(model, params, tokens):
@@ -75,9 +76,9 @@ def naive_logits(model, params, tokens):
     # Padding at the right is hidden by causality; one shape is compiled once.
     row = np.zeros((1, 24), np.int32)
     row[0, : len(tokens)] = tokens
-    hidden = np.asarray(_hidden(model, params, row), np.float64)[0, : len(tokens)]
+    states = np.asarray(hidden(model, params, row), np.float64)[0, : len(tokens)]
     head = np.asarray(model.head_VD(params), np.float64)[:VOCAB]
-    return hidden @ head.T
+    return states @ head.T
 
 
 def log_softmax(x):

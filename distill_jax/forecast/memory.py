@@ -347,10 +347,7 @@ class Job:
         if reference:
             copies += device_bytes(adapter, states.param_shardings(adapter, self.mesh))
         label = "adapter, its reference" if reference else "adapter"
-        return [
-            Part(label + (", value head" if values else ""), copies, True),
-            state,
-        ]
+        return [Part(label + (", value head" if values else ""), copies, True), state]
 
     def _drawn(
         self,

@@ -6,29 +6,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import rng, sharding
-from distill_jax.core.masked import masked_mean
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.data.rollout_batch import RolloutBatch
-from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rewards import combine, process
+from distill_jax.rewards import process
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
-from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.rewards.terms import Completions, HostTerms
 from distill_jax.rollout import groups
 from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
+from distill_jax.stages import rl_prepare
 from distill_jax.stages.settings import RLSettings
 from distill_jax.tasks import Judged
 from distill_jax.training import losses
 from distill_jax.training.algorithms import ALGORITHMS
-from distill_jax.training.batch import PolicyBatch, ScoredRollout, take_rows
+from distill_jax.training.batch import PolicyBatch, take_rows
 from distill_jax.training.losses import PolicyScores
 from distill_jax.training.progress import PartTimes
 from distill_jax.training.state import TrainState
@@ -95,14 +92,14 @@ class RLStep:
         # The reward state is part of the train state: with another sharding the update would
         # compile again.
         whole = sharding.replicated(run.mesh)
-        self._prepare = jax.jit(self._prepare_fn, out_shardings=(self.rows, whole, whole))
+        self._prepare = rl_prepare.program(
+            self.rows, whole, rewards=self.settings.rewards, bonus=self.settings.process,
+            algorithm=self.algorithm, settings=self.algorithm_settings,
+            samples=self.G, max_new_tokens=self.sampling.max_new_tokens,
+        )  # fmt: skip
         self._take = jax.jit(take_rows, out_shardings=self.rows)
         loss, totals = losses.policy(
-            model,
-            self.algorithm,
-            self.algorithm_settings,
-            temperature=temperature,
-            vocab=vocab,
+            model, self.algorithm, self.algorithm_settings, temperature=temperature, vocab=vocab
         )
         self._update = make_update(
             loss, totals, tx, run.mesh, shardings, accumulate=self.settings.accumulate
@@ -239,85 +236,6 @@ class RLStep:
         if not self.uses_reference:
             return old, None
         return old, self._reference(self.reference, self.frozen, batch).logp_BR
-
-    def _prepare_fn(
-        self,
-        reward_state: Any,
-        batch: RolloutBatch,
-        terms: dict[str, jax.Array],
-        loss_mask_BR: jax.Array,
-        teacher: TeacherScores | None,
-        old: PolicyScores | None,
-        ref_logp_BR: jax.Array | None,
-        steps: process.StepScores | None,
-    ) -> tuple[tuple[PolicyBatch, dict[str, jax.Array]], Any, dict[str, jax.Array]]:
-        """((policy batch, figures of each completion), reward state, metrics); jitted."""
-        settings, G, mask_BR = self.settings.rewards, self.G, batch.response_mask_BR
-        penalty_B = None
-        if settings.overlong_buffer:
-            limit = self.sampling.max_new_tokens
-            penalty_B = overlong_punishment(batch.response_len_B, limit, settings.overlong_buffer)
-        joined = combine.join(
-            settings,
-            reward_state,
-            terms,
-            teacher,
-            mask_BR,
-            batch.ended_B,
-            dense=self.algorithm.uses_values,
-            samples=G,
-            penalty_B=penalty_B,
-        )
-        reward_PG = joined.reward_B.reshape(-1, G)
-        scores = PolicyScores() if old is None else old
-        made, metrics = self.algorithm.advantages(
-            ScoredRollout(
-                response_mask_BR=mask_BR,
-                loss_mask_BR=loss_mask_BR,
-                ended_B=batch.ended_B,
-                reward_PG=reward_PG,
-                reward_BR=joined.reward_BR,
-                old_logp_BR=scores.logp_BR,
-                ref_logp_BR=ref_logp_BR,
-                entropy_BR=scores.entropy_BR,
-                value_BR=scores.value_BR,
-                end_value_B=scores.end_value_B,
-            ),
-            self.algorithm_settings,
-        )
-        metrics, state = {**joined.metrics, **metrics}, joined.state
-        if steps is not None:
-            advantage_BR, watched, more = process.add(
-                self.settings.process,
-                reward_state["process"],
-                steps,
-                made.advantage_BR,
-                terms["correctness"],
-                (settings.right + settings.wrong) / 2,
-                mask_BR,
-                G,
-            )
-            made = dataclasses.replace(made, advantage_BR=advantage_BR)
-            state, metrics = {**state, "process": watched}, metrics | more
-        metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(reward_PG))
-        metrics["reward_std"] = jnp.mean(jnp.std(reward_PG, axis=1, ddof=min(1, G - 1)))
-        policy = PolicyBatch(
-            tokens_BT=batch.tokens_BT,
-            prompt_len_B=batch.prompt_len_B,
-            targets_BR=batch.targets_BR,
-            loss_mask_BR=loss_mask_BR,
-            behaviour_logp_BR=batch.behaviour_logp_BR,
-            old_logp_BR=scores.logp_BR,
-            ref_logp_BR=ref_logp_BR,
-            advantages=made,
-        )
-        record = {
-            "reward_B": joined.reward_B,
-            "intrinsic_B": joined.intrinsic_B,
-            "advantage_B": masked_mean(made.advantage_BR, mask_BR, axis=1),
-            "signal_B": masked_mean(jnp.abs(made.advantage_BR), mask_BR, axis=1),
-        }
-        return (policy, record), state, metrics
 
     # --- updates ------------------------------------------------------------------------------
 

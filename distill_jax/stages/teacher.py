@@ -16,11 +16,7 @@ def scorer(run: Run, settings: RLSettings) -> Scorer | CachedTeacher | None:
         return None
     loaded = run.models.load("teacher")
     made: Scorer = TeacherScorer(
-        loaded.model,
-        loaded.params,
-        run.mesh,
-        alpha=settings.rewards.alpha,
-        vocab=run.data.vocab,
+        loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab
     )
     if settings.buckets.lengths > 1:
         sampling, data = run.config.sampling, run.config.data

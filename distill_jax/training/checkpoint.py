@@ -279,9 +279,12 @@ def _describe(leaf: Any) -> dict[str, Any]:
 
 
 def _to_storable(leaf: Any) -> Any:
-    if _is_key(leaf):
-        return jax.random.key_data(leaf)
-    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    array = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    if not isinstance(array, jax.Array):
+        return np.asarray(array)
+    # Of equal copies one: orbax would cut a part out of each, by a program for every shape.
+    copies = array.is_fully_addressable and array.is_fully_replicated
+    return array.addressable_data(0) if copies else array
 
 
 def _from_storable(array: Any, about: Mapping[str, Any]) -> Any:

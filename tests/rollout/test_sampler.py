@@ -147,9 +147,8 @@ def test_samples_are_the_same_alone_and_in_any_batch(built):
     )
 
 
-@pytest.mark.parametrize(
-    "change", [{"segment": 1}, {"segment": 5}, {"segment": 50, "prompt_multiple": 16}]
-)
+# The last segment of 12 steps has 2 where segments have 5.
+@pytest.mark.parametrize("change", [{"segment": 1}, {"segment": 5, "prompt_multiple": 16}])
 def test_samples_do_not_depend_on_segments_or_padding(built, change):
     _, params, sampler = built
     want = generate(sampler, params, SHORT)
@@ -367,7 +366,7 @@ def test_bad_input_is_refused(built):
 def test_padding_slots_take_no_positions(built):
     # 52 tokens and 12 new ones are 64 positions, although 52 is padded to 60 slots.
     _, params, sampler = built
-    settings = dataclasses.replace(SHORT, prompt_multiple=20, segment=12)
+    settings = dataclasses.replace(SHORT, prompt_multiple=20, segment=50)
     prompt = [[1 + i % 17 for i in range(52)]]
     out = generate(sampler, params, settings, prompt, [0], samples=2)
     assert np.all(np.isfinite(out.behaviour_logp_BR))

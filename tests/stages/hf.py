@@ -15,6 +15,10 @@ from distill_jax.models.qwen_config import QwenConfig
 PROBLEMS = synthetic.ProblemSettings(levels=2, max_operand=3)
 
 
+# Models of one shape are drawn by one program.
+_init = jax.jit(lambda model, key: model.init(key), static_argnums=0)
+
+
 def tokenizer(seed: int = 0):
     return train_tokenizer(synthetic.texts(PROBLEMS, seed, 200), 300)
 
@@ -39,7 +43,7 @@ def write_model(
         **changes,
     }
     config = QwenConfig(**fields)
-    params = jax.jit(QwenModel(config).init)(jax.random.key(seed))
+    params = _init(QwenModel(config), jax.random.key(seed))
     rng = np.random.default_rng(seed)
     base = jax.tree.map(
         lambda x: np.asarray(x + noise * rng.standard_normal(x.shape), x.dtype), params["base"]

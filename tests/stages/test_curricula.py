@@ -106,6 +106,7 @@ def test_distill_stopped_and_run_again(
         "stages": ("distill",),
         "distill__steps": 6,
         "distill__batch_size": 8,
+        "distill__eval_every": 0,
         "distill__curriculum__method": "self_evolving",
         "distill__curriculum__temperature": 0.01,
         "distill__curriculum__progress_weight": 1.0,

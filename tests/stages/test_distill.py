@@ -19,6 +19,7 @@ from distill_jax.stages.settings import DistillSettings
 from distill_jax.training import state as states
 from tests.stages.distilled import WAYS, Trained, first_step, one_update, way
 from tests.stages.small import copy_stages, rows, small, weights
+from tests.tiny import hidden
 
 pytestmark = pytest.mark.slow
 
@@ -73,8 +74,8 @@ def test_what_is_left_behind(trained: Trained, finished: Path) -> None:
     adapted = ctx.load_student("sft")
     tokens = np.arange(8, dtype=np.int32)[None]
     np.testing.assert_allclose(
-        model.hidden(states.join(start, frozen), tokens),
-        adapted.model.hidden(adapted.params, tokens),
+        hidden(model, states.join(start, frozen), tokens),
+        hidden(adapted.model, adapted.params, tokens),
         atol=1e-5,
     )
     geometry, base = hf_io.load_hf(trained["teacher"] / "distill" / "model")
@@ -98,13 +99,13 @@ def test_evaluate_finds_the_distilled_student(trained: Trained, name: str) -> No
     subject = subjects.student(ctx, "distill")
     loaded = subject.load()
     tokens = np.arange(8, dtype=np.int32)[None]
-    got = loaded.model.hidden(loaded.params, tokens)
+    got = hidden(loaded.model, loaded.params, tokens)
     if name == "teacher":
         _, base = hf_io.load_hf(where)
-        want = loaded.model.replace(lora=None).hidden({"base": base, "lora": {}}, tokens)
+        want = hidden(loaded.model.replace(lora=None), {"base": base, "lora": {}}, tokens)
         np.testing.assert_allclose(got, want, atol=1e-5)
     bare = ctx.load_student("base")
-    assert np.max(np.abs(got - bare.model.hidden(bare.params, tokens))) > 1e-4
+    assert np.max(np.abs(got - hidden(bare.model, bare.params, tokens))) > 1e-4
 
 
 def test_report_names_the_distilled_student(trained: Trained) -> None:
@@ -208,14 +209,11 @@ def test_a_start_from_sft_needs_sft(trained: Trained, tmp_path: Path) -> None:
         runner.run(way("student"), workdir)
 
 
-def test_what_cannot_be_compared_is_no_figure(trained: Trained, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_no_figure(trained: Trained) -> None:
     # No solution of validation fits: there is no divergence, and 0 would be one.
-    workdir = copy_stages(trained["student"], tmp_path / "run", "pretrain", "sft")
-    for stage in ("pretrain", "sft"):
-        for file in ("done.json", "settings.json"):
-            (workdir / stage / file).unlink()
-    how = {"sampling__max_new_tokens": 4, "sampling__segment": 4, "distill__steps": 2}
-    runner.run(way("student", distill__eval_every=1, **how), workdir)
-    found = rows(workdir, "distill")
-    assert all("eval/accuracy" in row for row in found)
-    assert not any(name.endswith(("_kl", "shannon", "agreement")) for row in found for name in row)
+    how = {"sampling__max_new_tokens": 4, "sampling__segment": 4}
+    step, state = first_step(trained["student"], way("student", **how), (1, 1, 1))
+    found = step.validate(state)
+    step.close()
+    assert "eval/accuracy" in found
+    assert not any(name.endswith(("_kl", "shannon", "agreement")) for name in found)

@@ -1,6 +1,5 @@
 """Rewards of a rollout as the step joins them, without models."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,12 +8,12 @@ import pytest
 
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.rewards import combine
+from distill_jax.rewards.process import ProcessSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
-from distill_jax.stages.rl_step import RLStep
+from distill_jax.stages.rl_prepare import prepare
 from distill_jax.training.algorithms import ALGORITHMS, PPOSettings
 from distill_jax.training.losses import PolicyScores
-from tests.stages.small import small
 
 pytestmark = pytest.mark.slow
 
@@ -31,13 +30,14 @@ def test_ppo_rewards_do_not_pay_for_ending_early_unless_asked(how: str, wanted_B
         wrong=0.5,
         right=1.0,
     )
-    self: Any = SimpleNamespace(
-        settings=SimpleNamespace(rewards=settings),
-        G=2,
-        sampling=small().sampling,
-        algorithm=ALGORITHMS["ppo"],
-        algorithm_settings=PPOSettings(kl_coef=0.0),
-    )
+    made: dict[str, Any] = {
+        "rewards": settings,
+        "bonus": ProcessSettings(),
+        "algorithm": ALGORITHMS["ppo"],
+        "settings": PPOSettings(kl_coef=0.0),
+        "samples": 2,
+        "max_new_tokens": 24,
+    }
     mask_BR = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], np.float32)
     zero_BR, zero_B = jnp.zeros((2, 4)), jnp.zeros(2)
     ended_B, zero = np.array([True, True]), np.zeros((2, 4), np.int32)
@@ -47,5 +47,5 @@ def test_ppo_rewards_do_not_pay_for_ending_early_unless_asked(how: str, wanted_B
     old = PolicyScores(zero_BR, None, zero_BR, zero_B)
     state = combine.fresh_state()
     arrays = (batch, terms, mask_BR, teacher, old)
-    (_, record), _, _ = RLStep._prepare_fn(self, state, *arrays, ref_logp_BR=None, steps=None)
+    (_, record), _, _ = prepare(state, *arrays, ref_logp_BR=None, steps=None, **made)
     np.testing.assert_allclose(record["reward_B"], wanted_B, rtol=1e-6)

@@ -41,8 +41,14 @@ def context(workdir: Path, name: str, **changes: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def models(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_stages(begun, tmp_path_factory.mktemp("sharded") / "run", "pretrain", "sft")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made on one device: test_processes.py pretrains on four, and here steps are compared."""
+    workdir = tmp_path_factory.mktemp("sharded") / "run"
+    one = sharding.make_mesh(sharding.MeshSettings(), jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", lambda settings: one)
+        runner.run(small(stages=("pretrain", "sft")), workdir)
+    return workdir
 
 
 def fetched(state: states.TrainState) -> dict[str, np.ndarray]:
@@ -145,11 +151,9 @@ def test_parameters_and_optimiser_lie_where_the_rules_say(models: Path) -> None:
     assert moments.count.sharding.is_fully_replicated
 
 
-@pytest.mark.parametrize("name", ["fsdp×tensor", "data×tensor"])
-def test_cache_is_split_by_rows_and_heads(
-    models: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ctx = context(models, name)
+def test_cache_is_split_by_rows_and_heads(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Rows over two axes and heads over the third; as many of each as stage rl draws.
+    ctx = context(models, "data×fsdp×tensor")
     student = ctx.load_student("sft")
     sampler = ctx.models.sampler(student.model)
     seen: list[Any] = []
@@ -184,9 +188,11 @@ def test_eight_devices_and_microbatches_equal_one(
 ) -> None:
     workdir = copy_stages(models, tmp_path / "run", "pretrain", "sft")
     # eps hides no difference that counts, and keeps noise in gradients near 0 from being one.
-    config = way(name, distill__optimizer__eps=1e-4)
-    want, figures = one_update(workdir, config, (1, 1, 1))
-    config = way(name, distill__optimizer__eps=1e-4, distill__accumulate=accumulate)
+    how: dict[str, Any] = {"distill__optimizer__eps": 1e-4}
+    # Batches of as many rows as stage rl draws above, whose programs decode these, too.
+    how |= {"distill__batch_size": 16, "distill__teacher_samples__batch": 16}
+    want, figures = one_update(workdir, way(name, **how), (1, 1, 1))
+    config = way(name, **how, distill__accumulate=accumulate)
     got, more = one_update(workdir, config, (2, 2, 2))
     assert more.keys() == figures.keys()
     # Each row's divergence finds its place again, whichever microbatch it was in.
@@ -208,5 +214,6 @@ def test_mesh_checkpoints_and_records_may_change(
     for stage in ("pretrain", "sft"):
         run_instead(monkeypatch, stage, refuse)
     how = {"mesh__tensor": 2, "checkpoint__keep": 5, "records__every": 3}
-    runner.run(small(stages=("pretrain", "sft", "evaluate"), **how), workdir)
+    only = {"evaluate__teacher": False, "report__problems": 0}
+    runner.run(small(stages=("pretrain", "sft", "evaluate"), **how, **only), workdir)
     assert (workdir / "evaluate" / "done.json").exists()

@@ -14,7 +14,7 @@ from distill_jax.report.view import load
 from distill_jax.run.run import Run
 from distill_jax.stages import token_scores
 from tests.stages.small import copy_stages, small
-from tests.tiny import log_softmax
+from tests.tiny import hidden, log_softmax
 
 pytestmark = pytest.mark.slow
 
@@ -52,12 +52,14 @@ def logits(finished: Path):
     def of(name: str, problem: str, response: list[int]) -> np.ndarray:
         model, params = models[name].model, models[name].params
         prompt = prompts[problem]
-        row = np.array([prompt + response], np.int32)
+        # Padding at the right is hidden by causality; one shape is compiled once.
+        row, end = np.zeros((1, 96), np.int32), len(prompt) + len(response)
+        row[0, :end] = prompt + response
         params = jax.device_get(params)
-        hidden = np.asarray(model.hidden(params, row), np.float64)[0]
+        states = np.asarray(hidden(model, params, row), np.float64)[0]
         head = np.asarray(model.head_VD(params), np.float64)[: context.data.vocab]
         # The logits after the prompt's last token are those of the response's first.
-        return hidden[len(prompt) - 1 : -1] @ head.T
+        return states[len(prompt) - 1 : end - 1] @ head.T
 
     return of
 

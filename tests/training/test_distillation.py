@@ -126,7 +126,7 @@ def same(got, want, tolerance=5e-5):
 
 @pytest.mark.parametrize(
     ("settings", "mode", "models"),
-    zip(CASES, ("lora", "full", "lora", "full"), ("pair", "real", "pair", "pair"), strict=True),
+    zip(CASES, ("lora", "full", "full", "lora"), ("pair", "real", "pair", "pair"), strict=True),
 )
 def test_value_and_gradients_are_those_of_the_plain_formula(request, settings, mode, models):
     pair = request.getfixturevalue(models)

@@ -1,0 +1,84 @@
+"""From a rollout's scores and verdicts to what the update takes: rewards and advantages."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from distill_jax.core.masked import masked_mean
+from distill_jax.data.rollout_batch import RolloutBatch
+from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
+from distill_jax.rewards import combine, process
+from distill_jax.rewards.settings import RewardSettings
+from distill_jax.rewards.teacher import TeacherScores
+from distill_jax.training.algorithms import Algorithm
+from distill_jax.training.batch import PolicyBatch, ScoredRollout
+from distill_jax.training.losses import PolicyScores
+
+
+@functools.lru_cache(maxsize=32)
+def program(rows: Any, whole: Any, **how: Any) -> Callable[..., Any]:
+    """`prepare`, jitted once for equal keywords; its first result is split as `rows`."""
+    return jax.jit(functools.partial(prepare, **how), out_shardings=(rows, whole, whole))
+
+
+def prepare(
+    reward_state: Any,
+    batch: RolloutBatch,
+    terms: dict[str, jax.Array],
+    loss_mask_BR: jax.Array,
+    teacher: TeacherScores | None,
+    old: PolicyScores | None,
+    ref_logp_BR: jax.Array | None,
+    steps: process.StepScores | None,
+    *,
+    rewards: RewardSettings,
+    bonus: process.ProcessSettings,
+    algorithm: Algorithm,
+    settings: Any,
+    samples: int,
+    max_new_tokens: int,
+) -> tuple[tuple[PolicyBatch, dict[str, jax.Array]], Any, dict[str, jax.Array]]:
+    """((policy batch, figures of each completion), reward state, metrics)."""
+    mask_BR, penalty_B = batch.response_mask_BR, None
+    if buffer := rewards.overlong_buffer:
+        penalty_B = overlong_punishment(batch.response_len_B, max_new_tokens, buffer)
+    joined = combine.join(
+        rewards, reward_state, terms, teacher, mask_BR, batch.ended_B,
+        dense=algorithm.uses_values, samples=samples, penalty_B=penalty_B,
+    )  # fmt: skip
+    reward_PG = joined.reward_B.reshape(-1, samples)
+    scores = PolicyScores() if old is None else old
+    rollout = ScoredRollout(
+        response_mask_BR=mask_BR, loss_mask_BR=loss_mask_BR, ended_B=batch.ended_B,
+        reward_PG=reward_PG, reward_BR=joined.reward_BR, old_logp_BR=scores.logp_BR,
+        ref_logp_BR=ref_logp_BR, entropy_BR=scores.entropy_BR, value_BR=scores.value_BR,
+        end_value_B=scores.end_value_B,
+    )  # fmt: skip
+    made, metrics = algorithm.advantages(rollout, settings)
+    metrics, state = {**joined.metrics, **metrics}, joined.state
+    if steps is not None:
+        middle = (rewards.right + rewards.wrong) / 2
+        advantage_BR, watched, more = process.add(
+            bonus, reward_state["process"], steps, made.advantage_BR,
+            terms["correctness"], middle, mask_BR, samples,
+        )  # fmt: skip
+        made = dataclasses.replace(made, advantage_BR=advantage_BR)
+        state, metrics = {**state, "process": watched}, metrics | more
+    metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(reward_PG))
+    metrics["reward_std"] = jnp.mean(jnp.std(reward_PG, axis=1, ddof=min(1, samples - 1)))
+    policy = PolicyBatch(
+        tokens_BT=batch.tokens_BT, prompt_len_B=batch.prompt_len_B, targets_BR=batch.targets_BR,
+        loss_mask_BR=loss_mask_BR, behaviour_logp_BR=batch.behaviour_logp_BR,
+        old_logp_BR=scores.logp_BR, ref_logp_BR=ref_logp_BR, advantages=made,
+    )  # fmt: skip
+    record = {
+        "reward_B": joined.reward_B,
+        "intrinsic_B": joined.intrinsic_B,
+        "advantage_B": masked_mean(made.advantage_BR, mask_BR, axis=1),
+        "signal_B": masked_mean(jnp.abs(made.advantage_BR), mask_BR, axis=1),
+    }
+    return (policy, record), state, metrics
