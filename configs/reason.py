@@ -176,7 +176,13 @@ def _qwen_1_5b() -> RunConfig:
             optimizer=slow,
         ),
         "traces": _with(
-            wide["traces"], model="rl", problems=2000, samples=8, temperature=0.8, per_problem=4
+            wide["traces"],
+            model="rl",
+            problems=2000,
+            samples=8,
+            temperature=0.8,
+            balance=True,
+            per_problem=4,
         ),
         "labels": _with(wide["labels"], model="rl", n=8),
         "prm": PRMSettings(

@@ -83,7 +83,8 @@ def _students(workdir: Path, view: RunView) -> Iterator[Measure]:
 
 def compared(view: RunView) -> list[tuple[str, str]]:
     """(student, other): each with its start, and with the first of its kind and start."""
-    pairs, first = [], {}
+    pairs: list[tuple[str, str]] = []
+    first: dict[tuple[str, str], str] = {}
     for stage in view.students:
         pairs.append((stage.name, stage.start))
         other = first.setdefault((stage.kind, stage.start), stage.name)
