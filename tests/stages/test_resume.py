@@ -14,7 +14,7 @@ from distill_jax.run.stop import Interrupted
 from distill_jax.stages import evaluate, runner
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.rl_step import RLStep
-from tests.stages import forks, reasoned
+from tests.stages import forks
 from tests.stages.distilled import WAYS
 from tests.stages.forks import Job, Kill
 from tests.stages.small import copy_stages, rows, run_here, run_instead, small, weights
@@ -62,15 +62,6 @@ EVALUATE_HOW: dict[str, Any] = {
     # Where answers are kept; the comparison with the teacher comes after them.
     "evaluate.distribution": False,
 }
-# One kill in each stage that keeps what it has done: file, lines, step, and what must be saved.
-REASON = (
-    ("traces/answers.jsonl", 2),
-    ("labels/prefixes.jsonl", 3),
-    ("judge/votes.jsonl", 3),
-    ("prm/metrics.jsonl", 4, 3, "prm/checkpoints/2/commit_success.txt"),
-    ("dpo/metrics.jsonl", 3, 3, "dpo/checkpoints/2/commit_success.txt"),
-    ("solve/answers.jsonl", 4),
-)
 
 
 class Pair(NamedTuple):
@@ -94,11 +85,6 @@ def killed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         broken, whole = (copy_stages(finished, root / name / x, *stages) for x in ("cut", "whole"))
         run_here(whole, **how)
         pairs[name] = Pair(broken, whole)
-    reason = reasoned.settings(root)
-    before["reason"] = (reason, ())
-    pairs["reason"] = Pair(root / "reason" / "cut", root / "reason" / "whole")
-    (root / "reason").mkdir()
-    run_here(pairs["reason"].whole, **reason)
 
     def job(name: str, file: str, lines: int, hold: int = 0, saved: str = "") -> list[Job]:
         print(f"{file} has {lines} lines when {name} is killed")
@@ -111,11 +97,7 @@ def killed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         job("rl", "rl/metrics.jsonl", 1 + random.randint(2, 5), 6),
         job("distill", "distill/metrics.jsonl", 1 + random.randint(4, 6), 7, SAVED),
         job("evaluate", "evaluate/sft.checkpoint.jsonl", 4),
-        *(job("reason", *at) for at in REASON),
     )
-    for stage in ("injected", "bench"):  # they begin again: as killed before their last line
-        (pairs["reason"].broken / stage / "done.json").unlink()
-    run_here(pairs["reason"].broken, **reason)
     for stage, name in (("rl", "rl"), ("distill", "distill")):
         assert not (pairs[name].broken / stage / "done.json").exists()
     return pairs
@@ -236,13 +218,3 @@ def test_killed_in_evaluation(killed: dict[str, Pair]) -> None:
     for name in ("teacher", "base", "sft"):
         for file in (f"{name}.json", f"{name}.checkpoint.jsonl"):
             same_bytes(killed["evaluate"], f"evaluate/{file}")
-
-
-@pytest.mark.parametrize("stage", reasoned.STAGES)
-def test_killed_in_each_stage_that_reasons(killed: dict[str, Pair], stage: str) -> None:
-    cut, whole = (reasoned.left(workdir, stage) for workdir in killed["reason"])
-    assert cut.keys() == whole.keys()
-    for name in cut:
-        assert cut[name] == whole[name], name
-    starts = json.loads((killed["reason"].broken / stage / "run.json").read_text())["starts"]
-    assert len(starts) == (1 if stage == "pairs" else 2)
