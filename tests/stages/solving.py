@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.models import hf_io, reward_model_io
+from distill_jax.models.reward_model_io import PRMConfig
 from distill_jax.run.config import RunConfig
 from distill_jax.run.models import Models
 from distill_jax.stages import solve
@@ -22,7 +25,7 @@ GOLDS = ["7081953", "6620417", "9335702", "5518264"]
 
 
 class Setup:
-    """Random models, problems in files, agents, a directory that stands for a reward model."""
+    """Random models, problems in files, agents, a random reward model."""
 
     def __init__(self, root: Path):
         self.root, tok = root, tokenizer()
@@ -36,8 +39,7 @@ class Setup:
             (root / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         rows = [dataclasses.asdict(agent) for agent in AGENTS]
         (root / "agents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (root / "reward").mkdir()
-        (root / "reward" / "config.json").write_text("{}")
+        write_reward_model(root / "student", root / "reward", tok)
 
     def search(self, **changes: Any) -> RunConfig:
         given = {
@@ -65,6 +67,16 @@ class Setup:
             "attempts": 3, "verify": 2, "rounds": 2, "selector": "weighted_verdict",
         }  # fmt: skip
         return self.config(**{**given, **changes})
+
+
+def write_reward_model(student: Path, path: Path, tok: Any, system: str | None = None) -> None:
+    """A reward model with the student's weights and a random head."""
+    geometry, base = hf_io.load_hf(student)
+    shape, kept = reward_model_io.trunk(geometry, base)
+    drawn = np.random.default_rng(0).standard_normal((2, shape.hidden_size)).astype(np.float32)
+    score = {"weight": drawn, "bias": np.zeros(2, np.float32)}
+    about = PRMConfig(system_prompt=system)
+    reward_model_io.save(path, shape, kept, score, about, tokenizer=tok)
 
 
 def say(prompt: str, number: int, attempt: int, key: int) -> str:

@@ -11,14 +11,12 @@ from distill_jax.core.settings import build
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.forecast import limits
 from distill_jax.inference.process_scorer import ProcessScorer
-from distill_jax.models import hf_io, reward_model_io
-from distill_jax.models.reward_model_io import PRMConfig
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, runner, solve
 from tests.evaluation.scripted import ByStep, Scripted
 from tests.stages import solving
 from tests.stages.hf import tokenizer
-from tests.stages.solving import Setup, results
+from tests.stages.solving import Setup, results, write_reward_model
 
 pytestmark = pytest.mark.slow
 
@@ -94,23 +92,12 @@ def test_a_reward_model_that_cannot_be_used_stops_it(
     assert not (tmp_path / "solve" / "results.json").exists()
 
 
-def write_reward_model(setup: Setup, path: Path, tok: Any, system: str | None) -> Path:
-    geometry, base = hf_io.load_hf(setup.root / "student")
-    shape, kept = reward_model_io.trunk(geometry, base)
-    drawn = np.random.default_rng(0).standard_normal((2, shape.hidden_size)).astype(np.float32)
-    score, about = (
-        {"weight": drawn, "bias": np.zeros(2, np.float32)},
-        PRMConfig(system_prompt=system),
-    )
-    reward_model_io.save(path, shape, kept, score, about, tokenizer=tok)
-    return path
-
-
 def test_a_real_reward_model_scores_with_its_own_system_message(
     setup: Setup, scripted: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(solve, "scorer_of", SCORER_OF)
-    path = write_reward_model(setup, tmp_path / "prm", tokenizer(), "Judge it.")
+    path = tmp_path / "prm"
+    write_reward_model(setup.root / "student", path, tokenizer(), "Judge it.")
     config = setup.config(reward_model=str(path), attempts=2, selector="weighted", plain=False)
     read, score = [], ProcessScorer.score
 
@@ -131,7 +118,8 @@ def test_a_reward_model_of_another_tokenizer_is_refused(
     setup: Setup, scripted: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(solve, "scorer_of", SCORER_OF)
-    path = write_reward_model(setup, tmp_path / "prm", tokenizer(seed=5), None)
+    path = tmp_path / "prm"
+    write_reward_model(setup.root / "student", path, tokenizer(seed=5))
     with pytest.raises(TokenizerMismatchError, match="reward model"):
         runner.run(setup.config(reward_model=str(path), selector="weighted"), tmp_path / "run")
     assert scripted[0].calls == []  # before anything is drawn
