@@ -1,22 +1,26 @@
 """python -m launch.main --config=configs/reason.py
 
-Reasoning distillation, a process reward model, GRPO, preferences, many solvers: from one command.
+Distillation, a process reward model, GRPO, preferences and many candidates, in one command.
 
-distill   the student learns the teacher's solutions: 0.5 KD + 0.5 cross-entropy
-traces    solutions of that student, right and wrong
-labels    how often each of their steps is completed to a right answer
-wrong     worked solutions with one number made wrong
-prm       a reward model of steps, trained on both
-errors    the same of test problems; bench: does the reward model find the wrong step?
-          (other_errors: of validation problems, on which bench chooses its threshold)
-rl        GRPO on verified answers
-dpo       right against wrong solutions of one problem
-solve     many candidates of each test problem; first, majority, best, weighted, at equal tokens
+distill       the student learns the teacher's solutions: 0.5 KD + 0.5 cross-entropy
+traces        solutions of that student, right and wrong
+labels        how often each step of them is completed to a right answer
+wrong         worked solutions with one number made wrong
+prm           a reward model of steps, trained on labels and wrong
+errors        test problems' solutions with one number made wrong
+other_errors  the same of validation problems
+bench         does the reward model find the wrong step of errors? (threshold from other_errors)
+rl            GRPO on verified answers
+dpo           right against wrong solutions of one problem
+solve         many candidates of each test problem; first, majority, best, weighted, at equal tokens
 
-Presets: --config=configs/reason.py:smoke, in seconds; learns nothing to speak of.
+rl and dpo start from the same student, and traces, labels and solve use it: their effects do not
+add up. In qwen_1_5b rl comes first, and all later stages use its student.
+
+Presets: --config=configs/reason.py:smoke: in seconds; learns almost nothing.
 --config=configs/reason.py:qwen_1_5b: released models, or your own, on GSM8K (docs/usage.md).
---config=configs/reason.py:evidence, what of this helps, over three seeds (docs/experiments.md).
-One problem by hand: python -m launch.solve --workdir=runs/reason "What is 2+3?"
+--config=configs/reason.py:evidence: which of these help, over three seeds (docs/experiments.md).
+One problem: python -m launch.solve --workdir=runs/reason "What is 2+3?"
 Any setting: --config.prm.steps=100. All of them with their meaning: docs/config.md.
 """
 
@@ -64,7 +68,7 @@ def _tiny() -> RunConfig:
         ),
         "traces": TraceSettings(model="distill", problems=400, samples=4),
         "labels": StepLabelSettings(data="traces", model="distill", n=4),
-        # Errors whose place is known, next to the student's own, whose labels are counts.
+        # Errors at known steps, in addition to the student's own, whose labels are counts.
         "wrong": InjectedSettings(problems=16_000, share=0.8),
         "prm": PRMSettings(
             start="distill",
@@ -107,7 +111,7 @@ def _tiny() -> RunConfig:
     return dataclasses.replace(
         base,
         preset="reason",
-        # A student that has begun to calculate: after all of tiny's steps nothing is left to learn.
+        # Fewer steps than tiny: its student is near 100%, which leaves nothing to improve.
         teacher=dataclasses.replace(base.teacher, steps=800),
         student=dataclasses.replace(base.student, steps=420),
         stages=tuple(plan),
@@ -125,7 +129,7 @@ def _evidence() -> RunConfig:
         "bench_counts": _with(plan["bench"], reward_model="prm_counts"),
         "bonus": _with(plan["rl"], process=ProcessSettings(reward_model="prm")),
         "solve_counts": _with(plan["solve"], reward_model="prm_counts", plain=False),
-        # Four agents of two candidates each, so that there are 8, too.
+        # Four agents of two candidates each: 8, as in stage solve.
         "agents": _with(plan["solve"], attempts=2, agents="configs/agents.jsonl"),
         "evaluate": last,
     }
@@ -142,7 +146,7 @@ def _smoke() -> RunConfig:
         "rl": _with(small.plan["rl"], start="distill", eval_every=0),
         "traces": _with(wide["traces"], problems=8, samples=4, batch=32),
         "labels": _with(wide["labels"], n=2, truncated_as="wrong", batch=32),
-        # Models that have learnt nothing solve nothing: there is no right solution to learn from.
+        # These models solve nothing, so prm and dpo learn from injected errors.
         "wrong": InjectedSettings(problems=64),
         "pairs": InjectedSettings(problems=64, form="pairs"),
         "prm": _with(wide["prm"], steps=3, batch_size=8, eval_every=2, optimizer=short),
@@ -213,7 +217,7 @@ def _qwen_1_5b() -> RunConfig:
         stages=tuple(plan),
         plan=plan,
         lora=LoraConfig(rank=16, alpha=32.0, dropout=0.05),
-        # Each stage's last weights are kept: not all of them measure eval/accuracy.
+        # Not all stages measure eval/accuracy, so each keeps its last weights, not its best.
         checkpoint=CheckpointSettings(every=50, keep=2),
     )
 

@@ -1,4 +1,4 @@
-"""Asks a model by hand: a problem a line, its answer below; ends at the end of the input.
+"""Chat with a model: reads one problem a line and prints its answer, to the end of the input.
 
     python -m launch.chat --workdir=runs/tiny
     python -m launch.chat --workdir=runs/tiny --model=base --temperature=0.7
@@ -28,7 +28,7 @@ _TEMPERATURE = flags.DEFINE_float(
 
 
 def _lines() -> Iterator[str]:
-    """Non-blank lines of standard input; at a terminal after a mark."""
+    """Non-blank lines of standard input; a terminal shows a prompt."""
     while True:
         if sys.stdin.isatty():
             print("> ", end="", file=sys.stderr, flush=True)
@@ -60,7 +60,7 @@ def _job(guard: arguments.OneLine) -> None:
         for number, line in enumerate(_lines()):
             try:
                 data = run.data.task.prompts([Problem("", line, "", "")], subject.tokenizer)
-            except DataError as error:  # the next line may be one that can be asked
+            except DataError as error:  # later lines may be shorter
                 print(f"DataError: {error}", file=sys.stderr, flush=True)
                 continue
             drawn = generate.answers(

@@ -4,10 +4,10 @@
     python -m launch.solve --workdir=runs/tiny --file=problems.jsonl --json > results.jsonl
     echo "What is 2 + 2?" | python -m launch.solve --workdir=runs/tiny --n=8
 
-The problem is an argument; or the rows of a file (.jsonl, .json, .parquet with question, and answer
-where it is known); or each line of standard input. Settings are those of the plan's last stage of
-kind solve, else the defaults with the last student; flags replace them. --json prints a result a
-line and nothing else: the object that launch/README.md describes.
+Problems are an argument, the rows of a file (.jsonl, .json or .parquet with a column question,
+problem or prompt, and perhaps answer), or the lines of standard input. Settings are those of the
+plan's last stage of kind solve, else the defaults with the last student; flags replace them.
+--json prints one result object a line and nothing else; launch/README.md describes it.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Part of solve.py: problems of a command line solved one by one, and shown as they are."""
+"""Part of solve.py: solves the problems of a command line one by one and prints each."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ _QUESTIONS = ("question", "problem", "prompt")
 
 
 class Request(NamedTuple):
-    """What a command line asks for; None is the setting of the plan, of the same name."""
+    """Settings of a command line; None takes the plan's setting of the same name."""
 
     attempts: int | None = None
     agents: str | None = None
@@ -48,9 +48,9 @@ class Request(NamedTuple):
     rounds: int | None = None
 
     def settings(self, config: RunConfig, workdir: Path) -> SolveSettings:
-        """The settings of the plan's last stage of kind solve with what is asked for.
+        """The settings of the plan's last stage of kind solve, changed as requested.
 
-        Without such a stage the last student of the work directory solves.
+        Without such a stage: the defaults, with the last student of the work directory.
 
         Raises:
             ConfigError: a value out of its limits, or settings that cannot go together.
@@ -99,9 +99,9 @@ def _of_file(path: Path) -> Iterator[Problem]:
 
 
 class Show:
-    """Prints what the solver does for people.
+    """Prints candidates and votes on a console.
 
-    names: of the agents; scored: there is a reward model, so that texts come with their scores.
+    names: of the agents; scored: a reward model scores, so texts are printed with their scores.
     """
 
     def __init__(self, console: Console, names: Sequence[str], *, scored: bool):
@@ -113,7 +113,7 @@ class Show:
         for one in found:
             if phase == "verified" and one.verdict is None:
                 continue
-            if phase == "scored" and one.round:  # shown as revised, with its verdict
+            if phase == "scored" and one.round:  # phase "revised" prints it with its verdict
                 continue
             stated = "no answer" if one.answer is None else escape(one.answer)
             revision = f", revision {one.round}" if one.round else ""
@@ -162,7 +162,7 @@ class Show:
 def solve(
     run: Run, how: SolveSettings, problems: Iterable[Problem], *, as_json: bool = False
 ) -> None:
-    """Solves the problems one by one and prints what is done; as_json: result objects alone.
+    """Solves the problems one by one and prints them; as_json: prints result objects alone.
 
     No problem's result depends on the others.
 
@@ -191,6 +191,6 @@ def solve(
 
 
 def without_drops(config: RunConfig) -> RunConfig:
-    """The config under which a problem without room is an error."""
+    """The config with data.on_long_prompt=error: a problem without room is not dropped."""
     data = dataclasses.replace(config.data, on_long_prompt="error")
     return dataclasses.replace(config, data=data)

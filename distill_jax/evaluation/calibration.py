@@ -1,4 +1,4 @@
-"""Calibration: whether a share that is given as confidence is the probability of being right."""
+"""Calibration: how far confidence differs from the probability of being right."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ BINS = 10
 
 
 def calibration(confidence_N: np.ndarray, right_N: np.ndarray, bins: int = BINS) -> dict[str, Any]:
-    """The expected calibration error over bins of equal width, and what it is made of.
+    """The expected calibration error (ECE) over bins of equal width, with its bins.
 
     ECE = Σ over bins of n_b/N · |mean confidence_b − share right_b|. A value on a bound is in the
     upper bin, 1 in the last one. With few values in a bin ECE is too high: a bin's gap is never
@@ -24,8 +24,8 @@ def calibration(confidence_N: np.ndarray, right_N: np.ndarray, bins: int = BINS)
         right_N: bool, or a share in [0, 1].
 
     Returns:
-        "ece", None of no value; "count"; "bins": low, high, count, and the means confidence and
-        right, None in an empty bin.
+        "ece", None without values; "count"; "bins": low, high, count, and the means confidence
+        and right, None in an empty bin.
     """
     confidence_N = np.asarray(confidence_N, np.float64)
     right_N = np.asarray(right_N, np.float64)
@@ -59,8 +59,8 @@ def of_votes(
         selector: one that votes.
 
     Returns:
-        As `calibration`, and "without": problems that are in no bin: without an answer, without a
-        vote above 0, or with an answer that the check is undecided about.
+        As `calibration`, and "without": the number of problems in no bin, which have no answer, no
+        vote above 0, or an answer that the check is undecided about.
     """
     pairs = []
     for some in map(many.ordered, found):

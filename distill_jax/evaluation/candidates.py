@@ -1,8 +1,8 @@
-"""Candidate: one solution of a problem with all that is known of it; votes, groups, evidence.
+"""Candidate: one solution of a problem with its scores and verdict; votes, groups, evidence.
 
-A candidate's slot is (agent, attempt); a revision stays in the slot of what it revises. Lists of
-candidates are brought into the order (agent, attempt, round) before anything is decided, so that
-no result depends on the order in which they were drawn, scored or given.
+A candidate's slot is (agent, attempt); a revision has the slot of what it revises. Candidates are
+sorted by (agent, attempt, round) before each decision, so that no result depends on the order in
+which they were drawn, scored or given.
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ class Candidate:
 
     Attributes:
         agent, attempt: numbers of the agent and of its attempt.
-        round: 0 as first drawn, r of the r-th revision.
+        round: 0 for a first draw, r for the r-th revision.
         text, tokens: the completion; token ids, EOS included.
-        truncated: it ended without EOS.
+        truncated: whether it ended without EOS.
         answer: the final answer as written, or None.
         steps: scores of its steps; () without a reward model.
-        unscored: its last steps, for which the reward model had no room.
-        score: of the whole; NaN without a reward model, or without a step.
+        unscored: number of its last steps, for which the reward model had no room.
+        score: of the whole solution; NaN without a reward model, or without a step.
         verdict: of the verifier: correct, incorrect or unsure; None where it was not asked.
-        verdict_tokens: that the verifier wrote.
+        verdict_tokens: number of tokens that the verifier wrote.
         revised_from: round of the candidate of this slot that it revises; None for a first one.
-        right: against the gold answer; None without one, or where the check is undecided. It is
-            set when everything is selected; nothing in the selection reads it.
+        right: whether it is right by the gold answer; None without one, or where the check is
+            undecided. Set after selection, which does not read it.
     """
 
     agent: int
@@ -68,8 +68,10 @@ class Candidate:
         return len(self.tokens) + self.verdict_tokens
 
     def row(self, name: str, *, kept: bool) -> dict[str, Any]:
-        """JSON-able, with the agent's name; tokens as their number; kept: it takes part in the
-        vote."""
+        """The candidate as JSON-able values, with the number of its tokens.
+
+        name: of the agent; kept: whether it votes.
+        """
         return {
             "agent": name,
             "attempt": self.attempt,
@@ -90,15 +92,15 @@ class Candidate:
 
 
 def ordered(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """By agent, attempt and round."""
+    """The candidates sorted by agent, attempt and round."""
     return sorted(candidates, key=lambda one: (one.agent, one.attempt, one.round))
 
 
 def votes(candidates: Sequence[Candidate], weights: Sequence[float]) -> Votes:
-    """What the selectors read of candidates that are `ordered`; weights: of the agents.
+    """The votes of `ordered` candidates; weights: of the agents.
 
-    A candidate that the verifier was not asked about has the verdict of the best-scored one of its
-    group about which it was: a verdict is on the answer that they share.
+    A candidate that was not verified has the verdict of the best-scored verified one of its group:
+    a verdict is on the answer that they share.
     """
     group_N = np.array(_groups(tuple(one.answer for one in candidates)), np.int64)
     of_group: dict[int, str] = {}
@@ -125,7 +127,7 @@ def choose(
 
 @functools.lru_cache(maxsize=2**14)
 def _groups(found: tuple[str | None, ...]) -> tuple[int, ...]:
-    # Every selector asks again, and answers that are no numbers take milliseconds to compare.
+    # Each selector calls this; answers that are not numbers take milliseconds to compare.
     return tuple(selection.groups(found).tolist())
 
 
@@ -134,7 +136,8 @@ def strongest(
 ) -> list[Candidate]:
     """The best-scored candidate of each of the `count` strongest groups of equal answers.
 
-    Strength is the sum of weight × score, or of weight where nothing is scored; then the earlier.
+    Strength is the sum of weight × score, or of weight where nothing is scored; of equal groups the
+    earlier one is stronger.
     """
     candidates = ordered(candidates)
     found = votes(candidates, weights)
@@ -159,7 +162,7 @@ def scored(
     prompt_N: of each candidate's problem, as the reward model was trained on.
 
     Raises:
-        DataError: a score that is no number in [0, 1].
+        DataError: a score is not a number in [0, 1].
     """
     if not candidates:
         return []
@@ -191,7 +194,7 @@ def scored(
 
 
 def refuse_unscored(candidates: Sequence[Candidate]) -> None:
-    """Raises DataError where candidates have steps and not one of them has a score."""
+    """Raises DataError if candidates have steps and none of these has a score."""
     if any(one.unscored for one in candidates) and not any(one.steps for one in candidates):
         raise DataError(
             f"the reward model scores no step of {len(candidates)} candidates: they are NaN",
@@ -201,7 +204,7 @@ def refuse_unscored(candidates: Sequence[Candidate]) -> None:
 
 
 def evidence(one: Candidate, threshold: float) -> list[str]:
-    """Reasons to revise a candidate, none of which needs the gold answer."""
+    """Reasons to revise a candidate; none needs the gold answer."""
     found = []
     if one.verdict == "incorrect":
         found.append("A check found it incorrect.")
@@ -215,8 +218,11 @@ def evidence(one: Candidate, threshold: float) -> list[str]:
 
 
 def better(old: Candidate, new: Candidate) -> Candidate:
-    """The one with an answer, then the one that was not cut off, then that of the better verdict,
-    then of the higher score; the old one where they are equal."""
+    """The better candidate; the old one where both are equal.
+
+    Compared in this order: it has an answer, was not cut off, has the better verdict, has the
+    higher score.
+    """
 
     def rank(one: Candidate) -> tuple[bool, bool, float, float]:
         verdict = VERDICT_WEIGHTS[one.verdict or UNSURE]

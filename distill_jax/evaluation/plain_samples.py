@@ -1,4 +1,4 @@
-"""Plain samples of one agent at the tokens that something else took: what it is compared with."""
+"""Plain samples of one agent that take as many tokens as the method they are compared with."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from distill_jax.core import rng
 from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solver import Solver
 
-# Least number of plain samples that are drawn at a time after the first ones.
+# Fewest plain samples that are drawn at a time after the first `attempts`.
 _PART = 8
 
 
 def plain(
     solver: Solver, prompts: Sequence[Sequence[int]], budget_P: Sequence[int]
 ) -> list[list[Candidate]]:
-    """Plain samples of the default agent for each problem: as many, in the order drawn, as do not
-    take more tokens than its budget, and at least one.
+    """Plain samples of the default agent for each problem, within its budget of tokens.
 
-    The first `attempts` of them are drawn with the solver's key: where agent 0 is the default
-    agent they are its candidates. The rest comes in parts of one size, so that the samples of a
-    problem do not depend on the others.
+    Samples count in the order drawn; each problem has at least one, even over its budget. The first
+    `attempts` are drawn with the solver's key: if agent 0 is the default agent, they are its
+    candidates. The others are drawn in parts of one size, so that the samples of a problem do not
+    depend on the other problems.
     """
     agent = solver.settings.default_agent()
     same = dataclasses.replace(solver.agents[0], name=agent.name, weight=agent.weight) == agent

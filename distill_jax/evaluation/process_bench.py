@@ -9,7 +9,7 @@ import numpy as np
 NONE_WRONG = -1
 
 
-class Found(NamedTuple):
+class F1Score(NamedTuple):
     """Exact matches among solutions with an error and among those without, and their F1.
 
     acc_error or acc_correct is None where no solution is of that class; f1 is 0 then, and where
@@ -26,14 +26,14 @@ def first_wrong(score_S: Sequence[float], threshold: float) -> int:
     return next((i for i, score in enumerate(score_S) if score < threshold), NONE_WRONG)
 
 
-def f1(predicted_N: Sequence[int], label_N: Sequence[int]) -> Found:
+def f1(predicted_N: Sequence[int], label_N: Sequence[int]) -> F1Score:
     """2ab/(a+b) of the accuracies a on solutions with an error and b on those without."""
     match = np.asarray(predicted_N) == np.asarray(label_N)
     wrong = np.asarray(label_N) != NONE_WRONG
     a = float(match[wrong].mean()) if wrong.any() else None
     b = float(match[~wrong].mean()) if (~wrong).any() else None
     value = 2 * a * b / (a + b) if a and b else 0.0
-    return Found(value, a, b)
+    return F1Score(value, a, b)
 
 
 def best_threshold(scores: Sequence[Sequence[float]], label_N: Sequence[int]) -> float:

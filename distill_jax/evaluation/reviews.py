@@ -1,8 +1,8 @@
-"""Prompts that ask a model to check or to revise a candidate, and the reading of its verdict.
+"""Prompts that ask a model to verify or revise a candidate; how its verdict is read.
 
-Problem and candidate are data: they stand between delimiters, and each of their lines is quoted
-with "> ", so that no line of theirs is a delimiter or, copied by the model, a verdict. A prompt is
-made of the question and of a candidate's text; a gold answer is no argument here.
+Problem and candidate are data: they are between delimiters, and each of their lines begins with
+"> ", so that none of them is a delimiter or, copied by the model, a verdict. A prompt is made of
+the question and a candidate's text; no function here takes a gold answer.
 """
 
 import re
@@ -39,7 +39,7 @@ def revise_text(question: str, solution: str, reasons: Sequence[str]) -> str:
 
 
 def verdict(text: str, *, ended: bool) -> str | None:
-    """The verdict in a verifier's completion, or None: its last line must be nothing else.
+    """The verdict in a verifier's completion; None unless its last line is a verdict alone.
 
     text: of the completion alone, never with its prompt; ended: False for one that was cut off.
     """
@@ -49,12 +49,12 @@ def verdict(text: str, *, ended: bool) -> str | None:
 
 
 def prompt(tok: FastTokenizer, text: str, chat: ChatSettings) -> list[int]:
-    """Token ids of a review's prompt, up to where the response begins."""
+    """Token ids of a review's prompt, without a response."""
     return render_prompt(tok, Problem("review", without_specials(tok, text), "", ""), chat)
 
 
 def without_specials(tok: FastTokenizer, text: str) -> str:
-    """The text with a blank in each special token, which would end or open a turn.
+    """The text with a space inside each special token, which would end or open a turn.
 
     A model can write `<|im_end|>` with ordinary tokens.
     """

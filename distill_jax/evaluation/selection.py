@@ -1,6 +1,6 @@
-"""Which of a problem's candidates is the answer: selectors on one set of candidates, and best-of-k.
+"""Selectors: which of a problem's candidates is the answer; expected accuracy of k candidates.
 
-Candidates come in the order of (agent, attempt), so that ties do not depend on the order in which
+Candidates are in the order of (agent, attempt), so that ties do not depend on the order in which
 they were drawn or scored.
 """
 
@@ -21,7 +21,7 @@ _EXACT_SUBSETS = 256
 
 
 class Votes(NamedTuple):
-    """What the selectors read of a problem's N candidates.
+    """The arrays that selectors read, for the N candidates of a problem.
 
     Attributes:
         group_N: int, the candidate's group of equivalent answers; −1 without an answer.
@@ -37,7 +37,7 @@ class Votes(NamedTuple):
 
 
 def groups(found: Sequence[str | None]) -> np.ndarray:
-    """The group of each answer, int [N]: the first group whose first member it equals.
+    """The group of each answer, int [N]: the first one whose first member equals the answer.
 
     −1 for None: a candidate without an answer has no vote.
     """
@@ -88,7 +88,7 @@ def _strength(
 
 
 def confidence(votes: Votes, chosen: int, selector: str) -> float | None:
-    """Share of all votes that the chosen candidate's group has; None where all votes are 0."""
+    """The share of the votes of the chosen candidate's group; None where all votes are 0."""
     score_N = np.nan_to_num(votes.score_N, nan=0.0)
     total = {
         group: _strength(votes, selector, np.flatnonzero(votes.group_N == group), score_N)[0]
@@ -135,7 +135,8 @@ def expected(
 ) -> tuple[float, int]:
     """(mean of right over subsets of k candidates under a selector, number of subsets).
 
-    All subsets where they are at most 256, else `draws` of them. No chosen candidate is wrong.
+    All subsets if there are at most 256, else `draws` random ones. A subset in which nothing is
+    chosen counts as wrong.
     """
     n = len(right_N)
     if math.comb(n, k) <= _EXACT_SUBSETS:

@@ -1,12 +1,14 @@
-"""results.json of stage solve: a row a problem, and what selection, verification and revision gain.
+"""results.json of stage solve: one row per problem; gains of selection, verification, revision.
 
-Fields whose names end in _time measure the machine (`training.records.is_timing`); all else is the
-same at each run.
+Fields whose names end in _time measure the machine (`training.records.is_timing`); all others are
+the same in every run.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solved
 from distill_jax.inference.agents import Agent
-from distill_jax.inference.search import Found
+from distill_jax.inference.search import SearchResult
 from distill_jax.tasks import Task
 
 VOTING = ("majority", "weighted", "weighted_verdict")
@@ -50,11 +52,13 @@ def judged(
 def judged_solved(
     task: Task, problems: Sequence[Problem], solved: Sequence[Solved]
 ) -> list[Solved]:
-    """`judged` of kept and replaced candidates."""
+    """The problems with their kept and replaced candidates `judged`."""
     kept = judged(task, problems, [one.kept for one in solved])
     replaced = judged(task, problems, [one.replaced for one in solved])
-    triples = zip(kept, replaced, [one.search for one in solved], strict=True)
-    return [Solved(*one) for one in triples]
+    return [
+        one._replace(kept=some, replaced=others)
+        for one, some, others in zip(solved, kept, replaced, strict=True)
+    ]
 
 
 def row(
@@ -67,13 +71,14 @@ def row(
     """The result of one problem, JSON-able.
 
     `correct` and `majority_correct` are null without a gold answer or where the check is undecided,
-    and false where nothing is selected. `selected` holds the chosen one's place in `candidates` for
-    each selector; `votes` the candidates of each group of equal answers, by its first answer;
-    `confidence` the winning group's share of the votes; `search` what a search drew.
+    and false where nothing is selected. For each selector `selected` holds the index of the chosen
+    candidate in `candidates`. `votes` maps the first answer of each group of equal answers to the
+    number of its candidates, whatever their weights; `confidence` is the winning group's share of
+    the selector's votes; `search` counts what a search drew.
 
     Args:
         solved: its candidates, judged.
-        seconds: that it took, or None.
+        seconds: the time that it took, or None.
     """
     weights, everything = [agent.weight for agent in agents], solved.all
     chosen = {name: many.choose(solved.kept, weights, name) for name in settings.selectors}
@@ -81,10 +86,8 @@ def row(
     votes, confidence = many.votes(kept, weights), None
     if best is not None and settings.selector in VOTING:
         confidence = selection.confidence(votes, kept.index(best), settings.selector)
-    shares: dict[str, int] = {}
-    for group in votes.group_N[votes.group_N >= 0].tolist():
-        first = str(kept[votes.group_N.tolist().index(group)].answer)
-        shares[first] = shares.get(first, 0) + 1
+    group_N = votes.group_N.tolist()
+    counts = Counter(str(kept[group_N.index(group)].answer) for group in group_N if group >= 0)
 
     def correct(one: Candidate | None) -> bool | None:
         return one.right if one is not None else (False if gold else None)
@@ -102,7 +105,7 @@ def row(
         "correct": correct(best),
         "selector": settings.selector,
         "confidence": confidence,
-        "votes": shares,
+        "votes": dict(counts),
         "selected": {
             name: None if one is None else everything.index(one) for name, one in chosen.items()
         },
@@ -119,8 +122,7 @@ def row(
 def tokens(solved: Solved) -> dict[str, int]:
     """Tokens generated for a problem: first candidates, revisions, verdicts, and all of them.
 
-    Of a search all that it drew is counted, once: dropped beams, and beginnings that candidates
-    have in common.
+    All that a search drew is counted once: dropped beams, and prefixes that candidates share.
     """
     found = solved.all
     revised = sum(len(one.tokens) for one in found if one.round)
@@ -136,7 +138,7 @@ def tokens(solved: Solved) -> dict[str, int]:
     }
 
 
-def _counts(search: Found) -> dict[str, int]:
+def _counts(search: SearchResult) -> dict[str, int]:
     """What a search drew for a problem."""
     names = ("iterations", "steps", "tokens", "duplicates", "dropped")
     return {name: getattr(search, name) for name in names}
@@ -157,8 +159,8 @@ def summary(
     Args:
         problems, solved: with gold answers; judged.
         plain: plain samples of the default agent at equal tokens, judged; None: not compared.
-        seed: of the subsets that are drawn where not all are counted.
-        seconds: a problem took on average; None where a part was drawn at an earlier start.
+        seed: of the subsets of candidates, where not all subsets are counted.
+        seconds: mean time of a problem; None where an earlier start drew a part.
     """
     weights = [agent.weight for agent in agents]
     rows = [row(p, one, agents, settings, seconds) for p, one in zip(problems, solved, strict=True)]
@@ -208,8 +210,8 @@ def summary(
 def verification(solved: Sequence[Solved]) -> dict[str, Any]:
     """verification_*: the verdicts correct and incorrect as a classifier of right candidates.
 
-    rate: share of all candidates that have such a verdict. Candidates that the answer check is
-    undecided about are in no figure but the rate; 0/0 is None.
+    rate: share of all candidates that have such a verdict. The other figures skip candidates that
+    the answer check is undecided about; 0/0 is None.
     """
     found = [one for some in solved for one in some.all]
     decided = [one for one in found if one.verdict in ("correct", "incorrect")]
@@ -243,42 +245,37 @@ def curves(
     out: dict[str, dict[str, Any]] = {}
     votes = [many.votes(one.kept, weights) for one in solved]
     right_PN = [np.array([one.right is True for one in some.kept]) for some in solved]
+    # Candidates without an answer are below all others.
+    score_PN = [np.where(one.group_N < 0, math.nan, one.score_N) for one in votes]
     for k in sorted({*powers, count}):
-        lines: dict[str, Callable[[int], float]] = {
-            "pass": lambda i, k=k: intervals.pass_at_k(  # type: ignore[misc]
-                len(right_PN[i]), int(right_PN[i].sum()), k
-            )
+        means = {
+            "pass": [
+                intervals.pass_at_k(len(right_N), int(right_N.sum()), k) for right_N in right_PN
+            ]
         }
         if settings.reward_model:
-            lines["best"] = lambda i, k=k: selection.best_of_k(  # type: ignore[misc]
-                np.where(votes[i].group_N < 0, math.nan, votes[i].score_N), right_PN[i], k
-            )
-        found = {
-            name: intervals.mean_interval(np.array([one(i) for i in range(len(solved))]))
-            for name, one in lines.items()
-        }
+            pairs = zip(score_PN, right_PN, strict=True)
+            means["best"] = [selection.best_of_k(*pair, k) for pair in pairs]
         subsets = 0
         for name in voted:
             drawn = [
                 selection.expected(
-                    votes[i],
-                    right_PN[i],
-                    k,
-                    name,
-                    rng=lambda i=i: np.random.default_rng([seed, i]),  # type: ignore[misc]
+                    *pair, k, name, rng=functools.partial(np.random.default_rng, [seed, i])
                 )
-                for i in range(len(solved))
+                for i, pair in enumerate(zip(votes, right_PN, strict=True))
             ]
             subsets = drawn[0][1]
-            found[name] = intervals.mean_interval(np.array([mean for mean, _ in drawn]))
-        out[str(k)] = {name: one._asdict() for name, one in found.items()} | {"subsets": subsets}
+            means[name] = [mean for mean, _ in drawn]
+        estimates = {name: intervals.mean_interval(np.array(one)) for name, one in means.items()}
+        out[str(k)] = {name: one._asdict() for name, one in estimates.items()}
+        out[str(k)]["subsets"] = subsets
     return out
 
 
 def _calibration(
     found: Sequence[Sequence[Candidate]], weights: Sequence[float], names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Selector that votes -> calibration of its confidence."""
+    """{selector that votes: calibration of its confidence}."""
     return {name: calibration.of_votes(found, weights, name) for name in names if name in VOTING}
 
 
@@ -292,20 +289,17 @@ def _searched(rows: Sequence[Mapping[str, Any]], settings: SolveSettings) -> dic
 
 
 def _revision(solved: Sequence[Solved]) -> dict[str, Any]:
-    """What revision changed: candidates first drawn against those kept, in the same slots."""
-    first = [one for some in solved for one in some.first]
+    """What revision changed: the first candidate of each slot against the kept one."""
+    first = {(i, one.slot): one for i, some in enumerate(solved) for one in some.first}
     kept = {(i, one.slot): one for i, some in enumerate(solved) for one in some.kept}
-    pairs = [(one, kept[i, one.slot]) for i, some in enumerate(solved) for one in some.first]
     revised = {(i, one.slot) for i, some in enumerate(solved) for one in some.all if one.round}
-    before = [
-        one for i, some in enumerate(solved) for one in some.first if (i, one.slot) in revised
-    ]
+    pairs = [(one, kept[at]) for at, one in first.items()]
     return {
         "revised": len(revised),
-        "revised_wrong": sum(one.right is False for one in before),
+        "revised_wrong": sum(first[at].right is False for at in revised),
         "fixed": sum(not old.right and new.right is True for old, new in pairs),
         "broken": sum(old.right is True and not new.right for old, new in pairs),
-        "pass@1_before": float(np.mean([one.right is True for one in first])),
+        "pass@1_before": float(np.mean([one.right is True for one in first.values()])),
         "pass@1_after": float(np.mean([one.right is True for one in kept.values()])),
     }
 
@@ -315,11 +309,11 @@ def _compared(
     right: Mapping[str, np.ndarray],
     settings: SolveSettings,
 ) -> dict[str, Any]:
-    """The same selectors on plain samples at equal tokens; difference: solve less plain."""
+    """The same selectors on plain samples at equal tokens; difference: solve minus plain."""
     names = [name for name in right if name != "weighted_verdict"]
     other = _selected(plain, [1.0], names)
     passed = [any(one.right for one in some) for some in plain]
-    # Plain samples have no verdicts; their strongest counterpart is the weighted vote.
+    # Plain samples have no verdicts: the weighted vote is compared with weighted_verdict.
     of = {name: "weighted" if name == "weighted_verdict" else name for name in right}
     return {
         "samples": float(np.mean([len(some) for some in plain])),
@@ -340,7 +334,7 @@ def _compared(
 def _selected(
     found: Sequence[Sequence[Candidate]], weights: Sequence[float], names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Selector -> bool [problems], whether what it takes is right."""
+    """{selector: bool [problems], whether the candidate that it takes is right}."""
     out = {}
     for name in names:
         chosen = [many.choose(some, weights, name) for some in found]
@@ -349,12 +343,15 @@ def _selected(
 
 
 def _cost(solved: Solved, weights: Sequence[float], name: str, settings: SolveSettings) -> int:
-    """Tokens that a selector needs. `first` needs no candidate after the one that it takes;
-    verdicts are needed for weighted_verdict, and where they decide what is revised; a search is
-    needed as a whole."""
+    """Tokens that a selector needs.
+
+    `first` needs no candidate after the one that it takes. Verdicts count for weighted_verdict, and
+    with rounds, where they decide what is revised. Of a search all tokens count.
+    """
     reads = name == "weighted_verdict" or settings.rounds > 0
     if solved.search is not None:
-        return solved.search.tokens + reads * sum(one.verdict_tokens for one in solved.all)
+        verdicts = sum(one.verdict_tokens for one in solved.all) if reads else 0
+        return solved.search.tokens + verdicts
     last = many.choose(solved.kept, weights, "first") if name == "first" else None
     needed = [one for one in solved.all if last is None or one.slot <= last.slot]
     return sum(one.cost if reads else len(one.tokens) for one in needed)

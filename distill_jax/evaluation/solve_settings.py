@@ -28,7 +28,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
     )
     split: str = setting("test", "Split of the problems.", choices=("test", "validation", "train"))
     benchmark: str = setting(
-        "", f"Problems in place of a split: {', '.join(NAMES)}, a file or a directory."
+        "", f"Problems instead of a split's: {', '.join(NAMES)}, a file or a directory."
     )
     problems: int = setting(100, "Problems, the first ones.", low=1, high=MAX_PROBLEMS)
     attempts: int = setting(
@@ -37,7 +37,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
     )  # fmt: skip
     search: str = setting(
         "",
-        "Search over steps with the reward model, in place of independent candidates: beam keeps "
+        "Search over steps with the reward model, instead of independent candidates: beam keeps "
         "the best N/width beams of all, dvts the best one in each of N/width trees; empty: none.",
         choices=("", *SEARCHES),
     )
@@ -48,8 +48,10 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
     agents: str = setting(
         "", "File of agents, JSON or JSONL; empty: one, as stage evaluate samples.", ref="file"
     )
-    temperature: float = setting(1.0, "Temperature of that one agent.", above=0.0)
-    top_p: float = setting(1.0, "Nucleus mass of that one agent.", above=0.0, high=1.0)
+    temperature: float = setting(
+        1.0, "Temperature of the one agent without a file, and of plain samples.", above=0.0
+    )
+    top_p: float = setting(1.0, "Nucleus mass of the same.", above=0.0, high=1.0)
     verify: int = setting(
         0, "Groups of equal answers that the model verifies, the strongest first.", low=0
     )
@@ -58,7 +60,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
         0.5, "A candidate with a step scored below this is revised.", low=0.0, high=1.0
     )
     selector: str = setting("majority", "Selector that is reported first.", choices=SELECTORS)
-    plain: bool = setting(True, "Compare with plain samples of one agent that take as many tokens.")
+    plain: bool = setting(True, "Compare with plain samples of one agent at equal tokens.")
     batch: int = setting(256, "Completions decoded at a time.", low=1, affects="rounding")
 
     def __post_init__(self) -> None:
@@ -109,7 +111,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
             )
 
     def shared(self) -> tuple[str, ...]:
-        """The models' settings count, and those of data and lengths."""
+        """The settings of the student, its data and its sampling."""
         return ("seed", "tokenizer_size", "task", "data", "sampling", "student", "lora")
 
     def roles(self) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
         return ("student",)
 
     def splits(self) -> tuple[str, ...]:
-        """The one that is solved, or the benchmark."""
+        """The split that is solved, or the benchmark."""
         return (self.benchmark or self.split,)
 
     @property
@@ -128,7 +130,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
 
     @property
     def shape(self) -> Shape:
-        """Of the search."""
+        """The size of the search."""
         trees, kept = SEARCHES[self.search](self.attempts // self.width)
         return Shape(trees, kept, self.width)
 

@@ -1,7 +1,7 @@
 """Solves problems with many candidates: sample or search, score, verify, revise; then selection.
 
-One model does all of it. Every draw is a function of the key and of (problem, agent, attempt), and
-of a review's round, so that neither the batch size nor the other problems change it.
+One model does all of it. Every draw is a function of the key, of (problem, agent, attempt) and of
+the round of a review: neither the batch size nor the other problems change it.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from distill_jax.inference import agents as solvers
 from distill_jax.inference import generate, search
 from distill_jax.inference.agents import Agent
 from distill_jax.inference.generate import Answers, Tick
-from distill_jax.inference.search import Beam, Continuer, Found
+from distill_jax.inference.search import Beam, Continuer, SearchResult
 from distill_jax.inference.store import AnswerStore
 from distill_jax.reasoning import steps
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
@@ -36,17 +36,21 @@ Watch = Callable[[str, int, Sequence[Candidate]], None]
 
 
 class Solved(NamedTuple):
-    """A problem's candidates, each list ordered: `kept`, one of each slot, take part in the vote;
-    `replaced` are those that a revision beat, or that lost to what they revise; `search` counts
-    what was drawn to find them, None where each was drawn alone."""
+    """A problem's candidates.
+
+    Attributes:
+        kept: one of each slot, ordered; these vote.
+        replaced: ordered; candidates that a revision replaced, and revisions that were worse.
+        search: counts of the search that found them; None where each was drawn alone.
+    """
 
     kept: list[Candidate]
     replaced: list[Candidate]
-    search: Found | None = None
+    search: SearchResult | None = None
 
     @property
     def all(self) -> list[Candidate]:
-        """All of them, ordered."""
+        """Kept and replaced candidates, ordered."""
         return many.ordered([*self.kept, *self.replaced])
 
     @property
@@ -63,11 +67,13 @@ class Solver:
         run: data, task, settings of sampling.
         settings: of the stage.
         agents: who solves, in the file's order.
-        sampler, weights: of the model, and its decode weights; called only if something is drawn.
+        sampler: of the model.
+        weights: gives its decode weights; called only if something is drawn.
         key: typed key of all draws.
         scorer: the reward model, or None.
         store: keeps what is drawn; None keeps nothing.
-        counting, watch: for people.
+        counting: progress of each phase.
+        watch: shows the candidates of each phase.
     """
 
     run: Run
@@ -83,7 +89,7 @@ class Solver:
 
     @property
     def vote_weights(self) -> list[float]:
-        """Of the agents."""
+        """The agents' weights."""
         return [agent.weight for agent in self.agents]
 
     @property
@@ -105,7 +111,7 @@ class Solver:
             prompts: token ids by agent and problem.
         """
         found: list[list[Candidate]] = [[] for _ in questions]
-        searched: Sequence[Found | None] = [None] * len(questions)
+        searched: Sequence[SearchResult | None] = [None] * len(questions)
         if self.settings.search:
             found, searched = self._searched(plain, prompts[0])
         else:
@@ -145,7 +151,12 @@ class Solver:
     ) -> list[list[Candidate]]:
         """Candidates of each prompt.
 
-        ids: numbers of the problems; count: candidates, 0 is `attempts`; first: of their numbers.
+        Args:
+            prompts, agent, number: token ids; who draws, and its number.
+            key, decoding: of the draw, and its name in the store.
+            ids: numbers of the problems.
+            count: candidates of each prompt; 0 is `attempts`.
+            first: number of the first candidate.
         """
         count = count or self.settings.attempts
         with self.counting(decoding, len(prompts) * count) as tick:
@@ -185,7 +196,7 @@ class Solver:
 
     def _searched(
         self, plain: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]
-    ) -> tuple[list[list[Candidate]], list[Found]]:
+    ) -> tuple[list[list[Candidate]], list[SearchResult]]:
         """The candidates of each problem from a search, and what was drawn for them."""
         scorer = self.scorer
         assert scorer is not None  # the settings require a reward model
@@ -206,7 +217,7 @@ class Solver:
             some = [Candidate(0, 0, "", beam.written) for beam in beams]
             some = many.scored(scorer, [plain[beam.problem] for beam in beams], some)
             many.refuse_unscored(some)
-            # A beam with a step that the reward model has no room for comes after all others.
+            # Beams with a step for which the reward model has no room come last.
             return [one.score if one.steps and not one.unscored else -1.0 for one in some]
 
         found = search.search(
@@ -238,13 +249,13 @@ class Solver:
     def _verified(
         self, questions: Sequence[str], asked: Sequence[Sequence[Candidate]], round_: int
     ) -> list[list[Candidate]]:
-        """These candidates with their verdicts, of a greedy completion each."""
+        """These candidates with their verdicts, each from one greedy completion."""
         requests = [
             _Request(problem, one, reviews.verify_text(questions[problem], one.text))
             for problem, some in enumerate(asked)
             for one in some
         ]
-        # Neither a persona nor the instruction how to answer a problem is meant for a verifier.
+        # A verifier gets no agent's system message and no instruction how to answer a problem.
         chat = dataclasses.replace(self.run.config.data.chat, instruction="")
         fits, drawn = self._review(requests, chat, f"verify round {round_}", self.limits.whole(0.0))
         places = {(one.problem, one.candidate.slot): place for place, one in enumerate(fits)}
@@ -252,7 +263,7 @@ class Solver:
         for request in requests:
             one = dataclasses.replace(request.candidate, verdict=UNSURE)
             place = places.get((request.problem, one.slot))
-            if place is not None and drawn is not None:  # else its prompt has no room
+            if place is not None and drawn is not None:  # otherwise its prompt has no room
                 said = self.run.data.text(drawn.tokens[place])
                 read = reviews.verdict(said, ended=bool(drawn.ended_B[place]))
                 one = dataclasses.replace(
@@ -268,7 +279,7 @@ class Solver:
         solved: Sequence[Solved],
         round_: int,
     ) -> list[Solved]:
-        """One more round: each candidate with evidence against it is revised, the better kept."""
+        """The problems after a round: candidates with evidence against them are revised."""
         requests = [
             _Request(problem, one, reviews.revise_text(questions[problem], one.text, reasons))
             for problem, some in enumerate(solved)
@@ -292,7 +303,9 @@ class Solver:
             return list(solved)
         new = self.score(plain, new)
         olds = [{one.slot: one for one in some.kept} for some in solved]
-        if self.settings.verify:  # as what it revises was, so that both can be compared
+        if (
+            self.settings.verify
+        ):  # where the old candidate was verified, too: `better` compares verdicts
             asked = [
                 [one for one in some if old[one.slot].verdict is not None]
                 for some, old in zip(new, olds, strict=True)
@@ -348,7 +361,7 @@ class _Request(NamedTuple):
 def _merged(
     before: Sequence[Sequence[Candidate]], changed: Sequence[Sequence[Candidate]]
 ) -> list[list[Candidate]]:
-    """The candidates, those of a changed slot replaced."""
+    """The candidates, with the changed one in each changed slot."""
     news = [{one.slot: one for one in some} for some in changed]
     return [
         [new.get(one.slot, one) for one in some] for some, new in zip(before, news, strict=True)

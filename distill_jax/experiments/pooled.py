@@ -1,7 +1,7 @@
-"""What the stages of a run that reasons measured, and the same pooled over seeds.
+"""Measures of runs with process reward models or solvers, pooled over seeds.
 
 A measure is {"section", "name", "mean", "low", "high"}: a figure of one seed with its 95% interval
-over problems, None where there is none.
+over problems; low and high are None for a figure without an interval.
 """
 
 import itertools
@@ -47,8 +47,8 @@ class Pooled(NamedTuple):
 
     Attributes:
         name: of the measure.
-        problems: mean, with the interval over problems alone: of these seeds' models.
-        seeds: the same mean, with the t interval over seeds: of any seed's models.
+        problems: mean, with the interval over problems for the models of these seeds.
+        seeds: the same mean, with the t interval over seeds, for models of any seed.
         each: the value of each seed.
     """
 
@@ -59,7 +59,7 @@ class Pooled(NamedTuple):
 
 
 def measures(workdir: Path, view: RunView) -> list[Measure]:
-    """The measures of a complete run; none where no stage solves or judges a reward model."""
+    """The measures of a complete run; [] for one without a stage of kind solve or step_bench."""
     if not any(stage.kind in (SOLVE, BENCH) for stage in view.stages):
         return []
     return [*_students(workdir, view), *_selection(workdir, view), *_steps(workdir, view)]
@@ -82,7 +82,7 @@ def _students(workdir: Path, view: RunView) -> Iterator[Measure]:
 
 
 def compared(view: RunView) -> list[tuple[str, str]]:
-    """(student, other): each with its start, and with the first of its kind and start."""
+    """(student, other): each student with its start, and with the first of its kind and start."""
     pairs: list[tuple[str, str]] = []
     first: dict[tuple[str, str], str] = {}
     for stage in view.students:
@@ -138,10 +138,10 @@ def _measure(section: str, name: str, found: Mapping[str, Any]) -> Measure:
 
 
 def pool(runs: Sequence[Sequence[Measure]], section: str) -> list[Pooled]:
-    """The measures of a section that every run has, in the order of the first.
+    """The measures of a section that all runs have, in the order of the first run.
 
-    Seeds have other problems and other models, so their errors are independent: half of the
-    interval over problems is √Σhᵢ²/n of the seeds' halves hᵢ.
+    Problems and models differ from seed to seed, so errors are independent: the half width of the
+    pooled interval over problems is √Σhᵢ²/n, with hᵢ the half width of seed i.
     """
     by_name = [{one["name"]: one for one in run if one["section"] == section} for run in runs]
     out = []

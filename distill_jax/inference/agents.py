@@ -29,7 +29,7 @@ class Agent:
     system: str | None = setting(None, "System message; None is data.chat.system_prompt.")
     temperature: float = setting(1.0, "Divides the logits; 0 decodes greedily.", low=0.0)
     top_p: float = setting(1.0, "Nucleus mass kept; 1 is off.", above=0.0, high=1.0)
-    weight: float = setting(1.0, "Of its candidates' votes.", low=0.0)
+    weight: float = setting(1.0, "Weight of its candidates' votes.", low=0.0)
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -86,13 +86,13 @@ def check_attempts(agents: Sequence[Agent], attempts: int) -> None:
 def key_of(key: jax.Array, number: int) -> jax.Array:
     """The key of an agent's candidates; the sampler folds in the numbers of problem and attempt.
 
-    That of agent 0 is the key itself: a single agent draws what plain sampling draws with that key.
+    Agent 0 has the key itself: a single agent draws what plain sampling draws with it.
     """
     return key if number == 0 else rng.stream_key(key, "agent", number)
 
 
 def request_id(problem: int, agent: int, attempt: int) -> int:
-    """The number of a draw about one candidate, for the sampler: the same in any batch.
+    """The sampler's number of a draw for one candidate, which does not depend on the batch.
 
     Below 2³² with problem < 65536, agent < 64 and attempt < 1024.
     """

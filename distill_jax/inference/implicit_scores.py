@@ -39,8 +39,8 @@ def step_logps(
 
     Args:
         model, params: policy or reference, {"base", "lora"} on the mesh.
-        rows: encoded steps; rows without any are not computed.
-        vocab: tokens that exist.
+        rows: encoded solutions; those without a step are not computed.
+        vocab: size of the tokenizer's vocabulary.
         mesh: rows are split over it.
         batch: rows of a forward pass.
     """
@@ -57,7 +57,7 @@ def step_logps(
 
 
 def _sums(logp_R: np.ndarray, row: Encoded) -> np.ndarray:
-    """Sums over the steps of a row; summed in float64."""
+    """Sums over the steps of a row, computed in float64."""
     begins = [0, *(end + 1 - row.start for end in row.ends[:-1])]
     length = len(row.tokens) - row.start
     return np.add.reduceat(logp_R[:length].astype(np.float64), begins).astype(np.float32)

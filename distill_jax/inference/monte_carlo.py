@@ -1,8 +1,8 @@
 """Counts of the steps of solutions: how often completions of each prefix end right.
 
-Math-Shepherd's construction (arXiv 2312.08935), on the token ids of the solution: a completer goes
-on from the prompt and what was written, exactly as it was written. Wave 0 completes the bare
-prompts, wave s + 1 the prefixes that end with step s of all solutions which are not given up.
+Math-Shepherd's construction (arXiv 2312.08935) on token ids: a completer continues the prompt and
+the solution's own tokens. Wave 0 completes the bare prompts, wave s + 1 the prefixes that end with
+step s, of all solutions that are still labelled.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ TRUNCATED_AS = ("undecided", "wrong")
 _NONE = Counts(0, 0, 0)
 
 
-class Trace(NamedTuple):
+class Solution(NamedTuple):
     """A solution to label.
 
     Attributes:
@@ -42,20 +42,20 @@ class Trace(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """What is completed: the row of its trace, the prompt, and what was written up to here."""
+    """What is completed: the row of its solution, the prompt, and the solution's tokens so far."""
 
     row: int
     prompt: list[int]
     written: list[int]
 
 
-class Labelled(NamedTuple):
+class SolutionCounts(NamedTuple):
     """Counts of a solution.
 
     Attributes:
         root: of the bare prompt; no completions where the prompt is too long.
-        steps: of the prefix that ends with each step; None where nothing is known of it.
-        sampled: False: the steps have the root's counts, see `skip_sure`.
+        steps: of the prefix that ends with each step; None where nothing was drawn.
+        sampled: False if the steps have the root's counts, see `skip_sure`.
         too_long: steps whose prefix had no room.
     """
 
@@ -70,13 +70,13 @@ Draw = Callable[[int, Sequence[Prefix]], Sequence[Counts]]
 
 
 def label(
-    traces: Sequence[Trace], draw: Draw, *, eos_id: int, longest: int, skip_sure: bool
-) -> list[Labelled]:
+    traces: Sequence[Solution], draw: Draw, *, eos_id: int, longest: int, skip_sure: bool
+) -> list[SolutionCounts]:
     """The counts of each solution's steps.
 
-    A solution is given up at the first prefix that no completion ends right and none undecided,
-    and where a prefix is too long. A prefix that holds EOS leaves nothing to complete: its counts
-    are the solution's own verdict.
+    Labelling of a solution stops after the first prefix whose completions are all wrong, and at a
+    prefix that is too long. A prefix that holds EOS is not completed: its counts are the solution's
+    own verdict.
 
     Args:
         traces: each with at least one step.
@@ -87,15 +87,15 @@ def label(
             takes the root's counts for all its steps, and nothing is drawn for it.
     """
     roots = _roots(traces, draw, longest)
-    out: list[Labelled] = []
+    out: list[SolutionCounts] = []
     for trace in traces:
         root, count = roots.get(trace.problem), len(trace.stops)
         if root is None:
-            out.append(Labelled(_NONE, [None] * count, too_long=count))
+            out.append(SolutionCounts(_NONE, [None] * count, too_long=count))
         elif skip_sure and trace.verdict.right and _all_right(root):
-            out.append(Labelled(root, [root] * count, sampled=False))
+            out.append(SolutionCounts(root, [root] * count, sampled=False))
         else:
-            out.append(Labelled(root, [None] * count))
+            out.append(SolutionCounts(root, [None] * count))
     alive = [row for row, one in enumerate(out) if one.sampled and not one.too_long]
     step = 0
     while alive:
@@ -120,7 +120,7 @@ def label(
     return out
 
 
-def _roots(traces: Sequence[Trace], draw: Draw, longest: int) -> dict[int, Counts]:
+def _roots(traces: Sequence[Solution], draw: Draw, longest: int) -> dict[int, Counts]:
     """Counts of each problem's prompt, drawn once; a problem whose prompt is too long has none."""
     first: dict[int, Prefix] = {}
     for row, trace in enumerate(traces):
@@ -142,8 +142,8 @@ def _goes_on(counts: Counts | None) -> bool:
 class Completer:
     """Draws n completions of each prefix with a sampler, and judges them: a `Draw`.
 
-    A completion is a function of (key, wave, row, its number), so neither the batch nor what was
-    drawn before changes it.
+    A completion is a function of (key, wave, row, its number): neither the batch nor earlier draws
+    change it.
 
     Attributes:
         sampler, weights, store, tick: as `generate.answers` takes them.
@@ -152,7 +152,7 @@ class Completer:
         n: completions of each prefix.
         batch: completions drawn at a time.
         judge: (prefixes, one a completion; rollout) -> columns "right" and "undecided".
-        truncated_as: the verdict on a completion that the limit cut, whatever it states.
+        truncated_as: the verdict on a completion without EOS, whatever it states.
         tokens: drawn so far, those of the store included.
     """
 

@@ -1,6 +1,6 @@
 """Scores of the steps of solutions by a process reward model: one forward pass over many rows.
 
-An implicit model takes two: of the policy and of its reference.
+An implicit model takes two passes: one of the policy, one of its reference.
 """
 
 import dataclasses
@@ -43,22 +43,23 @@ class ProcessScorer:
 
     Args:
         model, params: the trunk, {"base", "lora"} on the mesh.
-        score: parameters of the head on the mesh; of an implicit model, the reference's params.
-        about: how it reads steps.
+        head: parameters of the head on the mesh; for an implicit model, the reference's params.
+        about: how the model reads steps.
         tokenizer: of the completions.
-        step_id: the step token's.
+        step_id: id of the step token.
         mesh: rows are split over it.
         batch: rows of a forward pass.
 
     Attributes:
         separator: text between steps.
+        max_length: most tokens of a row.
     """
 
     def __init__(
         self,
         model: QwenModel,
         params: Any,
-        score: Any,
+        head: Any,
         about: PRMConfig,
         tokenizer: Any,
         step_id: int,
@@ -66,7 +67,7 @@ class ProcessScorer:
         *,
         batch: int = BATCH,
     ):
-        self.model, self.params, self.head, self.about = model, params, score, about
+        self.model, self.params, self.head, self.about = model, params, head, about
         self.tokenizer, self.step_id, self.mesh, self.batch = tokenizer, step_id, mesh, batch
         self.separator = about.step_separator
         positions = model.config.max_position_embeddings
@@ -116,7 +117,7 @@ class ProcessScorer:
         return implicit_scores.probabilities(policy, reference, beta=self.about.beta)
 
     def aggregate(self, scores: Sequence[np.ndarray]) -> np.ndarray:
-        """One score a completion by the model's aggregation, float32 [N]; NaN without a score."""
+        """Scores of completions by the model's aggregation, float32 [N]; NaN without a step."""
         if not scores:
             return np.zeros(0, np.float32)
         score_NS = np.full((len(scores), doubled(max(map(len, scores)), STEPS)), np.nan)
@@ -134,7 +135,7 @@ def load(run: Run, reference: str, *, batch: int = BATCH) -> ProcessScorer:
     It computes in the student's dtypes.
 
     Raises:
-        DataError: there is none.
+        DataError: no such reward model.
         CheckpointError: damaged files; see `check`.
         ConfigError, TokenizerMismatchError: see `check`.
     """
@@ -160,14 +161,14 @@ def load(run: Run, reference: str, *, batch: int = BATCH) -> ProcessScorer:
 
 
 def check(run: Run, reference: str, *, base: bool = True) -> tuple[Path, PRMConfig, int]:
-    """(directory, how it reads steps, id of the step token); reads no weights.
+    """(directory, how the model reads steps, id of the step token); reads no weights.
 
-    base: whether the model below an implicit model's adapters must be there.
+    base: whether the base model of an implicit model's adapters must exist.
 
     Raises:
-        DataError: there is none.
-        CheckpointError: damaged files; a step token with another id than its tokenizer has; an
-            implicit model whose base is another one, or nowhere.
+        DataError: no such reward model.
+        CheckpointError: damaged files; a step token with another id than in its tokenizer; an
+            implicit model whose base model is another one, or missing.
         ConfigError: a step token that its tokenizer does not have.
         TokenizerMismatchError: its tokenizer is not the run's. The step token's text may differ:
             tokenizers of released models rename one of the student's unused tokens.
@@ -192,7 +193,7 @@ def check(run: Run, reference: str, *, base: bool = True) -> tuple[Path, PRMConf
 
 
 def _base_of(run: Run, directory: Path, about: PRMConfig) -> Path:
-    """The model below an implicit model's adapters: the one that they name, or the run's student.
+    """The base model of an implicit model's adapters: as they name it, or the run's student.
 
     Raises:
         CheckpointError: neither is the one that they were trained on.
@@ -211,8 +212,10 @@ def _base_of(run: Run, directory: Path, about: PRMConfig) -> Path:
 
 
 def read_by(run: Run, scorer: Any, data: Prompts) -> list[list[int]]:
-    """The problems' prompts for a reward model: with the system message that it was trained with,
-    where it records one. Released models have one of their own."""
+    """The problems' prompts for a reward model, with the system message that it was trained with.
+
+    A model that records no system message reads the run's prompts.
+    """
     own = scorer.about.system_prompt if isinstance(scorer, ProcessScorer) else None
     if own is None or own == run.config.data.chat.system_prompt:
         return data.prompts
@@ -223,7 +226,7 @@ def read_by(run: Run, scorer: Any, data: Prompts) -> list[list[int]]:
 def probabilities(
     model: QwenModel,
     params: Any,
-    score: Any,
+    head: Any,
     rows: Sequence[Encoded],
     *,
     mesh: Mesh,
@@ -236,8 +239,8 @@ def probabilities(
 
     Args:
         model, params: the trunk, {"base", "lora"} on the mesh.
-        score: parameters of the head on the mesh.
-        rows: encoded steps; rows without any are not computed.
+        head: parameters of the head on the mesh.
+        rows: encoded solutions; those without a step are not computed.
         mesh: rows are split over it.
         batch: rows of a forward pass.
 
@@ -248,7 +251,7 @@ def probabilities(
     def arrays(chosen: Sequence[Encoded]) -> tuple[np.ndarray, np.ndarray]:
         return padded([r.tokens for r in chosen], TOKENS), padded([r.ends for r in chosen], STEPS)
 
-    program = functools.partial(_program(model), params, score)
+    program = functools.partial(_program(model), params, head)
     right = in_batches(rows, arrays, program, mesh=mesh, batch=batch)
     nothing = np.zeros(0, np.float32)
     found = [right.get(i, nothing)[: len(row.ends)] for i, row in enumerate(rows)]
@@ -258,9 +261,9 @@ def probabilities(
 @functools.lru_cache(maxsize=8)
 def _program(model: QwenModel) -> Any:
     @jax.jit
-    def right(params: Any, score: Any, tokens_BT: jax.Array, end_BS: jax.Array) -> jax.Array:
+    def right(params: Any, head: Any, tokens_BT: jax.Array, end_BS: jax.Array) -> jax.Array:
         hidden_BTD = model.hidden(params, tokens_BT)
-        logit_BSC = process_head.apply(score, process_reward.gather_steps(hidden_BTD, end_BS))
+        logit_BSC = process_head.apply(head, process_reward.gather_steps(hidden_BTD, end_BS))
         return process_reward.right_probability(logit_BSC)
 
     return right

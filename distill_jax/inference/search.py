@@ -1,10 +1,10 @@
 """Search over the steps of solutions with a process reward model: beam search and DVTS.
 
 A tree starts at the bare prompt. An iteration draws `width` continuations, one step long, of each
-beam that the tree keeps. Those that are complete leave it and are candidates; of the others the
-best `kept` go on. A tree ends with as many candidates as it draws at a time, or without a beam.
-Beam search is one tree (Snell et al., arXiv 2408.03314); DVTS is many trees that keep one beam each
-(Beeching et al. 2024, search-and-learn). Both draw N = trees · kept · width steps at a time.
+beam that the tree keeps. Complete ones leave the tree as candidates; of the others the best `kept`
+are continued. A tree ends when it has kept · width candidates, or no beam. Beam search is one tree
+(Snell et al., arXiv 2408.03314); DVTS is many trees that keep one beam each (Beeching et al. 2024,
+search-and-learn). Both draw N = trees · kept · width steps at a time.
 """
 
 import contextlib
@@ -25,8 +25,13 @@ from distill_jax.rollout.sampler import Sampler, SamplingSettings, Stop
 
 
 class Shape(NamedTuple):
-    """trees: independent ones of a problem; kept: beams that a tree keeps; width: continuations of
-    a beam."""
+    """The size of a search.
+
+    Attributes:
+        trees: independent trees of a problem.
+        kept: beams that a tree keeps.
+        width: continuations of a beam.
+    """
 
     trees: int
     kept: int
@@ -38,7 +43,7 @@ class Shape(NamedTuple):
         return self.kept * self.width
 
 
-# Name -> (trees, kept beams of each) for this number of beams that are kept in all.
+# Name -> function of the number of beams kept in all -> (trees, beams kept in each).
 SEARCHES: dict[str, Callable[[int], tuple[int, int]]] = {
     "beam": lambda beams: (1, beams),
     "dvts": lambda beams: (beams, 1),
@@ -46,7 +51,7 @@ SEARCHES: dict[str, Callable[[int], tuple[int, int]]] = {
 
 
 class Prefix(NamedTuple):
-    """What is continued: the problem, the place among its kept beams, and what was written."""
+    """A kept beam that is continued: its problem, its place among the kept ones, its tokens."""
 
     problem: int
     slot: int
@@ -54,7 +59,7 @@ class Prefix(NamedTuple):
 
 
 class Beam(NamedTuple):
-    """A continuation: the problem, all that is written, how much of it is new, EOS was drawn."""
+    """A continued prefix: its problem, all its tokens, the number of new ones, EOS was drawn."""
 
     problem: int
     written: tuple[int, ...]
@@ -63,15 +68,15 @@ class Beam(NamedTuple):
 
 
 @dataclass
-class Found:
-    """What the search of one problem gives.
+class SearchResult:
+    """The candidates of one problem, and counts of what was drawn for them.
 
     Attributes:
         candidates: complete beams in the order in which they were completed.
-        iterations: in which something was drawn.
-        tokens: drawn, those of dropped beams included.
-        steps: continuations drawn.
-        duplicates: those of them that equal an earlier one of the same iteration.
+        iterations: number of iterations in which something was drawn.
+        tokens: number of drawn tokens, those of dropped beams included.
+        steps: number of continuations drawn.
+        duplicates: continuations that equal an earlier one of the same iteration.
         dropped: beams that were drawn and not kept.
     """
 
@@ -90,7 +95,7 @@ class Found:
         self.duplicates += len(drawn) - len({(beam.written, beam.ended) for beam in drawn})
 
 
-# (iteration, prefixes, continuations of each, whether they go to the end) -> those of each.
+# (iteration, prefixes, number of continuations, up to the solution's end) -> those of each prefix.
 Draw = Callable[[int, Sequence[Prefix], int, bool], Sequence[Sequence[Beam]]]
 # Beams -> score of each.
 Score = Callable[[Sequence[Beam]], Sequence[float]]
@@ -98,7 +103,7 @@ Score = Callable[[Sequence[Beam]], Sequence[float]]
 
 def search(
     problems: int, shape: Shape, draw: Draw, score: Score, *, limit: int, max_steps: int
-) -> list[Found]:
+) -> list[SearchResult]:
     """The candidates of each problem.
 
     No problem's result depends on the others if draw and score have that property.
@@ -108,20 +113,21 @@ def search(
         shape: of the search.
         draw: continues prefixes; the first iteration has one empty prefix a problem.
         score: of beams that are not complete, higher is better; NaN is refused.
-        limit: most tokens of a solution; a beam that has as many is complete.
+        limit: most tokens of a solution; a beam of that length is complete.
         max_steps: iterations at most.
 
     Raises:
         DataError: a score is NaN.
     """
-    found = [Found() for _ in range(problems)]
+    found = [SearchResult() for _ in range(problems)]
     done = np.zeros((problems, shape.trees), int)
     due = [Prefix(problem, 0, ()) for problem in range(problems)]
     for step in range(max_steps):
         if not due:
             break
         live: dict[tuple[int, int], list[Beam]] = {}
-        count, whole = shape.trees * shape.size if step == 0 else shape.width, step + 1 == max_steps
+        count = shape.trees * shape.size if step == 0 else shape.width
+        whole = step + 1 == max_steps
         drawn: dict[int, list[Beam]] = {}
         for prefix, beams in zip(due, draw(step, due, count, whole), strict=True):
             drawn.setdefault(prefix.problem, []).extend(beams)
@@ -141,9 +147,12 @@ def search(
 
 
 def _kept(
-    live: dict[tuple[int, int], list[Beam]], shape: Shape, score: Score, found: Sequence[Found]
+    live: dict[tuple[int, int], list[Beam]],
+    shape: Shape,
+    score: Score,
+    found: Sequence[SearchResult],
 ) -> list[Prefix]:
-    """The prefixes that go on, by problem and slot."""
+    """The prefixes that are continued, by problem and slot."""
     scores = iter(score([beam for beams in live.values() for beam in beams]) if live else ())
     due = []
     for (problem, tree), beams in live.items():

@@ -26,7 +26,7 @@ def in_batches(
     mesh: Mesh,
     batch: int,
 ) -> dict[int, np.ndarray]:
-    """{place of a row: its row of the program's result}, for the rows that have a step.
+    """{index of a row: its part of the program's result}, for the rows that have a step.
 
     Args:
         rows: encoded solutions.
@@ -49,7 +49,7 @@ def in_batches(
 
 
 def padded(rows: Sequence[Sequence[int]], least: int) -> np.ndarray:
-    """int32, right-padded with zeros to a doubled extent: nothing reads what stands there."""
+    """int32, right-padded to a doubled extent with zeros, which nothing reads."""
     out = np.zeros((len(rows), doubled(max(map(len, rows)), least)), np.int32)
     for number, row in enumerate(rows):
         out[number, : len(row)] = row
@@ -57,7 +57,7 @@ def padded(rows: Sequence[Sequence[int]], least: int) -> np.ndarray:
 
 
 def refused_unless_finite(found: list[np.ndarray]) -> list[np.ndarray]:
-    """The probabilities of rows.
+    """The given probabilities, unchanged.
 
     Raises:
         NonFiniteError: one is not finite.

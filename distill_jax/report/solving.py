@@ -7,11 +7,11 @@ from distill_jax.report.run_data import RunData
 from distill_jax.report.sections import Answer, Answers, Block, Bullets, Section, Step, Table, Text
 from distill_jax.report.tables import number_cell
 
-# Lower bounds of a step's score, from blue to orange; below the last is one more class.
+# Lower bounds of a step's score for each colour, from blue to orange; lower scores have a sixth.
 BOUNDS = (0.9, 0.7, 0.5, 0.3, 0.1)
-# Separators of steps that a text is cut at, to show each with its score.
+# Separators tried in this order to cut a text into its scored steps.
 _SEPARATORS = ("\n\n", "\n")
-# Problems shown, each of these three: a selector is wrong where majority is right, and so on.
+# Problems shown of each kind, see `problems`.
 _SHOWN = 3
 
 
@@ -56,7 +56,7 @@ def selectors(found: Mapping[str, Any]) -> Table:
     return Table(
         ["selector", "% right", "tokens a problem", "less majority, points"],
         rows,
-        f"{found['num_problems']} problems of {found.get('benchmark', 'test')}, "
+        f"{found['num_problems']} problems of {_solved_on(found)}, "
         f"{found['candidates']:.4g} candidates each, of "
         f"{', '.join(found['agents'])} [95% interval]",
     )
@@ -79,12 +79,13 @@ def _plain(found: Mapping[str, Any]) -> Iterable[Table]:
 
 
 def _calibration(found: Mapping[str, Any]) -> Iterable[Table]:
-    """How often the winner of a vote is right, by its share of the votes."""
+    """A table: how often the winner of a vote is right, by its share of the votes."""
     known = found.get("calibration", {})
     names = [name for name in (found["selector"], "weighted", "majority") if name in known]
     if not names or known[names[0]]["ece"] is None:
         return
-    name, one = names[0], known[names[0]]
+    name = names[0]
+    one = known[name]
     rows = [
         [
             f"{row['low']:.1f}–{row['high']:.1f}",
@@ -98,7 +99,7 @@ def _calibration(found: Mapping[str, Any]) -> Iterable[Table]:
         ["share of the votes", "problems", "mean share", "share right"],
         rows,
         f"confidence of {name}: ECE {one['ece']:.3f} = Σ problems/{one['count']} · |mean share − "
-        f"share right| over ten bins of equal width, on split {found['split']}",
+        f"share right| over ten bins of equal width, on {_solved_on(found)}",
     )
 
 
@@ -114,7 +115,7 @@ def curves(found: Mapping[str, Any]) -> Table:
 
 
 def remarks(found: Mapping[str, Any]) -> Iterable[str]:
-    """What to know before a figure is read."""
+    """Remarks that a reader of the figures needs."""
     low, high = found["accuracy_interval"]
     yield (
         f"{100 * found['accuracy']:.1f}% with {found['selector']}: with {found['num_problems']} "
@@ -157,13 +158,13 @@ def _confidence(found: Mapping[str, Any]) -> Iterable[str]:
         said = ", ".join(f"{name} {_number(one['ece'])}" for name, one in known.items())
         other = (found["plain"] or {}).get("calibration", {})
         plain = ", ".join(f"{name} {_number(one['ece'])}" for name, one in other.items())
-        held = "seen in training" if found["split"] == "train" else "held out"
+        held = "seen in training" if _solved_on(found) == "train" else "held out"
         yield (
-            "Confidence is the winning group's share of the votes; it is a probability only as far "
-            f"as its ECE is small. ECE: {said}{f'; of plain samples {plain}' if plain else ''}; on "
-            f"{found['num_problems']} problems of split {found['split']} ({held}), "
+            "Confidence is the winning group's share of the votes, and a probability only if its "
+            f"ECE is small. ECE: {said}{f'; of plain samples {plain}' if plain else ''}; on "
+            f"{found['num_problems']} problems of {_solved_on(found)} ({held}), "
             f"{known['majority']['without']} of them in no bin: no answer, or an undecided check. "
-            "Few problems make it too high."
+            "With few problems ECE is too high."
         )
 
 
@@ -179,7 +180,7 @@ def _searched(found: Mapping[str, Any]) -> Iterable[str]:
 
 
 def problems(found: Mapping[str, Any]) -> Iterable[Block]:
-    """Some problems with all candidates: where selection lost a right one, then wrong and right."""
+    """Some problems with all candidates: right one not selected, no right one, right."""
     rows = found["results"]
     kinds = {
         "a right candidate, another selected": lambda row: row["pass_at_n"] and not row["correct"],
@@ -234,6 +235,11 @@ def _candidate(one: Mapping[str, Any], chosen: bool) -> Answer:
     revised = f", revision {one['round']}" if one["round"] else ""
     name = f"{'★ ' if chosen else ''}{one['agent']} {one['attempt']}{revised}"
     return Answer(name, verdict, one["text"], notes, steps=steps(one["text"], one["steps"]))
+
+
+def _solved_on(found: Mapping[str, Any]) -> str:
+    """The split or the benchmark; results of earlier versions name the split alone."""
+    return str(found.get("benchmark") or found["split"])
 
 
 def _percent(estimate: Mapping[str, Any] | None) -> str:

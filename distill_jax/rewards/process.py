@@ -1,8 +1,8 @@
-"""A reward model's scores of steps as a bonus for right answers, with signs of its being gamed.
+"""A reward model's scores of steps as a bonus for right answers; signs of reward hacking.
 
-The model decides nothing: a wrong answer never gets a bonus, and the bonus never lifts one right
-answer's advantage below a wrong one's (kernels/bonus.py). Trained on a reward model alone, policies
-collapse within hundreds of steps (PURE, arXiv 2504.15275).
+Only right answers get a bonus, and it never moves the advantage of a right answer below that of a
+wrong one (kernels/bonus.py). Policies trained on a reward model alone collapse within hundreds of
+steps (PURE, arXiv 2504.15275).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from distill_jax.reasoning import steps
 from distill_jax.rewards.adaptive import correlation
 
 FORMS = ("end", "min_form")
-# Scores above this on wrong answers are counted.
+# process/high_wrong is the share of answers that are wrong and score above this.
 HIGH = 0.8
 _MOMENTUM = 0.9
 # Shapes of steps are multiples of this, so that few programs are compiled.
@@ -130,10 +130,11 @@ def score(
 
 
 def fresh() -> dict[str, jax.Array]:
-    """What the bonus carries from step to step, part of TrainState: f32 [] each.
+    """The bonus' state at the first step, part of TrainState: f32 [] each.
 
-    correlation is the running mean, weight what it has gathered; first_steps and steps are the
-    mean number of steps of an answer in the first batch and its running mean.
+    correlation is an exponentially weighted sum and weight the sum of its weights, so that
+    correlation / weight is the running mean. first_steps is the mean number of steps of an answer
+    in the first batch, steps its running mean.
     """
     names = ("correlation", "weight", "first_steps", "steps")
     return {name: jnp.zeros((), jnp.float32) for name in names}
@@ -192,7 +193,7 @@ def _watch(
     decided_B: jax.Array,
     samples: int,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """The running signs of gaming after this batch, and their figures."""
+    """(state, metrics) after this batch: running correlation and number of steps."""
     scored_B = jnp.isfinite(scores.answer_B)
     wrong_B = decided_B & ~right_B & scored_B
     right = jnp.where(decided_B, right_B.astype(jnp.float32), jnp.nan)
@@ -221,14 +222,14 @@ def _watch(
 
 
 def refuse_hacking(settings: ProcessSettings, state: dict[str, Any]) -> None:
-    """Stops where the running signs are beyond the settings' bounds; state: on the host.
+    """Stops a run whose running figures are beyond the settings' bounds; state: on the host.
 
     Raises:
         RewardHackingError: naming the sign and its bound.
     """
     weight = float(state["weight"])
     running = float(state["correlation"]) / weight if weight > 0 else 0.0
-    # After some ten batches with a correlation; before, the mean is that of few.
+    # Not before about ten batches with a correlation: the mean of few says little.
     if weight > 1 - _MOMENTUM**10 and running < settings.least_correlation:
         raise RewardHackingError(
             f"the reward model's scores correlate with right answers by {running:.2f}",

@@ -29,7 +29,7 @@ def _check(run: Run, stage: Stage[DistillSettings]) -> None:
         )
 
 
-def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.Rows | None:
+def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.ExampleRows | None:
     """The rows, where they are known before the teacher has written any."""
     s, problems = stage.settings, run.data.problems("train").problems
     count = len(problems)
@@ -40,14 +40,14 @@ def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.Rows | None:
         )
     rows = None
     if s.data == "solutions":
-        rows = supervised.Rows(run, answer_only=0.0, seed=run.seed(stage))
+        rows = supervised.ExampleRows(run, answer_only=0.0, seed=run.seed(stage))
         problems = rows.problems
     curricula.of(run, stage, s.curriculum, problems, batch=s.batch_size)
     return rows
 
 
 def _run(
-    run: Run, stage: Stage[DistillSettings], directory: Path, given: supervised.Rows | None
+    run: Run, stage: Stage[DistillSettings], directory: Path, given: supervised.ExampleRows | None
 ) -> dict[str, Any]:
     s = stage.settings
     # --- teacher, rows, student ---

@@ -40,7 +40,7 @@ def make(
     stage: Stage[DistillSettings],
     directory: Path,
     teacher: Loaded,
-    given: supervised.Rows | None,
+    given: supervised.ExampleRows | None,
 ) -> Rows:
     """The rows that the stage's `data` asks for; given: the rendered solutions."""
     if given is not None:

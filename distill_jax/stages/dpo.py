@@ -11,7 +11,7 @@ from distill_jax.report import panels
 from distill_jax.report.panels import Panel
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, dpo_reference, export_files, loop, supervised
-from distill_jax.stages.dpo_rows import Rows
+from distill_jax.stages.dpo_rows import PairRows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.training import optimizer
@@ -28,7 +28,7 @@ PANELS = (
         {"accuracies/optimised": "margin of the loss", "rewards/accuracies": "sums over tokens"},
         share=True,
     ),
-    # DPO can widen the margin by lowering both.
+    # DPO can widen the margin by lowering the log-probabilities of both.
     Panel("log-probability of the chosen, nats per token", {"logps/chosen_per_token": "mean"}),
     Panel(
         "β × log-ratio to the reference",
@@ -43,15 +43,15 @@ def _check(run: Run, stage: Stage[DPOSettings]) -> None:
     checks.check_length(run, stage, stage.settings.max_length)
 
 
-def _prepare(run: Run, stage: Stage[DPOSettings]) -> Rows | None:
-    """The pairs, where no due stage has to make the rows first."""
-    return Rows(run, stage) if run.is_there(stage.settings.data) else None
+def _prepare(run: Run, stage: Stage[DPOSettings]) -> PairRows | None:
+    """The pairs; None where a stage of this run has to make the rows first."""
+    return PairRows(run, stage) if run.is_there(stage.settings.data) else None
 
 
 def _run(
-    run: Run, stage: Stage[DPOSettings], directory: Path, given: Rows | None
+    run: Run, stage: Stage[DPOSettings], directory: Path, given: PairRows | None
 ) -> dict[str, Any]:
-    s, rows = stage.settings, given or Rows(run, stage)
+    s, rows = stage.settings, given or PairRows(run, stage)
     # --- model, reference: the student as it starts ---
     student = run.load_student(s.start)
     if s.uses_reference:

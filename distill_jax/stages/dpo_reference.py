@@ -13,7 +13,7 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import reference
-from distill_jax.stages.dpo_rows import Rows
+from distill_jax.stages.dpo_rows import PairRows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.training.preference import sequence_logps
 
@@ -24,7 +24,7 @@ def _score(model: QwenModel, params: Any, batch: Any, *, vocab: int) -> jax.Arra
 
 
 def log_probs(
-    run: Run, stage: Stage[DPOSettings], directory: Path, student: Loaded, rows: Rows
+    run: Run, stage: Stage[DPOSettings], directory: Path, student: Loaded, rows: PairRows
 ) -> np.ndarray:
     """f32 [N, 2]: log-probabilities of the completions of all pairs under the stage's start.
 

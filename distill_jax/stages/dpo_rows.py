@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from distill_jax.data.trace_rows import Trace
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages.dpo_settings import OF_TRACES, DPOSettings
 from distill_jax.stages.supervised import MULTIPLE
+from distill_jax.stages.traces import reads_as_completion
 
 
-class Two(NamedTuple):
+class PairTokens(NamedTuple):
     """Token ids of a prompt and of its two completions, EOS included."""
 
     prompt: list[int]
@@ -27,7 +28,7 @@ class Two(NamedTuple):
     rejected: list[int]
 
 
-class Rows:
+class PairRows:
     """The pairs of a stage dpo.
 
     Args:
@@ -36,11 +37,11 @@ class Rows:
     Attributes:
         pairs: as token ids.
         reference: f32 [N, 2], log-probabilities of the completions under the reference; None until
-            they are set, and where the loss has no reference.
+            the stage sets them, and where the loss has no reference.
         figures: numbers of rows and pairs, for done.json and for people.
 
     Raises:
-        DataError: of the file; or no pair is left; or tokens of another tokenizer.
+        DataError: the file cannot be read, no pair is left, or tokens are of another tokenizer.
         ConfigError: a setting that these rows do not read.
     """
 
@@ -61,19 +62,7 @@ class Rows:
         run.say(f"{stage.name}: " + ", ".join(f"{k} {v}" for k, v in self.figures.items()))
         if not kept:
             without = self.figures.get("problems_without_pair", 0)
-            if without and not given:
-                raise DataError(
-                    f"{path}: none of {without} problems has two solutions to prefer one of",
-                    wanted=f"traces for prefer={s.prefer} that ended"
-                    + (", right and wrong ones" if s.prefer == "right" else ", two right ones"),
-                    fix=f"draw more samples, or set {stage.name}.data to pairs",
-                )
-            raise DataError(
-                f"{path}: no pair is left of {len(given)}",
-                wanted="two different completions of a prompt that is in no held-out split, both "
-                f"within {s.longest(run.config)} tokens",
-                fix=f"give other rows, or raise {stage.name}.max_length",
-            )
+            _refuse_none(stage, path, len(given), without, s.longest(run.config))
         if s.prefer == "short" and s.loss in ("sigmoid", "robust", "hinge") and not s.sft_weight:
             run.say(
                 f"{stage.name}: loss={s.loss} sums over tokens: with prefer=short it is lowered by "
@@ -96,8 +85,8 @@ class Rows:
     def pack(self, index: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """These pairs as tokens_BCT, targets_BCR, prompt_len_BC, response_len_BC int32 and
         loss_mask_BCR f32; C = 2: chosen, rejected."""
-        twos = [self.pairs[i] for i in index]
-        flat = [Example(two.prompt, ids) for two in twos for ids in (two.chosen, two.rejected)]
+        pairs = [self.pairs[i] for i in index]
+        flat = [Example(one.prompt, ids) for one in pairs for ids in (one.chosen, one.rejected)]
         packed = batching.pack_examples(flat, pad_id=self.pad_id, multiple=MULTIPLE)
         return {
             name.replace("_B", "_BC"): rows.reshape(-1, 2, *rows.shape[1:])
@@ -107,6 +96,26 @@ class Rows:
     def sizes(self) -> np.ndarray:
         """Tokens of the longer side of each pair, prompt included."""
         return np.array([len(p) + max(len(c), len(r)) for p, c, r in self.pairs])
+
+
+def _refuse_none(
+    stage: Stage[DPOSettings], path: Path, given: int, without: int, longest: int
+) -> NoReturn:
+    """Raises DataError: no pair is left; without: problems whose traces make no pair."""
+    prefer = stage.settings.prefer
+    if without and not given:
+        kinds = "right and wrong ones" if prefer == "right" else "two right ones"
+        raise DataError(
+            f"{path}: none of {without} problems has two solutions to prefer one of",
+            wanted=f"traces for prefer={prefer} that ended, {kinds}",
+            fix=f"draw more samples, or set {stage.name}.data to pairs",
+        )
+    raise DataError(
+        f"{path}: no pair is left of {given}",
+        wanted="two different completions of a prompt that is in no held-out split, both within "
+        f"{longest} tokens",
+        fix=f"give other rows, or raise {stage.name}.max_length",
+    )
 
 
 def _read(run: Run, stage: Stage[DPOSettings]) -> tuple[list[Pair], dict[str, int]]:
@@ -133,11 +142,10 @@ def _read(run: Run, stage: Stage[DPOSettings]) -> tuple[list[Pair], dict[str, in
     return pairs, {"rows": len(pairs)}
 
 
-def _refuse_other_tokens(run: Run, path: Path, traces: Sequence[Trace]) -> None:
-    """Token ids that stand for another text are another tokenizer's."""
-    for one in traces:
-        known = all(0 <= index < run.data.vocab for index in one.tokens)
-        if not known or run.data.text(one.tokens) != one.completion:
+def _refuse_other_tokens(run: Run, path: Path, found: Sequence[Trace]) -> None:
+    """Raises DataError where the token ids of a trace do not decode to its completion."""
+    for one in found:
+        if not reads_as_completion(run, one):
             raise DataError(
                 f"{path}: problem {one.id}, sample {one.sample}: its tokens are not those of its "
                 "completion",
@@ -146,7 +154,9 @@ def _refuse_other_tokens(run: Run, path: Path, traces: Sequence[Trace]) -> None:
             )
 
 
-def _as_tokens(run: Run, found: Sequence[Pair], longest: int) -> tuple[list[Two], dict[str, int]]:
+def _as_tokens(
+    run: Run, found: Sequence[Pair], longest: int
+) -> tuple[list[PairTokens], dict[str, int]]:
     """Pairs that fit as token ids, and how many were dropped, by reason."""
     problems = {pair.question: Problem(pair.where, pair.question, "", "") for pair in found}
     fitting = run.data.task.prompts(list(problems.values()))
@@ -155,22 +165,26 @@ def _as_tokens(run: Run, found: Sequence[Pair], longest: int) -> tuple[list[Two]
     counts = {"dropped_empty": len(found) - len(full), "dropped_identical": 0}
     counts["dropped_truncated"] = 0
     kept = []
-    sides = (_responses(run, full, [getattr(p, name) for p in full]) for name in Pair._fields[2:])
-    for pair, chosen, rejected in zip(full, *sides, strict=True):
+    chosen_N = _responses(run, full, [pair.chosen for pair in full])
+    rejected_N = _responses(run, full, [pair.rejected for pair in full])
+    for pair, chosen, rejected in zip(full, chosen_N, rejected_N, strict=True):
         prompt = prompts.get(pair.question)
         if chosen == rejected:
             counts["dropped_identical"] += 1
         elif prompt is None or len(prompt) + max(len(chosen), len(rejected)) > longest:
             counts["dropped_truncated"] += 1
         else:
-            kept.append(Two(prompt, chosen, rejected))
+            kept.append(PairTokens(prompt, chosen, rejected))
     return kept, counts
 
 
 def _responses(
     run: Run, pairs: Sequence[Pair], completions: Sequence[Completion]
 ) -> list[list[int]]:
-    """Token ids of a side of all pairs, which are of one form: as drawn, or the text's and EOS."""
+    """Token ids of one side of all pairs: as drawn, or those of the text and EOS.
+
+    Either all completions have drawn tokens, or none has.
+    """
     drawn = [c.tokens for c in completions if c.tokens is not None]
     if drawn:
         return drawn

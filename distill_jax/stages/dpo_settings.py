@@ -47,12 +47,14 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
     )
     prefer: str = setting(
         "right",
-        "Of traces: a right one over a wrong one; short, the shortest right one over a longer "
-        "right one.",
+        "Pairs of traces: right, a right one over a wrong one; short, the shortest right one "
+        "over a longer right one.",
         choices=PREFER,
     )
     length_ratio: float = setting(
-        1.3, "With prefer=short: a rejected has at least this times the chosen's tokens.", above=1.0
+        1.3,
+        "With prefer=short: the rejected has at least this times the chosen's tokens.",
+        above=1.0,
     )
     pairs_per_problem: int = setting(2, "Most pairs made of a problem's traces.", low=1)
     most: int = setting(0, "Most pairs, drawn by seed; 0 is all.", low=0)
@@ -76,7 +78,7 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
 
     @property
     def objective(self) -> Objective:
-        """What the loss is given."""
+        """The parameters of the loss."""
         return Objective(
             self.loss, self.beta, self.label_smoothing, self.target_margin, self.sft_weight
         )

@@ -1,11 +1,10 @@
 """Stage kind injected: worked solutions with one number made wrong in some of them.
 
 Rows have ProcessBench's form, {"id", "problem", "steps", "label"}; label is the step that was made
-wrong, or −1. Their "step_tokens" are those of the whole text cut into steps, as a model writes it:
-a step that is tokenised alone can end in another token, and a reward model would meet at use what
-it was never trained on. A reward model learns from these rows without any model's solutions, and
-its scores can be checked against errors whose place is known. With form=pairs they are TRL's
-{"prompt", "chosen", "rejected"}: each solution and the same one made wrong.
+wrong, or −1. "step_tokens" come from tokenising the whole text and cutting it into steps, as at
+use: a step that is tokenised alone can end in another token. The rows train a reward model without
+any model's solutions, or check its scores on errors whose place is known. With form=pairs rows are
+TRL's {"prompt", "chosen", "rejected"}: a solution, and the same one with a wrong number.
 """
 
 import re
@@ -29,7 +28,7 @@ from distill_jax.stages.kinds import Kind, register
 
 FORMS = ("process_bench", "pairs")
 _NUMBER = re.compile(r"\d+")
-# A result is made wrong by at most this.
+# Most that is added to or taken from a number.
 _MOST = 9
 
 
@@ -43,7 +42,7 @@ class InjectedSettings(StageSettings, kind="injected", makes="rows"):
         FORMS[0], "Form of the rows: for reward models, or pairs for dpo.", choices=FORMS
     )
     share: float = setting(
-        0.5, "Share of the solutions made wrong; of pairs one of both always is.",
+        0.5, "Share of the solutions made wrong; form=pairs does not read it.",
         above=0.0, high=0.99,
     )  # fmt: skip
     separator: str = setting("\n", "Text between the steps of a solution.")
@@ -59,15 +58,15 @@ class InjectedSettings(StageSettings, kind="injected", makes="rows"):
         return ("seed", "tokenizer_size", "task", "data", "student.path")
 
     def splits(self) -> tuple[str, ...]:
-        """The one that is read."""
+        """The split that is read."""
         return (self.split,)
 
 
 def inject(given: Sequence[str], rng: np.random.Generator) -> tuple[list[str], int] | None:
     """(steps with one of them made wrong, its place); None where no step has a number.
 
-    The last number of the step, its result, is changed by 1 to 9 and stays at least 0. What
-    follows stays as it was: it is right only by the number that was meant.
+    The last number of the step, its result, is changed by 1 to 9 and stays at least 0. The steps
+    after it are not changed: they continue from the right number.
     """
     places = [i for i, step in enumerate(given) if _NUMBER.search(step)]
     if not places:
@@ -85,15 +84,14 @@ def _rows(run: Run, stage: Stage[InjectedSettings]) -> Iterator[dict[str, Any]]:
     problems: list[Problem] = run.data.problems(s.split).problems
     for problem in problems[: s.problems or None]:
         split = steps.split_text(problem.solution, s.separator)
-        pairs = s.form == "pairs"
-        made = inject(split, rng) if pairs or rng.random() < s.share else None
+        if s.form == "pairs":
+            if made := inject(split, rng):
+                chosen, rejected = s.separator.join(split), s.separator.join(made[0])
+                yield {"prompt": problem.question, "chosen": chosen, "rejected": rejected}
+            continue
+        made = inject(split, rng) if rng.random() < s.share else None
         found, label = made or (split, NONE_WRONG)
-        if pairs and made:
-            texts = (s.separator.join(one) for one in (split, found))
-            yield dict(
-                zip(("prompt", "chosen", "rejected"), (problem.question, *texts), strict=True)
-            )
-        elif split and not pairs:
+        if split:
             yield {"id": problem.id, "problem": problem.question, "steps": found, "label": label}
 
 
@@ -111,7 +109,7 @@ def _run(
     del prepared
     rows, pairs = list(_rows(run, stage)), stage.settings.form == "pairs"
     wrong = len(rows) if pairs else sum(row["label"] != NONE_WRONG for row in rows)
-    if not 0 < wrong < len(rows) + pairs:
+    if not wrong or (not pairs and wrong == len(rows)):
         raise DataError(
             f"{wrong} of {len(rows)} solutions of {stage.settings.split} made wrong",
             wanted="some, and others left as they were",

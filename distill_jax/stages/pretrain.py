@@ -13,7 +13,7 @@ from distill_jax.run.settings import TrainSettings
 from distill_jax.stages import checks, loop, supervised
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.settings import PretrainSettings
-from distill_jax.stages.supervised import Rows
+from distill_jax.stages.supervised import ExampleRows
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.step import make_update
@@ -27,10 +27,10 @@ def _check(run: Run, stage: Stage[PretrainSettings]) -> None:
         checks.check_schedule(stage.name, settings.optimizer, steps)
 
 
-def _prepare(run: Run, stage: Stage[PretrainSettings]) -> Rows | None:
+def _prepare(run: Run, stage: Stage[PretrainSettings]) -> ExampleRows | None:
     if not _roles(run):
         return None
-    return Rows(run, answer_only=0.0, seed=run.seed(stage))
+    return ExampleRows(run, answer_only=0.0, seed=run.seed(stage))
 
 
 def _roles(run: Run) -> list[str]:
@@ -38,7 +38,7 @@ def _roles(run: Run) -> list[str]:
 
 
 def _run(
-    run: Run, stage: Stage[PretrainSettings], directory: Path, rows: Rows | None
+    run: Run, stage: Stage[PretrainSettings], directory: Path, rows: ExampleRows | None
 ) -> dict[str, Any]:
     figures = {}
     for role in _roles(run):
@@ -50,7 +50,7 @@ def _run(
 
 
 def _train(
-    run: Run, stage: Stage[PretrainSettings], role: str, directory: Path, rows: Rows
+    run: Run, stage: Stage[PretrainSettings], role: str, directory: Path, rows: ExampleRows
 ) -> None:
     settings, steps = stage.settings, run.models.settings_of(role).steps
     # --- model ---

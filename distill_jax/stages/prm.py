@@ -18,7 +18,7 @@ from distill_jax.run.run import REWARD_MODEL, Run, Stage
 from distill_jax.stages import checks, distill, loop, prm_implicit, prm_rows, supervised
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.prm_outcomes import OutcomeRows
-from distill_jax.stages.prm_rows import Rows
+from distill_jax.stages.prm_rows import LabelledRows
 from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
@@ -53,7 +53,7 @@ PANELS = (
         share=True,
     ),
     Panel("calibration, held out", {"eval/ece": "ECE", "eval/brier": "Brier"}),
-    # Near 1: the model judges outcomes alone.
+    # Near 1 the model judges the outcome only.
     Panel("lowest score at the last step", {"eval/share_min_at_last": _HELD_OUT}, share=True),
 )
 
@@ -62,12 +62,13 @@ def _check(run: Run, stage: Stage[PRMSettings]) -> None:
     checks.check_batch(run, stage)
     checks.check_training(stage)
     checks.check_length(run, stage, stage.settings.max_length)
+    # Refuses a step token that the tokenizer does not have.
     steps.step_token_id(run.data.tokenizer, stage.settings.step_format.token)
 
 
-def _prepare(run: Run, stage: Stage[PRMSettings]) -> Rows | None:
-    """The rows, where no due stage has to make them first."""
-    kind = OutcomeRows if stage.settings.head == IMPLICIT else Rows
+def _prepare(run: Run, stage: Stage[PRMSettings]) -> LabelledRows | None:
+    """The rows; None where a stage of this run has to make them first."""
+    kind = OutcomeRows if stage.settings.head == IMPLICIT else LabelledRows
     there = all(run.is_there(source) for source in stage.settings.sources)
     return kind(run, stage) if there else None
 
@@ -81,10 +82,10 @@ def _run(run: Run, stage: Stage[PRMSettings], directory: Path, given: Any | None
 
 
 def _with_head(
-    run: Run, stage: Stage[PRMSettings], directory: Path, given: Rows | None
-) -> tuple[TrainState, Rows, dict[str, float]]:
+    run: Run, stage: Stage[PRMSettings], directory: Path, given: LabelledRows | None
+) -> tuple[TrainState, LabelledRows, dict[str, float]]:
     """(last state, rows, last figures of the held-out rows); the reward model is written."""
-    s, rows = stage.settings, given or Rows(run, stage)
+    s, rows = stage.settings, given or LabelledRows(run, stage)
     # --- model: the student without its language-model head ---
     student, trainable, frozen = distill.starting_student(run, s)
     model, trainable, frozen = _headless(student, trainable, frozen)
@@ -116,7 +117,7 @@ def _with_head(
 def _headless(
     model: QwenModel, trainable: dict[str, Any], frozen: dict[str, Any]
 ) -> tuple[QwenModel, dict[str, Any], dict[str, Any]]:
-    """The trunk alone: nothing would read an untied head of the language model."""
+    """(model, trainable, frozen) without an untied language-model head, which nothing reads."""
     held = trainable if "base" in trainable else frozen
     geometry, base = reward_model_io.trunk(model.config, held["base"])
     model = model.replace(config=geometry)
@@ -132,7 +133,7 @@ def _export(
     model: QwenModel,
     state: TrainState,
     frozen: dict[str, Any],
-    rows: Rows,
+    rows: LabelledRows,
 ) -> None:
     """Writes the reward model, the adapter merged."""
     s, params = stage.settings, states.join(state.trainable, frozen)

@@ -1,8 +1,8 @@
 """Stage prm with head=implicit: a reward model of steps from right and wrong solutions alone.
 
-The student's adapter is trained so that β·Σ log π/π_ref over a solution is the logit of its being
-right (arXiv 2412.01981); the reference is the student as it starts. The sum over a
-step's tokens is then the step's reward, and its logistic stands for P(right).
+The student's adapter is trained so that β·Σ log π/π_ref over a solution is the logit of "the
+solution is right" (arXiv 2412.01981); the reference is the student as it starts. The same sum over
+the tokens of a step is the step's reward, and its sigmoid is read as P(right).
 """
 
 from collections.abc import Sequence
@@ -89,7 +89,7 @@ def _reference(
 def _figures(
     run: Run, s: PRMSettings, model: QwenModel, params: Any, rows: OutcomeRows
 ) -> dict[str, float]:
-    """Of the held-out solutions, and of their steps where these are labelled."""
+    """Figures of the held-out solutions, and of their steps where these are labelled."""
     assert rows.reference is not None
     chosen = rows.held_out[: s.eval_problems]
     encoded, labels = prm_rows.figures_for(chosen)
@@ -107,7 +107,7 @@ def _figures(
 
 
 def outcome_figures(logits: Sequence[float], right: Sequence[bool]) -> dict[str, float]:
-    """Loss, accuracy and AUC of solutions' logits; no AUC where all are of one class."""
+    """Loss, accuracy and AUC of the solutions' logits; no AUC for a single class."""
     z, y = np.asarray(logits, float), np.asarray(right, bool)
     found = {
         "outcome_loss": float(np.mean(np.logaddexp(0.0, np.where(y, -z, z)))),

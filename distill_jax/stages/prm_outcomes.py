@@ -14,13 +14,13 @@ from distill_jax.reasoning import steps
 from distill_jax.reasoning.steps import Encoded
 from distill_jax.run.run import Run
 from distill_jax.stages import prm_rows
-from distill_jax.stages.prm_rows import Labelled
+from distill_jax.stages.prm_rows import LabelledSolution
 from distill_jax.stages.supervised import MULTIPLE
 
 TRACES = "traces"
 
 
-class OutcomeRows(prm_rows.Rows):
+class OutcomeRows(prm_rows.LabelledRows):
     """The rows of a stage prm with head=implicit.
 
     Rows of stage traces with their verdict, undecided ones dropped; or labelled solutions: right as
@@ -28,8 +28,8 @@ class OutcomeRows(prm_rows.Rows):
     labelled step. A solution that max_length would cut is dropped: the sum is over all its tokens.
 
     Attributes:
-        reference: of each row, Σ log π_ref of its steps; first `train`, then `held_out`. None until
-            it is set.
+        reference: Σ log π_ref of the steps of each row, in the order of `everything`; None until
+            the stage sets it.
         labelled: whether some rows have labels of steps.
     """
 
@@ -37,7 +37,7 @@ class OutcomeRows(prm_rows.Rows):
     labelled = False
 
     @property
-    def everything(self) -> list[Labelled]:
+    def everything(self) -> list[LabelledSolution]:
         """`train`, then `held_out`."""
         return [*self.train, *self.held_out]
 
@@ -74,7 +74,7 @@ class OutcomeRows(prm_rows.Rows):
         if any(row.form == PRM800K for row in found):
             raise DataError(
                 f"{path}: rows of {PRM800K} with head=implicit",
-                wanted="whole solutions: most of these end before the answer",
+                wanted="whole solutions: most of PRM800K's end before the answer",
             )
         return found
 

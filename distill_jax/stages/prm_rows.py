@@ -23,7 +23,7 @@ from distill_jax.stages.prm_settings import AUTO, PRMSettings
 _STEPS = 8
 
 
-class Labelled(NamedTuple):
+class LabelledSolution(NamedTuple):
     """An encoded solution, a label (or None) for each of its steps that has room, and whether it is
     right: 1, 0 or None."""
 
@@ -32,7 +32,7 @@ class Labelled(NamedTuple):
     outcome: float | None
 
 
-class Rows:
+class LabelledRows:
     """The rows of a stage prm.
 
     Args:
@@ -46,7 +46,7 @@ class Rows:
         figures: numbers of rows and labels, for done.json and for people.
 
     Raises:
-        DataError: of a file; or no row is left, or all labels are of one class.
+        DataError: a file cannot be read, no row is left, or all labels are of one class.
         ConfigError: a setting that these rows do not read; a step token that does not exist.
     """
 
@@ -95,7 +95,7 @@ class Rows:
         run.say(f"{stage.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in self.figures.items()))
 
     def is_held_out(self, question: str) -> bool:
-        """Whether a problem is: by the hash of salt and text, so the same in every file."""
+        """Whether a problem is held out: by a hash of salt and text, so the same in every file."""
         text = f"{self.salt}/{content_hash(question)}".encode()
         digest = hashlib.blake2b(text, digest_size=8).digest()
         return int.from_bytes(digest, "little") < self.settings.validation_share * 2**64
@@ -131,13 +131,13 @@ class Rows:
         return round_up(max(len(one.row.ends) for one in self.train), _STEPS)
 
     def _weights(self, label: np.ndarray) -> np.ndarray:
-        """Of labels in [0, 1]; balanced: each class has half of the rows' weight."""
+        """Weights of labels in [0, 1]; with `balanced` each class has half of the total."""
         if not self.settings.balanced:
             return np.ones_like(label)
         return label / (2 * self._right) + (1 - label) / (2 * (1 - self._right))
 
     def _teaches(self, row: StepRow, encoded: Encoded | None) -> bool:
-        """Whether a row has a label; encoded: within the steps that have room."""
+        """Whether a row has a label; with `encoded`, on one of the steps that have room."""
         labels = row.labels if encoded is None else row.labels[: len(encoded.ends)]
         return any(y is not None for y in labels)
 
@@ -177,19 +177,14 @@ def _encode(
     step_id: int,
     s: PRMSettings,
     teaches: Callable[[StepRow, Encoded | None], bool],
-) -> tuple[list[tuple[str, Labelled]], dict[str, float]]:
+) -> tuple[list[tuple[str, LabelledSolution]], dict[str, float]]:
     """(question, encoded row) of each row that keeps a label, and what became of the others."""
     problems = {row.question: Problem(row.where, row.question, "", "") for row in rows}
     fitting = run.data.task.prompts(list(problems.values()))
     prompts = dict(zip([p.question for p in fitting.problems], fitting.prompts, strict=True))
     kept, cut, lost, holding = [], 0, 0, 0
     labelled = [row for row in rows if teaches(row, None)]
-    # All texts in one call: many times faster than row by row.
-    texts = [step for row in labelled if row.tokens is None for step in row.steps]
-    tokenised = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
-    for row in labelled:
-        tokens = row.tokens or [next(tokenised) for _ in row.steps]
-        refuse_tokens(run, row, tokens)
+    for row, tokens in zip(labelled, step_tokens(run, labelled), strict=True):
         prompt = prompts.get(row.question)
         encoded = Encoded([], [], len(tokens))
         if prompt is not None:
@@ -198,11 +193,13 @@ def _encode(
         if not teaches(row, encoded):
             lost += 1
             continue
-        # At use such a step is cut in two.
+        # Scoring would cut such a step in two.
         holding += row.tokens is None and any(
             s.step_format.separator in step.strip() for step in row.steps
         )
-        kept.append((row.question, Labelled(encoded, row.labels[: len(encoded.ends)], row.outcome)))
+        kept.append(
+            (row.question, LabelledSolution(encoded, row.labels[: len(encoded.ends)], row.outcome))
+        )
     return kept, {
         "rows": len(rows),
         "rows_without_label": len(rows) - len(labelled),
@@ -212,8 +209,23 @@ def _encode(
     }
 
 
-def refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> None:
-    """A special token in a step would end the turn; an unknown id is another tokenizer's."""
+def step_tokens(run: Run, rows: Sequence[StepRow]) -> list[list[list[int]]]:
+    """Token ids of the steps of each row: as the row gives them, else of the steps' texts.
+
+    Raises:
+        DataError: a special token in a step, or an unknown id.
+    """
+    # All texts in one call: many times faster than row by row.
+    texts = [step for row in rows if row.tokens is None for step in row.steps]
+    tokenised = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
+    out = [row.tokens or [next(tokenised) for _ in row.steps] for row in rows]
+    for row, tokens in zip(rows, out, strict=True):
+        _refuse_tokens(run, row, tokens)
+    return out
+
+
+def _refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> None:
+    """Raises DataError for a special token, which would end the turn, or an unknown id."""
     added, vocab = run.data.tokenizer.added_tokens_decoder, run.data.vocab
     for number, step in enumerate(tokens):
         for index in step:
@@ -226,7 +238,7 @@ def refuse_tokens(run: Run, row: StepRow, tokens: Sequence[Sequence[int]]) -> No
 
 
 def share_right(given: Sequence[float | None], name: str, what: str) -> float:
-    """Mean label; DataError where it is that of a constant."""
+    """Mean label; raises DataError where all labels are 0 or all are 1."""
     labels = [y for y in given if y is not None]
     share = float(np.mean(labels))
     if share in (0.0, 1.0):
@@ -238,13 +250,13 @@ def share_right(given: Sequence[float | None], name: str, what: str) -> float:
     return share
 
 
-def figures_for(labelled: Sequence[Labelled]) -> tuple[list[Encoded], list[Labels]]:
+def figures_for(labelled: Sequence[LabelledSolution]) -> tuple[list[Encoded], list[Labels]]:
     """(encoded rows, labels), for scoring."""
     return [one.row for one in labelled], [one.labels for one in labelled]
 
 
-def about(run: Run, stage: Stage[PRMSettings], rows: Rows, **more: Any) -> PRMConfig:
-    """prm_config.json; of the rows, enough to tell whether a problem was held out."""
+def about(run: Run, stage: Stage[PRMSettings], rows: LabelledRows, **more: Any) -> PRMConfig:
+    """The content of prm_config.json, with the salt that says which problems were held out."""
     s = stage.settings
     digests = [run.digest(run.rows(source)) for source in s.sources]
     auto = "last" if rows.counted and s.head != IMPLICIT else "min"

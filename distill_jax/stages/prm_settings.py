@@ -15,8 +15,8 @@ from distill_jax.stages.settings import STUDENT_TRAINING
 from distill_jax.training.state import TRAINABLE
 
 AUTO = "auto"
-# Settings that an implicit model does not read: it has no head, trains the adapter alone, since
-# its reference is the same model below another one, and knows right and wrong solutions alone.
+# Settings that head=implicit does not read: it has no head, trains an adapter only, since its
+# reference is the same base model with another adapter, and learns from solutions, not steps.
 OF_STEPS = ("trainable", "head_rate", "labels", "threshold", "neutral")
 
 
@@ -38,12 +38,12 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
         ref="rows",
     )
     also: str = setting(
-        "", "More rows with labelled steps, of any form, learnt together with those.", ref="rows"
+        "", "More rows with labelled steps, of any form, for the same training.", ref="rows"
     )
     head: str = setting(
         "linear",
-        "linear: of transformers' token classification; mlp: of Qwen2.5-Math-PRM; implicit: none, "
-        "log-ratios to the start, from right and wrong solutions alone.",
+        "linear: as transformers' token classification; mlp: as Qwen2.5-Math-PRM; implicit: no "
+        "head, log-ratios to the start, learnt from right and wrong solutions alone.",
         choices=(*HEADS, IMPLICIT),
     )
     beta: float = setting(0.05, "β of head=implicit, whose rewards are β·log π/π_ref.", above=0.0)
@@ -71,8 +71,8 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
     )
     aggregation: str = setting(
         AUTO,
-        "One score of a solution's, stored with the model; auto: last for rows with counts, min "
-        "for others and with head=implicit.",
+        "The score of a solution, from those of its steps; stored with the model. auto: last for "
+        "rows with counts, min for others and with head=implicit.",
         choices=(AUTO, *AGGREGATIONS),
     )
     max_length: int = setting(

@@ -1,4 +1,4 @@
-"""Log-probabilities under a stage's start: computed once, kept on disk, refused elsewhere."""
+"""Log-probabilities under a stage's start: computed once, kept on disk with what they depend on."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from distill_jax.run.run import Run, Stage
 from distill_jax.training.progress import Progress
 
 REFERENCE_FILE = "reference.jsonl"
-# Numbers of rows -> log-probabilities of each.
+# Row numbers -> log-probabilities of each of these rows.
 Score = Callable[[list[int]], Sequence[np.ndarray]]
 
 
@@ -91,7 +91,7 @@ def log_probs(
 ) -> list[list[float]]:
     """Log-probabilities of all rows under the stage's start, as `score` gives them.
 
-    Those that STAGE/reference.jsonl has are not computed again; its batches are the same at every
+    Rows that STAGE/reference.jsonl holds are not computed again. Batches are the same at every
     start, so a resumed stage has the bits of an uninterrupted one.
 
     Args:

@@ -10,7 +10,7 @@ from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, export_files, loop, supervised
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.settings import SFTSettings
-from distill_jax.stages.supervised import Rows
+from distill_jax.stages.supervised import ExampleRows
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.state import TrainState
@@ -22,11 +22,11 @@ def _check(run: Run, stage: Stage[SFTSettings]) -> None:
     checks.check_training(stage)
 
 
-def _prepare(run: Run, stage: Stage[SFTSettings]) -> Rows:
-    return Rows(run, answer_only=stage.settings.answer_only, seed=run.seed(stage))
+def _prepare(run: Run, stage: Stage[SFTSettings]) -> ExampleRows:
+    return ExampleRows(run, answer_only=stage.settings.answer_only, seed=run.seed(stage))
 
 
-def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: Rows) -> dict[str, Any]:
+def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: ExampleRows) -> dict[str, Any]:
     s = stage.settings
     # --- model ---
     student = run.load_student(s.start)

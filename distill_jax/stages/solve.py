@@ -33,7 +33,7 @@ ANSWERS_FILE = "answers.jsonl"
 
 
 class Prepared(NamedTuple):
-    """Agents, problems with their plain prompts, and token ids by agent and problem."""
+    """Agents, problems with their plain prompts, and prompts [agent][problem] as token ids."""
 
     agents: tuple[Agent, ...]
     data: Prompts
@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
 
 
 def agents_of(settings: SolveSettings) -> tuple[Agent, ...]:
-    """The agents of the settings: those of the file, or the one of plain sampling."""
+    """The agents of the settings' file; without a file, the one agent of plain sampling."""
     given = settings.agents
     found = solvers.load(Path(given)) if given else (settings.default_agent(),)
     solvers.check_attempts(found, settings.attempts)
@@ -88,7 +88,7 @@ def scorer_of(run: Run, settings: SolveSettings) -> StepScorer | None:
 
 def _check(run: Run, stage: Stage[SolveSettings]) -> None:
     agents_of(stage.settings)
-    # The student may have been trained under other settings than those of this start.
+    # The student may have been trained with other settings than this run has.
     groups = {"seed", "tokenizer_size", "task", "data", "student", "lora"}
     for name in run.config.plan:
         if run.config.plan[name].makes in ("models", "student"):
@@ -101,8 +101,8 @@ def _prepare(run: Run, stage: Stage[SolveSettings]) -> Prepared:
     first = data.problems[: settings.problems]
     found, prompts = solvers.prompts(run, first, agents)
     if found.dropped:
-        run.say(f"{stage.name}: {found.dropped} problems dropped, too long for some agent")
-    # Devices hold a batch of them, the host all.
+        run.say(f"{stage.name}: {found.dropped} problems dropped, too long for an agent's prompt")
+    # The host holds all completions, the devices one batch.
     each = settings.attempts * (1 + settings.rounds + settings.plain)
     count, longest = len(found.problems) * len(agents) * each, run.config.sampling.max_new_tokens
     if warning := limits.host_warning(stage.name, count, longest, limits.host_bytes()):
@@ -142,7 +142,7 @@ def _run(run: Run, stage: Stage[SolveSettings], directory: Path, given: Prepared
 
 
 def _made_from(run: Run, settings: SolveSettings, given: Prepared) -> dict[str, Any]:
-    """What the store's answers depend on: revisions also on the reward model's scores."""
+    """What the store's answers depend on; revisions depend on the reward model, too."""
     weights = run.student_digests(run.student(settings.model))
     if settings.reward_model:
         weights["reward_model"] = run.digest(run.reward_model(settings.reward_model))
@@ -171,7 +171,7 @@ def _counting(run: Run, name: str) -> Counting:
 
 
 def _forecast(job: Job, settings: SolveSettings) -> list[Part]:
-    # Agents draw one after another; what their candidates take at a time is of the largest.
+    # Agents draw one after another, so that one batch counts.
     at_once = min(max(settings.batch // settings.attempts, 1), settings.problems)
     rows = at_once * settings.attempts
     return job.solving(

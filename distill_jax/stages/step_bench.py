@@ -26,6 +26,8 @@ from distill_jax.stages.kinds import Kind, register
 
 SCORES_FILE = "step_scores.json"
 DEFAULT_THRESHOLD = 0.5
+# Prediction on a solution that does not fit: equal to no label.
+_UNSCORED = -2
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class StepBenchSettings(StageSettings, kind="step_bench", makes="results"):
     batch: int = setting(64, "Solutions scored at a time.", low=1, affects="rounding")
 
     def shared(self) -> tuple[str, ...]:
-        """Prompts, and the dtypes that are computed in."""
+        """Settings of the prompts, and the student's, whose dtypes the scores depend on."""
         return ("seed", "tokenizer_size", "task", "data", "student")
 
     def check_with(self, shared: Any, name: str) -> None:
@@ -63,7 +65,7 @@ def read(run: Run, reference: str) -> list[StepRow]:
     """Solutions with a label for each step up to the first wrong one.
 
     Raises:
-        DataError: rows of counts, whose labels are a matter of settings.
+        DataError: rows of counts, which have labels only under the settings of stage prm.
     """
     path = run.rows(reference)
     found = step_rows.read(path, neutral="positive", derive=lambda *_: [])
@@ -73,20 +75,18 @@ def read(run: Run, reference: str) -> list[StepRow]:
 
 
 def score(run: Run, scorer: ProcessScorer, rows: Sequence[StepRow]) -> list[np.ndarray | None]:
-    """P(right) of the steps of each solution; None where not all of them had room."""
+    """P(right) of the steps of each solution; None if one of them has no room."""
     problems = {row.question: Problem(row.where, row.question, "", "") for row in rows}
     fitting = run.data.task.prompts(list(problems.values()))
     read = process_scorer.read_by(run, scorer, fitting)
     prompts = dict(zip([p.question for p in fitting.problems], read, strict=True))
-    texts = [step for row in rows if row.tokens is None for step in row.steps]
-    tokens = iter(steps.tokenise(run.data.tokenizer, texts) if texts else [])
     encoded: dict[int, steps.Encoded] = {}
-    for place, row in enumerate(rows):
-        split = row.tokens or [next(tokens) for _ in row.steps]
-        prm_rows.refuse_tokens(run, row, split)
-        if row.question in prompts:
-            one = steps.encode(prompts[row.question], split, scorer.step_id, scorer.max_length)
-            encoded |= {} if one.dropped else {place: one}
+    for place, split in enumerate(prm_rows.step_tokens(run, rows)):
+        prompt = prompts.get(rows[place].question)
+        if prompt is not None:
+            one = steps.encode(prompt, split, scorer.step_id, scorer.max_length)
+            if not one.dropped:
+                encoded[place] = one
     found = scorer.probabilities(list(encoded.values()))
     of_place = dict(zip(encoded, found, strict=True))
     return [of_place.get(place) for place in range(len(rows))]
@@ -127,12 +127,12 @@ def _run(
     threshold = _threshold(run, scorer, s.threshold_data, {row.question for row in rows})
     scores = score(run, scorer, rows)
     labels = [first_label(row) for row in rows]
-    # A solution that does not fit is not found: dropping it would flatter short models.
+    # A solution that does not fit counts as wrong: to drop it would favour a short max_length.
     predicted = [
         None if one is None else process_bench.first_wrong(one.tolist(), threshold)
         for one in scores
     ]
-    found = process_bench.f1([-2 if one is None else one for one in predicted], labels)
+    found = process_bench.f1([_UNSCORED if one is None else one for one in predicted], labels)
     there = [place for place, one in enumerate(scores) if one is not None]
     if not there:
         raise DataError(

@@ -1,8 +1,8 @@
 r"""Stage kind step_judge: a model names the first wrong step of solutions that have counts.
 
 Rows are those of stage step_labels with "judge": {"first_wrong", "votes", "model"}. first_wrong is
-the index that most of the judge's samples name, −1 for none, null where they do not say. Rows whose
-counts and judge name the same step are a consensus (arXiv 2501.07301).
+the index that most of the judge's samples name, −1 for no wrong step, null without a majority. Rows
+whose counts and judge name the same step are a consensus (arXiv 2501.07301).
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from distill_jax.stages.traces import WriterSettings
 from distill_jax.training.progress import Progress
 
 STORE_FILE = "votes.jsonl"
-# About as many tokens ask for a critique, besides the problem and the solution.
+# Tokens of a judge's prompt in addition to problem and solution, about.
 _ASKED = 256
 
 
@@ -47,7 +47,7 @@ class StepJudgeSettings(WriterSettings, kind="step_judge", makes="rows"):
     data: str = setting(
         "step_labels", "Rows with counts: a stage of kind step_labels, or its file.", ref="rows"
     )
-    samples: int = setting(8, "Critiques of each solution, of which the majority counts.", low=1)
+    samples: int = setting(8, "Critiques of each solution; their majority decides.", low=1)
     temperature: float = setting(0.7, "Temperature of the critiques; 0 is greedy.", low=0.0)
     max_new_tokens: int = setting(1024, "Longest critique; a longer one names no step.", low=1)
     batch: int = setting(256, "Critiques decoded at a time.", low=1, affects="rounding")
@@ -94,10 +94,9 @@ def _counts(row: Any) -> tuple[list[Counts | None], Counts]:
 
 
 def _prepare(run: Run, stage: Stage[StepJudgeSettings]) -> list[dict[str, Any]] | None:
-    """The rows, unless a stage that is still to run makes them."""
+    """The rows; None where a stage of this run has to make them first."""
     data = stage.settings.data
-    due = data in run.config.stages and not run.is_done(data)
-    return None if due else read(run.rows(data))
+    return read(run.rows(data)) if run.is_there(data) else None
 
 
 def _run(
@@ -180,10 +179,10 @@ def _votes(
 
 
 def _prompts(run: Run, rows: Sequence[dict[str, Any]], room: int) -> dict[int, list[int]]:
-    """The judge's prompt of each row that can be put to it.
+    """{number of the row: the judge's prompt}.
 
-    Not those longer than `room`, nor those in which a solution spells a special token: it would
-    end the judge's turn.
+    Rows are skipped whose prompt is longer than `room`, or whose solution spells a special token,
+    which would end the turn.
     """
     tok = run.data.tokenizer
     texts = [critique.critique(row["question"], row["steps"]) for row in rows]

@@ -1,8 +1,9 @@
 """Stage kind step_labels: how often completions of each step of given solutions end right.
 
 A row: {"id", "sample", "question", "steps", "step_tokens", "mc", "root", "trace_right", "sampled",
-"completer", "source"}. "mc" has {"right", "wrong", "undecided"} of each step, or null where nothing
-is known of it. These are counts; labels follow from them: `reasoning/step_labels.labels`.
+"completer", "source"}. "mc" holds {"right", "wrong", "undecided"} for each step, or null where no
+completion was drawn; "root" holds the counts of the bare prompt. `reasoning/step_labels.labels`
+derives labels from these counts.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from distill_jax.data.problem import Problem
 from distill_jax.data.trace_rows import Trace
 from distill_jax.forecast.memory import Job, Part
 from distill_jax.inference import generate, monte_carlo
-from distill_jax.inference.monte_carlo import TRUNCATED_AS, Completer, Labelled, Prefix
+from distill_jax.inference.monte_carlo import TRUNCATED_AS, Completer, Prefix, SolutionCounts
 from distill_jax.inference.store import AnswerStore
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.reasoning import step_labels, steps
@@ -30,6 +31,7 @@ from distill_jax.reasoning.step_labels import LABELS, Counts
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage
+from distill_jax.stages import traces
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.traces import WriterSettings
 from distill_jax.training.progress import Progress
@@ -57,8 +59,8 @@ class StepLabelSettings(WriterSettings, kind="step_labels", makes="rows"):
     )
     max_prompt_tokens: int = setting(
         0,
-        "Longest prompt with the steps before, longer ones are counted and not labelled; 0: what "
-        "the completer's positions leave.",
+        "Most tokens of a prompt with the steps before; longer ones are counted and not "
+        "labelled. 0: what the completer's positions leave.",
         low=0,
     )
     batch: int = setting(256, "Completions decoded at a time.", low=1, affects="rounding")
@@ -80,10 +82,9 @@ class Source(NamedTuple):
 
 
 def _prepare(run: Run, stage: Stage[StepLabelSettings]) -> list[Trace] | None:
-    """The rows, unless a stage that is still to run makes them."""
+    """The rows; None where a stage of this run has to make them first."""
     data = stage.settings.data
-    due = data in run.config.stages and not run.is_done(data)
-    return None if due else trace_rows.read(run.rows(data))
+    return trace_rows.read(run.rows(data)) if run.is_there(data) else None
 
 
 def _run(
@@ -114,8 +115,7 @@ def _source(run: Run, rows: Sequence[Trace], s: StepLabelSettings) -> Source:
     kept, cut = [], []
     problems: dict[str, Problem] = {}
     for row in rows:
-        inside = all(0 <= index < run.data.vocab for index in row.tokens)
-        if not inside or run.data.text(row.tokens) != row.completion:
+        if not traces.reads_as_completion(run, row):
             raise DataError(
                 f"{s.data}: the tokens of {row.id} do not read as its completion",
                 wanted="rows of the run's tokenizer",
@@ -138,7 +138,7 @@ def _label(
     path: Path,
     source: Source,
     sampling: SamplingSettings,
-) -> tuple[list[Labelled], int]:
+) -> tuple[list[SolutionCounts], int]:
     """(counts of each row, tokens drawn); what the store has is not drawn again."""
     s = stage.settings
     writer = s.writer(run)
@@ -156,7 +156,7 @@ def _label(
         problems = [source.rows[prefix.row].problem for prefix in prefixes]
         return generate.verdicts(run, problems, texts, out.ended_B)
 
-    # An upper bound: rows are given up early.
+    # An upper bound: labelling of a row can end before its last step.
     total = s.n * (len({row.id for row in source.rows}) + sum(map(len, source.steps)))
     before = f"{stage.name} was asked to stop;"
     done = store.count()
@@ -189,7 +189,7 @@ def longest(geometry: QwenConfig, sampling: SamplingSettings, limit: int) -> int
     return min(room, limit or room)
 
 
-def _traces(run: Run, source: Source) -> list[monte_carlo.Trace]:
+def _traces(run: Run, source: Source) -> list[monte_carlo.Solution]:
     problems = {row.id: row.problem for row in source.rows}
     fitting = run.data.task.prompts(list(problems.values()))
     prompts = dict(zip((one.id for one in fitting.problems), fitting.prompts, strict=True))
@@ -197,7 +197,7 @@ def _traces(run: Run, source: Source) -> list[monte_carlo.Trace]:
         run.say(f"{fitting.dropped} problems are longer than data.max_prompt_tokens: not labelled")
     numbers = {name: number for number, name in enumerate(problems)}
     return [
-        monte_carlo.Trace(
+        monte_carlo.Solution(
             numbers[row.id],
             prompts.get(row.id),
             row.tokens,
@@ -209,7 +209,7 @@ def _traces(run: Run, source: Source) -> list[monte_carlo.Trace]:
 
 
 def _rows(
-    run: Run, source: Source, found: Sequence[Labelled], completer: dict[str, Any], name: str
+    run: Run, source: Source, found: Sequence[SolutionCounts], completer: dict[str, Any], name: str
 ) -> Iterator[dict[str, Any]]:
     for row, cut, one in zip(source.rows, source.steps, found, strict=True):
         yield {
@@ -227,7 +227,7 @@ def _rows(
         }
 
 
-def _figures(source: Source, found: Sequence[Labelled], tokens: int) -> dict[str, Any]:
+def _figures(source: Source, found: Sequence[SolutionCounts], tokens: int) -> dict[str, Any]:
     # By problem; a prompt that was too long was not completed.
     roots = {r.id: one.root for r, one in zip(source.rows, found, strict=True) if sum(one.root)}
     known = [counts for one in found for counts in one.steps if counts is not None]
@@ -245,12 +245,12 @@ def _figures(source: Source, found: Sequence[Labelled], tokens: int) -> dict[str
     }
 
 
-def _labels(found: Sequence[Labelled], kind: str) -> list[float]:
+def _labels(found: Sequence[SolutionCounts], kind: str) -> list[float]:
     every = [label for one in found for label in step_labels.labels(one.steps, one.root, kind)]
     return [label for label in every if label is not None]
 
 
-def _table(found: Sequence[Labelled]) -> Table:
+def _table(found: Sequence[SolutionCounts]) -> Table:
     """The labels that follow from the counts."""
     out = Table(title="labels of steps")
     for column in ("labels", "steps", "mean", "at 0", "at 1"):
@@ -264,9 +264,9 @@ def _table(found: Sequence[Labelled]) -> Table:
 
 
 def _forecast(job: Job, s: StepLabelSettings) -> list[Part]:
-    # The longest prefix is a whole solution but for its end.
-    longest = min(job.solution, s.max_prompt_tokens or job.solution)
-    return s.forecast(job, "completions", s.n, s.batch, longest=longest)
+    # The longest prefix is a whole solution without its EOS.
+    prefix = min(job.solution, s.max_prompt_tokens or job.solution)
+    return s.forecast(job, "completions", s.n, s.batch, longest=prefix)
 
 
 KIND = register(Kind(StepLabelSettings, _run, prepare=_prepare, forecast=_forecast))

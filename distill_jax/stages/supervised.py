@@ -19,8 +19,8 @@ MULTIPLE = 16
 Draw = Callable[[int], tuple[dict[str, np.ndarray], int]]
 
 
-class Rows:
-    """Rendered training rows, packed batch by batch; responses fit sampling.max_new_tokens.
+class ExampleRows:
+    """Rendered training examples, packed in batches; responses fit sampling.max_new_tokens.
 
     Args:
         run: tokenizer, training problems, settings.
@@ -93,7 +93,7 @@ def step_fn(run: Run, draw: Draw, update: Any, frozen: Any, *, size: int, of: in
     return step
 
 
-def examples_step(run: Run, rows: Rows, update: Any, frozen: Any, batch_size: int) -> StepFn:
+def examples_step(run: Run, rows: ExampleRows, update: Any, frozen: Any, batch_size: int) -> StepFn:
     """The step on rendered examples."""
 
     def draw(number: int) -> tuple[dict[str, np.ndarray], int]:

@@ -33,7 +33,7 @@ from distill_jax.training.progress import Progress
 
 STORE_FILE = "answers.jsonl"
 KEEP = ("all", "right")
-# Shared settings that the answers of a stage depend on, where the stage sets the temperature.
+# Shared settings that the answers depend on; the stage itself sets temperature and top-p.
 DRAWN = (
     "seed",
     "tokenizer_size",
@@ -51,7 +51,7 @@ class WriterSettings(StageSettings):
     """Which model writes."""
 
     model: str = setting(BASE, "Model that writes: base, a stage, or a directory.", ref="student")
-    teacher: bool = setting(False, "The teacher writes in place of `model`.")
+    teacher: bool = setting(False, "The teacher writes instead of `model`.")
 
     def __post_init__(self) -> None:
         if self.teacher and self.model != BASE:
@@ -74,7 +74,7 @@ class WriterSettings(StageSettings):
     ) -> list[Part]:
         """The memory of `samples` completions of each prompt, drawn `batch` at a time.
 
-        problems: at most; 0: more than a batch takes. lengths: see `Job.writing`.
+        problems: most that are solved; 0: no limit. lengths: see `Job.writing`.
         """
         prompts = max(batch // samples, 1)
         prompts = min(prompts, problems or prompts)
@@ -98,7 +98,8 @@ class TraceSettings(WriterSettings, kind="traces", makes="rows"):
     per_problem: int = setting(0, "Most solutions kept of a problem, by seed; 0 is all.", low=0)
     balance: bool = setting(
         False,
-        "Keep as many right as wrong solutions of a problem, by seed; one where all are the same.",
+        "Keep equally many right and wrong solutions of a problem, by seed; one where all that "
+        "are decided are right, or all wrong.",
     )
 
     def __post_init__(self) -> None:
@@ -205,8 +206,8 @@ def choose(
 ) -> list[int]:
     """Numbers of the samples of one problem that are kept, ascending.
 
-    With `balance` as many right as wrong ones; of a problem whose decided samples are all right or
-    all wrong, one: it says how hard the problem is, not which steps are good.
+    `balance` keeps equally many right and wrong samples. If all decided samples are right, or all
+    are wrong, it keeps one: such samples show how hard the problem is, not which steps are good.
 
     Args:
         right_G, undecided_G: bool, the verdicts.
@@ -221,6 +222,12 @@ def choose(
         return sorted(right[:each] + wrong[:each])
     kept = right if s.keep == "right" else order.tolist()
     return sorted(kept[: s.per_problem or len(order)])
+
+
+def reads_as_completion(run: Run, one: Trace) -> bool:
+    """Whether the run's tokenizer decodes a trace's tokens to its completion."""
+    known = all(0 <= index < run.data.vocab for index in one.tokens)
+    return known and run.data.text(one.tokens) == one.completion
 
 
 def _rows(

@@ -130,7 +130,7 @@ def test_curricula_of_smoke_have_arms_to_choose_from(tmp_path: Path) -> None:
     config = build(load(ROOT / "configs" / "curriculum.py").get_config("smoke"))
     run = Run(config, tmp_path)
     stage = run.stage("distill")
-    problems = supervised.Rows(run, answer_only=0.0, seed=run.seed(stage)).problems
+    problems = supervised.ExampleRows(run, answer_only=0.0, seed=run.seed(stage)).problems
     s = stage.settings
     made = curricula.of(run, stage, s.curriculum, problems, batch=s.batch_size)
     assert len(made.arms.names) == 2

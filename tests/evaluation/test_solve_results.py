@@ -13,7 +13,7 @@ from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solved
 from distill_jax.inference.agents import Agent
-from distill_jax.inference.search import Found
+from distill_jax.inference.search import SearchResult
 from distill_jax.report import solving
 from distill_jax.tasks import Judged
 
@@ -166,13 +166,16 @@ def test_plain_samples_are_compared_by_the_same_selector():
 
 def test_a_search_costs_all_that_it_drew():
     # Two candidates of 9 and 7 tokens share 4; of five steps of 20 tokens some were dropped.
-    found = Found(iterations=2, tokens=20, steps=5, duplicates=1, dropped=2)
+    found = SearchResult(iterations=2, tokens=20, steps=5, duplicates=1, dropped=2)
     kept = [one(0, 0, "2", True, 9, score=0.5), one(0, 1, "5", False, 7, score=0.4)]
     settings = SolveSettings(
         reward_model="x", search="beam", width=2, verify=1, selector="weighted"
     )
     verified = dataclasses.replace(kept[0], verdict="correct", verdict_tokens=3)
-    solved = [Solved([verified, kept[1]], [], found), Solved(kept[:1], [], Found([], 3, tokens=10))]
+    solved = [
+        Solved([verified, kept[1]], [], found),
+        Solved(kept[:1], [], SearchResult([], 3, tokens=10)),
+    ]
     got = solve_results.summary(PROBLEMS, solved, PLAIN, AGENTS[:1], settings, seed=0, seconds=None)
     assert got["tokens"] == {"sampled": 15, "revised": 0, "verified": 1.5, "total": 16.5}
     costs = {name: one["tokens"] for name, one in got["selectors"].items()}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distill_jax.inference import monte_carlo
-from distill_jax.inference.monte_carlo import Completer, Labelled, Prefix, Trace
+from distill_jax.inference.monte_carlo import Completer, Prefix, Solution, SolutionCounts
 from distill_jax.inference.store import AnswerStore
 from distill_jax.reasoning.step_labels import Counts
 from distill_jax.rollout.sampler import Rollout, Sampler, SamplingSettings
@@ -20,7 +20,7 @@ EOS = 0
 RIGHT, WRONG, UNDECIDED = Counts(1, 0), Counts(0, 1), Counts(0, 0, 1)
 GOOD, BAD, OPEN = Counts(3, 1), Counts(0, 4), Counts(0, 3, 1)
 # Three steps of two tokens, the last without EOS, and the same ended.
-CUT = Trace(0, [9], [1, 2, 3, 4, 5, 6], [1, 3, 5], WRONG)
+CUT = Solution(0, [9], [1, 2, 3, 4, 5, 6], [1, 3, 5], WRONG)
 ENDED = CUT._replace(tokens=[1, 2, 3, 4, 5, EOS])
 
 
@@ -36,7 +36,7 @@ class Draw:
         return [self.counts[one.row, len(one.written)] for one in prefixes]
 
 
-def label(traces: list[Trace], counts: dict[tuple[int, int], Counts], **how: Any):
+def label(traces: list[Solution], counts: dict[tuple[int, int], Counts], **how: Any):
     draw = Draw(counts)
     how = {"eos_id": EOS, "longest": 100, "skip_sure": False, **how}
     return monte_carlo.label(traces, draw, **how), draw.asked
@@ -47,7 +47,10 @@ def test_waves_complete_what_was_written():
     counts = {(0, 0): GOOD, (0, 2): GOOD, (0, 4): OPEN, (0, 6): BAD, (1, 0): GOOD, (1, 2): BAD}
     other = CUT._replace(problem=1, prompt=[8])
     found, asked = label([CUT, other], counts)
-    assert found == [Labelled(GOOD, [GOOD, OPEN, BAD]), Labelled(GOOD, [BAD, None, None])]
+    assert found == [
+        SolutionCounts(GOOD, [GOOD, OPEN, BAD]),
+        SolutionCounts(GOOD, [BAD, None, None]),
+    ]
     assert asked == [
         (0, [(0, [9]), (1, [8])]),
         (1, [(0, [9, 1, 2]), (1, [8, 1, 2])]),
@@ -75,18 +78,18 @@ def test_solutions_of_one_problem_share_the_root():
 
 def test_a_hopeless_root_leaves_one_wave():
     found, asked = label([CUT], {(0, 0): BAD, (0, 2): BAD})
-    assert found == [Labelled(BAD, [BAD, None, None])] and len(asked) == 2
+    assert found == [SolutionCounts(BAD, [BAD, None, None])] and len(asked) == 2
     found, _ = label([CUT], {(0, 0): BAD, (0, 2): GOOD, (0, 4): BAD})
-    assert found == [Labelled(BAD, [GOOD, BAD, None])]
+    assert found == [SolutionCounts(BAD, [GOOD, BAD, None])]
 
 
 def test_sure_solutions_cost_nothing_where_that_is_asked_for():
     sure, right = Counts(4, 0), ENDED._replace(verdict=RIGHT)
     counts = {(0, 0): sure, (0, 2): GOOD, (0, 4): GOOD}
     found, asked = label([right], counts, skip_sure=True)
-    assert found == [Labelled(sure, [sure] * 3, sampled=False)] and len(asked) == 1
+    assert found == [SolutionCounts(sure, [sure] * 3, sampled=False)] and len(asked) == 1
     found, asked = label([right], counts)
-    assert found == [Labelled(sure, [GOOD, GOOD, RIGHT])] and len(asked) == 3
+    assert found == [SolutionCounts(sure, [GOOD, GOOD, RIGHT])] and len(asked) == 3
     # A wrong solution, a completion that is wrong, and one that is undecided: all are sampled.
     assert label([ENDED], counts, skip_sure=True)[0][0].sampled
     for root in (GOOD, Counts(3, 0, 1)):
@@ -97,10 +100,10 @@ def test_long_prefixes_are_counted_and_never_cut():
     counts = {(0, 0): GOOD, (0, 2): GOOD, (0, 4): GOOD}
     # The prompt's token and 4 written are 5, with 6 written 7.
     found, asked = label([CUT], counts, longest=5)
-    assert found == [Labelled(GOOD, [GOOD, GOOD, None], too_long=1)] and len(asked) == 3
+    assert found == [SolutionCounts(GOOD, [GOOD, GOOD, None], too_long=1)] and len(asked) == 3
     found, asked = label([CUT], counts, longest=3)
-    assert found == [Labelled(GOOD, [GOOD, None, None], too_long=2)] and len(asked) == 2
-    nothing = Labelled(Counts(0, 0), [None] * 3, too_long=3)
+    assert found == [SolutionCounts(GOOD, [GOOD, None, None], too_long=2)] and len(asked) == 2
+    nothing = SolutionCounts(Counts(0, 0), [None] * 3, too_long=3)
     assert label([CUT, CUT._replace(prompt=None)], {}, longest=0) == ([nothing, nothing], [])
 
 

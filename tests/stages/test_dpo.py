@@ -13,7 +13,7 @@ from distill_jax.run.config import RunConfig
 from distill_jax.run.run import ROWS_FILE, Run, Stage
 from distill_jax.run.settings import StageSettings
 from distill_jax.stages import dpo_reference, runner
-from distill_jax.stages.dpo_rows import Rows
+from distill_jax.stages.dpo_rows import PairRows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.reference import REFERENCE_FILE, Store
@@ -110,7 +110,7 @@ def test_broken_off_and_resumed_gives_the_same_bits(
     whole, how = trained
     workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
     kept = workdir / "dpo" / REFERENCE_FILE
-    add, batch = Store.add, Rows.batch
+    add, batch = Store.add, PairRows.batch
 
     def in_the_reference(self: Any, pairs: Any, logp_NC: Any) -> None:
         if len(self.logp) == 4:
@@ -125,7 +125,7 @@ def test_broken_off_and_resumed_gives_the_same_bits(
         return batch(self, step, size)
 
     for owner, name, breaks in (
-        (Store, "add", in_the_reference), (Rows, "batch", in_training),
+        (Store, "add", in_the_reference), (PairRows, "batch", in_training),
     ):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, breaks)
@@ -189,9 +189,9 @@ def test_simpo_has_no_reference(
 # --- rows -------------------------------------------------------------------------------------
 
 
-def rows_of(workdir: Path, path: Path, **changes: Any) -> Rows:
+def rows_of(workdir: Path, path: Path, **changes: Any) -> PairRows:
     run = Run(config(path, **changes), workdir)
-    return Rows(run, run.stage("dpo"))
+    return PairRows(run, run.stage("dpo"))
 
 
 def test_pairs_that_teach_nothing_are_counted(

@@ -50,12 +50,12 @@ def check(run: Run, stage: Stage[ToySettings]) -> None:
     checks.check_training(stage)
 
 
-def prepare(run: Run, stage: Stage[ToySettings]) -> supervised.Rows:
-    return supervised.Rows(run, answer_only=0.0, seed=run.seed(stage))
+def prepare(run: Run, stage: Stage[ToySettings]) -> supervised.ExampleRows:
+    return supervised.ExampleRows(run, answer_only=0.0, seed=run.seed(stage))
 
 
 def train(
-    run: Run, stage: Stage[ToySettings], directory: Path, given: supervised.Rows
+    run: Run, stage: Stage[ToySettings], directory: Path, given: supervised.ExampleRows
 ) -> dict[str, Any]:
     s, student = stage.settings, run.load_student(stage.settings.start)
     tx = optimizer.make(s.optimizer, s.updates())

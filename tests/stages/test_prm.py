@@ -137,7 +137,7 @@ def test_it_learns_to_find_wrong_steps(trained: dict[str, Path]) -> None:
 @pytest.mark.parametrize("name", WAYS)
 def test_the_reward_model_scores_as_it_was_trained(trained: dict[str, Path], name: str) -> None:
     run = Run(way(name), trained[name])
-    given = prm_rows.Rows(run, run.stage("prm"))
+    given = prm_rows.LabelledRows(run, run.stage("prm"))
     scorer = process_scorer.load(run, "prm")
     about = scorer.about
     assert about.aggregation == {"lora": "min", "full": "product"}[name]
@@ -172,15 +172,15 @@ def encoded_prompt(run: Run, question: str) -> list[int]:
 def test_broken_off_it_resumes_to_the_same_bits(
     trained: dict[str, Path], begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workdir, real = copy_begun(begun, tmp_path / "run"), prm_rows.Rows.batch
+    workdir, real = copy_begun(begun, tmp_path / "run"), prm_rows.LabelledRows.batch
 
-    def breaks(self: prm_rows.Rows, step: int) -> Any:
+    def breaks(self: prm_rows.LabelledRows, step: int) -> Any:
         if step == 3:
             raise KeyboardInterrupt
         return real(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prm_rows.Rows, "batch", breaks)
+        patch.setattr(prm_rows.LabelledRows, "batch", breaks)
         with pytest.raises(KeyboardInterrupt):
             runner.run(way("lora"), workdir)
     assert not (workdir / "prm" / "done.json").exists()
@@ -224,7 +224,7 @@ def test_the_head_learns_at_its_own_rate() -> None:
 def given(begun: Path, found: list[dict[str, Any]], tmp_path: Path, **changes: Any) -> Any:
     path = write(tmp_path / "rows.jsonl", found)
     run = Run(way("lora", data=str(path), **{"eval_every": 0, **changes}), begun)
-    return prm_rows.Rows(run, run.stage("prm"))
+    return prm_rows.LabelledRows(run, run.stage("prm"))
 
 
 def test_cut_rows_are_counted(begun: Path, tmp_path: Path) -> None:

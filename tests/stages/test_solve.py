@@ -167,7 +167,7 @@ def check_search(workdir: Path) -> None:
     assert {one["tokens"] for one in found["selectors"].values()} == {found["tokens"]["total"]}
     text = (workdir / "report.md").read_text()
     assert "Search beam, width 2, 4 beams" in text and "one agent at equal tokens" in text
-    assert "confidence of weighted: ECE" in text and "of split test (held out)" in text
+    assert "confidence of weighted: ECE" in text and "problems of test (held out)" in text
 
 
 def test_a_report_without_such_a_stage_has_no_such_section(
