@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.evaluation import candidates as many
-from distill_jax.evaluation import selection
+from distill_jax.evaluation import candidates, selection
 from distill_jax.evaluation.candidates import Candidate
 
 BINS = 10
@@ -63,11 +62,11 @@ def of_votes(
         vote above 0, or an answer that the check is undecided about.
     """
     pairs = []
-    for some in map(many.ordered, found):
-        chosen = many.choose(some, weights, selector)
+    for some in map(candidates.ordered, found):
+        chosen = candidates.choose(some, weights, selector)
         if chosen is None or chosen.right is None:
             continue
-        share = selection.confidence(many.votes(some, weights), some.index(chosen), selector)
+        share = selection.confidence(candidates.votes(some, weights), some.index(chosen), selector)
         if share is not None:
             pairs.append((share, chosen.right))
     made = calibration(np.array([one for one, _ in pairs]), np.array([one for _, one in pairs]))

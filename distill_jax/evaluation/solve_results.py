@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation import calibration, intervals, selection
-from distill_jax.evaluation import candidates as many
+from distill_jax.evaluation import calibration, candidates, intervals, selection
 from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solved
@@ -81,9 +80,13 @@ def row(
         seconds: the time that it took, or None.
     """
     weights, everything = [agent.weight for agent in agents], solved.all
-    chosen = {name: many.choose(solved.kept, weights, name) for name in settings.selectors}
-    best, gold, kept = chosen[settings.selector], problem.answer or None, many.ordered(solved.kept)
-    votes, confidence = many.votes(kept, weights), None
+    chosen = {name: candidates.choose(solved.kept, weights, name) for name in settings.selectors}
+    best, gold, kept = (
+        chosen[settings.selector],
+        problem.answer or None,
+        candidates.ordered(solved.kept),
+    )
+    votes, confidence = candidates.votes(kept, weights), None
     if best is not None and settings.selector in VOTING:
         confidence = selection.confidence(votes, kept.index(best), settings.selector)
     group_N = votes.group_N.tolist()
@@ -228,7 +231,7 @@ def verification(solved: Sequence[Solved]) -> dict[str, Any]:
         "verification_recall": recall,
         "verification_f1": f1,
         "verified": sum(one.verdict is not None for one in found),
-        "verified_unsure": sum(one.verdict == many.UNSURE for one in found),
+        "verified_unsure": sum(one.verdict == candidates.UNSURE for one in found),
     }
 
 
@@ -243,7 +246,7 @@ def curves(
     powers = [2**i for i in range(count.bit_length()) if 2**i <= count]
     voted = ("majority", "weighted") if settings.reward_model else ("majority",)
     out: dict[str, dict[str, Any]] = {}
-    votes = [many.votes(one.kept, weights) for one in solved]
+    votes = [candidates.votes(one.kept, weights) for one in solved]
     right_PN = [np.array([one.right is True for one in some.kept]) for some in solved]
     # Candidates without an answer are below all others.
     score_PN = [np.where(one.group_N < 0, math.nan, one.score_N) for one in votes]
@@ -337,7 +340,7 @@ def _selected(
     """{selector: bool [problems], whether the candidate that it takes is right}."""
     out = {}
     for name in names:
-        chosen = [many.choose(some, weights, name) for some in found]
+        chosen = [candidates.choose(some, weights, name) for some in found]
         out[name] = np.array([one is not None and one.right is True for one in chosen], bool)
     return out
 
@@ -352,7 +355,7 @@ def _cost(solved: Solved, weights: Sequence[float], name: str, settings: SolveSe
     if solved.search is not None:
         verdicts = sum(one.verdict_tokens for one in solved.all) if reads else 0
         return solved.search.tokens + verdicts
-    last = many.choose(solved.kept, weights, "first") if name == "first" else None
+    last = candidates.choose(solved.kept, weights, "first") if name == "first" else None
     needed = [one for one in solved.all if last is None or one.slot <= last.slot]
     return sum(one.cost if reads else len(one.tokens) for one in needed)
 

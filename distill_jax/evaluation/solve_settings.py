@@ -77,7 +77,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
             raise ConfigError("selector=weighted_verdict with verify=0", wanted="verify above 0")
         self._check_search()
         reads = self.rounds and self.reward_model
-        if self.threshold != type(self).__dataclass_fields__["threshold"].default and not reads:
+        if self.threshold != type(self).threshold and not reads:
             raise ConfigError(
                 f"threshold={self.threshold} with rounds={self.rounds} and "
                 f"reward_model={self.reward_model!r}",
@@ -86,7 +86,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
 
     def _check_search(self) -> None:
         for name in () if self.search else ("width", "max_steps"):
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+            if getattr(self, name) != getattr(type(self), name):
                 raise ConfigError(
                     f"{name}={getattr(self, name)} with search=''",
                     wanted="its default: nothing reads it without a search",

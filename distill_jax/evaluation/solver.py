@@ -15,8 +15,7 @@ import jax
 from distill_jax import answers
 from distill_jax.core import rng
 from distill_jax.data.chat import ChatSettings
-from distill_jax.evaluation import candidates as many
-from distill_jax.evaluation import reviews
+from distill_jax.evaluation import candidates, reviews
 from distill_jax.evaluation.candidates import UNSURE, Candidate, StepScorer
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.inference import agents as solvers
@@ -51,7 +50,7 @@ class Solved(NamedTuple):
     @property
     def all(self) -> list[Candidate]:
         """Kept and replaced candidates, ordered."""
-        return many.ordered([*self.kept, *self.replaced])
+        return candidates.ordered([*self.kept, *self.replaced])
 
     @property
     def first(self) -> list[Candidate]:
@@ -122,15 +121,16 @@ class Solver:
                     self.watch("sampled", problem, some)
                     found[problem] += some
         found = self.score(plain, found)
-        many.refuse_unscored([one for some in found for one in some])
+        candidates.refuse_unscored([one for some in found for one in some])
         if self.settings.verify:
             asked = [
-                many.strongest(some, self.vote_weights, self.settings.verify) for some in found
+                candidates.strongest(some, self.vote_weights, self.settings.verify)
+                for some in found
             ]
             found = _merged(found, self._verified(questions, asked, 0))
             self._watch("verified", found)
         solved = [
-            Solved(many.ordered(some), [], counts)
+            Solved(candidates.ordered(some), [], counts)
             for some, counts in zip(found, searched, strict=True)
         ]
         for number in range(1, self.settings.rounds + 1):
@@ -187,7 +187,7 @@ class Solver:
             return list(found)
         flat = [(problem, one) for problem, some in enumerate(found) for one in some]
         prompt_N = [plain[problem] for problem, _ in flat]
-        scored = many.scored(self.scorer, prompt_N, [one for _, one in flat])
+        scored = candidates.scored(self.scorer, prompt_N, [one for _, one in flat])
         out: list[list[Candidate]] = [[] for _ in found]
         for (problem, _), one in zip(flat, scored, strict=True):
             out[problem].append(one)
@@ -215,8 +215,8 @@ class Solver:
 
         def score(beams: Sequence[Beam]) -> list[float]:
             some = [Candidate(0, 0, "", beam.written) for beam in beams]
-            some = many.scored(scorer, [plain[beam.problem] for beam in beams], some)
-            many.refuse_unscored(some)
+            some = candidates.scored(scorer, [plain[beam.problem] for beam in beams], some)
+            candidates.refuse_unscored(some)
             # Beams with a step for which the reward model has no room come last.
             return [one.score if one.steps and not one.unscored else -1.0 for one in some]
 
@@ -284,7 +284,7 @@ class Solver:
             _Request(problem, one, reviews.revise_text(questions[problem], one.text, reasons))
             for problem, some in enumerate(solved)
             for one in some.kept
-            if (reasons := many.evidence(one, self.settings.threshold))
+            if (reasons := candidates.evidence(one, self.settings.threshold))
         ]
         new: list[list[Candidate]] = [[] for _ in solved]
         for number, agent in enumerate(self.agents):
@@ -372,6 +372,8 @@ def _kept(solved: Solved, new: Sequence[Candidate]) -> Solved:
     kept, replaced = {one.slot: one for one in solved.kept}, list(solved.replaced)
     for one in new:
         old = kept[one.slot]
-        kept[one.slot] = many.better(old, one)
+        kept[one.slot] = candidates.better(old, one)
         replaced.append(one if kept[one.slot] is old else old)
-    return solved._replace(kept=many.ordered(list(kept.values())), replaced=many.ordered(replaced))
+    return solved._replace(
+        kept=candidates.ordered(list(kept.values())), replaced=candidates.ordered(replaced)
+    )

@@ -64,18 +64,17 @@ def make_solver(
     """
     loaded = run.load_student(settings.model)
     sampler = run.models.sampler(loaded.model)
-    limits = run.config.sampling
     return Solver(
         run,
         settings,
         agents,
         sampler,
-        functools.cache(lambda: sampler.weights(loaded.params, limits)),
-        rng.stream_key(rng.run_key(run.config.seed), "evaluate"),
-        scorer_of(run, settings),
-        store,
-        counting,
-        watch,
+        weights=functools.cache(lambda: sampler.weights(loaded.params, run.config.sampling)),
+        key=rng.stream_key(rng.run_key(run.config.seed), "evaluate"),
+        scorer=scorer_of(run, settings),
+        store=store,
+        counting=counting,
+        watch=watch,
     )
 
 

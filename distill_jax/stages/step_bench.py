@@ -127,18 +127,18 @@ def _run(
     threshold = _threshold(run, scorer, s.threshold_data, {row.question for row in rows})
     scores = score(run, scorer, rows)
     labels = [first_label(row) for row in rows]
-    # A solution that does not fit counts as wrong: to drop it would favour a short max_length.
-    predicted = [
-        None if one is None else process_bench.first_wrong(one.tolist(), threshold)
-        for one in scores
-    ]
-    found = process_bench.f1([_UNSCORED if one is None else one for one in predicted], labels)
     there = [place for place, one in enumerate(scores) if one is not None]
     if not there:
         raise DataError(
             f"none of {len(rows)} solutions fits the reward model's {scorer.max_length} tokens",
             fix="train a reward model with a larger max_length",
         )
+    # A solution that does not fit counts as wrong: to drop it would favour a short max_length.
+    predicted = [
+        None if one is None else process_bench.first_wrong(one.tolist(), threshold)
+        for one in scores
+    ]
+    found = process_bench.f1([_UNSCORED if one is None else one for one in predicted], labels)
     constant = {
         name: process_bench.f1([value] * len(rows), labels).f1
         for name, value in (("all_right", NONE_WRONG), ("first_wrong", 0))
@@ -156,22 +156,16 @@ def _run(
     of_steps = step_metrics.figures(
         [one for one in scores if one is not None], [rows[place].labels for place in there]
     )
-    write_json(
-        directory / SCORES_FILE,
+    results = [
         {
-            **figures,
-            "steps": of_steps,
-            "results": [
-                {
-                    "question": row.question,
-                    "label": label,
-                    "predicted": one,
-                    "scores": None if scored is None else [round(float(x), 6) for x in scored],
-                }
-                for row, label, one, scored in zip(rows, labels, predicted, scores, strict=True)
-            ],
-        },
-    )
+            "question": row.question,
+            "label": label,
+            "predicted": one,
+            "scores": None if scored is None else [round(float(x), 6) for x in scored],
+        }
+        for row, label, one, scored in zip(rows, labels, predicted, scores, strict=True)
+    ]
+    write_json(directory / SCORES_FILE, {**figures, "steps": of_steps, "results": results})
     run.say(
         f"{stage.name}: F1 {found.f1:.3f} at threshold {threshold:.3f}, "
         f"AUC {of_steps.get('auc', float('nan')):.3f}, {len(rows)} solutions"
