@@ -26,7 +26,7 @@ from distill_jax.run.workdir import config_of
 from launch import main as main_job
 from launch.arguments import OneLine, tool_parser
 
-# P and Q of a pair in place of teacher and student.
+# P and Q of a pair instead of teacher and student.
 TITLES = {**DISTRIBUTION, "forward_kl": "KL(P‖Q)", "reverse_kl": "KL(Q‖P)"}
 
 

@@ -179,8 +179,8 @@ def solve(
         data, prompts = solvers.prompts(run, [problem], agents)
         solver = solver or stage.make_solver(run, how, agents, watch=watch)
         begun = time.perf_counter()
-        scored = process_scorer.read_by(run, solver.scorer, data)
-        found = solver.solve([problem.question], scored, prompts)
+        scorer_prompts = process_scorer.read_by(run, solver.scorer, data)
+        found = solver.solve([problem.question], scorer_prompts, prompts)
         seconds = time.perf_counter() - begun
         (judged,) = solve_results.judged_solved(run.data.task, [problem], found)
         result = solve_results.row(problem, judged, agents, how, seconds)

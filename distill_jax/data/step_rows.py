@@ -156,7 +156,7 @@ def _of_process_bench(row: Mapping[str, Any], where: str) -> StepRow:
 
 
 def _of_math_shepherd(row: Mapping[str, Any], where: str) -> StepRow:
-    """The label column is the input with a sign in place of each tag."""
+    """The label column is the input with a sign instead of each tag."""
     text, signs = row["input"], row["label"]
     wanted = f'steps "Step 1: ... {_TAG}", and label: the same text with + or - for each {_TAG}'
     if not isinstance(text, str) or not isinstance(signs, str):

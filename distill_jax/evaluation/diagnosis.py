@@ -199,7 +199,7 @@ def _groups(metrics: Rows) -> Finding:
     wrong, accuracy = trend(metrics, "frac_groups_all_wrong"), trend(metrics, "accuracy")
     easy = accuracy is not None and accuracy.last > 0.9
     tries = {
-        "rl.dynamic_sampling": "1 or 2: other prompts in place of such groups",
+        "rl.dynamic_sampling": "1 or 2: other prompts instead of such groups",
         "rl.samples_per_prompt": "more",
         "sampling.temperature": "higher" if easy else "1",
         "data.source": "harder problems" if easy else "easier problems, or more sft first",

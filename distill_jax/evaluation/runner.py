@@ -28,7 +28,7 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
 
     benchmark: str = setting(
         "",
-        f"Problems in place of the test split: {', '.join(NAMES)}, a file or a directory; those "
+        f"Problems instead of the test split: {', '.join(NAMES)}, a file or a directory; those "
         "that are also in train are dropped.",
     )
     problems: int = setting(500, "Problems of the test split, the first ones.", low=1)

@@ -81,11 +81,8 @@ def row(
     """
     weights, everything = [agent.weight for agent in agents], solved.all
     chosen = {name: candidates.choose(solved.kept, weights, name) for name in settings.selectors}
-    best, gold, kept = (
-        chosen[settings.selector],
-        problem.answer or None,
-        candidates.ordered(solved.kept),
-    )
+    best, gold = chosen[settings.selector], problem.answer or None
+    kept = candidates.ordered(solved.kept)
     votes, confidence = candidates.votes(kept, weights), None
     if best is not None and settings.selector in VOTING:
         confidence = selection.confidence(votes, kept.index(best), settings.selector)

@@ -99,20 +99,20 @@ class Solver:
     def solve(
         self,
         questions: Sequence[str],
-        plain: Sequence[Sequence[int]],
+        scorer_prompts: Sequence[Sequence[int]],
         prompts: Sequence[Sequence[Sequence[int]]],
     ) -> list[Solved]:
         """The candidates of each problem, sampled or searched, scored, verified and revised.
 
         Args:
             questions: of the problems.
-            plain: token ids of their prompts as the reward model reads them.
+            scorer_prompts: token ids of the prompts that the reward model reads, see `read_by`.
             prompts: token ids by agent and problem.
         """
         found: list[list[Candidate]] = [[] for _ in questions]
         searched: Sequence[SearchResult | None] = [None] * len(questions)
         if self.settings.search:
-            found, searched = self._searched(plain, prompts[0])
+            found, searched = self._searched(scorer_prompts, prompts[0])
         else:
             for number, agent in enumerate(self.agents):
                 key = solvers.key_of(self.key, number)
@@ -120,13 +120,11 @@ class Solver:
                 for problem, some in enumerate(new):
                     self.watch("sampled", problem, some)
                     found[problem] += some
-        found = self.score(plain, found)
+        found = self.score(scorer_prompts, found)
         candidates.refuse_unscored([one for some in found for one in some])
         if self.settings.verify:
-            asked = [
-                candidates.strongest(some, self.vote_weights, self.settings.verify)
-                for some in found
-            ]
+            weights, count = self.vote_weights, self.settings.verify
+            asked = [candidates.strongest(some, weights, count) for some in found]
             found = _merged(found, self._verified(questions, asked, 0))
             self._watch("verified", found)
         solved = [
@@ -134,7 +132,7 @@ class Solver:
             for some, counts in zip(found, searched, strict=True)
         ]
         for number in range(1, self.settings.rounds + 1):
-            solved = self._revised(questions, plain, solved, number)
+            solved = self._revised(questions, scorer_prompts, solved, number)
         return solved
 
     def sample(
@@ -180,13 +178,13 @@ class Solver:
         return [made[start : start + count] for start in range(0, len(made), count)]
 
     def score(
-        self, plain: Sequence[Sequence[int]], found: Sequence[list[Candidate]]
+        self, scorer_prompts: Sequence[Sequence[int]], found: Sequence[list[Candidate]]
     ) -> list[list[Candidate]]:
         """The candidates of each problem with their scores; unchanged without a reward model."""
         if self.scorer is None:
             return list(found)
         flat = [(problem, one) for problem, some in enumerate(found) for one in some]
-        prompt_N = [plain[problem] for problem, _ in flat]
+        prompt_N = [scorer_prompts[problem] for problem, _ in flat]
         scored = candidates.scored(self.scorer, prompt_N, [one for _, one in flat])
         out: list[list[Candidate]] = [[] for _ in found]
         for (problem, _), one in zip(flat, scored, strict=True):
@@ -195,7 +193,7 @@ class Solver:
         return out
 
     def _searched(
-        self, plain: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]
+        self, scorer_prompts: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]
     ) -> tuple[list[list[Candidate]], list[SearchResult]]:
         """The candidates of each problem from a search, and what was drawn for them."""
         scorer = self.scorer
@@ -215,7 +213,7 @@ class Solver:
 
         def score(beams: Sequence[Beam]) -> list[float]:
             some = [Candidate(0, 0, "", beam.written) for beam in beams]
-            some = candidates.scored(scorer, [plain[beam.problem] for beam in beams], some)
+            some = candidates.scored(scorer, [scorer_prompts[beam.problem] for beam in beams], some)
             candidates.refuse_unscored(some)
             # Beams with a step for which the reward model has no room come last.
             return [one.score if one.steps and not one.unscored else -1.0 for one in some]
@@ -275,7 +273,7 @@ class Solver:
     def _revised(
         self,
         questions: Sequence[str],
-        plain: Sequence[Sequence[int]],
+        scorer_prompts: Sequence[Sequence[int]],
         solved: Sequence[Solved],
         round_: int,
     ) -> list[Solved]:
@@ -301,7 +299,7 @@ class Solver:
                 new[problem].append(self._candidate(tokens, ended, about))
         if not any(new):
             return list(solved)
-        new = self.score(plain, new)
+        new = self.score(scorer_prompts, new)
         olds = [{one.slot: one for one in some.kept} for some in solved]
         if (
             self.settings.verify

@@ -95,7 +95,7 @@ def device_bytes(shapes: Any, shardings: Any) -> int:
 def weights_bytes(
     geometry: QwenConfig, settings: ModelSettings, mesh: AnyMesh, *, dtype: str = ""
 ) -> int:
-    """A base tree on one device as `Models.load` holds it; `dtype` in place of param_dtype."""
+    """A base tree on one device as `Models.load` holds it; `dtype` instead of param_dtype."""
     held = dtype or settings.param_dtype
     model = QwenModel(geometry, param_dtype=held)
     shapes = model.shapes()

@@ -127,7 +127,7 @@ class Models:
         Args:
             role: "teacher" (never with LoRA) or "student".
             adapter: PEFT directory for the student; None: a fresh adapter, which changes nothing.
-            base: directory of a whole model in place of the role's own.
+            base: directory of a whole model instead of the role's own.
 
         Raises:
             CheckpointError: missing or damaged files, or an adapter of other settings.

@@ -115,14 +115,15 @@ def _run(run: Run, stage: Stage[SolveSettings], directory: Path, given: Prepared
     resumed, begun = store.count() > 0, time.perf_counter()
     # --- candidates ---
     solving = make_solver(run, settings, agents, store=store, counting=_counting(run, stage.name))
-    scored = process_scorer.read_by(run, solving.scorer, data)
-    solved = solving.solve([p.question for p in data.problems], scored, prompts)
+    scorer_prompts = process_scorer.read_by(run, solving.scorer, data)
+    solved = solving.solve([p.question for p in data.problems], scorer_prompts, prompts)
     seconds = None if resumed else (time.perf_counter() - begun) / len(data.problems)
     # --- plain samples at equal tokens ---
     plain = None
     if settings.plain:
         budget_P = [solve_results.tokens(one)["total"] for one in solved]
-        plain = solving.score(scored, plain_samples.plain(solving, data.prompts, budget_P))
+        plain = plain_samples.plain(solving, data.prompts, budget_P)
+        plain = solving.score(scorer_prompts, plain)
         plain = solve_results.judged(run.data.task, data.problems, plain)
     # --- results: gold answers are read only now ---
     solved = solve_results.judged_solved(run.data.task, data.problems, solved)
