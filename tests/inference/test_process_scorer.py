@@ -51,7 +51,7 @@ def naive(scorer, tok, prompt, answer):
             row += [*tok.encode(line.strip()), scorer.step_id]
             ends.append(len(row) - 1)
     padded = np.array([row + [0] * (64 - len(row))], np.int32)  # one shape, compiled once
-    hidden = np.asarray(tiny._hidden(scorer.model, scorer.params, padded)[0], float)
+    hidden = np.asarray(tiny.hidden(scorer.model, scorer.params, padded)[0], float)
     for end in ends:
         wrong, right = scorer.head["weight"] @ hidden[end] + scorer.head["bias"]
         out.append(1 / (1 + np.exp(wrong - right)))
