@@ -89,7 +89,7 @@ def test_scores_are_log_ratios_of_the_two_adapters(trained: tuple[Path, RunConfi
     sums = []
     for params in (scorer.params, scorer.head):
         padded = np.array([row.tokens + [0] * (64 - len(row.tokens))], np.int32)
-        hidden = np.asarray(tiny._hidden(scorer.model, params, padded)[0], float)
+        hidden = np.asarray(tiny.hidden(scorer.model, params, padded)[0], float)
         logits = hidden @ np.asarray(scorer.model.head_VD(params), float)[: len(tok)].T
         logp = tiny.log_softmax(logits)
         each = [logp[t - 1, row.tokens[t]] for t in range(row.start, len(row.tokens))]
