@@ -73,6 +73,7 @@ def _tiny() -> RunConfig:
             labels="soft",
             head="mlp",
             trainable="full",
+            head_rate=1.0,
             steps=400,
             batch_size=64,
             max_length=128,
