@@ -5,8 +5,7 @@ Distillation, a process reward model, GRPO, preferences and many candidates, in 
 distill       the student learns the teacher's solutions: 0.5 KD + 0.5 cross-entropy
 traces        solutions of that student, right and wrong
 labels        how often each step of them is completed to a right answer
-wrong         worked solutions with one number made wrong
-prm           a reward model of steps, trained on labels and wrong
+prm           a reward model of steps, trained on labels
 errors        test problems' solutions with one number made wrong
 other_errors  the same of validation problems
 bench         does the reward model find the wrong step of errors? (threshold from other_errors)
@@ -68,19 +67,17 @@ def _tiny() -> RunConfig:
         ),
         "traces": TraceSettings(model="distill", problems=400, samples=4),
         "labels": StepLabelSettings(data="traces", model="distill", n=4),
-        # Errors at known steps, in addition to the student's own, whose labels are counts.
-        "wrong": InjectedSettings(problems=16_000, share=0.8),
         "prm": PRMSettings(
             start="distill",
             data="labels",
-            also="wrong",
             labels="soft",
             head="mlp",
             trainable="full",
-            steps=400,
+            head_rate=1.0,
+            steps=150,
             batch_size=64,
             max_length=128,
-            eval_every=100,
+            eval_every=50,
             eval_problems=256,
             optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
         ),
@@ -120,15 +117,17 @@ def _tiny() -> RunConfig:
 
 
 def _evidence() -> RunConfig:
-    """The plan, a reward model of counts alone, the bonus and agents, over three seeds."""
+    """The plan, a reward model of injected errors too, the bonus and agents, over three seeds."""
     base = _tiny()
     plan = dict(base.plan)
     last = plan.pop("evaluate")
     plan |= {
-        "prm_counts": _with(plan["prm"], also=""),
-        "bench_counts": _with(plan["bench"], reward_model="prm_counts"),
+        # Errors whose place is known, next to the student's own, whose labels are counts.
+        "wrong": InjectedSettings(problems=16_000, share=0.8),
+        "prm_both": _with(plan["prm"], also="wrong", steps=300),
+        "bench_both": _with(plan["bench"], reward_model="prm_both"),
         "bonus": _with(plan["rl"], process=ProcessSettings(reward_model="prm")),
-        "solve_counts": _with(plan["solve"], reward_model="prm_counts", plain=False),
+        "solve_both": _with(plan["solve"], reward_model="prm_both", plain=False),
         # Four agents of two candidates each: 8, as in stage solve.
         "agents": _with(plan["solve"], attempts=2, agents="configs/agents.jsonl"),
         "evaluate": last,
@@ -149,7 +148,9 @@ def _smoke() -> RunConfig:
         # These models solve nothing, so prm and dpo learn from injected errors.
         "wrong": InjectedSettings(problems=64),
         "pairs": InjectedSettings(problems=64, form="pairs"),
-        "prm": _with(wide["prm"], steps=3, batch_size=8, eval_every=2, optimizer=short),
+        "prm": _with(
+            wide["prm"], also="wrong", steps=3, batch_size=8, eval_every=2, optimizer=short
+        ),
         "errors": _with(wide["errors"], problems=16),
         "other_errors": _with(wide["other_errors"], problems=16),
         "bench": wide["bench"],

@@ -74,7 +74,7 @@ def test_stages_of_the_configs() -> None:
         wanted = {"rl": MAIN_STAGES, "distill": ("pretrain", "distill", "evaluate")}
         wanted |= {"rewards": MAIN_STAGES, "curriculum": wanted["distill"]}
         wanted["reason"] = (
-            "pretrain", "distill", "traces", "labels", "wrong", "prm", "errors",
+            "pretrain", "distill", "traces", "labels", "prm", "errors",
             "other_errors", "bench", "rl", "dpo", "solve", "evaluate",
         )  # fmt: skip
         assert stages == wanted.get(path.stem, (path.stem,)), path
