@@ -51,7 +51,7 @@ def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path)
     assert found["max_new_tokens"] == limit and 0 <= found["truncation_rate"] <= 1
     assert found["individual_results"][0]["answer"] == "025"
     done = json.loads((workdir / "evaluate_file" / "done.json").read_text())
-    # Of the benchmark alone: train was read, too.
+    # The stage read train to know; of train it has no count.
     assert done["dropped_in_train"] == {str(contest): 1}
     assert done["dropped_prompts"] == {str(contest): 0}
     assert (workdir / "evaluate" / "rl.json").read_bytes() == before
