@@ -1,10 +1,10 @@
 """Measures of runs with process reward models or solvers, pooled over seeds.
 
-A measure is {"section", "name", "mean", "low", "high"}: a figure of one seed with its 95% interval
-over problems; low and high are None for a figure without an interval.
+A measure is {"section", "name", "mean", "low", "high", "same_problems"}: a figure of one seed with
+its 95% interval over problems, None where there is none; and whether other seeds have some of these
+problems, too.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_jax.core.files import read_json
+from distill_jax.core.files import CONFIG_FILE, read_json
+from distill_jax.data.sources import SPLITS
 from distill_jax.evaluation import intervals
 from distill_jax.experiments import comparison
 from distill_jax.experiments.comparison import Interval
@@ -40,6 +41,8 @@ FIGURES = {
     },
 }
 Measure = dict[str, Any]
+# In the names of differences.
+_LESS = " less "
 
 
 class Pooled(NamedTuple):
@@ -66,19 +69,20 @@ def measures(workdir: Path, view: RunView) -> list[Measure]:
 
 
 def _students(workdir: Path, view: RunView) -> Iterator[Measure]:
-    found = {}
+    found, same = {}, False
     for name in (views.TEACHER, views.BASE, *(stage.name for stage in view.students)):
         result = read_json(view.result_file(workdir, name))
         if result is not None:
-            found[name] = _right(result)
+            found[name], same = _right(result), _same_problems(workdir, result)
             for figure, right_N in found[name].items():
                 interval = intervals.mean_interval(right_N)
-                yield _measure(STUDENTS, f"{name}, {figure}", interval._asdict())
+                yield _measure(STUDENTS, f"{name}, {figure}", interval._asdict(), same)
     for after, before in compared(view):
         if after in found and before in found:
             for figure, right_N in found[after].items():
                 change = intervals.paired(found[before][figure], right_N)
-                yield _measure(STUDENTS, f"{after} less {before}, {figure}", change._asdict())
+                name = f"{after}{_LESS}{before}, {figure}"
+                yield _measure(STUDENTS, name, change._asdict(), same)
 
 
 def compared(view: RunView) -> list[tuple[str, str]]:
@@ -107,16 +111,19 @@ def _selection(workdir: Path, view: RunView) -> Iterator[Measure]:
         found = read_json(path) if stage.kind == SOLVE else None
         if found is None:
             continue
+        same = _same_problems(workdir, found)
         for selector, one in found["selectors"].items():
-            yield _measure(SELECTION, f"{stage.name}: {selector}", one)
+            yield _measure(SELECTION, f"{stage.name}: {selector}", one, same)
             if selector != "majority":
-                name = f"{stage.name}: {selector} less majority"
-                yield _measure(SELECTION, name, one["minus_majority"])
-        yield _measure(SELECTION, f"{stage.name}: any is right", found["pass_at_n"])
-        # One agent's candidates are the plain samples themselves.
-        if found["plain"] is not None and len(found["agents"]) > 1:
+                name = f"{stage.name}: {selector}{_LESS}majority"
+                yield _measure(SELECTION, name, one["minus_majority"], same)
+        yield _measure(SELECTION, f"{stage.name}: any is right", found["pass_at_n"], same)
+        # What one agent draws without search, verdicts and revisions are the plain samples.
+        more = any(found.get(name) for name in ("search", "revision", "verified"))
+        if found["plain"] is not None and (more or len(found["agents"]) > 1):
             for selector, one in found["plain"]["difference"].items():
-                yield _measure(SELECTION, f"{stage.name}: {selector} less one agent's", one)
+                name = f"{stage.name}: {selector}{_LESS}one agent's"
+                yield _measure(SELECTION, name, one, same)
 
 
 def _steps(workdir: Path, view: RunView) -> Iterator[Measure]:
@@ -132,16 +139,25 @@ def _steps(workdir: Path, view: RunView) -> Iterator[Measure]:
                 yield _measure(STEPS, f"{stage.name}: {name}", {"mean": found[figure]})
 
 
-def _measure(section: str, name: str, found: Mapping[str, Any]) -> Measure:
+def _same_problems(workdir: Path, found: Mapping[str, Any]) -> bool:
+    """Whether a result is of problems that other seeds have, too: all but the generated ones."""
+    benchmark = found.get("benchmark", "test")
+    config = read_json(workdir / CONFIG_FILE) or {}
+    source = config["data"]["source"] if benchmark in SPLITS and config else benchmark
+    return bool(source != "embedded")
+
+
+def _measure(section: str, name: str, found: Mapping[str, Any], same: bool = False) -> Measure:
     interval = {part: found.get(part) for part in ("mean", "low", "high")}
-    return {"section": section, "name": name, **interval}
+    return {"section": section, "name": name, **interval, "same_problems": same}
 
 
 def pool(runs: Sequence[Sequence[Measure]], section: str) -> list[Pooled]:
     """The measures of a section that all runs have, in the order of the first run.
 
-    Problems and models differ from seed to seed, so errors are independent: the half width of the
-    pooled interval over problems is √Σhᵢ²/n, with hᵢ the half width of seed i.
+    Seeds have other models. Where they have other problems, too, their errors are independent: each
+    half of the interval over problems is √Σhᵢ²/n of the seeds' halves hᵢ. On the same problems the
+    errors of the seeds go together, and Σhᵢ/n bounds it.
     """
     by_name = [{one["name"]: one for one in run if one["section"] == section} for run in runs]
     out = []
@@ -151,11 +167,24 @@ def pool(runs: Sequence[Sequence[Measure]], section: str) -> list[Pooled]:
         found = [one[name] for one in by_name]
         each = [one["mean"] for one in found]
         mean = float(np.mean(each))
-        bounds = list(itertools.chain(*((one["low"], one["high"]) for one in found)))
         over = Interval(mean, None, None)
-        if None not in bounds:
-            halves = [(one["high"] - one["low"]) / 2 for one in found]
-            half = math.sqrt(sum(h * h for h in halves)) / len(halves)
-            over = Interval(mean, mean - half, mean + half)
-        out.append(Pooled(name, over, comparison.over_seeds(each), each))
+        if all(one["low"] is not None for one in found):
+            same = any(one.get("same_problems") for one in found)
+            half_of = _dependent if same else _independent
+            low, high = (
+                half_of([one["mean"] - one["low"] for one in found]),
+                half_of([one["high"] - one["mean"] for one in found]),
+            )
+            over = Interval(mean, mean - low, mean + high)
+        # All are shares or areas, or differences of two.
+        least = -1.0 if _LESS in name else 0.0
+        out.append(Pooled(name, over, comparison.over_seeds(each, least, 1.0), each))
     return out
+
+
+def _independent(halves: Sequence[float]) -> float:
+    return math.hypot(*halves) / len(halves)
+
+
+def _dependent(halves: Sequence[float]) -> float:
+    return sum(halves) / len(halves)

@@ -96,11 +96,17 @@ def _rows(run: Run, stage: Stage[InjectedSettings]) -> Iterator[dict[str, Any]]:
 
 
 def _add_tokens(run: Run, rows: Sequence[dict[str, Any]], separator: str) -> None:
-    """Adds "step_tokens" to rows of steps."""
+    """Adds "step_tokens" to rows of steps; DataError where they are not as many."""
     tok = run.data.tokenizer
     texts = [separator.join(row["steps"]) for row in rows]
     for row, ids in zip(rows, tok(texts, add_special_tokens=False)["input_ids"], strict=True):
         row["step_tokens"] = [one.tokens for one in steps.split_tokens(tok, ids, separator)]
+        if len(row["step_tokens"]) != len(row["steps"]):
+            raise DataError(
+                f"{row['id']}: {len(row['steps'])} steps are {len(row['step_tokens'])} as tokens",
+                wanted="a separator that no token has together with a whole step",
+                fix="set separator to a line break",
+            )
 
 
 def _run(

@@ -120,6 +120,9 @@ def test_a_row_shows_the_vote_and_what_each_selector_takes():
     assert [one["kept"] for one in row["candidates"]] == [False, True, True, True]
     assert (row["best_solution"], row["correct"], row["confidence"]) == ("#### 2", True, 1.0)
     assert row["candidates"][3]["agent"] == "b" and row["num_solutions"] == 4
+    # The last one wins the weighted vote: 1.2 of 2.3.
+    row = summary(dataclasses.replace(SCORED, selector="weighted"))["results"][0]
+    assert row["answer"] == "5" and row["confidence"] == pytest.approx(1.2 / 2.3)
     assert json.dumps(row, allow_nan=False)
 
 

@@ -282,13 +282,15 @@ def test_a_search_keeps_beams_by_score_and_those_without_room_last():
     found = solver(say, **SEARCH, search="beam")
     score = found.scorer.score
 
-    def short(prompts, completions):
-        rows = score(prompts, completions)
-        return [np.full(len(r), np.nan) if r[0] > 0.5 else r for r in rows]
+    for cut in ([np.nan], [0.9, np.nan]):  # of the second step alone, too
 
-    found.scorer.score = short
-    (solved,) = solve(found, QUESTIONS[:1])
-    assert [c.answer for c in solved.kept] == ["0", "0", "3", "3"]
+        def short(prompts, completions, cut=cut):
+            return [np.array(cut) if r[0] > 0.5 else r for r in score(prompts, completions)]
+
+        found.scorer.score = short
+        found.scorer.aggregate = lambda rows: [r[0] for r in rows]
+        (solved,) = solve(found, QUESTIONS[:1])
+        assert [c.answer for c in solved.kept] == ["0", "0", "3", "3"]
     found.scorer.score = lambda prompts, some: [np.array([0.5, np.inf, 0.1])] * len(some)
     with pytest.raises(DataError, match="the reward model gives"):
         solve(found, QUESTIONS[:1])
@@ -317,7 +319,10 @@ def test_no_prompt_holds_a_gold_answer():
 
 
 def test_plain_samples_take_no_more_tokens():
+    drawn = set()
+
     def say(prompt, number, attempt, key):
+        drawn.add((number, attempt, key))
         return "a" * (1 + number) + f" {attempt}"
 
     found = solver(say, attempts=2)
@@ -330,6 +335,8 @@ def test_plain_samples_take_no_more_tokens():
     assert taken[0] == solved[0].kept and taken[1][:2] == solved[1].kept
     assert [c.slot for c in taken[1]] == [(0, 0), (0, 1), (0, 2)]
     assert sum(c.cost for c in taken[1]) <= budgets[1]
+    # Those after the first two have randomness of their own: 2 of two problems, then 8 of one.
+    assert len(drawn) == 2 * 2 + 8 and len({key for _, _, key in drawn}) == 2
     assert [len(one) for one in plain_samples.plain(found, plain, [1, 1])] == [1, 1]
 
 

@@ -36,6 +36,9 @@ def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path)
     contest = tmp_path / "contest.jsonl"
     # As many problems as stage evaluate has: the same compiled programs.
     asked = [{"problem": f"What is 5 times 5{'?' * n}", "answer": "025"} for n in range(4)]
+    # And one of train, which is dropped.
+    seen = Run(small(), workdir).data.separate("train")[0]
+    asked.append({"problem": seen.question.upper(), "answer": seen.answer})
     contest.write_text("".join(json.dumps(row) + "\n" for row in asked))
     before = (workdir / "evaluate" / "rl.json").read_bytes()
     given = with_benchmarks(small()).replace(
@@ -47,6 +50,10 @@ def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path)
     assert (found["benchmark"], found["num_problems"]) == (str(contest), 4)
     assert found["max_new_tokens"] == limit and 0 <= found["truncation_rate"] <= 1
     assert found["individual_results"][0]["answer"] == "025"
+    done = json.loads((workdir / "evaluate_file" / "done.json").read_text())
+    # The stage read train to know; of train it has no count.
+    assert done["dropped_in_train"] == {str(contest): 1}
+    assert done["dropped_prompts"] == {str(contest): 0}
     assert (workdir / "evaluate" / "rl.json").read_bytes() == before
     # The plan has one stage more; the main job is what it was.
     kept = config_of(workdir)
