@@ -51,28 +51,28 @@ def run(settings: BenchSettings) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> Table:
     """The figures for people."""
     out = Table(title=f"{result['model']}: median \\[min, max] over repetitions")
-    for name in (
-        "figure",
-        "seconds",
-        "first call, s",
-        "tokens/s",
-        "steps/s",
-        "share of peak",
-        "temp, MB",
-    ):
-        out.add_column(name, justify="left" if name == "figure" else "right")
-    for name, figure in result["figures"].items():
+    names = [name.removesuffix("_s") for name in result["figures"]]
+    out.add_column("figure", min_width=max(map(len, names)))
+    for name in ("seconds", "first call, s", "a second", "share of peak", "temp, MB"):
+        out.add_column(name, justify="right")
+    for name, figure in zip(names, result["figures"].values(), strict=True):
         share = figure.get("mfu", figure.get("roofline_fraction"))
         out.add_row(
-            name.removesuffix("_s"),
+            name,
             f"{figure['median']:.4f} \\[{figure['min']:.4f}, {figure['max']:.4f}]",
             f"{figure['first_call_s']:.2f}" if "first_call_s" in figure else "–",
-            f"{figure['tokens_per_s']:,.0f}" if "tokens_per_s" in figure else "–",
-            f"{figure['steps_per_s']:,.0f}" if "steps_per_s" in figure else "–",
+            _speed(figure),
             f"{100 * share:.1f}%" if share is not None else "–",
             f"{figure['temp_bytes'] / 1e6:,.0f}" if "temp_bytes" in figure else "–",
         )
     return out
+
+
+def _speed(figure: dict[str, Any]) -> str:
+    for what in ("tokens", "steps"):
+        if f"{what}_per_s" in figure:
+            return f"{figure[f'{what}_per_s']:,.0f} {what}"
+    return "–"
 
 
 def _job(guard: arguments.OneLine) -> None:

@@ -15,7 +15,7 @@ from distill_jax.report.panels import Panel
 from distill_jax.run.config import RunConfig, build, to_dict
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
-from distill_jax.stages import checks, export_files, loop, runner, supervised
+from distill_jax.stages import checks, export_files, forecasts, loop, runner, supervised
 from distill_jax.stages.kinds import KINDS, Kind, register
 from distill_jax.stages.settings import STUDENT_TRAINING
 from distill_jax.training import losses, optimizer
@@ -135,7 +135,7 @@ def test_a_forecast_needs_no_other_model(
     monkeypatch.setattr(ToySettings, "roles", lambda self: roles)
     run = Run(planned(), whole)
     capsys.readouterr()
-    runner._show_memory(run, run.stage("toy"))
+    forecasts.show(run, run.stage("toy"))
     assert ("toy: memory forecast" in capsys.readouterr().err) == bool(roles)
 
 

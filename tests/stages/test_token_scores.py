@@ -153,7 +153,7 @@ def test_other_weights_and_other_problems_are_refused(finished: Path, tmp_path: 
         told = json.loads(path.read_text())
         told["problems"][0]["id"] = "elsewhere"
         path.write_text(json.dumps(told))
-    with pytest.raises(DataError, match="elsewhere was evaluated and is not in the test split"):
+    with pytest.raises(DataError, match="elsewhere was evaluated and is not in test"):
         write(Run(small(), workdir))
     workdir = copy_stages(finished, tmp_path / "other", *PARTS)
     run_data.tokens_file(workdir).unlink()
