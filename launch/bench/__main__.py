@@ -50,7 +50,7 @@ def run(settings: BenchSettings) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> Table:
     """The figures for people."""
-    out = Table(title=f"{result['model']}: median \\[min, max] over repetitions")
+    out = Table(title=f"{result['model']}: median \\[min, max] over repetitions", padding=0)
     names = [name.removesuffix("_s") for name in result["figures"]]
     out.add_column("figure", min_width=max(map(len, names)))
     for name in ("seconds", "first call, s", "a second", "share of peak", "temp, MB"):
