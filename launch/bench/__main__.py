@@ -53,7 +53,7 @@ def table(result: dict[str, Any]) -> Table:
     out = Table(title=f"{result['model']}: median \\[min, max] over repetitions", padding=0)
     names = [name.removesuffix("_s") for name in result["figures"]]
     out.add_column("figure", min_width=max(map(len, names)))
-    for name in ("seconds", "first call, s", "a second", "share of peak", "temp, MB"):
+    for name in ("seconds", "first, s", "a second", "of peak", "temp, MB"):
         out.add_column(name, justify="right")
     for name, figure in zip(names, result["figures"].values(), strict=True):
         share = figure.get("mfu", figure.get("roofline_fraction"))
