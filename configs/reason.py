@@ -71,8 +71,6 @@ def _tiny() -> RunConfig:
             start="distill",
             data="labels",
             labels="soft",
-            # Steps after the first wrong one have no label: the last one is nearly always right.
-            aggregation="min",
             head="mlp",
             trainable="full",
             head_rate=1.0,
@@ -94,6 +92,7 @@ def _tiny() -> RunConfig:
             steps=30,
             eval_every=0,
             rewards=RewardSettings(intrinsic_weight=0.0),
+            optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5, b2=0.99),
         ),
         "dpo": DPOSettings(
             start="distill",

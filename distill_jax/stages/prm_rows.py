@@ -13,12 +13,12 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data import batching, step_rows
 from distill_jax.data.problem import Problem, content_hash
 from distill_jax.data.step_rows import COUNTS, PRM800K, Labels, StepRow
-from distill_jax.models.reward_model_io import IMPLICIT, PRMConfig
+from distill_jax.models.reward_model_io import PRMConfig
 from distill_jax.reasoning import step_labels, steps
 from distill_jax.reasoning.step_labels import Counts
 from distill_jax.reasoning.steps import Encoded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages.prm_settings import AUTO, PRMSettings
+from distill_jax.stages.prm_settings import PRMSettings
 
 _STEPS = 8
 
@@ -259,13 +259,12 @@ def about(run: Run, stage: Stage[PRMSettings], rows: LabelledRows, **more: Any) 
     """The content of prm_config.json, with the salt that says which problems were held out."""
     s = stage.settings
     digests = [run.digest(run.rows(source)) for source in s.sources]
-    auto = "last" if rows.counted and s.head != IMPLICIT else "min"
     return PRMConfig(
         head=s.head,
         step_separator=s.step_format.separator,
         step_token=s.step_format.token,
         step_token_id=rows.step_id,
-        aggregation=auto if s.aggregation == AUTO else s.aggregation,
+        aggregation=s.aggregation,
         system_prompt=run.config.data.chat.system_prompt,
         max_length=s.max_length,
         trained_on={

@@ -14,7 +14,6 @@ from distill_jax.run.settings import BASE, Shared, TrainSettings
 from distill_jax.stages.settings import STUDENT_TRAINING
 from distill_jax.training.state import TRAINABLE
 
-AUTO = "auto"
 # Settings that head=implicit does not read: it has no head, trains an adapter only, since its
 # reference is the same base model with another adapter, and learns from solutions, not steps.
 OF_STEPS = ("trainable", "head_rate", "labels", "threshold", "neutral")
@@ -69,11 +68,10 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
     balanced: bool = setting(
         False, "Weigh right and wrong steps so that both count for half of the loss."
     )
+    # Rows of counts label no step after the first wrong one, so the last step that has a label is
+    # nearly always right, and a model learns nothing from it.
     aggregation: str = setting(
-        AUTO,
-        "The score of a solution, from those of its steps; stored with the model. auto: last for "
-        "rows with counts, min for others and with head=implicit.",
-        choices=(AUTO, *AGGREGATIONS),
+        "min", "Score of a solution, from those of its steps; kept with it.", choices=AGGREGATIONS
     )
     max_length: int = setting(
         1024, "Most tokens of prompt and steps; later steps are dropped and counted.", low=2
