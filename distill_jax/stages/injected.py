@@ -10,6 +10,7 @@ TRL's {"prompt", "chosen", "rejected"}: a solution, and the same one with a wron
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from distill_jax.run.settings import StageSettings
 from distill_jax.stages.kinds import Kind, register
 
 FORMS = ("process_bench", "pairs")
-_NUMBER = re.compile(r"\d+")
+# Whole: of 3.10 the 10 alone, less 9, would leave the same value.
+_NUMBER = re.compile(r"\d+(?:,\d{3}(?!\d))*(?:\.\d+)?")
 # Most that is added to or taken from a number.
 _MOST = 9
 
@@ -73,7 +75,7 @@ def inject(given: Sequence[str], rng: np.random.Generator) -> tuple[list[str], i
         return None
     place = int(rng.choice(places))
     number = list(_NUMBER.finditer(given[place]))[-1]
-    value, by = int(number[0]), int(rng.integers(1, _MOST + 1))
+    value, by = Decimal(number[0].replace(",", "")), int(rng.integers(1, _MOST + 1))
     wrong = value - by if value >= by and rng.random() < 0.5 else value + by
     text = f"{given[place][: number.start()]}{wrong}{given[place][number.end() :]}"
     return [*given[:place], text, *given[place + 1 :]], place

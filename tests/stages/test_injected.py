@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,16 @@ def test_one_number_of_one_step_differs():
         seen.add(place)
     assert seen == {0, 2}
     assert inject(["no", "number"], np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize("text", ["3.10", "3.1", "1,005", "1,999.90", "0.05"])
+def test_a_number_is_changed_whole(text: str):
+    value = Decimal(text.replace(",", ""))
+    for seed in range(30):
+        found = inject([f"= {text}"], np.random.default_rng(seed))
+        assert found is not None
+        change = abs(Decimal(found[0][0].removeprefix("= ")) - value)
+        assert change == int(change) and 1 <= change <= 9
 
 
 def test_no_result_below_0():
