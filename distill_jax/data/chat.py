@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
 
+from jinja2 import TemplateError
+
 from distill_jax.core.errors import DataError
 from distill_jax.core.settings import setting
 from distill_jax.data.problem import Problem
 from distill_jax.data.tokenizer import FastTokenizer, eos_id
+
+# Llama 3's templates write a date: by default today's, which a resumed run would not repeat.
+_DATE = "26 Jul 2024"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ def render_prompts(
     """Token ids of many prompts; each is the same as `render_prompt` gives alone.
 
     Raises:
-        DataError: the tokenizer has no chat template, or a question holds a special token.
+        DataError: the tokenizer has no chat template, or one that refuses these messages; a
+            question holds a special token.
     """
     if not problems:
         return []
@@ -54,14 +60,24 @@ def render_prompts(
         raise DataError(
             "the tokenizer has no chat template",
             wanted="chat_template in tokenizer_config.json, or <|im_start|> and <|im_end|>",
+            fix="add the template of a chat model that has the same tokens",
         )
     _refuse_specials(tok, [(p.id, "question", p.question) for p in problems])
-    rendered = tok.apply_chat_template(
-        [_messages(problem, settings) for problem in problems],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=settings.enable_thinking,
-    )
+    try:
+        rendered = tok.apply_chat_template(
+            [_messages(problem, settings) for problem in problems],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=settings.enable_thinking,
+            date_string=_DATE,
+        )
+    except TemplateError as error:
+        raise DataError(
+            f"the tokenizer's chat template refuses a prompt: {error}",
+            wanted="messages that it knows: Mistral's first ones know no system message",
+            fix="set data.chat.system_prompt=None and say it in data.chat.instruction, or use "
+            "another template",
+        ) from error
     return tok(rendered, add_special_tokens=False)["input_ids"]
 
 

@@ -1,11 +1,15 @@
-"""The bytes that each token of a byte-level tokenizer stands for; one may be part of a letter."""
+"""The bytes that each token stands for; those of one token may be part of a letter."""
 
 import functools
+import re
 from collections.abc import Sequence
 
+from tokenizers import decoders
 from tokenizers import pre_tokenizers as pre
 
 from distill_jax.data.tokenizer import FastTokenizer
+
+_HEX = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @functools.cache
@@ -23,14 +27,28 @@ def token_bytes(tok: FastTokenizer, ids: Sequence[int]) -> list[bytes]:
     """The bytes of each token; joined and read as UTF-8 they are the text of all.
 
     Args:
-        tok: a byte-level tokenizer (Qwen's, or one made by `train_tokenizer`).
+        tok: byte-level (Qwen's, Llama 3's, or made by `train_tokenizer`), or of the SentencePiece
+            form (Llama 2's, Mistral's), which puts a space before a text.
         ids: tokens; special and added ones stand for their own text.
     """
-    known, added = _byte_of_letter(), tok.added_tokens_decoder
+    byte_level = isinstance(tok.backend_tokenizer.decoder, decoders.ByteLevel)
+    of_text = _byte_level if byte_level else _sentence_piece
+    added = tok.added_tokens_decoder
     out = []
     for index, text in zip(ids, tok.convert_ids_to_tokens(list(ids)), strict=True):
         if index in added:
             out.append(added[index].content.encode())
         else:
-            out.append(bytes(known[letter] for letter in text))
+            out.append(of_text(text))
     return out
+
+
+def _byte_level(text: str) -> bytes:
+    known = _byte_of_letter()
+    return bytes(known[letter] for letter in text)
+
+
+def _sentence_piece(text: str) -> bytes:
+    """▁ is a space; a byte that is part of no other token is <0xNN>."""
+    byte = _HEX.fullmatch(text)
+    return bytes([int(byte[1], 16)]) if byte else text.replace("▁", " ").encode()

@@ -47,7 +47,8 @@ def step_token_id(tok: FastTokenizer, text: str) -> int:
         raise ConfigError(
             f"steps.token={text!r} is {len(ids)} tokens of this tokenizer: {pieces}",
             wanted="exactly one token",
-            fix="set steps.token to a token of the tokenizer, e.g. to a line break",
+            fix="set steps.token to a text that is one token: a line break is one of Qwen's and of "
+            "Llama 3's, but not of Mistral's",
         )
     return int(ids[0])
 

@@ -14,6 +14,7 @@ from distill_jax.data.chat import (
 from distill_jax.data.problem import Problem
 from distill_jax.data.synthetic import ProblemSettings, problems
 from distill_jax.data.tokenizer import eos_id
+from tests.sentence_piece import sentence_piece
 
 PLAIN = ChatSettings()
 ONE = Problem("a/1", "Tom has 3 pens and buys 2. How many now?", "<<3+2=5>>\n#### 5", "5")
@@ -65,6 +66,27 @@ def test_thinking_reaches_templates_that_know_it(tok):
     qwen3.chat_template = "{% if enable_thinking %}+{% else %}-{% endif %}"
     assert tok.decode(render_prompt(qwen3, ONE, PLAIN)) == "-"
     assert tok.decode(render_prompt(qwen3, ONE, ChatSettings(enable_thinking=True))) == "+"
+
+
+def test_the_date_of_a_template_is_the_same_each_day(tok):
+    llama3 = copy.deepcopy(tok)
+    llama3.chat_template = (
+        "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+        "{% endif %}Today Date: {{ date_string }}"
+    )
+    assert tok.decode(render_prompt(llama3, ONE, PLAIN)) == "Today Date: 26 Jul 2024"
+
+
+def test_the_format_of_mistral():
+    tok = sentence_piece([ONE.question, "[INST] [/INST]"])
+    prompt = render_prompt(tok, ONE, PLAIN)
+    assert prompt[0] == tok.bos_token_id and prompt.count(tok.bos_token_id) == 1
+    assert tok.decode(prompt) == f"<s> [INST] {ONE.question} [/INST]"
+    (example,) = render_examples(tok, [ONE], ["so 5\n\n#### 5"], PLAIN)
+    assert example.response[-1] == tok.eos_token_id
+    assert decode(tok, example.response) == "so 5\n\n#### 5"
+    with pytest.raises(DataError, match=r"refuses a prompt: .*alternate.*system_prompt=None"):
+        render_prompt(tok, ONE, ChatSettings(system_prompt="Be brief."))
 
 
 @pytest.mark.parametrize("special", ["<|im_end|>", "<|im_start|>", "<|endoftext|>"])

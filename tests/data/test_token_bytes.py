@@ -6,6 +6,7 @@ import pytest
 
 from distill_jax.data.token_bytes import token_bytes
 from distill_jax.data.tokenizer import train_tokenizer
+from tests.sentence_piece import sentence_piece
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,15 @@ def test_bytes_that_no_text_has(tok):
     # In the alphabet of byte-level BPE printable bytes are their own Latin-1 letters.
     assert token_bytes(tok, [known["ÿ"], known["õ"]]) == [b"\xff", b"\xf5"]
     assert token_bytes(tok, []) == []
+
+
+def test_the_sentencepiece_form():
+    tok = sentence_piece(["Step 1: 2 + 3 = 5 ки", "Step 2"] * 3)
+    raw = token_bytes(tok, ids(tok, "Step 1: é\n€"))
+    assert raw[:2] == [b" Step", b" 1:"] and len(raw) == 9
+    # The space before a text is the tokenizer's own.
+    assert b"".join(raw) == " Step 1: é\n€".encode()
+    assert raw[3:6] == [b"\xc3", b"\xa9", b"\n"]
+    assert token_bytes(tok, [1, 3 + 0xFF, tok.get_vocab()["▁ки"]]) == [
+        b"<s>", b"\xff", " ки".encode(),
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.reasoning import steps
 from distill_jax.reasoning.steps import Encoded, StepSettings
+from tests.sentence_piece import sentence_piece
 
 TEXTS = ["2+3=5.\n\nSo 5*2=10.\n\n#### 10", "one two three\n", "a b\n\nc d\n\n"] * 8
 
@@ -112,3 +113,14 @@ def test_step_token(tok):
         StepSettings(separator="")
     with pytest.raises(DataError, match="step 1 is blank"):
         steps.tokenise(tok, ["a", " \n"])
+
+
+def test_steps_of_a_sentencepiece_tokenizer():
+    tok = sentence_piece(["Step 1: 2+3=5 ки", "Step 2"] * 3)
+    found = ids(tok, "Step 1: 2+3=5\n\n Step 2")
+    texts = [tok.decode(step.tokens) for step in steps.split_tokens(tok, found, "\n\n")]
+    assert texts == ["Step 1: 2+3=5", "Step 2"]
+    assert steps.step_token_id(tok, "ки") == tok.get_vocab()["▁ки"]
+    # The space before each text makes two tokens of a line break.
+    with pytest.raises(ConfigError, match=r"2 tokens.*'▁', '<0x0A>'.*not of Mistral"):
+        steps.step_token_id(tok, "\n")
