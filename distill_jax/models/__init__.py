@@ -1,1 +1,1 @@
-"""Qwen models in flax.nnx: configuration, forward pass, LoRA, caches and interchange."""
+"""Dense models in flax.nnx: configuration, forward pass, LoRA, caches and interchange."""

@@ -58,7 +58,7 @@ def load_config(directory: str | Path) -> QwenConfig:
     """The configuration of a local model directory.
 
     Raises:
-        CheckpointError: no config.json, not JSON, or a model that is not a dense Qwen2 or Qwen3.
+        CheckpointError: no config.json, not JSON, or a model that QwenConfig does not hold.
     """
     path = Path(directory) / "config.json"
     if not Path(directory).is_dir():
@@ -70,7 +70,7 @@ def parse_config(path: Path, values: Mapping[str, Any]) -> QwenConfig:
     """The configuration in the values of a config.json; path: of the file, for errors.
 
     Raises:
-        CheckpointError: a model that is not a dense Qwen2 or Qwen3.
+        CheckpointError: a model that QwenConfig does not hold.
     """
     try:
         return QwenConfig.from_hf(values)

@@ -1,7 +1,6 @@
-"""RMSNorm, rotary positions (plain and YaRN) and the gated MLP."""
+"""RMSNorm, rotary positions and the gated MLP."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -42,29 +41,15 @@ silu_gate.defvjp(lambda gate, up: (silu_gate(gate, up), (gate, up)), _silu_gate_
 def rope_frequencies(config: QwenConfig) -> np.ndarray:
     """Radians a position for each pair of a head's dimensions: float32 [head_dim / 2].
 
-    Plain rope: theta^(−2i/head_dim). YaRN (arXiv 2309.00071) divides the slow frequencies by
-    `factor`, keeps the fast ones and blends linearly between. The power is rounded to float32
-    once, as torch's is: at position 8,000 another rounding would show in the logits.
+    Plain rope: theta^(−2i/head_dim), then as the configuration's `rope_scaling` changes it. The
+    power is rounded to float32 once, as torch's is: at position 8,000 another rounding would show
+    in the logits.
     """
     size, theta = config.head_dim, config.rope_theta
     exponent = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
     plain = np.float32(1.0) / (theta ** exponent.astype(np.float64)).astype(np.float32)
-    yarn = config.rope_scaling
-    if yarn is None:
-        return plain
-
-    def dimension(rotations: float) -> float:
-        # The pair that turns `rotations` times over the context of pretraining.
-        turns = yarn.original_max_position_embeddings / (rotations * 2 * math.pi)
-        return size * math.log(turns) / (2 * math.log(theta))
-
-    low, high = dimension(yarn.beta_fast), dimension(yarn.beta_slow)
-    if yarn.truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, size - 1)
-    high = high + 0.001 if high == low else high
-    ramp = np.clip((np.arange(size // 2, dtype=np.float32) - low) / (high - low), 0, 1)
-    return (plain / np.float32(yarn.factor) * ramp + plain * (1 - ramp)).astype(np.float32)
+    scaling = config.rope_scaling
+    return plain if scaling is None else scaling.frequencies(plain, theta)
 
 
 def rope_table(config: QwenConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""The Qwen model: modules, and `QwenModel`, the one interface that the rest of the code uses."""
+"""The model: modules, and `QwenModel`, the one interface that the rest of the code uses."""
 
 import dataclasses
 import functools

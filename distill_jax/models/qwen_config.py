@@ -1,14 +1,49 @@
-"""Geometry of a dense Qwen2, Qwen2.5 or Qwen3 model, and its way from and to config.json."""
+"""Geometry of a dense Qwen2, Qwen3, Llama or Mistral model, and its way from and to config.json."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.models.rope_scaling import SCALINGS, RopeScaling
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+
+class Family(NamedTuple):
+    """What a model_type means in transformers.
+
+    Attributes:
+        prefix: of its classes' names.
+        qkv_bias, qk_norm: see QwenConfig.
+        absent: entries of config.json that the type does not have, of those written here.
+        usual: values that hold where config.json is silent, if they are no other type's.
+    """
+
+    prefix: str
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    absent: tuple[str, ...] = ()
+    usual: Mapping[str, Any] = {}
+
+
+_SWITCHED = ("use_sliding_window", "max_window_layers", "layer_types")
+FAMILIES = {
+    "qwen2": Family("Qwen2", qkv_bias=True, absent=("attention_bias",)),
+    "qwen3": Family("Qwen3", qk_norm=True, usual={"head_dim": 128}),
+    "llama": Family(
+        "Llama", absent=("sliding_window", *_SWITCHED), usual={"max_position_embeddings": 2048}
+    ),
+    "mistral": Family(
+        "Mistral",
+        absent=("attention_bias", *_SWITCHED),
+        usual={
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+            "max_position_embeddings": 131072,
+        },
+    ),
+}
 # Fields of QwenConfig that are whole numbers, and their names in config.json.
 _SIZES = {
     "num_heads": "num_attention_heads",
@@ -20,45 +55,11 @@ _SIZES = {
 
 
 @dataclass(frozen=True)
-class YarnConfig:
-    """YaRN rotary scaling (arXiv 2309.00071), fields named as in config.json.
-
-    Attributes:
-        factor: how many times the context grows.
-        original_max_position_embeddings: context of pretraining, in tokens.
-        beta_fast: rotations over the original context above which a frequency is kept.
-        beta_slow: rotations below which a frequency is divided by `factor`.
-        attention_factor: multiplies cos and sin; None derives it from `factor`.
-        truncate: round the ends of the ramp outwards to whole dimensions.
-    """
-
-    factor: float
-    original_max_position_embeddings: int
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    attention_factor: float | None = None
-    truncate: bool = True
-
-    def __post_init__(self) -> None:
-        if self.factor < 1 or self.original_max_position_embeddings < 1:
-            got = f"rope_scaling factor={self.factor}, original_max_position_embeddings="
-            got += str(self.original_max_position_embeddings)
-            raise ConfigError(got, wanted="both at least 1")
-
-    @property
-    def scale(self) -> float:
-        """What cos and sin are multiplied by: 0.1·ln(factor) + 1 unless given."""
-        if self.attention_factor is not None:
-            return self.attention_factor
-        return 0.1 * math.log(self.factor) + 1.0
-
-
-@dataclass(frozen=True)
 class QwenConfig:
     """Everything that fixes a model's tensors and forward pass; hashable, static under jit.
 
     Attributes:
-        model_type: "qwen2" (also Qwen2.5) or "qwen3".
+        model_type: "qwen2" (also Qwen2.5), "qwen3", "llama" or "mistral".
         vocab_size: rows of the embedding, padding rows included.
         hidden_size: D.
         intermediate_size: F of the gated MLP.
@@ -74,7 +75,7 @@ class QwenConfig:
         max_position_embeddings: context that config.json promises; nothing is cut at it.
         sliding_window: W: a windowed layer sees keys with 0 <= position_q - position_k < W.
         layer_types: one of "full_attention", "sliding_attention" a layer; () means all full.
-        rope_scaling: YaRN, or None for plain rope.
+        rope_scaling: YaRN or that of Llama 3; None for plain rope.
         initializer_range: standard deviation of freshly drawn weights.
         bos_token_id: first token, if any.
         eos_token_id: token or tokens that end a text.
@@ -97,15 +98,15 @@ class QwenConfig:
     max_position_embeddings: int = 32768
     sliding_window: int | None = None
     layer_types: tuple[str, ...] = ()
-    rope_scaling: YarnConfig | None = None
+    rope_scaling: RopeScaling | None = None
     initializer_range: float = 0.02
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     pad_token_id: int | None = None
 
     def __post_init__(self) -> None:
-        if self.model_type not in ARCHITECTURES:
-            raise ConfigError(f"model_type={self.model_type!r}", wanted="qwen2 or qwen3")
+        if self.model_type not in FAMILIES:
+            raise ConfigError(f"model_type={self.model_type!r}", wanted=" or ".join(FAMILIES))
         if not self.layer_types:
             object.__setattr__(self, "layer_types", (FULL,) * self.num_layers)
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads")
@@ -134,26 +135,30 @@ class QwenConfig:
         """From the contents of a Hugging Face config.json, of transformers 4 or 5.
 
         Raises:
-            ConfigError: another architecture, rope scaling other than YaRN, quantised weights, or
-                a missing or impossible value.
+            ConfigError: another architecture, biases where the geometry has none, another rope
+                scaling, quantised weights, or a missing or impossible value.
         """
         model_type = _check_architecture(config)
+        family = FAMILIES[model_type]
+        config = {**family.usual, **config}
         if config.get("quantization_config"):
             raise ConfigError("quantization_config is set", fix="use the unquantised checkpoint")
         if config.get("hidden_act", "silu") != "silu":
             raise ConfigError(f"hidden_act={config['hidden_act']!r}", wanted="silu")
-        if model_type == "qwen3" and config.get("attention_bias"):
-            # In Qwen3 this flag also adds a bias to o_proj, which no released dense model has.
-            raise ConfigError("attention_bias=True", wanted="a dense Qwen3 without it")
+        for flag in ("attention_bias", "mlp_bias"):
+            # Neither has a meaning in Qwen2. Elsewhere the first one adds a bias to o_proj, too.
+            if model_type != "qwen2" and config.get(flag):
+                got = f"{flag}={config[flag]}"
+                raise ConfigError(got, wanted=f"a {family.prefix} model without it")
         sizes: dict[str, Any] = {name: _size(config, key) for name, key in _SIZES.items()}
         kv_heads = sizes["num_heads"]
-        head_dim = 128 if model_type == "qwen3" else sizes["hidden_size"] // kv_heads
+        head_dim = sizes["hidden_size"] // kv_heads
         if config.get("num_key_value_heads") is not None:
             kv_heads = _size(config, "num_key_value_heads")
         if config.get("head_dim") is not None:
             head_dim = _size(config, "head_dim")
-        window = config.get("sliding_window") if config.get("use_sliding_window") else None
-        theta, yarn = _rope(config)
+        window, layer_types = _windows(config, family, sizes["num_layers"])
+        theta, scaling = _rope(config)
         eos = config.get("eos_token_id")
         return cls(
             **sizes,
@@ -163,12 +168,12 @@ class QwenConfig:
             rope_theta=theta,
             rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
             tie_embeddings=bool(config.get("tie_word_embeddings", False)),
-            qkv_bias=model_type == "qwen2",
-            qk_norm=model_type == "qwen3",
+            qkv_bias=family.qkv_bias,
+            qk_norm=family.qk_norm,
             max_position_embeddings=int(config.get("max_position_embeddings", 32768)),
             sliding_window=window,
-            layer_types=_layer_types(config, sizes["num_layers"], window),
-            rope_scaling=yarn,
+            layer_types=layer_types,
+            rope_scaling=scaling,
             initializer_range=float(config.get("initializer_range", 0.02)),
             bos_token_id=config.get("bos_token_id"),
             eos_token_id=tuple(eos) if isinstance(eos, list | tuple) else eos,
@@ -179,15 +184,16 @@ class QwenConfig:
         """A config.json that transformers 4 and 5, and `from_hf`, read back as this model.
 
         Raises:
-            ConfigError: biases or norms that the model type does not have in transformers.
+            ConfigError: biases, norms or windows that the model type does not have in transformers.
         """
-        known = {"qwen2": (True, False), "qwen3": (False, True)}
-        if (self.qkv_bias, self.qk_norm) != known[self.model_type]:
+        family = FAMILIES[self.model_type]
+        if (self.qkv_bias, self.qk_norm) != (family.qkv_bias, family.qk_norm):
             got = f"{self.model_type} with qkv_bias={self.qkv_bias}, qk_norm={self.qk_norm}"
-            raise ConfigError(got, wanted="qwen2 with bias, or qwen3 with norms, to leave as one")
+            wanted = f"qkv_bias={family.qkv_bias}, qk_norm={family.qk_norm}, as in transformers"
+            raise ConfigError(got, wanted=wanted)
         eos = self.eos_token_id
         out: dict[str, Any] = {
-            "architectures": [ARCHITECTURES[self.model_type]],
+            "architectures": [f"{family.prefix}ForCausalLM"],
             "model_type": self.model_type,
             **{key: getattr(self, name) for name, key in _SIZES.items()},
             "num_key_value_heads": self.num_kv_heads,
@@ -210,24 +216,25 @@ class QwenConfig:
         }
         windowed = [i for i, kind in enumerate(self.layer_types) if kind == SLIDING]
         out["max_window_layers"] = windowed[0] if windowed else self.num_layers
-        if self.model_type == "qwen2":
-            del out["attention_bias"]
         if self.rope_scaling is not None:
-            out["rope_scaling"] = {
-                "rope_type": "yarn",
-                **asdict(self.rope_scaling),
-                "attention_factor": self.rope_scaling.scale,
-            }
+            out["rope_scaling"] = self.rope_scaling.to_hf()
+        out = {name: value for name, value in out.items() if name not in family.absent}
+        read = _windows(out, family, self.num_layers)[1]
+        if read != self.layer_types:
+            got = f"{self.model_type} with layer_types={self.layer_types}"
+            raise ConfigError(got, wanted=f"{read}, as in transformers")
         return out
 
 
 def _check_architecture(config: Mapping[str, Any]) -> str:
     model_type, names = config.get("model_type"), config.get("architectures") or []
-    wanted = " or ".join(ARCHITECTURES.values())
-    if model_type not in ARCHITECTURES:
+    known = {name: f"{family.prefix}ForCausalLM" for name, family in FAMILIES.items()}
+    wanted = " or ".join(known.values())
+    if model_type not in FAMILIES:
         got = f"model_type={model_type!r}" + (f", architectures={names}" if names else "")
-        raise ConfigError(got, wanted=wanted, fix="point at a dense Qwen2, Qwen2.5 or Qwen3 model")
-    if names and ARCHITECTURES[model_type] not in names:
+        fix = "point at a dense Qwen2, Qwen2.5, Qwen3, Llama or Mistral model"
+        raise ConfigError(got, wanted=wanted, fix=fix)
+    if names and known[model_type] not in names:
         raise ConfigError(f"architectures={names} for {model_type}", wanted=wanted)
     return model_type
 
@@ -239,15 +246,26 @@ def _size(config: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _layer_types(config: Mapping[str, Any], layers: int, window: int | None) -> tuple[str, ...]:
-    if config.get("layer_types"):
-        return tuple(config["layer_types"])
-    first = config.get("max_window_layers", 28)
-    return tuple(SLIDING if window and i >= first else FULL for i in range(layers))
+def _windows(
+    config: Mapping[str, Any], family: Family, layers: int
+) -> tuple[int | None, tuple[str, ...]]:
+    """(W, kind of each layer): by switches in Qwen, one kind for all layers in other families."""
+    kinds = config.get("layer_types")
+    if "layer_types" not in family.absent:
+        window = config.get("sliding_window") if config.get("use_sliding_window") else None
+        first = config.get("max_window_layers", 28)
+        usual = (SLIDING if window and i >= first else FULL for i in range(layers))
+        return window, tuple(kinds or usual)
+    window = None if "sliding_window" in family.absent else config.get("sliding_window")
+    kind = FULL if window is None else SLIDING
+    if set(kinds or [kind]) != {kind}:  # transformers would ignore them
+        got = f"layer_types={kinds} for {family.prefix}ForCausalLM, sliding_window={window}"
+        raise ConfigError(got, wanted=f"{kind} in every layer", fix="drop layer_types")
+    return window, (kind,) * layers
 
 
-def _rope(config: Mapping[str, Any]) -> tuple[float, YarnConfig | None]:
-    """(theta, YaRN or None); `rope_parameters` is where transformers 5 writes both."""
+def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+    """(theta, scaling or None); `rope_parameters` is where transformers 5 writes both."""
     parameters = config.get("rope_parameters") or {}
     scaling = config.get("rope_scaling") or parameters
     if any(isinstance(v, Mapping) for v in scaling.values()):
@@ -260,21 +278,7 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, YarnConfig | None]:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return theta, None
-    if kind != "yarn":
-        raise ConfigError(f"rope scaling of type {kind!r}", wanted="default or yarn")
-    original = scaling.get("original_max_position_embeddings")
-    original = original or config.get("max_position_embeddings", 32768)
-    factor = scaling.get("factor") or config.get("max_position_embeddings", 32768) / original
-    attention = scaling.get("attention_factor")
-    mscale, mscale_all = scaling.get("mscale"), scaling.get("mscale_all_dim")
-    if attention is None and mscale and mscale_all and factor > 1:
-        log = 0.1 * math.log(factor)
-        attention = (log * mscale + 1.0) / (log * mscale_all + 1.0)
-    return theta, YarnConfig(
-        factor=float(factor),
-        original_max_position_embeddings=int(original),
-        beta_fast=float(scaling.get("beta_fast") or 32),
-        beta_slow=float(scaling.get("beta_slow") or 1),
-        attention_factor=attention,
-        truncate=bool(scaling.get("truncate", True)),
-    )
+    if kind not in SCALINGS:
+        wanted = " or ".join(["default", *SCALINGS])
+        raise ConfigError(f"rope scaling of type {kind!r}", wanted=wanted)
+    return theta, SCALINGS[kind].from_hf(scaling, config.get("max_position_embeddings", 32768))

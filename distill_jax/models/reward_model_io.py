@@ -20,20 +20,22 @@ from distill_jax.core.sharding import fetch
 from distill_jax.kernels.process_reward import AGGREGATIONS
 from distill_jax.models import hf_io, hf_layout, process_head
 from distill_jax.models import safetensor_files as files
-from distill_jax.models.qwen_config import ARCHITECTURES, QwenConfig
+from distill_jax.models.qwen_config import FAMILIES, QwenConfig
 
 PRM_CONFIG = "prm_config.json"
 TWO_TOKEN, IMPLICIT = "two_token", "implicit"
 _LM_HEAD = "lm_head.weight"
-_CAUSAL = {name: TWO_TOKEN for name in ARCHITECTURES.values()}
-_LINEAR = {f"Q{name[1:]}ForTokenClassification": "linear" for name in ARCHITECTURES}
-# No library has the form of Qwen3; it is read here alone.
-_MLP = {f"Q{name[1:]}ForProcessRewardModel": "mlp" for name in ARCHITECTURES}
-_HEAD_OF = _CAUSAL | _LINEAR | _MLP
 _CLASS_OF = {
-    "linear": dict(zip(ARCHITECTURES, _LINEAR, strict=True)),
-    "mlp": dict(zip(ARCHITECTURES, _MLP, strict=True)),
+    head: {name: f"{family.prefix}For{suffix}" for name, family in FAMILIES.items()}
+    for head, suffix in {
+        TWO_TOKEN: "CausalLM",
+        "linear": "TokenClassification",
+        # transformers has this form of no family, and Qwen published it of Qwen2 alone.
+        "mlp": "ProcessRewardModel",
+    }.items()
 }
+_TRAINED = [name for head in process_head.HEADS for name in _CLASS_OF[head].values()]
+_HEAD_OF = {name: head for head, names in _CLASS_OF.items() for name in names.values()}
 _LABELS = ("LABEL_0", "LABEL_1")
 
 
@@ -149,7 +151,7 @@ def load_config(directory: Path) -> tuple[QwenConfig, PRMConfig]:
     if is_implicit(directory):
         raise CheckpointError(
             f"{directory} has head={IMPLICIT}: two adapters of a language model",
-            wanted=" or ".join([*_LINEAR, *_MLP]),
+            wanted=" or ".join(_TRAINED),
             fix="transformers has no such head; for an export train head=linear or head=mlp",
         )
     values = files.read_json(path)
@@ -158,7 +160,7 @@ def load_config(directory: Path) -> tuple[QwenConfig, PRMConfig]:
     if head is None or (head == TWO_TOKEN and not given.is_file()):
         raise CheckpointError(
             f"{path} has architectures={names}" + (f" and no {PRM_CONFIG}" if head else ""),
-            wanted=" or ".join([*_LINEAR, *_MLP]),
+            wanted=" or ".join(_TRAINED),
             fix=f"for a causal model that scores by two tokens, add {PRM_CONFIG} with head, "
             "step_separator, step_token, right_token_id and wrong_token_id",
         )
@@ -191,8 +193,8 @@ def save(
     Raises:
         CheckpointError: a target that holds something else; a head that transformers does not have.
     """
-    if about.head not in _CLASS_OF:
-        wanted = f"one of {', '.join(_CLASS_OF)}: transformers has no such head"
+    if about.head not in process_head.HEADS:
+        wanted = f"one of {', '.join(process_head.HEADS)}: transformers has no such head"
         raise CheckpointError(f"head={about.head!r}", wanted=wanted)
     labels = dict(enumerate(_LABELS))
     hf_io.save_hf(

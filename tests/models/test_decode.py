@@ -8,7 +8,8 @@ import pytest
 from distill_jax.models import cache as kv
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.qwen_config import QwenConfig, YarnConfig
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.models.rope_scaling import YarnConfig
 from tests import tiny
 
 pytestmark = pytest.mark.slow

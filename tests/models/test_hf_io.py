@@ -18,7 +18,7 @@ from distill_jax.core.sharding import MeshSettings, make_mesh, shardings
 from distill_jax.models import hf_io, safetensor_files
 from distill_jax.models.hf_io import load_config, load_hf, model_dir, save_hf
 from distill_jax.models.qwen import QwenModel, logical_axes
-from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.models.qwen_config import FAMILIES, QwenConfig
 from tests.models.parameters import parameter_count
 
 pytestmark = pytest.mark.mesh
@@ -29,8 +29,8 @@ D, F, V, L, HEADS, KV, HEAD = 8, 12, 20, 2, 2, 1, 4
 def write_checkpoint(path: Path, family: str = "qwen2", tied: bool = True, **change):
     """A checkpoint written by hand: names and shapes as transformers stores them."""
     config = {
-        "architectures": [f"Q{family[1:]}ForCausalLM"], "model_type": family, "vocab_size": V,
-        "hidden_size": D, "intermediate_size": F, "num_hidden_layers": L,
+        "architectures": [f"{family.capitalize()}ForCausalLM"], "model_type": family,
+        "vocab_size": V, "hidden_size": D, "intermediate_size": F, "num_hidden_layers": L,
         "num_attention_heads": HEADS, "num_key_value_heads": KV, "head_dim": HEAD,
         "tie_word_embeddings": tied, "rope_theta": 100.0, **change,
     }  # fmt: skip
@@ -50,7 +50,7 @@ def write_checkpoint(path: Path, family: str = "qwen2", tied: bool = True, **cha
         if family == "qwen2":
             for name, size in (("q", q), ("k", kv), ("v", kv)):
                 shapes[f"{layer}.self_attn.{name}_proj.bias"] = (size,)
-        else:
+        if family == "qwen3":
             for name in ("q_norm", "k_norm"):
                 shapes[f"{layer}.self_attn.{name}.weight"] = (HEAD,)
     if not tied:
@@ -67,7 +67,7 @@ def rewrite(path: Path, tensors) -> None:
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_each_tensor_lands_in_its_place(tmp_path, family, tied):
     tensors = write_checkpoint(tmp_path, family, tied)
@@ -86,7 +86,7 @@ def test_each_tensor_lands_in_its_place(tmp_path, family, tied):
     if family == "qwen2":
         want = tensors[f"{layer}.self_attn.k_proj.bias"]
         np.testing.assert_array_equal(attention["k_proj"]["bias"][1], want)
-    else:
+    if family == "qwen3":
         want = tensors[f"{layer}.self_attn.k_norm.weight"]
         np.testing.assert_array_equal(attention["k_norm"]["scale"][1], want)
     embedding = tensors["model.embed_tokens.weight"]
@@ -99,7 +99,7 @@ def test_each_tensor_lands_in_its_place(tmp_path, family, tied):
 
 
 @pytest.mark.parametrize("shard_bytes", [10**9, 1000])
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_saved_tensors_are_the_loaded_ones(tmp_path, family, shard_bytes):
     tensors = write_checkpoint(tmp_path / "a", family, tied=False)
     config, base = load_hf(tmp_path / "a")
@@ -277,8 +277,8 @@ def test_an_untied_model_needs_its_head(tmp_path):
 
 
 def test_wrong_architecture(tmp_path):
-    write_checkpoint(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"])
-    with pytest.raises(CheckpointError, match=r"config.json.*LlamaForCausalLM.*wanted: Qwen2"):
+    write_checkpoint(tmp_path, model_type="phi3", architectures=["Phi3ForCausalLM"])
+    with pytest.raises(CheckpointError, match=r"config.json.*Phi3ForCausalLM.*wanted: Qwen2"):
         load_hf(tmp_path)
 
 

@@ -11,8 +11,9 @@ from distill_jax.models import qwen, value_head
 from distill_jax.models.layers import rope_table
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel, logical_axes
-from distill_jax.models.qwen_config import QwenConfig, YarnConfig
+from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.released import PRESETS
+from distill_jax.models.rope_scaling import YarnConfig
 from tests import tiny
 from tests.models.parameters import parameter_count
 

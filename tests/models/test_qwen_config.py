@@ -10,8 +10,9 @@ from flax.traverse_util import flatten_dict
 from distill_jax.core.errors import ConfigError
 from distill_jax.models import hf_layout
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.qwen_config import FULL, SLIDING, QwenConfig, YarnConfig
+from distill_jax.models.qwen_config import FULL, SLIDING, QwenConfig
 from distill_jax.models.released import PRESETS, released
+from distill_jax.models.rope_scaling import YarnConfig
 from tests.models.parameters import parameter_count
 
 HF = {
@@ -152,7 +153,7 @@ def test_yarn_and_windows_survive_the_way_out_and_back():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
+        ({"model_type": "phi3", "architectures": ["Phi3ForCausalLM"]}, "Phi3ForCausalLM"),
         ({"model_type": "qwen2_moe"}, "qwen2_moe"),
         ({"model_type": None}, "model_type=None"),
         ({"architectures": ["Qwen2ForRewardModel"]}, "Qwen2ForRewardModel"),

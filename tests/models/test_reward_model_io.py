@@ -40,7 +40,7 @@ def published(path, kind, *, tied=True, **config):
     return tensors
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral"])
 @pytest.mark.parametrize("kind", process_head.HEADS)
 def test_there_and_back(tmp_path, family, kind):
     write_checkpoint(tmp_path / "causal", family, tied=False)
@@ -61,7 +61,7 @@ def test_there_and_back(tmp_path, family, kind):
     assert {name for name in names if not name.startswith("model.")} == wanted
     config = json.loads((out / "config.json").read_text())
     suffix = {"linear": "ForTokenClassification", "mlp": "ForProcessRewardModel"}[kind]
-    assert config["architectures"] == [f"Q{family[1:]}{suffix}"]
+    assert config["architectures"] == [f"{family.capitalize()}{suffix}"]
     assert (config["classifier_dropout"], config["num_labels"]) == (0.0, 2)
     assert config["id2label"] == {"0": "LABEL_0", "1": "LABEL_1"}
     assert (out / "tokenizer.json").is_file()
@@ -87,9 +87,10 @@ def test_token_classification_of_transformers(tmp_path):
     assert not reward_model_io.load(tmp_path).score["bias"].any()
 
 
+@pytest.mark.parametrize("family", ["qwen2", "mistral"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_two_tokens_of_a_causal_model(tmp_path, tied):
-    tensors = write_checkpoint(tmp_path, "qwen2", tied)
+def test_two_tokens_of_a_causal_model(tmp_path, family, tied):
+    tensors = write_checkpoint(tmp_path, family, tied)
     (tmp_path / PRM_CONFIG).write_text(json.dumps(MIND))
     got = reward_model_io.load(tmp_path)
     head_VD = tensors["model.embed_tokens.weight" if tied else "lm_head.weight"]

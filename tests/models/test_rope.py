@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.models.layers import apply_rope, rms_norm, rope_frequencies, rope_table
-from distill_jax.models.qwen_config import QwenConfig, YarnConfig
+from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.models.rope_scaling import Llama3Scaling, YarnConfig
 
 
 def _config(**other):
@@ -53,6 +54,17 @@ def test_yarn_scales_cos_and_sin():
     given = YarnConfig(4.0, 1000, attention_factor=1.5)
     cos, _ = rope_table(_config(rope_scaling=given), jnp.zeros(1, jnp.int32))
     np.testing.assert_allclose(cos, 1.5)
+
+
+def test_llama3_by_hand():
+    # head_dim 8, theta 10_000: plain frequencies 1, .1, .01, .001 turn 1000·f/2π = 159.15, 15.915,
+    # 1.5915 and .15915 times over the context of 1,000. Below 1 turn: divided by 8. Above 4: kept.
+    # Between: (1.5915 − 1)/(4 − 1) = .19718 of it is kept.
+    config = _config(head_dim=8, rope_theta=10_000.0, rope_scaling=Llama3Scaling(8.0, 1000))
+    want = [1.0, 0.1, 0.01 * (0.19718 + 0.80282 / 8), 0.001 / 8]
+    np.testing.assert_allclose(rope_frequencies(config), want, rtol=1e-5)
+    cos, sin = rope_table(config, jnp.arange(3))
+    np.testing.assert_allclose(cos**2 + sin**2, 1.0, rtol=1e-5)
 
 
 def test_rms_norm_by_hand():

@@ -17,6 +17,8 @@ from distill_jax.models.lora import LoraConfig
 from distill_jax.models.peft_io import load_adapter, save_adapter
 from distill_jax.models.qwen import QwenModel
 from tests.parity.torch_models import (
+    LLAMA,
+    MISTRAL,
     QWEN2,
     QWEN3,
     jax_logits,
@@ -36,15 +38,15 @@ TARGETS = {
 TOKENS_BT = random_tokens(2, 12)
 
 
-@pytest.fixture(scope="module", params=["qwen2", "qwen3"])
+@pytest.fixture(scope="module", params=[QWEN2, QWEN3, LLAMA, MISTRAL], ids=lambda one: one[0])
 def base_model(request, tmp_path_factory):
     """(directory, config, base tree) of a small random model with logits of order one."""
-    model = random_model(*(QWEN2 if request.param == "qwen2" else QWEN3))
+    model = random_model(*request.param)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Logits below about 2, where a float32 step is 2e-7, make 1e-5 a fair bound.
             parameter.mul_(0.3 if "norm" not in name else 1.0)
-    directory = tmp_path_factory.mktemp(request.param)
+    directory = tmp_path_factory.mktemp(request.param[0])
     model.save_pretrained(directory)
     return directory, *load_hf(directory)
 

@@ -1,6 +1,7 @@
 """Reward models against transformers and torch: logits within 1e-5 in float32, both ways."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,21 @@ import torch
 from safetensors.torch import save_file
 from transformers import (
     AutoModelForTokenClassification,
+    MistralConfig,
+    MistralForTokenClassification,
     Qwen2Config,
     Qwen2ForTokenClassification,
     Qwen3Config,
     Qwen3ForTokenClassification,
 )
 
+from distill_jax.inference import process_scorer
 from distill_jax.models import process_head, reward_model_io
 from distill_jax.models.hf_io import load_config
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.reward_model_io import PRMConfig
+from distill_jax.models.reward_model_io import PRM_CONFIG, PRMConfig
+from distill_jax.reasoning import steps
+from tests import tiny
 from tests.parity.torch_models import CASES, random_model, random_tokens
 
 BOUND = 1e-5
@@ -43,7 +49,7 @@ def check(got, want):
     assert np.abs(got - want).max() <= BOUND * max(1.0, np.abs(want).max())
 
 
-@pytest.mark.parametrize("case", ["qwen2_tied", "qwen2_untied", "qwen3_tied"])
+@pytest.mark.parametrize("case", ["qwen2_tied", "qwen2_untied", "qwen3_tied", "llama_tied"])
 def test_export_is_read_by_transformers(tmp_path, case):
     family, values = CASES[case]
     random_model(family, values).save_pretrained(tmp_path / "causal")
@@ -69,12 +75,13 @@ def test_export_is_read_by_transformers(tmp_path, case):
     np.testing.assert_allclose(got, p, atol=BOUND)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_token_classification_of_transformers_is_read(tmp_path, family, bias):
     kind, config = {
         "qwen2": (Qwen2ForTokenClassification, Qwen2Config),
         "qwen3": (Qwen3ForTokenClassification, Qwen3Config),
+        "mistral": (MistralForTokenClassification, MistralConfig),
     }[family]
     values = {**CASES[f"{family}_untied"][1], "num_labels": 2, "token_classification_bias": bias}
     torch.manual_seed(1)
@@ -119,3 +126,32 @@ def test_the_released_head_equals_torch(tmp_path):
     got = logits(found, tokens_BT)
     assert np.ptp(want) > 0.3
     assert np.abs(got - want).max() <= BOUND
+
+
+@pytest.mark.parametrize("case", ["mistral_untied", "mistral_window"])
+def test_two_tokens_of_mistral_score_as_math_shepherd_does(tmp_path, case):
+    # P(+) after a step: softmax over the two columns of lm_head, at the tag that ends the step.
+    plus, minus, tag = 11, 23, 5
+    causal = random_model(*CASES[case])
+    causal.save_pretrained(tmp_path)
+    about = {
+        "head": "two_token", "step_token": "x", "right_token_id": plus, "wrong_token_id": minus,
+    }  # fmt: skip
+    (tmp_path / PRM_CONFIG).write_text(json.dumps(about))
+    found = reward_model_io.load(tmp_path)
+    assert found.geometry.model_type == "mistral" and "lm_head" not in found.base
+    draw = np.random.default_rng(0)
+    solutions = [[draw.integers(30, 97, 4).tolist() for _ in range(n)] for n in (1, 3, 2)]
+    rows = [steps.encode([1, 40 + i], split, tag, 64) for i, split in enumerate(solutions)]
+    got = process_scorer.probabilities(
+        QwenModel(found.geometry), {"base": found.base, "lora": {}}, found.score, rows,
+        mesh=tiny.mesh(),
+    )  # fmt: skip
+    for one, row in zip(got, rows, strict=True):
+        ids = torch.tensor([row.tokens])
+        with torch.no_grad():
+            scores = causal(ids).logits[..., [plus, minus]].softmax(-1)[..., 0]
+        want = scores[ids == tag].numpy()
+        assert len(one) == len(want) == len(row.ends)
+        np.testing.assert_allclose(one, want, atol=BOUND)
+    assert np.ptp(np.concatenate(got)) > 0.3

@@ -7,13 +7,15 @@ import jax
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GemmaConfig, GemmaForCausalLM
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.models.hf_io import load_config, load_hf, save_hf
 from distill_jax.models.qwen import QwenModel
 from tests.parity.torch_models import (
     CASES,
+    LLAMA,
+    MISTRAL,
     QWEN2,
     QWEN3,
     jax_logits,
@@ -104,7 +106,7 @@ def test_a_whole_sequence_past_8000(tmp_path):
     check(jax_logits(config, base, tokens_BT)[:, -64:], torch_logits(model, tokens_BT)[:, -64:])
 
 
-@pytest.mark.parametrize("case", ["qwen2_theta", "qwen2_yarn", "qwen3_yarn", "qwen3_tied"])
+@pytest.mark.parametrize("case", ["qwen2_theta", "qwen2_yarn", "qwen3_yarn", "llama_llama3"])
 def test_rope_in_the_older_place(checkpoints, case, tmp_path):
     _, model = checkpoints[case]
     model.save_pretrained(tmp_path)
@@ -128,14 +130,32 @@ def test_rope_theta_matters(checkpoints, case, kept):
     assert np.abs(wrong - torch_logits(model, tokens_BT)).max() > 0.01
 
 
-def test_yarn_and_windows_matter(checkpoints):
+def test_scalings_and_windows_matter(checkpoints):
     tokens_BT = random_tokens(2, TIME)
-    plain = {"qwen2_yarn": {"rope_scaling": None}, "qwen3_window": {"layer_types": ()}}
+    plain = {
+        "qwen2_yarn": {"rope_scaling": None},
+        "qwen3_window": {"layer_types": ()},
+        "llama_llama3": {"rope_scaling": None},
+        "mistral_window": {"layer_types": ()},
+    }
     for case, change in plain.items():
         directory, model = checkpoints[case]
         config, base = load_hf(directory)
         wrong = jax_logits(dataclasses.replace(config, **change), base, tokens_BT)
         assert np.abs(wrong - torch_logits(model, tokens_BT)).max() > 0.01
+
+
+@pytest.mark.parametrize("family", [QWEN2, QWEN3, LLAMA, MISTRAL], ids=lambda one: one[0])
+def test_logits_of_order_one(tmp_path, family):
+    model = random_model(*family)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.mul_(1.0 if "norm" in name else 0.3)
+    model.save_pretrained(tmp_path)
+    tokens_BT = random_tokens(2, TIME)
+    want = torch_logits(model, tokens_BT)
+    assert 0.1 < np.abs(want).max() < 2.5  # where a float32 step is 2e-7
+    assert np.abs(jax_logits(*load_hf(tmp_path), tokens_BT) - want).max() <= 1e-5
 
 
 @pytest.mark.parametrize("family", [QWEN2, QWEN3])
@@ -161,6 +181,7 @@ def test_export_loads_with_equal_logits(checkpoints, case, shard_bytes, tmp_path
     # The same weights in the same program: not close, equal.
     want = torch_logits(model, tokens_BT)
     np.testing.assert_array_equal(torch_logits(again, tokens_BT), want)
+    assert (type(again), again.config.model_type) == (type(model), config.model_type)
     assert set(again.state_dict()) == set(model.state_dict())
 
 
@@ -178,11 +199,11 @@ def test_a_model_made_here_loads_in_transformers(tmp_path, tied, checkpoints):
     check(jax_logits(config, base, tokens_BT), torch_logits(model, tokens_BT))
 
 
-def test_llama_is_refused(tmp_path):
+def test_gemma_is_refused(tmp_path):
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    config = LlamaConfig(vocab_size=11, num_attention_heads=2, num_key_value_heads=2, **small)
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="LlamaForCausalLM.*wanted: Qwen2ForCausalLM"):
+    config = GemmaConfig(vocab_size=11, num_attention_heads=2, num_key_value_heads=2, **small)
+    GemmaForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="GemmaForCausalLM.*wanted: Qwen2ForCausalLM"):
         load_hf(tmp_path)
 
 

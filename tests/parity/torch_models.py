@@ -8,6 +8,10 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -32,6 +36,13 @@ def rope(theta: float, **scaling):
 
 QWEN2 = ("qwen2", {**SMALL, **rope(10_000.0)})
 QWEN3 = ("qwen3", {**SMALL, **rope(1e6), "head_dim": 16})
+LLAMA = ("llama", {**SMALL, **rope(10_000.0)})
+MISTRAL = ("mistral", {**SMALL, **rope(10_000.0), "sliding_window": None})
+# Pairs of a head turn 20, 2, .2 and .02 times over 128 positions: one kept, one blended, two slow.
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}  # fmt: skip
 WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
 CASES = {
     "qwen2_tied": ("qwen2", {**QWEN2[1], "tie_word_embeddings": True}),
@@ -46,6 +57,10 @@ CASES = {
         "qwen3",
         {**QWEN3[1], **rope(1e6, **YARN, attention_factor=1.3, beta_fast=8.0, beta_slow=2.0)},
     ),
+    "llama_tied": ("llama", {**LLAMA[1], "tie_word_embeddings": True}),
+    "llama_llama3": ("llama", {**LLAMA[1], **rope(1e4, **LLAMA3), "max_position_embeddings": 1024}),
+    "mistral_untied": ("mistral", {**MISTRAL[1], "head_dim": 16}),
+    "mistral_window": ("mistral", {**MISTRAL[1], "sliding_window": 5}),
 }
 
 
@@ -55,6 +70,8 @@ def random_model(family: str, values: dict, seed: int = 0) -> torch.nn.Module:
     kind, config = {
         "qwen2": (Qwen2ForCausalLM, Qwen2Config),
         "qwen3": (Qwen3ForCausalLM, Qwen3Config),
+        "llama": (LlamaForCausalLM, LlamaConfig),
+        "mistral": (MistralForCausalLM, MistralConfig),
     }[family]
     # The `sdpa` kernel has its own rounding; eager is plain matmul and softmax.
     model = kind(config(**values, attn_implementation="eager")).eval()

@@ -254,8 +254,8 @@ def spoil(path: Path, **changes: Any) -> None:
 
 
 def test_wrong_architecture(mine: Path, tmp_path: Path) -> None:
-    spoil(mine / "teacher" / "config.json", model_type="llama", architectures=["LlamaForCausalLM"])
-    fails(from_files(mine), tmp_path, CheckpointError, "teacher", "llama")
+    spoil(mine / "teacher" / "config.json", model_type="phi3", architectures=["Phi3ForCausalLM"])
+    fails(from_files(mine), tmp_path, CheckpointError, "teacher", "phi3")
 
 
 def test_weights_of_another_geometry(mine: Path, tmp_path: Path) -> None:
