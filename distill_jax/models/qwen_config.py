@@ -27,12 +27,15 @@ class Family(NamedTuple):
     usual: Mapping[str, Any] = {}
 
 
+_ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 _SWITCHED = ("use_sliding_window", "max_window_layers", "layer_types")
 FAMILIES = {
     "qwen2": Family("Qwen2", qkv_bias=True, absent=("attention_bias",)),
     "qwen3": Family("Qwen3", qk_norm=True, usual={"head_dim": 128}),
     "llama": Family(
-        "Llama", absent=("sliding_window", *_SWITCHED), usual={"max_position_embeddings": 2048}
+        "Llama",
+        absent=("sliding_window", *_SWITCHED),
+        usual={"max_position_embeddings": 2048, **_ENDS},
     ),
     "mistral": Family(
         "Mistral",
@@ -41,6 +44,7 @@ FAMILIES = {
             "num_key_value_heads": 8,
             "sliding_window": 4096,
             "max_position_embeddings": 131072,
+            **_ENDS,
         },
     ),
 }

@@ -44,10 +44,12 @@ def test_what_transformers_takes_where_config_json_is_silent():
     found = QwenConfig.from_hf({**usual, "num_attention_heads": 16})
     assert (found.num_kv_heads, found.sliding_window) == (8, 4096)
     assert found.max_position_embeddings == 131072
+    assert (found.bos_token_id, found.eos_token_id, found.pad_token_id) == (1, 2, None)
     llama = {k: v for k, v in LLAMA.items() if k in ("model_type", "architectures") or "_size" in k}
     llama |= {"num_hidden_layers": 1, "num_attention_heads": 4}
     found = QwenConfig.from_hf(llama)
     assert (found.num_kv_heads, found.max_position_embeddings) == (4, 2048)
+    assert (found.bos_token_id, found.eos_token_id) == (1, 2)
     # A window means nothing in Llama.
     assert QwenConfig.from_hf({**LLAMA, "sliding_window": 5}).windows == (None,) * 3
 
