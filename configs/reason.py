@@ -118,7 +118,7 @@ def _tiny() -> RunConfig:
 
 
 def _evidence() -> RunConfig:
-    """The plan, a reward model of injected errors too, the bonus and agents, over three seeds."""
+    """The plan, two more reward models, the bonus and agents, over three seeds."""
     base = _tiny()
     plan = dict(base.plan)
     last = plan.pop("evaluate")
@@ -127,8 +127,23 @@ def _evidence() -> RunConfig:
         "wrong": InjectedSettings(problems=16_000, share=0.8),
         "prm_both": _with(plan["prm"], also="wrong", steps=300),
         "bench_both": _with(plan["bench"], reward_model="prm_both"),
+        # One learnt from right and wrong solutions alone, without labels of steps.
+        "outcomes": TraceSettings(model="distill", problems=1600, samples=4),
+        "prm_implicit": PRMSettings(
+            start="distill",
+            data="outcomes",
+            head="implicit",
+            steps=300,
+            batch_size=64,
+            max_length=128,
+            eval_every=100,
+            eval_problems=256,
+            optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
+        ),
+        "bench_implicit": _with(plan["bench"], reward_model="prm_implicit"),
         "bonus": _with(plan["rl"], process=ProcessSettings(reward_model="prm")),
         "solve_both": _with(plan["solve"], reward_model="prm_both", plain=False),
+        "solve_implicit": _with(plan["solve"], reward_model="prm_implicit", plain=False),
         # Four agents of two candidates each: 8, as in stage solve.
         "agents": _with(plan["solve"], attempts=2, agents="configs/agents.jsonl"),
         "evaluate": last,

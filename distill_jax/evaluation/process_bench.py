@@ -60,3 +60,25 @@ def auc(score_N: Sequence[float], right_N: Sequence[bool]) -> float | None:
     positives = int(right.sum())
     total = float(rank[place][right].sum()) - positives * (positives + 1) / 2
     return total / (positives * (len(right) - positives))
+
+
+def auc_within(groups: Sequence[tuple[Sequence[float], Sequence[bool]]]) -> float | None:
+    """`auc` over the pairs of right and wrong solutions of one problem, all problems together.
+
+    What a choice among the solutions of a problem can use: an `auc` over all solutions also rewards
+    telling hard problems from easy ones.
+
+    Args:
+        groups: scores and correctness of the solutions of each problem.
+
+    Returns:
+        The share of the pairs, ties one half; None where no problem has both.
+    """
+    above = pairs = 0.0
+    for score_N, right_N in groups:
+        share = auc(score_N, right_N)
+        if share is not None:
+            right = int(np.sum(right_N))
+            count = right * (len(right_N) - right)
+            above, pairs = above + share * count, pairs + count
+    return above / pairs if pairs else None

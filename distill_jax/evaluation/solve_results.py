@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation import calibration, candidates, intervals, selection
+from distill_jax.evaluation import calibration, candidates, intervals, process_bench, selection
 from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solved
@@ -200,6 +200,7 @@ def summary(
         # Candidates of a search are not independent: a part of them is not a smaller search.
         "curves": {} if settings.search else curves(solved, weights, settings, seed),
         "calibration": _calibration([one.kept for one in solved], weights, list(right)),
+        "score_auc": _score_auc([one.kept for one in solved]),
         "search": _searched(rows, settings) if settings.search else None,
         "revision": _revision(solved) if settings.rounds else None,
         "plain": None if plain is None else _compared(plain, right, settings),
@@ -277,6 +278,17 @@ def _calibration(
 ) -> dict[str, dict[str, Any]]:
     """{selector that votes: calibration of its confidence}."""
     return {name: calibration.of_votes(found, weights, name) for name in names if name in VOTING}
+
+
+def _score_auc(found: Sequence[Sequence[Candidate]]) -> float | None:
+    """P(a right candidate scores above a wrong one of its problem); None without such a pair."""
+    known = [
+        [one for one in some if one.right is not None and not math.isnan(one.score)]
+        for some in found
+    ]
+    return process_bench.auc_within(
+        [([one.score for one in some], [bool(one.right) for one in some]) for some in known]
+    )
 
 
 def _searched(rows: Sequence[Mapping[str, Any]], settings: SolveSettings) -> dict[str, Any]:

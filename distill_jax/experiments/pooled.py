@@ -31,7 +31,11 @@ SECTIONS = {
 SOLVE, BENCH = "solve", "step_bench"
 # Kind of stage -> figure of done.json -> its name in the report.
 FIGURES = {
-    "prm": {"eval/auc": "AUC of held-out steps", "eval/f1": "F1 on held-out problems"},
+    "prm": {
+        "eval/auc": "AUC of held-out steps",
+        "eval/f1": "F1 on held-out problems",
+        "eval/outcome_auc": "AUC of held-out solutions",
+    },
     BENCH: {
         "steps/auc": "AUC of steps (a constant: 0.5)",
         "f1": "F1 of the first wrong step",
@@ -118,6 +122,9 @@ def _selection(workdir: Path, view: RunView) -> Iterator[Measure]:
                 name = f"{stage.name}: {selector}{_LESS}majority"
                 yield _measure(SELECTION, name, one["minus_majority"], same)
         yield _measure(SELECTION, f"{stage.name}: any is right", found["pass_at_n"], same)
+        if found.get("score_auc") is not None:
+            name = f"{stage.name}: AUC of scores within a problem"
+            yield _measure(STEPS, name, {"mean": found["score_auc"]})
         # What one agent draws without search, verdicts and revisions are the plain samples.
         more = any(found.get(name) for name in ("search", "revision", "verified"))
         if found["plain"] is not None and (more or len(found["agents"]) > 1):

@@ -133,6 +133,11 @@ def remarks(found: Mapping[str, Any]) -> Iterable[str]:
             f"The reward model had no room for {found['unscored_steps']} steps, the last of their "
             "candidates: these are scored without them."
         )
+    if found.get("score_auc") is not None:
+        yield (
+            f"Among the candidates of one problem a right one scores above a wrong one in "
+            f"{100 * found['score_auc']:.1f}% of the pairs (by chance: 50%)."
+        )
     yield from _searched(found)
     yield from _confidence(found)
     if found["verified"]:

@@ -48,3 +48,18 @@ def test_auc_is_the_share_of_ordered_pairs(rows):
     else:
         pairs = [(r > w) + 0.5 * (r == w) for r in right for w in wrong]
         assert found == pytest.approx(np.mean(pairs))
+
+
+def test_auc_within_reads_pairs_of_one_problem_alone():
+    # 1 of 1 pair, 0 of 2, ½ of 1 (a tie); one class alone has no pair. Over all solutions the
+    # easy problem, all right at .95, would raise it.
+    groups = [
+        ([0.9, 0.1], [True, False]),
+        ([0.2, 0.3, 0.4], [True, False, False]),
+        ([0.5, 0.5], [True, False]),
+        ([0.95, 0.95], [True, True]),
+    ]
+    assert bench.auc_within(groups) == 1.5 / 4
+    flat = [pair for scores, right in groups for pair in zip(scores, right, strict=True)]
+    assert bench.auc([s for s, _ in flat], [r for _, r in flat]) > 0.6
+    assert bench.auc_within([([0.3], [True])]) is None

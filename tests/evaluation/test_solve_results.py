@@ -98,6 +98,8 @@ def test_selectors_tokens_and_gaps():
     }  # fmt: skip
     assert found["accuracy"] == 0.5 and found["pass_at_n"]["mean"] == 0.5
     assert found["oracle_gap"]["mean"] == 0.0
+    # Pairs of the first problem: .9 above .6, .2 below; the second has no right candidate.
+    assert found["score_auc"] == 0.5
     assert found["selectors"]["weighted"]["minus_majority"]["mean"] == -0.5
     # All: 4 + 6 + 8 + 10 and verdicts 3 + 5 + 2 = 38; 5 + 9 + 5 and 4 + 1 = 24. The first one
     # with an answer needs its own slot alone: 4 + 10 + 3 + 2 = 19, and 5 + 4 = 9.
