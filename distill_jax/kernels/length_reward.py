@@ -19,7 +19,7 @@ def kimi(length_PG: jax.Array, right_PG: jax.Array) -> jax.Array:
     """λ = ½ − (L − L_min)/(L_max − L_min) of right answers, min(0, λ) of others, f32 [P, G].
 
     L_min and L_max are the group's, over right and wrong samples; 0 where they are equal.
-    Source: Kimi k1.5, arXiv 2501.12599, section 2.3.3.
+    Source: Kimi k1.5, arXiv 2501.12599.
     """
     chex.assert_equal_shape([length_PG, right_PG])
     length_PG = length_PG.astype(jnp.float32)
