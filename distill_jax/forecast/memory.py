@@ -250,7 +250,7 @@ class Job:
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         return [
             *parts,
-            Part("rollout: decode weights, cache, logits", self._rollout(B), False),
+            Part("rollout: decode weights, cache, logits", self._rollout(B * rl.oversample), False),
             Part("student scoring: activations", scored("student", B, int(values)), False),
             Part("update: activations", update, False),
         ]

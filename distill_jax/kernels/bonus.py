@@ -1,4 +1,4 @@
-"""A bonus for right answers, added to group advantages; it never lifts a wrong one over a right.
+"""Bonuses for right answers, added to group advantages; none lifts a wrong answer over a right one.
 
 The bonus stays outside the division by the group's spread: among answers that are all right, a
 spread of 0.003 would make ten tokens of length weigh as much as right against wrong.
@@ -46,32 +46,49 @@ def centred_over_right(bonus_BR: jax.Array, right_B: jax.Array, mask_BR: jax.Arr
 
 def add_bounded(
     advantage_B: jax.Array, bonus_BR: jax.Array, right_B: jax.Array, decided_B: jax.Array,
-    mask_BR: jax.Array, samples: int,
+    mask_BR: jax.Array, samples: int, *, alone: float = float("inf"),
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """advantage + bonus, with the bonus cut to half the gap between right and wrong answers.
 
     The gap is that of the group: least advantage of a right answer less the largest of a wrong
-    one. Where it is not positive no bonus is given; in a group without both there is no bound.
+    one. Where it is not positive, or too small to be halved in float32, no bonus is given.
 
     Args:
         advantage_B: f32, one a sequence.
-        bonus_BR: f32, weighted and centred; 0 in rows that are not right.
+        bonus_BR: f32 [B, R] or [B, 1], weighted and centred; 0 in rows that are not right.
         right_B, decided_B: bool; wrong is decided and not right.
         mask_BR: 1 on response tokens.
         samples: G; B = P·G.
+        alone: the bound in groups without right or without wrong answers.
 
     Returns:
         (advantage_BR f32, 0 beyond a response; bound_P bool, groups where the bound was met).
     """
     chex.assert_equal_shape([advantage_B, right_B, decided_B])
-    right_PG = right_B.reshape(-1, samples)
-    wrong_PG = (decided_B & ~right_B).reshape(-1, samples)
-    advantage_PG = advantage_B.reshape(-1, samples)
-    least_P = jnp.min(jnp.where(right_PG, advantage_PG, jnp.inf), axis=1)
-    most_P = jnp.max(jnp.where(wrong_PG, advantage_PG, -jnp.inf), axis=1)
+    least_P, most_P = _ends(advantage_B[:, None], right_B, decided_B, samples)
     half_P = jnp.maximum((least_P - most_P) / 2, 0.0)  # inf where one of the classes is missing
+    kept_P = jnp.where(least_P - half_P > most_P, half_P, 0.0)
+    half_P = jnp.where(jnp.isinf(half_P), alone, kept_P)
     half_B1 = jnp.repeat(half_P, samples)[:, None]
     cut_BR = jnp.clip(bonus_BR, -half_B1, half_B1)
     met_B = jnp.any((cut_BR != bonus_BR) & (mask_BR > 0), axis=1)
     met_P = jnp.any(met_B.reshape(-1, samples), axis=1)
     return (advantage_B[:, None] + cut_BR) * mask_BR, met_P
+
+
+def reversed_groups(
+    advantage_BR: jax.Array, right_B: jax.Array, decided_B: jax.Array, mask_BR: jax.Array,
+    samples: int,
+) -> jax.Array:  # fmt: skip
+    """Groups in which a token of a right answer has no more than one of a wrong one, bool [P]."""
+    least_P, most_P = _ends(advantage_BR, right_B, decided_B, samples, mask_BR)
+    return least_P <= most_P
+
+
+def _ends(advantage_BR, right_B, decided_B, samples, mask_BR=1.0) -> tuple[jax.Array, jax.Array]:
+    """f32 [P]: least advantage of a right answer, inf without; largest of a wrong one, or −inf."""
+    kept_BR = jnp.broadcast_to(mask_BR, advantage_BR.shape) > 0
+    low_BR = jnp.where(kept_BR & right_B[:, None], advantage_BR, jnp.inf)
+    high_BR = jnp.where(kept_BR & (decided_B & ~right_B)[:, None], advantage_BR, -jnp.inf)
+    groups = (-1, samples * advantage_BR.shape[1])
+    return jnp.min(low_BR.reshape(groups), axis=1), jnp.max(high_BR.reshape(groups), axis=1)

@@ -24,7 +24,11 @@ _GRADIENT = Panel("gradient norm", {"grad_norm": "norm"})
 _COMPLETIONS = (
     Panel(
         "completion length, tokens",
-        {"completions/mean_length": "mean", "completions/max_length": "longest"},
+        {
+            "completions/mean_length": "mean",
+            "completions/max_length": "longest",
+            "length/tokens_right": "mean of right ones",
+        },
     ),
     Panel("completions without EOS", {"completions/clipped_ratio": "share"}, share=True),
 )

@@ -17,7 +17,7 @@ import numpy as np
 from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError, RewardHackingError
 from distill_jax.core.settings import setting
-from distill_jax.kernels import bonus
+from distill_jax.kernels import bonus as kernels
 from distill_jax.kernels.process_reward import min_form
 from distill_jax.reasoning import steps
 from distill_jax.rewards.adaptive import correlation
@@ -140,50 +140,40 @@ def fresh() -> dict[str, jax.Array]:
     return {name: jnp.zeros((), jnp.float32) for name in names}
 
 
-def add(
+def bonus(
     settings: ProcessSettings,
     state: dict[str, jax.Array],
     scores: StepScores,
-    advantage_BR: jax.Array,
-    correctness_B: jax.Array,
-    middle: float,
+    right_B: jax.Array,
+    decided_B: jax.Array,
     mask_BR: jax.Array,
     samples: int,
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
-    """Adds the bonus to a group method's advantages.
+    """The weighted bonus, centred over the right answers; `bonuses.add` adds it, bounded.
 
     Args:
         settings, state: of the bonus.
         scores: of the rollout.
-        advantage_BR: f32, the same on all tokens of a response.
-        correctness_B: f32, NaN where undecided; right where above `middle`.
-        middle: between the rewards of wrong and right answers.
+        right_B, decided_B: bool.
         mask_BR: 1 on response tokens.
         samples: G; B = P·G.
 
     Returns:
-        (advantage_BR, state, metrics).
+        (bonus_BR f32, state, metrics).
     """
-    decided_B = ~jnp.isnan(correctness_B)
-    right_B, scored_B = decided_B & (correctness_B > middle), jnp.isfinite(scores.answer_B)
+    scored_B = jnp.isfinite(scores.answer_B)
     if settings.form == "end":
         value_B = jnp.clip(jnp.where(scored_B, scores.answer_B, 0.0), 0.0, 1.0)
         value_BR = jnp.broadcast_to(value_B[:, None], mask_BR.shape)
     else:
         reward_BS = 2 * scores.score_BS - 1  # p₁ − p₀
         shaped_BS = min_form(reward_BS, scores.mask_BS, temperature=settings.temperature)
-        value_BR = bonus.return_to_go(shaped_BS, scores.step_BR)
-    centred_BR = bonus.centred_over_right(value_BR, right_B & scored_B, mask_BR, samples)
-    out_BR, met_P = bonus.add_bounded(
-        advantage_BR[:, 0], settings.weight * centred_BR, right_B, decided_B, mask_BR, samples
-    )
+        value_BR = kernels.return_to_go(shaped_BS, scores.step_BR)
+    centred_BR = kernels.centred_over_right(value_BR, right_B & scored_B, mask_BR, samples)
     state, figures = _watch(state, scores, right_B, decided_B, samples)
     tokens = jnp.sum(mask_BR) / jnp.maximum(jnp.sum(scores.mask_BS), 1.0)
-    return out_BR, state, {
-        **figures,
-        "process/bounded": jnp.mean(met_P),
-        "process/tokens_per_step": tokens,
-    }  # fmt: skip
+    figures["process/tokens_per_step"] = tokens
+    return settings.weight * centred_BR, state, figures
 
 
 def _watch(

@@ -1,14 +1,18 @@
 """What is rewarded, and how much."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.rewards.length import LengthSettings
 from distill_jax.rewards.normalise import NORMALISERS
 
 # A setting of this ending is the weight of a term, an entry of `rewards.terms.TERMS`.
 _WEIGHT = "_weight"
+# With term length the other terms must leave this much of correctness: less than 1, so that
+# rounding to float32 cannot make a right and a wrong answer's rewards equal.
+_MOST_OTHERS = 0.99
 _CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -34,6 +38,13 @@ class RewardSettings:
     custom_deadline_s: float = setting(
         60.0, "Deadline per batch in seconds; a late batch gets no custom reward.", above=0.0
     )
+    length_weight: float = setting(
+        0.0,
+        "Weight of the bonus for right answers that are short, added to the advantage outside "
+        "the group's std and never more than half of what correctness is worth there.",
+        low=0.0,
+    )
+    length: LengthSettings = field(default_factory=LengthSettings)
     adaptive: bool = setting(
         False,
         "Multiply the weights (not correctness') by ½ to 2, by how a term goes along with right "
@@ -75,7 +86,7 @@ class RewardSettings:
     def __post_init__(self) -> None:
         if self.right <= self.wrong:
             raise ConfigError(f"right={self.right} with wrong={self.wrong}", wanted="right > wrong")
-        if not any(self.weights.values()):
+        if not any(weight for name, weight in self.weights.items() if name != "length"):
             raise ConfigError(
                 "all weights of rewards are 0",
                 wanted="one above 0: there would be nothing to learn from",
@@ -88,6 +99,45 @@ class RewardSettings:
                 wanted="gamma=1: in canonical form V is 0 and γ would do nothing",
                 fix="set form=raw, or gamma=1",
             )
+
+        self._check_length()
+
+    def _check_length(self) -> None:
+        if not self.length_weight:
+            if changed := self.length.changed():
+                got = f"length.{changed[0]} with length_weight=0"
+                raise ConfigError(got, wanted="its default: nothing reads it")
+            return
+        if self.overlong_buffer:
+            raise ConfigError(
+                f"overlong_buffer={self.overlong_buffer} with length_weight={self.length_weight}",
+                wanted="one of them: overlong_buffer is inside the group's std",
+                fix="set length.form=dapo_overlong and length.buffer",
+            )
+        if self.reach > _MOST_OTHERS * self.gap:
+            raise ConfigError(
+                f"length_weight={self.length_weight} with terms that pay up to {self.reach:g} "
+                f"more for a wrong answer, and correctness {self.gap:g} more for a right one",
+                wanted=f"at most {_MOST_OTHERS} of that: a short right answer must be worth more "
+                "than any wrong one",
+                fix="set intrinsic_weight=0 and no custom reward, or lower weights and clip",
+            )
+
+    @property
+    def gap(self) -> float:
+        """What correctness pays for a right answer more than for a wrong one."""
+        return self.correctness_weight * (self.right - self.wrong)
+
+    @property
+    def reach(self) -> float:
+        """The most that all other terms of a group method can pay for one answer over another."""
+        infinite = float("inf")
+        clipped = 2 * self.clip if self.clip and self.normaliser != "none" else infinite
+        range_of = {"intrinsic": clipped, "custom": infinite, "reasoning": 1.0, "format": 1.0}
+        total = sum(
+            self.weights[name] * most for name, most in range_of.items() if self.weights[name]
+        )
+        return (2 if self.adaptive else 1) * total
 
     @property
     def weights(self) -> dict[str, float]:

@@ -67,6 +67,8 @@ TERMS: dict[str, Term] = {
     "reasoning": Term(adapts=True, score=_reasoning),
     "format": Term(adapts=True, score=_format),
     "custom": Term(adapts=True),
+    # A bonus for right answers, added to their advantages (rewards/length.py).
+    "length": Term(adapts=False),
 }
 
 

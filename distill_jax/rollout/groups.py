@@ -36,7 +36,8 @@ class Collected(NamedTuple):
         judged: verdicts on their completions.
         ids_K: number of each problem drawn.
         owner_P: which of the K each trained group is.
-        differs_K: bool, whether some samples of the group are right and some wrong.
+        useful_K: bool, whether the group's samples differ in what they are paid: some are right and
+            some wrong; with term length also where all are right.
         accuracy_K: share of the group's samples that are right.
     """
 
@@ -44,7 +45,7 @@ class Collected(NamedTuple):
     judged: Judged
     ids_K: np.ndarray
     owner_P: np.ndarray
-    differs_K: np.ndarray
+    useful_K: np.ndarray
     accuracy_K: np.ndarray
 
     def correctness_K(self) -> np.ndarray:
@@ -54,25 +55,29 @@ class Collected(NamedTuple):
     def advantage_K(self, signal_P: np.ndarray) -> np.ndarray:
         """Mean |advantage| of each problem drawn, from that of the trained groups.
 
-        0 for a group that dynamic sampling discarded because its samples agree (else an arm would
+        0 for a group that dynamic sampling discarded because it is not useful (else an arm would
         look better the more of its groups are discarded); NaN for a useful group for which there
         was no room.
         """
-        out_K = np.where(self.differs_K, np.nan, 0.0)
+        out_K = np.where(self.useful_K, np.nan, 0.0)
         out_K[self.owner_P] = signal_P
         return out_K
 
 
-def collect(drawn: Drawn, judged: Judged, ids_P: np.ndarray) -> Collected:
-    """The groups of one round, all trained on."""
-    accuracy_P, differs_P = _accuracy(judged, drawn.samples)
-    return Collected(drawn, judged, ids_P, np.arange(len(ids_P)), differs_P, accuracy_P)
+def collect(
+    drawn: Drawn, judged: Judged, ids_P: np.ndarray, *, all_right: bool = False
+) -> Collected:
+    """The groups of one round, all trained on; all_right: those with all right are useful, too."""
+    accuracy_P, useful_P = _accuracy(judged, drawn.samples, all_right)
+    return Collected(drawn, judged, ids_P, np.arange(len(ids_P)), useful_P, accuracy_P)
 
 
 def replace_equal(
     found: Collected,
     rounds: int,
     draw: Callable[[np.ndarray, int], tuple[np.ndarray, Drawn, Judged]],
+    *,
+    all_right: bool = False,
 ) -> Collected:
     """Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): groups whose samples are all right
     or all wrong are replaced by groups of further problems that differ.
@@ -81,15 +86,16 @@ def replace_equal(
         found: the first round.
         rounds: most further rounds.
         draw: (ids drawn before, number of the round) -> another P problems, judged.
+        all_right: groups whose samples are all right are useful, as in `collect`: they stay.
     """
     P = len(found.owner_P)
-    useful = np.flatnonzero(found.differs_K)
+    useful = np.flatnonzero(found.useful_K)
     for number in range(1, rounds + 1):
         if len(useful) >= P:
             break
         ids_P, more, judged = draw(found.ids_K, number)
-        accuracy_P, differs_P = _accuracy(judged, more.samples)
-        sources = np.flatnonzero(differs_P)
+        accuracy_P, useful_P = _accuracy(judged, more.samples, all_right)
+        sources = np.flatnonzero(useful_P)
         places = np.setdiff1d(np.arange(P), useful)[: len(sources)]
         sources = sources[: len(places)]
         owner_P = found.owner_P.copy()
@@ -101,16 +107,16 @@ def replace_equal(
             verdicts,
             np.concatenate([found.ids_K, ids_P]),
             owner_P,
-            np.concatenate([found.differs_K, differs_P]),
+            np.concatenate([found.useful_K, useful_P]),
             np.concatenate([found.accuracy_K, accuracy_P]),
         )
     return found
 
 
-def _accuracy(judged: Judged, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of each group, and whether its samples differ."""
+def _accuracy(judged: Judged, samples: int, all_right: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of each group, and whether it is useful."""
     accuracy_P = np.asarray(judged.right_B.reshape(-1, samples).mean(axis=1))
-    return accuracy_P, (accuracy_P > 0) & (accuracy_P < 1)
+    return accuracy_P, (accuracy_P > 0) & ((accuracy_P < 1) | all_right)
 
 
 def _replace(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from distill_jax.core.masked import masked_mean
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
-from distill_jax.rewards import combine, process
+from distill_jax.rewards import bonuses, combine, process
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.training.algorithms import Algorithm
@@ -60,14 +60,11 @@ def prepare(
     )  # fmt: skip
     made, metrics = algorithm.advantages(rollout, settings)
     metrics, state = {**joined.metrics, **metrics}, joined.state
-    if steps is not None:
-        middle = (rewards.right + rewards.wrong) / 2
-        advantage_BR, watched, more = process.add(
-            bonus, reward_state["process"], steps, made.advantage_BR,
-            terms["correctness"], middle, mask_BR, samples,
-        )  # fmt: skip
-        made = dataclasses.replace(made, advantage_BR=advantage_BR)
-        state, metrics = {**state, "process": watched}, metrics | more
+    advantage_BR, state, more = bonuses.add(
+        rewards, bonus, state, steps, made.advantage_BR, terms["correctness"], mask_BR,
+        batch.ended_B, samples=samples, longest=max_new_tokens,
+    )  # fmt: skip
+    made, metrics = dataclasses.replace(made, advantage_BR=advantage_BR), metrics | more
     metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(reward_PG))
     metrics["reward_std"] = jnp.mean(jnp.std(reward_PG, axis=1, ddof=min(1, samples - 1)))
     policy = PolicyBatch(

@@ -12,11 +12,11 @@ from distill_jax.core import rng, sharding
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rewards import process
+from distill_jax.rewards import bonuses, process
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.terms import Completions, HostTerms
-from distill_jax.rollout import groups
+from distill_jax.rollout import groups, oversample
 from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
@@ -74,6 +74,8 @@ class RLStep:
         self.curriculum, self.sampler = curriculum, run.models.sampler(model)
         several_hosts = jax.process_count() > 1
         self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts)
+        # Groups all right are where brevity is learnt.
+        self.all_right = bool(self.settings.rewards.length_weight)
         # --- the algorithm, and what it needs of the policy before the update ---
         self.algorithm = ALGORITHMS[self.settings.algorithm]
         group = self.settings.group.at_length(self.sampling.max_new_tokens)
@@ -115,8 +117,10 @@ class RLStep:
         ids_P = self.curriculum.problem_ids(before, step)
         weights = self.weights(state)
         drawn = self._draw(weights, ids_P, step, 0)
-        collected = self._sample_again(drawn, weights, before, ids_P, step)
-        drawn = collected.drawn if collected else drawn
+        collected, oversampled = None, dict[str, float]()
+        if self.settings.dynamic_sampling or self.settings.oversample > 1:
+            collected, oversampled = self._chosen(drawn, weights, before, ids_P, step)
+            drawn = collected.drawn
         host = training_batch(
             drawn.prompts,
             drawn.rollout,
@@ -130,7 +134,7 @@ class RLStep:
         scores = self.teacher.score(batch.to_score()) if self.teacher is not None else None
         old, reference = self._scores_before(state, batch)
         clock.note("time/launch")
-        collected = collected or groups.collect(drawn, self._judge(drawn), ids_P)
+        collected = collected or self._collect(drawn, self._judge(drawn), ids_P)
         completions = Completions(drawn.repeated(), drawn.texts, collected.judged, host.ended_B)
         on_host, mask_BR = self.terms(completions), host.response_mask_BR
         if self.settings.mask_truncated:
@@ -148,12 +152,14 @@ class RLStep:
             process.refuse_hacking(
                 self.settings.process, sharding.fetch(state.reward_state["process"])
             )
+        if self.settings.rewards.length_weight:
+            bonuses.refuse_reversed(sharding.fetch(metrics))
         clock.note("time/rewards")
         state, updated = self._updates(state, policy, step)
         state = self._learn(state, collected, record["signal_B"])
         clock.note("time/update", updated)
         metrics = {**metrics, **updated, **self._rollout_metrics(host, collected.judged)}
-        metrics |= {**self.terms.metrics(), **clock.times}
+        metrics |= {**self.terms.metrics(), **oversampled, **clock.times}
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if isinstance(self.teacher, CachedTeacher):
             metrics |= self.teacher.metrics()
@@ -175,7 +181,7 @@ class RLStep:
     # --- completions --------------------------------------------------------------------------
 
     def _draw(self, weights: Any, ids_P: np.ndarray, step: int, number: int) -> Drawn:
-        """G completions of each of these problems; `number` counts the rounds of a step."""
+        """G·oversample completions of each problem; `number` counts the rounds of a step."""
         data = self.run.data.problems("train")
         prompts = [data.prompts[i] for i in ids_P]
         rollout = self.sampler.generate(
@@ -186,7 +192,7 @@ class RLStep:
             # not get the same samples twice.
             key=rng.stream_key(self.run.key(self.stage), "rollout", step, number),
             prompt_ids=range(len(ids_P)),
-            samples=self.G,
+            samples=self.G * self.settings.oversample,
         )
         rows = zip(rollout.tokens_BR, rollout.length_B, strict=True)
         texts = [self.run.data.text(row[:n]) for row, n in rows]
@@ -195,20 +201,32 @@ class RLStep:
     def _judge(self, drawn: Drawn) -> Judged:
         return self.run.data.task.judge(drawn.repeated(), drawn.texts, drawn.rollout.ended_B)
 
-    def _sample_again(
+    def _collect(self, drawn: Drawn, judged: Judged, ids_P: np.ndarray) -> Collected:
+        return groups.collect(drawn, judged, ids_P, all_right=self.all_right)
+
+    def _chosen(
         self, drawn: Drawn, weights: Any, curriculum_state: Any, ids_P: np.ndarray, step: int
-    ) -> Collected | None:
-        """The groups after dynamic sampling; None where it is off."""
-        if not self.settings.dynamic_sampling:
-            return None
+    ) -> tuple[Collected, dict[str, float]]:
+        """The groups after oversampling and dynamic sampling, with oversampling's metrics."""
+        counts: list[dict[str, float]] = []
+
+        def kept(drawn: Drawn, number: int) -> tuple[Drawn, Judged]:
+            judged = self._judge(drawn)
+            if self.settings.oversample == 1:
+                return drawn, judged
+            seed = self.run.seed(self.stage)
+            found = oversample.keep(drawn, judged, self.G, seed=seed, step=step, number=number)
+            counts.append(found.counts)
+            return found.drawn, found.judged
 
         def draw(seen: np.ndarray, number: int) -> tuple[np.ndarray, Drawn, Judged]:
             more_P = self.curriculum.problem_ids(curriculum_state, step, seen)
-            more = self._draw(weights, more_P, step, number)
-            return more_P, more, self._judge(more)
+            return more_P, *kept(self._draw(weights, more_P, step, number), number)
 
-        first = groups.collect(drawn, self._judge(drawn), ids_P)
-        return groups.replace_equal(first, self.settings.dynamic_sampling, draw)
+        first = self._collect(*kept(drawn, 0), ids_P)
+        rounds = self.settings.dynamic_sampling
+        found = groups.replace_equal(first, rounds, draw, all_right=self.all_right)
+        return found, oversample.total(counts)
 
     def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
         if self.settings.arm_signal == "correctness":

@@ -187,8 +187,17 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     samples_per_prompt: int = setting(8, "Completions of each prompt (G).", low=1)
     num_iterations: int = setting(1, "Passes over a rollout's batch.", low=1)
     minibatches: int = setting(1, "Updates in each pass.", low=1)
+    oversample: int = setting(
+        1,
+        "Completions drawn for each one that is trained on: the right ones with few faults are "
+        "kept, wrong ones at random (GRPO-RoC); 1 is off.",
+        low=1,
+    )
     dynamic_sampling: int = setting(
-        0, "Extra rounds of prompts that replace groups all right or all wrong (DAPO).", low=0
+        0,
+        "Extra rounds of prompts that replace groups all right or all wrong (DAPO); with "
+        "rewards.length_weight groups all right stay.",
+        low=0,
     )
     arm_signal: str = setting(
         "advantage",
@@ -224,16 +233,31 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
             if getattr(given, one.name) != getattr(type(given)(), one.name):
                 got = f"{unread}.{one.name} with algorithm={self.algorithm}"
                 raise ConfigError(got, wanted="its default: this algorithm does not read it")
-        if self.process.reward_model and (values or self.dynamic_sampling):
+        length = self.rewards.length_weight
+        if self.process.reward_model and (values or (self.dynamic_sampling and not length)):
             got = f"algorithm={self.algorithm}" if values else "dynamic_sampling"
             raise ConfigError(
                 f"process.reward_model with {got}",
                 wanted="a group method, and groups that are all right kept: the bonus ranks them",
             )
+        if length and (values or ALGORITHMS[self.algorithm].sequence_mean):
+            tokens = [n for n, a in ALGORITHMS.items() if not (a.uses_values or a.sequence_mean)]
+            raise ConfigError(
+                f"rewards.length_weight={length} with algorithm={self.algorithm}",
+                wanted=f"one of {', '.join(tokens)}: group methods whose loss averages over "
+                "tokens; the mean of a sequence's mean favours long wrong answers",
+            )
         if not values and self.samples_per_prompt < 2:
             raise ConfigError(
                 f"samples_per_prompt=1 with algorithm={self.algorithm}",
                 wanted="at least 2: the group's mean is the baseline",
+            )
+
+        if self.oversample > 1 and (values or self.samples_per_prompt < 4):
+            got = f"algorithm={self.algorithm}" if values else "samples_per_prompt below 4"
+            raise ConfigError(
+                f"oversample={self.oversample} with {got}",
+                wanted="a group method with at least 4 samples: two right and two wrong ones stay",
             )
 
     def updates(self) -> int:
@@ -253,12 +277,18 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 f"sampling.temperature=0 in stage {name}",
                 wanted="above 0; greedy completions of one prompt are all the same",
             )
-        buffer, longest = self.rewards.overlong_buffer, shared.sampling.max_new_tokens
-        if buffer > longest:
-            raise ConfigError(
-                f"{name}.rewards.overlong_buffer={buffer} with sampling.max_new_tokens={longest}",
-                wanted="a part of the longest completion",
-            )
+        rewards, longest = self.rewards, shared.sampling.max_new_tokens
+        tokens = {
+            "overlong_buffer": rewards.overlong_buffer,
+            "length.buffer": rewards.length.buffer,
+            "length.target": rewards.length.target,
+        }
+        for setting_name, value in tokens.items():
+            if value > longest:
+                raise ConfigError(
+                    f"{name}.rewards.{setting_name}={value} with sampling.max_new_tokens={longest}",
+                    wanted="a part of the longest completion",
+                )
 
     def summary(self, shared: Shared) -> dict[str, Any]:
         return {

@@ -16,7 +16,12 @@ from distill_jax.core.settings import setting
 from distill_jax.kernels import importance
 from distill_jax.kernels.gae import gae
 from distill_jax.kernels.grpo import BASELINES, SCALES, group_advantage
-from distill_jax.kernels.policy_losses import LOSSES, Normaliser, PolicyLossSettings
+from distill_jax.kernels.policy_losses import (
+    LOSSES,
+    Normaliser,
+    PolicyLossSettings,
+    mean_of_sequence_means,
+)
 from distill_jax.kernels.ppo import kl_estimate, value_loss
 from distill_jax.training.batch import Advantages, PolicyBatch, ScoredRollout, needed
 
@@ -86,12 +91,15 @@ class Algorithm:
         reference_weight: settings -> weight of the KL to the reference; 0: none is run.
         advantages: (rollout, settings) -> (advantage_BR and what else the loss needs, metrics).
         loss: (scores, batch, norm, settings) -> (share of the loss, metrics that add up).
+        sequence_mean: the loss averages each answer over its own tokens, so that a token of a long
+            answer counts less.
     """
 
     uses_values: bool
     reference_weight: Callable[[Any], float]
     advantages: Callable[[ScoredRollout, Any], tuple[Advantages, Arrays]]
     loss: Callable[[Arrays, PolicyBatch, Normaliser, Any], tuple[jax.Array, Arrays]]
+    sequence_mean: bool = False
 
 
 def group_advantages(rollout: ScoredRollout, settings: GroupSettings) -> tuple[Advantages, Arrays]:
@@ -229,7 +237,13 @@ def ppo_loss(
 ALGORITHMS: dict[str, Algorithm] = {
     "ppo": Algorithm(True, lambda s: s.kl_coef, ppo_advantages, ppo_loss),
     **{
-        name: Algorithm(False, lambda s: s.beta, group_advantages, group_loss(name))
-        for name in LOSSES
+        name: Algorithm(
+            False,
+            lambda s: s.beta,
+            group_advantages,
+            group_loss(name),
+            sequence_mean=one.average is mean_of_sequence_means,
+        )
+        for name, one in LOSSES.items()
     },
 }

@@ -314,6 +314,10 @@ def test_settings_move_it_as_they_should() -> None:
     cut = {"rl__buckets__lengths": 2, "rl__buckets__rows": 8}
     assert part("teacher scoring", rl__prompts_per_step=32, **cut) < whole / 5
     assert part("rollout", sampling__max_new_tokens=100) > part("rollout")
+    more = {"rl__oversample": 2, "rl__algorithm": "dapo"}  # decoded, not trained on
+    twice = {"rl__samples_per_prompt": 8, "rl__algorithm": "dapo"}
+    assert part("rollout", **more) == part("rollout", **twice) > part("rollout")
+    assert part("update", **more) == part("update", rl__algorithm="dapo")
 
 
 def test_a_reward_model_takes_rows_of_its_own_length_and_all_moments() -> None:

@@ -43,6 +43,37 @@ def test_a_group_all_right_has_no_bound_and_one_of_no_gap_gets_nothing():
     assert met.tolist() == [False, True]
 
 
+def test_the_bound_of_groups_without_both_kinds():
+    right = jnp.array([True, True, False, False])
+    change = jnp.array([[2.0], [-2.0], [0.0], [0.0]])
+    # all right; all wrong; a group of both kinds keeps its own bound, 1/2
+    out, met = bonus.add_bounded(jnp.zeros(4), change, right, DECIDED, ALL, 2, alone=0.25)
+    np.testing.assert_allclose(out[:, 0], [0.25, -0.25, 0, 0])
+    assert met.tolist() == [True, False]
+    out, _ = bonus.add_bounded(ADVANTAGE, change, right, DECIDED, ALL, 4, alone=0.25)
+    np.testing.assert_allclose(out[:, 0], [1.0, 0.0, -0.5, -0.5])
+
+
+def test_a_gap_that_float32_cannot_halve_gets_no_bonus():
+    least = np.nextafter(np.float32(1), np.float32(2))  # no float32 is between it and 1
+    advantage = jnp.array([least, 2.0, 1.0, 1.0])
+    change = jnp.array([[-5.0], [5.0], [0.0], [0.0]])
+    out, _ = bonus.add_bounded(advantage, change, RIGHT, DECIDED, ALL, 4)
+    np.testing.assert_array_equal(out[:, 0], advantage)
+    assert not bonus.reversed_groups(out, RIGHT, DECIDED, ALL, 4).any()
+
+
+def test_reversed_groups_by_hand():
+    # Two groups: the second token of a right answer is at the wrong one's; masked, it is not.
+    advantage = jnp.array([[0.5, -0.5], [-0.5, -0.5], [0.5, -0.5], [-0.5, -0.5]])
+    mask = jnp.array([[1.0, 1], [1, 1], [1, 0], [1, 1]])
+    right = jnp.array([True, False, True, False])
+    found = bonus.reversed_groups(advantage, right, DECIDED, mask, 2)
+    assert found.tolist() == [True, False]
+    undecided = jnp.array([True, False, True, True])
+    assert not bonus.reversed_groups(advantage, right, undecided, mask, 2).any()
+
+
 def test_undecided_rows_set_no_bound_and_get_no_bonus():
     advantage = jnp.array([0.5, 0.0, 0.49, -0.5])  # the third is undecided
     decided = jnp.array([True, True, False, True])

@@ -6,8 +6,9 @@ import pytest
 
 from distill_jax.core.errors import ConfigError, RewardHackingError
 from distill_jax.data import tokenizer as tokenizers
-from distill_jax.rewards import process
+from distill_jax.rewards import bonuses, process
 from distill_jax.rewards.process import ProcessSettings, StepScores
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.stages.settings import RLSettings
 
 ON = ProcessSettings(reward_model="prm", weight=0.5)
@@ -43,10 +44,12 @@ def scored(tok, texts, separator="\n", size=12):
 
 
 def added(settings, scores, mask, advantage=(0.5, 0.5, -0.5, -0.5), right=(1.0, 1, 0, 0)):
-    advantage_BR = jnp.array(advantage)[:, None] * mask
-    return process.add(
-        settings, process.fresh(), scores, advantage_BR, jnp.array(right), 0.5, mask, 4
-    )
+    state = {"process": process.fresh()}
+    out, state, figures = bonuses.add(
+        RewardSettings(), settings, state, scores, jnp.array(advantage)[:, None] * mask,
+        jnp.array(right), mask, jnp.ones(4, bool), samples=4, longest=12,
+    )  # fmt: skip
+    return out, state["process"], figures
 
 
 def test_scores_are_padded_and_each_token_has_its_step(tok):
@@ -98,11 +101,9 @@ def test_unscored_and_undecided_answers(tok):
 
 def test_running_signs(tok):
     scores, mask = scored(tok, ["a\nb", "c", "c", "a\nb\nc"])
-    state = process.fresh()
+    state, right = process.fresh(), jnp.array([True, True, False, False])
     for _ in range(3):
-        _, state, figures = process.add(
-            ON, state, scores, jnp.zeros_like(mask), jnp.array([1.0, 1, 0, 0]), 0.5, mask, 4
-        )
+        _, state, figures = process.bonus(ON, state, scores, right, right | True, mask, 4)
     # equal batches: their mean is that of one
     expected = np.corrcoef([0.5, 0.9, 0.9, 0.1], [1, 1, 0, 0])[0, 1]
     np.testing.assert_allclose(figures["process/correlation"], expected, rtol=1e-5)

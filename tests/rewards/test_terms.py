@@ -31,17 +31,20 @@ def terms(*, undecided=(0, 0, 0, 0), **settings):
 
 def test_every_term_has_a_weight_and_every_weight_a_term():
     assert list(RewardSettings().weights) == list(TERMS)
-    weights = {f"{name}_weight": 1.0 + number for number, name in enumerate(TERMS)}
-    found = RewardSettings(custom="a:b", **weights).weights
-    assert found == {name: weights[f"{name}_weight"] for name in TERMS}
+    # One at a time: with term length the others may not outweigh correctness.
+    off = dict.fromkeys((f"{name}_weight" for name in TERMS), 0.0) | {"correctness_weight": 1.0}
+    for number, name in enumerate(TERMS):
+        custom = "a:b" if name == "custom" else ""
+        found = RewardSettings(**{**off, f"{name}_weight": 2.0 + number}, custom=custom).weights
+        assert {k: v for k, v in found.items() if v} == {"correctness": 1.0, name: 2.0 + number}
 
 
 def test_which_terms_adapt():
-    assert [name for name, term in TERMS.items() if not term.adapts] == ["correctness"]
+    assert [name for name, term in TERMS.items() if not term.adapts] == ["correctness", "length"]
 
 
 def test_terms_of_the_host_have_one_value_a_sequence():
-    every = {f"{name}_weight": 1.0 for name in TERMS}
+    every = {f"{name}_weight": 1.0 for name in TERMS if name != "length"}
     assert set(terms(**every)) == {"correctness", "reasoning", "format"}  # no function is given
     for value_B in terms(**every).values():
         assert value_B.shape == (4,) and value_B.dtype == np.float32

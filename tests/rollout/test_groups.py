@@ -57,7 +57,7 @@ class Draws:
 def test_collect_trains_on_every_group():
     found = first(WRONG, MIXED, RIGHT)
     assert found.ids_K.tolist() == [1, 2, 3] and found.owner_P.tolist() == [0, 1, 2]
-    assert found.differs_K.tolist() == [False, True, False]
+    assert found.useful_K.tolist() == [False, True, False]
     assert found.accuracy_K.tolist() == [0.0, 0.5, 1.0]
     assert found.correctness_K().tolist() == [0.0, 1.0, 0.0]  # 2·√(p(1−p))
     # All are trained on, so that each has the signal of its own group, equal or not.
@@ -74,7 +74,7 @@ def test_equal_groups_are_replaced_by_those_that_differ():
     assert draws.asked == [([1, 2, 3], 1)]  # full: no further round is drawn
     assert found.ids_K.tolist() == [1, 2, 3, 4, 5, 6]
     assert found.owner_P.tolist() == [3, 1, 5]
-    assert found.differs_K.tolist() == [False, True, False, True, False, True]
+    assert found.useful_K.tolist() == [False, True, False, True, False, True]
     assert found.accuracy_K.tolist() == [0.0, 0.5, 1.0, 0.5, 1.0, 0.5]
     # 1, 3 and 5 agree within their groups: 0, not NaN.
     advantage_K = found.advantage_K(np.array([0.4, 0.2, 0.6]))
@@ -124,6 +124,24 @@ def test_a_group_found_in_an_earlier_round_is_not_replaced_again():
     np.testing.assert_array_equal(
         found.advantage_K(np.array([0.1, 0.2])), [0, 0, 0.1, 0, 0.2, np.nan]
     )
+
+
+def test_groups_all_right_stay_where_length_ranks_them():
+    # Round 1: all wrong, all right, mixed. Only the first is replaced, by 5 (all right).
+    first_round = [(WRONG, RIGHT, MIXED), ([4, 5, 6], [WRONG, RIGHT, MIXED])]
+    drawn_first = groups.collect(
+        drawn(1, 2, 3), judged(*first_round[0], ids=[1, 2, 3]), np.array([1, 2, 3]), all_right=True
+    )
+    assert drawn_first.useful_K.tolist() == [False, True, True]
+    found = groups.replace_equal(drawn_first, 2, Draws(first_round[1]), all_right=True)
+    assert found.owner_P.tolist() == [4, 1, 2]
+    # 6 was useful, too, and found no room; 4 teaches nothing.
+    np.testing.assert_array_equal(
+        found.advantage_K(np.array([0.1, 0.2, 0.3])), [0, 0.2, 0.3, 0, 0.1, np.nan]
+    )
+    # Without the term both all-right groups go: 6 alone is left to take a place.
+    found = groups.replace_equal(first(*first_round[0]), 1, Draws(first_round[1]))
+    assert found.owner_P.tolist() == [5, 1, 2] and not found.useful_K[1]
 
 
 def test_nothing_is_drawn_when_all_groups_differ_or_no_round_is_left():

@@ -9,13 +9,18 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from distill_jax.core import rng, sharding
+from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.rewards import combine
+from distill_jax.rewards.length import LengthSettings
+from distill_jax.rewards.process import ProcessSettings
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.run import Run
-from distill_jax.stages import rl, runner, supervised
+from distill_jax.stages import rl, rl_prepare, runner, supervised
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
+from distill_jax.training.algorithms import ALGORITHMS, GroupSettings
 from distill_jax.training.step import make_update
 from tests.stages.distilled import one_update, way
 from tests.stages.small import copy_stages, run_instead, small
@@ -127,6 +132,34 @@ def test_rl_update(models: Path, algorithm: str) -> None:
     assert [c["completion"] for c in texts] == [c["completion"] for c in completions]
     close(more, figures, rtol=5e-3, atol=1e-4)
     close(fetched(state), fetched(one), rtol=2e-2, atol=2e-5)
+
+
+@pytest.mark.parametrize("form", ["linear", "kimi", "o1_pruner"])
+def test_length_term_on_eight_devices_equals_that_on_one(form: str) -> None:
+    # 8 groups of 4, most answers right, most ended; one group a device.
+    draw = np.random.default_rng(0)
+    length_B = draw.integers(1, 9, 32).astype(np.int32)
+    mask_BR = (np.arange(8) < length_B[:, None]).astype(np.float32)
+    zero = np.zeros((32, 8), np.int32)
+    host = RolloutBatch(zero, zero[:, 0], length_B, mask_BR, zero, draw.random(32) < 0.9, mask_BR)
+    terms = {"correctness": (draw.random(32) < 0.8).astype(np.float32)}
+    settings = RewardSettings(intrinsic_weight=0.0, length_weight=1.0, length=LengthSettings(form))
+    found = []
+    for devices in (1, 8):
+        shape = sharding.MeshSettings(devices, 1, 1)
+        mesh = sharding.make_mesh(shape, jax.devices()[:devices])
+        rows = sharding.batch_sharding(mesh)
+        placed = sharding.place((host, terms, mask_BR), rows)
+        prepare = rl_prepare.program(
+            rows, sharding.replicated(mesh), rewards=settings, bonus=ProcessSettings(),
+            algorithm=ALGORITHMS["dapo"], settings=GroupSettings(), samples=4, max_new_tokens=8,
+        )  # fmt: skip
+        (batch, _), _, figures = prepare(combine.fresh_state(), *placed, None, None, None, None)
+        assert batch.advantages.advantage_BR.sharding.is_equivalent_to(rows, 2)
+        found.append((sharding.fetch(batch.advantages.advantage_BR), sharding.fetch(figures)))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    close(*(figures for _, figures in found), rtol=1e-5)
+    assert 0 < found[0][1]["length/open"] < 1 and found[0][1]["length/bonus"] > 0
 
 
 def test_parameters_and_optimiser_lie_where_the_rules_say(models: Path) -> None:
