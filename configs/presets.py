@@ -22,7 +22,7 @@ from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
-from distill_jax.run.settings import ModelSettings
+from distill_jax.run.settings import ModelSettings, TeacherSettings
 from distill_jax.stages.settings import (
     DistillSettings,
     PretrainSettings,
@@ -50,7 +50,7 @@ def tiny() -> RunConfig:
             max_prompt_tokens=48,
         ),
         # Two layers both: three of the same size learn the arithmetic later (docs/log.md).
-        teacher=ModelSettings(
+        teacher=TeacherSettings(
             hidden_size=144,
             intermediate_size=416,
             num_layers=2,
@@ -169,7 +169,9 @@ def smoke() -> RunConfig:
 
 
 def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
-    big = ModelSettings(param_dtype="bfloat16", compute_dtype="bfloat16", remat=True)
+    big: dict[str, Any] = {
+        "param_dtype": "bfloat16", "compute_dtype": "bfloat16", "remat": True,
+    }  # fmt: skip
     # Rank, learning rates and lengths of the intrinsic-reward system's published code.
     supervised = OptimizerSettings(learning_rate=2e-5, warmup_steps=100)
     return RunConfig(
@@ -177,14 +179,20 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
         stages=("sft", "rl", "evaluate"),
         mesh=MeshSettings(data=1, fsdp=-1, tensor=1),
         data=DataSettings(source="gsm8k", max_prompt_tokens=512),
-        teacher=dataclasses.replace(big, path=teacher),
-        student=dataclasses.replace(big, path=student),
+        teacher=TeacherSettings(path=teacher, **big),
+        student=ModelSettings(path=student, **big),
         lora=LoraConfig(rank=8, alpha=16.0, dropout=0.1),
         sampling=SamplingSettings(temperature=0.7, max_new_tokens=480),
         checkpoint=CheckpointSettings(every=50, keep=2, keep_best="eval/accuracy"),
         plan={
             "sft": SFTSettings(
-                start="base", steps=700, batch_size=32, accumulate=4, optimizer=supervised
+                start="base",
+                steps=700,
+                batch_size=32,
+                accumulate=4,
+                eval_every=100,
+                eval_batch=128,
+                optimizer=supervised,
             ),
             "distill": DistillSettings(
                 start="base",

@@ -59,8 +59,9 @@ def find(name: str, workdir: Path | None) -> Path:
     places = [Path(name)]
     if workdir is not None:
         view, exported = views.load(workdir), workdir / "export" / f"{name}.jsonl"
-        evaluated = view.result_file(workdir, views.canonical(name, view))
-        places = [evaluated, exported, *places]
+        known_as = f"{views.canonical(name, view)}.json"
+        evaluated = [one / known_as for one in view.results_directories(workdir)]
+        places = [*evaluated, exported, *places]
     for place in places:
         if place.is_file():
             return place
@@ -73,10 +74,12 @@ def find(name: str, workdir: Path | None) -> Path:
 
 def known(workdir: Path) -> list[str]:
     """Names that `find` knows in a work directory."""
-    results = views.load(workdir).results_directory(workdir)
-    made = [path.stem for path in sorted(results.glob("*.json"))]
+    view = views.load(workdir)
+    results = view.results_directories(workdir)
+    stems = sorted({path.stem for one in results for path in one.glob("*.json")})
+    made = [name for name in stems if name in view.subjects or view.checkpoint(name)]
     exported = [path.stem for path in sorted((workdir / "export").glob("*.jsonl"))]
-    return [name for name in made if name not in ("settings", "run", "done")] + exported
+    return made + exported
 
 
 def default_pairs(workdir: Path) -> list[tuple[str, str]]:

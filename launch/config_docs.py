@@ -22,7 +22,8 @@ Defaults are those of the dataclasses; a preset of `configs/` may set others, an
 
 *affects* says what a change does: `result` makes another result, so that a stage that was run or
 begun with another value is refused; `rounding` changes speed and memory, and the last bits, so that
-a stage keeps the value until it is complete; `nothing` can be changed at any time.
+a stage keeps the value until it is complete (not `mesh`: a stage goes on with other devices);
+`nothing` can be changed at any time.
 """
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,10 +42,12 @@ class Failed(DistillError):
     """Some runs of an experiment are not complete; the others and the report are."""
 
 
-def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
+def run(
+    config: RunConfig, workdir: Path, flags: Sequence[str] = (), given: Collection[str] = ()
+) -> None:
     """Runs what is not complete, then writes all_results.json, the figure and the report.
 
-    flags: added to each run's command line.
+    flags: added to each run's command line. given: settings of this command line.
 
     Raises:
         ConfigError: an arm's settings are wrong, before any run.
@@ -65,6 +67,7 @@ def run(config: RunConfig, workdir: Path, flags: Sequence[str] = ()) -> None:
             got = f"arm {arm.name} has no stage that evaluates"
             raise ConfigError(got, wanted="one, as its last")
     workdir = workdir.absolute()
+    arms_of.refuse_ignored(config, arms, workdir, given)
     failed: list[dict[str, Any]] = []
     for number, (arm, seed) in enumerate(planned, 1):
         begun, said = time.perf_counter(), f"[{number}/{len(planned)}] {arm.name}, seed {seed}: "

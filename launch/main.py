@@ -22,6 +22,7 @@ from distill_jax.core.files import check_local
 from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.run import lock
 from distill_jax.run.config import RunConfig, build
+from distill_jax.run.given import refuse_ignored
 from distill_jax.run.workdir import check_workdir
 from launch import arguments
 
@@ -135,6 +136,7 @@ def _job(guard: arguments.OneLine) -> None:
     workdir = guard.directory = workdir_of(config)
     if DRY_RUN.value and ADOPT.value:
         raise ConfigError("--dry_run with --adopt", wanted="one of them")
+    given = set(config_flags.get_override_values(flags.FLAGS["config"]))
     if config.experiment.arms:
         if DRY_RUN.value or ADOPT.value:
             raise ConfigError(
@@ -145,8 +147,9 @@ def _job(guard: arguments.OneLine) -> None:
         from launch import experiment
 
         with experiment_lock(workdir):
-            experiment.run(config, workdir, _flags_of_runs())
+            experiment.run(config, workdir, _flags_of_runs(), given)
         return
+    refuse_ignored(config, workdir, given)
     start_jax()
     from distill_jax.run.run import Run
     from distill_jax.stages import dry_run, runner

@@ -4,9 +4,9 @@
     python -m launch.solve --workdir=runs/tiny --file=problems.jsonl --json > results.jsonl
     echo "What is 2 + 2?" | python -m launch.solve --workdir=runs/tiny --n=8
 
-Problems are an argument, the rows of a file (.jsonl, .json or .parquet with a column question,
-problem or prompt, and perhaps answer), or the lines of standard input. Settings are those of the
-plan's last stage of kind solve, else the defaults with the last student; flags replace them.
+Problems are an argument, the rows of a file (.jsonl, .json or .parquet, with the columns of
+data.source; the gold answer may be missing), or the lines of standard input. Settings are those of
+the plan's last stage of kind solve, else the defaults with the last student; flags replace them.
 --json prints one result object a line and nothing else; launch/README.md describes it.
 """
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from distill_jax.core import settings
 from distill_jax.core.errors import DataError
 from distill_jax.data.problem import Problem
-from distill_jax.data.rows import gold_of, read_rows
+from distill_jax.data.rows import problem_of_row, read_rows
 from distill_jax.evaluation import solve_results
 from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
@@ -32,7 +32,6 @@ from distill_jax.stages import solve as stage
 _STYLES = {
     "t0": "green", "t1": "green", "t2": "yellow", "t3": "yellow", "t4": "red", "t5": "bold red",
 }  # fmt: skip
-_QUESTIONS = ("question", "problem", "prompt")
 
 
 class Request(NamedTuple):
@@ -89,13 +88,8 @@ def _of_file(path: Path) -> Iterator[Problem]:
     if not path.is_file():
         raise DataError(f"no file {path}", wanted="a file of problems")
     for number, (where, row) in enumerate(read_rows(path)):
-        column = next((name for name in _QUESTIONS if name in row), "")
-        question, answer = row.get(column), str(row.get("answer") or "")
-        if not isinstance(question, str) or not question.strip():
-            got = f"{where}: columns {', '.join(row) or 'none'}"
-            raise DataError(got, wanted="a text in question, problem or prompt")
-        gold = gold_of(answer) or answer
-        yield Problem(str(row.get("id", number)), question, "", gold)
+        filled = {name: value for name, value in row.items() if value != ""}
+        yield problem_of_row(filled, where, str(number), gold=False)
 
 
 class Show:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 from distill_jax.core.errors import CheckpointError, ConfigError
 
 CONFIG_FILE = "config.json"  # in a work directory: the settings of its last run
+_PARTIAL = re.compile(r".+\.(\d+)\.partial")
+_OLD_S = 600.0
 # Two letters at least: C:/ is a drive. One slash is what pathlib leaves of two.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -42,6 +46,31 @@ def whole(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_stale(directory: Path) -> None:
+    """Removes what killed processes left of `whole` below a directory, and of `run.adopt` in it.
+
+    Call it with the directory's lock held. A file stays while its process runs on this host, and
+    for ten minutes after its last change, since its process may run on another host.
+    """
+    for path in directory.rglob("*.partial"):
+        found = _PARTIAL.fullmatch(path.name)
+        if found and path.is_file() and not _runs(int(found[1])):
+            if time.time() - path.stat().st_mtime > _OLD_S:
+                path.unlink(missing_ok=True)
+        elif path.is_dir() and path.parent == directory and path.stem.isidentifier():
+            shutil.rmtree(path)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's; no number of a process
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

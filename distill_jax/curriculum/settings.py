@@ -1,9 +1,11 @@
 """CurriculumSettings: which curriculum, over which arms, and what an arm is valued for."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.curriculum.arms import KINDS, UNLEVELLED
 from distill_jax.curriculum.methods import CURRICULA
 
@@ -11,6 +13,14 @@ from distill_jax.curriculum.methods import CURRICULA
 @dataclass(frozen=True)
 class CurriculumSettings:
     """Which problems are drawn when."""
+
+    # The values of arms are recorded under every method, so what they depend on is read.
+    UNREAD: ClassVar = (
+        Unread(("temperature", "floor"), ("method",), lambda method: method != "self_evolving"),
+        Unread(("pace_steps",), ("method",), lambda method: method in ("uniform", "self_evolving")),
+        Unread(("competence_start",), ("method",), lambda method: method != "competence"),
+        Unread(("learnt",), ("retention_weight",), off),
+    )
 
     method: str = setting("uniform", "Entry of CURRICULA.", choices=tuple(CURRICULA))
     arms: str = setting("level", "What the curriculum chooses from.", choices=KINDS)

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread
 from distill_jax.data import synthetic
 from distill_jax.data.chat import ChatSettings
 from distill_jax.data.problem import Problem
@@ -49,6 +50,15 @@ _SUFFIXES = (".jsonl", ".json", ".parquet")
 @dataclass(frozen=True)
 class DataSettings:
     """Which problems, and how they become prompts."""
+
+    # Not `problems`: a benchmark may be embedded where the source is not.
+    UNREAD: ClassVar = (
+        Unread(
+            ("train", "validation", "test", "question_column", "solution_column", "answer_column"),
+            ("source",),
+            lambda source: source == "embedded",
+        ),
+    )
 
     source: str = setting(
         "embedded", "embedded, gsm8k, math, or a path: .jsonl, .json, .parquet or a directory."

@@ -1,5 +1,6 @@
 """Held-out problems: accuracy in training on validation; the test problems and answers to them."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from distill_jax.evaluation.subjects import TEACHER, Subject
 from distill_jax.inference import generate, store
 from distill_jax.rollout.sampler import Sampler
 from distill_jax.run.run import Run, Stage
-from distill_jax.run.settings import ModelSettings, TrainSettings
+from distill_jax.run.settings import TrainSettings
 
 
 def validation(
@@ -68,8 +69,9 @@ def made_from(run: Run, how: EvaluateSettings, subject: Subject, data: Prompts) 
 def dtypes(run: Run, subject: Subject) -> dict[str, str]:
     """Settings, other than their defaults, that change what a subject's weights compute."""
     used = run.models.settings_of(TEACHER if subject.name == TEACHER else "student")
-    plain, names = ModelSettings(), ("param_dtype", "compute_dtype", "quantise")
-    return {n: getattr(used, n) for n in names if getattr(used, n) != getattr(plain, n)}
+    names = ("param_dtype", "compute_dtype", "quantise")
+    there = [one for one in fields(used) if one.name in names]
+    return {f.name: getattr(used, f.name) for f in there if getattr(used, f.name) != f.default}
 
 
 def answers_path(directory: Path, name: str) -> Path:
@@ -78,17 +80,22 @@ def answers_path(directory: Path, name: str) -> Path:
 
 
 def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
-    """The last stage of the plan that has evaluated; the last that evaluates where none has.
+    """The stage whose results a report leads with, see `report.view`; it has the run's own
+    problems where such a stage has evaluated.
 
     Raises:
         CheckpointError: the plan has none.
     """
     plan = run.config.plan
-    names = [name for name in run.config.order if isinstance(plan[name], EvaluateSettings)]
-    if not names:
+    found = {n: s for n in run.config.order if isinstance(s := plan[n], EvaluateSettings)}
+    if not found:
         raise CheckpointError(f"no stage of the plan evaluates: {', '.join(plan)}")
-    made = [name for name in names if any((run.workdir / name).glob(f"*/{EVALUATION_RESULTS}"))]
-    return run.stage((made or names)[-1])
+
+    def rank(name: str) -> tuple[bool, bool]:
+        full = any((run.workdir / name).glob(f"*/{EVALUATION_RESULTS}"))
+        return full, not found[name].benchmark
+
+    return run.stage(sorted(found, key=rank)[-1])
 
 
 def kept_greedy(

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import NAMES, check_benchmark
@@ -26,10 +27,12 @@ from distill_jax.tasks import Task
 class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
     """Evaluation of a model on held-out problems."""
 
+    UNREAD: ClassVar = (Unread(("compare_batch",), ("distribution",), off),)
+
     benchmark: str = setting(
         "",
         f"Problems instead of the test split: {', '.join(NAMES)}, a file or a directory; those "
-        "that are also in train are dropped.",
+        "that are also in train, or in a file that a stage of the run learns on, are dropped.",
     )
     problems: int = setting(500, "Problems of the test split, the first ones.", low=1)
     samples: int = setting(4, "Sampled completions of each problem, for pass@1.", low=1)

@@ -1,9 +1,12 @@
 """The settings of stage solve."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from distill_jax.core import unread
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.data.sources import NAMES, check_benchmark
 from distill_jax.evaluation.selection import SELECTORS
 from distill_jax.inference.agents import DEFAULT, MAX_ATTEMPTS, MAX_PROBLEMS, Agent
@@ -17,6 +20,20 @@ SCORED = ("best", "weighted", "weighted_verdict")
 @dataclass(frozen=True)
 class SolveSettings(StageSettings, kind="solve", makes="results"):
     """Many candidates of each problem, and the selection of one."""
+
+    UNREAD: ClassVar = (
+        Unread(
+            ("temperature", "top_p"),
+            ("agents", "plain"),
+            lambda agents, plain: agents and not plain,
+        ),
+        Unread(
+            ("threshold",),
+            ("rounds", "reward_model"),
+            lambda rounds, reward_model: not (rounds and reward_model),
+        ),
+        Unread(("width", "max_steps"), ("search",), off),
+    )
 
     model: str = setting(
         "base", "Student that solves: base, a stage, or a directory.", ref="student"
@@ -75,22 +92,10 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
             )
         if self.selector == "weighted_verdict" and not self.verify:
             raise ConfigError("selector=weighted_verdict with verify=0", wanted="verify above 0")
+        unread.refuse(unread.find(self))
         self._check_search()
-        reads = self.rounds and self.reward_model
-        if self.threshold != type(self).threshold and not reads:
-            raise ConfigError(
-                f"threshold={self.threshold} with rounds={self.rounds} and "
-                f"reward_model={self.reward_model!r}",
-                wanted="its default: nothing reads it without revisions and a reward model",
-            )
 
     def _check_search(self) -> None:
-        for name in () if self.search else ("width", "max_steps"):
-            if getattr(self, name) != getattr(type(self), name):
-                raise ConfigError(
-                    f"{name}={getattr(self, name)} with search=''",
-                    wanted="its default: nothing reads it without a search",
-                )
         if not self.search:
             return
         for name in ("agents", "rounds"):

@@ -4,13 +4,15 @@ import ast
 import dataclasses
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distill_jax.core import unread
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import check_name
 from distill_jax.run.config import RunConfig, build, to_config_dict, upstream
+from distill_jax.run.given import ignored
 from distill_jax.run.record import stage_key
 from distill_jax.run.settings import ExperimentSettings
 
@@ -86,6 +88,19 @@ def config_of(base: RunConfig, arm: Arm | None, seed: int) -> RunConfig:
             wanted = f"as {operator.attrgetter(name)(config)!r}"
             raise ConfigError(f"arm {arm.name} has {name}={value!r}", wanted=wanted) from error
     return build(config)
+
+
+def refuse_ignored(
+    base: RunConfig, arms: Sequence[Arm], workdir: Path, given: Collection[str]
+) -> None:
+    """Raises ConfigError where an arm sets what it ignores, or all ignore a setting `given`."""
+    seed = base.experiment.seeds[0]
+    by_arm = [
+        ignored(config_of(base, arm, seed), run_directory(workdir, arm.name, seed)) for arm in arms
+    ]
+    everywhere = set.intersection(*({one.name for one in found} for found in by_arm))
+    for arm, found in zip(arms, by_arm, strict=True):
+        unread.refuse(found, {*arm.changes, *(everywhere & set(given))})
 
 
 def shared_stages(base: RunConfig, config: RunConfig) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def weights_bytes(
     held = dtype or settings.param_dtype
     model = QwenModel(geometry, param_dtype=held)
     shapes = model.shapes()
-    if settings.quantise == "int8" and not dtype:
+    if settings.int8 and not dtype:
         shapes = {**shapes, "base": _as_int8(shapes["base"], settings.compute_dtype)}
     return device_bytes(shapes, states.param_shardings(shapes, mesh))
 
@@ -323,7 +323,7 @@ class Job:
     def _base(self, role: str) -> Part:
         settings = self.settings(role)
         size = weights_bytes(self.geometries[role], settings, self.mesh)
-        held = settings.quantise if settings.quantise != "none" else settings.param_dtype
+        held = "int8" if settings.int8 else settings.param_dtype
         return Part(f"{role} weights ({held})", size, True)
 
     def _trained(

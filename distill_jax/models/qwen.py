@@ -88,7 +88,8 @@ def _block_graph(config: QwenConfig, lora: LoraConfig | None, dtype: jnp.dtype) 
 
 
 @functools.lru_cache(maxsize=32)
-def _shapes(model: "QwenModel") -> Params:
+def _shapes(model: "QwenModel", widest: Any) -> Params:
+    del widest  # float32 or, under jax_enable_x64, float64
     return jax.eval_shape(model.init, jax.random.key(0))
 
 
@@ -162,7 +163,8 @@ class QwenModel(Decoding):
 
     def shapes(self) -> Params:
         """What `init` would return, as ShapeDtypeStructs."""
-        return jax.tree.map(lambda leaf: leaf, _shapes(self))
+        widest = jax.dtypes.canonicalize_dtype(jnp.float64)
+        return jax.tree.map(lambda leaf: leaf, _shapes(self, widest))
 
     def hidden(
         self, params: Params, tokens_BT: jax.Array, *, dropout_key: jax.Array | None = None

@@ -111,9 +111,10 @@ def read_results(workdir: Path, view: RunView) -> dict[str, Any]:
 
     Other files can belong to weights that no longer exist.
     """
-    found = set(_known(view.results_directory(workdir), view))
-    evaluated = read_json(subjects_file(workdir))
-    if evaluated is not None:  # missing while stage evaluate runs, and after a stop
+    directory = view.results_directory(workdir)
+    found = set(_known(directory, view))
+    evaluated = evaluated_last(workdir).get(directory.name)
+    if evaluated is not None:  # missing while the stage runs, and after a stop
         found &= set(evaluated)
     return {name: read_json(view.result_file(workdir, name)) for name in view.order(found)}
 
@@ -136,8 +137,14 @@ def _known(directory: Path, view: RunView) -> list[str]:
 
 
 def subjects_file(workdir: Path) -> Path:
-    """Names of the subjects that were evaluated last."""
+    """Names of the subjects that each stage evaluated last, by its directory's name."""
     return workdir / "report" / "subjects.json"
+
+
+def evaluated_last(workdir: Path) -> dict[str, list[str]]:
+    """The contents of `subjects_file`; {} without one."""
+    found = read_json(subjects_file(workdir))
+    return found if isinstance(found, dict) else {}  # before, it was a list, of no known stage
 
 
 def tokens_file(workdir: Path) -> Path:

@@ -94,10 +94,28 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
             out.append((stage.name, _training(settings)))
         if "rewards" in settings:
             out += _rewards(stage.name, settings["rewards"])
-        if "problems" in settings and "samples" in settings:
-            samples = f"{settings['samples']} samples at temperature {settings['temperature']:g}"
-            out.append((stage.name, f"{settings['problems']} problems; greedy, and {samples}"))
+        if stage.kind == "evaluate" and settings:
+            out.append((stage.name, _evaluation(settings)))
+        elif settings and "optimizer" not in settings:
+            out.append((stage.name, _given(settings)))
     return out
+
+
+def _evaluation(settings: Mapping[str, Any]) -> str:
+    of = f" of {settings['benchmark']}" if settings.get("benchmark") else ""
+    samples = f"{settings['samples']} samples at temperature {settings['temperature']:g}"
+    return f"{settings['problems']} problems{of}; greedy, and {samples}"
+
+
+def _given(settings: Mapping[str, Any]) -> str:
+    """The settings of a stage that neither trains nor evaluates; without those that are off."""
+    shown = []
+    for name, value in settings.items():
+        if name == "kind" or value in ("", None, False) or isinstance(value, Mapping):
+            continue
+        said = f"{value:g}" if isinstance(value, float) else repr(value).strip("'")
+        shown.append(name if value is True else f"{name} {said}")
+    return ", ".join(shown) or "the defaults"
 
 
 def _training(settings: Mapping[str, Any]) -> str:

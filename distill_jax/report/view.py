@@ -32,6 +32,7 @@ class StageView:
         start: the student it starts from: base, an earlier stage or a directory; "" for none.
         makes: student, results, or another word that no report asks for.
         panels: learning curves that its kind declares; () is `panels.DEFAULT`.
+        benchmark: problems that it evaluates or solves instead of the run's own; "" for these.
     """
 
     name: str
@@ -40,6 +41,7 @@ class StageView:
     start: str = ""
     makes: str = ""
     panels: tuple[Panel, ...] = ()
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,25 @@ class RunView:
         return before[-1].name if before else ""
 
     def results_directory(self, workdir: Path) -> Path:
-        """Where the results of subjects are: of the last stage that has made some, else will."""
-        made = [workdir / stage.directory for stage in self.stages if stage.makes == RESULTS]
-        full = [one for one in made if any(one.glob("*/evaluation_results.json"))]
-        return (full or made or [workdir / "evaluate"])[-1]
+        """Where the results are that a report leads with.
+
+        Of the last stage that has evaluated the run's own problems; where none has, of the last
+        that has evaluated a benchmark; where none has, of the last that will evaluate.
+        """
+        return self.results_directories(workdir)[0]
+
+    def results_directories(self, workdir: Path) -> list[Path]:
+        """`results_directory`, then those of the other stages that make results."""
+
+        def rank(stage: StageView) -> tuple[bool, bool]:
+            full = any((workdir / stage.directory).glob("*/evaluation_results.json"))
+            return full, not stage.benchmark
+
+        made = sorted((stage for stage in self.stages if stage.makes == RESULTS), key=rank)
+        return [workdir / one.directory for one in made[::-1]] or [workdir / "evaluate"]
 
     def result_file(self, workdir: Path, name: str) -> Path:
-        """The result of a subject."""
+        """The result of a subject in `results_directory`."""
         return self.results_directory(workdir) / f"{name}.json"
 
 

@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.rewards.length import LengthSettings
 from distill_jax.rewards.normalise import NORMALISERS
 
@@ -19,6 +21,30 @@ _CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 @dataclass(frozen=True)
 class RewardSettings:
     """What is rewarded, and how much."""
+
+    # Not alpha: the report's colours of tokens have it, whatever was trained.
+    UNREAD: ClassVar = (
+        Unread(("gamma", "form", "sequence", "normaliser", "clip"), ("intrinsic_weight",), off),
+        Unread(("clip",), ("normaliser",), lambda normaliser: normaliser == "none"),
+        Unread(
+            ("momentum",),
+            ("intrinsic_weight", "adaptive"),
+            lambda weight, adaptive: not weight and not adaptive,
+        ),
+        Unread(
+            ("momentum",),
+            ("normaliser", "adaptive"),
+            lambda normaliser, adaptive: (
+                not adaptive and not (normaliser in NORMALISERS and NORMALISERS[normaliser].forgets)
+            ),
+        ),
+        Unread(("custom_weight", "custom_deadline_s"), ("custom",), off),
+        Unread(
+            ("adaptive",),
+            ("intrinsic_weight", "reasoning_weight", "format_weight", "custom"),
+            lambda *weights: not any(weights),
+        ),
+    )
 
     correctness_weight: float = setting(1.0, "Weight of the verified answer.", low=0.0)
     intrinsic_weight: float = setting(0.3, "Weight of the teacher's intrinsic reward.", low=0.0)

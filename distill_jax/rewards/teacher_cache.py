@@ -7,13 +7,14 @@ dropped, and no fault of the disk reaches training. Only settings that make no s
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import cachetools
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import check_local
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.models.head.listed import TopK
 from distill_jax.rewards.score_bytes import (
     DamagedBytesError,
@@ -38,6 +39,11 @@ _NOTED_AT_ONCE = 4096
 @dataclass(frozen=True)
 class CacheSettings:
     """Teacher scores kept from one step, epoch or run to the next."""
+
+    UNREAD: ClassVar = (
+        Unread(("policy", "disk_megabytes", "rows"), ("megabytes",), off),
+        Unread(("disk_megabytes",), ("directory",), off),
+    )
 
     megabytes: float = setting(
         0.0,

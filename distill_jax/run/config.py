@@ -148,12 +148,6 @@ def _check_references(config: RunConfig, name: str) -> None:
 
 
 def _check_models(config: RunConfig) -> None:
-    if config.student.quantise != "none":
-        raise ConfigError(
-            f"student.quantise={config.student.quantise}",
-            wanted="none: the adapter is merged into the student's kernels, and exported with them",
-            fix="set teacher.quantise, the teacher takes most of the memory",
-        )
     embedded = config.data.source == "embedded"
     for name, model in (("teacher", config.teacher), ("student", config.student)):
         if not model.path and not embedded:
@@ -194,7 +188,7 @@ def build(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: naming the field by its dotted path, the value and the fix.
     """
-    flat = dict(values.items())
+    flat = _without_removed(values)
     names: Sequence[str] = tuple(flat.pop("plan", ()))
     plan = {}
     for name in names:
@@ -203,6 +197,15 @@ def build(values: Mapping[str, Any]) -> RunConfig:
         plan[name] = _stage(name, flat.pop(name))
     shared = settings.build(Shared, flat)
     return RunConfig(**{name: getattr(shared, name) for name in _SHARED}, plan=plan)
+
+
+def _without_removed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without settings that earlier versions wrote and never let differ."""
+    flat = dict(values.items())
+    student = flat.get("student")
+    if isinstance(student, Mapping) and student.get("quantise") == "none":
+        flat["student"] = {name: one for name, one in student.items() if name != "quantise"}
+    return flat
 
 
 def _stage(name: str, group: Any) -> StageSettings:

@@ -1,5 +1,6 @@
 """A run's data: the tokenizer, the problems of each split, their prompts."""
 
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,22 @@ class Data:
     """Tokenizer, problems and task of a run; each is made when first asked for.
 
     An embedded tokenizer is kept in `tokenizer/` of the work directory, unless `keep` is False.
+    `trained_on` gives hashes of the questions of other rows that the run learns on, by their file.
     """
 
     keep = True
 
-    def __init__(self, config: Shared, workdir: Path, say: Say):
-        self.config, self.workdir, self.say = config, workdir, say
+    def __init__(
+        self,
+        config: Shared,
+        workdir: Path,
+        say: Say,
+        trained_on: Callable[[], Mapping[str, Collection[str]]] = dict,
+    ):
+        self.config, self.workdir, self.say, self.trained_on = config, workdir, say, trained_on
         self._raw: dict[str, list[Problem]] = {}
         self._prompts: dict[str, chat.Prompts] = {}
-        # Problems that a benchmark lost, by its name.
+        # Problems that a benchmark lost, to train and other rows, by its name.
         self.in_train: dict[str, int] = {}
 
     @cached_property
@@ -180,12 +188,20 @@ class Data:
 
     def _not_in_train(self, name: str, found: list[Problem]) -> list[Problem]:
         """A benchmark's problems without those that the students of this run may have seen."""
-        if not sources.has_train(self.config.data):
+        places: dict[str, Collection[str]] = dict(self.trained_on())
+        if sources.has_train(self.config.data):
+            places["train"] = {p.content_hash for p in self._load("train")}
+        elif not places:
             return found
-        both = {p.id for p in overlap(self._load("train"), found)}
-        self.in_train[name] = len(both)
-        if both:
-            self.say(f"{name}: {len(both)} of {len(found)} problems dropped, they are in train")
-        if len(both) == len(found):
-            raise DataError(f"all {len(found)} problems of {name} are in train", wanted="others")
-        return [p for p in found if p.id not in both]
+        lost: set[str] = set()
+        for place, hashes in places.items():
+            both = {p.id for p in found if p.content_hash in hashes}
+            lost |= both
+            if both:
+                said = f"{len(both)} of {len(found)} problems dropped, they are in {place}"
+                self.say(f"{name}: {said}")
+        self.in_train[name] = len(lost)
+        if len(lost) == len(found):
+            got = f"all {len(found)} problems of {name} are in {', '.join(places)}"
+            raise DataError(got, wanted="others")
+        return [p for p in found if p.id not in lost]

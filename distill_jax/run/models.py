@@ -147,7 +147,7 @@ class Models:
         settings = self.settings_of(role)
 
         def held(path: tuple[str, ...], leaf: jax.Array) -> Any:
-            if settings.quantise == "none" or not quantised.is_quantised(path):
+            if not settings.int8 or not quantised.is_quantised(path):
                 return leaf
             return quantised.quantise(leaf, settings.compute_dtype)
 

@@ -14,7 +14,7 @@ from distill_jax.core import digest, rng, sharding
 from distill_jax.core.errors import CheckpointError, DataError
 from distill_jax.core.files import read_json
 from distill_jax.models import hf_io, peft_io
-from distill_jax.run import console
+from distill_jax.run import console, trained_rows
 from distill_jax.run.config import RunConfig, to_dict
 from distill_jax.run.data import Data
 from distill_jax.run.models import Loaded, Models
@@ -64,7 +64,12 @@ class Run:
         self.console = console.make_console()
         self.mesh = sharding.make_mesh(config.mesh)
         self.stop = StopSignal()
-        self.data = Data(config, self.workdir, self.say)
+        self.data = Data(
+            config,
+            self.workdir,
+            self.say,
+            lambda: trained_rows.of_run(config, self.workdir, ROWS_FILE),
+        )
         maker = config.models_stage
         self.models = Models(
             config,

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import group, setting
 from distill_jax.core.sharding import MeshSettings
+from distill_jax.core.unread import Unread, off
 from distill_jax.data.sources import DataSettings
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.quantised import QUANTISE
@@ -28,6 +29,13 @@ TRAINING_DATA = tuple(f"data.{f.name}" for f in fields(DataSettings) if f.name !
 class ModelSettings:
     """A model: a Hugging Face directory or hub id, or a geometry that stage pretrain trains."""
 
+    UNREAD: ClassVar = (
+        Unread(
+            ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads",
+             "steps"), ("path",), bool,
+        ),
+    )  # fmt: skip
+
     path: str = setting("", "Local Hugging Face directory or hub id; empty: made by pretrain.")
     hidden_size: int = setting(128, "Width, when path is empty.", low=8)
     intermediate_size: int = setting(384, "Feed-forward width, when path is empty.", low=8)
@@ -44,12 +52,6 @@ class ModelSettings:
     )
     remat: bool = setting(
         False, "Recompute each layer's activations in the backward pass.", affects="rounding"
-    )
-    quantise: str = setting(
-        "none",
-        "int8 holds the teacher's projection kernels as int8 with a scale per output channel "
-        "(extra int8); the student's cannot be quantised.",
-        choices=QUANTISE,
     )
     attention: str | None = setting(
         None,
@@ -72,6 +74,27 @@ class ModelSettings:
                 wanted="a multiple",
             )
 
+    @property
+    def int8(self) -> bool:
+        """Whether projection kernels are held as int8."""
+        return False
+
+
+@dataclass(frozen=True)
+class TeacherSettings(ModelSettings):
+    """The teacher, as a model; it alone can be quantised: a student's adapter is merged."""
+
+    quantise: str = setting(
+        "none",
+        "int8 holds the projection kernels as int8 with a scale per output channel (extra int8).",
+        choices=QUANTISE,
+    )
+
+    @property
+    def int8(self) -> bool:
+        """Whether projection kernels are held as int8."""
+        return self.quantise == "int8"
+
 
 @dataclass(frozen=True)
 class ReportSettings:
@@ -88,6 +111,8 @@ class ReportSettings:
 @dataclass(frozen=True)
 class ExperimentSettings:
     """Several runs: every arm with every seed, then their comparison."""
+
+    UNREAD: ClassVar = (Unread(("name", "seeds", "references"), ("arms",), off),)
 
     name: str = setting("", "Name of the experiment: its directory is runs/PRESET_NAME.")
     arms: tuple[str, ...] = setting(
@@ -107,6 +132,8 @@ class ExperimentSettings:
 class Shared:
     """The settings of a run outside its plan."""
 
+    UNREAD: ClassVar = (Unread(("tokenizer_size",), ("student.path",), bool),)
+
     preset: str = setting(
         "tiny", "Name of the preset that these settings began as.", affects="nothing"
     )
@@ -122,10 +149,10 @@ class Shared:
     task: str = setting(
         "text", "How problems are put to a model and answers judged.", choices=tuple(TASKS)
     )
-    # Another mesh rounds differently; a stage may still resume with another one.
-    mesh: MeshSettings = group(MeshSettings, affects="nothing")
+    # No stage names it in `shared`: one that is begun may resume with another mesh.
+    mesh: MeshSettings = group(MeshSettings, affects="rounding")
     data: DataSettings = field(default_factory=DataSettings)
-    teacher: ModelSettings = field(default_factory=ModelSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
     student: ModelSettings = field(default_factory=ModelSettings)
     lora: LoraConfig = field(default_factory=LoraConfig)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -180,6 +207,10 @@ class StageSettings:
 @dataclass(frozen=True)
 class TrainSettings(StageSettings):
     """What the training loop needs, in every stage that trains."""
+
+    UNREAD: ClassVar[tuple[Unread, ...]] = (
+        Unread(("eval_problems", "eval_batch"), ("eval_every",), off),
+    )
 
     steps: int = setting(100, "Steps.", low=1)
     max_tokens: int = setting(

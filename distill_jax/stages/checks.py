@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core import sharding
+from distill_jax.core import sharding, unread
 from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.core.settings import references
 from distill_jax.inference import process_scorer
@@ -45,6 +45,9 @@ def prepare(run: Run, *, records_alone: bool = False) -> dict[str, Any]:
     names = {stage.name for stage in due}
     _check_extras(run)
     for stage in due:
+        if recorded(run.workdir / stage.name) is None:
+            for line in unread.said(unread.find(stage.settings, f"{stage.name}.")):
+                run.say(line)
         for role in stage.settings.roles():
             check_role(run, role, names)
         check_upstream(run, stage, names)

@@ -71,12 +71,13 @@ def _run(
     """Evaluates each subject that has no result yet, prints the table, writes the report."""
     results = {}
     listed = run_data.subjects_file(run.workdir)
-    if jax.process_index() == 0:  # a page made after an interruption shows what is finished
-        listed.unlink(missing_ok=True)
+    others = {n: x for n, x in run_data.evaluated_last(run.workdir).items() if n != stage.name}
+    sharding.barrier(f"begin to evaluate {stage.name}")
+    write_json(listed, others)  # a page made after an interruption shows what is finished
     for subject in subjects.find(run, stage.settings):
         results[subject.name] = _result(run, stage, directory, subject, data)
         sharding.barrier(f"evaluate {subject.name}")
-    write_json(listed, list(results))
+    write_json(listed, {**others, stage.name: list(results)})
     if jax.process_index() == 0:
         view = view_of(run, stage.name)
         tables.print_accuracy(run.console, results, view)

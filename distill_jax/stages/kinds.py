@@ -85,4 +85,5 @@ def view_of(run: Run, last: str = "") -> RunView:
 def _stage_view(run: Run, stage: Stage[Any]) -> StageView:
     name, makes = stage.name, stage.settings.makes
     start = run.start_of(name) if makes == "student" else ""
-    return StageView(name, stage.kind, name, start, makes, kind_of(stage).panels)
+    benchmark = getattr(stage.settings, "benchmark", "")
+    return StageView(name, stage.kind, name, start, makes, kind_of(stage).panels, benchmark)

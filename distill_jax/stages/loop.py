@@ -55,8 +55,7 @@ def train(
     total, max_tokens, eval_every = settings.steps, settings.max_tokens, settings.eval_every
     with Checkpointer(directory / "checkpoints", run.config.checkpoint) as checkpoints:
         restored = checkpoints.restore_latest(state)
-        skips = _Skips(settings.max_skipped, checkpoints)
-        start, tokens = 0, 0
+        skips, start, tokens = _Skips(settings.max_skipped, checkpoints), 0, 0
         if restored is not None:
             state, start = restored.state, restored.step
             tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
@@ -103,7 +102,14 @@ def train(
                     checkpoints.wait()
                     said = f"{name} was asked to stop and is saved at step {done} of {total}"
                     raise Interrupted(f"{said}; {GO_ON}")
+        _tell_unscored(run, name, checkpoints)
     return state
+
+
+def _tell_unscored(run: Run, name: str, checkpoints: Checkpointer) -> None:
+    best = checkpoints.settings.keep_best
+    if best and not checkpoints.scored:
+        run.say(f"{name}: no checkpoint was saved with {best}, so the newest alone are kept")
 
 
 class _Skips:

@@ -1,6 +1,7 @@
 """The settings of stage kind prm."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
@@ -26,6 +27,9 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
     With head=implicit it has no head: a step's reward is β times the log-ratio of its tokens under
     the trained adapter and the start's. Training and scoring need a forward pass of both.
     """
+
+    # The last weights are evaluated whatever eval_every is.
+    UNREAD: ClassVar = ()
 
     start: str = setting(
         BASE, "Student to start from: base, a stage, or a directory.", ref="student"

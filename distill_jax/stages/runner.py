@@ -8,7 +8,7 @@ import jax
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.files import CONFIG_FILE, read_json
+from distill_jax.core.files import CONFIG_FILE, read_json, remove_stale
 from distill_jax.report import view
 from distill_jax.run import lock
 from distill_jax.run.adopt import adopt
@@ -75,6 +75,7 @@ def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> 
         prepared = checks.prepare(run)
         write_json(run.workdir / CONFIG_FILE, config_to_save(config, run.workdir))
         if jax.process_index() == 0:
+            remove_stale(run.workdir)
             view.save(view_of(run), run.workdir)
         for number, name in enumerate(config.stages):
             if run.stop.due(number):
@@ -98,10 +99,12 @@ def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:
             refuse_if_changed(run, stage)  # a stage that it reads may have been redone just now
             run.say(f"{stage.name}: complete, skipped ({directory})")
             return
-        before = read_json(directory / DONE_FILE)["inputs"]
-        refuse_other_inputs(run, stage, before, inputs(run, stage, contents=True))
+        done = read_json(directory / DONE_FILE)
+        refuse_other_inputs(run, stage, done["inputs"], inputs(run, stage, contents=True))
         run.say(f"{stage.name}: complete, only what is new or changed is done ({directory})")
-        kind.run(run, stage, directory, prepared)
+        figures = kind.run(run, stage, directory, prepared)
+        if figures != done["figures"]:
+            write_json(directory / DONE_FILE, {**done, "figures": figures})
         return
     now = record(run, stage, contents=True, rounding=True)
     begun_with = read_json(directory / SETTINGS_FILE) or {}

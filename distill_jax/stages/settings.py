@@ -1,10 +1,11 @@
 """The settings of the built-in kinds of stages."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.evaluation.runner import EvaluateSettings as EvaluateSettings
 from distill_jax.evaluation.solve_settings import SolveSettings as SolveSettings
@@ -30,10 +31,7 @@ STUDENT_TRAINING = ("seed", "tokenizer_size", "task", *TRAINING_DATA, "student",
 _LENGTH = "sampling.max_new_tokens"
 # Settings of the models that their training from scratch depends on.
 _TO_TRAIN = tuple(
-    f"{role}.{one.name}"
-    for role in ("teacher", "student")
-    for one in fields(ModelSettings)
-    if one.name != "quantise"
+    f"{role}.{one.name}" for role in ("teacher", "student") for one in fields(ModelSettings)
 )
 # The signal of a group that stage rl gives its curriculum. With an intrinsic reward the samples of
 # every group differ, so advantages look the same for hopeless, useful and mastered arms.
@@ -101,6 +99,11 @@ class TeacherSampleSettings:
 @dataclass(frozen=True)
 class DistillSettings(TrainSettings, kind="distill", makes="student"):
     """Distillation: the student learns the teacher's distribution over the next token."""
+
+    UNREAD: ClassVar = (
+        *TrainSettings.UNREAD,
+        Unread(("teacher_samples",), ("data",), lambda data: data != "teacher_samples"),
+    )
 
     start: str = setting(
         BASE, "Student to start from: base, a stage, or a directory.", ref="student"
@@ -173,6 +176,15 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
 @dataclass(frozen=True)
 class RLSettings(TrainSettings, kind="rl", makes="student"):
     """Reinforcement learning of the student's LoRA parameters."""
+
+    UNREAD: ClassVar = (
+        *TrainSettings.UNREAD,
+        Unread(("cache", "buckets"), ("rewards.intrinsic_weight",), off),
+        Unread(("group.clip.clip_low",), ("algorithm",), lambda name: name == "cispo"),
+        Unread(
+            ("group.clip.max_completion_length",), ("algorithm",), lambda name: name != "dr_grpo"
+        ),
+    )
 
     start: str = setting(
         "sft", "Student to start from: base, a stage, or a directory.", ref="student"

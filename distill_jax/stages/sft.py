@@ -6,6 +6,7 @@ from typing import Any
 from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
+from distill_jax.run.record import recorded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, export_files, loop, supervised
 from distill_jax.stages.kinds import Kind, register
@@ -20,6 +21,8 @@ from distill_jax.training.step import make_update
 def _check(run: Run, stage: Stage[SFTSettings]) -> None:
     checks.check_batch(run, stage)
     checks.check_training(stage)
+    if recorded(run.workdir / stage.name) is None:
+        stage.settings.check_best(run.config, stage.name)
 
 
 def _prepare(run: Run, stage: Stage[SFTSettings]) -> ExampleRows:

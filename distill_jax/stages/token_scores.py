@@ -58,7 +58,9 @@ def write_report(run: Run, stage: Stage[EvaluateSettings], problems: int | None 
     view = view_of(run, stage.name)
     results = run_data.read_results(run.workdir, view)
     compared = chosen.compared(results, view)
-    if count and compared and "teacher" in results:
+    # The page shows tokens of the problems that it leads with.
+    leads = view.results_directory(run.workdir).name == stage.name
+    if leads and count and compared and "teacher" in results:
         _write_tokens(run, stage, results, compared, count)
     if jax.process_index() == 0:
         run_report.write_html(run.workdir, view)

@@ -116,8 +116,11 @@ class TraceSettings(WriterSettings, kind="traces", makes="rows"):
                 f"per_problem={self.per_problem} with samples={self.samples}",
                 wanted="at most the samples",
             )
-        if self.balance and self.per_problem == 1:
-            raise ConfigError("per_problem=1 with balance=True", wanted="2 or more, or 0")
+        if self.balance and self.per_problem % 2:
+            raise ConfigError(
+                f"per_problem={self.per_problem} with balance=True",
+                wanted="an even number, half of it right and half wrong, or 0 for all",
+            )
 
     def splits(self) -> tuple[str, ...]:
         """See StageSettings."""

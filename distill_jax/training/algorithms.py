@@ -6,13 +6,14 @@ it needs besides the rollout (values); nothing else in the project asks which al
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from distill_jax.core.masked import masked_mean, masked_sum, whiten
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread
 from distill_jax.kernels import importance
 from distill_jax.kernels.gae import gae
 from distill_jax.kernels.grpo import BASELINES, SCALES, group_advantage
@@ -31,6 +32,11 @@ Arrays = dict[str, jax.Array]
 @dataclass(frozen=True)
 class GroupSettings:
     """Group methods: GRPO and its variants."""
+
+    UNREAD: ClassVar = (
+        Unread(("ddof",), ("scale",), lambda scale: scale == "none"),
+        Unread(("importance_cap",), ("importance",), lambda mode: mode == "none"),
+    )
 
     scale: str = setting(
         "group",

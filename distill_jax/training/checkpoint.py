@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from distill_jax.core.errors import CheckpointError
 from distill_jax.core.settings import setting
 from distill_jax.core.sharding import barrier
+from distill_jax.core.unread import Unread, off
 
 # What orbax, tensorstore and json raise for files that are gone, cut short or altered.
 _DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError, EOFError)
@@ -52,10 +53,14 @@ class _NewestAndBest:
 class CheckpointSettings:
     """When checkpoints are written and which are kept."""
 
+    UNREAD: ClassVar = (Unread(("best_mode",), ("keep_best",), off),)
+
     every: int = setting(100, "Steps between checkpoints; the last step is always saved.", low=1)
     keep: int = setting(2, "How many of the newest checkpoints are kept.", low=1)
     keep_best: str | None = setting(
-        None, "Metric whose best checkpoint is kept too, e.g. eval/accuracy; None keeps none."
+        None,
+        "Metric whose best checkpoint is kept too, e.g. eval/accuracy; None keeps none. Stage "
+        "pretrain evaluates nothing, and keeps the newest alone.",
     )
     best_mode: str = setting("max", "Whether larger or smaller is best.", choices=("max", "min"))
     background: bool = setting(True, "Write in the background while training goes on.")
@@ -136,6 +141,11 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         )
         if not self.settings.background:
             self.wait()
+
+    @property
+    def scored(self) -> bool:
+        """Whether a checkpoint was saved with the metric of `keep_best`."""
+        return bool(self._scores)
 
     def _score(self, metrics: Mapping[str, float]) -> float | None:
         """The figure that `keep_best` asks for, turned so that larger is better."""

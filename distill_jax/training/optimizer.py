@@ -2,13 +2,14 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import optax
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -16,6 +17,10 @@ SCHEDULES = ("constant", "linear", "cosine")
 @dataclass(frozen=True)
 class OptimizerSettings:
     """AdamW and its schedule."""
+
+    UNREAD: ClassVar = (
+        Unread(("final_fraction",), ("schedule",), lambda schedule: schedule == "constant"),
+    )
 
     learning_rate: float = setting(1e-4, "Peak learning rate.", above=0.0)
     schedule: str = setting("cosine", "Shape after warm-up.", choices=SCHEDULES)

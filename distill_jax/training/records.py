@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from rich.table import Table
 from distill_jax.core import files
 from distill_jax.core.errors import DataError, MissingExtraError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 
 METRICS_FILE = "metrics.jsonl"
 COMPLETIONS_FILE = "completions.jsonl"
@@ -30,6 +31,12 @@ COMPLETIONS_FILE = "completions.jsonl"
 @dataclass(frozen=True)
 class RecordSettings:
     """What is written down while a stage runs."""
+
+    UNREAD: ClassVar = (
+        Unread(("completions", "console_completions"), ("completions_every",), off),
+        Unread(("console_completions",), ("completions",), off),
+        Unread(("wandb_project", "wandb_mode"), ("wandb",), off),
+    )
 
     every: int = setting(10, "Steps between rows of metrics.jsonl.", low=1)
     completions_every: int = setting(

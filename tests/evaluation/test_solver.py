@@ -374,6 +374,11 @@ def test_one_default_agent_is_plain_sampling_bit_for_bit():
         ({"threshold": 0.3, "rounds": 1}, "threshold=0.3 with rounds=1"),
         ({"search": "beam"}, "search=beam with reward_model=''"),
         ({"width": 2}, "width=2 with search=''"),
+        (
+            {"temperature": 0.5, "agents": "a.jsonl", "plain": False},
+            "temperature=0.5 with agents='a.jsonl' and plain=False",
+        ),
+        ({"top_p": 0.5, "agents": "a.jsonl", "plain": False}, "top_p=0.5 with agents='a.jsonl'"),
         ({"max_steps": 2}, "max_steps=2 with search=''"),
         ({"search": "beam", "reward_model": "x", "attempts": 6}, "attempts=6 and width=4"),
         ({"search": "dvts", "reward_model": "x", "attempts": 1024}, "attempts=1024"),

@@ -1,5 +1,8 @@
 """Arms as text, their settings, and what they share with the base."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from configs import presets
@@ -43,6 +46,22 @@ def test_parse_by_hand() -> None:
 def test_wrong_arms_are_told(texts: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         arms.parse(texts, BASE)
+
+
+def test_an_arm_that_sets_what_it_ignores_is_refused(tmp_path: Path) -> None:
+    def check(*texts: str, given: tuple[str, ...] = (), **changes: Any) -> None:
+        base = small(**changes)
+        arms.refuse_ignored(base, arms.parse(texts, base), tmp_path, given)
+
+    off = "rl.rewards.intrinsic_weight=0.0"
+    check(f"a: {off}", f"b: {off}; rl.rewards.format_weight=1.0")  # the preset's momentum
+    with pytest.raises(ConfigError, match=r"rl.rewards.clip=1.0 with rl.rewards.intrinsic_weight"):
+        check("a:", f"b: {off}; rl.rewards.clip=1.0")
+    # A setting of the command line is for all arms: one that reads it is enough.
+    clip = {"rl__rewards__clip": 1.0, "given": ("rl.rewards.clip",)}
+    check("a:", f"b: {off}", **clip)
+    with pytest.raises(ConfigError, match=r"rl.rewards.clip=1.0 with"):
+        check(f"a: {off}", f"b: {off}", **clip)
 
 
 def test_settings_of_a_run() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from distill_jax.core.files import store_path
-from distill_jax.report.view import save
-from launch import compare
+from distill_jax.report import view as views
+from distill_jax.report.view import RunView, StageView, save
+from launch import compare, compare_inputs
 from tests.report.views import RUN
 
 # Right or wrong of ten problems; 4 won, 1 lost.
@@ -227,3 +228,17 @@ def test_what_was_asked_for_is_impossible(
     with pytest.raises(SystemExit) as stop:
         compare.main([str(a), str(a), "--json", str(tmp_path / "no" / "such.json")])
     assert stop.value.code == 2 and "cannot write" in capsys.readouterr().err
+
+
+def test_a_result_of_another_stage_is_found(tmp_path: Path) -> None:
+    stages = [StageView(n, "evaluate", n, makes="results") for n in ("evaluate", "later")]
+    views.save(RunView((*RUN.stages[:3], *stages)), tmp_path)
+    for stage, name in (("evaluate", "sft"), ("evaluate", "rl"), ("later", "rl")):
+        folder = tmp_path / stage / name
+        folder.mkdir(parents=True)
+        (folder / "evaluation_results.json").write_text("{}")
+        folder.with_suffix(".json").write_text("{}")
+        (tmp_path / stage / "done.json").write_text("{}")
+    assert compare_inputs.find("rl", tmp_path) == tmp_path / "later" / "rl.json"
+    assert compare_inputs.find("sft", tmp_path) == tmp_path / "evaluate" / "sft.json"
+    assert compare_inputs.known(tmp_path) == ["rl", "sft"]

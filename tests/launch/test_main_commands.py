@@ -100,6 +100,10 @@ WRONG = {
     ),
     "value": ([SMOKE, "--config.rl.steps=-3"], "ConfigError: rl.steps=-3; wanted: at least 1"),
     "number": ([SMOKE, "--config.rl.steps=abc"], "invalid literal for int() with base 10: 'abc'"),
+    "not read": (
+        [SMOKE, "--config.rl.rewards.intrinsic_weight=0", "--config.rl.cache.megabytes=9"],
+        "ConfigError: rl.cache.megabytes=9.0 with rl.rewards.intrinsic_weight=0.0; wanted: its",
+    ),
     "dry run": (
         [SMOKE, "--dry_run", "--adopt=x"],
         "ConfigError: --dry_run with --adopt; wanted: one of",

@@ -111,6 +111,22 @@ def test_a_file_with_answers(command: Callable[..., str], tmp_path: Path) -> Non
     assert alone["candidates"] == [{**c, "correct": None} for c in first["candidates"]]
 
 
+def test_a_file_in_the_forms_of_data_sources(command: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    rows = [
+        {"question": QUESTION, "solution": "5+3=8\n#### 8", "level": "Level 2"},
+        {"problem": QUESTION, "solution": "it is \\boxed{8}"},
+        {"messages": [{"role": "user", "content": QUESTION},
+                      {"role": "assistant", "content": "#### 8"}]},
+        {"prompt": QUESTION, "answer": 8.0},
+        {"prompt": QUESTION, "answer": ""},
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = [json.loads(line) for line in command(file=str(path), attempts=1).splitlines()]
+    assert [one["reference_answer"] for one in found] == ["8", "8", "8", "8", None]
+    assert {one["problem"] for one in found} == {QUESTION}
+
+
 def test_standard_input_holds_a_problem_a_line(command: Callable[..., str]) -> None:
     out = command(stdin=f"{QUESTION}\n\nWhat is 7?\n", attempts=1)
     assert [json.loads(line)["problem"] for line in out.splitlines()] == [QUESTION, "What is 7?"]

@@ -1,4 +1,5 @@
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -176,6 +177,15 @@ def test_init_is_a_function_of_the_key_and_layers_differ():
     assert 0.15 < np.abs(down["lora_A"]).max() <= 40**-0.5
     # 2·32·40 draws: their standard deviation strays by .02/√(2·2560) ≈ .0003
     assert abs(float(kernel.std()) - 0.02) < 0.001
+
+
+def test_shapes_follow_the_widest_float():
+    model = QwenModel(QWEN2, param_dtype=jnp.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # jax says that it makes float32
+        assert {leaf.dtype for leaf in jax.tree.leaves(model.shapes())} == {jnp.dtype("float32")}
+    with jax.enable_x64(True):
+        assert {leaf.dtype for leaf in jax.tree.leaves(model.shapes())} == {jnp.dtype("float64")}
 
 
 def test_model_is_hashable_and_equal_by_value():

@@ -291,5 +291,5 @@ def test_only_subjects_that_were_looked_at_last_are_shown(tmp_path):
         (folder / f"{name}.json").write_text(json.dumps(RESULTS[name]))
     assert list(run_data.read_results(tmp_path, RUN)) == ["teacher", "sft", "rl"]
     (tmp_path / "report").mkdir()
-    run_data.subjects_file(tmp_path).write_text('["sft", "teacher"]')
+    run_data.subjects_file(tmp_path).write_text('{"evaluate": ["sft", "teacher"]}')
     assert list(run_data.read_results(tmp_path, RUN)) == ["teacher", "sft"]

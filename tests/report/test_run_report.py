@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from configs import presets
+from configs import presets, reason
 from distill_jax.evaluation import intervals
-from distill_jax.report import markdown, run_data, run_report, tables
+from distill_jax.report import markdown, run_data, run_facts, run_report, tables
 from distill_jax.report.panels import Panel
 from distill_jax.report.run_data import RunData, StageRecord
+from distill_jax.report.sections import Facts
 from distill_jax.report.view import RunView, StageView
-from distill_jax.run.config import to_dict
+from distill_jax.run.config import build, to_dict
 from tests.report.views import LONG, RUN
 
 CONFIG = json.loads(json.dumps(to_dict(presets.smoke())))
@@ -169,6 +170,22 @@ def test_a_reward_model_stands_beside_constants(tmp_path):
     assert "| constant: the first step is wrong |  | 0.125 |  |  | 0.500 |" in text
     del found["steps/auc"]  # steps of one class
     assert "| 0.667 | – |" in write(data(stages=stages), tmp_path)
+
+
+def test_settings_of_every_kind_are_in_the_report():
+    config = json.loads(json.dumps(to_dict(build(reason.get_config("smoke")))))
+    stages = tuple(StageView(n, config[n]["kind"], n) for n in config["plan"])
+    data = RunData("x", RunView(stages), config, [StageRecord("labels")])
+    (facts,) = (
+        b.pairs for b in run_facts.blocks(data) if isinstance(b, Facts) and len(b.pairs) > 8
+    )
+    shown = dict(facts)
+    assert shown["labels"].startswith("model distill, data traces, ") and "n 2" in shown["labels"]
+    assert "reward_model prm, data errors, threshold_data other_errors" in shown["bench"]
+    for part in ("reward_model prm", "problems 4", "attempts 4", "temperature 1", "plain"):
+        assert part in shown["solve"]
+    assert shown["evaluate"] == "8 problems; greedy, and 2 samples at temperature 1"
+    assert "samples 4, temperature 0.8" in shown["traces"] and "greedy" not in shown["traces"]
 
 
 def test_without_records_there_is_no_curve(tmp_path):

@@ -62,6 +62,23 @@ def test_results_are_those_of_the_last_stage_that_has_some(tmp_path: Path) -> No
         assert both.results_directory(tmp_path) == tmp_path / name
 
 
+def test_a_report_leads_with_the_runs_own_problems(tmp_path: Path) -> None:
+    def stage(name: str, benchmark: str = "") -> StageView:
+        return StageView(name, "evaluate", name, makes="results", benchmark=benchmark)
+
+    both = RunView((stage("evaluate"), stage("evaluate_file", "mine.jsonl")))
+    order = ["evaluate_file", "evaluate"]  # evaluated in this order
+    for name in order:
+        (tmp_path / name / "rl").mkdir(parents=True)
+        (tmp_path / name / "rl" / "evaluation_results.json").write_text("{}")
+        assert both.results_directory(tmp_path) == tmp_path / name
+    found = both.results_directories(tmp_path)
+    assert found == [tmp_path / "evaluate", tmp_path / "evaluate_file"]
+    # As after `launch.main --config.stages=evaluate_file`: what ran last stands last.
+    view.save(both, tmp_path)
+    assert view.load(tmp_path) == both
+
+
 def test_changes_follow_the_edges_and_end_at_the_base() -> None:
     assert view.changes(RUN) == [("sft", "base"), ("rl", "sft"), ("rl", "base")]
     assert view.changes(LONG) == [

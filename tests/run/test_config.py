@@ -40,6 +40,15 @@ def test_the_flat_form_keeps_the_order_of_the_plan() -> None:
     assert list(again.plan) == list(names) and again == config
 
 
+def test_a_config_with_a_setting_of_before_is_read() -> None:
+    flat = to_dict(SMOKE)
+    flat["student"]["quantise"] = "none"  # never anything else
+    assert build(flat) == SMOKE
+    flat["student"]["quantise"] = "int8"
+    with pytest.raises(ConfigError, match="unknown setting student.quantise"):
+        build(flat)
+
+
 def test_two_stages_of_one_kind_are_overridden_apart() -> None:
     short = dataclasses.replace(SMOKE.plan["rl"], start="rl", steps=1)
     flat = to_config_dict(planned("pretrain", "sft", "rl", "rl_short", rl_short=short))

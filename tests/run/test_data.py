@@ -1,5 +1,6 @@
 """The data of a run: its tokenizer, benchmarks, questions that no training may show."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.run import run as runs
+from distill_jax.stages.dpo_settings import DPOSettings
+from distill_jax.stages.prm_settings import PRMSettings
+from distill_jax.stages.step_bench import StepBenchSettings
 from tests.stages.small import small
 
 
@@ -37,6 +41,40 @@ def test_a_benchmark_loses_what_the_students_have_seen(tmp_path: Path) -> None:
     path.write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(DataError, match="all 1 problems of .* are in train"):
         runs.Run(small(), tmp_path).data.problems(str(path))
+
+
+def test_a_benchmark_loses_what_rows_of_a_file_teach(tmp_path: Path) -> None:
+    asked = [f"What is {n} times 5?" for n in range(6)]
+
+    def write(name: str, rows: list[dict]) -> str:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    contest = write("contest.jsonl", [{"question": q, "answer": "5"} for q in asked])
+    pairs = [{"prompt": asked[0].upper(), "chosen": "a", "rejected": "b"}]
+    steps = [{"prompt": q, "completions": ["1"], "labels": [True]} for q in asked[1:3]]
+    judged = [{"problem": asked[3], "steps": ["1"], "label": -1}]
+    plan = {
+        "dpo": DPOSettings(start="base", data=write("pairs.jsonl", pairs)),
+        "prm": PRMSettings(data=write("steps.jsonl", steps)),
+        # Scores only: nothing is learnt from these.
+        "bench": StepBenchSettings(reward_model="prm", data=write("judged.jsonl", judged)),
+    }
+    base = small()
+    config = dataclasses.replace(base, plan={**base.plan, **plan}, stages=("dpo", "prm", "bench"))
+    data, said = runs.Run(config, tmp_path / "run").data, []
+    data.say = said.append  # type: ignore[method-assign]
+    assert [p.question for p in data.problems(contest).problems] == asked[3:]
+    assert data.in_train == {contest: 3}
+    assert said == [
+        f"{contest}: 1 of 6 problems dropped, they are in {tmp_path}/pairs.jsonl",
+        f"{contest}: 2 of 6 problems dropped, they are in {tmp_path}/steps.jsonl",
+    ]
+    # A stage that neither runs nor was begun has taught nothing; one that was begun has.
+    later = dataclasses.replace(config, stages=("evaluate",))
+    assert len(runs.Run(later, tmp_path / "run").data.problems(contest).problems) == 6
+    (tmp_path / "run" / "dpo").mkdir(parents=True)
+    assert len(runs.Run(later, tmp_path / "run").data.problems(contest).problems) == 5
 
 
 def test_questions_of_validation_and_test_are_held_out(tmp_path: Path) -> None:

@@ -168,6 +168,11 @@ def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
+        (
+            {"checkpoint__keep_best": "eval/accuracy"},
+            ConfigError,
+            "keep_best=eval/accuracy with sft.eval_every=0",
+        ),
         ({"sft__optimizer__warmup_steps": 2}, ConfigError, "sft.optimizer.warmup_steps=2 of 2"),
         ({"rl__optimizer__warmup_steps": 9}, ConfigError, "rl.optimizer.warmup_steps=9 of 2"),
         ({"student__steps": 1}, ConfigError, "pretrain.optimizer.warmup_steps=1 of 1 updates"),

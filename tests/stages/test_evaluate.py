@@ -55,6 +55,12 @@ def test_choosing_more_leaves_what_is_there(finished: Path, more: Path) -> None:
         assert view(finished, name)["evaluation_time"] == view(more, name)["evaluation_time"]
 
 
+def test_figures_are_those_of_the_last_completion(finished: Path, more: Path) -> None:
+    before, after = (json.loads((w / "evaluate/done.json").read_text()) for w in (finished, more))
+    assert set(after["figures"]) == {*before["figures"], "rl_step_1", "rl_step_2", "model"}
+    assert {**after, "figures": 0} == {**before, "figures": 0}
+
+
 def test_checkpoints_and_the_model_given_are_what_they_hold(more: Path) -> None:
     # The last checkpoint is the adapter that was exported; a bare model is the student's base.
     for name, same in (("rl_step_2", "rl"), ("model", "base")):

@@ -12,6 +12,7 @@ from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.held_out import evaluate_stage, held_out, made_from
 from distill_jax.evaluation.results_file import EVALUATION_RESULTS
+from distill_jax.report import run_data
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import config_of
 from distill_jax.stages import checks, runner
@@ -44,7 +45,10 @@ def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path)
     given = with_benchmarks(small()).replace(
         "evaluate_file", benchmark=str(contest), teacher=False, distribution=False
     )
+    # Tokens are shown of the problems that the page leads with: this stage scores none.
+    run_data.tokens_file(workdir).unlink()
     runner.run(dataclasses.replace(given, stages=("evaluate_file",)), workdir)
+    assert not run_data.tokens_file(workdir).exists()
     found = json.loads((workdir / "evaluate_file" / "rl" / EVALUATION_RESULTS).read_text())
     limit = small().sampling.max_new_tokens
     assert (found["benchmark"], found["num_problems"]) == (str(contest), 4)
@@ -59,7 +63,9 @@ def test_another_benchmark_is_a_stage_of_its_own(finished: Path, tmp_path: Path)
     kept = config_of(workdir)
     assert kept.stages == small().stages and [*kept.plan] == [*small().plan, "evaluate_file"]
     report = (workdir / "report.md").read_text(encoding="utf-8")
-    assert "## Accuracy on contest.jsonl\n" in report and "## Accuracy (evaluate)\n" in report
+    # The report leads with the run's own problems, in whatever order they were evaluated.
+    own, other = "## Accuracy\n", "## Accuracy on contest.jsonl (evaluate_file)\n"
+    assert report.index(own) < report.index(other)
     assert report.count(f"4 held-out problems with at most {limit} new tokens") == 2
     assert report.count("With 4 problems ±") == 2
 

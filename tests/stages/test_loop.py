@@ -70,6 +70,14 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
     assert kept(tmp_path) == [2, 5, 6]
 
 
+def test_a_metric_that_no_checkpoint_has_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Toy(tmp_path, checkpoint__keep_best="eval/acuracy").run(2)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "toy: no checkpoint was saved with eval/acuracy, so the newest alone are kept" in said
+
+
 def test_skipped_updates_change_nothing_and_are_counted(tmp_path: Path) -> None:
     assert Toy(tmp_path, bad=(1, 2, 4)).run(6, max_skipped=3) == 1 - 3
     found = rows(tmp_path.parent, tmp_path.name)

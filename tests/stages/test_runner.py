@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,9 @@ def test_complete_stages_are_skipped(finished: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(evaluate.token_scores, "_score", refuse)
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     (finished / "report.md").unlink()
+    stale = finished / "rl" / "x.json.999999999.partial"  # of a process that was killed
+    stale.write_text("half")
+    os.utime(stale, (1.0, 1.0))
     runner.run(small(), finished)
     after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     changed = {p.relative_to(finished).parts[0] for p in after if after[p] != before.get(p)}

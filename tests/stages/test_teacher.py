@@ -115,7 +115,7 @@ def test_buckets_stand_below_the_cache(how: dict[str, Any], tmp_path: Path) -> N
 
 
 def test_the_student_cannot_be_quantised() -> None:
-    with pytest.raises(ConfigError, match=r"student\.quantise=int8"):
+    with pytest.raises(ConfigError, match=r"unknown setting student\.quantise"):
         small(student__quantise="int8")
 
 

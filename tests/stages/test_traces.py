@@ -194,7 +194,7 @@ UNDECIDED = np.array([0, 0, 0, 0, 0, 1, 0, 0], bool)  # 5; 1, 4 and 7 are wrong
         ({"keep": "right"}, 4, 0, 0),
         ({"keep": "right", "per_problem": 3}, 3, 0, 0),
         ({"balance": True}, 3, 3, 0),
-        ({"balance": True, "per_problem": 5}, 2, 2, 0),
+        ({"balance": True, "per_problem": 4}, 2, 2, 0),
     ],
 )
 def test_which_solutions_are_kept(how: Any, right: int, wrong: int, undecided: int) -> None:
@@ -221,6 +221,7 @@ def test_problems_of_one_verdict_keep_one_when_balanced() -> None:
         ({"balance": True, "keep": "right"}, "balance=True with keep=right"),
         ({"per_problem": 9}, "per_problem=9 with samples=8"),
         ({"per_problem": 1, "balance": True}, "per_problem=1 with balance=True"),
+        ({"per_problem": 3, "balance": True}, "per_problem=3 with balance=True; wanted: an even"),
         ({"teacher": True, "model": "rl"}, "model=rl with teacher=True"),
     ],
 )
