@@ -105,12 +105,12 @@ class _Export:
         Raises:
             DataError: there is something wrong with every one.
         """
-        data, asked = self.run.config.data, []
+        data, chat, asked = self.run.config.data, self.run.data.task.chat, []
         problems = self.run.data.separate(self.request.split)[: self.request.limit]
         for number, problem in enumerate(problems):
             prompt, said = list[int](), None
             try:
-                prompt = render_prompt(self.run.data.tokenizer, problem, data.chat)
+                prompt = render_prompt(self.run.data.tokenizer, problem, chat)
             except DataError as error:
                 said = str(error)
             if len(prompt) > (limit := data.max_prompt_tokens):

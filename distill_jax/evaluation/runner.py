@@ -18,7 +18,7 @@ from distill_jax.inference import generate
 from distill_jax.inference.generate import Answers, Tick
 from distill_jax.inference.store import AnswerStore
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
-from distill_jax.run.settings import StageSettings
+from distill_jax.run.settings import TASK, StageSettings
 from distill_jax.tasks import Task
 
 
@@ -65,7 +65,7 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
             raise ConfigError(got, wanted="none, all or a step, e.g. 100")
 
     def shared(self) -> tuple[str, ...]:
-        return ("seed", "tokenizer_size", "task", "data", "sampling")
+        return ("seed", "tokenizer_size", *TASK, "data", "sampling")
 
     def splits(self) -> tuple[str, ...]:
         return (self.split,)

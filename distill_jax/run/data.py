@@ -98,7 +98,7 @@ class Data:
     @cached_property
     def task(self) -> Task:
         """How problems are put to a model and answers judged."""
-        return TASKS[self.config.task](self.config.data, self.tokenizer)
+        return TASKS[self.config.task](self.config.data, self.tokenizer, self.config.programs)
 
     def problems(self, split: str) -> chat.Prompts:
         """Problems of a split, or of a benchmark, whose prompts fit, with those prompts.

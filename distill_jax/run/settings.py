@@ -10,7 +10,7 @@ from distill_jax.data.sources import DataSettings
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.quantised import QUANTISE
 from distill_jax.rollout.sampler import SamplingSettings
-from distill_jax.tasks import TASKS
+from distill_jax.tasks import TASKS, ProgramSettings
 from distill_jax.training.checkpoint import CheckpointSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.records import RecordSettings
@@ -18,6 +18,8 @@ from distill_jax.training.records import RecordSettings
 DTYPES = ("float32", "bfloat16")
 # Names of what stages make, which references ask for.
 MAKES = ("models", "student", "rows", "reward_model", "results")
+# Shared settings that say how problems are put and judged.
+TASK = ("task", "programs")
 # The student without any adapter, as a reference.
 BASE = "base"
 # Settings of the data that a training stage reads: all but those of the test split.
@@ -120,8 +122,11 @@ class Shared:
         512, "Vocabulary of the tokenizer trained on embedded data.", low=262
     )
     task: str = setting(
-        "text", "How problems are put to a model and answers judged.", choices=tuple(TASKS)
+        "text",
+        "How problems are put to a model and answers judged: text, or program, which is run.",
+        choices=tuple(TASKS),
     )
+    programs: ProgramSettings = field(default_factory=ProgramSettings)
     # Another mesh rounds differently; a stage may still resume with another one.
     mesh: MeshSettings = group(MeshSettings, affects="nothing")
     data: DataSettings = field(default_factory=DataSettings)

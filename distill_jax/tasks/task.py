@@ -7,7 +7,7 @@ import numpy as np
 
 from distill_jax import answers
 from distill_jax.data import chat
-from distill_jax.data.chat import Prompts
+from distill_jax.data.chat import ChatSettings, Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
 
@@ -25,6 +25,10 @@ class Judged(NamedTuple):
 
 class Task(Protocol):
     """How problems become prompts and how completions are judged."""
+
+    @property
+    def chat(self) -> ChatSettings:
+        """The prompt format, instructions of the task included."""
 
     def prompts(self, problems: Sequence[Problem], tokenizer: Any = None) -> Prompts:
         """The problems whose prompts fit, with their token ids; tokenizer: None is the run's.
@@ -44,6 +48,12 @@ class Task(Protocol):
             ended_B: bool, whether the completion ended with EOS.
         """
 
+    def answers(self, texts: Sequence[str]) -> list[str | None]:
+        """The final answer of each completion as written, None where it has none: what votes."""
+
+    def figures(self, details: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """JSON-able figures of completions from their `Judged.details`; {} where there are none."""
+
     def close(self) -> None:
         """Ends whatever processes the task holds."""
 
@@ -51,15 +61,21 @@ class Task(Protocol):
 class TextTask:
     """Task `text`: chat prompts; a worked solution in words, judged by its final answer."""
 
-    def __init__(self, settings: DataSettings, tokenizer: Any):
+    def __init__(self, settings: DataSettings, tokenizer: Any, programs: Any = None):
+        del programs  # settings of task program
         self.settings, self.tokenizer = settings, tokenizer
+
+    @property
+    def chat(self) -> ChatSettings:
+        """The prompt format of the data."""
+        return self.settings.chat
 
     def prompts(self, problems: Sequence[Problem], tokenizer: Any = None) -> Prompts:
         """The problems whose prompts fit, with their prompts' token ids: see `Task.prompts`."""
         return chat.fitting_prompts(
             tokenizer or self.tokenizer,
             problems,
-            self.settings.chat,
+            self.chat,
             max_prompt_tokens=self.settings.max_prompt_tokens,
             on_long_prompt=self.settings.on_long_prompt,
         )
@@ -73,6 +89,15 @@ class TextTask:
         right_B = np.array([one.verdict == "right" for one in found], bool)
         undecided_B = np.array([one.verdict == "undecided" for one in found], bool)
         return Judged(right_B, undecided_B, [{} for _ in found])
+
+    def answers(self, texts: Sequence[str]) -> list[str | None]:
+        """The final answer that each text states: see `Task.answers`."""
+        return [None if (one := answers.extract(text)) is None else one.text for text in texts]
+
+    def figures(self, details: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """None: a text's verdict is all that is known of it."""
+        del details
+        return {}
 
     def close(self) -> None:
         """Nothing to end: the answer check's workers belong to the process."""
