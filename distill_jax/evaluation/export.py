@@ -196,7 +196,7 @@ class _Export:
         unsure = np.where(judged.undecided_B, "undecided", "wrong")
         verdicts = np.where(judged.right_B, "right", unsure).tolist()
         tops = [drawn.columns.get(name, [None] * total) for name in ("top_ids", "top_probs")]
-        found = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, *tops
+        found = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, judged.stated, *tops
         return [Answer(*parts) for parts in zip(*found, strict=True)]
 
 

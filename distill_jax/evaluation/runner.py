@@ -163,7 +163,8 @@ def _judged(
             "mean_length": float(np.mean(drawn.length_B)),
             "terminated": float(np.mean(drawn.ended_B)),
             "undecided": float(np.mean(judged.undecided_B)),
-            **measures(problems, texts, drawn.tokens, drawn.ended_B, right_PG),
+            **measures(problems, texts, drawn.tokens, drawn.ended_B, right_PG, judged.stated),
+            **task.figures(judged.details),
         },
     }
 

@@ -71,10 +71,3 @@ def _is_python(opening: re.Match[str]) -> bool:
 
 def _next_line(text: str, place: int) -> int:
     return min(place + 1, len(text))  # `place` is that of a line feed: "$" matched before it
-
-
-def fenced(program: str) -> str:
-    """The program as a completion writes it, in a fence that no line of it closes."""
-    runs = [len(match[1]) for match in _FENCE.finditer(program)]
-    fence = "`" * max(3, 1 + max(runs, default=0))
-    return f"{fence}python\n{program.rstrip()}\n{fence}"

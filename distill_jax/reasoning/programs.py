@@ -3,6 +3,7 @@
 What is rewritten (`strip_comments`, `perturbed`) must run in the sandbox before it counts.
 """
 
+from distill_jax.data.fences import fenced
 from distill_jax.reasoning.program_checks import (
     assertions,
     ignores,
@@ -10,7 +11,7 @@ from distill_jax.reasoning.program_checks import (
     numbers,
     perturbed,
 )
-from distill_jax.reasoning.program_fences import NO_PROGRAM, Extracted, extract, fenced
+from distill_jax.reasoning.program_fences import NO_PROGRAM, Extracted, extract
 from distill_jax.reasoning.program_trees import Group, normalised, parsed, steps, strip_comments
 
 __all__ = [

@@ -202,6 +202,11 @@ class ProgramTask(TextTask):
         both = (self.settings.chat.instruction, self.programs.instruction)
         return replace(self.settings.chat, instruction="\n".join(filter(None, both)))
 
+    def response(self, problem: Problem, *, bare: bool) -> str | None:
+        """The worked solution where it holds a program; a bare answer would be hard-coded."""
+        has = not bare and texts_of.extract(problem.solution).program is not None
+        return problem.solution if has else None
+
     def judge(
         self, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray
     ) -> Judged:
@@ -228,7 +233,8 @@ class ProgramTask(TextTask):
         ]
         right_B = np.array([one.equal is True for one in all_], bool)
         undecided_B = np.array([one.equal is None for one in all_], bool)
-        return Judged(right_B, undecided_B, [asdict(one) for one in all_])
+        stated = [one.printed for one in all_]
+        return Judged(right_B, undecided_B, [asdict(one) for one in all_], stated)
 
     def answers(self, texts: Sequence[str]) -> list[str | None]:
         """The answer that each completion's program prints; None where it prints none."""
@@ -243,18 +249,19 @@ class ProgramTask(TextTask):
         return [None if program is None else next(printed).printed for program in found]
 
     def figures(self, details: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Shares of completions: ran, with assertions, no program, undecided by the machine;
-        hardcoded_rate, of the right ones; failures: class -> number."""
+        """Of programs: shares that ran and that have assertions; hardcoded_rate, of the right ones
+        that were tested; failures: class -> number."""
         right = [one for one in details if one["equal"] is True]
         tested = [one for one in right if one["hardcoded"] is not None]
         statuses = Counter(one["status"] for one in details)
         failed = {name: count for name, count in sorted(statuses.items()) if name != "ok"}
-        return {
+        figures = {
             "ran": _share([one["ran"] for one in details]),
             "asserted": _share([one["assertions"] > 0 for one in details]),
             "hardcoded_rate": _share([one["hardcoded"] for one in tested]),
             "failures": failed,
         }
+        return {"programs": figures}
 
     def close(self) -> None:
         """Ends the process's sandboxes; they start again where a program is run."""

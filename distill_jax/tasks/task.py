@@ -7,6 +7,7 @@ import numpy as np
 
 from distill_jax import answers
 from distill_jax.data import chat
+from distill_jax.data.batching import bare_answer
 from distill_jax.data.chat import ChatSettings, Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
@@ -16,11 +17,13 @@ class Judged(NamedTuple):
     """Verdicts on B completions: right_B bool, undecided_B bool (never right as well).
 
     details: a JSON-able dict a completion, with what else the judge found; may be empty.
+    stated: the final answer of each completion as written, None where it has none.
     """
 
     right_B: np.ndarray
     undecided_B: np.ndarray
     details: list[dict[str, Any]]
+    stated: list[str | None]
 
 
 class Task(Protocol):
@@ -35,6 +38,12 @@ class Task(Protocol):
 
         Raises:
             DataError: a prompt is too long where that is an error, or none fits.
+        """
+
+    def response(self, problem: Problem, *, bare: bool) -> str | None:
+        """The completion to train on: the worked solution; if `bare`, the answer without its work.
+
+        None where the task would accept none.
         """
 
     def judge(
@@ -80,6 +89,10 @@ class TextTask:
             on_long_prompt=self.settings.on_long_prompt,
         )
 
+    def response(self, problem: Problem, *, bare: bool) -> str | None:
+        """The worked solution; `#### answer` if bare, or where there is none."""
+        return bare_answer(problem) if bare or not problem.solution else problem.solution
+
     def judge(
         self, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray
     ) -> Judged:
@@ -88,7 +101,7 @@ class TextTask:
         found = answers.check_batch([problem.answer for problem in problems], texts)
         right_B = np.array([one.verdict == "right" for one in found], bool)
         undecided_B = np.array([one.verdict == "undecided" for one in found], bool)
-        return Judged(right_B, undecided_B, [{} for _ in found])
+        return Judged(right_B, undecided_B, [{} for _ in found], self.answers(texts))
 
     def answers(self, texts: Sequence[str]) -> list[str | None]:
         """The final answer that each text states: see `Task.answers`."""

@@ -210,8 +210,8 @@ def test_completions_by_hand():
         *("ok", "no_program:none", "no_program:unterminated", "ok", "ok", "rejected"),
     ]
     assert [one["hardcoded"] for one in found.details] == [False, None, None, False, True, None]
-    assert task().answers(texts) == ["7", None, None, "7", "7", None]
-    assert task().figures(found.details) == {
+    assert found.stated == task().answers(texts) == ["7", None, None, "7", "7", None]
+    assert task().figures(found.details)["programs"] == {
         "ran": 3 / 6,
         "asserted": 0.0,
         "hardcoded_rate": 1 / 3,
@@ -237,7 +237,15 @@ def test_what_the_machine_cannot_run_is_undecided(monkeypatch):
 def test_a_judgement_of_nothing():
     found = judge([])
     assert len(found.right_B) == len(found.undecided_B) == len(found.details) == 0
-    assert task().figures([])["ran"] is None and task().answers([]) == []
+    assert task().figures([])["programs"]["ran"] is None and task().answers([]) == []
+
+
+def test_programs_alone_are_trained_on():
+    worked = f"Subtract.\n{fenced('print(9)')}"
+    for solution, wanted in ((worked, worked), ("<<15-6=9>>\n#### 9", None), ("", None)):
+        assert task().response(Problem("p", "q", solution, "9"), bare=False) == wanted
+    # A bare answer would be a hard-coded program.
+    assert task().response(Problem("p", "q", worked, "9"), bare=True) is None
 
 
 def test_the_instruction_follows_that_of_the_data():
