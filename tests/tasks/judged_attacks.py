@@ -11,7 +11,7 @@ import numpy as np
 
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
-from distill_jax.reasoning.programs import extract, fenced
+from distill_jax.reasoning.programs import fenced
 from distill_jax.tasks import ProgramSettings, ProgramTask
 from tests.sandbox.attacks import ATTACKS
 from tests.sandbox.effects import Watch
@@ -24,7 +24,7 @@ def attack(step: int) -> dict[str, object]:
     """What the judge found, and every effect on the host."""
     chosen, watch, task = ATTACKS[::step], Watch(), ProgramTask(DataSettings(), None, SETTINGS)
     effects: list[str] = []
-    details, right, undecided = [], 0, 0
+    details, right = [], 0
     try:
         # Each worker has both of its processes before the watch looks.
         started = [f"import sympy\nprint({n})" for n in range(8)]
@@ -33,20 +33,19 @@ def attack(step: int) -> dict[str, object]:
         for at in range(0, len(chosen), GROUP):
             group = chosen[at : at + GROUP]
             sources = [watch.fill(one.source) for one in group]
-            assert all(extract(fenced(source)).program for source in sources)
             found = _judge(task, sources, [watch.gold] * len(group))
             right += int(found.right_B.sum())
-            undecided += int(found.undecided_B.sum())
             details += found.details
             said = [f"{one['printed']} {one['error']}" for one in found.details]
-            effects += [f"{at}: {effect}" for effect in watch.effects(said)]
+            # The answer check starts workers when printed text needs algebra.
+            seen = [one for one in watch.effects(said) if "answers/worker.py" not in one]
+            effects += [f"{at}: {effect}" for effect in seen]
     finally:
         watch.close()
         task.close()
     statuses = sorted({str(one["status"]) for one in details})
     return {
-        "count": len(details), "effects": effects, "right": right, "undecided": undecided,
-        "statuses": statuses,
+        "count": len(details), "effects": effects, "right": right, "statuses": statuses,
     }  # fmt: skip
 
 
