@@ -1,18 +1,30 @@
 """Task program: completions and their verdicts by hand, in the real sandbox."""
 
+import threading
 import time
 
 import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.data import synthetic
 from distill_jax.data.chat import ChatSettings
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
+from distill_jax.data.tokenizer import train_tokenizer
 from distill_jax.reasoning.programs import fenced
 from distill_jax.sandbox import Limits, SandboxError, shared
-from distill_jax.tasks import TASKS, ProgramSettings, ProgramTask, program_runs
+from distill_jax.tasks import (
+    TASKS,
+    ProgramSettings,
+    ProgramTask,
+    program,
+    program_check,
+    program_runs,
+)
 from distill_jax.tasks.program import check_program_batch
+from tests.profile import NIGHTLY
+from tests.sandbox.processes import descriptors, zygotes
 
 LIMITS = Limits(wall_s=20.0, cpu_s=1.0)
 QUESTION = "Tom has 15 pens, drops 6 and uses 2. How many now?"
@@ -258,3 +270,42 @@ def test_the_instruction_follows_that_of_the_data():
 def test_a_deadline_below_the_limit_of_one_program_is_refused():
     with pytest.raises(ConfigError, match="wall_s=5.0 with deadline_s=1.0"):
         ProgramTask(DataSettings(), None, ProgramSettings(deadline_s=1.0))
+
+
+def test_no_prompt_depends_on_the_answer():
+    tok = train_tokenizer(synthetic.texts(synthetic.ProblemSettings(style="program"), 0, 50), 300)
+    made = ProgramTask(DataSettings(), tok, ProgramSettings(instruction="Program."))
+    solution = fenced("print(7081953)")
+    rows = [Problem("p", "How many?", *rest) for rest in (("", "7"), (solution, "7081953"))]
+    first, second = made.prompts(rows).prompts
+    assert first == second and "How many?\nProgram." in tok.decode(first)
+
+
+def test_more_programs_than_a_batch_are_judged_in_several(monkeypatch):
+    sizes = []
+
+    def run(programs, **how):
+        sizes.append(len(programs))
+        return [program_runs.Outcome("ok", "7")] * len(programs)
+
+    monkeypatch.setattr(program_check, "run_programs", run)
+    monkeypatch.setattr(program, "BATCH", 3)
+    found = judge([fenced(f"print({n} - {n} + 7)") for n in range(7)], questions=["no number"] * 7)
+    assert found.right_B.all() and sizes == [3, 0, 3, 0, 1, 0]
+
+
+# 10,000 at night: none of them leaves a process, a thread or a descriptor.
+MANY, SIZE = (10_000, 500) if NIGHTLY else (300, 100)
+
+
+@pytest.mark.timeout(1200)
+def test_many_programs_leave_nothing_behind():
+    check(["print(0)"])
+    before = descriptors(), threading.active_count(), len(zygotes())
+    for start in range(0, MANY, SIZE):
+        numbers = range(start, start + SIZE)
+        found = check([f"print({n} + 1)" for n in numbers], [str(n + 1) for n in numbers])
+        assert all(one.equal for one in found)
+    assert (descriptors(), threading.active_count(), len(zygotes())) == before
+    shared.close_shared()
+    assert zygotes() == set()
