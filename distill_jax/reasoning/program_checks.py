@@ -170,7 +170,7 @@ def numbers(question: str) -> list[float]:
 
 
 def perturbed(program: str, question: str) -> str | None:
-    """The program with the question's numbers changed, its assertions left out.
+    """The program with the question's numbers changed, without its assertions.
 
     It must be run: a program whose output stays the same does not use the question. Every constant
     that equals a number of the question changes, other ones by other amounts, in strings that are a

@@ -94,7 +94,7 @@ def _given(
             "others",
         )
     if left:
-        run.say(f"train: {left} of {len(problems)} problems left out, no solution for {task}")
+        run.say(f"train: {left} of {len(problems)} problems skipped, no solution for {task}")
     return [p for p, _, _ in given], [ids for _, ids, _ in given], [text for _, _, text in given]
 
 
