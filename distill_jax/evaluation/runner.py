@@ -154,7 +154,8 @@ def _judged(
     task: Task,
 ) -> dict[str, Any]:
     texts = [text(row) for row in drawn.tokens]
-    judged = task.judge([p for p in problems for _ in range(samples)], texts, drawn.ended_B)
+    repeated = [p for p in problems for _ in range(samples)]
+    judged = task.judge(repeated, texts, drawn.ended_B)
     right_PG = judged.right_B.reshape(-1, samples)
     return {
         "right_PG": right_PG,
@@ -164,7 +165,7 @@ def _judged(
             "terminated": float(np.mean(drawn.ended_B)),
             "undecided": float(np.mean(judged.undecided_B)),
             **measures(problems, texts, drawn.tokens, drawn.ended_B, right_PG, judged.stated),
-            **task.figures(judged.details),
+            **task.figures(repeated, texts, judged),
         },
     }
 

@@ -153,7 +153,8 @@ class RLStep:
         state = self._learn(state, collected, record["signal_B"])
         clock.note("time/update", updated)
         metrics = {**metrics, **updated, **self._rollout_metrics(host, collected.judged)}
-        metrics |= {**self.terms.metrics(), **clock.times, **self._task_metrics(collected.judged)}
+        metrics |= {**self.terms.metrics(), **clock.times}
+        metrics |= self.run.data.task.metrics(collected.judged)
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if isinstance(self.teacher, CachedTeacher):
             metrics |= self.teacher.metrics()
@@ -283,16 +284,6 @@ class RLStep:
             "frac_groups_all_right": float(right_PG.all(axis=1).mean()),
             "frac_groups_all_wrong": float((~right_PG).all(axis=1).mean()),
             "step_tokens": int(host.prompt_len_B.sum() + length_B.sum()),
-        }
-
-    def _task_metrics(self, judged: Judged) -> dict[str, float]:
-        """The task's own figures that are defined, as "programs/ran"."""
-        figures = self.run.data.task.figures(judged.details).items()
-        return {
-            f"{group}/{name}": value
-            for group, values in figures
-            for name, value in values.items()
-            if isinstance(value, float)
         }
 
     def _table(

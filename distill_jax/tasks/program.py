@@ -17,7 +17,6 @@ from distill_jax.sandbox import Layers, Limits
 from distill_jax.sandbox.pool import possible_layers
 from distill_jax.sandbox.shared import close_shared
 from distill_jax.tasks.program_check import ProgramCheck, check_program_batch
-from distill_jax.tasks.program_runs import Outcome, run_programs
 from distill_jax.tasks.task import Judged, TextTask
 
 __all__ = ["ProgramCheck", "ProgramSettings", "ProgramTask", "check_program_batch"]
@@ -91,63 +90,73 @@ class ProgramTask(TextTask):
         """The verdict on what each completion's program prints: see `Task.judge`.
 
         A completion without a program is wrong, as is one whose program fails; what the machine
-        could not run is undecided. details: the fields of `ProgramCheck`.
+        could not run is undecided. details: the fields of `ProgramCheck`, where hardcoded is what
+        the text alone shows; `figures` runs programs for it.
         """
         del ended_B  # a complete fence counts, whether the text ended or not
+        golds = [problem.answer for problem in problems]
+        checks = self._checked(texts, golds=golds)
+        right_B = np.array([one.equal is True for one in checks], bool)
+        undecided_B = np.array([one.equal is None for one in checks], bool)
+        stated = [one.printed for one in checks]
+        return Judged(right_B, undecided_B, [asdict(one) for one in checks], stated)
+
+    def answers(self, texts: Sequence[str]) -> list[str | None]:
+        """The answer that each completion's program prints; None where it prints none."""
+        return [one.printed for one in self._checked(texts)]
+
+    def metrics(self, judged: Judged) -> dict[str, float]:
+        """Shares of completions whose program ran, asserts something, prints a literal."""
+        details = judged.details
+        return {
+            "programs/ran": _share([one["ran"] for one in details]) or 0.0,
+            "programs/asserted": _share([one["assertions"] > 0 for one in details]) or 0.0,
+            "programs/constant": _share([one["hardcoded"] is True for one in details]) or 0.0,
+        }
+
+    def figures(
+        self, problems: Sequence[Problem], texts: Sequence[str], judged: Judged
+    ) -> dict[str, Any]:
+        """Shares of programs that ran and that assert something; failures: class -> number;
+        hardcoded_rate: of the right programs, which run again for it with other numbers."""
+        rows = np.flatnonzero(judged.right_B).tolist()
+        questions = [problems[row].question for row in rows]
+        again = self._checked([texts[row] for row in rows], questions=questions)
+        tested = [one.hardcoded for one in again if one.hardcoded is not None]
+        counts = Counter(one["status"] for one in judged.details)
+        metrics = self.metrics(judged)
+        figures = {
+            "ran": metrics["programs/ran"],
+            "asserted": metrics["programs/asserted"],
+            "hardcoded_rate": _share(tested),
+            "failures": {name: n for name, n in sorted(counts.items()) if name != "ok"},
+        }
+        return {"programs": figures}
+
+    def _checked(
+        self,
+        texts: Sequence[str],
+        golds: Sequence[str] | None = None,
+        questions: Sequence[str] | None = None,
+    ) -> list[ProgramCheck]:
+        """What the program of each completion did, batch by batch."""
         found = [texts_of.extract(text) for text in texts]
+        equal = None if golds is None else False
+        out = [ProgramCheck(False, 0, equal, None, one.failure, None, 0.0) for one in found]
         rows = [row for row, one in enumerate(found) if one.program is not None]
-        of_row: dict[int, ProgramCheck] = {}
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
             checks = check_program_batch(
                 [str(found[row].program) for row in some],
-                [problems[row].answer for row in some],
-                questions=[problems[row].question for row in some],
-                **self._how(),
+                None if golds is None else [golds[row] for row in some],
+                questions=None if questions is None else [questions[row] for row in some],
+                deadline_s=self.programs.deadline_s,
+                limits=self.programs.limits(),
+                workers=self.programs.workers,
             )
-            of_row |= dict(zip(some, checks, strict=True))
-        all_ = [
-            of_row.get(row) or ProgramCheck(False, 0, False, None, one.failure, None, 0.0)
-            for row, one in enumerate(found)
-        ]
-        right_B = np.array([one.equal is True for one in all_], bool)
-        undecided_B = np.array([one.equal is None for one in all_], bool)
-        stated = [one.printed for one in all_]
-        return Judged(right_B, undecided_B, [asdict(one) for one in all_], stated)
-
-    def answers(self, texts: Sequence[str]) -> list[str | None]:
-        """The answer that each completion's program prints; None where it prints none."""
-        found = [texts_of.extract(text).program for text in texts]
-        given = [program for program in found if program is not None]
-        outcomes: list[Outcome] = []
-        for start in range(0, len(given), BATCH):
-            outcomes += run_programs(given[start : start + BATCH], **self._how())
-        printed = iter(outcomes)
-        return [None if program is None else next(printed).printed for program in found]
-
-    def _how(self) -> dict[str, Any]:
-        """Deadline and limits of a batch."""
-        settings = self.programs
-        return {
-            "deadline_s": settings.deadline_s,
-            "limits": settings.limits(),
-            "workers": settings.workers,
-        }
-
-    def figures(self, details: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Of programs: shares that ran and that have assertions; hardcoded_rate, of the right ones
-        that were tested; failures: class -> number."""
-        right = [one for one in details if one["equal"] is True]
-        tested = [one for one in right if one["hardcoded"] is not None]
-        statuses = Counter(one["status"] for one in details)
-        failed = {name: count for name, count in sorted(statuses.items()) if name != "ok"}
-        figures = {
-            "ran": _share([one["ran"] for one in details]),
-            "asserted": _share([one["assertions"] > 0 for one in details]),
-            "hardcoded_rate": _share([one["hardcoded"] for one in tested]),
-            "failures": failed,
-        }
-        return {"programs": figures}
+            for row, check in zip(some, checks, strict=True):
+                out[row] = check
+        return out
 
     def close(self) -> None:
         """Ends the process's sandboxes; they start again where a program is run."""

@@ -83,11 +83,11 @@ def check_program_batch(
         if questions is not None and outcome.status == "ok" and equal[row] is not False:
             if (variant := texts_of.perturbed(program, questions[row])) is not None:
                 variants[row] = variant
-    again = run_programs(
-        list(variants.values()),
-        deadline_s=max(0.0, end - time.monotonic()),
-        limits=limits,
-        workers=workers,
+    left_s = max(0.0, end - time.monotonic())
+    again = (
+        run_programs(list(variants.values()), deadline_s=left_s, limits=limits, workers=workers)
+        if variants
+        else []
     )
     changed = dict(zip(variants, again, strict=True))
     asked: Sequence[str | None] = questions or [None] * len(programs)

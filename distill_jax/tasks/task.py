@@ -60,8 +60,13 @@ class Task(Protocol):
     def answers(self, texts: Sequence[str]) -> list[str | None]:
         """The final answer of each completion as written, None where it has none: what votes."""
 
-    def figures(self, details: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """JSON-able figures of completions from their `Judged.details`; {} where there are none."""
+    def metrics(self, judged: Judged) -> dict[str, float]:
+        """Metrics of a training step besides its verdicts; {} where there are none."""
+
+    def figures(
+        self, problems: Sequence[Problem], texts: Sequence[str], judged: Judged
+    ) -> dict[str, Any]:
+        """JSON-able figures of an evaluation besides its verdicts; may cost as much as `judge`."""
 
     def close(self) -> None:
         """Ends whatever processes the task holds."""
@@ -107,9 +112,16 @@ class TextTask:
         """The final answer that each text states: see `Task.answers`."""
         return [None if (one := answers.extract(text)) is None else one.text for text in texts]
 
-    def figures(self, details: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def metrics(self, judged: Judged) -> dict[str, float]:
         """None: a text's verdict is all that is known of it."""
-        del details
+        del judged
+        return {}
+
+    def figures(
+        self, problems: Sequence[Problem], texts: Sequence[str], judged: Judged
+    ) -> dict[str, Any]:
+        """None: as `metrics`."""
+        del problems, texts, judged
         return {}
 
     def close(self) -> None:

@@ -194,10 +194,9 @@ def task(**settings):
     return ProgramTask(DataSettings(), None, ProgramSettings(wall_s=20.0, **settings))
 
 
-def judge(texts, golds=None, questions=None):
+def judge(texts, golds=None):
     golds = golds or ["7"] * len(texts)
-    questions = questions or [QUESTION] * len(texts)
-    problems = [Problem("p", q, "", gold) for gold, q in zip(golds, questions, strict=True)]
+    problems = [Problem("p", QUESTION, "", gold) for gold in golds]
     return task().judge(problems, texts, np.ones(len(texts), bool))
 
 
@@ -221,9 +220,15 @@ def test_completions_by_hand():
     assert [one["status"] for one in found.details] == [
         *("ok", "no_program:none", "no_program:unterminated", "ok", "ok", "rejected"),
     ]
-    assert [one["hardcoded"] for one in found.details] == [False, None, None, False, True, None]
+    assert [one["hardcoded"] for one in found.details] == [None, None, None, None, True, None]
     assert found.stated == task().answers(texts) == ["7", None, None, "7", "7", None]
-    assert task().figures(found.details)["programs"] == {
+    problems = [Problem("p", QUESTION, "", "7")] * 6
+    assert task().metrics(found) == {
+        "programs/ran": 3 / 6,
+        "programs/asserted": 0.0,
+        "programs/constant": 1 / 6,
+    }
+    assert task().figures(problems, texts, found)["programs"] == {
         "ran": 3 / 6,
         "asserted": 0.0,
         "hardcoded_rate": 1 / 3,
@@ -232,7 +237,7 @@ def test_completions_by_hand():
 
 
 def test_each_completion_meets_the_answer_of_its_own_problem():
-    found = judge([fenced("print(2)")] * 2, ["1", "2"], ["2", "2"])
+    found = judge([fenced("print(2)")] * 2, ["1", "2"])
     assert found.right_B.tolist() == [False, True]
 
 
@@ -249,7 +254,8 @@ def test_what_the_machine_cannot_run_is_undecided(monkeypatch):
 def test_a_judgement_of_nothing():
     found = judge([])
     assert len(found.right_B) == len(found.undecided_B) == len(found.details) == 0
-    assert task().figures([])["programs"]["ran"] is None and task().answers([]) == []
+    assert task().figures([], [], found)["programs"]["hardcoded_rate"] is None
+    assert task().metrics(found)["programs/ran"] == 0.0 and task().answers([]) == []
 
 
 def test_programs_alone_are_trained_on():
@@ -290,8 +296,9 @@ def test_more_programs_than_a_batch_are_judged_in_several(monkeypatch):
 
     monkeypatch.setattr(program_check, "run_programs", run)
     monkeypatch.setattr(program, "BATCH", 3)
-    found = judge([fenced(f"print({n} - {n} + 7)") for n in range(7)], questions=["no number"] * 7)
-    assert found.right_B.all() and sizes == [3, 0, 3, 0, 1, 0]
+    texts = [fenced(f"print({n} - {n} + 7)") for n in range(7)]
+    found = judge(["nothing", *texts])
+    assert found.right_B.tolist() == [False] + [True] * 7 and sizes == [3, 3, 1]
 
 
 # 10,000 at night: none of them leaves a process, a thread or a descriptor.
