@@ -11,7 +11,8 @@ LAYERS = [
     {"distill_jax.core"},
     {"distill_jax.kernels", "distill_jax.sandbox"},
     {"distill_jax.models", "distill_jax.data", "distill_jax.answers"},
-    {"distill_jax.reasoning", "distill_jax.tasks"},
+    {"distill_jax.reasoning"},
+    {"distill_jax.tasks"},
     {
         "distill_jax.training",
         "distill_jax.rollout",

@@ -88,13 +88,13 @@ def check_batch(golds: Sequence[str], texts: Sequence[str]) -> list[Verdict]:
     for row, (gold, answer) in enumerate(zip(golds, found, strict=True)):
         if answer is None:
             verdicts[row] = Verdict(WRONG, "no final answer")
-        if _is_no_answer(gold):  # a fault of the data must not train as a wrong answer
+        if states_none(gold):  # a fault of the data must not train as a wrong answer
             verdicts[row] = Verdict(UNDECIDED, "the gold has no final answer")
     return verdicts
 
 
-def _is_no_answer(gold: str) -> bool:
-    """Whether a gold answer is empty, or prose without a final answer."""
+def states_none(gold: str) -> bool:
+    """Whether a gold answer is no answer: empty, or prose without a final answer."""
     text = gold.strip()
     prose = text.endswith(".") and len(text.split()) > 5 and "\\" not in text
     return not text or (prose and extract(text) is None)

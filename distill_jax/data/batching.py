@@ -102,16 +102,6 @@ def is_answer_only(seed: int, row: int, fraction: float) -> bool:
     return int.from_bytes(digest, "little") < fraction * 2**64
 
 
-def training_solution(problem: Problem, row: int, *, seed: int, answer_only: float) -> str:
-    """The text to train on: the worked solution, or `#### answer` for a fraction of the rows.
-
-    A problem without a worked solution always gives its answer alone.
-    """
-    if problem.solution and not is_answer_only(seed, row, answer_only):
-        return problem.solution
-    return bare_answer(problem)
-
-
 def bare_answer(problem: Problem) -> str:
     """The answer without its steps, in GSM8K's form."""
     return f"#### {problem.answer}"

@@ -4,12 +4,15 @@ A problem is a chain such as 23+4-7 written as a story. Its split is a hash of t
 chain of the training split is in another split, whatever the names, things, verbs or seed.
 """
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.data import fences, synthetic_programs
 from distill_jax.data.problem import Problem
+from distill_jax.data.synthetic_programs import Story
 
 SPLITS = ("train", "validation", "test")
 
@@ -32,8 +35,15 @@ class ProblemSettings:
     operations: tuple[str, ...] = setting(("+", "-"), "Kinds of steps.", choices=("+", "-"))
     style: str = setting(
         "brief",
-        "Solution: brief (`<<23+4=27>>` a line) or full (`Tom has 23+4=<<23+4=27>>27 pens.`).",
-        choices=("brief", "full"),
+        "Solution: brief (`<<23+4=27>>` a line), full (`Tom has 23+4=<<23+4=27>>27 pens.`), or "
+        "program, for task=program.",
+        choices=("brief", "full", "program"),
+    )
+    flawed: float = setting(
+        0.2,
+        "Share of programs (style=program) that are wrong or hard-coded, as models write them.",
+        low=0.0,
+        high=1.0,
     )
     train_size: int = setting(20_000, "Problems in the training split.", low=1)
     validation_size: int = setting(500, "Problems in the validation split.", low=1)
@@ -73,7 +83,11 @@ def problem(split: str, index: int, settings: ProblemSettings, seed: int) -> Pro
         draw = _Draw(f"{seed}/{split}/{index}/{attempt}")
         chain = _draw_chain(draw, level, settings)
         if chain is not None and split_of(_chain_text(chain)) == split:
-            return _tell(f"embedded/{split}/{index}", chain, draw, settings)
+            told, story = _tell(f"embedded/{split}/{index}", chain, draw, settings)
+            if settings.style != "program":
+                return told
+            # Draws of its own: the question is that of the other styles.
+            return _programmed(told, story, _Draw(f"{seed}/{told.id}/program"), settings)
     raise ConfigError(
         f"no {split} problem of level {level} found in {_ATTEMPTS} draws",
         fix="widen problems.max_value or problems.max_operand",
@@ -147,8 +161,10 @@ def _chain_text(chain: _Chain) -> str:
     return str(chain[0]) + "".join(f"{sign}{operand}" for sign, operand in chain[1])
 
 
-def _tell(name_of: str, chain: _Chain, draw: _Draw, settings: ProblemSettings) -> Problem:
-    """The chain as a story with its worked solution."""
+def _tell(
+    name_of: str, chain: _Chain, draw: _Draw, settings: ProblemSettings
+) -> tuple[Problem, Story]:
+    """The chain as a problem with its worked solution, and the parts of its story."""
     start, steps = chain
     name, things = NAMES[draw.below(len(NAMES))], THINGS[draw.below(len(THINGS))]
     ending = ENDINGS[draw.below(len(ENDINGS))].format(name=name, things=things)
@@ -165,7 +181,7 @@ def _tell(name_of: str, chain: _Chain, draw: _Draw, settings: ProblemSettings) -
             lines.append(f"{name} has {expression}=<<{expression}={result}>>{result} {things}.")
         value = result
     story = ", ".join(clauses[:-1]) + f" and {clauses[-1]}"
-    return Problem(
+    told = Problem(
         id=name_of,
         question=f"{name} {story}. {ending}",
         solution="\n".join([*lines, f"#### {value}"]),
@@ -174,3 +190,11 @@ def _tell(name_of: str, chain: _Chain, draw: _Draw, settings: ProblemSettings) -
         subject="arithmetic",
         extra={"chain": _chain_text(chain)},
     )
+    return told, Story(name, things, start, steps)
+
+
+def _programmed(told: Problem, story: Story, draw: _Draw, settings: ProblemSettings) -> Problem:
+    """The problem with a program as its worked solution."""
+    text, written = synthetic_programs.write(story, settings.flawed, draw.below)
+    extra = {**told.extra, "program": written}
+    return dataclasses.replace(told, solution=fences.fenced(text), extra=extra)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill_jax.core.errors import DataError
+from distill_jax.data import fences
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 # Marks of Sky-T1 and Bespoke-Stratos; Qwen's and DeepSeek's models write <think>.
@@ -23,7 +24,8 @@ def usual_columns(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
     {prompt, completion} of texts or of messages; {system, conversations} of Bespoke-Stratos, whose
     system prompt is dropped (the run has its own); `generations` of OpenR1-Math, of which the first
-    complete and right one is taken. Marks of a thought become <think> and </think>: the thought is
+    complete and right one is taken; {cot_program, final_answer} of verified programs, which are
+    fenced if they are not. Marks of a thought become <think> and </think>: the thought is
     trained on, and the answer check reads only what follows it. Other rows stay as they are.
 
     Raises:
@@ -31,6 +33,8 @@ def usual_columns(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """
     if "conversations" in row:
         return _of_conversations(row, where)
+    if "cot_program" in row:
+        return _of_program(row, where)
     if _GENERATIONS in row:
         return _of_generations(row, where)
     if "completion" in row and "solution" not in row and "prompt" in row:
@@ -71,6 +75,15 @@ def _of_generations(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         f"{where}: none of {len(texts)} generations is complete and right by {', '.join(_CHECKS)}",
         fix="drop the row",
     )
+
+
+def _of_program(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    program = row["cot_program"]
+    if not isinstance(program, str) or not program.strip():
+        raise _wrong(where, "cot_program", program, "a text, not empty")
+    solution = program if "```" in program else fences.fenced(program)
+    rest = _without(row, "cot_program", "final_answer")
+    return {"answer": row.get("final_answer"), **rest, "solution": solution}
 
 
 def _of_completion(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:

@@ -105,12 +105,12 @@ class _Export:
         Raises:
             DataError: there is something wrong with every one.
         """
-        data, asked = self.run.config.data, []
+        data, chat, asked = self.run.config.data, self.run.data.task.chat, []
         problems = self.run.data.separate(self.request.split)[: self.request.limit]
         for number, problem in enumerate(problems):
             prompt, said = list[int](), None
             try:
-                prompt = render_prompt(self.run.data.tokenizer, problem, data.chat)
+                prompt = render_prompt(self.run.data.tokenizer, problem, chat)
             except DataError as error:
                 said = str(error)
             if len(prompt) > (limit := data.max_prompt_tokens):
@@ -196,7 +196,7 @@ class _Export:
         unsure = np.where(judged.undecided_B, "undecided", "wrong")
         verdicts = np.where(judged.right_B, "right", unsure).tolist()
         tops = [drawn.columns.get(name, [None] * total) for name in ("top_ids", "top_probs")]
-        found = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, *tops
+        found = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, judged.stated, *tops
         return [Answer(*parts) for parts in zip(*found, strict=True)]
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from distill_jax import answers
 from distill_jax.answers.check import final_answer
 from distill_jax.answers.numbers import parse_number
 from distill_jax.core import sharding
@@ -25,13 +24,14 @@ ROWS = 16
 
 class Answer(NamedTuple):
     """An answer: text without special tokens; token ids, EOS included; whether it ended by itself;
-    verdict (right, wrong or undecided); the most probable tokens at each place and their
-    probabilities, None where not asked for."""
+    verdict (right, wrong or undecided); the final answer that it gives, or None; the most probable
+    tokens at each place and their probabilities, None where not asked for."""
 
     text: str
     tokens: list[int]
     ended: bool
     verdict: str
+    stated: str | None = None
     top_ids: list[list[int]] | None = None
     top_probs: list[list[float]] | None = None
 
@@ -49,7 +49,7 @@ def row(
         error: why there is no answer, one line; else None.
     """
     gold = final_answer(problem.answer)
-    found = answers.extract(answer.text) if answer else None
+    stated = answer.stated if answer else None
     return {
         "index": index,
         "id": problem.id,
@@ -60,8 +60,8 @@ def row(
         "ground_truth_text": gold,
         "ground_truth_num": number(gold),
         "response": answer.text if answer else None,
-        "answer_text": found.text if found else None,
-        "answer_num": number(found.text) if found else None,
+        "answer_text": stated,
+        "answer_num": None if stated is None else number(stated),
         "right": answer.verdict == "right" if answer else None,
         "verdict": answer.verdict if answer else None,
         "ended": answer.ended if answer else None,

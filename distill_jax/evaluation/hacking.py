@@ -25,6 +25,7 @@ def indicators(
     tokens: Sequence[Sequence[int]],
     ended: Sequence[bool],
     rewards_B: np.ndarray,
+    stated: Sequence[str | None],
 ) -> dict[str, float | None]:
     """Indicators of a set of completions, flat; none of them is a proof.
 
@@ -33,6 +34,7 @@ def indicators(
         tokens: their tokens, EOS counted where there is one, no padding.
         ended: whether each ended by itself (EOS) and was not cut off.
         rewards_B: of each completion, float.
+        stated: the final answer of each, None for none.
 
     Returns:
         Lengths in tokens; shares that are truncated (no EOS), are looping, give several or no
@@ -49,7 +51,7 @@ def indicators(
         "repeated_ngrams": _mean(repeated),
         "looping": _mean([loops(row) for row in tokens]),
         "several_answers": _mean([several_answers(text) for text in texts]),
-        "no_answer": _mean([answers.extract(text) is None for text in texts]),
+        "no_answer": _mean([one is None for one in stated]),
         "reward_length_correlation": correlation(length_B, rewards_B),
     }
 

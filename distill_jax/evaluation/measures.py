@@ -18,6 +18,7 @@ def measures(
     tokens: Sequence[list[int]],
     ended_B: np.ndarray,
     right_PG: np.ndarray,
+    stated: Sequence[str | None],
 ) -> dict[str, Any]:
     """Reasoning quality and signs of reward hacking; with several samples pass@k and maj@k too.
 
@@ -25,7 +26,8 @@ def measures(
         problems: P.
         texts: B = P·G completions, prompt-major.
         tokens, ended_B: their token ids, EOS included, and whether each ended by itself.
-        right_PG: verdicts of the answer check, bool.
+        right_PG: verdicts, bool.
+        stated: B final answers as written, None for none.
 
     Returns:
         JSON-able; of "pass@k" and "maj@k" k -> an estimate, for k = 1, 2, 4, … and G.
@@ -36,10 +38,9 @@ def measures(
     rewards = right_PG.reshape(-1).astype(float)
     out: dict[str, Any] = {
         "reasoning": reasoning_summary(found, [problem.id for problem in repeated]),
-        "hacking": hacking.indicators(texts, tokens, ended_B.tolist(), rewards),
+        "hacking": hacking.indicators(texts, tokens, ended_B.tolist(), rewards, stated),
     }
     if samples > 1:
-        stated = [None if (one := answers.extract(text)) is None else one.text for text in texts]
         stated_PG = [stated[i : i + samples] for i in range(0, len(stated), samples)]
         powers = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
         out |= {"pass@k": {}, "maj@k": {}}

@@ -19,7 +19,7 @@ from distill_jax.inference import generate
 from distill_jax.inference.generate import Answers, Tick
 from distill_jax.inference.store import AnswerStore
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
-from distill_jax.run.settings import StageSettings
+from distill_jax.run.settings import TASK, StageSettings
 from distill_jax.tasks import Task
 
 
@@ -68,7 +68,7 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
             raise ConfigError(got, wanted="none, all or a step, e.g. 100")
 
     def shared(self) -> tuple[str, ...]:
-        return ("seed", "tokenizer_size", "task", "data", "sampling")
+        return ("seed", "tokenizer_size", *TASK, "data", "sampling")
 
     def splits(self) -> tuple[str, ...]:
         return (self.split,)
@@ -157,7 +157,8 @@ def _judged(
     task: Task,
 ) -> dict[str, Any]:
     texts = [text(row) for row in drawn.tokens]
-    judged = task.judge([p for p in problems for _ in range(samples)], texts, drawn.ended_B)
+    repeated = [p for p in problems for _ in range(samples)]
+    judged = task.judge(repeated, texts, drawn.ended_B)
     right_PG = judged.right_B.reshape(-1, samples)
     return {
         "right_PG": right_PG,
@@ -166,7 +167,8 @@ def _judged(
             "mean_length": float(np.mean(drawn.length_B)),
             "terminated": float(np.mean(drawn.ended_B)),
             "undecided": float(np.mean(judged.undecided_B)),
-            **measures(problems, texts, drawn.tokens, drawn.ended_B, right_PG),
+            **measures(problems, texts, drawn.tokens, drawn.ended_B, right_PG, judged.stated),
+            **task.figures(repeated, texts, judged),
         },
     }
 

@@ -11,7 +11,7 @@ from distill_jax.data.sources import NAMES, check_benchmark
 from distill_jax.evaluation.selection import SELECTORS
 from distill_jax.inference.agents import DEFAULT, MAX_ATTEMPTS, MAX_PROBLEMS, Agent
 from distill_jax.inference.search import SEARCHES, Shape
-from distill_jax.run.settings import StageSettings
+from distill_jax.run.settings import TASK, StageSettings
 
 # Selectors that need a reward model's scores.
 SCORED = ("best", "weighted", "weighted_verdict")
@@ -117,7 +117,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
 
     def shared(self) -> tuple[str, ...]:
         """The settings of the student, its data and its sampling."""
-        return ("seed", "tokenizer_size", "task", "data", "sampling", "student", "lora")
+        return ("seed", "tokenizer_size", *TASK, "data", "sampling", "student", "lora")
 
     def roles(self) -> tuple[str, ...]:
         """The student's base is loaded."""

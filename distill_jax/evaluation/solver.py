@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from distill_jax import answers
 from distill_jax.core import rng
 from distill_jax.data.chat import ChatSettings
 from distill_jax.evaluation import candidates, reviews
@@ -171,10 +170,8 @@ class Solver:
                 decoding=decoding,
                 tick=tick,
             )
-        made = [
-            self._candidate(tokens, ended, Candidate(number, first + place % count, "", ()))
-            for place, (tokens, ended) in enumerate(zip(drawn.tokens, drawn.ended_B, strict=True))
-        ]
+        about = [Candidate(number, first + i % count, "", ()) for i in range(len(drawn.tokens))]
+        made = self._candidates(drawn.tokens, drawn.ended_B.tolist(), about)
         return [made[start : start + count] for start in range(0, len(made), count)]
 
     def score(
@@ -222,27 +219,28 @@ class Solver:
             len(prompts), self.settings.shape, draw, score,
             limit=sampling.max_new_tokens, max_steps=self.settings.max_steps,
         )  # fmt: skip
-        made = [
-            [
-                self._candidate(beam.written, beam.ended, Candidate(0, number, "", ()))
-                for number, beam in enumerate(one.candidates)
-            ]
-            for one in found
-        ]
+        made = []
+        for one in found:
+            beams = one.candidates
+            about = [Candidate(0, number, "", ()) for number in range(len(beams))]
+            ended = [beam.ended for beam in beams]
+            made.append(self._candidates([beam.written for beam in beams], ended, about))
         self._watch("sampled", made)
         return made, found
 
-    def _candidate(self, tokens: Sequence[int], ended: bool, about: Candidate) -> Candidate:
-        tokens = tuple(tokens)
-        text = self.run.data.text(tokens)
-        stated = answers.extract(text)
-        return dataclasses.replace(
-            about,
-            text=text,
-            tokens=tokens,
-            truncated=not ended,
-            answer=None if stated is None else stated.text,
-        )
+    def _candidates(
+        self,
+        tokens: Sequence[Sequence[int]],
+        ended: Sequence[bool],
+        about: Sequence[Candidate],
+    ) -> list[Candidate]:
+        """Candidates of these completions, with the answers that the task finds in them."""
+        texts = [self.run.data.text(row) for row in tokens]
+        found = self.run.data.task.answers(texts)
+        return [
+            dataclasses.replace(one, text=text, tokens=tuple(row), truncated=not end, answer=answer)
+            for one, text, row, end, answer in zip(about, texts, tokens, ended, found, strict=True)
+        ]
 
     def _verified(
         self, questions: Sequence[str], asked: Sequence[Sequence[Candidate]], round_: int
@@ -287,16 +285,18 @@ class Solver:
         new: list[list[Candidate]] = [[] for _ in solved]
         for number, agent in enumerate(self.agents):
             chosen = [one for one in requests if one.candidate.agent == number]
-            chat = agent.chat(self.run.config.data.chat)
+            chat = agent.chat(self.run.data.task.chat)
             decoding = f"revise round {round_} agent {number}"
             fits, drawn = self._review(chosen, chat, decoding, agent.sampling(self.limits))
-            for place, (problem, old, _) in enumerate(fits):
-                assert drawn is not None
-                about = Candidate(
-                    old.agent, old.attempt, "", (), round=round_, revised_from=old.round
-                )
-                tokens, ended = drawn.tokens[place], bool(drawn.ended_B[place])
-                new[problem].append(self._candidate(tokens, ended, about))
+            if drawn is None:
+                continue
+            about = [
+                Candidate(old.agent, old.attempt, "", (), round=round_, revised_from=old.round)
+                for _, old, _ in fits
+            ]
+            made = self._candidates(drawn.tokens, drawn.ended_B.tolist(), about)
+            for (problem, _, _), one in zip(fits, made, strict=True):
+                new[problem].append(one)
         if not any(new):
             return list(solved)
         new = self.score(scorer_prompts, new)

@@ -121,7 +121,7 @@ def prompts(
 
 def _own(run: Run, problems: Sequence[Problem], agent: Agent) -> Prompts:
     data = dataclasses.replace(run.config.data, chat=agent.chat(run.config.data.chat))
-    task = TASKS[run.config.task](data, run.data.tokenizer)
+    task = TASKS[run.config.task](data, run.data.tokenizer, run.config.programs)
     return task.prompts(problems)
 
 

@@ -219,7 +219,7 @@ def read_by(run: Run, scorer: Any, data: Prompts) -> list[list[int]]:
     own = scorer.about.system_prompt if isinstance(scorer, ProcessScorer) else None
     if own is None or own == run.config.data.chat.system_prompt:
         return data.prompts
-    settings = dataclasses.replace(run.config.data.chat, system_prompt=own)
+    settings = dataclasses.replace(run.data.task.chat, system_prompt=own)
     return chat.render_prompts(run.data.tokenizer, data.problems, settings)
 
 

@@ -110,6 +110,14 @@ def _results(data: RunData) -> Iterable[Section]:
     )
     yield Section("hacking", "Signs of reward hacking", blocks(tables.measured(*given, "hacking")))
     yield Section(
+        "programs",
+        "Programs",
+        blocks(tables.programs(*given)),
+        "Programs that ended without an error; that assert something that can fail; of the right "
+        "ones, those that print a literal, or the same for other numbers in the question. Failures "
+        "by class (docs/usage.md).",
+    )
+    yield Section(
         "teacher",
         "Comparison with the teacher",
         blocks(tables.distribution(*given)),

@@ -179,6 +179,23 @@ def measured(results: Results, view: RunView, group: str) -> Table | None:
     return _by_decoding(known, view, columns, f"{group}, percent of answers") if known else None
 
 
+def programs(results: Results, view: RunView) -> Table | None:
+    """What became of the programs; None where the task asks for none."""
+    known = {name: r for name, r in results.items() if "programs" in r["greedy"]}
+
+    def failures(part: Mapping[str, Any]) -> str:
+        counts = part["programs"]["failures"].items()
+        return ", ".join(f"{name} {count}" for name, count in counts) or "–"
+
+    columns: Columns = {
+        "ran": lambda part: _form(part["programs"]["ran"]),
+        "with assertions": lambda part: _form(part["programs"]["asserted"]),
+        "right but hard-coded": lambda part: _form(part["programs"]["hardcoded_rate"]),
+        "failures": failures,
+    }
+    return _by_decoding(known, view, columns, "percent of answers") if known else None
+
+
 def samples(results: Results, view: RunView) -> Table | None:
     """pass@k and maj@k; None with one sample."""
     known = {name: r for name, r in results.items() if "pass@k" in r["sampled"]}

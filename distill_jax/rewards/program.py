@@ -7,8 +7,8 @@ from distill_jax import answers
 from distill_jax.sandbox import Sandbox
 
 
-class ProgramCheck(NamedTuple):
-    """What one program did.
+class ProgramReply(NamedTuple):
+    """What the sandbox replies of one program.
 
     Attributes:
         ok: it ended by itself, without an error, within its limits.
@@ -30,7 +30,7 @@ class ProgramCheck(NamedTuple):
 
 def check_programs(
     sandbox: Sandbox, programs: Sequence[str], hints: Sequence[str]
-) -> list[ProgramCheck]:
+) -> list[ProgramReply]:
     """Runs B programs, over all workers of the sandbox at once, and checks what they printed.
 
     A program that fails after printing the right answer is not right: whoever would run it gets
@@ -52,7 +52,7 @@ def check_programs(
     )
     equal = {"right": True, "wrong": False, "undecided": None}
     return [
-        ProgramCheck(
+        ProgramReply(
             ok=result.status == "ok",
             rc=result.rc,
             stdout=result.stdout,

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_jax import answers
 from distill_jax.data.problem import Problem
 from distill_jax.reasoning import quality
 from distill_jax.rewards.custom import CustomReward
@@ -57,7 +56,7 @@ def _reasoning(settings: RewardSettings, found: Completions) -> np.ndarray:
 
 
 def _format(settings: RewardSettings, found: Completions) -> np.ndarray:
-    stated = [answers.extract(text) is not None for text in found.texts]
+    stated = [one is not None for one in found.judged.stated]
     return np.asarray(stated, np.float32) * found.ended_B.astype(np.float32)
 
 

@@ -142,6 +142,8 @@ def _groups(value_B: np.ndarray, drawn: Drawn) -> np.ndarray:
 
 def _take(drawn: Drawn, judged: Judged, row_B: np.ndarray) -> tuple[Drawn, Judged]:
     rollout = Rollout(*(array[row_B] for array in drawn.rollout))
-    texts, details = ([given[i] for i in row_B] for given in (drawn.texts, judged.details))
+    texts, details, stated = (
+        [given[i] for i in row_B] for given in (drawn.texts, judged.details, judged.stated)
+    )
     kept = Drawn(drawn.problems, drawn.prompts, rollout, texts)
-    return kept, Judged(judged.right_B[row_B], judged.undecided_B[row_B], details)
+    return kept, Judged(judged.right_B[row_B], judged.undecided_B[row_B], details, stated)

@@ -15,6 +15,7 @@ from distill_jax.data import chat, sources, synthetic
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.data.problem import Problem, content_hash, overlap
 from distill_jax.data.sources import PUBLISHED, SPLITS
+from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.models import hf_io
 from distill_jax.run.console import Say
 from distill_jax.run.settings import Shared
@@ -68,6 +69,8 @@ class Data:
         # made_from.json is written last. Without it the tokenizer is incomplete; if it names other
         # settings, the tokenizer may be replaced until a stage has used it.
         found = read_json(note)
+        if found is not None:  # settings that were added since have their defaults
+            found["problems"] = to_dict(ProblemSettings()) | found["problems"]
         if found not in (None, wanted) and any(self.workdir.glob("*/settings.json")):
             raise ConfigError(
                 f"the tokenizer in {folder} was made from {found}, now from {wanted}",
@@ -106,7 +109,7 @@ class Data:
     @cached_property
     def task(self) -> Task:
         """How problems are put to a model and answers judged."""
-        return TASKS[self.config.task](self.config.data, self.tokenizer)
+        return TASKS[self.config.task](self.config.data, self.tokenizer, self.config.programs)
 
     def problems(self, split: str) -> chat.Prompts:
         """Problems of a split, or of a benchmark, whose prompts fit, with those prompts.

@@ -11,7 +11,7 @@ from distill_jax.data.sources import DataSettings
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.quantised import QUANTISE
 from distill_jax.rollout.sampler import SamplingSettings
-from distill_jax.tasks import TASKS
+from distill_jax.tasks import TASKS, ProgramSettings
 from distill_jax.training.checkpoint import CheckpointSettings
 from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.records import RecordSettings
@@ -19,6 +19,8 @@ from distill_jax.training.records import RecordSettings
 DTYPES = ("float32", "bfloat16")
 # Names of what stages make, which references ask for.
 MAKES = ("models", "student", "rows", "reward_model", "results")
+# Shared settings that say how problems are put and judged.
+TASK = ("task", "programs")
 # The student without any adapter, as a reference.
 BASE = "base"
 # Settings of the data that a training stage reads: all but those of the test split.
@@ -147,8 +149,11 @@ class Shared:
         512, "Vocabulary of the tokenizer trained on embedded data.", low=262
     )
     task: str = setting(
-        "text", "How problems are put to a model and answers judged.", choices=tuple(TASKS)
+        "text",
+        "How problems are put to a model and answers judged: text, or program, which is run.",
+        choices=tuple(TASKS),
     )
+    programs: ProgramSettings = field(default_factory=ProgramSettings)
     # No stage names it in `shared`: one that is begun may resume with another mesh.
     mesh: MeshSettings = group(MeshSettings, affects="rounding")
     data: DataSettings = field(default_factory=DataSettings)

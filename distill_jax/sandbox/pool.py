@@ -48,7 +48,7 @@ class Sandbox:
             raise ConfigError(f"workers={workers!r}", wanted=f"1 to {MOST_WORKERS}")
         if not isinstance(limits, Limits):
             raise ConfigError(f"limits is a {type(limits).__name__}", wanted="Limits(...)")
-        layers = _possible(layers, allow_partial)
+        layers = possible_layers(layers, allow_partial)
         self._process = os.getpid()
         self._limits = limits
         self._closed = False
@@ -63,6 +63,11 @@ class Sandbox:
                 worker.ready(LIGHT)
                 self._idle.put(worker)
             failed.pop_all()
+
+    @property
+    def workers(self) -> int:
+        """Programs that run at a time."""
+        return len(self._workers)
 
     def run(self, program: str) -> Result:
         """Runs one program; blocks until it has ended or was ended.
@@ -182,7 +187,12 @@ def _check_text(program: object) -> None:
         raise TypeError(f"a program is {type(program).__name__}, wanted str")
 
 
-def _possible(layers: Layers, allow_partial: bool) -> Layers:
+def possible_layers(layers: Layers, allow_partial: bool) -> Layers:
+    """The layers that this machine has; nothing is started.
+
+    Raises:
+        SandboxError: it cannot hold programs.
+    """
     found = probe()
     if found.level == "full":
         return layers

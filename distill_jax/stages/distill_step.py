@@ -204,9 +204,10 @@ class DistillStep:
         """Batches of validation solutions, each with how many of its rows are not filling."""
         data, size = self.run.data.problems("validation"), self.settings.batch_size
         problems = data.problems[: self.settings.eval_problems]
-        texts = [p.solution or batching.bare_answer(p) for p in problems]
-        chat_settings = self.config.data.chat
-        examples = chat.render_examples(self.run.data.tokenizer, problems, texts, chat_settings)
+        task = self.run.data.task
+        both = [(p, text) for p in problems if (text := task.response(p, bare=False)) is not None]
+        problems, texts = [p for p, _ in both], [text for _, text in both]
+        examples = chat.render_examples(self.run.data.tokenizer, problems, texts, task.chat)
         limit = self.config.sampling.max_new_tokens
         examples = [e for e in examples if len(e.response) <= limit]
         out = []

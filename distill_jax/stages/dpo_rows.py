@@ -192,5 +192,5 @@ def _responses(
     problems = [Problem(pair.where, pair.question, "", "") for pair in pairs]
     texts = [c.text for c in completions]
     any_prompts = [[end]] * len(texts)  # not read: responses are tokenised apart from prompts
-    examples = chat.render_examples(tok, problems, texts, run.config.data.chat, any_prompts)
+    examples = chat.render_examples(tok, problems, texts, run.data.task.chat, any_prompts)
     return [example.response for example in examples]

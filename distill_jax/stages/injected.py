@@ -24,7 +24,7 @@ from distill_jax.evaluation.process_bench import NONE_WRONG
 from distill_jax.reasoning import steps
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage
-from distill_jax.run.settings import StageSettings
+from distill_jax.run.settings import TASK, StageSettings
 from distill_jax.stages.kinds import Kind, register
 
 FORMS = ("process_bench", "pairs")
@@ -57,7 +57,7 @@ class InjectedSettings(StageSettings, kind="injected", makes="rows"):
 
     def shared(self) -> tuple[str, ...]:
         """The problems' settings, and the tokenizer."""
-        return ("seed", "tokenizer_size", "task", "data", "student.path")
+        return ("seed", "tokenizer_size", *TASK, "data", "student.path")
 
     def splits(self) -> tuple[str, ...]:
         """The split that is read."""

@@ -160,6 +160,7 @@ class RLStep:
         clock.note("time/update", updated)
         metrics = {**metrics, **updated, **self._rollout_metrics(host, collected.judged)}
         metrics |= {**self.terms.metrics(), **oversampled, **clock.times}
+        metrics |= self.run.data.task.metrics(collected.judged)
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if isinstance(self.teacher, CachedTeacher):
             metrics |= self.teacher.metrics()
@@ -199,7 +200,12 @@ class RLStep:
         return Drawn([data.problems[i] for i in ids_P], prompts, rollout, texts)
 
     def _judge(self, drawn: Drawn) -> Judged:
-        return self.run.data.task.judge(drawn.repeated(), drawn.texts, drawn.rollout.ended_B)
+        judged = self.run.data.task.judge(drawn.repeated(), drawn.texts, drawn.rollout.ended_B)
+        # A program may run into a time limit on one host alone; all must train on one verdict.
+        return judged._replace(
+            right_B=sharding.of_first_process(judged.right_B),
+            undecided_B=sharding.of_first_process(judged.undecided_B),
+        )
 
     def _collect(self, drawn: Drawn, judged: Judged, ids_P: np.ndarray) -> Collected:
         return groups.collect(drawn, judged, ids_P, all_right=self.all_right)

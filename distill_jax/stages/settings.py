@@ -15,6 +15,7 @@ from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.run.settings import (
     BASE,
+    TASK,
     TRAINING_DATA,
     ModelSettings,
     Shared,
@@ -27,7 +28,7 @@ from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.state import TRAINABLE
 
 # Shared settings that every training of a student depends on, besides lengths and the teacher.
-STUDENT_TRAINING = ("seed", "tokenizer_size", "task", *TRAINING_DATA, "student", "lora")
+STUDENT_TRAINING = ("seed", "tokenizer_size", *TASK, *TRAINING_DATA, "student", "lora")
 _LENGTH = "sampling.max_new_tokens"
 # Settings of the models that their training from scratch depends on.
 _TO_TRAIN = tuple(
@@ -51,7 +52,7 @@ class PretrainSettings(StageSettings, kind="pretrain", makes="models"):
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
 
     def shared(self) -> tuple[str, ...]:
-        return ("seed", "tokenizer_size", "task", *TRAINING_DATA, *_TO_TRAIN, _LENGTH)
+        return ("seed", "tokenizer_size", *TASK, *TRAINING_DATA, *_TO_TRAIN, _LENGTH)
 
     def splits(self) -> tuple[str, ...]:
         return ("train",)

@@ -26,6 +26,7 @@ from distill_jax.rewards.process import StepScorer
 from distill_jax.run.console import write_json
 from distill_jax.run.record import refuse_other_shared
 from distill_jax.run.run import Run, Stage
+from distill_jax.run.settings import TASK
 from distill_jax.stages.kinds import Kind, register, view_of
 from distill_jax.training.progress import Progress
 
@@ -88,7 +89,7 @@ def scorer_of(run: Run, settings: SolveSettings) -> StepScorer | None:
 def _check(run: Run, stage: Stage[SolveSettings]) -> None:
     agents_of(stage.settings)
     # The student may have been trained with other settings than this run has.
-    groups = {"seed", "tokenizer_size", "task", "data", "student", "lora"}
+    groups = {"seed", "tokenizer_size", *TASK, "data", "student", "lora"}
     for name in run.config.plan:
         if run.config.plan[name].makes in ("models", "student"):
             refuse_other_shared(run, run.stage(name), groups)

@@ -20,7 +20,7 @@ from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.reasoning import steps
 from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
-from distill_jax.run.settings import StageSettings
+from distill_jax.run.settings import TASK, StageSettings
 from distill_jax.stages import prm_rows
 from distill_jax.stages.kinds import Kind, register
 
@@ -47,7 +47,7 @@ class StepBenchSettings(StageSettings, kind="step_bench", makes="results"):
 
     def shared(self) -> tuple[str, ...]:
         """Settings of the prompts, and the student's, whose dtypes the scores depend on."""
-        return ("seed", "tokenizer_size", "task", "data", "student")
+        return ("seed", "tokenizer_size", *TASK, "data", "student")
 
     def check_with(self, shared: Any, name: str) -> None:
         """See StageSettings."""

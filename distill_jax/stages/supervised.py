@@ -10,6 +10,7 @@ from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
 from distill_jax.data.batching import bare_answer
+from distill_jax.data.problem import Problem
 from distill_jax.run.run import Run
 from distill_jax.stages.loop import StepFn
 from distill_jax.training.state import TrainState
@@ -37,14 +38,10 @@ class ExampleRows:
     """
 
     def __init__(self, run: Run, *, answer_only: float, seed: int):
-        problems, prompts, _ = run.data.problems("train")
+        problems, prompts, solutions = _given(run, answer_only, seed)
         max_response = run.config.sampling.max_new_tokens
-        solutions = [
-            batching.training_solution(p, row, seed=seed, answer_only=answer_only)
-            for row, p in enumerate(problems)
-        ]
         rendered = chat.render_examples(
-            run.data.tokenizer, problems, solutions, run.config.data.chat, prompts
+            run.data.tokenizer, problems, solutions, run.data.task.chat, prompts
         )
         fits = [len(e.response) <= max_response for e in rendered]
         self.examples = list(itertools.compress(rendered, fits))
@@ -75,6 +72,30 @@ class ExampleRows:
         index = batching.batch_indices(self.seed, step, size, len(self.examples))
         examples = [self.examples[i] for i in index]
         return batching.pack_examples(examples, pad_id=self.pad_id, multiple=MULTIPLE)
+
+
+def _given(
+    run: Run, answer_only: float, seed: int
+) -> tuple[list[Problem], list[list[int]], list[str]]:
+    """The training problems that the task has a response for, their prompts, the responses."""
+    problems, prompts, _ = run.data.problems("train")
+    given = []
+    for row, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
+        bare = batching.is_answer_only(seed, row, answer_only)
+        response = run.data.task.response(problem, bare=bare)
+        if response is not None:
+            given.append((problem, prompt, response))
+    left, task = len(problems) - len(given), f"task={run.config.task}"
+    if not given:
+        raise DataError(
+            f"none of {left} training problems has a solution for {task}",
+            wanted="worked solutions of that kind",
+            fix="set data.problems.style=program for embedded problems, data.solution_column for "
+            "others",
+        )
+    if left:
+        run.say(f"train: {left} of {len(problems)} problems skipped, no solution for {task}")
+    return [p for p, _, _ in given], [ids for _, ids, _ in given], [text for _, _, text in given]
 
 
 def step_fn(run: Run, draw: Draw, update: Any, frozen: Any, *, size: int, of: int) -> StepFn:

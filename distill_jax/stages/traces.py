@@ -27,7 +27,7 @@ from distill_jax.inference.store import AnswerStore
 from distill_jax.rollout.sampler import Rollout
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage
-from distill_jax.run.settings import BASE, TRAINING_DATA, StageSettings
+from distill_jax.run.settings import BASE, TASK, TRAINING_DATA, StageSettings
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.training.progress import Progress
 
@@ -37,7 +37,7 @@ KEEP = ("all", "right")
 DRAWN = (
     "seed",
     "tokenizer_size",
-    "task",
+    *TASK,
     *TRAINING_DATA,
     "sampling.max_new_tokens",
     "sampling.segment",

@@ -7,7 +7,8 @@ import numpy as np
 
 from distill_jax import answers
 from distill_jax.data import chat
-from distill_jax.data.chat import Prompts
+from distill_jax.data.batching import bare_answer
+from distill_jax.data.chat import ChatSettings, Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
 
@@ -16,21 +17,33 @@ class Judged(NamedTuple):
     """Verdicts on B completions: right_B bool, undecided_B bool (never right as well).
 
     details: a JSON-able dict a completion, with what else the judge found; may be empty.
+    stated: the final answer of each completion as written, None where it has none.
     """
 
     right_B: np.ndarray
     undecided_B: np.ndarray
     details: list[dict[str, Any]]
+    stated: list[str | None]
 
 
 class Task(Protocol):
     """How problems become prompts and how completions are judged."""
+
+    @property
+    def chat(self) -> ChatSettings:
+        """The prompt format, instructions of the task included."""
 
     def prompts(self, problems: Sequence[Problem], tokenizer: Any = None) -> Prompts:
         """The problems whose prompts fit, with their token ids; tokenizer: None is the run's.
 
         Raises:
             DataError: a prompt is too long where that is an error, or none fits.
+        """
+
+    def response(self, problem: Problem, *, bare: bool) -> str | None:
+        """The completion to train on: the worked solution; if `bare`, the answer without its work.
+
+        None where the task would accept none.
         """
 
     def judge(
@@ -44,6 +57,17 @@ class Task(Protocol):
             ended_B: bool, whether the completion ended with EOS.
         """
 
+    def answers(self, texts: Sequence[str]) -> list[str | None]:
+        """The final answer of each completion as written, None where it has none: what votes."""
+
+    def metrics(self, judged: Judged) -> dict[str, float]:
+        """Metrics of a training step besides its verdicts; {} where there are none."""
+
+    def figures(
+        self, problems: Sequence[Problem], texts: Sequence[str], judged: Judged
+    ) -> dict[str, Any]:
+        """JSON-able figures of an evaluation besides its verdicts; may cost as much as `judge`."""
+
     def close(self) -> None:
         """Ends whatever processes the task holds."""
 
@@ -51,18 +75,28 @@ class Task(Protocol):
 class TextTask:
     """Task `text`: chat prompts; a worked solution in words, judged by its final answer."""
 
-    def __init__(self, settings: DataSettings, tokenizer: Any):
+    def __init__(self, settings: DataSettings, tokenizer: Any, programs: Any = None):
+        del programs  # settings of task program
         self.settings, self.tokenizer = settings, tokenizer
+
+    @property
+    def chat(self) -> ChatSettings:
+        """The prompt format of the data."""
+        return self.settings.chat
 
     def prompts(self, problems: Sequence[Problem], tokenizer: Any = None) -> Prompts:
         """The problems whose prompts fit, with their prompts' token ids: see `Task.prompts`."""
         return chat.fitting_prompts(
             tokenizer or self.tokenizer,
             problems,
-            self.settings.chat,
+            self.chat,
             max_prompt_tokens=self.settings.max_prompt_tokens,
             on_long_prompt=self.settings.on_long_prompt,
         )
+
+    def response(self, problem: Problem, *, bare: bool) -> str | None:
+        """The worked solution; `#### answer` if bare, or where there is none."""
+        return bare_answer(problem) if bare or not problem.solution else problem.solution
 
     def judge(
         self, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray
@@ -72,7 +106,23 @@ class TextTask:
         found = answers.check_batch([problem.answer for problem in problems], texts)
         right_B = np.array([one.verdict == "right" for one in found], bool)
         undecided_B = np.array([one.verdict == "undecided" for one in found], bool)
-        return Judged(right_B, undecided_B, [{} for _ in found])
+        return Judged(right_B, undecided_B, [{} for _ in found], self.answers(texts))
+
+    def answers(self, texts: Sequence[str]) -> list[str | None]:
+        """The final answer that each text states: see `Task.answers`."""
+        return [None if (one := answers.extract(text)) is None else one.text for text in texts]
+
+    def metrics(self, judged: Judged) -> dict[str, float]:
+        """None: a text's verdict is all that is known of it."""
+        del judged
+        return {}
+
+    def figures(
+        self, problems: Sequence[Problem], texts: Sequence[str], judged: Judged
+    ) -> dict[str, Any]:
+        """None: as `metrics`."""
+        del problems, texts, judged
+        return {}
 
     def close(self) -> None:
         """Nothing to end: the answer check's workers belong to the process."""

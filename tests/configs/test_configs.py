@@ -49,14 +49,10 @@ def test_the_stages_have_configs() -> None:
 def test_config_builds_in_every_preset(path: Path) -> None:
     module = load(path)
     assert {"tiny", "smoke"} <= set(module.PRESETS)
-    # A run's directory is runs/PRESET; this pipeline shares its stages' names with other presets.
-    names = {
-        "tiny": "reason",
-        "smoke": "reason_smoke",
-        "qwen_1_5b": "reason_qwen_1_5b",
-        "evidence": "reason",
-    }
-    names = names if path.stem == "reason" else {}
+    # A run's directory is runs/PRESET; these two share names of stages with the other presets.
+    name = path.stem
+    names = {"tiny": name, "smoke": f"{name}_smoke", "qwen_1_5b": f"{name}_qwen_1_5b"}
+    names = names | {"evidence": name} if name in ("reason", "pot") else {}
     assert build(module.get_config()).preset == names.get("tiny", "tiny")
     for preset in module.PRESETS:
         assert build(module.get_config(preset)).preset == names.get(preset, preset)
@@ -77,6 +73,7 @@ def test_stages_of_the_configs() -> None:
             "pretrain", "distill", "traces", "labels", "prm", "errors",
             "other_errors", "bench", "rl", "dpo", "solve", "evaluate",
         )  # fmt: skip
+        wanted["pot"] = MAIN_STAGES
         assert stages == wanted.get(path.stem, (path.stem,)), path
     for preset in ("qwen_1_5b", "qwen_7b"):
         config = build(load(ROOT / "configs" / "distill.py").get_config(preset))
@@ -148,6 +145,14 @@ def test_batches_and_schedules_of_a_preset_fit(
     for name in run.config.plan:
         stage = run.stage(name)
         kind_of(stage).check(run, stage)
+
+
+def test_embedded_programs_fit_the_responses_of_pot(tmp_path: Path) -> None:
+    config = build(load(ROOT / "configs" / "pot.py").get_config())
+    rows = supervised.ExampleRows(Run(config, tmp_path), answer_only=0.0, seed=0)
+    assert len(rows.examples) == config.data.problems.train_size
+    longest = max(len(example.response) for example in rows.examples)
+    assert 0.9 * config.sampling.max_new_tokens < longest <= config.sampling.max_new_tokens
 
 
 def test_all_that_tiny_needs_is_there(tmp_path: Path) -> None:

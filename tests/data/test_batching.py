@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from distill_jax.core.errors import DataError
 from distill_jax.data.batching import (
+    bare_answer,
     batch_indices,
     bucket,
     bucket_sizes,
     is_answer_only,
     pack_examples,
-    training_solution,
 )
 from distill_jax.data.chat import Example
 from distill_jax.data.problem import Problem
@@ -95,9 +95,5 @@ def test_answer_only_rows_are_a_fraction_fixed_by_seed_and_row():
     assert any(marks[row] != is_answer_only(4, row, 0.7) for row in range(100))
 
 
-def test_training_solutions():
-    worked = Problem("a", "q", "<<1+2=3>>\n#### 3", "3")
-    assert training_solution(worked, 0, seed=0, answer_only=0.0) == worked.solution
-    assert training_solution(worked, 0, seed=0, answer_only=1.0) == "#### 3"
-    bare = Problem("a", "q", "", "3")
-    assert training_solution(bare, 0, seed=0, answer_only=0.0) == "#### 3"
+def test_bare_answers():
+    assert bare_answer(Problem("a", "q", "<<1+2=3>>\n#### 3", "3")) == "#### 3"

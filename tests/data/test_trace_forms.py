@@ -46,6 +46,18 @@ def test_open_r1_takes_the_first_right_generation():
         problem_of_row({**row, "correctness_math_verify": [False] * 3}, "here, row 1", "x")
 
 
+def test_verified_programs_are_fenced():
+    row = {"id": "7", "question": "2+3?", "cot_program": "print(2 + 3)\n", "final_answer": 5}
+    found = problem_of_row({**row, "tests": ["assert True"]}, "here", "x")
+    assert found.solution == "```python\nprint(2 + 3)\n```"
+    assert (found.id, found.answer, found.extra) == ("7", "5", {"tests": ["assert True"]})
+    whole = f"So:\n{found.solution}"
+    assert problem_of_row({**row, "cot_program": whole}, "here", "x").solution == whole
+    assert problem_of_row({**row, "answer": "6"}, "here", "x").answer == "6"
+    with pytest.raises(DataError, match="field cot_program"):
+        problem_of_row({**row, "cot_program": " "}, "here, row 1", "x")
+
+
 @pytest.mark.parametrize("messages", [False, True])
 def test_prompt_and_completion(messages):
     row = {"prompt": "2+3?", "completion": "2+3=5\n#### 5"}

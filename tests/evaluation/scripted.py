@@ -83,7 +83,11 @@ def run_of(**data: Any) -> Any:
     settings = DataSettings(**data)
     return SimpleNamespace(
         config=SimpleNamespace(
-            data=settings, task="text", seed=0, sampling=SamplingSettings(max_new_tokens=64)
+            data=settings,
+            task="text",
+            programs=None,
+            seed=0,
+            sampling=SamplingSettings(max_new_tokens=64),
         ),
         data=SimpleNamespace(
             task=TextTask(settings, tok()),

@@ -54,17 +54,17 @@ def test_a_row_without_an_answer() -> None:
 def test_answers() -> None:
     top = [[4, 2]], [[0.75, 3.33333e-07]]
     texts = {
-        "500*2\n#### 1000": "right",
-        "#### 100": "wrong",
-        "I do not know": "undecided",
-        "#### 5 or 7": "wrong",
+        "500*2\n#### 1000": ("right", "1000"),
+        "#### 100": ("wrong", "100"),
+        "I do not know": ("undecided", None),
+        "#### 5 or 7": ("wrong", "5 or 7"),
     }
     out = [
-        row(i, PROBLEM, "?", Answer(text, [4], i != 2, verdict, *top), None)
-        for i, (text, verdict) in enumerate(texts.items())
+        row(i, PROBLEM, "?", Answer(text, [4], i != 2, *found, *top), None)
+        for i, (text, found) in enumerate(texts.items())
     ]
     assert [one["right"] for one in out] == [True, False, False, False]
-    assert [one["verdict"] for one in out] == list(texts.values())
+    assert [one["verdict"] for one in out] == [verdict for verdict, _ in texts.values()]
     assert [one["answer_text"] for one in out] == ["1000", "100", None, "5 or 7"]
     assert [one["answer_num"] for one in out] == [1000, 100, None, None]
     assert [one["ended"] for one in out] == [True, True, False, True]

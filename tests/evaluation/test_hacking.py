@@ -19,7 +19,8 @@ from distill_jax.evaluation.hacking import (
 def test_all_of_them_by_hand():
     texts = ["#### 4", r"\boxed{4} or \boxed{5}", "the answer is 4, I mean the answer is 6", "hm"]
     tokens = [[1, 2], [1, 2, 3, 4], list(range(6)), [7] * 64]
-    got = indicators(texts, tokens, [True, True, False, False], np.array([1.0, 0.0, 0.0, 0.0]))
+    ended, stated = [True, True, False, False], ["4", "5", "6", None]
+    got = indicators(texts, tokens, ended, np.array([1.0, 0.0, 0.0, 0.0]), stated)
     correlated = float(np.corrcoef([2, 4, 6, 64], [1, 0, 0, 0])[0, 1])
     assert got == pytest.approx(
         {
@@ -40,8 +41,8 @@ def test_all_of_them_by_hand():
 
 
 def test_nothing_to_look_at():
-    assert set(indicators([], [], [], np.zeros(0)).values()) == {None}
-    one = indicators(["4"], [[1]], [True], np.ones(1))
+    assert set(indicators([], [], [], np.zeros(0), []).values()) == {None}
+    one = indicators(["4"], [[1]], [True], np.ones(1), ["4"])
     assert one["repeated_ngrams"] is None and one["reward_length_correlation"] is None
 
 

@@ -11,9 +11,10 @@ from distill_jax.reasoning.quality import Reasoning
 
 def test_pass_at_k_and_maj_at_k_of_samples_by_hand():
     problems = [Problem("a", "q", "s", "4"), Problem("b", "q", "s", "5")]
-    texts = [f"#### {x}" for x in (4, 4, 7, 7, 5, 5, 5, 6)]
+    stated = [str(x) for x in (4, 4, 7, 7, 5, 5, 5, 6)]
+    texts = [f"#### {x}" for x in stated]
     right_PG = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], bool)
-    found = measures(problems, texts, [[1]] * 8, np.ones(8, bool), right_PG)
+    found = measures(problems, texts, [[1]] * 8, np.ones(8, bool), right_PG, stated)
     # k = 2: 1 − C(2, 2)/C(4, 2) = 5/6 and 1
     assert found["pass@k"]["2"] == intervals.mean_interval(np.array([5 / 6, 1.0]))._asdict()
     assert list(found["pass@k"]) == list(found["maj@k"]) == ["1", "2", "4"]

@@ -219,7 +219,7 @@ class Half:
             problems, texts, ended_B, strict=True)]  # fmt: skip
         first = [text[0] for text in texts]
         right, undecided = (np.array([f == c for f in first]) for c in "ru")
-        return Judged(right, undecided, [{} for _ in texts])
+        return Judged(right, undecided, [{} for _ in texts], [None for _ in texts])
 
 
 def test_judging_is_three_valued_and_needs_a_gold_answer():

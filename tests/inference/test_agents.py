@@ -89,7 +89,7 @@ def test_keys_and_numbers_are_unique() -> None:
 def run_of(**data: Any) -> Any:
     settings, tok = DataSettings(**data), tokenizer()
     return SimpleNamespace(
-        config=SimpleNamespace(data=settings, task="text"),
+        config=SimpleNamespace(data=settings, task="text", programs=None),
         data=SimpleNamespace(task=TextTask(settings, tok), tokenizer=tok),
     )
 

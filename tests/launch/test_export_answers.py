@@ -218,7 +218,7 @@ def test_what_cannot_be_decided_is_not_right(
     def judge(problems: Any, texts: Any, ended_B: Any) -> Judged:
         assert [problem.id for problem in problems] == [ids[i] for i in (0, 1, 3, 5)]
         right_B = np.array([True, False, False, False])
-        return Judged(right_B, np.array([False, True, False, False]), [{}] * 4)
+        return Judged(right_B, np.array([False, True, False, False]), [{}] * 4, [None] * 4)
 
     opened = random_run.opened()
     ids = [problem.id for problem in opened.data.separate("test")]

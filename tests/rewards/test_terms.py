@@ -15,6 +15,7 @@ TEXTS = [
     "It is four, I think",  # states nothing
     "#### 4",  # no equation, and cut off
 ]
+STATED = ["4", "5", None, "4"]
 ENDED = np.array([True, True, True, False])
 
 
@@ -24,7 +25,7 @@ def problem(number, **extra):
 
 def terms(*, undecided=(0, 0, 0, 0), **settings):
     right_B, undecided_B = np.array([True, False, False, True]), np.array(undecided, bool)
-    judged = Judged(right_B & ~undecided_B, undecided_B, [{}] * 4)
+    judged = Judged(right_B & ~undecided_B, undecided_B, [{}] * 4, STATED)
     problems = [problem(i) for i in range(4)]
     return HostTerms(RewardSettings(**settings))(Completions(problems, TEXTS, judged, ENDED))
 
@@ -70,7 +71,7 @@ def test_a_user_s_term(monkeypatch, several_hosts, patience):
     settings = RewardSettings(custom="mine:reward", custom_weight=2.0, custom_deadline_s=7.0)
     host = HostTerms(settings, several_hosts=several_hosts)
     problems = [problem(i) for i in range(4)]
-    judged = Judged(np.zeros(4, bool), np.zeros(4, bool), [{}] * 4)
+    judged = Judged(np.zeros(4, bool), np.zeros(4, bool), [{}] * 4, STATED)
     found = host(Completions(problems, TEXTS, judged, ENDED))
     np.testing.assert_array_equal(found["custom"], np.array([0.5, np.nan, 0, 1], np.float32))
     own = host.custom
@@ -105,7 +106,7 @@ def test_correctness_is_computed_without_a_weight():
 
 
 def test_terms_of_nothing():
-    nothing = Completions([], [], Judged(np.zeros(0, bool), np.zeros(0, bool), []), ENDED[:0])
+    nothing = Completions([], [], Judged(np.zeros(0, bool), np.zeros(0, bool), [], []), ENDED[:0])
     every = RewardSettings(reasoning_weight=1.0, format_weight=1.0)
     found = HostTerms(every)(nothing)
     assert set(found) == {"correctness", "reasoning", "format"}

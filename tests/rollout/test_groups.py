@@ -31,7 +31,8 @@ def judged(*verdicts, ids):
     right_B = np.array(verdicts, bool).reshape(-1)
     undecided_B = ~right_B & (np.arange(len(right_B)) % 2 == 1)
     numbers = [10 * one + sample for one in ids for sample in range(samples)]
-    return Judged(right_B, undecided_B, [{"number": number} for number in numbers])
+    details = [{"number": number} for number in numbers]
+    return Judged(right_B, undecided_B, details, [str(number) for number in numbers])
 
 
 def first(*verdicts):

@@ -85,7 +85,7 @@ def many(P=3, N=8):
     right_B = np.array([1, 0] * 4 + [1] + [0] * 7 + [1] * 8, bool)
     texts = [f"so the answer is #### {n}" for n in range(P * N)]
     details = [{"number": n} for n in range(P * N)]
-    return found._replace(texts=texts), Judged(right_B, np.zeros(P * N, bool), details)
+    return found._replace(texts=texts), Judged(right_B, np.zeros(P * N, bool), details, texts)
 
 
 def test_everything_of_a_completion_moves_with_it():

@@ -27,6 +27,20 @@ def test_another_tokenizer_is_not_written_over_that_of_a_run(tmp_path: Path) -> 
     assert len(runs.Run(small(tokenizer_size=280), tmp_path).data.tokenizer) == 280
 
 
+def test_a_tokenizer_made_before_a_setting_was_added_stays(tmp_path: Path) -> None:
+    _ = runs.Run(small(), tmp_path).data.tokenizer
+    note = tmp_path / "tokenizer" / "made_from.json"
+    found = json.loads(note.read_text())
+    del found["problems"]["flawed"]
+    note.write_text(json.dumps(found))
+    stage = tmp_path / "sft" / "settings.json"
+    stage.parent.mkdir()
+    stage.write_text("{}")
+    assert len(runs.Run(small(), tmp_path).data.tokenizer) == 300
+    with pytest.raises(ConfigError, match="was made from"):
+        _ = runs.Run(small(data__problems__flawed=0.5), tmp_path).data.tokenizer
+
+
 def test_a_benchmark_loses_what_the_students_have_seen(tmp_path: Path) -> None:
     data = runs.Run(small(), tmp_path).data
     seen = data.separate("train")[0].question.upper()  # the same question in other letters

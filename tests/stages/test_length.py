@@ -54,7 +54,9 @@ def trained_already(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def judge(self: TextTask, problems: Any, texts: Any, ended_B: np.ndarray) -> Judged:
         right_B = np.array([sum(text.encode()) % 8 != 0 for text in texts])
-        return Judged(right_B, np.zeros(len(texts), bool), [{} for _ in texts])
+        return Judged(
+            right_B, np.zeros(len(texts), bool), [{} for _ in texts], [None for _ in texts]
+        )
 
     monkeypatch.setattr(Sampler, "generate", ending)
     monkeypatch.setattr(TextTask, "judge", judge)
@@ -130,7 +132,12 @@ def test_groups_all_right_are_drawn_again_without_the_term_only(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def right(self: TextTask, problems: Any, texts: Any, ended_B: np.ndarray) -> Judged:
-        return Judged(np.ones(len(texts), bool), np.zeros(len(texts), bool), [{} for _ in texts])
+        return Judged(
+            np.ones(len(texts), bool),
+            np.zeros(len(texts), bool),
+            [{} for _ in texts],
+            [None for _ in texts],
+        )
 
     monkeypatch.setattr(TextTask, "judge", right)
     drawn: list[int] = []

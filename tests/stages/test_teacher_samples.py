@@ -70,7 +70,9 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         def judged(problems: Any, texts: Any, ended_B: Any) -> Judged:
             asked.append([problem.id for problem in problems])
             right = [problem.id in (ids[0], ids[11]) for problem in problems]
-            return Judged(np.array(right), np.zeros(len(texts), bool), [{} for _ in texts])
+            return Judged(
+                np.array(right), np.zeros(len(texts), bool), [{}] * len(texts), [None] * len(texts)
+            )
 
         return judged
 

@@ -44,7 +44,7 @@ def verdict(name: str, text: str) -> int:
 def _judged(monkeypatch: pytest.MonkeyPatch) -> None:
     def judge(self: TextTask, problems: Any, texts: list[str], ended_B: Any) -> Judged:
         found = np.array([verdict(p.id, text) for p, text in zip(problems, texts, strict=True)])
-        return Judged(found == 0, found == 1, [{} for _ in texts])
+        return Judged(found == 0, found == 1, [{} for _ in texts], [None for _ in texts])
 
     monkeypatch.setattr(TextTask, "judge", judge)
 
@@ -174,7 +174,7 @@ def test_the_teacher_writes(whole: Run, made: dict[str, Any], tmp_path: Path) ->
 def test_nothing_kept_is_an_error(
     made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    never = Judged(np.zeros(4, bool), np.zeros(4, bool), [{}] * 4)
+    never = Judged(np.zeros(4, bool), np.zeros(4, bool), [{}] * 4, [None] * 4)
     monkeypatch.setattr(TextTask, "judge", lambda *_: never)
     draw = dataclasses.replace(DRAW, batch=4, problems=1, keep="right")
     with pytest.raises(DataError, match="traces keeps none of 4 solutions"):

@@ -29,7 +29,14 @@ def test_verdicts_by_hand():
     found = judge(["24"] * 3, ["so #### 24", "so #### 23", "no answer at all"])
     assert found.right_B.tolist() == [True, False, False] and found.right_B.dtype == bool
     assert found.undecided_B.tolist() == [False] * 3 and found.undecided_B.dtype == bool
-    assert found.details == [{}, {}, {}]
+    assert found.details == [{}, {}, {}] and found.stated == ["24", "23", None]
+
+
+def test_responses_to_train_on():
+    task, worked = TextTask(DataSettings(), None), Problem("a", "q", "<<1+2=3>>\n#### 3", "3")
+    assert task.response(worked, bare=False) == worked.solution
+    assert task.response(worked, bare=True) == "#### 3"
+    assert task.response(problem("3"), bare=False) == "#### 3"
 
 
 def test_each_text_is_compared_with_the_answer_of_its_own_problem():
@@ -50,7 +57,9 @@ def test_undecided_is_never_right_as_well(monkeypatch):
 
 def test_a_judgement_of_nothing():
     found = judge([], [])
-    assert len(found.right_B) == len(found.undecided_B) == len(found.details) == 0
+    assert (
+        len(found.right_B) == len(found.undecided_B) == len(found.details) == len(found.stated) == 0
+    )
     assert found.right_B.dtype == found.undecided_B.dtype == bool
 
 

@@ -1,0 +1,103 @@
+"""python -m launch.main --config=configs/pot.py
+
+Program of thought: the model writes a Python program, and what that prints is the answer.
+
+pretrain  tiny models learn embedded programs, some of them wrong or hard-coded
+sft       the student learns more of them
+rl        GRPO on verified answers
+evaluate  pass@1, failures by class, share of right programs that are hard-coded
+
+Presets: --config=configs/pot.py:smoke: in seconds; learns almost nothing.
+Any setting: --config.rl.steps=100. All of them with their meaning: docs/config.md.
+"""
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+
+from configs import presets
+from distill_jax.core.errors import ConfigError
+from distill_jax.data.synthetic import ProblemSettings
+from distill_jax.rewards.settings import RewardSettings
+from distill_jax.rollout.sampler import SamplingSettings
+from distill_jax.run.config import RunConfig, to_config_dict
+from distill_jax.tasks import ProgramSettings
+from distill_jax.training.optimizer import OptimizerSettings
+
+# What a program prints is the reward alone.
+_REWARDS = RewardSettings(intrinsic_weight=0.0)
+
+
+def _with(settings: Any, **changes: Any) -> Any:
+    """The settings with some of them changed."""
+    return dataclasses.replace(settings, **changes)
+
+
+def _tiny() -> RunConfig:
+    base = presets.tiny()
+    plan = {
+        "pretrain": base.plan["pretrain"],
+        "sft": _with(base.plan["sft"], answer_only=0.0, steps=40),
+        "rl": _with(
+            base.plan["rl"],
+            steps=20,
+            eval_every=0,
+            rewards=_REWARDS,
+            optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5, b2=0.99),
+        ),
+        "evaluate": _with(base.plan["evaluate"], problems=200, distribution=False),
+    }
+    return _with(
+        base,
+        preset="pot",
+        task="program",
+        # The prompts of tiny have no room for an instruction, and its models need none.
+        programs=ProgramSettings(instruction=""),
+        data=_with(
+            base.data,
+            problems=ProblemSettings(
+                levels=3, max_value=50, max_operand=9, style="program", train_size=20_000
+            ),
+        ),
+        teacher=_with(base.teacher, steps=600),
+        student=_with(base.student, steps=300),
+        # The longest embedded program of three steps has 85 tokens.
+        sampling=SamplingSettings(max_new_tokens=88, segment=22, prompt_multiple=48),
+        stages=tuple(plan),
+        plan=plan,
+    )
+
+
+def _smoke() -> RunConfig:
+    small, programs = presets.smoke(), _tiny().programs
+    plan = {
+        "pretrain": small.plan["pretrain"],
+        "sft": _with(small.plan["sft"], answer_only=0.0),
+        "rl": _with(small.plan["rl"], rewards=_REWARDS),
+        "evaluate": _with(small.plan["evaluate"], distribution=False),
+    }
+    return _with(
+        small,
+        preset="pot_smoke",
+        task="program",
+        programs=programs,
+        data=_with(small.data, problems=_with(small.data.problems, style="program")),
+        sampling=_with(small.sampling, max_new_tokens=32),
+        stages=tuple(plan),
+        plan=plan,
+    )
+
+
+PRESETS = {"tiny": _tiny, "smoke": _smoke}
+
+
+def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
+    """The pipeline of a preset.
+
+    Raises:
+        ConfigError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r}", wanted=f"one of {', '.join(PRESETS)}")
+    return to_config_dict(PRESETS[preset]())

@@ -1,0 +1,32 @@
+"""Programs of a model as strings, none of them run here: the names that other packages use.
+
+What is rewritten (`strip_comments`, `perturbed`) must run in the sandbox before it counts.
+"""
+
+from distill_jax.data.fences import fenced
+from distill_jax.reasoning.program_checks import (
+    assertions,
+    ignores,
+    is_constant,
+    numbers,
+    perturbed,
+)
+from distill_jax.reasoning.program_fences import NO_PROGRAM, Extracted, extract
+from distill_jax.reasoning.program_trees import Group, normalised, parsed, steps, strip_comments
+
+__all__ = [
+    "NO_PROGRAM",
+    "Extracted",
+    "Group",
+    "assertions",
+    "extract",
+    "fenced",
+    "ignores",
+    "is_constant",
+    "normalised",
+    "numbers",
+    "parsed",
+    "perturbed",
+    "steps",
+    "strip_comments",
+]

@@ -1,0 +1,167 @@
+"""Task `program`: the model writes a Python program, and what that prints is the answer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.core.settings import setting
+from distill_jax.data.chat import ChatSettings
+from distill_jax.data.problem import Problem
+from distill_jax.data.sources import DataSettings
+from distill_jax.reasoning import programs as texts_of
+from distill_jax.sandbox import Layers, Limits
+from distill_jax.sandbox.pool import possible_layers
+from distill_jax.sandbox.shared import close_shared
+from distill_jax.tasks.program_check import ProgramCheck, check_program_batch
+from distill_jax.tasks.task import Judged, TextTask
+
+__all__ = ["ProgramCheck", "ProgramSettings", "ProgramTask", "check_program_batch"]
+
+INSTRUCTION = (
+    "Write one Python program in a ```python fence that computes the answer from the numbers of "
+    "the problem, checks its results with assert, and prints the answer as its last line."
+)
+
+# Programs that are judged under one deadline: no more than a step of reinforcement learning draws.
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class ProgramSettings:
+    """Task program: what is asked for, and the limits of a program."""
+
+    instruction: str = setting(
+        INSTRUCTION, "Text behind the question, after data.chat.instruction; empty: none."
+    )
+    wall_s: float = setting(5.0, "Seconds on the clock that a program may take.", low=0.1)
+    cpu_s: float = setting(2.0, "Seconds of CPU time that a program may take.", low=0.1)
+    memory_mb: int = setting(512, "MiB of address space that a program may take.", low=128)
+    deadline_s: float = setting(
+        60.0,
+        f"Seconds that {BATCH} programs may take; what has not ended then is undecided.",
+        low=0.1,
+        affects="nothing",
+    )
+    workers: int = setting(
+        0, "Programs that run at a time; 0: one a core.", low=0, high=1024, affects="nothing"
+    )
+
+    def limits(self) -> Limits:
+        """The sandbox's limits."""
+        return Limits(wall_s=self.wall_s, cpu_s=self.cpu_s, memory_mb=self.memory_mb)
+
+
+class ProgramTask(TextTask):
+    """Task `program`: chat prompts that ask for a program; completions judged by what it prints."""
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        tokenizer: Any,
+        programs: ProgramSettings = ProgramSettings(),  # noqa: B008 - frozen
+    ):
+        super().__init__(settings, tokenizer)
+        self.programs = programs
+        if programs.wall_s > programs.deadline_s:
+            raise ConfigError(
+                f"programs.wall_s={programs.wall_s} with deadline_s={programs.deadline_s}",
+                wanted="a batch's deadline of at least one program's limit",
+            )
+        possible_layers(Layers(), allow_partial=False)  # before training, not after hours of it
+
+    @property
+    def chat(self) -> ChatSettings:
+        """The prompt format with the instruction to write a program."""
+        both = (self.settings.chat.instruction, self.programs.instruction)
+        return replace(self.settings.chat, instruction="\n".join(filter(None, both)))
+
+    def response(self, problem: Problem, *, bare: bool) -> str | None:
+        """The worked solution where it holds a program; a bare answer would be hard-coded."""
+        has = not bare and texts_of.extract(problem.solution).program is not None
+        return problem.solution if has else None
+
+    def judge(
+        self, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray
+    ) -> Judged:
+        """The verdict on what each completion's program prints: see `Task.judge`.
+
+        A completion without a program is wrong, as is one whose program fails; what the machine
+        could not run is undecided. details: the fields of `ProgramCheck`, where hardcoded is what
+        the text alone shows; `figures` runs programs for it.
+        """
+        del ended_B  # a complete fence counts, whether the text ended or not
+        golds = [problem.answer for problem in problems]
+        checks = self._checked(texts, golds=golds)
+        right_B = np.array([one.equal is True for one in checks], bool)
+        undecided_B = np.array([one.equal is None for one in checks], bool)
+        stated = [one.printed for one in checks]
+        return Judged(right_B, undecided_B, [asdict(one) for one in checks], stated)
+
+    def answers(self, texts: Sequence[str]) -> list[str | None]:
+        """The answer that each completion's program prints; None where it prints none."""
+        return [one.printed for one in self._checked(texts)]
+
+    def metrics(self, judged: Judged) -> dict[str, float]:
+        """Shares of completions whose program ran, asserts something, prints a literal."""
+        details = judged.details
+        return {
+            "programs/ran": _share([one["ran"] for one in details]) or 0.0,
+            "programs/asserted": _share([one["assertions"] > 0 for one in details]) or 0.0,
+            "programs/constant": _share([one["hardcoded"] is True for one in details]) or 0.0,
+        }
+
+    def figures(
+        self, problems: Sequence[Problem], texts: Sequence[str], judged: Judged
+    ) -> dict[str, Any]:
+        """Shares of programs that ran and that assert something; failures: class -> number;
+        hardcoded_rate: of the right programs, which run again for it with other numbers."""
+        rows = np.flatnonzero(judged.right_B).tolist()
+        questions = [problems[row].question for row in rows]
+        again = self._checked([texts[row] for row in rows], questions=questions)
+        tested = [one.hardcoded for one in again if one.hardcoded is not None]
+        counts = Counter(one["status"] for one in judged.details)
+        metrics = self.metrics(judged)
+        figures = {
+            "ran": metrics["programs/ran"],
+            "asserted": metrics["programs/asserted"],
+            "hardcoded_rate": _share(tested),
+            "failures": {name: n for name, n in sorted(counts.items()) if name != "ok"},
+        }
+        return {"programs": figures}
+
+    def _checked(
+        self,
+        texts: Sequence[str],
+        golds: Sequence[str] | None = None,
+        questions: Sequence[str] | None = None,
+    ) -> list[ProgramCheck]:
+        """What the program of each completion did, batch by batch."""
+        found = [texts_of.extract(text) for text in texts]
+        equal = None if golds is None else False
+        out = [ProgramCheck(False, 0, equal, None, one.failure, None, 0.0) for one in found]
+        rows = [row for row, one in enumerate(found) if one.program is not None]
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            checks = check_program_batch(
+                [str(found[row].program) for row in some],
+                None if golds is None else [golds[row] for row in some],
+                questions=None if questions is None else [questions[row] for row in some],
+                deadline_s=self.programs.deadline_s,
+                limits=self.programs.limits(),
+                workers=self.programs.workers,
+            )
+            for row, check in zip(some, checks, strict=True):
+                out[row] = check
+        return out
+
+    def close(self) -> None:
+        """Ends the process's sandboxes; they start again where a program is run."""
+        close_shared()
+
+
+def _share(values: Sequence[bool]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,107 @@
+"""Programs run in the process's sandbox: how each ended and what it printed, remembered."""
+
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distill_jax import answers
+from distill_jax.sandbox import Limits, Result
+from distill_jax.sandbox.shared import Missing, run_until, shared
+
+# Endings that are the same at every run, so that a program need not run twice. Time limits depend
+# on the load of the machine.
+_REPEATABLE = ("ok", "no_output", "error", "assertion", "syntax", "rejected", "output", "violation")
+_REMEMBERED = 10_000
+# Of a failed program's standard error the end is kept.
+ERROR_LINES, ERROR_CHARACTERS = 20, 2000
+# Machine's failures: they say nothing of the program.
+UNDECIDED = ("late", "lost")
+
+
+class Outcome(NamedTuple):
+    """How a program ended.
+
+    Attributes:
+        status: ok; no_output (ended well, printed nothing); error, assertion (an exception);
+            syntax (no Python), rejected (refused by the sandbox's policy); timeout, memory, output
+            (limits); violation (a forbidden system call); late (the batch's deadline came first),
+            lost (the machine's failure).
+        printed: the answer that it printed last, where status is ok; else None.
+        error: the end of its standard error.
+        seconds: of wall time.
+    """
+
+    status: str
+    printed: str | None = None
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def ran(self) -> bool:
+        """Whether it ended by itself without an error."""
+        return self.status in ("ok", "no_output")
+
+
+_known: dict[tuple[Limits, bytes], Outcome] = {}
+
+
+def run_programs(
+    programs: Sequence[str], *, deadline_s: float, limits: Limits, workers: int = 0
+) -> list[Outcome]:
+    """How each program ends; equal ones run once, and those that ran before do not run again.
+
+    Args:
+        programs: B texts.
+        deadline_s: for all of them; those that have not ended by then are late.
+        limits: of each program.
+        workers: of the process's sandbox; 0: one a core.
+
+    Raises:
+        SandboxError: this machine cannot hold programs.
+    """
+    end = time.monotonic() + deadline_s
+    new = [p for p in dict.fromkeys(programs) if (limits, _digest(p)) not in _known]
+    found: dict[str, Outcome] = {}
+    if new:
+        sandbox = shared(limits, workers)
+        left = max(0.0, end - time.monotonic())
+        found = dict(zip(new, map(_outcome, run_until(sandbox, new, left)), strict=True))
+    out = [found[p] if p in found else _known[limits, _digest(p)] for p in programs]
+    if len(_known) + len(found) > _REMEMBERED:
+        _known.clear()
+    for program, one in found.items():
+        if one.status in _REPEATABLE:
+            _known[limits, _digest(program)] = one
+    return out
+
+
+def forget() -> None:
+    """Forgets what programs printed; the next run of each is a real one."""
+    _known.clear()
+
+
+def _digest(program: str) -> bytes:
+    return hashlib.blake2b(program.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _outcome(result: Result | Missing) -> Outcome:
+    if isinstance(result, str):
+        return Outcome(result)
+    seconds = result.wall_ms / 1e3
+    if result.status == "ok":
+        printed = answers.printed(result.stdout)
+        status = "no_output" if printed is None else "ok"
+        return Outcome(status, None if printed is None else printed.text, "", seconds)
+    error = "\n".join(result.stderr.strip().splitlines()[-ERROR_LINES:])[-ERROR_CHARACTERS:]
+    return Outcome(_status(result), None, error, seconds)
+
+
+def _status(result: Result) -> str:
+    last = (result.stderr.strip().splitlines() or [""])[-1]
+    if result.status == "error" and re.match(r"AssertionError\b", last):
+        return "assertion"
+    if result.status == "rejected" and re.match(r"\w+Error: ", last):
+        return "syntax"
+    return result.status

@@ -1,0 +1,318 @@
+"""Task program: completions and their verdicts by hand, in the real sandbox."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import ConfigError
+from distill_jax.data import synthetic
+from distill_jax.data.chat import ChatSettings
+from distill_jax.data.problem import Problem
+from distill_jax.data.sources import DataSettings
+from distill_jax.data.tokenizer import train_tokenizer
+from distill_jax.reasoning.programs import fenced
+from distill_jax.sandbox import Limits, SandboxError, shared
+from distill_jax.tasks import (
+    TASKS,
+    ProgramSettings,
+    ProgramTask,
+    program,
+    program_check,
+    program_runs,
+)
+from distill_jax.tasks.program import check_program_batch
+from tests.profile import NIGHTLY
+from tests.sandbox.processes import descriptors, zygotes
+
+LIMITS = Limits(wall_s=20.0, cpu_s=1.0)
+QUESTION = "Tom has 15 pens, drops 6 and uses 2. How many now?"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _close():
+    yield
+    shared.close_shared()
+    program_runs.forget()
+
+
+def check(programs, golds=None, **more):
+    return check_program_batch(programs, golds, limits=LIMITS, **{"deadline_s": 60.0, **more})
+
+
+# --- programs -------------------------------------------------------------------------------------
+
+ENDINGS = [
+    # program, status, printed, equal to 7
+    ("print(15 - 6 - 2)", "ok", "7", True),
+    ("print('Answer: 7.0')", "ok", "7.0", True),
+    ("print(7)\nprint(8)\n\n", "ok", "8", False),
+    ("print(8)", "ok", "8", False),
+    ("print('f(x)')", "ok", "f(x)", None),  # the answer check cannot tell
+    ("print(8, 9)", "ok", "8 9", False),
+    ("x = 7", "no_output", None, False),
+    ("print(' \\n')", "no_output", None, False),
+    ("", "no_output", None, False),
+    ("print(7)\n1 / 0", "error", None, False),
+    ("print(7)\nassert 7 == 8, 'no'", "assertion", None, False),
+    ("print(7", "syntax", None, False),
+    ("\tprint(7)", "syntax", None, False),
+    ("print('\0')", "syntax", None, False),
+    ("import os\nprint(7)", "rejected", None, False),
+    ("while True: pass", "timeout", None, False),
+    ("x = [0] * 10**10\nprint(7)", "memory", None, False),
+    ("print('7' * 100_000)", "output", None, False),
+    ("input('error: ')\nprint(7)", "error", None, False),
+    ("print('error bound')\nprint(7)", "ok", "7", True),
+    ("x = 15\r\nprint(x - 8)\r\n", "ok", "7", True),
+]
+
+
+def test_each_ending_has_its_status_and_verdict():
+    found = check([program for program, *_ in ENDINGS], ["7"] * len(ENDINGS))
+    assert [(one.status, one.printed, one.equal) for one in found] == [row[1:] for row in ENDINGS]
+    assert [one.ran for one in found] == [row[1] in ("ok", "no_output") for row in ENDINGS]
+    assert not any(one.undecided for one in found)
+    assert "ZeroDivisionError" in found[9].error and found[0].error == ""
+    assert all(0 < one.seconds < 60 for one in found)
+
+
+def test_output_that_is_no_utf_8():
+    found = check([f"print({text})" for text in ("'\\udcff'", "'7\\ufffd'", "b'\\xff'")], ["7"] * 3)
+    assert [one.status for one in found] == ["ok"] * 3
+    assert not any(one.equal for one in found)
+
+
+def test_without_gold_nothing_is_equal_or_not():
+    assert [one.equal for one in check(["print(7)", "1 / 0"])] == [None, None]
+    # A fault of the data must not train as a wrong answer.
+    assert [one.equal for one in check(["print(7)"], [" "])] == [None]
+
+
+def test_assertions_are_counted():
+    source = "x = 15 - 6\nassert True\nassert x == 9\nassert x > 0\nprint(x)"
+    assert [one.assertions for one in check([source, "print(7"])] == [2, 0]
+
+
+def test_hard_coded_answers():
+    programs = [
+        "print(15 - 6 - 2)",
+        "print(7)",  # a literal
+        "a, b, c = 15, 6, 2\nassert a - b - c == 7\nprint(3 + 4)",  # decoys
+        "print(21 // 3)",  # no number of the question
+        "print(7 + 0 * 15)",
+        "x = 15\nx *= 6 + 2\nprint(x)",  # wrong: not tested
+        "print(8)",
+        "x = 15\nif x != 15:\n    1 / 0\nprint(15 - 6 - 2)",  # fails on other numbers: it uses them
+    ]
+    found = check(programs, ["7"] * 8, questions=[QUESTION] * 8)
+    expected = [False, True, True, True, True, None, True, False]
+    assert [one.hardcoded for one in found] == expected
+    # Without the question only literals are known to be hard-coded.
+    expected = [None, True, None, None, None, None, True, None]
+    assert [one.hardcoded for one in check(programs, ["7"] * 8)] == expected
+
+
+def test_as_many_golds_and_questions_as_programs():
+    with pytest.raises(ValueError, match="1 programs and 2 golds"):
+        check(["print(1)"], ["1", "2"])
+    with pytest.raises(ValueError, match="1 programs and 0 questions"):
+        check(["print(1)"], ["1"], questions=[])
+    assert check([], []) == []
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+def test_equal_programs_run_once_and_are_remembered(monkeypatch):
+    ran = []
+
+    def run_until(sandbox, programs, deadline_s):
+        ran.append(list(programs))
+        return shared.run_until(sandbox, programs, deadline_s)
+
+    monkeypatch.setattr(program_runs, "run_until", run_until)
+    program_runs.forget()
+    check(["print(1)", "print(2)", "print(1)"])
+    found = check(["print(2)", "print(3)", "1 / 0"])
+    assert ran == [["print(1)", "print(2)"], ["print(3)", "1 / 0"]]
+    assert [one.printed for one in found] == ["2", "3", None]
+
+
+def test_a_batch_ends_at_its_deadline_and_the_rest_is_undecided():
+    slow = "x = 0\nfor i in range(10**12): x += i\nprint(x)"
+    programs = ["print(1)", *(f"# {n}\n{slow}" for n in range(40)), "print(2)"]
+    start = time.monotonic()
+    found = check_program_batch(
+        programs, ["1"] * 42, limits=Limits(wall_s=60.0, cpu_s=60.0), deadline_s=3.0, workers=1
+    )
+    assert time.monotonic() - start < 20
+    assert found[0].equal is True
+    late = found[1:]
+    assert {(one.status, one.equal, one.undecided, one.ran) for one in late} == {
+        ("late", None, True, False)
+    }
+    shared.close_shared()  # ends the one that still runs
+    # What was late was not remembered.
+    assert check_program_batch(programs[-1:], ["2"], limits=LIMITS)[0].equal is True
+
+
+def test_a_lost_worker_costs_its_row(monkeypatch):
+    program_runs.forget()
+    sandbox = shared.shared(LIMITS)
+    run = sandbox.run
+
+    def failing(program):
+        if "lost" in program:
+            raise SandboxError("two zygotes were lost")
+        if "descriptors" in program:
+            raise OSError("too many open files")
+        return run(program)
+
+    monkeypatch.setattr(sandbox, "run", failing)
+    found = check(["print(1)", "print('lost')", "print('descriptors')", "print(2)"], ["1"] * 4)
+    assert [one.status for one in found] == ["ok", "lost", "lost", "ok"]
+    assert [one.equal for one in found] == [True, None, None, False]
+
+
+def test_one_sandbox_a_process_that_starts_again_after_it_was_closed():
+    first = shared.shared(LIMITS)
+    assert shared.shared(LIMITS) is first
+    shared.close_shared()
+    shared.close_shared()
+    with pytest.raises(SandboxError, match="closed"):
+        first.run("print(1)")
+    assert shared.shared(LIMITS) is not first
+    assert check(["print(11)"])[0].printed == "11"
+
+
+# --- the task -------------------------------------------------------------------------------------
+
+
+def task(**settings):
+    return ProgramTask(DataSettings(), None, ProgramSettings(wall_s=20.0, **settings))
+
+
+def judge(texts, golds=None):
+    golds = golds or ["7"] * len(texts)
+    problems = [Problem("p", QUESTION, "", gold) for gold in golds]
+    return task().judge(problems, texts, np.ones(len(texts), bool))
+
+
+def test_the_registry_has_it():
+    assert TASKS["program"] is ProgramTask
+
+
+def test_completions_by_hand():
+    texts = [
+        f"Subtract.\n{fenced('print(15 - 6 - 2)')}\nThe answer is 8.",  # the text has no say
+        "#### 7",
+        "```python\nprint(15 - 6 - 2)",
+        fenced("print(1)") + "\n" + fenced("print(15 - 6 - 2)"),
+        fenced("print(7)"),
+        fenced("import os"),
+    ]
+    found = judge(texts)
+    assert found.right_B.tolist() == [True, False, False, True, True, False]
+    assert found.right_B.dtype == found.undecided_B.dtype == bool
+    assert not found.undecided_B.any()
+    assert [one["status"] for one in found.details] == [
+        *("ok", "no_program:none", "no_program:unterminated", "ok", "ok", "rejected"),
+    ]
+    assert [one["hardcoded"] for one in found.details] == [None, None, None, None, True, None]
+    assert found.stated == task().answers(texts) == ["7", None, None, "7", "7", None]
+    problems = [Problem("p", QUESTION, "", "7")] * 6
+    assert task().metrics(found) == {
+        "programs/ran": 3 / 6,
+        "programs/asserted": 0.0,
+        "programs/constant": 1 / 6,
+    }
+    assert task().figures(problems, texts, found)["programs"] == {
+        "ran": 3 / 6,
+        "asserted": 0.0,
+        "hardcoded_rate": 1 / 3,
+        "failures": {"no_program:none": 1, "no_program:unterminated": 1, "rejected": 1},
+    }
+
+
+def test_each_completion_meets_the_answer_of_its_own_problem():
+    found = judge([fenced("print(2)")] * 2, ["1", "2"])
+    assert found.right_B.tolist() == [False, True]
+
+
+def test_what_the_machine_cannot_run_is_undecided(monkeypatch):
+    def lost(sandbox, programs, deadline_s):
+        return ["lost"] * len(programs)
+
+    program_runs.forget()
+    monkeypatch.setattr(program_runs, "run_until", lost)
+    found = judge([fenced("print(7)"), "no program"])
+    assert found.undecided_B.tolist() == [True, False] and not found.right_B.any()
+
+
+def test_a_judgement_of_nothing():
+    found = judge([])
+    assert len(found.right_B) == len(found.undecided_B) == len(found.details) == 0
+    assert task().figures([], [], found)["programs"]["hardcoded_rate"] is None
+    assert task().metrics(found)["programs/ran"] == 0.0 and task().answers([]) == []
+
+
+def test_programs_alone_are_trained_on():
+    worked = f"Subtract.\n{fenced('print(9)')}"
+    for solution, wanted in ((worked, worked), ("<<15-6=9>>\n#### 9", None), ("", None)):
+        assert task().response(Problem("p", "q", solution, "9"), bare=False) == wanted
+    # A bare answer would be a hard-coded program.
+    assert task().response(Problem("p", "q", worked, "9"), bare=True) is None
+
+
+def test_the_instruction_follows_that_of_the_data():
+    data = DataSettings(chat=ChatSettings(instruction="Think.", system_prompt="S"))
+    made = ProgramTask(data, None, ProgramSettings(instruction="Program."))
+    assert made.chat == ChatSettings(instruction="Think.\nProgram.", system_prompt="S")
+    assert ProgramTask(data, None, ProgramSettings(instruction="")).chat == data.chat
+
+
+def test_a_deadline_below_the_limit_of_one_program_is_refused():
+    with pytest.raises(ConfigError, match="wall_s=5.0 with deadline_s=1.0"):
+        ProgramTask(DataSettings(), None, ProgramSettings(deadline_s=1.0))
+
+
+def test_no_prompt_depends_on_the_answer():
+    tok = train_tokenizer(synthetic.texts(synthetic.ProblemSettings(style="program"), 0, 50), 300)
+    made = ProgramTask(DataSettings(), tok, ProgramSettings(instruction="Program."))
+    solution = fenced("print(7081953)")
+    rows = [Problem("p", "How many?", *rest) for rest in (("", "7"), (solution, "7081953"))]
+    first, second = made.prompts(rows).prompts
+    assert first == second and "How many?\nProgram." in tok.decode(first)
+
+
+def test_more_programs_than_a_batch_are_judged_in_several(monkeypatch):
+    sizes = []
+
+    def run(programs, **how):
+        sizes.append(len(programs))
+        return [program_runs.Outcome("ok", "7")] * len(programs)
+
+    monkeypatch.setattr(program_check, "run_programs", run)
+    monkeypatch.setattr(program, "BATCH", 3)
+    texts = [fenced(f"print({n} - {n} + 7)") for n in range(7)]
+    found = judge(["nothing", *texts])
+    assert found.right_B.tolist() == [False] + [True] * 7 and sizes == [3, 3, 1]
+
+
+# 10,000 at night: none of them leaves a process, a thread or a descriptor.
+MANY, SIZE = (10_000, 500) if NIGHTLY else (300, 100)
+
+
+@pytest.mark.timeout(1200)
+def test_many_programs_leave_nothing_behind():
+    check(["print(0)"])
+    before = descriptors(), threading.active_count(), len(zygotes())
+    for start in range(0, MANY, SIZE):
+        numbers = range(start, start + SIZE)
+        found = check([f"print({n} + 1)" for n in numbers], [str(n + 1) for n in numbers])
+        assert all(one.equal for one in found)
+    assert (descriptors(), threading.active_count(), len(zygotes())) == before
+    shared.close_shared()
+    assert zygotes() == set()
