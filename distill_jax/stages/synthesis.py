@@ -281,7 +281,7 @@ def _verify(
             )
             progress.update(len(checked))
     kept = synthesis_rows.keep(given, checked, s.per_problem)
-    write_rows(directory / ROWS_FILE, synthesis_rows.traces(run, given, checked))
+    write_rows(directory / ROWS_FILE, synthesis_rows.traces(run, given, checked, kept))
     source = s.writer
     write_rows(directory / VERIFIED_FILE, synthesis_rows.verified(given, checked, kept, source))
     classes = dict(sorted(Counter(one.kind for one in checked).items()))

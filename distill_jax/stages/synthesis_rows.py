@@ -55,15 +55,16 @@ def keep(given: Sequence[Written], checked: Sequence[Checked], most: int) -> lis
 
 
 def traces(
-    run: Run, given: Sequence[Written], checked: Sequence[Checked]
+    run: Run, given: Sequence[Written], checked: Sequence[Checked], kept: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
-    """A row an answer that has a text, as stage traces writes it, with its `class`.
+    """A row an answer that has a text, as stage traces writes it, with `class` and `kept`.
 
     Tokens are those that were drawn, else the text's in the run's tokenizer, EOS where it ended.
     """
     tokenizer = run.data.tokenizer
     end = eos_id(tokenizer)
-    for one, found in zip(given, checked, strict=True):
+    of_kept = set(kept)
+    for place, (one, found) in enumerate(zip(given, checked, strict=True)):
         if not one.text.strip() or one.kind == SPECIAL:
             continue
         ended = one.kind == failures.OK
@@ -83,7 +84,7 @@ def traces(
             found.kind in ("undecided", "unverified"),
             one.sample,
         )
-        yield {**dataclasses.asdict(trace), "class": found.kind}
+        yield {**dataclasses.asdict(trace), "class": found.kind, "kept": place in of_kept}
 
 
 def verified(

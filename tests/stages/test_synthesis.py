@@ -17,6 +17,7 @@ from distill_jax.reasoning import programs
 from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted, StopSignal
 from distill_jax.stages import runner, synthesis
+from distill_jax.stages.supervised import ExampleRows
 from distill_jax.stages.synthesis_settings import SynthesisSettings
 from distill_jax.synthesis.settings import (
     BudgetSettings,
@@ -25,6 +26,7 @@ from distill_jax.synthesis.settings import (
     RetrySettings,
 )
 from distill_jax.tasks.program import INSTRUCTION
+from tests.stages.small import small
 from tests.stages.traced import CUT, files, plan, read, scripted
 from tests.synthesis.scripted import Say, Server, question, serving
 from tests.synthesis.test_buying import Killed, killing
@@ -45,7 +47,7 @@ OPEN = [
 ]
 
 
-LONG = {"data__max_prompt_tokens": 512, "sampling__max_new_tokens": 64}
+LONG = {"data__max_prompt_tokens": 512, "sampling__max_new_tokens": 128}
 
 
 def fence(*lines: str) -> str:
@@ -218,6 +220,66 @@ def _load(source: DataSettings, split: str) -> list[Any]:
         return load(source, split, 0)
     except DataError:
         return []
+
+
+def test_sft_learns_on_what_is_kept(whole: Path, tmp_path: Path) -> None:
+    config = plan({"sft": small().plan["sft"]}, **{**LONG, "task": "program"})
+    ours = Run(config, tmp_path)
+    # The stage's rows, and its verified file, whose programs stand in a fence alone.
+    for path, first in (
+        (whole / "rows.jsonl", SAID["g/0"][0].text),
+        (whole / synthesis.VERIFIED_FILE, programs.fenced(verified(whole)[0]["cot_program"])),
+    ):
+        rows = ExampleRows(ours, answer_only=0.0, seed=0, path=path)
+        assert [problem.id for problem in rows.problems] == ["g/0", "o/0", "o/0", "o/0"]
+        assert ours.data.text(rows.examples[0].response) == first
+        assert ours.data.text(rows.examples[0].prompt).count(GOLD[0][1]) == 1
+
+
+def test_sft_after_synthesis_in_one_plan(tmp_path: Path) -> None:
+    made = files(tmp_path / "models")
+    found = _problems(made, tmp_path)
+    answers = [
+        {"id": p.id, "text": f"#### {p.answer if i % 2 else 999}"} for i, p in enumerate(found)
+    ]
+    path = write_answers(tmp_path / "answers.jsonl", answers)
+    stages = {
+        "synthesis": SynthesisSettings(writer="file", answers=path),
+        "sft": dataclasses.replace(small().plan["sft"], data="synthesis", batch_size=4),
+    }
+    runner.run(plan(stages, **made), tmp_path / "run")
+    done = json.loads((tmp_path / "run" / "sft" / "done.json").read_text())
+    assert "data (rows.jsonl of synthesis)" in done["inputs"]
+    with pytest.raises(ConfigError, match="changed since .*data .rows.jsonl of synthesis."):
+        (tmp_path / "run" / "synthesis" / "rows.jsonl").write_text("{}")
+        runner.run(plan(stages, **made), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"question": "a?", "answer": "1", "completion": "#### 2", "right": False}],
+            "no solution",
+        ),
+        ([{"question": "a?", "completion": "words"}], "no gold answer in answer or solution"),
+    ],
+)
+def test_solutions_that_sft_cannot_take(
+    tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    path = Path(write_answers(tmp_path / "rows.jsonl", rows))
+    ours = Run(plan({"sft": small().plan["sft"]}), tmp_path)
+    with pytest.raises(DataError, match=message):
+        ExampleRows(ours, answer_only=0.0, seed=0, path=path)
+
+
+def test_sft_takes_no_held_out_question(tmp_path: Path) -> None:
+    ours = Run(plan({"sft": small().plan["sft"]}), tmp_path)
+    row = {"question": ours.data.problems("test").problems[0].question, "answer": "1"}
+    path = Path(write_answers(tmp_path / "rows.jsonl", [row | {"completion": "#### 1"}]))
+    with pytest.raises(DataError, match="no solution is left"):
+        ExampleRows(ours, answer_only=0.0, seed=0, path=path)
 
 
 def test_the_key_is_nowhere(whole: Path) -> None:
