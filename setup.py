@@ -52,12 +52,14 @@ REQUIRED = [
 ]
 TENSORBOARD = ["tensorboardX>=2.6"]
 INT8 = ["qwix>=0.1.8"]
+API = ["openai>=2,<4"]
 MATH_VERIFY = ["math-verify[antlr4_13_2]>=0.9,<0.10"]
 TEST = [
     "hypothesis>=6.100",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    *API,
     *INT8,
     *MATH_VERIFY,
     *TENSORBOARD,
@@ -77,6 +79,7 @@ setup(
         # A bare torch pulls gigabytes of CUDA. The test against TRL sets parts of its trainer.
         "parity": ["torch==2.13.0", "peft>=0.17", "trl>=1.16,<1.17"],
         **{name: by_python(f"jax[{name}]", JAX) for name in ("cuda12", "cuda13", "tpu")},
+        "api": API,
         "tensorboard": TENSORBOARD,
         "int8": INT8,
         "math-verify": MATH_VERIFY,

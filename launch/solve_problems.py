@@ -89,7 +89,7 @@ def _of_file(path: Path) -> Iterator[Problem]:
         raise DataError(f"no file {path}", wanted="a file of problems")
     for number, (where, row) in enumerate(read_rows(path)):
         filled = {name: value for name, value in row.items() if value != ""}
-        yield problem_of_row(filled, where, str(number), gold=False)
+        yield problem_of_row(filled, where, str(number), gold_needed=False)
 
 
 class Show:

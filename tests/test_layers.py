@@ -18,6 +18,7 @@ LAYERS = [
         "distill_jax.rollout",
         "distill_jax.rewards",
         "distill_jax.curriculum",
+        "distill_jax.synthesis",
     },
     {"distill_jax.run"},
     {"distill_jax.forecast", "distill_jax.inference"},

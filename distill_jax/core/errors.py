@@ -63,6 +63,12 @@ class BusyError(DistillError, RuntimeError):
     exit_code = 1
 
 
+class EndpointError(DistillError, RuntimeError):
+    """An endpoint refuses, fails, or the budget for it is spent; what was bought is kept."""
+
+    exit_code = 1
+
+
 class DiskFullError(DistillError, RuntimeError):
     """No space is left where the run writes."""
 

@@ -65,7 +65,7 @@ def render_prompts(
     _refuse_specials(tok, [(p.id, "question", p.question) for p in problems])
     try:
         rendered = tok.apply_chat_template(
-            [_messages(problem, settings) for problem in problems],
+            [messages(problem, settings) for problem in problems],
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=settings.enable_thinking,
@@ -142,19 +142,20 @@ def fitting_prompts(
     return Prompts(kept, list(compress(prompts, fits)), len(problems) - len(kept))
 
 
-def decode(tok: FastTokenizer, response: Sequence[int]) -> str:
-    """The text of sampled tokens without special tokens."""
-    return str(tok.decode(list(response), skip_special_tokens=True))
-
-
-def _messages(problem: Problem, settings: ChatSettings) -> list[dict[str, str]]:
+def messages(problem: Problem, settings: ChatSettings) -> list[dict[str, str]]:
+    """The {role, content} of a prompt, as chat templates and endpoints take them."""
     question = problem.question
     if settings.instruction:
         question = f"{question}\n{settings.instruction}"
-    messages = [{"role": "user", "content": question}]
+    found = [{"role": "user", "content": question}]
     if settings.system_prompt is not None:
-        messages.insert(0, {"role": "system", "content": settings.system_prompt})
-    return messages
+        found.insert(0, {"role": "system", "content": settings.system_prompt})
+    return found
+
+
+def decode(tok: FastTokenizer, response: Sequence[int]) -> str:
+    """The text of sampled tokens without special tokens."""
+    return str(tok.decode(list(response), skip_special_tokens=True))
 
 
 def _refuse_specials(tok: FastTokenizer, texts: Sequence[tuple[str, str, str]]) -> None:

@@ -78,7 +78,12 @@ def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def problem_of_row(
-    row: Mapping[str, Any], where: str, name: str, columns: Columns = _USUAL, *, gold: bool = True
+    row: Mapping[str, Any],
+    where: str,
+    name: str,
+    columns: Columns = _USUAL,
+    *,
+    gold_needed: bool = True,
 ) -> Problem:
     """The problem that a row holds.
 
@@ -90,7 +95,7 @@ def problem_of_row(
     Args:
         where: file and line, for errors.
         name: the problem's id where the row has none.
-        gold: a row without a gold answer is an error; else its answer is "".
+        gold_needed: False: a problem without a gold answer gets answer "".
 
     Raises:
         DataError: a column is missing, empty or of the wrong type; no gold answer is found.
@@ -110,8 +115,8 @@ def problem_of_row(
     answer = _text(row, answer_column, where)
     if not solution and answer and gold_of(answer) is not None:
         solution = answer
-    found = (gold_of(answer) or answer) if answer else gold_of(solution)
-    if not found and gold:
+    gold = (gold_of(answer) or answer) if answer else gold_of(solution)
+    if not gold and gold_needed:
         got = f"{where}: no gold answer in {answer_column} or {solution_column}"
         raise DataError(got, wanted="a column answer, or a solution with #### N or \\boxed{}")
     used = {question_column, solution_column, answer_column} | _KNOWN
@@ -120,7 +125,7 @@ def problem_of_row(
         id=str(row.get("id", name)),
         question=question,
         solution=solution,
-        answer=found or "",
+        answer=gold or "",
         level=_level(row.get("level"), where),
         subject=None if subject is None else str(subject),
         extra={key: value for key, value in row.items() if key not in used},

@@ -22,11 +22,12 @@ _CHECKS = ("correctness_math_verify", "correctness_llama", "is_reasoning_complet
 def usual_columns(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """The row with its trace as messages, or as column solution.
 
-    {prompt, completion} of texts or of messages; {system, conversations} of Bespoke-Stratos, whose
-    system prompt is dropped (the run has its own); `generations` of OpenR1-Math, of which the first
-    complete and right one is taken; {cot_program, final_answer} of verified programs, which are
-    fenced if they are not. Marks of a thought become <think> and </think>: the thought is
-    trained on, and the answer check reads only what follows it. Other rows stay as they are.
+    {prompt, completion} of texts or of messages; {question, completion} of stage traces; {system,
+    conversations} of Bespoke-Stratos, whose system prompt is dropped (the run has its own);
+    `generations` of OpenR1-Math, of which the first complete and right one is taken;
+    {cot_program, final_answer} of verified programs, which are fenced if they are not. Marks of a
+    thought become <think> and </think>: the thought is trained on, and the answer check reads only
+    what follows it. Other rows stay as they are.
 
     Raises:
         DataError: such a column is of the wrong type, or no generation is right.
@@ -39,6 +40,8 @@ def usual_columns(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         return _of_generations(row, where)
     if "completion" in row and "solution" not in row and "prompt" in row:
         return _of_completion(row, where)
+    if "completion" in row and "solution" not in row and "question" in row:
+        return {**_without(row, "completion"), "solution": row["completion"]}
     return row
 
 

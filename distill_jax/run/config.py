@@ -19,7 +19,9 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.run.settings import BASE, Shared, StageSettings
 
 # Folders of a work directory that are no stage's, and words that references use.
-RESERVED = (BASE, "teacher", "student", "model", "tokenizer", "export", "compare_logits", "plan")
+RESERVED = (
+    BASE, "teacher", "student", "model", "tokenizer", "export", "compare_logits", "bought", "plan",
+)  # fmt: skip
 _SHARED = tuple(f.name for f in dataclasses.fields(Shared))
 
 

@@ -33,6 +33,7 @@ from distill_jax.stages import (
     step_bench,
     step_judge,
     step_labels,
+    synthesis,
     traces,
 )
 from distill_jax.stages.kinds import kind_of, view_of
@@ -47,6 +48,7 @@ BUILT_IN = (
     dpo.KIND,
     rl.KIND,
     traces.KIND,
+    synthesis.KIND,
     step_labels.KIND,
     step_judge.KIND,
     injected.KIND,

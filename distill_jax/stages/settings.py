@@ -73,6 +73,12 @@ class SFTSettings(TrainSettings, kind="sft", makes="student"):
     start: str = setting(
         BASE, "Student to start from: base, a stage, or a directory.", ref="student"
     )
+    data: str = setting(
+        "",
+        "Solutions to learn on: a stage that makes rows, or a file; of rows with verdicts the "
+        "right ones. Empty: those of the training problems.",
+        ref="rows",
+    )
     batch_size: int = setting(32, "Rows a step.", low=1)
     answer_only: float = setting(
         0.0, "Fraction of rows that show only the final answer.", low=0.0, high=1.0

@@ -25,12 +25,21 @@ def _check(run: Run, stage: Stage[SFTSettings]) -> None:
         stage.settings.check_best(run.config, stage.name)
 
 
-def _prepare(run: Run, stage: Stage[SFTSettings]) -> ExampleRows:
-    return ExampleRows(run, answer_only=stage.settings.answer_only, seed=run.seed(stage))
-
-
-def _run(run: Run, stage: Stage[SFTSettings], directory: Path, rows: ExampleRows) -> dict[str, Any]:
+def _rows(run: Run, stage: Stage[SFTSettings]) -> ExampleRows:
     s = stage.settings
+    path = run.rows(s.data) if s.data else None
+    return ExampleRows(run, answer_only=s.answer_only, seed=run.seed(stage), path=path)
+
+
+def _prepare(run: Run, stage: Stage[SFTSettings]) -> ExampleRows | None:
+    """The rows; None where a stage of this run has to make them first."""
+    return _rows(run, stage) if run.is_there(stage.settings.data) else None
+
+
+def _run(
+    run: Run, stage: Stage[SFTSettings], directory: Path, given: ExampleRows | None
+) -> dict[str, Any]:
+    s, rows = stage.settings, given or _rows(run, stage)
     # --- model ---
     student = run.load_student(s.start)
     sampler = run.models.sampler(student.model)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
 from distill_jax.data.batching import bare_answer
 from distill_jax.data.problem import Problem
+from distill_jax.data.rows import problem_of_row, read_rows
 from distill_jax.run.run import Run
 from distill_jax.stages.loop import StepFn
 from distill_jax.training.state import TrainState
@@ -27,6 +29,7 @@ class ExampleRows:
         run: tokenizer, training problems, settings.
         answer_only: fraction of the rows that show only the final answer, chosen by (seed, row).
         seed: of the stage.
+        path: file of solutions; None: those of the training problems.
 
     Attributes:
         examples: the rows, rendered; longer ones are dropped and counted.
@@ -37,8 +40,8 @@ class ExampleRows:
         DataError: no row fits.
     """
 
-    def __init__(self, run: Run, *, answer_only: float, seed: int):
-        problems, prompts, solutions = _given(run, answer_only, seed)
+    def __init__(self, run: Run, *, answer_only: float, seed: int, path: Path | None = None):
+        problems, prompts, solutions = _given(run, answer_only, seed, path)
         max_response = run.config.sampling.max_new_tokens
         rendered = chat.render_examples(
             run.data.tokenizer, problems, solutions, run.data.task.chat, prompts
@@ -75,10 +78,13 @@ class ExampleRows:
 
 
 def _given(
-    run: Run, answer_only: float, seed: int
+    run: Run, answer_only: float, seed: int, path: Path | None
 ) -> tuple[list[Problem], list[list[int]], list[str]]:
     """The training problems that the task has a response for, their prompts, the responses."""
-    problems, prompts, _ = run.data.problems("train")
+    if path is None:
+        problems, prompts, _ = run.data.problems("train")
+    else:
+        problems, prompts, _ = run.data.task.prompts(_of_file(run, path))
     given = []
     for row, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
         bare = batching.is_answer_only(seed, row, answer_only)
@@ -96,6 +102,25 @@ def _given(
     if left:
         run.say(f"train: {left} of {len(problems)} problems skipped, no solution for {task}")
     return [p for p, _, _ in given], [ids for _, ids, _ in given], [text for _, _, text in given]
+
+
+def _of_file(run: Run, path: Path) -> list[Problem]:
+    """The problems of a file of solutions, one a solution, each solution once.
+
+    Of rows with verdicts the right ones count, of those that a stage marks the kept ones.
+    """
+    rows = list(read_rows(path))
+    right = [(where, row) for where, row in rows if row.get("kept", row.get("right", True))]
+    found = [problem_of_row(row, where, where) for where, row in right]
+    once = {(one.question, one.solution): one for one in reversed(found)}
+    kept = [one for one in reversed(once.values()) if not run.data.in_held_out_split(one.question)]
+    run.say(
+        f"{path}: {len(kept)} solutions of {len(rows)} rows; {len(rows) - len(right)} not right, "
+        f"{len(found) - len(once)} copies, {len(once) - len(kept)} of a held-out split"
+    )
+    if not kept:
+        raise DataError(f"{path}: no solution is left", wanted="right ones of other problems")
+    return kept
 
 
 def step_fn(run: Run, draw: Draw, update: Any, frozen: Any, *, size: int, of: int) -> StepFn:

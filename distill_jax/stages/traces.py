@@ -6,7 +6,7 @@ A row is a `Trace`: {"id", "question", "answer", "completion", "tokens", "ended"
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from distill_jax.forecast.memory import Job, Part
 from distill_jax.inference import generate
 from distill_jax.inference.generate import Answers
 from distill_jax.inference.store import AnswerStore
-from distill_jax.rollout.sampler import Rollout
+from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage
 from distill_jax.run.settings import BASE, TASK, TRAINING_DATA, StageSettings
@@ -172,21 +172,55 @@ def _run(run: Run, stage: Stage[TraceSettings], directory: Path, pool: Prompts) 
 
 
 def _draw(run: Run, stage: Stage[TraceSettings], path: Path, pool: Prompts) -> Answers:
-    """The solutions of all problems; those that the store has are not drawn again."""
-    s, total = stage.settings, len(pool.prompts) * stage.settings.samples
-    writer, sampling = s.writer(run), run.config.sampling.whole(s.temperature)
-    loaded = writer.load()
-    sampler = run.models.sampler(loaded.model)
-    made_from = generate.made_from(
-        run, writer.weights, pool, sampling, samples=s.samples, batch=s.batch
-    )
-    store = AnswerStore(path, made_from)
+    """The solutions of all problems with their verdicts."""
+    s = stage.settings
 
     def judged(rows: Sequence[int], out: Rollout) -> dict[str, list[Any]]:
         problems = [pool.problems[row] for row in rows for _ in range(s.samples)]
         texts = [run.data.text(row[:n]) for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
         return generate.verdicts(run, problems, texts, out.ended_B)
 
+    return drawn(
+        run,
+        stage,
+        s.writer(run),
+        path,
+        pool,
+        run.config.sampling.whole(s.temperature),
+        columns=judged,
+    )
+
+
+def drawn(
+    run: Run,
+    stage: Stage[Any],
+    writer: Subject,
+    path: Path,
+    pool: Prompts,
+    sampling: SamplingSettings,
+    *,
+    columns: Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None = None,
+) -> Answers:
+    """Solutions of all problems by a model; those that the store has are not drawn again.
+
+    Args:
+        run, stage: the stage's settings have `samples` of each problem and `batch` at a time.
+        writer: the model.
+        path: of the store.
+        pool: problems and prompts.
+        sampling: temperature, limits.
+        columns: see `generate.answers`.
+
+    Raises:
+        Interrupted: asked to stop; complete batches are kept.
+    """
+    s, total = stage.settings, len(pool.prompts) * stage.settings.samples
+    loaded = writer.load()
+    sampler = run.models.sampler(loaded.model)
+    made_from = generate.made_from(
+        run, writer.weights, pool, sampling, samples=s.samples, batch=s.batch
+    )
+    store = AnswerStore(path, made_from)
     done, before = store.count(), f"{stage.name} was asked to stop;"
     with Progress(stage.name, total, start=done, unit="answers", console=run.console) as progress:
         return generate.answers(
@@ -199,7 +233,7 @@ def _draw(run: Run, stage: Stage[TraceSettings], path: Path, pool: Prompts) -> A
             samples=s.samples,
             store=store,
             decoding="traces",
-            columns=judged,
+            columns=columns,
             tick=generate.stopping(run, progress, done, before, f"{total} solutions are kept"),
         )
 

@@ -97,8 +97,8 @@ def test_a_wrong_flat_form_is_refused(change: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["base", "teacher", "student", "model", "tokenizer", "export", "compare_logits", "plan",
-     "seed", "data", "two words", "1st", "a/b", "a.b", "", "class",
+    ["base", "teacher", "student", "model", "tokenizer", "export", "compare_logits", "bought",
+     "plan", "seed", "data", "two words", "1st", "a/b", "a.b", "", "class",
      # `--config.items.steps=3` would reach the method of ConfigDict.
      "items", "update",
      "rl_step_5"],  # a checkpoint's model

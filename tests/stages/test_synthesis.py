@@ -1,0 +1,516 @@
+"""Stage synthesis: bought, drawn or read, then verified rows; kills, secrets, bad input."""
+
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_jax.core.errors import ConfigError, DataError, EndpointError
+from distill_jax.data import trace_rows
+from distill_jax.data.sources import DataSettings, load
+from distill_jax.reasoning import programs
+from distill_jax.run.run import Run
+from distill_jax.run.stop import Interrupted, StopSignal
+from distill_jax.stages import runner, synthesis
+from distill_jax.stages.supervised import ExampleRows
+from distill_jax.stages.synthesis_settings import SynthesisSettings
+from distill_jax.synthesis.settings import (
+    BudgetSettings,
+    EndpointSettings,
+    PaceSettings,
+    RetrySettings,
+)
+from distill_jax.tasks.program import INSTRUCTION
+from tests.stages.small import small
+from tests.stages.traced import CUT, files, plan, read, scripted
+from tests.synthesis.scripted import Say, Server, question, serving
+from tests.synthesis.test_buying import Killed, killing
+
+pytestmark = pytest.mark.slow
+
+SECRET = "sk-stage-0123456789"
+# Gold answers are found in no question.
+GOLD = [
+    ("g/0", "Tom has 1200 pens and buys 345. How many has he?", "1545"),
+    ("g/1", "What is 31 times 27?", "837"),
+    ("g/2", "What is 5000 minus 1?", "4999"),
+]
+OPEN = [
+    ("o/0", "What is 222 plus 111?", None),
+    ("o/1", "What is 88 minus 11?", None),
+    ("o/2", "What is 9 times 9?", None),
+]
+
+
+LONG = {"data__max_prompt_tokens": 512, "sampling__max_new_tokens": 128}
+
+
+def fence(*lines: str) -> str:
+    return "So:\n" + programs.fenced("\n".join(lines)) + "\nDone."
+
+
+# By id, an answer a sample.
+SAID: dict[str, list[Say]] = {
+    "g/0": [
+        Say(fence("a = 1200 + 345", "assert a - 345 == 1200", "print(a)")),
+        Say(fence("a = 1200 + 345  # again", "assert a - 345 == 1200", "print(a)")),  # same shape
+        Say(fence("print(1545)")),
+        Say(fence("print(1200 - 345)")),
+    ],
+    "g/1": [
+        Say(fence("a = 31 * 27", "assert a == 0", "print(a)")),
+        Say("```python\nprint(31 * 27)"),
+        Say("It is 837."),
+        Say(fence("print(31 * 27)"), finish="length"),
+    ],
+    "g/2": [
+        Say(fence("print(5000 / 0)")),
+        Say(fence("import os", "print(5000 - 1)")),
+        Say("", finish="content_filter"),
+        Say(fence("print('4', 5000 - 1)")),
+    ],
+    "o/0": [
+        Say(fence("print(222 + 111)")),
+        Say(fence("a = 222", "print(a + 111)")),
+        Say(fence("print(sum([222, 111]))")),
+        Say(fence("print(222 - 111)")),
+    ],
+    # Two shapes agree, and one of them twice.
+    "o/1": [
+        Say(fence("print(88 - 11)")),
+        Say(fence("print(88 - 11)  # twice")),
+        Say(fence("a = 88", "print(a - 11)")),
+        Say(fence("print(88 + 11)")),
+    ],
+    # Written, not computed: no vote.
+    "o/2": [Say(fence("print(81)")), Say(fence("x = 81", "print(x)")), Say(fence("print('81')")),
+            Say(fence("print(9 * 9)"))],
+}  # fmt: skip
+CLASSES = {
+    "assertion": 1, "content_filter": 1, "hardcoded": 4, "length": 1, "no_program:none": 1,
+    "no_program:unterminated": 1, "sandbox:error": 1, "sandbox:rejected": 1, "unverified": 6,
+    "verified": 5, "wrong": 2,
+}  # fmt: skip
+
+
+def script(body: dict[str, Any], before: int) -> Say:
+    text = question(body)
+    (name,) = [name for name, asked, _ in GOLD + OPEN if asked in text]
+    say = SAID[name][body["seed"]]
+    # Everything is refused once.
+    return say if before else Say(status=429, headers={"Retry-After": "0"})
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("questions") / "questions.jsonl"
+    rows = [
+        {"id": name, "question": text, "level": 2} | ({"answer": gold} if gold else {})
+        for name, text, gold in GOLD + OPEN
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving(script) as found:
+        yield found
+
+
+def settings(server: Server, questions: Path, **changes: Any) -> SynthesisSettings:
+    endpoint = EndpointSettings(
+        model="big", base_url=server.url, seed=0, max_tokens=64, label="scripted",
+        retry=RetrySettings(backoff_s=0.01), pace=PaceSettings(concurrency=3),
+        budget=BudgetSettings(input_price=1.0, output_price=2.0),
+    )  # fmt: skip
+    made = SynthesisSettings(writer="endpoint", questions=str(questions), endpoint=endpoint)
+    return dataclasses.replace(made, **changes)
+
+
+def run(workdir: Path, s: SynthesisSettings, **changes: Any) -> Path:
+    config = plan({"synthesis": s}, **{**LONG, "task": "program", **changes})
+    runner.run(config, workdir)
+    return workdir / "synthesis"
+
+
+def verified(directory: Path) -> list[dict[str, Any]]:
+    """The rows without what is measured."""
+    rows = read(directory / synthesis.VERIFIED_FILE)
+    return [{name: v for name, v in row.items() if name != "runtime_s"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    server: Server, questions: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", SECRET)
+        yield run(tmp_path_factory.mktemp("whole"), settings(server, questions))
+
+
+def test_programs_are_verified_by_gold_or_by_agreement(whole: Path, server: Server) -> None:
+    rows, figures = verified(whole), json.loads((whole / "done.json").read_text())["figures"]
+    assert figures["classes"] == CLASSES
+    assert [(row["id"], row["sample"], row["evidence"]) for row in rows] == [
+        ("g/0", 0, "gold"), ("o/0", 0, "agreement"), ("o/0", 1, "agreement"),
+        ("o/0", 2, "agreement"),
+    ]  # fmt: skip
+    assert rows[0] == {
+        "id": "g/0",
+        "question": GOLD[0][1],
+        "cot_program": "a = 1200 + 345\nassert a - 345 == 1200\nprint(a)\n",
+        "tests": ["assert a - 345 == 1200"],
+        "final_answer": "1545",
+        "answer": "1545",
+        "tool_mode": "python",
+        "level": 2,
+        "source": "endpoint",
+        "model": "big",
+        "sample": 0,
+        "tokens": 5,
+        "verdict": "verified",
+        "checks": {"ran": True, "assertions": 1, "equal": True, "hardcoded": False},
+        "evidence": "gold",
+    }
+    assert {row["answer"] for row in rows[1:]} == {"333"}
+    assert all(row["runtime_s"] > 0 for row in read(whole / synthesis.VERIFIED_FILE))
+    # 24 answers of 10 and 5 tokens, at 1 and 2 a million.
+    assert figures["spent_tokens"] == 360 and figures["cost"] == pytest.approx(480e-6)
+    assert (figures["answers"], figures["solved_problems"], figures["by_agreement"]) == (24, 2, 3)
+
+
+def test_the_endpoint_sees_questions_and_instruction_and_no_answer(
+    whole: Path, server: Server
+) -> None:
+    for body in server.bodies:
+        (message,) = body["messages"]
+        assert message["role"] == "user" and message["content"].endswith(f"\n{INSTRUCTION}")
+        assert not any(gold in json.dumps(body) for _, _, gold in GOLD if gold is not None)
+        assert body["temperature"] == 0.7 and body["max_tokens"] == 64 and body["model"] == "big"
+
+
+def test_what_is_made_is_read_by_the_stages_that_learn(whole: Path, tmp_path: Path) -> None:
+    found = trace_rows.read(whole / "rows.jsonl")
+    assert len(found) == 23 and sum(one.right for one in found) == 5  # one answer has no text
+    cut = [one for one in found if not one.ended]
+    assert [(one.id, one.sample) for one in cut] == [("g/1", 3)]
+    assert [one.id for one in found] == sorted(one.id for one in found)
+    source = DataSettings(source=str(whole / synthesis.VERIFIED_FILE))
+    problems = [
+        problem for split in ("train", "validation", "test") for problem in _load(source, split)
+    ]
+    (first,) = [one for one in problems if one.id == "g/0"]
+    assert programs.extract(first.solution).program == verified(whole)[0]["cot_program"]
+    assert first.answer == "1545" and first.level == 2
+
+
+def _load(source: DataSettings, split: str) -> list[Any]:
+    try:
+        return load(source, split, 0)
+    except DataError:
+        return []
+
+
+def test_sft_learns_on_what_is_kept(whole: Path, tmp_path: Path) -> None:
+    config = plan({"sft": small().plan["sft"]}, **{**LONG, "task": "program"})
+    ours = Run(config, tmp_path)
+    # The stage's rows, and its verified file, whose programs stand in a fence alone.
+    for path, first in (
+        (whole / "rows.jsonl", SAID["g/0"][0].text),
+        (whole / synthesis.VERIFIED_FILE, programs.fenced(verified(whole)[0]["cot_program"])),
+    ):
+        rows = ExampleRows(ours, answer_only=0.0, seed=0, path=path)
+        assert [problem.id for problem in rows.problems] == ["g/0", "o/0", "o/0", "o/0"]
+        assert ours.data.text(rows.examples[0].response) == first
+        assert ours.data.text(rows.examples[0].prompt).count(GOLD[0][1]) == 1
+
+
+def test_sft_after_synthesis_in_one_plan(tmp_path: Path) -> None:
+    made = files(tmp_path / "models")
+    found = _problems(made, tmp_path)
+    answers = [
+        {"id": p.id, "text": f"#### {p.answer if i % 2 else 999}"} for i, p in enumerate(found)
+    ]
+    path = write_answers(tmp_path / "answers.jsonl", answers)
+    stages = {
+        "synthesis": SynthesisSettings(writer="file", answers=path),
+        "sft": dataclasses.replace(small().plan["sft"], data="synthesis", batch_size=4),
+    }
+    runner.run(plan(stages, **made), tmp_path / "run")
+    done = json.loads((tmp_path / "run" / "sft" / "done.json").read_text())
+    assert "data (rows.jsonl of synthesis)" in done["inputs"]
+    with pytest.raises(ConfigError, match="changed since .*data .rows.jsonl of synthesis."):
+        (tmp_path / "run" / "synthesis" / "rows.jsonl").write_text("{}")
+        runner.run(plan(stages, **made), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"question": "a?", "answer": "1", "completion": "#### 2", "right": False}],
+            "no solution",
+        ),
+        ([{"question": "a?", "completion": "words"}], "no gold answer in answer or solution"),
+    ],
+)
+def test_solutions_that_sft_cannot_take(
+    tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    path = Path(write_answers(tmp_path / "rows.jsonl", rows))
+    ours = Run(plan({"sft": small().plan["sft"]}), tmp_path)
+    with pytest.raises(DataError, match=message):
+        ExampleRows(ours, answer_only=0.0, seed=0, path=path)
+
+
+def test_sft_takes_no_held_out_question(tmp_path: Path) -> None:
+    ours = Run(plan({"sft": small().plan["sft"]}), tmp_path)
+    row = {"question": ours.data.problems("test").problems[0].question, "answer": "1"}
+    path = Path(write_answers(tmp_path / "rows.jsonl", [row | {"completion": "#### 1"}]))
+    with pytest.raises(DataError, match="no solution is left"):
+        ExampleRows(ours, answer_only=0.0, seed=0, path=path)
+
+
+def test_the_key_is_nowhere(whole: Path) -> None:
+    texts = [path.read_bytes() for path in whole.parent.rglob("*") if path.is_file()]
+    assert len(texts) > 6 and not any(SECRET.encode() in text for text in texts)
+
+
+@pytest.mark.parametrize("number", [1, 20, 60])
+def test_killed_it_goes_on_to_the_same_rows(
+    whole: Path, questions: Path, tmp_path: Path, number: int
+) -> None:
+    with serving(script) as server:
+        s = settings(server, questions)
+        one = dataclasses.replace(s.endpoint, pace=PaceSettings(concurrency=1))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OPENAI_API_KEY", SECRET)
+            killing(patch, number, 1.0)
+            with pytest.raises(Killed):
+                run(tmp_path, dataclasses.replace(s, endpoint=one))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OPENAI_API_KEY", SECRET)
+            asked = sum(server.sold.values())
+            enough = property(lambda _: sum(server.sold.values()) > asked + 2, lambda *_: None)
+            patch.setattr(StopSignal, "asked", enough, raising=False)
+            with pytest.raises(Interrupted, match=r"asked to stop; \d+ of 24 answers are kept"):
+                run(tmp_path, s)
+        directory = run(tmp_path, s)
+        assert set(server.sold.values()) == {1} and len(server.sold) == 24
+    assert verified(directory) == verified(whole)
+    assert (directory / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
+
+
+def test_answers_are_shared_by_runs_through_a_directory(questions: Path, tmp_path: Path) -> None:
+    with serving(script) as server:
+        s = settings(server, questions)
+        shared = dataclasses.replace(s.endpoint, directory=str(tmp_path / "shared"))
+        run(tmp_path / "one", dataclasses.replace(s, endpoint=shared, samples=3, agree=2))
+        directory = run(tmp_path / "two", dataclasses.replace(s, endpoint=shared, agree=2))
+        assert sorted(server.sold.values()) == [1] * 24  # the fourth sample alone is new
+        ids = Counter(row["id"] for row in verified(directory))
+        assert ids == {"g/0": 1, "o/0": 3, "o/1": 2}
+        few = dataclasses.replace(s, endpoint=shared, per_problem=1, assertions=True)
+        found = run(tmp_path / "three", few)
+        assert [row["id"] for row in verified(found)] == ["g/0"]
+        classes = json.loads((found / "done.json").read_text())["figures"]["classes"]
+        assert classes["no_assertion"] == 9  # o/0 and o/1, and the one of o/2 that computes
+
+
+def test_a_deleted_stage_buys_nothing_again(questions: Path, tmp_path: Path) -> None:
+    with serving(script) as server:
+        s = settings(server, questions, samples=1)
+        first = verified(run(tmp_path, s))
+        shutil.rmtree(tmp_path / "synthesis")
+        assert verified(run(tmp_path, dataclasses.replace(s, agree=2))) == first
+        assert sorted(server.sold.values()) == [1] * 6
+
+
+def test_a_spent_budget_stops_or_finishes(questions: Path, tmp_path: Path) -> None:
+    with serving(script) as server:
+        s = settings(server, questions)
+
+        def limited(**budget: Any) -> SynthesisSettings:
+            made = BudgetSettings(tokens=300, **budget)
+            return dataclasses.replace(s, endpoint=dataclasses.replace(s.endpoint, budget=made))
+
+        with pytest.raises(EndpointError, match="no further request fits in the budget") as error:
+            run(tmp_path, limited())
+        assert "of 24 answers are kept" in str(error.value) and "money unknown" in str(error.value)
+        directory = run(tmp_path, limited(spent="finish"))
+        figures = json.loads((directory / "done.json").read_text())["figures"]
+        assert figures["cost"] is None and 0 < figures["spent_tokens"] <= 300
+        assert figures["classes"]["missing"] > 0 and max(server.sold.values()) == 1
+
+
+def test_a_wrong_model_name_says_so(questions: Path, tmp_path: Path) -> None:
+    say = Say(status=404, raw=json.dumps({"error": {"message": "no model big"}}))
+    with serving(lambda body, before: say) as server:
+        with pytest.raises(EndpointError, match="not_found: .*no model big") as error:
+            run(tmp_path, settings(server, questions))
+    assert "scripted" in str(error.value) and "run the same command again" in str(error.value)
+
+
+def test_without_a_key_nothing_begins(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ConfigError, match=r"\$OPENAI_API_KEY is not set"):
+        run(tmp_path, settings(server, questions))
+    assert not (tmp_path / "synthesis").exists()
+
+
+def write_answers(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+TEXTS = [
+    {"id": "g/0", "text": "1200 + 345 = 1545\n#### 1545", "model": "a", "tokens": 12},
+    {"question": "  what IS 31 times 27? ", "response": "The answer is 837."},
+    {"id": "g/1", "response": "#### 836"},
+    {"id": "g/2", "response": None},
+    {"id": "g/2", "text": "#### 4999", "finish_reason": "length"},
+    {"id": "g/2", "text": "#### 4999<|im_end|>"},
+    {"id": "o/0", "text": "one\n#### 333"},
+    {"id": "o/0", "text": "one  \n#### 333"},
+    {"id": "o/0", "text": "two\n#### 333"},
+    {"id": "o/0", "text": "three\n#### 333"},
+    {"id": "o/0", "text": "four\n#### 111"},
+    {"id": "o/1", "text": "no idea"},
+    {"id": "x/9", "text": "of another problem"},
+]
+
+
+def test_answers_of_a_file_in_words(questions: Path, tmp_path: Path) -> None:
+    path = write_answers(tmp_path / "answers.jsonl", TEXTS)
+    s = SynthesisSettings(writer="file", questions=str(questions), answers=path)
+    directory = run(tmp_path / "run", s, task="text")
+    rows = verified(directory)
+    assert [(row["id"], row["sample"], row["evidence"]) for row in rows] == [
+        ("g/0", 0, "gold"), ("g/1", 0, "gold"), ("o/0", 0, "agreement"), ("o/0", 2, "agreement"),
+        ("o/0", 3, "agreement"),
+    ]  # fmt: skip
+    assert rows[0]["solution"] == TEXTS[0]["text"] and "cot_program" not in rows[0]
+    assert (rows[0]["tokens"], rows[0]["model"], rows[1]["model"]) == (12, "a", "answers.jsonl")
+    assert rows[0]["tool_mode"] == "none" and rows[0]["source"] == "file"
+    figures = json.loads((directory / "done.json").read_text())["figures"]
+    assert figures["other_rows"] == 1 and figures["classes"] == {
+        "empty": 1, "length": 1, "no_answer": 1, "special_token": 1, "unverified": 1,
+        "verified": 6, "wrong": 1,
+    }  # fmt: skip
+    assert len(trace_rows.read(directory / "rows.jsonl")) == 10
+
+
+def test_without_enough_agreement_nothing_is_verified(questions: Path, tmp_path: Path) -> None:
+    path = write_answers(tmp_path / "answers.jsonl", [r for r in TEXTS if r.get("id") == "o/0"])
+    s = SynthesisSettings(writer="file", questions=str(questions), answers=path, agree=4)
+    with pytest.raises(DataError, match="none of 5 answers is verified .unverified 5"):
+        run(tmp_path / "run", s, task="text")
+    assert read(tmp_path / "run" / "synthesis" / "rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "x", "text": "a"}], "none of 1 rows is of the 6 problems"),
+        ([{"text": "a"}], "line 1: columns text; wanted: id or question"),
+        ([{"id": "g/0"}], "text, response is None; wanted: a text"),
+        ([{"id": "g/0", "text": 3}], "text, response is 3"),
+    ],
+)
+def test_files_that_cannot_be_read(
+    questions: Path, tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    path = write_answers(tmp_path / "answers.jsonl", rows)
+    s = SynthesisSettings(writer="file", questions=str(questions), answers=path)
+    with pytest.raises(DataError, match=message):
+        run(tmp_path / "run", s, task="text")
+
+
+def test_the_teacher_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = files(tmp_path / "models")
+    gold = {p.question: p.answer for p in _problems(made, tmp_path)}
+
+    def replies(prompt: str) -> list[str]:
+        (answer,) = [a for q, a in gold.items() if q in prompt]
+        return [f"#### {answer}", f"so\n#### {answer}{CUT}", "#### 12345", f"a\n#### {answer}"]
+
+    fake = scripted(monkeypatch, replies)
+    whole = fake.encode
+    # As a model may write: other tokens than the text is cut into.
+    fake.encode = lambda text: [index for sign in text for index in whole(sign)]  # type: ignore[method-assign]
+    fake.fail_at = 1
+    s = SynthesisSettings(problems=4, batch=8)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", s, task="text", **made)
+    directory = run(tmp_path / "run", s, task="text", **made)
+    assert fake.calls == [2, 2]  # the first two problems were not drawn again
+    found, rows = trace_rows.read(directory / "rows.jsonl"), verified(directory)
+    assert [one.tokens for one in found[:2]] == [
+        [*fake.encode(found[0].completion), fake.tok.eos_token_id],
+        fake.encode(found[1].completion),
+    ]
+    assert [row["sample"] for row in rows] == [0, 3] * 4
+    assert all(row["source"] == "teacher" and row["evidence"] == "gold" for row in rows)
+    figures = json.loads((directory / "done.json").read_text())["figures"]
+    assert figures["classes"] == {"length": 4, "verified": 8, "wrong": 4}
+
+
+def _problems(made: dict[str, Any], tmp_path: Path) -> list[Any]:
+    config = plan({"synthesis": SynthesisSettings()}, **made)
+    return Run(config, tmp_path / "other").data.problems("train").problems
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"writer": "endpoint"}, "writer=endpoint without endpoint.model"),
+        ({"writer": "file"}, "writer=file with answers=''"),
+        ({"answers": "a.jsonl"}, "writer=teacher with answers='a.jsonl'"),
+        ({"temperature": 0.0}, "samples=4 with temperature=0"),
+        ({"temperature": None}, "writer=teacher without a temperature"),
+    ],
+)
+def test_settings_that_cannot_go_together(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SynthesisSettings(**how)
+
+
+def test_problems_of_a_held_out_split_are_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = plan({"synthesis": SynthesisSettings()})
+    held_out = Run(config, tmp_path / "other").data.problems("test").problems[0]
+    rows = [{"question": held_out.question, "answer": "1"}, {"question": "What is 1 plus 1?"}]
+    questions = write_answers(tmp_path / "q.jsonl", rows)
+    answers = [{"id": f"q/{i}", "text": f"{i}{j}\n#### 1"} for i in range(2) for j in range(3)]
+    path = write_answers(tmp_path / "answers.jsonl", answers)
+    s = SynthesisSettings(writer="file", questions=questions, answers=path)
+    directory = run(tmp_path / "run", s, task="text")
+    assert {row["id"] for row in verified(directory)} == {"q/1"}
+    assert "1 of 2 problems of " in capsys.readouterr().err
+    write_answers(tmp_path / "q.jsonl", rows[:1])
+    with pytest.raises(DataError, match="no problem is left"):
+        run(tmp_path / "none", s, task="text")
+
+
+def test_problems_of_a_file(tmp_path: Path) -> None:
+    path = Path(
+        write_answers(tmp_path / "q.jsonl", [{"question": "a?"}, {"question": "b?", "id": 7}])
+    )
+    assert [(p.id, p.answer) for p in synthesis.read_questions(path)] == [("q/0", ""), ("7", "")]
+    write_answers(path, [{"question": "a?", "id": "x"}, {"question": "b?", "id": "x"}])
+    with pytest.raises(DataError, match="line 2: id x a second time"):
+        synthesis.read_questions(path)
