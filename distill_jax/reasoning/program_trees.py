@@ -208,8 +208,9 @@ def steps(program: str) -> list[Group]:
         if gap:
             commented.append(line_starts[gap[0]])
         # A statement behind a semicolon, or on a continued line, opens none.
-        if own >= row and not (own and lines[own - 1].rstrip().endswith(b"\\")):
-            statements.append(line_starts[(gap or [own])[0]])
+        continued = own > 0 and lines[own - 1].rstrip().endswith(b"\\")
+        if not statements or (own >= row and not continued):
+            statements.append(line_starts[own])
         assert statement.end_lineno is not None
         row = statement.end_lineno
     opened = commented or statements

@@ -118,6 +118,10 @@ def test_a_program_that_begins_with_a_comment_has_no_empty_first_step():
     assert parts("\n# a\nx = 1\n# b\ny = 2") == ["\n# a\nx = 1\n", "# b\ny = 2"]
 
 
+def test_a_first_line_that_is_continued_opens_the_first_step():
+    assert parts("\\\nx = 1\ny = 2") == ["\\\nx = 1\n", "y = 2"]
+
+
 def test_offsets_are_bytes_and_leave_no_gap():
     program = "s = 'é'\r\nt = '''\n# é\n'''\r\nprint(s)\r\n"
     found, raw = steps(program), program.encode()
