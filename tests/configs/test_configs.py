@@ -54,6 +54,7 @@ def test_config_builds_in_every_preset(path: Path) -> None:
         "tiny": "reason",
         "smoke": "reason_smoke",
         "qwen_1_5b": "reason_qwen_1_5b",
+        "qwen_trial": "reason_qwen_trial",
         "evidence": "reason",
     }
     names = names if path.stem == "reason" else {}
