@@ -39,8 +39,8 @@ PRESETS = {
     "smoke": BenchSettings(
         repeats=2, warmup=1, sft_rows=4, sft_tokens=16, prompts=2, samples=2, prompt_tokens=8,
         completion_tokens=8, generate_rows=(4,), distill_tokens=256, distill_width=8,
-        distill_vocab=4096, score_rows=2, score_steps=2,
-        score_step_tokens=4, unroll=False,
+        distill_vocab=4096, draw_rows=2, score_rows=2,
+        score_steps=2, score_step_tokens=4, unroll=False,
     ),
     "gpu_1_5b": _GPU,
     "gpu_7b": dataclasses.replace(_GPU, model="qwen2_5_7b", sft_rows=16, accumulate=2),

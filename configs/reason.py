@@ -18,6 +18,7 @@ add up. In qwen_1_5b rl comes first, and all later stages use its student.
 
 Presets: --config=configs/reason.py:smoke: in seconds; learns almost nothing.
 --config=configs/reason.py:qwen_1_5b: released models, or your own, on GSM8K (docs/usage.md).
+--config=configs/reason.py:qwen_trial: do your own directories pass every stage? (docs/usage.md)
 --config=configs/reason.py:evidence: which of these help, over three seeds (docs/experiments.md).
 One problem: python -m launch.solve --workdir=runs/reason "What is 2+3?"
 Any setting: --config.prm.steps=100. All of them with their meaning: docs/config.md.
@@ -34,8 +35,9 @@ from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.models.lora import LoraConfig
 from distill_jax.rewards.process import ProcessSettings
 from distill_jax.rewards.settings import RewardSettings
+from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
-from distill_jax.run.settings import ExperimentSettings
+from distill_jax.run.settings import ExperimentSettings, ModelSettings, TeacherSettings
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.injected import InjectedSettings
 from distill_jax.stages.prm_settings import PRMSettings
@@ -239,7 +241,51 @@ def _qwen_1_5b() -> RunConfig:
     )
 
 
-PRESETS = {"tiny": _tiny, "smoke": _smoke, "qwen_1_5b": _qwen_1_5b, "evidence": _evidence}
+def _qwen_trial() -> RunConfig:
+    """The stages of smoke on GSM8K and any Qwen directories: a check of them, not a training."""
+    base, small = presets.qwen_1_5b(), _smoke()
+    # Float32 and scanned layers: what a CPU computes and compiles fastest.
+    model: dict[str, Any] = {
+        "path": "Qwen/Qwen2.5-0.5B-Instruct",
+        "param_dtype": "float32",
+        "compute_dtype": "float32",
+        "unroll": False,
+    }
+    plan = {name: stage for name, stage in small.plan.items() if name != "pretrain"}
+    plan |= {
+        "distill": _with(plan["distill"], data="solutions", steps=2, batch_size=4),
+        "rl": _with(plan["rl"], steps=2, prompts_per_step=2),
+        "traces": _with(plan["traces"], problems=4),
+        "pairs": _with(plan["pairs"], problems=16),
+        # Prompts and solutions of GSM8K are longer than generated ones.
+        "prm": _with(plan["prm"], batch_size=4, max_length=512),
+        "dpo": _with(plan["dpo"], max_length=512),
+        "errors": _with(plan["errors"], problems=8),
+        "other_errors": _with(plan["other_errors"], problems=8),
+        "solve": _with(plan["solve"], problems=2),
+        "evaluate": _with(plan["evaluate"], problems=4),
+    }
+    return dataclasses.replace(
+        base,
+        preset="reason_qwen_trial",
+        stages=tuple(plan),
+        plan=plan,
+        teacher=TeacherSettings(**model),
+        student=ModelSettings(**model),
+        lora=small.lora,
+        sampling=SamplingSettings(max_new_tokens=64),
+        checkpoint=small.checkpoint,
+        records=small.records,
+    )
+
+
+PRESETS = {
+    "tiny": _tiny,
+    "smoke": _smoke,
+    "qwen_1_5b": _qwen_1_5b,
+    "qwen_trial": _qwen_trial,
+    "evidence": _evidence,
+}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:

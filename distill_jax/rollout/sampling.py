@@ -6,6 +6,7 @@ accurate at any vocabulary size.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -23,19 +24,50 @@ def truncate(logits_BV: jax.Array, top_k: int, top_p: float) -> jax.Array:
     """Logits with −inf outside the top-k and the nucleus of mass top_p (Holtzman et al. 2020).
 
     The nucleus is the smallest set of most probable tokens whose mass reaches top_p; the most
-    probable token always stays. Ties at the border of top-k all stay.
+    probable token always stays. Ties at either border all stay: of equal logits at that of top-k,
+    of equal float32 probabilities at that of the nucleus.
     """
-    if top_k > 0 and top_k < logits_BV.shape[-1]:
-        kth = jax.lax.top_k(logits_BV, top_k)[0][..., -1:]
-        logits_BV = jnp.where(logits_BV < kth, -jnp.inf, logits_BV)
+    if 0 < top_k < logits_BV.shape[-1]:
+        border_B1 = _greatest_border(logits_BV, lambda from_BV: _count(from_BV) >= top_k)
+        logits_BV = jnp.where(logits_BV < border_B1, -jnp.inf, logits_BV)
     if top_p < 1.0:
-        sorted_BV = jnp.sort(logits_BV, axis=-1, descending=True)
-        probs_BV = jax.nn.softmax(sorted_BV, axis=-1)
-        before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
-        last = jnp.sum(before_BV < top_p, axis=-1, keepdims=True) - 1
-        border = jnp.take_along_axis(sorted_BV, jnp.maximum(last, 0), axis=-1)
-        logits_BV = jnp.where(logits_BV < border, -jnp.inf, logits_BV)
+        max_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
+        weight_BV = jnp.exp(logits_BV - max_B1)
+
+        def mass(from_BV: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(from_BV, weight_BV, 0.0), axis=-1, keepdims=True)
+
+        # The empty set has mass 0, and top_p may be 0 in float32: the goal is more than that.
+        goal_B1 = jnp.maximum(top_p * mass(weight_BV >= 0), jnp.finfo(jnp.float32).tiny)
+        border_B1 = _greatest_border(weight_BV, lambda from_BV: mass(from_BV) >= goal_B1)
+        logits_BV = jnp.where(weight_BV < border_B1, -jnp.inf, logits_BV)
     return logits_BV
+
+
+def _count(kept_BV: jax.Array) -> jax.Array:
+    return jnp.sum(kept_BV, axis=-1, keepdims=True, dtype=jnp.int32)
+
+
+def _greatest_border(score_BV: jax.Array, reached: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """[B, 1] f32: the greatest number c for which reached(score_BV >= c) holds, NaN for none.
+
+    It is built bit by bit, in 32 passes of O(V): XLA sorts a whole vocabulary for the k-th entry,
+    too. `reached` maps bool_BV to bool_B1 and must not turn false when entries are added. A float32
+    sum of numbers ≥ 0 in one fixed order does not fall then.
+    """
+    top = jnp.uint32(1 << 31)
+
+    def as_float(key_B1: jax.Array) -> jax.Array:
+        # Keys are ordered as the numbers are: the bits of a negative number count downwards.
+        bits_B1 = jnp.where(key_B1 >= top, key_B1 ^ top, ~key_B1)
+        return jax.lax.bitcast_convert_type(bits_B1, jnp.float32)
+
+    def set_bit(i: jax.Array, key_B1: jax.Array) -> jax.Array:
+        tried_B1 = key_B1 | (top >> i.astype(jnp.uint32))
+        return jnp.where(reached(score_BV >= as_float(tried_B1)), tried_B1, key_B1)
+
+    key_B1 = jnp.zeros((*score_BV.shape[:-1], 1), jnp.uint32)
+    return as_float(jax.lax.fori_loop(0, 32, set_bit, key_B1))
 
 
 def invert_cdf(prob_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:

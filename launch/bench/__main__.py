@@ -17,7 +17,7 @@ from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.core.settings import build
 from distill_jax.training.manifest import describe_run
 from launch import arguments
-from launch.bench import distill, scoring
+from launch.bench import distill, draws, scoring
 from launch.bench.steps import Bench, BenchSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/bench.py[:preset]")
@@ -42,6 +42,7 @@ def run(settings: BenchSettings) -> dict[str, Any]:
     bench.rl()
     scoring.scoring(bench)
     distill.distill(bench)
+    draws.draws(bench)
     if settings.full:
         bench.sft("full")
     found = {"model": settings.model, "figures": bench.figures, "peak_memory": peak_memory()}

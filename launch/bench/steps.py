@@ -59,6 +59,7 @@ class BenchSettings:
     distill_tokens: int = setting(1024, "Tokens of the distillation loss.", low=1)
     distill_width: int = setting(128, "Width of both its models.", low=1)
     distill_vocab: int = setting(151_936, "Vocabulary of both: Qwen2.5's.", low=2)
+    draw_rows: int = setting(32, "Rows of a draw from that vocabulary.", low=1)
     score_rows: int = setting(8, "Candidates that a reward model scores.", low=1)
     score_steps: int = setting(6, "Steps of each candidate.", low=1)
     score_step_tokens: int = setting(16, "Tokens of each step, the step token included.", low=2)

@@ -50,9 +50,10 @@ def test_config_builds_in_every_preset(path: Path) -> None:
     module = load(path)
     assert {"tiny", "smoke"} <= set(module.PRESETS)
     # A run's directory is runs/PRESET; these two share names of stages with the other presets.
-    name = path.stem
-    names = {"tiny": name, "smoke": f"{name}_smoke", "qwen_1_5b": f"{name}_qwen_1_5b"}
-    names = names | {"evidence": name} if name in ("reason", "pot") else {}
+    name, names = path.stem, {}
+    if name in ("reason", "pot"):
+        names = {preset: f"{name}_{preset}" for preset in module.PRESETS}
+        names |= {"tiny": name, "evidence": name}
     assert build(module.get_config()).preset == names.get("tiny", "tiny")
     for preset in module.PRESETS:
         assert build(module.get_config(preset)).preset == names.get(preset, preset)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distill_jax.rollout.sampling import _first_past, draw, invert_cdf, truncate
+from distill_jax.rollout.sampling import _first_past, draw, invert_cdf
 
 OFF = dict(temperature=1.0, top_k=0, top_p=1.0)
 
@@ -20,34 +20,6 @@ def nucleus(p, top_p):
         if mass >= top_p:
             break
     return kept
-
-
-def test_truncate_by_hand():
-    # p = [.5, .3, .15, .05]
-    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
-
-    def kept(top_k, top_p):
-        return np.isfinite(np.asarray(truncate(logits, top_k, top_p)))[0].tolist()
-
-    assert kept(0, 1.0) == [True] * 4
-    assert kept(2, 1.0) == [True, True, False, False]
-    assert kept(9, 1.0) == [True] * 4
-    assert kept(0, 0.79) == [True, True, False, False]  # .5 + .3 reaches .79
-    assert kept(0, 0.81) == [True, True, True, False]
-    assert kept(0, 1e-6) == [True, False, False, False]  # the most probable always stays
-    # top-k first: of the two left, p = [.625, .375], so .6 needs one alone.
-    assert kept(2, 0.6) == [True, False, False, False]
-    assert kept(0, 0.6) == [True, True, False, False]
-
-
-def test_nucleus_equals_a_slow_loop():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(50, 13)).astype(np.float32) * 2
-    got = np.isfinite(np.asarray(truncate(jnp.asarray(logits), 0, 0.7)))
-    p = np.exp(logits.astype(np.float64))
-    p /= p.sum(axis=1, keepdims=True)
-    for row in range(50):
-        np.testing.assert_array_equal(got[row], nucleus(p[row], 0.7))
 
 
 def test_greedy_ignores_the_uniform_and_takes_the_lowest_of_a_tie():

@@ -55,6 +55,7 @@ def test_smoke_prints_one_line_of_positive_figures():
         "teacher_forward_s", "generate_4_s", "lora_step_s", "full_step_s",
         "grpo_rollout_s", "grpo_teacher_s", "grpo_update_s", "grpo_step_s",
         "score_at_once_s", "score_by_step_s", "distill_chunked_s", "distill_naive_s",
+        "draw_s", "draw_top_k_s", "draw_top_p_s",
     }  # fmt: skip
     for figure in figures.values():
         assert 0 < figure["min"] <= figure["median"] <= figure["max"]
