@@ -40,6 +40,12 @@ def content_hash(question: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def half_of(question: str) -> int:
+    """1 or 2, by a hash of the question's content: the same in every run and file."""
+    text = f"half/{content_hash(question)}".encode()
+    return 1 + hashlib.blake2b(text, digest_size=1).digest()[0] % 2
+
+
 def overlap(first: list[Problem], second: list[Problem]) -> list[Problem]:
     """The problems of `second` whose question is also in `first`."""
     known = {problem.content_hash for problem in first}

@@ -141,11 +141,6 @@ def _checkpoint(run: Run, stage: str, step: int) -> Subject:
     base = run.base_of(stage)
     lora = checkpoint_reader.read(directory, step, _PART)
 
-    def parts() -> Any:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(lora):
-            yield f"{jax.tree_util.keystr(path)}\0{leaf.dtype}{leaf.shape}\0"
-            yield np.ascontiguousarray(leaf).tobytes()
-
     def load() -> Loaded:
         fresh = run.models.load("student", base=base)
         lora = checkpoint_reader.read(directory, step, _PART)
@@ -159,8 +154,19 @@ def _checkpoint(run: Run, stage: str, step: int) -> Subject:
         placed = {"base": fresh.params["base"], "lora": run.models.place_lora(lora)}
         return Loaded(fresh.model, placed)
 
-    weights = {**run.student_digests(Student(stage, base=base)), "adapter": digest.of_all(parts())}
+    weights = {**run.student_digests(Student(stage, base=base)), "adapter": adapter_digest(lora)}
     return Subject(f"{stage}{CHECKPOINT}{step}", directory / str(step), weights, load, stage)
+
+
+def adapter_digest(lora: Any) -> str:
+    """Digest of an adapter's tree in host memory."""
+
+    def parts() -> Any:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(lora):
+            yield f"{jax.tree_util.keystr(path)}\0{leaf.dtype}{leaf.shape}\0"
+            yield np.ascontiguousarray(leaf).tobytes()
+
+    return digest.of_all(parts())
 
 
 def given(run: Run, model: str) -> Subject:

@@ -111,7 +111,7 @@ def _check_order(config: RunConfig) -> None:
         _check_references(config, name)
         for setting, ref, other in upstream(config, name):
             makes = config.plan[other].makes
-            if makes != ref:
+            if ref not in (makes, *config.plan[other].byproducts):
                 raise ConfigError(
                     f"{name}.{setting}={other}, a stage that makes {makes}", wanted=f"one of {ref}s"
                 )
@@ -140,7 +140,8 @@ def _check_references(config: RunConfig, name: str) -> None:
         bare = value == BASE and ref == "student"
         if value in config.plan or directory or optional or bare or ref in ("function", "file"):
             continue
-        makers = [one for one in config.plan if config.plan[one].makes == ref]
+        plan = config.plan
+        makers = [one for one in plan if ref in (plan[one].makes, *plan[one].byproducts)]
         raise ConfigError(
             f"{name}.{setting}={value!r}",
             wanted=f"{f'{BASE}, ' if ref == 'student' else ''}a stage of the plan that makes "

@@ -172,20 +172,25 @@ class StageSettings:
     """Settings of one stage; the base class of each kind's.
 
     A subclass names its kind and what the stage makes: `class Mine(StageSettings, kind="mine",
-    makes="student")`. From then on a plan may hold it.
+    makes="student")`; `byproducts=("rows",)` names what else references can ask for. From then on
+    a plan may hold it.
     """
 
     kind: ClassVar[str] = ""
     makes: ClassVar[str] = "results"
+    byproducts: ClassVar[tuple[str, ...]] = ()
     # Kind -> class of its settings; filled by subclassing.
     kinds: ClassVar[dict[str, type["StageSettings"]]] = {}
 
-    def __init_subclass__(cls, kind: str = "", makes: str = "", **rest: Any) -> None:
+    def __init_subclass__(
+        cls, kind: str = "", makes: str = "", byproducts: tuple[str, ...] = (), **rest: Any
+    ) -> None:
         super().__init_subclass__(**rest)
         if kind:
-            if makes not in MAKES:
-                raise TypeError(f"kind {kind} makes {makes!r}; wanted: one of {', '.join(MAKES)}")
-            cls.kind, cls.makes = kind, makes
+            if unknown := {makes, *byproducts} - set(MAKES):
+                wanted = f"wanted: some of {', '.join(MAKES)}"
+                raise TypeError(f"kind {kind} makes {', '.join(map(repr, unknown))}; {wanted}")
+            cls.kind, cls.makes, cls.byproducts = kind, makes, byproducts
             StageSettings.kinds[kind] = cls
 
     def shared(self) -> tuple[str, ...]:

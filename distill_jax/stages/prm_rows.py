@@ -11,7 +11,7 @@ import numpy as np
 from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data import batching, step_rows
-from distill_jax.data.problem import Problem, content_hash
+from distill_jax.data.problem import Problem, content_hash, half_of
 from distill_jax.data.step_rows import COUNTS, PRM800K, Labels, StepRow
 from distill_jax.models.reward_model_io import PRMConfig
 from distill_jax.reasoning import step_labels, steps
@@ -59,16 +59,20 @@ class LabelledRows:
         names = ", ".join(map(str, paths))
         given = [row for path in paths for row in self._read(run, path)]
         found = [row for row in given if not run.data.in_held_out_split(row.question)]
+        usable, found = found, [r for r in found if s.half in (0, half_of(r.question))]
         forms = {row.form for row in given}
         self.counted = COUNTS in forms
         _refuse_unread(stage, forms)
         if not found:
+            other = f", or of the half that {stage.name}.half={s.half} leaves" if usable else ""
             raise DataError(
-                f"{names}: all {len(given)} rows are of problems of validation or test",
+                f"{names}: all {len(given)} rows are of problems of validation or test{other}",
                 wanted="rows of training problems",
             )
         kept, self.figures = _encode(run, found, self.step_id, s, self._teaches)
-        self.figures["rows_dropped_held_out"] = len(given) - len(found)
+        self.figures["rows_dropped_held_out"] = len(given) - len(usable)
+        if s.half:
+            self.figures["rows_dropped_other_half"] = len(usable) - len(found)
         if self.figures["rows_without_label"] == len(found):
             raise DataError(
                 f"{names}: none of {len(found)} rows has a labelled step",
@@ -96,9 +100,7 @@ class LabelledRows:
 
     def is_held_out(self, question: str) -> bool:
         """Whether a problem is held out: by a hash of salt and text, so the same in every file."""
-        text = f"{self.salt}/{content_hash(question)}".encode()
-        digest = hashlib.blake2b(text, digest_size=8).digest()
-        return int.from_bytes(digest, "little") < self.settings.validation_share * 2**64
+        return is_held_out(question, self.salt, self.settings.validation_share)
 
     def batch(self, step: int) -> tuple[dict[str, np.ndarray], int]:
         """(batch `step`, as `training.process_losses.step_labels` wants it, its tokens)."""
@@ -158,6 +160,26 @@ class LabelledRows:
         given = [None if one is None else counts(one) for one in mc]
         s = self.settings
         return step_labels.labels(given, counts(root), s.labels, s.threshold)
+
+
+def is_held_out(question: str, salt: str, share: float) -> bool:
+    """Whether a problem is in the held-out share, by a hash of salt and text."""
+    text = f"{salt}/{content_hash(question)}".encode()
+    digest = hashlib.blake2b(text, digest_size=8).digest()
+    return int.from_bytes(digest, "little") < share * 2**64
+
+
+def may_have_seen(about: PRMConfig, question: str) -> bool | None:
+    """Whether a reward model's training may have shown it solutions of a problem.
+
+    True where its rows were of all problems, its half's or another file's; None: it does not say.
+    """
+    known = about.trained_on
+    if "problem_hash_salt" not in known:
+        return None
+    salt, share = str(known["problem_hash_salt"]), float(known["validation_share"])
+    own_half = known.get("half", 0) in (0, half_of(question))
+    return own_half and not is_held_out(question, salt, share)
 
 
 def _refuse_unread(stage: Stage[PRMSettings], forms: set[str]) -> None:
@@ -272,6 +294,7 @@ def about(run: Run, stage: Stage[PRMSettings], rows: LabelledRows, **more: Any) 
             **dict(zip(("rows_digest", "also_digest"), digests, strict=False)),
             "validation_share": s.validation_share,
             "problem_hash_salt": rows.salt,
+            **({"half": s.half} if s.half else {}),
         },
         **more,
     )

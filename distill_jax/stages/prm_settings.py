@@ -81,6 +81,12 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
         1024, "Most tokens of prompt and steps; later steps are dropped and counted.", low=2
     )
     batch_size: int = setting(32, "Solutions a step.", low=1)
+    half: int = setting(
+        0,
+        "Half of the problems to learn on, by a hash of their text: 1 or 2; 0 is all. A model of "
+        "one half can judge solutions of the other that its own training did not show it.",
+        choices=(0, 1, 2),
+    )
     validation_share: float = setting(
         0.1,
         "Share of the problems, by a hash of their text, that is held out for evaluation.",

@@ -23,6 +23,7 @@ from distill_jax.stages import (
     distill,
     dpo,
     evaluate,
+    evolve,
     forecasts,
     injected,
     pretrain,
@@ -54,6 +55,7 @@ BUILT_IN = (
     injected.KIND,
     prm.KIND,
     step_bench.KIND,
+    evolve.KIND,
     solve.KIND,
     evaluate.KIND,
 )

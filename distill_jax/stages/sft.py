@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from distill_jax.evaluation.held_out import validation
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
+from distill_jax.run.models import Loaded
 from distill_jax.run.record import recorded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, export_files, loop, supervised
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.settings import SFTSettings
-from distill_jax.stages.supervised import ExampleRows
+from distill_jax.stages.supervised import ExampleRows, Examples
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.state import TrainState
@@ -36,17 +39,24 @@ def _prepare(run: Run, stage: Stage[SFTSettings]) -> ExampleRows | None:
     return _rows(run, stage) if run.is_there(stage.settings.data) else None
 
 
-def _run(
-    run: Run, stage: Stage[SFTSettings], directory: Path, given: ExampleRows | None
-) -> dict[str, Any]:
-    s, rows = stage.settings, given or _rows(run, stage)
-    # --- model ---
-    student = run.load_student(s.start)
+def train(
+    run: Run,
+    name: str,
+    directory: Path,
+    s: Any,
+    student: Loaded,
+    rows: Examples,
+    key: jax.Array,
+) -> TrainState:
+    """Trains a student's adapter on rows; the last state. A complete directory's is read.
+
+    name: for the progress bar and the records. s: TrainSettings with a batch_size. key: of dropout.
+    """
     sampler = run.models.sampler(student.model)
     # --- state, update ---
     tx = optimizer.make(s.optimizer, s.updates())
     trainable, frozen = states.split(student.params, "lora")
-    state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
+    state, shardings = states.create(trainable, tx, key, run.mesh)
     loss, totals = losses.sft(student.model, run.data.vocab)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
     step = supervised.examples_step(run, rows, update, frozen, s.batch_size)
@@ -56,8 +66,16 @@ def _run(
         return validation(run, sampler, weights, s)
 
     # --- loop ---
-    state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate)
-    # --- export ---
+    return loop.train(run, name, directory, s, state, step, evaluate=evaluate)
+
+
+def _run(
+    run: Run, stage: Stage[SFTSettings], directory: Path, given: ExampleRows | None
+) -> dict[str, Any]:
+    rows = given or _rows(run, stage)
+    student = run.load_student(stage.settings.start)
+    key = run.key(stage)
+    state = train(run, stage.name, directory, stage.settings, student, rows, key)
     counts = export_files.save_student(run, stage, directory, student.model.config, state)
     return {**counts, "bare_answers": rows.bare_answers}
 

@@ -1,9 +1,9 @@
 """Supervised batches as a function of (seed, step), and the step that trains on them."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
 from distill_jax.data.batching import bare_answer
+from distill_jax.data.chat import Example
 from distill_jax.data.problem import Problem
 from distill_jax.data.rows import problem_of_row, read_rows
 from distill_jax.run.run import Run
@@ -20,6 +21,17 @@ from distill_jax.training.state import TrainState
 # Few row lengths, few compiled programs.
 MULTIPLE = 16
 Draw = Callable[[int], tuple[dict[str, np.ndarray], int]]
+
+
+class Examples(Protocol):
+    """What is trained on."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """All rows."""
+
+    def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
+        """Batch `step`, as `pack_examples` gives it."""
 
 
 class ExampleRows:
@@ -139,7 +151,7 @@ def step_fn(run: Run, draw: Draw, update: Any, frozen: Any, *, size: int, of: in
     return step
 
 
-def examples_step(run: Run, rows: ExampleRows, update: Any, frozen: Any, batch_size: int) -> StepFn:
+def examples_step(run: Run, rows: Examples, update: Any, frozen: Any, batch_size: int) -> StepFn:
     """The step on rendered examples."""
 
     def draw(number: int) -> tuple[dict[str, np.ndarray], int]:

@@ -105,6 +105,27 @@ class ProgramTask(TextTask):
         """The answer that each completion's program prints; None where it prints none."""
         return [one.printed for one in self._checked(texts)]
 
+    def key(self, text: str) -> str:
+        """The program's tree without names, comments and layout; that of task text without one."""
+        program = texts_of.extract(text).program
+        return super().key(text) if program is None else texts_of.normalised(program)
+
+    def shortened(self, text: str) -> str | None:
+        """The completion, its program without comments and docstrings."""
+        found = texts_of.extract(text)
+        if found.program is None:
+            return None
+        stripped = texts_of.strip_comments(found.program)
+        if stripped is None or stripped == found.program or not stripped.strip():
+            return None
+        closed = stripped if stripped.endswith(("\n", "\r")) else f"{stripped}\n"
+        return text[: found.start] + closed + text[found.stop :]
+
+    def guesses(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool]:
+        """Whether each program's answer is hard-coded; programs run again with other numbers."""
+        questions = [problem.question for problem in problems]
+        return [one.hardcoded is True for one in self._checked(texts, questions=questions)]
+
     def metrics(self, judged: Judged) -> dict[str, float]:
         """Shares of completions whose program ran, asserts something, prints a literal."""
         details = judged.details

@@ -11,6 +11,7 @@ from distill_jax.data.batching import bare_answer
 from distill_jax.data.chat import ChatSettings, Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
+from distill_jax.reasoning import steps
 
 
 class Judged(NamedTuple):
@@ -59,6 +60,18 @@ class Task(Protocol):
 
     def answers(self, texts: Sequence[str]) -> list[str | None]:
         """The final answer of each completion as written, None where it has none: what votes."""
+
+    def key(self, text: str) -> str:
+        """A key of the solution in a completion: equal for ones that differ in layout alone."""
+
+    def guesses(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool]:
+        """Whether each completion, judged right, gives its answer without the work."""
+
+    def shortened(self, text: str) -> str | None:
+        """The completion without what its answer does not need; None where it has none of that.
+
+        Judge it before it counts: leaving out what looked needless may change the answer.
+        """
 
     def metrics(self, judged: Judged) -> dict[str, float]:
         """Metrics of a training step besides its verdicts; {} where there are none."""
@@ -112,6 +125,21 @@ class TextTask:
         """The final answer that each text states: see `Task.answers`."""
         return [None if (one := answers.extract(text)) is None else one.text for text in texts]
 
+    def key(self, text: str) -> str:
+        """The text's lines without blank ones, in lower case with single spaces."""
+        lines = steps.split_text(text.lower(), "\n")
+        return "\n".join(" ".join(line.split()) for line in lines)
+
+    def guesses(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool]:
+        """Whether each text is one line with no other number than its final answer."""
+        del problems
+        return [_is_guess(text, one) for text, one in zip(texts, self.answers(texts), strict=True)]
+
+    def shortened(self, text: str) -> str | None:
+        """None: each step of a worked solution may be needed."""
+        del text
+        return None
+
     def metrics(self, judged: Judged) -> dict[str, float]:
         """None: a text's verdict is all that is known of it."""
         del judged
@@ -126,3 +154,8 @@ class TextTask:
 
     def close(self) -> None:
         """Nothing to end: the answer check's workers belong to the process."""
+
+
+def _is_guess(text: str, answer: str | None) -> bool:
+    rest = text.strip().replace(answer or "", "", 1)
+    return "\n" not in text.strip() and not any(letter.isdigit() for letter in rest)
