@@ -20,6 +20,7 @@ from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import check_workdir, config_to_save
 from distill_jax.stages import (
     checks,
+    concise,
     distill,
     dpo,
     evaluate,
@@ -56,6 +57,7 @@ BUILT_IN = (
     prm.KIND,
     step_bench.KIND,
     evolve.KIND,
+    concise.KIND,
     solve.KIND,
     evaluate.KIND,
 )
