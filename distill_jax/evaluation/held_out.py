@@ -13,6 +13,7 @@ from distill_jax.evaluation.results_file import EVALUATION_RESULTS
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
 from distill_jax.inference import generate, store
+from distill_jax.inference.generate import Answers
 from distill_jax.rollout.sampler import Sampler
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.settings import TrainSettings
@@ -23,6 +24,18 @@ def validation(
 ) -> dict[str, float]:
     """The `eval/` metrics of a student in training: greedy accuracy on the first problems of the
     validation split, lengths, share with EOS."""
+    drawn, right_B = validation_answers(run, sampler, weights, settings)
+    return {
+        "eval/accuracy": float(np.mean(right_B)),
+        "eval/mean_length": float(np.mean(drawn.length_B)),
+        "eval/terminated": float(np.mean(drawn.ended_B)),
+    }
+
+
+def validation_answers(
+    run: Run, sampler: Sampler, weights: Any, settings: TrainSettings
+) -> tuple[Answers, np.ndarray]:
+    """A student's greedy answers to the first eval_problems validation problems; bool: right."""
     config, data = run.config, run.data.problems("validation")
     count = min(settings.eval_problems, len(data.prompts))
     drawn = generate.answers(
@@ -34,12 +47,7 @@ def validation(
         batch=settings.eval_batch,
     )
     texts = [run.data.text(row) for row in drawn.tokens]
-    judged = run.data.task.judge(data.problems[:count], texts, drawn.ended_B)
-    return {
-        "eval/accuracy": float(np.mean(judged.right_B)),
-        "eval/mean_length": float(np.mean(drawn.length_B)),
-        "eval/terminated": float(np.mean(drawn.ended_B)),
-    }
+    return drawn, run.data.task.judge(data.problems[:count], texts, drawn.ended_B).right_B
 
 
 def held_out(run: Run, settings: EvaluateSettings) -> Prompts:

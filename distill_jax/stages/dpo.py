@@ -10,7 +10,7 @@ from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.report.panels import Panel
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import checks, dpo_reference, export_files, loop, supervised
+from distill_jax.stages import checks, dpo_guard, dpo_reference, export_files, loop, supervised
 from distill_jax.stages.dpo_rows import PairRows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.kinds import Kind, register
@@ -30,6 +30,9 @@ PANELS = (
     ),
     # DPO can widen the margin by lowering the log-probabilities of both.
     Panel("log-probability of the chosen, nats per token", {"logps/chosen_per_token": "mean"}),
+    Panel(
+        "the same minus the reference's on the same pairs", {"logps/chosen_drift": "nats per token"}
+    ),
     Panel(
         "β × log-ratio to the reference",
         {"rewards/chosen": "chosen", "rewards/rejected": "rejected"},
@@ -57,6 +60,7 @@ def _run(
     if s.uses_reference:
         rows.reference = dpo_reference.log_probs(run, stage, directory, student, rows)
     sampler = run.models.sampler(student.model)
+    before = dpo_guard.Start(run, sampler, student, s) if s.guard_margin is not None else None
     # --- state, update ---
     tx = optimizer.make(s.optimizer, s.updates())
     trainable, frozen = states.split(student.params, "lora")
@@ -70,16 +74,23 @@ def _run(
         return host, int(host["prompt_len_BC"].sum() + host["response_len_BC"].sum())
 
     step = supervised.step_fn(run, draw, update, frozen, size=s.batch_size, of=len(rows.pairs))
+    step = dpo_guard.with_drift(step, rows, s.batch_size) if s.uses_reference else step
 
     def evaluate(state: TrainState) -> dict[str, float]:
         weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)
         return validation(run, sampler, weights, s)
 
     # --- loop ---
-    state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate)
+    ends = dpo_guard.beyond(s.most_drift) if s.most_drift else None
+    state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate, ends=ends)
+    figures = dpo_guard.last_drift(directory, s.most_drift) if s.uses_reference else {}
+    # --- guard: the student as it started, where this one is worse ---
+    if before is not None:
+        state, found = before.guarded(state, states.join(state.trainable, frozen))
+        figures |= found
     # --- export ---
     counts = export_files.save_student(run, stage, directory, student.model.config, state)
-    return {**counts, **rows.figures}
+    return {**counts, **rows.figures, **figures}
 
 
 KIND = register(

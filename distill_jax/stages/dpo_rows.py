@@ -93,6 +93,13 @@ class PairRows:
             for name, rows in packed.items()
         }
 
+    def reference_per_token(self, step: int, size: int) -> float:
+        """Mean log-probability of a token of the batch's chosen completions under the reference."""
+        assert self.reference is not None
+        index = batching.batch_indices(self.seed, step, size, len(self.pairs))
+        tokens = sum(len(self.pairs[i].chosen) for i in index)
+        return float(self.reference[index, 0].sum(dtype=np.float64)) / tokens
+
     def sizes(self) -> np.ndarray:
         """Tokens of the longer side of each pair, prompt included."""
         return np.array([len(p) + max(len(c), len(r)) for p, c, r in self.pairs])

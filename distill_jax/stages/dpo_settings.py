@@ -64,6 +64,20 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
         "data.max_prompt_tokens + sampling.max_new_tokens.",
         low=0,
     )
+    most_drift: float = setting(
+        0.0,
+        "End training once the chosen completions of a batch are less likely than under the "
+        "reference by more than this many nats per token (logps/chosen_drift); 0 is off.",
+        low=0.0,
+    )
+    guard_margin: float | None = setting(
+        None,
+        "Points (of 100) by which greedy accuracy on the eval_problems validation problems may "
+        "fall from start to end; below, the stage is marked regressed and its student is the one "
+        "that it started from. None: off.",
+        low=0.0,
+        high=100.0,
+    )
     batch_size: int = setting(32, "Pairs a step.", low=1)
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(learning_rate=5e-6)
@@ -71,6 +85,11 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
 
     def __post_init__(self) -> None:
         preference.check(self.loss, smoothing=self.label_smoothing, target=self.target_margin)
+        if self.most_drift and not self.uses_reference:
+            raise ConfigError(
+                f"most_drift={self.most_drift} with loss={self.loss}",
+                wanted="0: this loss has no reference to compare with",
+            )
         if self.prefer != "short" and self.length_ratio != type(self).length_ratio:
             raise ConfigError(
                 f"length_ratio={self.length_ratio} with prefer={self.prefer}", wanted="prefer=short"

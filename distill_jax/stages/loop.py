@@ -34,6 +34,7 @@ def train(
     *,
     evaluate: EvalFn | None = None,
     on_save: SaveFn | None = None,
+    ends: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> TrainState:
     """Runs `step_fn` from the newest checkpoint in `directory` to the last step; the last state.
 
@@ -47,6 +48,7 @@ def train(
             `num_tokens`. A function of its arguments: a resumed run equals an uninterrupted one.
         evaluate: figures of a state, logged under their own names; also called before step 0.
         on_save: called with (step, state, figures) when a checkpoint is made, for other files.
+        ends: whether training ends after a step of these metrics; asked after each.
 
     Raises:
         Interrupted: after saving, when SIGTERM or SIGINT was received.
@@ -55,10 +57,12 @@ def train(
     total, max_tokens, eval_every = settings.steps, settings.max_tokens, settings.eval_every
     with Checkpointer(directory / "checkpoints", run.config.checkpoint) as checkpoints:
         restored = checkpoints.restore_latest(state)
-        skips, start, tokens = _Skips(settings.max_skipped, checkpoints), 0, 0
+        skips = _Skips(settings.max_skipped, checkpoints)
+        start, tokens, ended = 0, 0, False
         if restored is not None:
             state, start = restored.state, restored.step
             tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
+            ended = restored.meta.get("ended", False)
             run.say(f"{name}: resuming after step {start} of {total}")
         clock = _StepTime()
         recorder = Recorder(
@@ -73,13 +77,14 @@ def train(
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
             for step in range(start, total):
-                if 0 < max_tokens <= tokens:  # resumed after the last step
+                if ended or 0 < max_tokens <= tokens:  # resumed after the last step
                     break
                 clock.start()
                 state, metrics, completions = step_fn(state, step)
                 metrics = dict(metrics)
                 tokens += int(metrics.pop("step_tokens"))
-                done, last = step + 1, step + 1 == total or 0 < max_tokens <= tokens
+                ended = ends is not None and ends(metrics)
+                done, last = step + 1, ended or step + 1 == total or 0 < max_tokens <= tokens
                 skips.note(state, now=last)
                 figures: dict[str, Any] = {}
                 if recorder.settings.metrics_due(done) or last:
@@ -95,6 +100,7 @@ def train(
                 asked = run.stop.due(done)
                 if last or asked or skips.may_save(done, state):
                     meta = {"num_tokens": tokens, "good_step": skips.good_after(done, state)}
+                    meta |= {"ended": True} if ended else {}
                     checkpoints.save(done, state, meta, {k: float(x) for k, x in figures.items()})
                     if on_save is not None:
                         on_save(done, state, figures)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.inference.generate import Answers
 from distill_jax.run.config import RunConfig
 from distill_jax.run.run import ROWS_FILE, Run, Stage
 from distill_jax.run.settings import StageSettings
-from distill_jax.stages import dpo_reference, runner
+from distill_jax.stages import dpo, dpo_guard, dpo_reference, runner
 from distill_jax.stages.dpo_rows import PairRows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.kinds import Kind, register
@@ -77,7 +78,7 @@ def test_metrics_have_the_names_users_know(trained: tuple[Path, RunConfig]) -> N
         "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
         "logps/chosen", "logps/rejected", "num_tokens", "grad_norm", "learning_rate", "epoch",
         "margins/optimised", "accuracies/optimised", "logps/chosen_per_token",
-        "mean_token_accuracy",
+        "mean_token_accuracy", "logps/chosen_drift",
     }  # fmt: skip
     assert all(names < set(row) for row in found)
     # The adapter that it starts from is the reference: no log-ratio before the first update.
@@ -155,6 +156,114 @@ def test_a_reference_of_something_else_is_refused(
         handle.write("{}\n")
     with pytest.raises(DataError, match="line 2"):
         Store(path, header)
+
+
+# --- drift and guard --------------------------------------------------------------------------
+
+
+def test_drift_is_the_loss_per_token_over_the_reference(trained: tuple[Path, RunConfig]) -> None:
+    found, (workdir, how) = rows(trained[0], "dpo"), trained
+    pairs = PairRows(Run(how, workdir), Run(how, workdir).stage("dpo"))
+    pairs.reference = np.zeros((len(pairs.pairs), 2), np.float32)
+    for row in reference(workdir)[1:]:
+        pairs.reference[row["rows"]] = row["logp"]
+    assert abs(found[0]["logps/chosen_drift"]) < 1e-4 < found[-1]["logps/chosen_drift"]
+    for step, row in enumerate(found):
+        batch = pairs.batch(step, 4)
+        mean = batch["reference_BC"][:, 0].sum() / batch["response_len_BC"][:, 0].sum()
+        assert row["logps/chosen_drift"] == pytest.approx(
+            row["logps/chosen_per_token"] - mean, abs=1e-5
+        )
+    assert done(workdir)["figures"]["chosen_drift"] == found[-1]["logps/chosen_drift"]
+    assert done(workdir)["figures"]["ended_by_drift"] is False
+    assert "regressed" not in done(workdir)["figures"]
+
+
+def test_training_ends_at_too_much_drift_and_a_resumed_one_too(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hinge loss of a high rate makes both sides less likely."""
+    path = write(tmp_path / "pairs.jsonl", given())
+    rate = OptimizerSettings(learning_rate=0.3)
+    how = config(path, loss="hinge", beta=0.5, optimizer=rate, steps=12, most_drift=0.05)
+    workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
+    save = dpo.export_files.save_student
+    with monkeypatch.context() as patch:  # broken off after its last step
+        patch.setattr(dpo.export_files, "save_student", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            runner.run(how, workdir)
+    before = rows(workdir, "dpo")
+    assert 2 <= len(before) < 12 and before[-1]["logps/chosen_drift"] < -0.05
+    assert all(row["logps/chosen_drift"] >= -0.05 for row in before[:-1])
+    assert dpo.export_files.save_student is save
+    runner.run(how, workdir)
+    assert rows(workdir, "dpo") == before
+    figures = done(workdir)["figures"]
+    assert figures["ended_by_drift"] and figures["steps"] == len(before)
+
+
+class Answered:
+    """In place of validation answers: the start's right ones, then the trained student's."""
+
+    def __init__(self, *rights: list[int]):
+        self.rights, self.weights = list(rights), []
+
+    def __call__(self, run: Any, sampler: Any, weights: Any, settings: Any) -> Any:
+        self.weights.append(weights)
+        right_B = np.array(self.rights.pop(0), bool)
+        length_B = np.arange(len(right_B), dtype=np.int32) + 10 * len(self.rights)
+        tokens = [[1] * n for n in length_B]
+        return Answers(tokens, length_B, np.ones(len(right_B), bool), {}), right_B
+
+
+@pytest.mark.parametrize(
+    ("after", "margin", "regressed"),
+    [
+        ([1, 1, 0, 0, 0, 0, 0, 0, 0, 1], 0.0, False),
+        ([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], 10.0, False),  # exactly the margin
+        ([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], 9.9, True),
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 10.0, True),
+    ],
+)
+def test_a_worse_student_gives_way_to_its_start(
+    trained: tuple[Path, RunConfig],
+    begun: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: list[int],
+    margin: float,
+    regressed: bool,
+) -> None:
+    path = write(tmp_path / "pairs.jsonl", given())
+    how = config(path, accumulate=2, sft_weight=0.1, guard_margin=margin)
+    workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
+    answered = Answered([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], after)
+    monkeypatch.setattr(dpo_guard.held_out, "validation_answers", answered)
+    runner.run(how, workdir)
+    figures = done(workdir)["figures"]
+    assert figures["regressed"] is regressed
+    start, ended = weights(workdir, "sft"), weights(trained[0], "dpo")
+    assert weights(workdir, "dpo") == (start if regressed else ended) and start != ended
+    found = figures["guard"]
+    assert found["problems"] == 10 and found["margin"] == margin
+    assert found["accuracy"]["before"]["mean"] == 0.3
+    assert found["difference"]["mean"] == pytest.approx(sum(after) / 10 - 0.3)
+    both = [i for i in range(3) if after[i]]
+    assert found["right_in_both"] == len(both)
+    if both:
+        assert found["tokens"] == {"before": 10 + np.mean(both), "after": np.mean(both)}
+    # The next stage starts from what the stage left.
+    assert Run(how, workdir).student("dpo").adapter == workdir / "dpo" / "adapter"
+
+
+def test_the_guard_asks_the_start_and_the_trained_student(begun: Path, tmp_path: Path) -> None:
+    """On real answers: these models solve nothing."""
+    path = write(tmp_path / "pairs.jsonl", given())
+    workdir = copy_stages(begun, tmp_path / "run", "pretrain", "sft")
+    runner.run(config(path, guard_margin=0.0, eval_problems=3, steps=1), workdir)
+    found = done(workdir)["figures"]
+    assert found["regressed"] is False and found["guard"]["problems"] == 3
+    assert found["guard"]["tokens"] == {"before": None, "after": None}
 
 
 class ToyPairSettings(StageSettings, kind="toy_pairs", makes="rows"):
@@ -274,6 +383,7 @@ def test_most_and_traces(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         ({"label_smoothing": 0.5}, "label_smoothing=0.5"),
         ({"target_margin": 0.5}, "target_margin=0.5 with loss=sigmoid"),
         ({"length_ratio": 2.0}, "length_ratio=2.0 with prefer=right"),
+        ({"most_drift": 0.1, "loss": "simpo"}, "most_drift=0.1 with loss=simpo"),
     ],
 )
 def test_settings_that_do_not_go_together(changes: dict[str, Any], message: str) -> None:
