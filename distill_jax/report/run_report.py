@@ -9,10 +9,12 @@ from distill_jax.core.files import write_text
 from distill_jax.evaluation import diagnosis, learning
 from distill_jax.report import (
     answers,
+    guard,
     html,
     markdown,
     panels,
     plots,
+    rounds,
     run_data,
     run_facts,
     solving,
@@ -52,6 +54,8 @@ def build(data: RunData) -> Report:
         *_others(data),
         *_checkpoints(data),
         *step_bench.sections(data),
+        *rounds.sections(data),
+        *guard.sections(data),
         *solving.sections(data),
         _training(data),
         _curves(data),

@@ -16,16 +16,18 @@ from distill_jax.inference import process_scorer
 from distill_jax.inference.store import AnswerStore
 from distill_jax.models.reward_model_io import PRMConfig
 from distill_jax.reasoning import steps
+from distill_jax.reasoning.programs import fenced
 from distill_jax.rollout.sampler import Rollout, Sampler
 from distill_jax.run.run import Run
+from distill_jax.sandbox import shared
 from distill_jax.stages import checks, evolve, runner
 from distill_jax.stages.evolve_rows import MixedRows
 from distill_jax.stages.evolve_settings import EvolveSettings
-from distill_jax.stages.prm_settings import PRMSettings
-from distill_jax.tasks import Judged
+from distill_jax.tasks import Judged, ProgramSettings, program_runs
 from distill_jax.tasks.task import TextTask
 from distill_jax.training.optimizer import OptimizerSettings
-from tests.stages.small import weights
+from tests.stages import traced
+from tests.stages.small import rows, weights
 from tests.stages.traced import files, plan, read
 
 pytestmark = pytest.mark.slow
@@ -115,15 +117,15 @@ def test_a_round_s_record_counts_its_rows(whole: Run) -> None:
     ids = [problem.id for problem in whole.data.problems("train").problems[:6]]
     solved: set[str] = set()
     for number in (1, 2):
-        rows, found = round_rows(whole, number), record(whole, number)
-        assert all(row["right"] and row["ended"] and row["round"] == number for row in rows)
-        assert found["tried"] == 24 and found["right"] == len(rows) > 2
-        kept = [row for row in rows if row["accepted"]]
+        right, found = round_rows(whole, number), record(whole, number)
+        assert all(row["right"] and row["ended"] and row["round"] == number for row in right)
+        assert found["tried"] == 24 and found["right"] == len(right) > 2
+        kept = [row for row in right if row["accepted"]]
         assert found["accepted"] == len(kept)
         assert max(sum(row["id"] == one for row in kept) for one in ids) <= 2
-        assert found["solved"] == len({row["id"] for row in rows})
-        assert found["newly_solved"] == len({row["id"] for row in rows} - solved)
-        solved |= {row["id"] for row in rows}
+        assert found["solved"] == len({row["id"] for row in right})
+        assert found["newly_solved"] == len({row["id"] for row in right} - solved)
+        solved |= {row["id"] for row in right}
         (level,) = found["levels"].values()
         assert level["yield"] == len({row["id"] for row in kept}) / 6 and level["problems"] == 6
         assert found["reward_model"] is found["exploration"] is None
@@ -196,16 +198,16 @@ def test_broken_off_in_and_between_rounds_it_goes_on_to_the_same_bits(
 
 def test_batches_hold_the_share_of_own_solutions() -> None:
     own, base = ([Example([1], [n, 2]) for n in some] for some in (range(10, 13), range(20, 29)))
-    rows = MixedRows(own, base, 3, "seed", 0)
+    mixed = MixedRows(own, base, 3, "seed", 0)
     for step in range(3):
-        first = rows.batch(step, 8)["targets_BR"][:, 0].tolist()
+        first = mixed.batch(step, 8)["targets_BR"][:, 0].tolist()
         assert sorted(first[:3]) == [10, 11, 12] and all(n >= 20 for n in first[3:])
-    assert rows.batch(1, 8)["targets_BR"].tolist() == rows.batch(1, 8)["targets_BR"].tolist()
-    assert len(rows.examples) == 12
+    assert mixed.batch(1, 8)["targets_BR"].tolist() == mixed.batch(1, 8)["targets_BR"].tolist()
+    assert len(mixed.examples) == 12
     assert [EvolveSettings(batch_size=8, base_share=share).own_rows for share in (0, 0.5, 0.9)] == [
         8, 4, 1,
     ]  # fmt: skip
-    assert rows.batch(0, 3)["targets_BR"].shape[0] == 3  # without a given one
+    assert mixed.batch(0, 3)["targets_BR"].shape[0] == 3  # without a given one
 
 
 # --- reward models --------------------------------------------------------------------------------
@@ -264,15 +266,15 @@ def test_verifier_first_then_the_reward_model(
 ) -> None:
     asked = models(monkeypatch, A=0)
     of = run(tmp_path, made, ONE)
-    rows, found = round_rows(of, 1), record(of, 1)
-    assert all(row["score"] > 0.2 for row in rows if row["accepted"])
-    low = [row for row in rows if row["score"] is not None and row["score"] <= 0.2]
+    right, found = round_rows(of, 1), record(of, 1)
+    assert all(row["score"] > 0.2 for row in right if row["accepted"])
+    low = [row for row in right if row["score"] is not None and row["score"] <= 0.2]
     assert low and not any(row["accepted"] for row in low)
-    assert found["accepted"] == sum(row["accepted"] for row in rows) > 0
+    assert found["accepted"] == sum(row["accepted"] for row in right) > 0
     kept = found["reward_model"]
-    above = sum(row["score"] is not None and row["score"] > 0.2 for row in rows)
+    above = sum(row["score"] is not None and row["score"] > 0.2 for row in right)
     assert kept["precision"] == pytest.approx(above / (kept["acceptance_rate"] * kept["scored"]))
-    assert kept["recall"] == pytest.approx(above / len(rows)) and 0 < kept["base_rate"] < 1
+    assert kept["recall"] == pytest.approx(above / len(right)) and 0 < kept["base_rate"] < 1
     # It was trained on all problems, these included: the record and the console say so.
     assert kept["problems_it_may_know"] == 12 and len(asked["A"].asked) == 48
     assert "may have been trained on 12 of these 12 problems" in capsys.readouterr().err
@@ -361,8 +363,39 @@ def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
         EvolveSettings(**changes)
 
 
-def test_a_half_of_the_rows_trains_a_reward_model() -> None:
-    assert PRMSettings().half == 0
-    halves = [half_of(f"What is {n} + {n + 1}?") for n in range(400)]
-    assert 160 < halves.count(1) < 240 and set(halves) == {1, 2}
-    assert half_of("What  is 1 + 2?") == half_of("what is 1 + 2?")
+# --- programs -------------------------------------------------------------------------------------
+
+
+def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of training on programs that ran in the sandbox; layout makes no new solution."""
+    how = files(tmp_path, max_position_embeddings=512)
+    paths = [tmp_path / "data" / f"{split}.jsonl" for split in ("train", "validation")]
+    given = [row for path in paths for row in read(path)]
+    answers = {row["question"]: int(row["answer"].rpartition("#### ")[2]) for row in given}
+    question = next(iter(answers))
+
+    def replies(prompt: str) -> list[str]:
+        asked = next(one for one in answers if one in prompt)
+        value = answers[asked]
+        first = f"x = {value - 1} + 1\nprint(x)"
+        again = f"# the sum\ny = {value - 1} + 1\n\nprint(y)"
+        other = "print(1 / 0)" if asked != question else f"z = {value + 1}\nprint(z - 1)"
+        return [fenced(text) for text in (first, again, other)]
+
+    traced.scripted(monkeypatch, replies)
+    s = dataclasses.replace(EVOLVE, rounds=1, samples=3, k=3, base_share=0.0, batch_size=8)
+    config = plan({"evolve": s}, **{**how, "sampling__max_new_tokens": 256})
+    programs = ProgramSettings(instruction="", wall_s=20.0, cpu_s=2.0)
+    config = dataclasses.replace(config, task="program", programs=programs)
+    runner.run(config, tmp_path / "run")
+    of = Run(config, tmp_path / "run")
+    found = record(of, 1)
+    # 6 problems: two right programs each, which are one but for comments and names; one has three.
+    assert (found["right"], found["accepted"], found["trained_on"]) == (13, 7, 7)
+    kept = [row["completion"] for row in round_rows(of, 1) if row["accepted"]]
+    assert sum("z =" in text for text in kept) == 1 and not any("y =" in text for text in kept)
+    assert found["held_out"]["pass@1"] == pytest.approx(2 / 3)
+    assert found["held_out"]["pass@k"] == 1.0
+    assert [row["step"] for row in rows(of.workdir, "evolve/round_1")] == [1, 2]
+    shared.close_shared()
+    program_runs.forget()

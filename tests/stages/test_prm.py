@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError, TokenizerMismatchError
+from distill_jax.data.problem import half_of
 from distill_jax.inference import process_scorer
-from distill_jax.models.reward_model_io import PRM_CONFIG
+from distill_jax.models.reward_model_io import PRM_CONFIG, PRMConfig
 from distill_jax.run.config import RunConfig
 from distill_jax.run.run import ROWS_FILE, Run, Stage
 from distill_jax.run.settings import StageSettings
@@ -253,6 +254,39 @@ def test_questions_of_the_evaluation_are_dropped(begun: Path, tmp_path: Path) ->
     assert found.figures["rows_dropped_held_out"] == 2 and found.figures["rows"] == 41
     with pytest.raises(DataError, match="all 2 rows are of problems of validation or test"):
         given(begun, more[:2], tmp_path)
+
+
+def test_a_model_of_one_half_learns_on_no_problem_of_the_other(begun: Path, tmp_path: Path) -> None:
+    """Where its validation_share holds none out, it may have seen its own half alone."""
+    halves = {row["prompt"]: half_of(row["prompt"]) for row in labelled()}
+    assert 10 < list(halves.values()).count(1) < 30
+    for half in (1, 2):
+        rows = given(begun, labelled(), tmp_path, half=half)
+        mine = list(halves.values()).count(half)
+        assert rows.figures["rows_dropped_other_half"] == 40 - mine
+        assert len(rows.train) + len(rows.held_out) == mine
+        about = prm_rows.about(Run(way("lora"), begun), Stage("prm", rows.settings), rows)
+        assert about.trained_on["half"] == half
+        for question in halves:
+            seen = halves[question] == half and not rows.is_held_out(question)
+            assert prm_rows.may_have_seen(about, question) is seen
+    whole = given(begun, labelled(), tmp_path)
+    about = prm_rows.about(Run(way("lora"), begun), Stage("prm", whole.settings), whole)
+    assert "half" not in about.trained_on
+    assert [prm_rows.may_have_seen(about, q) for q in halves] == [
+        not whole.is_held_out(q) for q in halves
+    ]
+    # A released model does not say what it was trained on.
+    assert prm_rows.may_have_seen(PRMConfig(), "What is 1+2?") is None
+    first = [row for row in labelled() if halves[row["prompt"]] == 1]
+    with pytest.raises(DataError, match=r"or of the half that prm.half=2 leaves"):
+        given(begun, first, tmp_path, half=2)
+
+
+def test_halves_are_by_what_a_question_says() -> None:
+    halves = [half_of(f"What is {n} + {n + 1}?") for n in range(400)]
+    assert 160 < halves.count(1) < 240 and set(halves) == {1, 2}
+    assert half_of("What  is 1 + 2?") == half_of("what is 1 + 2?")
 
 
 def test_a_problem_is_held_out_in_every_file_or_in_none(begun: Path, tmp_path: Path) -> None:
