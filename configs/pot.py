@@ -5,6 +5,9 @@ Program of thought: the model writes a Python program, and what that prints is t
 pretrain  tiny models learn embedded programs, some of them wrong or hard-coded
 sft       the student learns more of them
 rl        GRPO on verified answers
+evolve    rounds in which a student learns on its own right programs; `rl` writes the first ones
+concise   pairs of a short over a longer right program, both run again
+dpo       the evolved student learns to prefer the short one; kept unless accuracy falls
 evaluate  pass@1, failures by class, share of right programs that are hard-coded
 
 Presets: --config=configs/pot.py:smoke: in seconds; learns almost nothing.
@@ -22,6 +25,9 @@ from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
+from distill_jax.stages.concise import ConciseSettings
+from distill_jax.stages.dpo_settings import DPOSettings
+from distill_jax.stages.evolve_settings import EvolveSettings
 from distill_jax.tasks import ProgramSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
@@ -45,6 +51,29 @@ def _tiny() -> RunConfig:
             eval_every=0,
             rewards=_REWARDS,
             optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5, b2=0.99),
+        ),
+        "evolve": EvolveSettings(
+            start="sft",
+            model="rl",
+            rounds=2,
+            problems=300,
+            samples=4,
+            steps=30,
+            eval_problems=60,
+            optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5),
+        ),
+        "concise": ConciseSettings(data="evolve", most=400),
+        "dpo": DPOSettings(
+            start="evolve",
+            data="concise",
+            loss="sigmoid_norm",
+            beta=5.0,
+            sft_weight=0.2,
+            steps=30,
+            max_length=160,
+            guard_margin=2.0,
+            eval_problems=200,
+            optimizer=OptimizerSettings(learning_rate=2e-4, warmup_steps=5),
         ),
         "evaluate": _with(base.plan["evaluate"], problems=200, distribution=False),
     }
@@ -70,11 +99,23 @@ def _tiny() -> RunConfig:
 
 
 def _smoke() -> RunConfig:
-    small, programs = presets.smoke(), _tiny().programs
+    small, programs, wide = presets.smoke(), _tiny().programs, _tiny().plan
     plan = {
         "pretrain": small.plan["pretrain"],
         "sft": _with(small.plan["sft"], answer_only=0.0),
         "rl": _with(small.plan["rl"], rewards=_REWARDS),
+        # These models solve nothing: evolve learns on given programs, concise would find no pair.
+        "evolve": _with(
+            wide["evolve"],
+            rounds=1,
+            problems=4,
+            samples=2,
+            steps=2,
+            batch_size=8,
+            k=2,
+            eval_problems=4,
+            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
+        ),
         "evaluate": _with(small.plan["evaluate"], distribution=False),
     }
     return _with(

@@ -113,10 +113,16 @@ class Rounds:
         complete = (self.directory_of(number) / RECORD).is_file()
         if self.s.trained_from == "previous" and number > 1 and not complete:
             begin = self._lora_of(number - 1)
+        own = self._learnt(number)
+        if not own:
+            self.run.say(
+                f"{self.stage.name}: no solution was accepted up to round {number}: it learns on "
+                "given solutions alone"
+            )
         rows = evolve_rows.MixedRows(
-            self._learnt(number),
+            own,
             self.base,
-            self.s.own_rows,
+            self.s.own_rows if own else 0,
             f"{self.run.seed(self.stage)}/{number}",
             self.run.data.pad_id,
         )
@@ -148,10 +154,10 @@ class Rounds:
             self.s.level_ratio,
             (self.run.seed(self.stage), number),
         )
-        if not kept:
+        if not kept and not self.base:
             raise DataError(
                 f"{self.stage.name}: no solution was accepted up to round {number}",
-                wanted="some",
+                wanted="some, or base_share above 0: given solutions to learn on",
                 fix=f"start from a better {self.stage.name}.model, draw more samples, or lower "
                 f"{self.stage.name}.threshold",
             )

@@ -340,12 +340,17 @@ def test_exploration_is_compared_at_equal_tokens(
     assert not solved_before & {row["id"] for row in again}
 
 
-def test_nothing_accepted_is_an_error(
-    made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nothing_accepted_leaves_given_solutions_or_is_an_error(
+    made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     models(monkeypatch, A=0)
-    with pytest.raises(DataError, match="no solution was accepted up to round 1"):
-        run(tmp_path, made, dataclasses.replace(ONE, threshold=1.0))
+    how = dataclasses.replace(ONE, threshold=1.0, problems=4)
+    with pytest.raises(DataError, match="no solution was accepted up to round 1; wanted: some"):
+        run(tmp_path / "own", made, dataclasses.replace(how, base_share=0.0))
+    of = run(tmp_path / "given", made, how)
+    assert record(of, 1)["accepted"] == record(of, 1)["trained_on"] == 0
+    assert "it learns on given solutions alone" in capsys.readouterr().err
+    assert [row["step"] for row in rows(of.workdir, "evolve/round_1")] == [1, 2]
 
 
 @pytest.mark.parametrize(
