@@ -20,7 +20,6 @@ from distill_jax.data import concise_pairs, trace_rows
 from distill_jax.data.concise_pairs import NATURAL, STRIPPED, Sample
 from distill_jax.data.problem import Problem
 from distill_jax.data.trace_rows import Trace
-from distill_jax.reasoning import steps
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage
 from distill_jax.run.settings import TASK, Shared, StageSettings
@@ -138,16 +137,13 @@ def _verified(
     for start in range(0, len(texts), s.batch):
         part = slice(start, start + s.batch)
         judged = task.judge(problems[part], texts[part], np.ones(len(texts[part]), bool))
-        right_B = sharding.of_first_process(judged.right_B)
-        for text, length, right, about in zip(
-            texts[part], lengths[part], right_B, judged.details, strict=True
-        ):
-            # A text that is an answer without a step above it is a guess.
-            bare = about.get("hardcoded", len(steps.split_text(text, "\n")) < 2)
-            sample = Sample(
-                text, length, task.key(text), about.get("assertions", 0), bare is True, stripped
-            )
-            out.append(sample if right else None)
+        right = np.flatnonzero(sharding.of_first_process(judged.right_B)).tolist()
+        guessed = task.guesses([problems[part][i] for i in right], [texts[part][i] for i in right])
+        guess_of = dict(zip(right, guessed, strict=True))
+        for i, text in enumerate(texts[part]):
+            held, length = judged.details[i].get("assertions", 0), lengths[part][i]
+            one = Sample(text, length, task.key(text), held, guess_of.get(i, False), stripped)
+            out.append(one if i in guess_of else None)
     return out
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from distill_jax.core import rng
+from distill_jax.core import rng, sharding
 from distill_jax.data.chat import Prompts
+from distill_jax.data.problem import Problem
 from distill_jax.inference import generate
 from distill_jax.inference.store import AnswerStore
 from distill_jax.reasoning import steps
@@ -28,6 +29,7 @@ class Drawn(NamedTuple):
         text, tokens: the completion; its token ids, EOS included.
         ended: whether EOS was drawn.
         right, undecided: verdict of the task; one that did not end is not right.
+        guess: whether it is right without the work: see `Task.guesses`.
         cost: tokens that were drawn for it.
         steps, score: of the reward model; NaN where there is none.
     """
@@ -39,6 +41,7 @@ class Drawn(NamedTuple):
     ended: bool
     right: bool
     undecided: bool
+    guess: bool
     cost: int
     steps: tuple[float, ...] = ()
     score: float = float("nan")
@@ -56,6 +59,7 @@ class Writer:
         key: typed key of all draws.
         temperature, batch: of the draws.
         store: keeps what is drawn.
+        guesses: whether guesses among the right solutions are looked for.
     """
 
     run: Run
@@ -66,6 +70,7 @@ class Writer:
     temperature: float
     batch: int
     store: AnswerStore
+    guesses: bool = False
 
     def draw(
         self,
@@ -93,7 +98,8 @@ class Writer:
             drawn = zip(many, out.tokens_BR, out.length_B, strict=True)
             texts = [run.data.text([*before[row], *ids[:n].tolist()]) for row, ids, n in drawn]
             problems = [self.pool.problems[places[row]] for row in many]
-            return generate.verdicts(run, problems, texts, out.ended_B)
+            verdicts = generate.verdicts(run, problems, texts, out.ended_B)
+            return {**verdicts, "guess": self._guessed(problems, texts, verdicts["right"])}
 
         total = len(places) * samples
         done = sum(map(len, self.store.responses(decoding)))
@@ -120,17 +126,30 @@ class Writer:
             row = i // samples
             tokens, undecided = [*before[row], *new], bool(found.columns["undecided"][i])
             right = bool(found.columns["right"][i]) and ended
-            text = run.data.text(tokens)
-            one = Drawn(places[row], i % samples, text, tokens, ended, right, undecided, len(new))
+            text, guess = run.data.text(tokens), bool(found.columns["guess"][i])
+            one = Drawn(
+                places[row], i % samples, text, tokens, ended, right, undecided, guess, len(new)
+            )
             out.append(one)
         return out
+
+    def _guessed(
+        self, problems: Sequence[Problem], texts: Sequence[str], right: Sequence[bool]
+    ) -> list[bool]:
+        """Whether each completion is right by a guess."""
+        rows = [i for i, one in enumerate(right) if one and self.guesses]
+        found = np.zeros(len(texts), bool)
+        task = self.run.data.task
+        found[rows] = task.guesses([problems[i] for i in rows], [texts[i] for i in rows])
+        return sharding.of_first_process(found).tolist()
 
 
 def seen_by_rules(run: Run, found: Sequence[Drawn]) -> list[Solution]:
     """The solutions as the rules see them."""
     key = run.data.task.key
     return [
-        Solution(one.problem, key(one.text), one.right, one.score, one.undecided) for one in found
+        Solution(one.problem, key(one.text), one.right, one.score, one.undecided, one.guess)
+        for one in found
     ]
 
 

@@ -176,8 +176,8 @@ class Rounds:
         # Every round's samples of held-out problems have the same randomness: they are compared.
         stream = ("held out",) if file == HELD_OUT else ("draw", number)
         key = rng.stream_key(self.run.key(self.stage), *stream)
-        name = f"{self.stage.name} round {number}"
-        return Writer(self.run, name, student, pool, key, self.s.temperature, self.s.batch, store)
+        how = (f"{self.stage.name} round {number}", student, pool, key, self.s.temperature)
+        return Writer(self.run, *how, self.s.batch, store, guesses=file == ANSWERS)
 
     def _held_out(self, number: int) -> dict[str, Any]:
         """Figures of the student after a round on validation problems."""
@@ -284,6 +284,7 @@ class Rounds:
         return {
             "right": sum(one.right for one in drawn),
             "undecided": sum(one.undecided for one in drawn),
+            "guesses": sum(one.right and one.guess for one in drawn),
             "accepted": len(kept),
             "problems": len(self.pool.problems),
             "solved": len(solved),

@@ -21,6 +21,7 @@ class Solution(NamedTuple):
         right: verdict of the task; False where it did not end.
         score: of the reward model; NaN where there is none.
         undecided: the task has no verdict.
+        guess: right without the work: a hard-coded or bare answer.
     """
 
     problem: int
@@ -28,6 +29,7 @@ class Solution(NamedTuple):
     right: bool
     score: float = math.nan
     undecided: bool = False
+    guess: bool = False
 
 
 def accepted(
@@ -39,7 +41,8 @@ def accepted(
 ) -> list[int]:
     """Places of the solutions that are accepted, ascending.
 
-    Right ones, of different keys, the best-scored first and of equal ones the first.
+    Right ones that are no guesses, of different keys, the best-scored first and of equal ones the
+    first.
 
     Args:
         found: solutions of a round.
@@ -53,7 +56,7 @@ def accepted(
     for place in sorted(range(len(found)), key=lambda i: (-_or_zero(found[i].score), i)):
         one = found[place]
         mine = taken.setdefault(one.problem, set())
-        if not one.right or (threshold is not None and not one.score > threshold):
+        if not one.right or one.guess or (threshold is not None and not one.score > threshold):
             continue
         if one.key in mine or one.key in before.get(one.problem, ()) or len(mine) == per_problem:
             continue

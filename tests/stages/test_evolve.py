@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def _judged(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Sampler, "generate", ended)
     monkeypatch.setattr(TextTask, "judge", judge)
+    # What a random model writes has no other number than its answer.
+    monkeypatch.setattr(TextTask, "guesses", lambda self, problems, texts: [False] * len(texts))
 
 
 def run(workdir: Path, made: dict[str, Any], settings: EvolveSettings = EVOLVE, **more: Any) -> Run:
@@ -376,16 +379,22 @@ def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     how = files(tmp_path, max_position_embeddings=512)
     paths = [tmp_path / "data" / f"{split}.jsonl" for split in ("train", "validation")]
     given = [row for path in paths for row in read(path)]
-    answers = {row["question"]: int(row["answer"].rpartition("#### ")[2]) for row in given}
-    question = next(iter(answers))
+    worked = {row["question"]: row["answer"] for row in given}
+    first, second, *_ = worked
 
     def replies(prompt: str) -> list[str]:
-        asked = next(one for one in answers if one in prompt)
-        value = answers[asked]
-        first = f"x = {value - 1} + 1\nprint(x)"
-        again = f"# the sum\ny = {value - 1} + 1\n\nprint(y)"
-        other = "print(1 / 0)" if asked != question else f"z = {value + 1}\nprint(z - 1)"
-        return [fenced(text) for text in (first, again, other)]
+        asked = next(one for one in worked if one in prompt)
+        # "<<3+2=5>>\n<<5-1=4>>\n#### 4"
+        steps = re.findall(r"<<(\d+)([+-])(\d+)=", worked[asked])
+        lines = [f"x = {steps[0][0]}", *(f"x {sign}= {n}" for _, sign, n in steps), "print(x)"]
+        plain = "\n".join(lines)
+        noted = plain.replace("x", "y").replace("\n", "  # a step\n\n")
+        other = "print(1 / 0)"
+        if asked == first:
+            other = f"print({steps[0][0]}{''.join(sign + n for _, sign, n in steps)})"
+        if asked == second:  # hard-coded: right, not learnt on
+            plain = noted = f"x = {worked[asked].rpartition('#### ')[2]}\nprint(x)"
+        return [fenced(text) for text in (plain, noted, other)]
 
     traced.scripted(monkeypatch, replies)
     s = dataclasses.replace(EVOLVE, rounds=1, samples=3, k=3, base_share=0.0, batch_size=8)
@@ -396,9 +405,10 @@ def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = Run(config, tmp_path / "run")
     found = record(of, 1)
     # 6 problems: two right programs each, which are one but for comments and names; one has three.
-    assert (found["right"], found["accepted"], found["trained_on"]) == (13, 7, 7)
+    assert (found["right"], found["accepted"], found["trained_on"]) == (13, 6, 6)
+    assert found["guesses"] == 2
     kept = [row["completion"] for row in round_rows(of, 1) if row["accepted"]]
-    assert sum("z =" in text for text in kept) == 1 and not any("y =" in text for text in kept)
+    assert sum("x =" not in text for text in kept) == 1 and not any("y =" in text for text in kept)
     assert found["held_out"]["pass@1"] == pytest.approx(2 / 3)
     assert found["held_out"]["pass@k"] == 1.0
     assert [row["step"] for row in rows(of.workdir, "evolve/round_1")] == [1, 2]

@@ -29,6 +29,7 @@ TABLE = [
     Solution(1, "c", False, NAN, True),
     Solution(2, "a", True, 0.61),
     Solution(2, "b", True, 0.61),
+    Solution(2, "c", True, 0.99, guess=True),  # hard-coded
 ]
 
 
@@ -78,10 +79,10 @@ def test_a_level_has_a_multiple_of_an_equal_share():
 
 
 def test_the_threshold_s_figures():
-    # Scored and decided: 8, of which 7 right; above 0.6: places 0 to 4, 8 and 9, of which 6 right.
+    # Scored and decided: 9, of which 8 right; above 0.6: all but place 5, of which 7 right.
     assert filter_figures(TABLE, 0.6) == {
-        "scored": 8, "acceptance_rate": 7 / 8, "precision": 6 / 7, "recall": 6 / 7,
-        "base_rate": 7 / 8,
+        "scored": 9, "acceptance_rate": 8 / 9, "precision": 7 / 8, "recall": 7 / 8,
+        "base_rate": 8 / 9,
     }  # fmt: skip
     assert filter_figures(TABLE, 1.0)["precision"] is None
     assert set(filter_figures([], 0.5).values()) == {0, None}

@@ -319,3 +319,19 @@ def test_many_programs_leave_nothing_behind():
     assert (descriptors(), threading.active_count(), len(zygotes())) == before
     shared.close_shared()
     assert zygotes() <= others
+
+    assert zygotes() == set()
+
+
+def test_keys_guesses_and_what_can_be_left_out():
+    noted = "So:\n```python\n# pens\nx = 15 - 6\nx -= 2  # used\nprint(x)\n# end\n```\nDone."
+    bare = fenced("n = 15 - 6\nn -= 2\nprint(n)")
+    assert task().key(noted) == task().key(bare) != task().key(fenced("print(15 - 6 - 2)"))
+    assert task().key("no  program") == task().key("No program")
+    short = task().shortened(noted)
+    assert short == "So:\n```python\nx = 15 - 6\nx -= 2\nprint(x)\n```\nDone."
+    for text in (bare, "no program", fenced("# only a comment"), fenced("print(7")):
+        assert task().shortened(text) is None
+    texts = [noted, bare, fenced("x = 7\nprint(x)"), fenced("print([7][0])")]
+    problems = [Problem("p", QUESTION, "", "7")] * 4
+    assert task().guesses(problems, texts) == [False, False, True, True]

@@ -109,3 +109,12 @@ def test_a_prompt_that_is_too_long_is_an_error_where_that_is_asked(tok):
             continue
         with pytest.raises(DataError, match=f"a prompt of {longest} tokens; wanted: at most"):
             task.prompts(ROWS)
+
+
+def test_keys_guesses_and_what_can_be_left_out():
+    task = TextTask(DataSettings(), None)
+    assert task.key("5+1 = 6\n\n #### 6\n") == task.key("5+1  = 6\n#### 6") != task.key("#### 6")
+    texts = ["#### 7", "The answer is 7", "15-6-2=7 #### 7", "15-8=7\n#### 7", r"\boxed{7}", ""]
+    assert task.guesses([problem("7")] * 6, texts) == [True, True, False, False, True, True]
+    assert task.guesses([], []) == []
+    assert task.shortened("first\nthen\n#### 7") is None
