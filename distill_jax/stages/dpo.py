@@ -74,15 +74,15 @@ def _run(
         return host, int(host["prompt_len_BC"].sum() + host["response_len_BC"].sum())
 
     step = supervised.step_fn(run, draw, update, frozen, size=s.batch_size, of=len(rows.pairs))
-    step = dpo_guard.with_drift(step, rows, s.batch_size) if s.uses_reference else step
+    if s.uses_reference:
+        step = dpo_guard.with_drift(step, rows, s.batch_size, s.most_drift)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)
         return validation(run, sampler, weights, s)
 
     # --- loop ---
-    ends = dpo_guard.beyond(s.most_drift) if s.most_drift else None
-    state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate, ends=ends)
+    state = loop.train(run, stage.name, directory, s, state, step, evaluate=evaluate)
     figures = dpo_guard.last_drift(directory, s.most_drift) if s.uses_reference else {}
     # --- guard: the student as it started, where this one is worse ---
     if before is not None:

@@ -5,7 +5,6 @@ ones: neither is seen in the loss.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,22 @@ from distill_jax.training.state import TrainState
 DRIFT = "logps/chosen_drift"
 
 
-def with_drift(step: StepFn, rows: PairRows, size: int) -> StepFn:
+def with_drift(step: StepFn, rows: PairRows, size: int, most: float) -> StepFn:
     """The step with metric logps/chosen_drift: Σ (log π − log π_ref) of the chosen / their tokens.
 
-    Both are of the policy before the step's update, on the same batch.
+    Both are of the policy before the step's update, on the same batch. Training ends with the step
+    whose drift is below −most; 0: with none.
     """
 
     def drifting(state: TrainState, number: int) -> Any:
         state, metrics, completions = step(state, number)
-        mean = rows.reference_per_token(number, size)
-        return state, {**metrics, DRIFT: metrics["logps/chosen_per_token"] - mean}, completions
+        drift = metrics["logps/chosen_per_token"] - rows.reference_per_token(number, size)
+        metrics = {**metrics, DRIFT: drift}
+        if most:
+            metrics["ended"] = float(sharding.fetch(drift)) < -most
+        return state, metrics, completions
 
     return drifting
-
-
-def beyond(most: float) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether a step's chosen completions lost more than `most` nats per token."""
-    return lambda metrics: bool(float(sharding.fetch(metrics[DRIFT])) < -most)
 
 
 def last_drift(directory: Path, most: float) -> dict[str, Any]:

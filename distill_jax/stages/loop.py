@@ -34,7 +34,6 @@ def train(
     *,
     evaluate: EvalFn | None = None,
     on_save: SaveFn | None = None,
-    ends: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> TrainState:
     """Runs `step_fn` from the newest checkpoint in `directory` to the last step; the last state.
 
@@ -45,10 +44,10 @@ def train(
         settings: steps, max_tokens, max_skipped and eval_every are read.
         state: fresh state; replaced by the checkpoint's if there is one.
         step_fn: step counts from 0; metrics hold the host integer `step_tokens`, summed up to
-            `num_tokens`. A function of its arguments: a resumed run equals an uninterrupted one.
+            `num_tokens`, and may hold `ended`, whether training ends with this step. A function of
+            its arguments: a resumed run equals an uninterrupted one.
         evaluate: figures of a state, logged under their own names; also called before step 0.
         on_save: called with (step, state, figures) when a checkpoint is made, for other files.
-        ends: whether training ends after a step of these metrics; asked after each.
 
     Raises:
         Interrupted: after saving, when SIGTERM or SIGINT was received.
@@ -60,19 +59,11 @@ def train(
         skips = _Skips(settings.max_skipped, checkpoints)
         start, tokens, ended = 0, 0, False
         if restored is not None:
-            state, start = restored.state, restored.step
+            state, start, ended = restored.state, restored.step, restored.meta.get("ended", False)
             tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
-            ended = restored.meta.get("ended", False)
             run.say(f"{name}: resuming after step {start} of {total}")
         clock = _StepTime()
-        recorder = Recorder(
-            directory,
-            run.config.records,
-            resume_step=start,
-            name=name,
-            config=run.config_dict,
-            console=run.console,
-        )
+        recorder = _recorder(run, name, directory, start)
         with recorder, Progress(name, total, start=start, console=run.console) as progress:
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
@@ -83,7 +74,7 @@ def train(
                 state, metrics, completions = step_fn(state, step)
                 metrics = dict(metrics)
                 tokens += int(metrics.pop("step_tokens"))
-                ended = ends is not None and ends(metrics)
+                ended = bool(metrics.pop("ended", False))
                 done, last = step + 1, ended or step + 1 == total or 0 < max_tokens <= tokens
                 skips.note(state, now=last)
                 figures: dict[str, Any] = {}
@@ -100,7 +91,7 @@ def train(
                 asked = run.stop.due(done)
                 if last or asked or skips.may_save(done, state):
                     meta = {"num_tokens": tokens, "good_step": skips.good_after(done, state)}
-                    meta |= {"ended": True} if ended else {}
+                    meta["ended"] = ended  # a resumed run ends here, too
                     checkpoints.save(done, state, meta, {k: float(x) for k, x in figures.items()})
                     if on_save is not None:
                         on_save(done, state, figures)
@@ -116,6 +107,17 @@ def _tell_unscored(run: Run, name: str, checkpoints: Checkpointer) -> None:
     best = checkpoints.settings.keep_best
     if best and not checkpoints.scored:
         run.say(f"{name}: no checkpoint was saved with {best}, so the newest alone are kept")
+
+
+def _recorder(run: Run, name: str, directory: Path, start: int) -> Recorder:
+    return Recorder(
+        directory,
+        run.config.records,
+        resume_step=start,
+        name=name,
+        config=run.config_dict,
+        console=run.console,
+    )
 
 
 class _Skips:
