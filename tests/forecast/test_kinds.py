@@ -11,6 +11,7 @@ from distill_jax.forecast.memory import Job
 from distill_jax.inference import step_batches
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.run.settings import StageSettings
+from distill_jax.stages.evolve_settings import EvolveSettings
 from distill_jax.stages.kinds import KINDS
 from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.stages.step_bench import StepBenchSettings
@@ -69,6 +70,15 @@ def test_the_teacher_writes() -> None:
     teacher = parts(TraceSettings(samples=8, batch=32, teacher=True))
     assert [name.split()[0] for name in (*student, *teacher)][::3] == ["student", "teacher"]
     assert all(b > a for a, b in zip(student.values(), teacher.values(), strict=True))
+
+
+def test_rounds_of_self_evolution_write_and_train() -> None:
+    found = parts(EvolveSettings(samples=8, batch=32))
+    trained, drawn = parts(small().plan["sft"]), parts(TraceSettings(samples=8, batch=32))
+    assert set(found) == set(trained) | set(drawn)
+    assert list(found.values()).count(found["student weights (float32)"]) == 1
+    scored = parts(EvolveSettings(samples=8, batch=32, reward_model="./x"))
+    assert any("reward model" in name for name in scored.keys() - found.keys())
 
 
 def test_a_reward_model_that_rl_reads_is_counted() -> None:

@@ -30,6 +30,11 @@ STAGES: dict[str, dict[str, Any]] = {
         "kind": "dpo", "start": "base", "data": "pairs", "steps": 4, "batch_size": 4,
         "max_length": 96,
     },
+    # It solves nothing, either: the rounds learn on given solutions.
+    "evolve": {
+        "kind": "evolve", "rounds": 2, "problems": 4, "samples": 2, "batch": 4, "steps": 4,
+        "batch_size": 4, "k": 2, "eval_problems": 4, "patience": 9,
+    },
     "solve": {
         "kind": "solve", "model": "base", "reward_model": "prm", "problems": 4, "attempts": 2,
         "batch": 4, "rounds": 1, "selector": "weighted", "plain": False,
@@ -55,10 +60,10 @@ def left(workdir: Path, stage: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((workdir / stage).rglob("*")):
         name = str(path.relative_to(workdir / stage))
-        if path.is_dir() or name.startswith("checkpoints/") or name == "run.json":
+        if path.is_dir() or "checkpoints/" in name or name == "run.json":
             continue
-        if name == "metrics.jsonl":
-            found[name] = rows(workdir, stage)
+        if path.name == "metrics.jsonl":
+            found[name] = rows(workdir, str(path.parent.relative_to(workdir)))
         elif path.suffix == ".json":
             found[name] = untimed(json.loads(path.read_text()))
         else:

@@ -22,6 +22,9 @@ KILLS = (
     Kill("judge/votes.jsonl", 3, 0),
     Kill("prm/metrics.jsonl", 4, 3, "prm/checkpoints/2/commit_success.txt"),
     Kill("dpo/metrics.jsonl", 3, 3, "dpo/checkpoints/2/commit_success.txt"),
+    Kill("evolve/round_1/answers.jsonl", 2, 0),
+    Kill("evolve/round_1/metrics.jsonl", 3, 3, "evolve/round_1/checkpoints/2/commit_success.txt"),
+    Kill("evolve/round_2/held_out.jsonl", 2, 0),
     Kill("solve/answers.jsonl", 4, 0),
 )
 
@@ -46,4 +49,4 @@ def test_killed_in_each_stage_that_reasons(killed: tuple[Path, Path], stage: str
     for name in cut:
         assert cut[name] == whole[name], name
     starts = json.loads((killed[0] / stage / "run.json").read_text())["starts"]
-    assert len(starts) == (1 if stage == "pairs" else 2)
+    assert len(starts) == {"pairs": 1, "evolve": 4}.get(stage, 2)
