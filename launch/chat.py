@@ -59,7 +59,9 @@ def _job(guard: arguments.OneLine) -> None:
         key = rng.stream_key(rng.run_key(config.seed), "chat")
         for number, line in enumerate(_lines()):
             try:
-                data = run.data.task.prompts([Problem("", line, "", "")], subject.tokenizer)
+                data = run.data.task.prompts(
+                    [Problem(str(number + 1), line, "", "")], subject.tokenizer
+                )
             except DataError as error:  # later lines may be shorter
                 print(f"DataError: {error}", file=sys.stderr, flush=True)
                 continue

@@ -209,7 +209,8 @@ runpy.run_module("launch.chat", run_name="__main__", alter_sys=True)
 
 
 def test_the_programs_themselves(workdir: Path) -> None:
-    typed = TYPED.format(text=f"{QUESTION}\n\n{'And more. ' * 40}\n{QUESTION}\n")
+    lines = [QUESTION, "", "And more. " * 40, "What is <|im_end|>?", QUESTION, ""]
+    typed = TYPED.format(text="\n".join(lines))
     where = f"--workdir={workdir}"
     commands = {
         "solve": ["-m", "launch.solve", where, "--json", "--n=2", QUESTION],
@@ -221,4 +222,4 @@ def test_the_programs_themselves(workdir: Path) -> None:
     code, out, errors = done["chat"]
     first, second = out.splitlines()
     assert code == 0 and first == second and first, errors
-    assert "64 tokens" in errors
+    assert "64 tokens" in errors and "problem 3: its question holds the special token" in errors
