@@ -10,6 +10,11 @@ def round_up(n: int, multiple: int) -> int:
     return max(1, -(-n // multiple)) * multiple
 
 
+def padded(n: int, multiple: int) -> int:
+    """The smallest power of two times `multiple` that is at least n: few sizes are compiled."""
+    return multiple << (-(-n // multiple) - 1).bit_length()
+
+
 def filled(rows: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
     """Row numbers, the last one repeated up to `size` entries: int [size].
 

@@ -12,11 +12,11 @@ class RolloutBatch:
     Attributes:
         tokens_BT: int32.
         prompt_len_B: int32.
-        response_len_B: int32.
-        response_mask_BR: f32, 1 on sampled tokens, EOS included.
+        response_len_B: int32, outputs between the model's turns included.
+        response_mask_BR: f32, 1 on sampled tokens, EOS included; 0 on outputs.
         targets_BR: int32, the response tokens.
         ended_B: bool, whether the completion ended with EOS.
-        behaviour_logp_BR: f32, under the distribution that was drawn from.
+        behaviour_logp_BR: f32, under the distribution that was drawn from; 0 on outputs.
     """
 
     tokens_BT: Any

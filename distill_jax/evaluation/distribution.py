@@ -15,9 +15,15 @@ from distill_jax.core.errors import CheckpointError
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.evaluation import intervals, subjects
-from distill_jax.evaluation.held_out import evaluate_stage, greedy_answers, held_out
+from distill_jax.evaluation.held_out import (
+    evaluate_stage,
+    greedy_answers,
+    greedy_outputs,
+    held_out,
+)
 from distill_jax.models.head.comparison import TokenComparison, head_comparison
 from distill_jax.models.qwen import QwenModel
+from distill_jax.rollout import completions
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run
 from distill_jax.training.distillation import response_hidden
@@ -35,6 +41,7 @@ def compare(
     *,
     batch: int,
     multiple: int,
+    outputs: Sequence[Sequence[Any]] | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """KL both ways, Jensen-Shannon, cosine and top-1 agreement on given responses: see `summary`.
@@ -45,8 +52,12 @@ def compare(
         prompts, responses: token ids of N each; responses as drawn, EOS counted, none empty.
         batch: answers compared at a time.
         multiple: row lengths are multiples of this.
+        outputs: in each response, as `completions.Output`: then each turn of the model counts as a
+            response, given all before it.
         tick: called with the number of responses just compared.
     """
+    if outputs is not None:
+        prompts, responses = _turns(prompts, responses, outputs)
     size = round_up(min(batch, len(prompts)), sharding.batch_shards(run.mesh))
     # Rows of similar length share a batch.
     order = np.argsort(
@@ -65,6 +76,20 @@ def compare(
         if tick is not None:
             tick(len(rows))
     return summary(found)
+
+
+def _turns(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    outputs: Sequence[Sequence[Any]],
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Each turn of the model, with all tokens before it as its prompt."""
+    pairs = [
+        ([*prompt, *response[:start]], list(response[start:stop]))
+        for prompt, response, between in zip(prompts, responses, outputs, strict=True)
+        for start, stop in completions.turns(len(response), between)
+    ]
+    return [prompt for prompt, _ in pairs], [turn for _, turn in pairs]
 
 
 def compare_all(run: Run, names: Sequence[str], answers_of: str) -> dict[str, Any]:
@@ -91,16 +116,21 @@ def compare_all(run: Run, names: Sequence[str], answers_of: str) -> dict[str, An
         )
     data = held_out(run, stage.settings)
     answers = greedy_answers(run, stage, found[answers_of], data)
+    outputs = greedy_outputs(run, stage, answers_of)
 
     @functools.cache
     def load(name: str) -> Loaded:
         return found[name].load()
 
-    batch, multiple = stage.settings.compare_batch, stage.settings.batch_multiple
+    how: dict[str, Any] = {
+        "batch": stage.settings.compare_batch,
+        "multiple": stage.settings.batch_multiple,
+        "outputs": outputs,
+    }
     pairs = []
     for p, q in itertools.combinations([name for name in names if name in found], 2):
         run.say(f"{q} against {p}")
-        one = compare(run, load(q), load(p), data.prompts, answers, batch=batch, multiple=multiple)
+        one = compare(run, load(q), load(p), data.prompts, answers, **how)
         pairs.append({"p": p, "q": q, **one})
     return {"answers_of": answers_of, "problems": len(answers), "pairs": pairs}
 

@@ -137,7 +137,7 @@ class _Export:
             "seed": run.config.seed,
             "task": run.config.task,
             "batch": self.batch,
-            "sampling": to_dict(self.sampling),
+            "sampling": generate.of_rounds(to_dict(self.sampling)),
         }
 
     def rows(self, questions: Sequence[Question], store: AnswerStore) -> list[dict[str, Any]]:
@@ -187,16 +187,18 @@ class _Export:
                 store=store,
                 decoding="sampled" if sampling.temperature else "greedy",
                 columns=columns if self.request.top_k else None,
+                replies=run.data.replies(),
                 tick=generate.stopping(
                     run, progress, done, f"{title}: asked to stop;", f"{total} answers are kept"
                 ),
             )
-        texts = [run.data.text(tokens) for tokens in drawn.tokens]
+        texts = [run.data.text(tokens) for tokens in drawn.own]
         judged = run.data.task.judge([question.problem for question in put], texts, drawn.ended_B)
         unsure = np.where(judged.undecided_B, "undecided", "wrong")
         verdicts = np.where(judged.right_B, "right", unsure).tolist()
-        tops = [drawn.columns.get(name, [None] * total) for name in ("top_ids", "top_probs")]
-        found = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, judged.stated, *tops
+        names = ("top_ids", "top_probs", generate.OUTPUTS)
+        more = [drawn.columns.get(name, [None] * total) for name in names]
+        found = texts, drawn.tokens, drawn.ended_B.tolist(), verdicts, judged.stated, *more
         return [Answer(*parts) for parts in zip(*found, strict=True)]
 
 

@@ -25,7 +25,8 @@ ROWS = 16
 class Answer(NamedTuple):
     """An answer: text without special tokens; token ids, EOS included; whether it ended by itself;
     verdict (right, wrong or undecided); the final answer that it gives, or None; the most probable
-    tokens at each place and their probabilities, None where not asked for."""
+    tokens at each place and their probabilities, None where not asked for; the outputs among the
+    tokens, as `completions.Output`, None where completions have one turn."""
 
     text: str
     tokens: list[int]
@@ -34,6 +35,7 @@ class Answer(NamedTuple):
     stated: str | None = None
     top_ids: list[list[int]] | None = None
     top_probs: list[list[float]] | None = None
+    outputs: list[list[Any]] | None = None
 
 
 def row(
@@ -50,6 +52,7 @@ def row(
     """
     gold = final_answer(problem.answer)
     stated = answer.stated if answer else None
+    between = {"outputs": answer.outputs} if answer and answer.outputs is not None else {}
     return {
         "index": index,
         "id": problem.id,
@@ -66,6 +69,7 @@ def row(
         "verdict": answer.verdict if answer else None,
         "ended": answer.ended if answer else None,
         "response_ids": answer.tokens if answer else None,
+        **between,
         "top_ids": answer.top_ids if answer else None,
         "top_probs": answer.top_probs if answer else None,
         "error": error,

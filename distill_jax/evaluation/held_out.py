@@ -45,8 +45,9 @@ def validation_answers(
         config.sampling.whole(0.0),
         key=rng.stream_key(rng.run_key(config.seed), "validation"),
         batch=settings.eval_batch,
+        replies=run.data.replies(),
     )
-    texts = [run.data.text(row) for row in drawn.tokens]
+    texts = [run.data.text(row) for row in drawn.own]
     return drawn, run.data.task.judge(data.problems[:count], texts, drawn.ended_B).right_B
 
 
@@ -122,6 +123,12 @@ def kept_greedy(
         wanted = f"{count} answers of {name} as it is now"
         raise CheckpointError(f"{path} {got}", wanted=wanted, fix=run.run_first(stage.name))
     return answers
+
+
+def greedy_outputs(run: Run, stage: Stage[EvaluateSettings], name: str) -> list[list[Any]]:
+    """The outputs in each of `kept_greedy`'s answers, as `completions.Output`."""
+    batches = store.read(answers_path(run.workdir / stage.name, name))[1]
+    return [outputs[0] for outputs in store.column(batches, "greedy", generate.OUTPUTS)]
 
 
 def greedy_answers(

@@ -18,6 +18,7 @@ from distill_jax.evaluation.measures import measures
 from distill_jax.inference import generate
 from distill_jax.inference.generate import Answers, Tick
 from distill_jax.inference.store import AnswerStore
+from distill_jax.rollout.rounds import Replies
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from distill_jax.run.settings import TASK, StageSettings
 from distill_jax.tasks import Task
@@ -91,11 +92,12 @@ def evaluate(
     task: Task,
     tick: Tick | None = None,
     store: AnswerStore | None = None,
+    replies: Replies | None = None,
 ) -> dict[str, Any]:
     """Greedy accuracy and pass@1 of a model, overall and per level, with every completion.
 
     Args:
-        sampler, tick, store: as `generate.answers` takes them.
+        sampler, tick, store, replies: as `generate.answers` takes them.
         weights: gives the decode weights; called only if something is drawn.
         data: problems and prompts.
         settings: number of samples, temperature.
@@ -124,6 +126,7 @@ def evaluate(
             tick=tick,
             store=store,
             decoding=name,
+            replies=replies,
         )
         runs[name] = _judged(problems, drawn, samples, text, task)
     levels = [p.level for p in problems]
@@ -156,7 +159,8 @@ def _judged(
     text: Callable[[Any], str],
     task: Task,
 ) -> dict[str, Any]:
-    texts = [text(row) for row in drawn.tokens]
+    own = drawn.own
+    texts = [text(row) for row in own]
     repeated = [p for p in problems for _ in range(samples)]
     judged = task.judge(repeated, texts, drawn.ended_B)
     right_PG = judged.right_B.reshape(-1, samples)
@@ -167,7 +171,7 @@ def _judged(
             "mean_length": float(np.mean(drawn.length_B)),
             "terminated": float(np.mean(drawn.ended_B)),
             "undecided": float(np.mean(judged.undecided_B)),
-            **measures(problems, texts, drawn.tokens, drawn.ended_B, right_PG, judged.stated),
+            **measures(problems, texts, own, drawn.ended_B, right_PG, judged.stated),
             **task.figures(repeated, texts, judged),
         },
     }

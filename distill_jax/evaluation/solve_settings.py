@@ -11,7 +11,7 @@ from distill_jax.data.sources import NAMES, check_benchmark
 from distill_jax.evaluation.selection import SELECTORS
 from distill_jax.inference.agents import DEFAULT, MAX_ATTEMPTS, MAX_PROBLEMS, Agent
 from distill_jax.inference.search import SEARCHES, Shape
-from distill_jax.run.settings import TASK, StageSettings
+from distill_jax.run.settings import TASK, Shared, StageSettings
 
 # Selectors that need a reward model's scores.
 SCORED = ("best", "weighted", "weighted_verdict")
@@ -113,6 +113,14 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
             raise ConfigError(
                 f"search={self.search} with attempts={self.attempts} and width={self.width}",
                 wanted=f"a multiple of width, at most {MAX_ATTEMPTS // 2}",
+            )
+
+    def check_with(self, shared: Shared, name: str) -> None:
+        """Raises ConfigError for a search where completions have several turns."""
+        if self.search and shared.sampling.rounds > 1:
+            raise ConfigError(
+                f"{name}.search={self.search} with sampling.rounds={shared.sampling.rounds}",
+                wanted="sampling.rounds=1: beams are continued step by step, without outputs",
             )
 
     def shared(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from distill_jax.inference.generate import Answers, Tick
 from distill_jax.inference.search import Beam, Continuer, SearchResult
 from distill_jax.inference.store import AnswerStore
 from distill_jax.reasoning import steps
+from distill_jax.rollout.rounds import Replies
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from distill_jax.run.run import Run
 
@@ -169,9 +170,10 @@ class Solver:
                 store=self.store,
                 decoding=decoding,
                 tick=tick,
+                replies=self.run.data.replies(),
             )
         about = [Candidate(number, first + i % count, "", ()) for i in range(len(drawn.tokens))]
-        made = self._candidates(drawn.tokens, drawn.ended_B.tolist(), about)
+        made = self._candidates(drawn.own, drawn.ended_B.tolist(), about)
         return [made[start : start + count] for start in range(0, len(made), count)]
 
     def score(
@@ -287,14 +289,15 @@ class Solver:
             chosen = [one for one in requests if one.candidate.agent == number]
             chat = agent.chat(self.run.data.task.chat)
             decoding = f"revise round {round_} agent {number}"
-            fits, drawn = self._review(chosen, chat, decoding, agent.sampling(self.limits))
+            sampling, replies = agent.sampling(self.limits), self.run.data.replies()
+            fits, drawn = self._review(chosen, chat, decoding, sampling, replies)
             if drawn is None:
                 continue
             about = [
                 Candidate(old.agent, old.attempt, "", (), round=round_, revised_from=old.round)
                 for _, old, _ in fits
             ]
-            made = self._candidates(drawn.tokens, drawn.ended_B.tolist(), about)
+            made = self._candidates(drawn.own, drawn.ended_B.tolist(), about)
             for (problem, _, _), one in zip(fits, made, strict=True):
                 new[problem].append(one)
         if not any(new):
@@ -321,6 +324,7 @@ class Solver:
         chat: ChatSettings,
         decoding: str,
         sampling: SamplingSettings,
+        replies: Replies | None = None,
     ) -> tuple[list["_Request"], Answers | None]:
         """(the requests whose prompt has room, one completion of each)."""
         room = self.sampler.model.config.max_position_embeddings - sampling.max_new_tokens
@@ -340,6 +344,7 @@ class Solver:
                 store=self.store,
                 decoding=decoding,
                 tick=tick,
+                replies=replies,
             )
         return [one for one, _ in made], drawn
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import round_up
+from distill_jax.core.batching import padded, round_up
 from distill_jax.core.sharding import AnyMesh
 from distill_jax.forecast import activations
 from distill_jax.forecast.activations import Program, Rows
@@ -228,7 +228,7 @@ class Job:
     def reinforcement(self, rl: Any) -> list[Part]:
         """A stage that samples, scores and updates, by settings as of rl."""
         sampling = self.config.sampling
-        B, R = rl.prompts_per_step * rl.samples_per_prompt, sampling.max_new_tokens
+        B, R = rl.prompts_per_step * rl.samples_per_prompt, sampling.response_tokens
         T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
         values = ALGORITHMS[rl.algorithm].uses_values
         part = B // rl.minibatches // rl.accumulate
@@ -376,6 +376,8 @@ class Job:
         g, config = self.geometries[role], self.config
         sampling, program, rows = config.sampling, self.program(role), -(-B // self.shards)
         prompt = round_up(longest or config.data.max_prompt_tokens, sampling.prompt_multiple)
+        if sampling.rounds > 1:  # the last turn is drawn behind all before, see `rollout.rounds`
+            prompt = padded(prompt + sampling.response_tokens, sampling.prompt_multiple)
         slots = prompt + (new or sampling.max_new_tokens)
         heads = program.split(g.num_kv_heads)
         cache = 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize

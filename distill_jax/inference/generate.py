@@ -11,25 +11,40 @@ from distill_jax.core.batching import filled
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.inference.store import AnswerStore, Batch
+from distill_jax.rollout import completions, rounds
+from distill_jax.rollout.rounds import Replies
 from distill_jax.rollout.sampler import Rollout, Sampler, SamplingSettings, Stop
 from distill_jax.run.run import Run
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.progress import Progress
 
 Tick = Callable[[int], None]
+# Column of a store with the outputs in completions of several rounds.
+OUTPUTS = "outputs"
 
 
 class Answers(NamedTuple):
     """Completions in the order of their prompts, `samples` a prompt, prompt-major.
 
-    tokens are without padding, EOS included; length_B int32 their number; ended_B bool, whether
-    EOS was drawn; columns: further values of each completion by name.
+    tokens are without padding, EOS and outputs included; length_B int32, the number that the model
+    drew; ended_B bool, whether EOS was drawn; columns: further values of each completion by name.
     """
 
     tokens: list[list[int]]
     length_B: np.ndarray
     ended_B: np.ndarray
     columns: dict[str, list[Any]]
+
+    @property
+    def outputs(self) -> list[list[Any]]:
+        """The outputs in each completion, as `completions.Output`."""
+        return self.columns.get(OUTPUTS) or [[] for _ in self.tokens]
+
+    @property
+    def own(self) -> list[list[int]]:
+        """Token ids that the model drew: what is read as its text and judged."""
+        pairs = zip(self.tokens, self.outputs, strict=True)
+        return [completions.own(tokens, between) for tokens, between in pairs]
 
 
 def answers(
@@ -49,6 +64,7 @@ def answers(
     powers: bool = False,
     stop: Stop | None = None,
     rooms: Sequence[int] | None = None,
+    replies: Replies | None = None,
 ) -> Answers:
     """Draws the completions of all prompts.
 
@@ -71,6 +87,7 @@ def answers(
         powers: a batch below the full size has a power of two prompts, so that draws of ever other
             numbers of prompts share programs.
         stop, rooms: as `Sampler.generate` takes them, a room a prompt.
+        replies: completions have sampling.rounds turns, and the task replies; without stop, rooms.
     """
     ends: dict[str, Any] = {} if stop is None else {"stop": stop}
     ids = range(len(prompts)) if ids is None else ids
@@ -87,18 +104,18 @@ def answers(
             chosen = filled(rows, size)
             if rooms is not None:
                 ends["rooms"] = [rooms[row] for row in chosen]
-            out = sampler.generate(
-                weights(),
-                [prompts[row] for row in chosen],
-                sampling,
-                key=key,
-                prompt_ids=[ids[row] for row in chosen],
-                samples=samples,
-                **ends,
-            )
+            how: dict[str, Any] = {"key": key, "samples": samples, **ends}
+            how["prompt_ids"] = [ids[row] for row in chosen]
+            put = [prompts[row] for row in chosen]
+            if stop is None and rooms is None:
+                out = rounds.generate(sampler, weights(), put, sampling, **how, replies=replies)
+            else:
+                out = sampler.generate(weights(), put, sampling, **how)
             out = Rollout(*(leaf[: len(rows) * samples] for leaf in out))
             tokens = [row[:n].tolist() for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
             more = {} if columns is None else columns(rows, out)
+            if replies is not None:
+                more |= {OUTPUTS: [[list(one) for one in between] for between in out.outputs]}
             done = Batch(decoding, problems, tokens, out.ended_B.tolist(), more)
             if store is not None:
                 store.add(done)
@@ -118,12 +135,10 @@ def _joined(batches: Sequence[Batch], order: np.ndarray, samples: int) -> Answer
 
     tokens = ordered([batch.tokens for batch in batches])
     names = batches[0].columns if batches else {}
-    return Answers(
-        tokens,
-        np.array([len(row) for row in tokens], np.int32),
-        np.array(ordered([batch.ended for batch in batches]), bool),
-        {name: ordered([batch.columns[name] for batch in batches]) for name in names},
-    )
+    ended_B = np.array(ordered([batch.ended for batch in batches]), bool)
+    columns = {name: ordered([batch.columns[name] for batch in batches]) for name in names}
+    found = Answers(tokens, np.zeros(0, np.int32), ended_B, columns)
+    return found._replace(length_B=np.array([len(row) for row in found.own], np.int32))
 
 
 def made_from(
@@ -146,8 +161,15 @@ def made_from(
         "seed": run.config.seed,
         "task": run.config.task,
         **more,
-        "sampling": settings.affecting(sampling, rounding=False),
+        "sampling": of_rounds(settings.affecting(sampling, rounding=False)),
     }
+
+
+def of_rounds(sampling: dict[str, Any]) -> dict[str, Any]:
+    """Sampling settings by name; of one round those of older versions, which had no other."""
+    if sampling["rounds"] > 1:
+        return sampling
+    return {name: x for name, x in sampling.items() if name not in ("rounds", "output_tokens")}
 
 
 def verdicts(

@@ -93,6 +93,10 @@ class AnswerStore:
         """Token ids of each problem's completions, in the problems' order."""
         return responses(list(self._batches.values()), decoding)
 
+    def column(self, decoding: str, name: str) -> list[list[Any]]:
+        """A column of each problem's completions: see the function."""
+        return column(list(self._batches.values()), decoding, name)
+
 
 def read(path: Path) -> tuple[dict[str, Any] | None, list[Batch], int]:
     """The contents of a store.
@@ -131,6 +135,15 @@ def responses(batches: Sequence[Batch], decoding: str) -> list[list[list[int]]]:
             for place, problem in enumerate(batch.problems):
                 of_problem[problem] = batch.tokens[place * each : (place + 1) * each]
     return [of_problem[problem] for problem in sorted(of_problem)]
+
+
+def column(batches: Sequence[Batch], decoding: str, name: str) -> list[list[Any]]:
+    """The values of a column, as `responses` gives the token ids; [] where a batch has none."""
+    made = [
+        batch._replace(tokens=batch.columns.get(name) or [[] for _ in batch.tokens])
+        for batch in batches
+    ]
+    return responses(made, decoding)
 
 
 def _refuse_other(

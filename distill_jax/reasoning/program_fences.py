@@ -71,3 +71,12 @@ def _is_python(opening: re.Match[str]) -> bool:
 
 def _next_line(text: str, place: int) -> int:
     return min(place + 1, len(text))  # `place` is that of a line feed: "$" matched before it
+
+
+def is_closed(text: str) -> bool:
+    """Whether the text holds a complete program, the line of its closing fence ended too.
+
+    True of every continuation of a text of which it is true.
+    """
+    ends = (line.end() + 1 for line in _FENCE.finditer(text))
+    return any(end <= len(text) and extract(text[:end]).program is not None for end in ends)

@@ -11,7 +11,12 @@ from distill_jax.reasoning.program_checks import (
     numbers,
     perturbed,
 )
-from distill_jax.reasoning.program_fences import NO_PROGRAM, Extracted, extract
+from distill_jax.reasoning.program_fences import (
+    NO_PROGRAM,
+    Extracted,
+    extract,
+    is_closed,
+)
 from distill_jax.reasoning.program_trees import Group, normalised, parsed, steps, strip_comments
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "extract",
     "fenced",
     "ignores",
+    "is_closed",
     "is_constant",
     "normalised",
     "numbers",

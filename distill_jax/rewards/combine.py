@@ -48,7 +48,7 @@ def join(
         settings, state: of the rewards; as fresh_state has it.
         terms: of the host, {name: f32 [B]} (NaN: not applicable).
         teacher: its scores, or None where the intrinsic reward has no weight.
-        mask_BR: f32, 1 on response tokens.
+        mask_BR: f32, 1 on the response tokens that the model drew; outputs are gaps.
         ended_B: bool, whether the completion ended with EOS.
         dense: a reward a token (PPO): each gets its share of the intrinsic one, the last one all
             of the others.
@@ -169,9 +169,10 @@ def weighted_sum(terms: dict[str, tuple[float, jax.Array]]) -> jax.Array:
 
 
 def on_last_token(value_B: jax.Array, mask_BR: jax.Array) -> jax.Array:
-    """[B,R] with each row's value on its last response token, 0 elsewhere (NaN counts as 0)."""
+    """[B,R] with each row's value on the last token that the mask keeps, 0 elsewhere (NaN counts
+    as 0)."""
     step = jnp.arange(mask_BR.shape[1])[None, :]
-    last = jnp.sum(mask_BR, axis=1, keepdims=True).astype(jnp.int32) - 1
+    last = jnp.max(jnp.where(mask_BR > 0, step, -1), axis=1, keepdims=True)
     # Only NaN: an infinite reward must stay one, so that the update that it reaches is skipped.
     applies_B = jnp.where(jnp.isnan(value_B), 0.0, value_B)
     return jnp.where(step == last, applies_B[:, None], 0.0)

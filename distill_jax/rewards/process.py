@@ -108,17 +108,20 @@ def score(
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
     tokens: Sequence[Sequence[int]],
-    size: int,
+    mask_BR: np.ndarray,
 ) -> StepScores:
-    """Scores of completions, given as token ids without padding; R = size."""
+    """Scores of completions, given as the token ids that the model drew.
+
+    mask_BR: 1 where each row's tokens stand in the batch.
+    """
     found = scorer.score(prompts, tokens)
     S = round_up(max((len(row) for row in found), default=1) or 1, _MULTIPLE)
     score_BS = np.full((len(found), S), np.nan, np.float32)
-    step_BR = np.zeros((len(found), size), np.int32)
+    step_BR = np.zeros(mask_BR.shape, np.int32)
     for row, (values, ids) in enumerate(zip(found, tokens, strict=True)):
         score_BS[row, : len(values)] = values
         split = steps.split_tokens(tokenizer, ids, scorer.separator)
-        step_BR[row] = steps.step_of_tokens(split, size)
+        step_BR[row, mask_BR[row] > 0] = steps.step_of_tokens(split, len(ids))
     mask_BS = np.isfinite(score_BS)
     answer_B = np.asarray(scorer.aggregate(found), np.float32)
     return StepScores(

@@ -24,6 +24,7 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
 from distill_jax.models import cache as kv
 from distill_jax.models.qwen import QwenModel
+from distill_jax.rollout.completions import Rollout as Rollout
 from distill_jax.rollout.sampling import draw
 
 # Tokens of a completion so far, EOS included -> how many of them it keeps and ends with; None: it
@@ -39,6 +40,15 @@ class SamplingSettings:
     top_p: float = setting(1.0, "Nucleus mass kept; 1 is off.", above=0.0, high=1.0)
     top_k: int = setting(0, "Most probable tokens kept; 0 is off.", low=0)
     max_new_tokens: int = setting(512, "Longest completion, EOS included.", low=1)
+    rounds: int = setting(
+        1,
+        "Turns of the model in a completion; between two of them a task that runs programs puts "
+        "the output of the program before.",
+        low=1,
+    )
+    output_tokens: int = setting(
+        400, "Longest such output; the middle of a longer one is cut out and marked.", low=64
+    )
     segment: int = setting(
         32, "Decode steps between two checks which rows have ended.", low=1, affects="rounding"
     )
@@ -49,28 +59,14 @@ class SamplingSettings:
         True, "Fold LoRA into a copy of the weights for decoding.", affects="rounding"
     )
 
+    @property
+    def response_tokens(self) -> int:
+        """Longest response: what the model draws, and the outputs between its turns."""
+        return self.max_new_tokens + (self.rounds - 1) * self.output_tokens
+
     def whole(self, temperature: float) -> "SamplingSettings":
         """The same limits, drawn from the whole distribution at a temperature; 0 is greedy."""
         return dataclasses.replace(self, temperature=temperature, top_p=1.0, top_k=0)
-
-
-class Rollout(NamedTuple):
-    """Completions of P prompts × G samples, prompt-major, as numpy; B = P·G.
-
-    tokens_BR int32 (pad after the end), length_B int32 (EOS counted), ended_B bool (EOS was
-    drawn), behaviour_logp_BR f32 under the distribution drawn from, 0 after the end.
-    """
-
-    tokens_BR: np.ndarray
-    length_B: np.ndarray
-    ended_B: np.ndarray
-    behaviour_logp_BR: np.ndarray
-
-    @property
-    def mask_BR(self) -> np.ndarray:
-        """f32, 1 on sampled tokens, EOS included."""
-        steps = np.arange(self.tokens_BR.shape[1])
-        return (steps[None, :] < self.length_B[:, None]).astype(np.float32)
 
 
 class Carry(NamedTuple):
@@ -107,14 +103,24 @@ class _Programs:
     def prefill(self, weights, tokens_PT, lengths_P) -> tuple[jax.Array, kv.KVCache]:
         return self.model.prefill(weights["body"], tokens_PT, lengths_P)
 
-    @functools.partial(jax.jit, static_argnums=(0, 7, 8))
+    @functools.partial(jax.jit, static_argnums=(0, 8, 9))
     def start(
-        self, hidden_PD, cache, length_P, ids_P, key_data, prompts, samples: int, slots: int
+        self,
+        hidden_PD,
+        cache,
+        length_P,
+        ids_P,
+        first_P,
+        key_data,
+        prompts,
+        samples: int,
+        slots: int,
     ) -> Carry:
+        sample_G = jnp.arange(samples, dtype=jnp.uint32)
         key_B = rng.sample_keys(
             jax.random.wrap_key_data(key_data),
             jnp.repeat(ids_P, samples),
-            jnp.tile(jnp.arange(samples, dtype=jnp.uint32), len(length_P)),
+            (first_P[:, None] + sample_G).reshape(-1),
         )
         prompt_slots = cache.num_slots
         cache = kv.expand(cache, samples, slots)
@@ -225,6 +231,7 @@ class Sampler:
         key: jax.Array,
         prompt_ids: Sequence[int],
         samples: int = 1,
+        firsts: Sequence[int] | None = None,
         stop: Stop | None = None,
         rooms: Sequence[int] | None = None,
     ) -> Rollout:
@@ -239,6 +246,7 @@ class Sampler:
             key: typed key of this draw (run, stream, step folded in).
             prompt_ids: names each prompt; with the sample's number it seeds its randomness.
             samples: G.
+            firsts: number of each prompt's first sample; None is 0.
             stop: where a completion ends before EOS.
             rooms: most tokens of each prompt's completions, 1 to settings.max_new_tokens; None is
                 the latter.
@@ -262,12 +270,13 @@ class Sampler:
             weights, sharding.place(prompt_PT, self.rows), sharding.place(length_P, self.rows)
         )
         padded = len(prompt_PT)
-        ids_P = np.zeros(padded, np.uint32)
+        ids_P, first_P = np.zeros(padded, np.uint32), np.zeros(padded, np.uint32)
         ids_P[: len(prompts)] = np.asarray(prompt_ids, np.uint32)
+        first_P[: len(prompts)] = 0 if firsts is None else np.asarray(firsts, np.uint32)
         # Key data travels as numpy: in a multi-process run a local key cannot enter a global jit.
         key_data = np.asarray(jax.random.key_data(key))
         carry = self._start(
-            hidden_PD, cache, length_P, ids_P, key_data, len(prompts), samples, slots
+            hidden_PD, cache, length_P, ids_P, first_P, key_data, len(prompts), samples, slots
         )
         room_B = np.repeat(np.asarray(rooms, np.int32), samples)
         return self._decode(weights, carry, settings, room_B, prompt_PT.shape[1], stop)

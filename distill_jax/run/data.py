@@ -17,6 +17,7 @@ from distill_jax.data.problem import Problem, content_hash, overlap
 from distill_jax.data.sources import PUBLISHED, SPLITS
 from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.models import hf_io
+from distill_jax.rollout.rounds import Replies
 from distill_jax.run.console import Say
 from distill_jax.run.settings import Shared
 from distill_jax.tasks import TASKS, Task
@@ -108,8 +109,29 @@ class Data:
 
     @cached_property
     def task(self) -> Task:
-        """How problems are put to a model and answers judged."""
-        return TASKS[self.config.task](self.config.data, self.tokenizer, self.config.programs)
+        """How problems are put to a model and answers judged.
+
+        Raises:
+            ConfigError: several rounds with a task that never replies.
+        """
+        config, rounds = self.config, self.config.sampling.rounds
+        task = TASKS[config.task](config.data, self.tokenizer, config.programs, rounds)
+        if rounds > 1 and not task.takes_turns:
+            raise ConfigError(
+                f"sampling.rounds={rounds} with task={config.task}",
+                wanted="a task that replies to a turn: program",
+                fix="set task=program or sampling.rounds=1",
+            )
+        return task
+
+    def replies(self, tokenizer: Any = None) -> Replies | None:
+        """What the task replies to turns of completions; None: they have one turn.
+
+        tokenizer: of the model that writes; None is the run's.
+        """
+        if self.config.sampling.rounds == 1:
+            return None
+        return Replies(self.task, tokenizer or self.tokenizer)
 
     def problems(self, split: str) -> chat.Prompts:
         """Problems of a split, or of a benchmark, whose prompts fit, with those prompts.

@@ -18,7 +18,7 @@ _VOCAB_MULTIPLE = 64
 
 def made_geometry(settings: ModelSettings, config: Shared, vocab: int) -> QwenConfig:
     """The Qwen2 geometry of a model without a path, known before there is a tokenizer."""
-    longest = config.data.max_prompt_tokens + config.sampling.max_new_tokens
+    longest = config.data.max_prompt_tokens + config.sampling.response_tokens
     return QwenConfig(
         model_type="qwen2",
         vocab_size=round_up(vocab, _VOCAB_MULTIPLE),
@@ -59,11 +59,15 @@ def of_role(run: Run, role: str, due: Collection[str] = ()) -> QwenConfig:
 def check_positions(run: Run, name: str, geometry: QwenConfig) -> None:
     """Raises ConfigError where prompt and completion take more positions than a model has."""
     sampling, longest = run.config.sampling, run.config.data.max_prompt_tokens
-    limit = geometry.max_position_embeddings
-    if longest + sampling.max_new_tokens > limit:
+    limit, total = geometry.max_position_embeddings, longest + sampling.response_tokens
+    if total > limit:
+        outputs = (
+            f" with {sampling.rounds - 1} outputs of sampling.output_tokens="
+            f"{sampling.output_tokens}"
+        )
         raise ConfigError(
             f"data.max_prompt_tokens={longest} and sampling.max_new_tokens="
-            f"{sampling.max_new_tokens} take {longest + sampling.max_new_tokens} positions",
+            f"{sampling.max_new_tokens}{outputs * (sampling.rounds > 1)} take {total} positions",
             wanted=f"at most the {name}'s {limit}",
             fix="lower them",
         )

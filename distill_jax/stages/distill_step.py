@@ -20,6 +20,7 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.top_k import TopKScorer
+from distill_jax.rollout import rounds
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import teacher as teachers
@@ -94,8 +95,11 @@ class DistillStep:
         records: list[dict[str, Any]] = []
         if own:
             problems = [self.rows.problems[i] for i in index]
-            examples, metrics, records = self._draw(state, step, problems, examples)
+            examples, mask_BR, metrics, records = self._draw(state, step, problems, examples)
         host = self._packed(examples)
+        if own:  # outputs between its turns are not the student's
+            R = min(mask_BR.shape[1], host["loss_mask_BR"].shape[1])
+            host["loss_mask_BR"][:, :R] *= mask_BR[:, :R]
         place_BB = np.eye(len(index), dtype=np.float32)
         batch = sharding.place({**host, "place_BB": place_BB}, self._rows)
         frozen = self.frozen
@@ -125,18 +129,23 @@ class DistillStep:
 
     def _draw(
         self, state: TrainState, step: int, problems: Sequence[Problem], given: Sequence[Any]
-    ) -> tuple[list[chat.Example], dict[str, Any], list[dict[str, Any]]]:
-        """The student's answers to these problems, their figures, and rows to write down."""
-        rollout = self.sampler.generate(
+    ) -> tuple[list[chat.Example], np.ndarray, dict[str, Any], list[dict[str, Any]]]:
+        """The student's answers to these problems, which of their tokens it drew, their figures,
+        and rows to write down."""
+        rollout = rounds.generate(
+            self.sampler,
             self.weights(state),
             [example.prompt for example in given],
             self.config.sampling,
             key=rng.stream_key(self.key, "distill rollout", step),
             prompt_ids=range(len(given)),
+            replies=self.run.data.replies(),
         )
-        lengths = rollout.length_B
-        responses = [row[:n].tolist() for row, n in zip(rollout.tokens_BR, lengths, strict=True)]
-        texts = [self.run.data.text(response) for response in responses]
+        ends = zip(rollout.tokens_BR, rollout.length_B, strict=True)
+        responses = [row[:n].tolist() for row, n in ends]
+        texts = [self.run.data.text(row) for row in rollout.own]
+        mask_BR = rollout.mask_BR
+        lengths = mask_BR.sum(axis=1)
         judged = self.run.data.task.judge(problems, texts, rollout.ended_B)
         metrics = {
             "completions/mean_length": float(lengths.mean()),
@@ -155,7 +164,8 @@ class DistillStep:
             for problem, text, right in zip(problems, texts, judged.right_B, strict=True)
         ]
         pairs = zip(given, responses, strict=True)
-        return [chat.Example(one.prompt, response) for one, response in pairs], metrics, records
+        examples = [chat.Example(one.prompt, response) for one, response in pairs]
+        return examples, mask_BR, metrics, records
 
     def close(self) -> None:
         """Closes the cache of the teacher's scores."""

@@ -14,7 +14,7 @@ from distill_jax.evaluation import distribution, results_file, runner, subjects
 from distill_jax.evaluation.held_out import answers_path, dtypes, held_out, made_from, own_prompts
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
-from distill_jax.inference.generate import stopping
+from distill_jax.inference.generate import OUTPUTS, stopping
 from distill_jax.inference.store import AnswerStore
 from distill_jax.models import hf_io, peft_io
 from distill_jax.report import run_data, run_report, tables
@@ -155,10 +155,12 @@ def _evaluate(
                 run, progress, done, f"{stopped} is not complete,", f"{total} answers are kept"
             ),
             store=store,
+            replies=run.data.replies(subject.tokenizer),
         )
     if teacher is None:
         return {**result, "distribution": None}
     greedy = [completions[0] for completions in store.responses("greedy")]
+    outputs = [completions[0] for completions in store.column("greedy", OUTPUTS)]
     bar, total = f"{bar} against the teacher", len(greedy)
     with Progress(bar, total, unit="answers", console=run.console) as progress:
         found = distribution.compare(
@@ -169,6 +171,7 @@ def _evaluate(
             greedy,
             batch=settings.compare_batch,
             multiple=settings.batch_multiple,
+            outputs=outputs,
             tick=stopping(
                 run, progress, 0, f"{bar} was asked to stop;", f"{total} answers are compared"
             ),

@@ -45,7 +45,8 @@ def prepare(
     """((policy batch, figures of each completion), reward state, metrics)."""
     mask_BR, penalty_B = batch.response_mask_BR, None
     if buffer := rewards.overlong_buffer:
-        penalty_B = overlong_punishment(batch.response_len_B, max_new_tokens, buffer)
+        # Of what the model drew: an output's length is not its doing.
+        penalty_B = overlong_punishment(jnp.sum(mask_BR, axis=1), max_new_tokens, buffer)
     joined = combine.join(
         rewards, reward_state, terms, teacher, mask_BR, batch.ended_B,
         dense=algorithm.uses_values, samples=samples, penalty_B=penalty_B,

@@ -16,8 +16,9 @@ from distill_jax.rewards import bonuses, process
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.terms import Completions, HostTerms
-from distill_jax.rollout import groups, oversample
+from distill_jax.rollout import groups, oversample, rounds
 from distill_jax.rollout.batch import training_batch
+from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import rl_prepare
@@ -139,6 +140,9 @@ class RLStep:
         on_host, mask_BR = self.terms(completions), host.response_mask_BR
         if self.settings.mask_truncated:
             mask_BR = mask_BR * host.ended_B[:, None].astype(np.float32)
+        turns: dict[str, float] = {}
+        if (replies := self.run.data.replies()) is not None:
+            mask_BR, turns = rounds.trained(replies, drawn.prompts, drawn.rollout, mask_BR)
         steps = self._score_steps(drawn, host) if self.step_scorer is not None else None
         terms, loss_mask_BR, steps = sharding.place((on_host, mask_BR, steps), self.rows)
         clock.note("time/terms")
@@ -159,7 +163,7 @@ class RLStep:
         state = self._learn(state, collected, record["signal_B"])
         clock.note("time/update", updated)
         metrics = {**metrics, **updated, **self._rollout_metrics(host, collected.judged)}
-        metrics |= {**self.terms.metrics(), **oversampled, **clock.times}
+        metrics |= {**turns, **self.terms.metrics(), **oversampled, **clock.times}
         metrics |= self.run.data.task.metrics(collected.judged)
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if isinstance(self.teacher, CachedTeacher):
@@ -185,7 +189,8 @@ class RLStep:
         """G·oversample completions of each problem; `number` counts the rounds of a step."""
         data = self.run.data.problems("train")
         prompts = [data.prompts[i] for i in ids_P]
-        rollout = self.sampler.generate(
+        rollout = rounds.generate(
+            self.sampler,
             weights,
             prompts,
             self.sampling,
@@ -194,9 +199,9 @@ class RLStep:
             key=rng.stream_key(self.run.key(self.stage), "rollout", step, number),
             prompt_ids=range(len(ids_P)),
             samples=self.G * self.settings.oversample,
+            replies=self.run.data.replies(),
         )
-        rows = zip(rollout.tokens_BR, rollout.length_B, strict=True)
-        texts = [self.run.data.text(row[:n]) for row, n in rows]
+        texts = [self.run.data.text(row) for row in rollout.own]
         return Drawn([data.problems[i] for i in ids_P], prompts, rollout, texts)
 
     def _judge(self, drawn: Drawn) -> Judged:
@@ -247,11 +252,10 @@ class RLStep:
     # --- rewards and advantages ---------------------------------------------------------------
 
     def _score_steps(self, drawn: Drawn, host: RolloutBatch) -> process.StepScores:
-        out, tokenizer = drawn.rollout, self.run.data.tokenizer
-        tokens = [row[:n].tolist() for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
+        tokenizer, mask_BR = self.run.data.tokenizer, host.response_mask_BR
         prompts = [prompt for prompt in drawn.prompts for _ in range(self.G)]
         assert self.step_scorer is not None
-        return process.score(self.step_scorer, tokenizer, prompts, tokens, host.targets_BR.shape[1])
+        return process.score(self.step_scorer, tokenizer, prompts, drawn.rollout.own, mask_BR)
 
     def _scores_before(
         self, state: TrainState, batch: RolloutBatch
@@ -287,7 +291,7 @@ class RLStep:
     # --- records ------------------------------------------------------------------------------
 
     def _rollout_metrics(self, host: RolloutBatch, judged: Judged) -> dict[str, float]:
-        length_B, ended_B = host.response_len_B, host.ended_B
+        length_B, ended_B = host.response_mask_BR.sum(axis=1).astype(np.int32), host.ended_B
         ended = length_B[ended_B]
         right_PG = judged.right_B.reshape(-1, self.G)
         return {
@@ -301,7 +305,7 @@ class RLStep:
             # Groups from which correctness alone learns nothing.
             "frac_groups_all_right": float(right_PG.all(axis=1).mean()),
             "frac_groups_all_wrong": float((~right_PG).all(axis=1).mean()),
-            "step_tokens": int(host.prompt_len_B.sum() + length_B.sum()),
+            "step_tokens": int(host.prompt_len_B.sum() + host.response_len_B.sum()),
         }
 
     def _table(
@@ -313,6 +317,7 @@ class RLStep:
             {
                 "prompt": drawn.problems[i // self.G].question,
                 "completion": drawn.texts[i],
+                **self._transcript(drawn.rollout, int(i)),
                 "gold": drawn.problems[i // self.G].answer,
                 "correctness": float(correctness_B[i]),
                 "intrinsic": float(record["intrinsic_B"][i]),
@@ -321,6 +326,13 @@ class RLStep:
             }
             for i in order
         ]
+
+    def _transcript(self, rollout: Rollout, row: int) -> dict[str, str]:
+        """The completion with the outputs between its turns, where there may be any."""
+        if self.sampling.rounds == 1:
+            return {}
+        tokens = rollout.tokens_BR[row, : rollout.length_B[row]]
+        return {"transcript": self.run.data.text(tokens)}
 
 
 def _mean_of(seen: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def scorer(run: Run, settings: RLSettings) -> Scorer | CachedTeacher | None:
     )
     if settings.buckets.lengths > 1:
         sampling, data = run.config.sampling, run.config.data
-        longest = data.max_prompt_tokens + sampling.max_new_tokens
+        longest = data.max_prompt_tokens + sampling.response_tokens
         made = BucketedTeacher(
             made,
             run.mesh,
@@ -28,7 +28,7 @@ def scorer(run: Run, settings: RLSettings) -> Scorer | CachedTeacher | None:
                 longest, count=settings.buckets.lengths, multiple=settings.batch_multiple
             ),
             rows=settings.buckets.rows,
-            response=sampling.max_new_tokens,
+            response=sampling.response_tokens,
         )
     return cached(run, made, settings.cache)
 

@@ -20,7 +20,7 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
 from distill_jax.evaluation import subjects
-from distill_jax.evaluation.held_out import kept_greedy
+from distill_jax.evaluation.held_out import greedy_outputs, kept_greedy
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
@@ -87,12 +87,15 @@ def _write_tokens(
     if not choices or (known is not None and known["made_from"] == made_from):
         return
     prompts = _prompts(run, stage, made_from["problems"])
-    answers = {}
+    answers, outputs = {}, {}
     for name in names:
         count = results[name]["num_problems"]
         kept = kept_greedy(run, stage, name, results[name]["made_from"], count)
         answers[name] = [kept[choice.place] for choice in choices]
+        between = greedy_outputs(run, stage, name)
+        outputs[name] = [between[choice.place] for choice in choices]
     responses = _responses(run, stage, made_from["subjects"], prompts, answers)
+    _blank(responses, outputs)
     shown = []
     for row, (place, kind) in enumerate(choices):
         problem = later[place]
@@ -165,6 +168,17 @@ def _responses(
             ended = ids[-1] == run.data.eos_id
             out[name].append({"ended": ended, "tokens": _tokens(run, ids, columns)})
     return out
+
+
+def _blank(
+    responses: Mapping[str, Sequence[dict[str, Any]]], outputs: Mapping[str, Sequence[Any]]
+) -> None:
+    """Sets the scores of outputs to 0, in place: no model drew those tokens."""
+    for name, said in responses.items():
+        for one, between in zip(said, outputs[name], strict=True):
+            for start, stop, _ in between:
+                for token in one["tokens"][start:stop]:
+                    token |= dict.fromkeys(("reward", "q", "value", "logp"), 0.0)
 
 
 def _tokens(

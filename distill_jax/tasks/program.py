@@ -17,7 +17,8 @@ from distill_jax.sandbox import Layers, Limits
 from distill_jax.sandbox.pool import possible_layers
 from distill_jax.sandbox.shared import close_shared
 from distill_jax.tasks.program_check import ProgramCheck, check_program_batch
-from distill_jax.tasks.task import Judged, TextTask
+from distill_jax.tasks.program_runs import Outcome, run_programs
+from distill_jax.tasks.task import Judged, Reply, TextTask
 
 __all__ = ["ProgramCheck", "ProgramSettings", "ProgramTask", "check_program_batch"]
 
@@ -28,6 +29,8 @@ INSTRUCTION = (
 
 # Programs that are judged under one deadline: no more than a step of reinforcement learning draws.
 BATCH = 512
+# A completion of several rounds that did not end.
+TRUNCATED = texts_of.Extracted(None, f"{texts_of.NO_PROGRAM}:truncated")
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,22 @@ class ProgramSettings:
 
 
 class ProgramTask(TextTask):
-    """Task `program`: chat prompts that ask for a program; completions judged by what it prints."""
+    """Task `program`: chat prompts that ask for a program; completions judged by what it prints.
+
+    With several rounds a turn ends with its program and the output follows; programs share nothing.
+    """
+
+    takes_turns = True
 
     def __init__(
         self,
         settings: DataSettings,
         tokenizer: Any,
         programs: ProgramSettings = ProgramSettings(),  # noqa: B008 - frozen
+        rounds: int = 1,
     ):
         super().__init__(settings, tokenizer)
-        self.programs = programs
+        self.programs, self.rounds = programs, rounds
         if programs.wall_s > programs.deadline_s:
             raise ConfigError(
                 f"programs.wall_s={programs.wall_s} with deadline_s={programs.deadline_s}",
@@ -90,12 +99,12 @@ class ProgramTask(TextTask):
         """The verdict on what each completion's program prints: see `Task.judge`.
 
         A completion without a program is wrong, as is one whose program fails; what the machine
-        could not run is undecided. details: the fields of `ProgramCheck`, where hardcoded is what
+        could not run is undecided. With several rounds one that did not end is wrong, too: else
+        nothing would teach to end. details: the fields of `ProgramCheck`, where hardcoded is what
         the text alone shows; `figures` runs programs for it.
         """
-        del ended_B  # a complete fence counts, whether the text ended or not
         golds = [problem.answer for problem in problems]
-        checks = self._checked(texts, golds=golds)
+        checks = self._checked(texts, golds=golds, ended_B=ended_B)
         right_B = np.array([one.equal is True for one in checks], bool)
         undecided_B = np.array([one.equal is None for one in checks], bool)
         stated = [one.printed for one in checks]
@@ -104,6 +113,24 @@ class ProgramTask(TextTask):
     def answers(self, texts: Sequence[str]) -> list[str | None]:
         """The answer that each completion's program prints; None where it prints none."""
         return [one.printed for one in self._checked(texts)]
+
+    def asks(self, text: str) -> bool:
+        """Whether a program is complete: see `Task.asks`."""
+        return texts_of.is_closed(text)
+
+    def respond(self, texts: Sequence[str]) -> list[Reply | None]:
+        """The output of each turn's last program, in a fence: see `Task.respond`."""
+        found = [texts_of.extract(text).program for text in texts]
+        given = [program for program in found if program is not None]
+        outcomes: list[Outcome] = []
+        for start in range(0, len(given), BATCH):
+            outcomes += run_programs(given[start : start + BATCH], **self._how())
+        each = iter(outcomes)
+        return [None if program is None else _reply(next(each)) for program in found]
+
+    def is_void(self, text: str) -> bool:
+        """Whether a turn has neither a program nor a stated answer: see `Task.is_void`."""
+        return texts_of.extract(text).program is None and super().is_void(text)
 
     def key(self, text: str) -> str:
         """The program's tree without names, comments and layout; that of task text without one."""
@@ -159,9 +186,13 @@ class ProgramTask(TextTask):
         texts: Sequence[str],
         golds: Sequence[str] | None = None,
         questions: Sequence[str] | None = None,
+        ended_B: np.ndarray | None = None,
     ) -> list[ProgramCheck]:
         """What the program of each completion did, batch by batch."""
         found = [texts_of.extract(text) for text in texts]
+        if ended_B is not None and self.rounds > 1:
+            pairs = zip(found, ended_B, strict=True)
+            found = [one if ended else TRUNCATED for one, ended in pairs]
         equal = None if golds is None else False
         out = [ProgramCheck(False, 0, equal, None, one.failure, None, 0.0) for one in found]
         rows = [row for row, one in enumerate(found) if one.program is not None]
@@ -171,17 +202,32 @@ class ProgramTask(TextTask):
                 [str(found[row].program) for row in some],
                 None if golds is None else [golds[row] for row in some],
                 questions=None if questions is None else [questions[row] for row in some],
-                deadline_s=self.programs.deadline_s,
-                limits=self.programs.limits(),
-                workers=self.programs.workers,
+                **self._how(),
             )
             for row, check in zip(some, checks, strict=True):
                 out[row] = check
         return out
 
+    def _how(self) -> dict[str, Any]:
+        """Deadline and limits of a batch."""
+        settings = self.programs
+        return {
+            "deadline_s": settings.deadline_s,
+            "limits": settings.limits(),
+            "workers": settings.workers,
+        }
+
     def close(self) -> None:
         """Ends the process's sandboxes; they start again where a program is run."""
         close_shared()
+
+
+def _reply(one: Outcome) -> Reply:
+    text = one.stdout
+    if not one.ran:
+        said = one.error or f"the program was stopped: {one.status}"
+        text = f"{text.rstrip()}\n{said}".lstrip()
+    return Reply(texts_of.fenced(text, "output") + "\n", failed=not one.ran)
 
 
 def _share(values: Sequence[bool]) -> float | None:

@@ -23,7 +23,8 @@ class ProgramCheck:
             where the machine failed.
         hardcoded: whether its answer is written in it, or does not depend on the question's
             numbers; None where that was not tested.
-        status: see `Outcome.status`; or no_program:…, see `programs.extract`.
+        status: see `Outcome.status`; or no_program:…, see `programs.extract`;
+            no_program:truncated of several rounds that did not end.
         printed: the answer that it printed, or None.
         seconds: of wall time.
         error: the end of its traceback, or why it was rejected or killed.

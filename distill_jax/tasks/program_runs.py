@@ -16,6 +16,9 @@ _REPEATABLE = ("ok", "no_output", "error", "assertion", "syntax", "rejected", "o
 _REMEMBERED = 10_000
 # Of a failed program's standard error the end is kept.
 ERROR_LINES, ERROR_CHARACTERS = 20, 2000
+# Of what a program prints the beginning and the end are kept, so many characters each.
+PRINTED_CHARACTERS = 4000
+CUT = "\n[... cut ...]\n"
 # Machine's failures: they say nothing of the program.
 UNDECIDED = ("late", "lost")
 
@@ -31,12 +34,14 @@ class Outcome(NamedTuple):
         printed: the answer that it printed last, where status is ok; else None.
         error: the end of its standard error.
         seconds: of wall time.
+        stdout: what it printed, its middle cut out and marked where that is long.
     """
 
     status: str
     printed: str | None = None
     error: str = ""
     seconds: float = 0.0
+    stdout: str = ""
 
     @property
     def ran(self) -> bool:
@@ -89,13 +94,15 @@ def _digest(program: str) -> bytes:
 def _outcome(result: Result | Missing) -> Outcome:
     if isinstance(result, str):
         return Outcome(result)
-    seconds = result.wall_ms / 1e3
+    seconds, stdout = result.wall_ms / 1e3, result.stdout
+    if len(stdout) > 2 * PRINTED_CHARACTERS:
+        stdout = stdout[:PRINTED_CHARACTERS] + CUT + stdout[-PRINTED_CHARACTERS:]
     if result.status == "ok":
         printed = answers.printed(result.stdout)
         status = "no_output" if printed is None else "ok"
-        return Outcome(status, None if printed is None else printed.text, "", seconds)
+        return Outcome(status, None if printed is None else printed.text, "", seconds, stdout)
     error = "\n".join(result.stderr.strip().splitlines()[-ERROR_LINES:])[-ERROR_CHARACTERS:]
-    return Outcome(_status(result), None, error, seconds)
+    return Outcome(_status(result), None, error, seconds, stdout)
 
 
 def _status(result: Result) -> str:

@@ -27,8 +27,24 @@ class Judged(NamedTuple):
     stated: list[str | None]
 
 
+class Reply(NamedTuple):
+    """What the environment puts behind a turn; failed: what the turn asked for did not work."""
+
+    text: str
+    failed: bool = False
+
+
 class Task(Protocol):
-    """How problems become prompts and how completions are judged."""
+    """How problems become prompts and how completions are judged.
+
+    A completion may have several turns, with a reply of the task between two of them. Whatever is
+    judged is the model's own text, without the replies.
+
+    Attributes:
+        takes_turns: whether the task ever replies.
+    """
+
+    takes_turns: bool
 
     @property
     def chat(self) -> ChatSettings:
@@ -57,6 +73,22 @@ class Task(Protocol):
             texts: completions without special tokens.
             ended_B: bool, whether the completion ended with EOS.
         """
+
+    def asks(self, text: str) -> bool:
+        """Whether a turn ends here, for the task to reply; true of every continuation, too."""
+
+    def respond(self, texts: Sequence[str]) -> list[Reply | None]:
+        """The reply to the last turn of each completion; None: there is none, it is finished.
+
+        A reply is part of the prompt of what follows: it depends on no problem, so that no gold
+        answer can enter it.
+
+        Args:
+            texts: the model's last turn without special tokens, cut off where `asks` was true.
+        """
+
+    def is_void(self, text: str) -> bool:
+        """Whether a turn neither asks for a reply nor states an answer."""
 
     def answers(self, texts: Sequence[str]) -> list[str | None]:
         """The final answer of each completion as written, None where it has none: what votes."""
@@ -88,8 +120,12 @@ class Task(Protocol):
 class TextTask:
     """Task `text`: chat prompts; a worked solution in words, judged by its final answer."""
 
-    def __init__(self, settings: DataSettings, tokenizer: Any, programs: Any = None):
-        del programs  # settings of task program
+    takes_turns = False
+
+    def __init__(
+        self, settings: DataSettings, tokenizer: Any, programs: Any = None, rounds: int = 1
+    ):
+        del programs, rounds  # settings of task program
         self.settings, self.tokenizer = settings, tokenizer
 
     @property
@@ -120,6 +156,19 @@ class TextTask:
         right_B = np.array([one.verdict == "right" for one in found], bool)
         undecided_B = np.array([one.verdict == "undecided" for one in found], bool)
         return Judged(right_B, undecided_B, [{} for _ in found], self.answers(texts))
+
+    def asks(self, text: str) -> bool:
+        """Never: see `Task.asks`."""
+        del text
+        return False
+
+    def respond(self, texts: Sequence[str]) -> list[Reply | None]:
+        """No reply to any turn: see `Task.respond`."""
+        return [None] * len(texts)
+
+    def is_void(self, text: str) -> bool:
+        """Whether the text states no answer: see `Task.is_void`."""
+        return answers.extract(text) is None
 
     def answers(self, texts: Sequence[str]) -> list[str | None]:
         """The final answer that each text states: see `Task.answers`."""

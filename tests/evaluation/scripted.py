@@ -29,19 +29,22 @@ class Scripted:
 
     def __init__(self, tok, say, positions=4096):
         self.tok, self.say, self.prompts, self.calls = tok, say, [], []
+        self.pad_id = chat.eos_id(tok)
         self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=positions))
 
     def generate(
-        self, weights, prompts, settings, *, key, prompt_ids, samples=1, stop=None, rooms=None
-    ):
+        self, weights, prompts, settings, *,
+        key, prompt_ids, samples=1, firsts=None, stop=None, rooms=None,
+    ):  # fmt: skip
         texts = [self.tok.decode(ids) for ids in prompts]
         self.prompts += texts
         self.calls.append(len(prompts) * samples)
         mark = int(np.asarray(jax.random.key_data(key))[-1])
         rows = []
         rooms = [None] * len(prompts) if rooms is None else rooms
-        for text, number, room in zip(texts, prompt_ids, rooms, strict=True):
-            for sample in range(samples):
+        firsts = [0] * len(prompts) if firsts is None else firsts
+        for text, number, first, room in zip(texts, prompt_ids, firsts, rooms, strict=True):
+            for sample in range(first, first + samples):
                 said = self.say(text, int(number), sample, mark)
                 ids = self.tok(said.removesuffix(CUT), add_special_tokens=False)["input_ids"]
                 ids = (ids + ([] if said.endswith(CUT) else [chat.eos_id(self.tok)]))[:room]
@@ -92,6 +95,7 @@ def run_of(**data: Any) -> Any:
         data=SimpleNamespace(
             task=TextTask(settings, tok()),
             tokenizer=tok(),
+            replies=lambda: None,
             text=lambda tokens: chat.decode(tok(), tokens),
         ),
     )

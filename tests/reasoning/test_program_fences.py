@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill_jax.reasoning.programs import extract, fenced
+from distill_jax.reasoning.programs import extract, fenced, is_closed
 
 ONE = "Add.\n```python\nx = 2\nprint(x)\n```\nSo 2."
 
@@ -79,3 +79,28 @@ def test_thousands_of_fences_take_linear_time():
 @pytest.mark.parametrize("program", ["print(2)", "s = '''\n```\n'''", "s = '''\n`````\n'''\n\n"])
 def test_fenced_is_read_back(program):
     assert extract(f"Text.\n{fenced(program)}\n").program == program.rstrip() + "\n"
+
+
+# --- turns ----------------------------------------------------------------------------------------
+
+
+def test_a_program_is_closed_when_the_line_of_its_fence_has_ended():
+    turn = "Add.\n```python\nprint(2)\n```\n"
+    assert [is_closed(turn[:n]) for n in range(len(turn) + 1)] == [False] * len(turn) + [True]
+    assert is_closed(turn + "<think> more ```python")  # a continuation takes nothing back
+    assert is_closed(turn.replace("\n", "\r\n"))
+    for text in (
+        "```python\nprint(2)\n```",  # it may go on with a fourth backtick
+        "````python\nprint(2)\n```\n",
+        "```python\n\n```\n",
+        "```output\n2\n```\n",
+        "<think>\n```python\nprint(2)\n```\n",
+    ):
+        assert not is_closed(text)
+
+
+def test_an_output_is_fenced_so_that_no_line_of_it_closes_the_fence():
+    assert fenced("7\n\n", "output") == "```output\n7\n```"
+    said = "```\n```python\nprint(8)\n```"
+    assert fenced(said, "output") == f"````output\n{said}\n````"
+    assert extract(fenced(said, "output")).failure == "no_program:language"

@@ -47,6 +47,8 @@ def test_a_sparse_reward_stands_on_the_last_token():
     want = np.zeros((4, 6))
     want[0, 2], want[3, 0] = 0.5, np.inf  # infinite stays infinite: the update will be skipped
     np.testing.assert_array_equal(got, want)
+    apart = np.array([[0, 1, 0, 1, 0]], np.float32)  # of the model, not of an output between
+    assert combine.on_last_token(jnp.array([2.0]), apart).tolist() == [[0, 0, 0, 2, 0]]
 
 
 def test_impossible_settings_are_refused():

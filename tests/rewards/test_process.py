@@ -39,7 +39,7 @@ def tok():
 def scored(tok, texts, separator="\n", size=12):
     ids = [tok.encode(text, add_special_tokens=False) for text in texts]
     mask = (np.arange(size) < np.array([len(row) for row in ids])[:, None]).astype(np.float32)
-    found = process.score(Fake(tok, separator), tok, [[1]] * len(ids), ids, size)
+    found = process.score(Fake(tok, separator), tok, [[1]] * len(ids), ids, mask)
     return found, jnp.array(mask)
 
 
@@ -58,6 +58,11 @@ def test_scores_are_padded_and_each_token_has_its_step(tok):
     np.testing.assert_allclose(found.answer_B, [0.5, 0.9, np.nan, 0.1])
     assert found.step_BR[0].tolist()[:3] == [0, 0, 1]  # a, line break, b
     assert found.score_BS.dtype == found.mask_BS.dtype == np.float32
+    # Places between the model's turns belong to no step of its text.
+    gaps = np.array([[1, 0, 0, 1, 1]], np.float32)
+    ids = tok.encode("a\nb", add_special_tokens=False)
+    apart = process.score(Fake(tok, "\n"), tok, [[1]], [ids], gaps)
+    assert apart.step_BR.tolist() == [[0, 0, 0, 0, 1]] and apart.answer_B == found.answer_B[0]
 
 
 def test_the_bonus_at_the_end_by_hand(tok):

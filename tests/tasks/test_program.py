@@ -18,6 +18,7 @@ from distill_jax.tasks import (
     TASKS,
     ProgramSettings,
     ProgramTask,
+    Reply,
     program,
     program_check,
     program_runs,
@@ -191,8 +192,8 @@ def test_one_sandbox_a_process_that_starts_again_after_it_was_closed():
 # --- the task -------------------------------------------------------------------------------------
 
 
-def task(**settings):
-    return ProgramTask(DataSettings(), None, ProgramSettings(wall_s=20.0, **settings))
+def task(rounds=1, **settings):
+    return ProgramTask(DataSettings(), None, ProgramSettings(wall_s=20.0, **settings), rounds)
 
 
 def judge(texts, golds=None):
@@ -250,6 +251,38 @@ def test_what_the_machine_cannot_run_is_undecided(monkeypatch):
     monkeypatch.setattr(program_runs, "run_until", lost)
     found = judge([fenced("print(7)"), "no program"])
     assert found.undecided_B.tolist() == [True, False] and not found.right_B.any()
+
+
+def test_turns_are_answered_by_the_output_of_their_last_program():
+    one = "Add.\n" + fenced("print(1)") + "\nNo.\n" + fenced("print('7' * 3)\nprint()") + "\n"
+    failing = fenced("print(3)\nprint(1 / 0)") + "\n"
+    several = task(rounds=2)
+    assert several.takes_turns and several.asks(one) and not several.asks(fenced("print(1)"))
+    first, second, third = several.respond([one, failing, "The answer is 7."])
+    assert first == Reply("```output\n777\n```\n") and third is None
+    assert second.failed and second.text.startswith("```output\n3\nTraceback")
+    assert second.text.endswith("ZeroDivisionError: division by zero\n```\n")
+    (cut,) = several.respond([fenced("for i in range(3000): print(i)") + "\n"])
+    assert not cut.failed and "[... cut ...]" in cut.text and len(cut.text) < 8100
+    assert cut.text.startswith("```output\n0\n1\n") and cut.text.endswith("\n2999\n```\n")
+    (stopped,) = several.respond([fenced("while True: pass") + "\n"])
+    assert stopped.failed and stopped.text.startswith("```output\n") and len(stopped.text) > 20
+
+
+def test_a_turn_with_neither_program_nor_answer_is_void():
+    several = task(rounds=2)
+    turns = [fenced("print(1)"), "The answer is 7.", "So it is.", "", "```python\nprint(1)"]
+    assert [several.is_void(turn) for turn in turns] == [False, False, True, True, True]
+
+
+def test_of_several_rounds_what_did_not_end_is_wrong():
+    texts = [fenced("print(15 - 6 - 2)") + "\n7"] * 2
+    problems = [Problem("p", QUESTION, "", "7")] * 2
+    ended = np.array([True, False])
+    for rounds, want in ((1, [True, True]), (2, [True, False])):
+        found = task(rounds=rounds).judge(problems, texts, ended)
+        assert found.right_B.tolist() == want and not found.undecided_B.any()
+    assert found.details[1]["status"] == "no_program:truncated"
 
 
 def test_a_judgement_of_nothing():
