@@ -53,6 +53,14 @@ REINFORCEMENT = (
     Panel("entropy of the policy, nats per token", {"entropy": "entropy"}),
     *_COMPLETIONS,
     Panel(
+        "programs called between turns",
+        {
+            "tools/call_frequency": "a completion",
+            "tools/failure_frequency": "share that failed",
+            "void_turn_ratio": "share of completions with a void turn",
+        },
+    ),
+    Panel(
         "tokens whose ratio is clipped",
         {"clip_ratio/region_mean": "share", "policy/clipfrac_avg": "share"},
         share=True,

@@ -112,7 +112,7 @@ def score(
 ) -> StepScores:
     """Scores of completions, given as the token ids that the model drew.
 
-    mask_BR: 1 where each row's tokens stand in the batch.
+    mask_BR: 1 at the places of each row's tokens.
     """
     found = scorer.score(prompts, tokens)
     S = round_up(max((len(row) for row in found), default=1) or 1, _MULTIPLE)

@@ -110,7 +110,7 @@ def generate(
 
     One round is what the sampler draws. With more, a completion draws settings.max_new_tokens in
     all its turns; where nothing is left of them behind an output, or the model has no position for
-    it, the output is left out and the completion is truncated (ended_B False). The last turn is the
+    it, the output is omitted and the completion is truncated (ended_B False). The last turn is the
     model's. The tokens of a turn are a function of (key, prompt id, sample, number of the turn,
     prefix).
 
