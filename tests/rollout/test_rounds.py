@@ -146,9 +146,29 @@ def test_completions_are_the_same_alone_and_in_any_order(built):
     order = [2, 0, 3, 1]
     other = generate(built, prompts=[PROMPTS[i] for i in order], ids=[IDS[i] for i in order])
     assert_same(other, rows_of(whole, np.concatenate([np.arange(3) + 3 * i for i in order])))
-    # Turns of different rounds, samples and prompts differ in their randomness.
-    same = generate(built, prompts=[[7]] * 2, ids=[1, 2], samples=4)
-    assert len({tuple(row) for row in same.tokens_BR.tolist()}) == 8
+
+
+def test_each_turn_has_randomness_of_its_own(built, monkeypatch):
+    calls, draw = [], Sampler.generate
+
+    def spied(self, *args, key, prompt_ids, samples=1, firsts=None, **how):
+        calls.append((jax.random.key_data(key).tolist(), list(prompt_ids), firsts))
+        return draw(
+            self, *args, key=key, prompt_ids=prompt_ids, samples=samples, firsts=firsts, **how
+        )
+
+    monkeypatch.setattr(Sampler, "generate", spied)
+    # Every letter asks: both prompts' four samples have three turns, until EOS.
+    task = Asks(marks=LETTERS, reply="an")
+    out = generate(built, prompts=[[7], [7]], ids=[30, 20], samples=4, task=task)
+    assert len({tuple(key) for key, _, _ in calls}) == len(calls) == 3
+    for number, (_, ids, firsts) in enumerate(calls[1:]):
+        going = [row for row, between in enumerate(out.outputs) if len(between) > number]
+        count = len(going)
+        assert ids[:count] == [[30, 20][row // 4] for row in going]
+        assert firsts[:count] == [row % 4 for row in going]
+    # Rows of one prefix, e.g. those that drew the same letter, go on differently.
+    assert len({tuple(row) for row in out.tokens_BR.tolist()}) == 8
 
 
 def test_sharded_equals_single(built):
