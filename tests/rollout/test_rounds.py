@@ -220,6 +220,20 @@ def test_a_long_output_keeps_its_beginning_and_its_end():
     assert rounds.bounded(list(range(1, 10)), 3, [0, 0]) == [1, 0, 0]
 
 
+def test_several_processes_take_the_replies_of_the_first(monkeypatch):
+    sent = []
+
+    def of_first(array):
+        sent.append(array)
+        return np.array(array)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(rounds.sharding, "of_first_process", of_first)
+    said = [([3, 0], True), None, ([], False)]
+    assert rounds._agreed(said, 4) == said
+    assert [array.shape for array in sent] == [(3, 4), (3,)]  # equal on all, whatever was said
+
+
 def test_texts_of_special_tokens_and_line_ends_in_an_output():
     tok = tokenizers.train_tokenizer(["```output\nhello\n```\n"] * 9, 300)
     said = "```output\n<|im_end|><|endoftext|>\n```\n"

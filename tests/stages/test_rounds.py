@@ -10,7 +10,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.inference import store
 from distill_jax.run.run import Run
-from distill_jax.stages import runner
+from distill_jax.stages import checks, runner
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.tasks import TASKS, Reply, TextTask
@@ -123,6 +123,12 @@ def test_a_task_that_never_replies_has_one_round(
     with pytest.raises(ConfigError, match="sampling.rounds=2 with task=text"):
         _ = Run(small(**HOW), begun).data.task
     assert Run(small(), begun).data.replies() is None
+
+
+def test_outputs_take_positions(begun: Path) -> None:
+    run = Run(small(**HOW, **{"sampling.output_tokens": 500}), begun)
+    with pytest.raises(ConfigError, match="with 1 outputs of sampling.output_tokens=500 take"):
+        checks.prepare(run)
 
 
 def test_a_search_has_one_round() -> None:
