@@ -16,7 +16,7 @@ from distill_jax.core import settings
 from distill_jax.core.errors import DataError
 from distill_jax.data.problem import Problem
 from distill_jax.data.rows import problem_of_row, read_rows
-from distill_jax.evaluation import solve_results
+from distill_jax.evaluation import judging, solve_results
 from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solver
@@ -176,7 +176,7 @@ def solve(
         scorer_prompts = process_scorer.read_by(run, solver.scorer, data)
         found = solver.solve([problem.question], scorer_prompts, prompts)
         seconds = time.perf_counter() - begun
-        (judged,) = solve_results.judged_solved(run.data.task, [problem], found)
+        (judged,) = judging.judged_solved(run.data.task, [problem], found)
         result = solve_results.row(problem, judged, agents, how, seconds)
         if as_json:
             print(json.dumps(result, allow_nan=False), flush=True)

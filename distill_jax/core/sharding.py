@@ -151,6 +151,16 @@ def of_first_process(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.broadcast_one_to_all(array), array.dtype)
 
 
+def text_of_first_process(text: str) -> str:
+    """Process 0's text, ASCII, on every process."""
+    if jax.process_count() == 1:
+        return text
+    raw = np.frombuffer(text.encode("ascii"), np.uint8)
+    length = int(of_first_process(np.array(len(raw), np.int64)))
+    own = raw if jax.process_index() == 0 else np.zeros(length, np.uint8)
+    return of_first_process(own).tobytes().decode("ascii")
+
+
 def barrier(name: str) -> None:
     """Waits until every process is here; nothing to wait for in a single process."""
     if jax.process_count() > 1:

@@ -1,4 +1,4 @@
-"""Candidate: one solution of a problem with its scores and verdict; votes, groups, evidence.
+"""Candidate: one solution of a problem with its scores and verdict; votes, groups.
 
 A candidate's slot is (agent, attempt); a revision has the slot of what it revises. Candidates are
 sorted by (agent, attempt, round) before each decision, so that no result depends on the order in
@@ -8,15 +8,15 @@ which they were drawn, scored or given.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from distill_jax.core.errors import DataError
 from distill_jax.evaluation import selection
-from distill_jax.evaluation.selection import VERDICT_WEIGHTS, Votes
+from distill_jax.evaluation.selection import Votes
 from distill_jax.rewards.process import StepScorer
 
 UNSURE = "unsure"
@@ -32,6 +32,7 @@ class Candidate:
         text, tokens: the completion; token ids, EOS included.
         truncated: whether it ended without EOS.
         answer: the final answer as written, or None.
+        failures: (kind, detail) of each, seen without gold: see `tasks.Observed`.
         steps: scores of its steps; () without a reward model.
         unscored: number of its last steps, for which the reward model had no room.
         score: of the whole solution; NaN without a reward model, or without a step.
@@ -40,6 +41,7 @@ class Candidate:
         revised_from: round of the candidate of this slot that it revises; None for a first one.
         right: whether it is right by the gold answer; None without one, or where the check is
             undecided. Set after selection, which does not read it.
+        details: what else the judge found, JSON-able; set with `right`.
     """
 
     agent: int
@@ -48,6 +50,7 @@ class Candidate:
     tokens: tuple[int, ...]
     truncated: bool = False
     answer: str | None = None
+    failures: tuple[tuple[str, str], ...] = ()
     round: int = 0
     steps: tuple[float, ...] = ()
     unscored: int = 0
@@ -56,6 +59,7 @@ class Candidate:
     verdict_tokens: int = 0
     revised_from: int | None = None
     right: bool | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def slot(self) -> tuple[int, int]:
@@ -88,6 +92,8 @@ class Candidate:
             "verdict_tokens": self.verdict_tokens,
             "kept": kept,
             "correct": self.right,
+            # Seconds would differ in every run.
+            "details": {k: v for k, v in self.details.items() if k != "seconds"},
         }
 
 
@@ -102,7 +108,7 @@ def votes(candidates: Sequence[Candidate], weights: Sequence[float]) -> Votes:
     A candidate that was not verified has the verdict of the best-scored verified one of its group:
     a verdict is on the answer that they share.
     """
-    group_N = np.array(_groups(tuple(one.answer for one in candidates)), np.int64)
+    group_N = np.array(groups(tuple(one.answer for one in candidates)), np.int64)
     of_group: dict[int, str] = {}
     asked = [(g, c) for g, c in zip(group_N.tolist(), candidates, strict=True) if c.verdict]
     for group, one in sorted(asked, key=lambda pair: -_score(pair[1])):
@@ -126,7 +132,8 @@ def choose(
 
 
 @functools.lru_cache(maxsize=2**14)
-def _groups(found: tuple[str | None, ...]) -> tuple[int, ...]:
+def groups(found: tuple[str | None, ...]) -> tuple[int, ...]:
+    """See `selection.groups`."""
     # Each selector calls this; answers that are not numbers take milliseconds to compare.
     return tuple(selection.groups(found).tolist())
 
@@ -201,34 +208,6 @@ def refuse_unscored(candidates: Sequence[Candidate]) -> None:
             wanted="some scores",
             fix="shorten prompts and completions to what the reward model has room for",
         )
-
-
-def evidence(one: Candidate, threshold: float) -> list[str]:
-    """Reasons to revise a candidate; none needs the gold answer."""
-    found = []
-    if one.verdict == "incorrect":
-        found.append("A check found it incorrect.")
-    if one.steps and min(one.steps) < threshold:
-        found.append(f"Step {one.steps.index(min(one.steps)) + 1} looks wrong.")
-    if one.truncated:
-        found.append("It does not end.")
-    if one.answer is None:
-        found.append("It states no final answer.")
-    return found
-
-
-def better(old: Candidate, new: Candidate) -> Candidate:
-    """The better candidate; the old one where both are equal.
-
-    Compared in this order: it has an answer, was not cut off, has the better verdict, has the
-    higher score.
-    """
-
-    def rank(one: Candidate) -> tuple[bool, bool, float, float]:
-        verdict = VERDICT_WEIGHTS[one.verdict or UNSURE]
-        return one.answer is not None, not one.truncated, verdict, _score(one)
-
-    return new if rank(new) > rank(old) else old
 
 
 def _score(one: Candidate) -> float:

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from distill_jax.data.chat import ChatSettings, render_prompt
 from distill_jax.data.problem import Problem
 from distill_jax.data.tokenizer import FastTokenizer
+from distill_jax.evaluation.evidence import Evidence
+
+# Of the details of evidence a reviser reads the end.
+MAX_LINES, MAX_CHARACTERS = 20, 2000
 
 _VERDICT = re.compile(r"VERDICT: (correct|incorrect|unsure)")
 
@@ -33,9 +37,17 @@ def verify_text(question: str, solution: str) -> str:
     return _VERIFY.format(data=_data(question, solution))
 
 
-def revise_text(question: str, solution: str, reasons: Sequence[str]) -> str:
-    """The user's message that asks for a revision; reasons: of `candidates.evidence`."""
-    return _REVISE.format(data=_data(question, solution), reasons=" ".join(reasons))
+def revise_text(question: str, solution: str, reasons: Sequence[Evidence]) -> str:
+    """The user's message that asks for a revision.
+
+    The last lines of the reasons' details are quoted after the solution.
+    """
+    details = "\n".join(one.detail for one in reasons if one.detail)
+    lines = details[-MAX_CHARACTERS:].splitlines()[-MAX_LINES:]
+    data = _data(question, solution)
+    if lines:
+        data += f"\n<evidence>\n{_quoted(chr(10).join(lines))}\n</evidence>"
+    return _REVISE.format(data=data, reasons=" ".join(one.sentence for one in reasons))
 
 
 def verdict(text: str, *, ended: bool) -> str | None:

@@ -4,7 +4,6 @@ Fields whose names end in _time measure the machine (`training.records.is_timing
 the same in every run.
 """
 
-import dataclasses
 import functools
 import math
 from collections import Counter
@@ -14,50 +13,21 @@ from typing import Any
 import numpy as np
 
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation import calibration, candidates, intervals, process_bench, selection
+from distill_jax.evaluation import (
+    calibration,
+    candidates,
+    intervals,
+    process_bench,
+    revision_results,
+    selection,
+)
 from distill_jax.evaluation.candidates import Candidate
 from distill_jax.evaluation.solve_settings import SolveSettings
-from distill_jax.evaluation.solver import Solved
+from distill_jax.evaluation.solved import Solved
 from distill_jax.inference.agents import Agent
 from distill_jax.inference.search import SearchResult
-from distill_jax.tasks import Task
 
 VOTING = ("majority", "weighted", "weighted_verdict")
-
-
-def judged(
-    task: Task, problems: Sequence[Problem], found: Sequence[Sequence[Candidate]]
-) -> list[list[Candidate]]:
-    """The candidates of each problem with `right`, None where a problem has no gold answer."""
-    flat = [
-        (problem, one)
-        for problem, some in zip(problems, found, strict=True)
-        for one in some
-        if problem.answer
-    ]
-    ended_B = np.array([not one.truncated for _, one in flat], bool)
-    verdicts: list[bool | None] = []
-    if flat:
-        made = task.judge([problem for problem, _ in flat], [one.text for _, one in flat], ended_B)
-        pairs = zip(made.right_B.tolist(), made.undecided_B.tolist(), strict=True)
-        verdicts = [None if undecided else right for right, undecided in pairs]
-    left = iter(verdicts)
-    return [
-        [dataclasses.replace(one, right=next(left) if problem.answer else None) for one in some]
-        for problem, some in zip(problems, found, strict=True)
-    ]
-
-
-def judged_solved(
-    task: Task, problems: Sequence[Problem], solved: Sequence[Solved]
-) -> list[Solved]:
-    """The problems with their kept and replaced candidates `judged`."""
-    kept = judged(task, problems, [one.kept for one in solved])
-    replaced = judged(task, problems, [one.replaced for one in solved])
-    return [
-        one._replace(kept=some, replaced=others)
-        for one, some, others in zip(solved, kept, replaced, strict=True)
-    ]
 
 
 def row(
@@ -114,6 +84,7 @@ def row(
         ],
         "tokens": tokens(solved),
         "search": None if solved.search is None else _counts(solved.search),
+        "revisions": [one._asdict() for one in solved.revisions],
         "pass_at_n": any(one.right for one in solved.kept) if gold else None,
         "majority_correct": correct(chosen["majority"]),
     }
@@ -153,6 +124,8 @@ def summary(
     *,
     seed: int,
     seconds: float | None,
+    resampled: Sequence[Solved] | None = None,
+    figures: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole results.json.
 
@@ -161,6 +134,8 @@ def summary(
         plain: plain samples of the default agent at equal tokens, judged; None: not compared.
         seed: of the subsets of candidates, where not all subsets are counted.
         seconds: mean time of a problem; None where an earlier start drew a part.
+        resampled: the control of revision, judged; None: not compared.
+        figures: see `task_figures`; None: {}.
     """
     weights = [agent.weight for agent in agents]
     rows = [row(p, one, agents, settings, seconds) for p, one in zip(problems, solved, strict=True)]
@@ -202,7 +177,8 @@ def summary(
         "calibration": _calibration([one.kept for one in solved], weights, list(right)),
         "score_auc": _score_auc([one.kept for one in solved]),
         "search": _searched(rows, settings) if settings.search else None,
-        "revision": _revision(solved) if settings.rounds else None,
+        "revision": revision_results.summary(solved, resampled) if settings.rounds else None,
+        "task_figures": figures or {},
         "plain": None if plain is None else _compared(plain, right, settings),
     }
     return {**out, "results": rows}
@@ -298,22 +274,6 @@ def _searched(rows: Sequence[Mapping[str, Any]], settings: SolveSettings) -> dic
     }
     how = {"method": settings.search, "width": settings.width, "max_steps": settings.max_steps}
     return {**how, **counts}
-
-
-def _revision(solved: Sequence[Solved]) -> dict[str, Any]:
-    """What revision changed: the first candidate of each slot against the kept one."""
-    first = {(i, one.slot): one for i, some in enumerate(solved) for one in some.first}
-    kept = {(i, one.slot): one for i, some in enumerate(solved) for one in some.kept}
-    revised = {(i, one.slot) for i, some in enumerate(solved) for one in some.all if one.round}
-    pairs = [(one, kept[at]) for at, one in first.items()]
-    return {
-        "revised": len(revised),
-        "revised_wrong": sum(first[at].right is False for at in revised),
-        "fixed": sum(not old.right and new.right is True for old, new in pairs),
-        "broken": sum(old.right is True and not new.right for old, new in pairs),
-        "pass@1_before": float(np.mean([one.right is True for one in first.values()])),
-        "pass@1_after": float(np.mean([one.right is True for one in kept.values()])),
-    }
 
 
 def _compared(

@@ -8,6 +8,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
 from distill_jax.data.sources import NAMES, check_benchmark
+from distill_jax.evaluation.evidence import KINDS
 from distill_jax.evaluation.selection import SELECTORS
 from distill_jax.inference.agents import DEFAULT, MAX_ATTEMPTS, MAX_PROBLEMS, Agent
 from distill_jax.inference.search import SEARCHES, Shape
@@ -32,6 +33,7 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
             ("rounds", "reward_model"),
             lambda rounds, reward_model: not (rounds and reward_model),
         ),
+        Unread(("evidence",), ("rounds",), off),
         Unread(("width", "max_steps"), ("search",), off),
     )
 
@@ -73,11 +75,18 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
         0, "Groups of equal answers that the model verifies, the strongest first.", low=0
     )
     rounds: int = setting(0, "Rounds of revision at most.", low=0, high=2)
+    evidence: tuple[str, ...] = setting(
+        tuple(KINDS), "Kinds of evidence against a candidate that have it revised."
+    )
     threshold: float = setting(
-        0.5, "A candidate with a step scored below this is revised.", low=0.0, high=1.0
+        0.5, "A step scored below this is evidence against its candidate.", low=0.0, high=1.0
     )
     selector: str = setting("majority", "Selector that is reported first.", choices=SELECTORS)
-    plain: bool = setting(True, "Compare with plain samples of one agent at equal tokens.")
+    plain: bool = setting(
+        True,
+        "Compare with plain samples of one agent at equal tokens, and revisions with new samples "
+        "in their place.",
+    )
     batch: int = setting(256, "Completions decoded at a time.", low=1, affects="rounding")
 
     def __post_init__(self) -> None:
@@ -94,6 +103,15 @@ class SolveSettings(StageSettings, kind="solve", makes="results"):
             raise ConfigError("selector=weighted_verdict with verify=0", wanted="verify above 0")
         unread.refuse(unread.find(self))
         self._check_search()
+        self._check_evidence()
+
+    def _check_evidence(self) -> None:
+        if unknown := [name for name in self.evidence if name not in KINDS]:
+            raise ConfigError(
+                f"evidence={self.evidence} with {unknown[0]}", wanted=f"of {', '.join(KINDS)}"
+            )
+        if self.rounds and not self.evidence:
+            raise ConfigError(f"rounds={self.rounds} with evidence=()", wanted="a kind of evidence")
 
     def _check_search(self) -> None:
         if not self.search:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from distill_jax.core import rng
 from distill_jax.data.chat import ChatSettings
-from distill_jax.evaluation import candidates, reviews
+from distill_jax.evaluation import candidates, evidence, observing, reviews
 from distill_jax.evaluation.candidates import UNSURE, Candidate, StepScorer
 from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.evaluation.solved import Revision, Solved, merged
 from distill_jax.inference import agents as solvers
 from distill_jax.inference import generate, search
 from distill_jax.inference.agents import Agent
@@ -32,30 +34,6 @@ from distill_jax.run.run import Run
 Counting = Callable[[str, int], contextlib.AbstractContextManager[Tick | None]]
 # Called after each phase with the problem's number and its candidates so far.
 Watch = Callable[[str, int, Sequence[Candidate]], None]
-
-
-class Solved(NamedTuple):
-    """A problem's candidates.
-
-    Attributes:
-        kept: one of each slot, ordered; these vote.
-        replaced: ordered; candidates that a revision replaced, and revisions that were worse.
-        search: counts of the search that found them; None where each was drawn alone.
-    """
-
-    kept: list[Candidate]
-    replaced: list[Candidate]
-    search: SearchResult | None = None
-
-    @property
-    def all(self) -> list[Candidate]:
-        """Kept and replaced candidates, ordered."""
-        return candidates.ordered([*self.kept, *self.replaced])
-
-    @property
-    def first(self) -> list[Candidate]:
-        """The candidates as first drawn."""
-        return [one for one in self.all if one.round == 0]
 
 
 @dataclass(frozen=True)
@@ -125,7 +103,7 @@ class Solver:
         if self.settings.verify:
             weights, count = self.vote_weights, self.settings.verify
             asked = [candidates.strongest(some, weights, count) for some in found]
-            found = _merged(found, self._verified(questions, asked, 0))
+            found = merged(found, self._verified(questions, asked, "verify round 0"))
             self._watch("verified", found)
         solved = [
             Solved(candidates.ordered(some), [], counts)
@@ -169,11 +147,12 @@ class Solver:
                 ids=ids,
                 store=self.store,
                 decoding=decoding,
+                columns=observing.column(self.run.data),
                 tick=tick,
                 replies=self.run.data.replies(),
             )
         about = [Candidate(number, first + i % count, "", ()) for i in range(len(drawn.tokens))]
-        made = self._candidates(drawn.own, drawn.ended_B.tolist(), about)
+        made = self._candidates(drawn, about)
         return [made[start : start + count] for start in range(0, len(made), count)]
 
     def score(
@@ -225,27 +204,30 @@ class Solver:
         for one in found:
             beams = one.candidates
             about = [Candidate(0, number, "", ()) for number in range(len(beams))]
-            ended = [beam.ended for beam in beams]
-            made.append(self._candidates([beam.written for beam in beams], ended, about))
+            written = [list(beam.written) for beam in beams]
+            length_B = np.array([len(row) for row in written], np.int32)
+            ended_B = np.array([beam.ended for beam in beams], bool)
+            made.append(self._candidates(Answers(written, length_B, ended_B, {}), about))
         self._watch("sampled", made)
         return made, found
 
-    def _candidates(
-        self,
-        tokens: Sequence[Sequence[int]],
-        ended: Sequence[bool],
-        about: Sequence[Candidate],
-    ) -> list[Candidate]:
-        """Candidates of these completions, with the answers that the task finds in them."""
-        texts = [self.run.data.text(row) for row in tokens]
-        found = self.run.data.task.answers(texts)
+    def _candidates(self, drawn: Answers, about: Sequence[Candidate]) -> list[Candidate]:
+        """Candidates of these completions, with what the task observes of them."""
+        own = drawn.own
+        texts = [self.run.data.text(row) for row in own]
+        found = observing.of(self.run.data.task, texts, drawn.columns)
         return [
-            dataclasses.replace(one, text=text, tokens=tuple(row), truncated=not end, answer=answer)
-            for one, text, row, end, answer in zip(about, texts, tokens, ended, found, strict=True)
-        ]
+            dataclasses.replace(
+                one, text=text, tokens=tuple(row), truncated=not end, answer=seen.answer,
+                failures=seen.failures,
+            )
+            for one, text, row, end, seen in zip(
+                about, texts, own, drawn.ended_B.tolist(), found, strict=True
+            )
+        ]  # fmt: skip
 
     def _verified(
-        self, questions: Sequence[str], asked: Sequence[Sequence[Candidate]], round_: int
+        self, questions: Sequence[str], asked: Sequence[Sequence[Candidate]], decoding: str
     ) -> list[list[Candidate]]:
         """These candidates with their verdicts, each from one greedy completion."""
         requests = [
@@ -255,7 +237,7 @@ class Solver:
         ]
         # A verifier gets no agent's system message and no instruction how to answer a problem.
         chat = dataclasses.replace(self.run.config.data.chat, instruction="")
-        fits, drawn = self._review(requests, chat, f"verify round {round_}", self.limits.whole(0.0))
+        fits, drawn = self._review(requests, chat, decoding, self.limits.whole(0.0))
         places = {(one.problem, one.candidate.slot): place for place, one in enumerate(fits)}
         out: list[list[Candidate]] = [[] for _ in asked]
         for request in requests:
@@ -278,45 +260,66 @@ class Solver:
         round_: int,
     ) -> list[Solved]:
         """The problems after a round: candidates with evidence against them are revised."""
-        requests = [
-            _Request(problem, one, reviews.revise_text(questions[problem], one.text, reasons))
-            for problem, some in enumerate(solved)
-            for one in some.kept
-            if (reasons := candidates.evidence(one, self.settings.threshold))
-        ]
+        requests: list[_Request] = []
+        revisions: list[list[Revision]] = [[] for _ in solved]
+        for problem, some in enumerate(solved):
+            for one in some.kept:
+                reasons = evidence.found(
+                    one, some.kept, self.settings.threshold, self.settings.evidence
+                )
+                if reasons:
+                    shown = self.run.data.task.shown(one.text)
+                    text = reviews.revise_text(questions[problem], shown, reasons)
+                    requests.append(_Request(problem, one, text))
+                    kinds = tuple(reason.kind for reason in reasons)
+                    revisions[problem].append(Revision(one.slot, round_, kinds, one.round))
         new: list[list[Candidate]] = [[] for _ in solved]
         for number, agent in enumerate(self.agents):
             chosen = [one for one in requests if one.candidate.agent == number]
             chat = agent.chat(self.run.data.task.chat)
             decoding = f"revise round {round_} agent {number}"
             sampling, replies = agent.sampling(self.limits), self.run.data.replies()
-            fits, drawn = self._review(chosen, chat, decoding, sampling, replies)
+            fits, drawn = self._review(chosen, chat, decoding, sampling, replies, observe=True)
             if drawn is None:
                 continue
             about = [
                 Candidate(old.agent, old.attempt, "", (), round=round_, revised_from=old.round)
                 for _, old, _ in fits
             ]
-            made = self._candidates(drawn.own, drawn.ended_B.tolist(), about)
-            for (problem, _, _), one in zip(fits, made, strict=True):
+            for (problem, _, _), one in zip(fits, self._candidates(drawn, about), strict=True):
                 new[problem].append(one)
+        new = self.examined(questions, scorer_prompts, solved, new, round_)
+        for problem, found in enumerate(new):
+            if found:
+                self.watch("revised", problem, found)
+        rounds = zip(solved, new, revisions, strict=True)
+        return [before.after(drawn, about) for before, drawn, about in rounds]
+
+    def examined(
+        self,
+        questions: Sequence[str],
+        scorer_prompts: Sequence[Sequence[int]],
+        solved: Sequence[Solved],
+        new: Sequence[list[Candidate]],
+        round_: int,
+        about: str = "round",
+    ) -> list[list[Candidate]]:
+        """New candidates of these problems with scores, and verdicts as what they may replace has.
+
+        round_, about: name the draw of the verdicts.
+        """
         if not any(new):
-            return list(solved)
+            return list(new)
         new = self.score(scorer_prompts, new)
+        if not self.settings.verify:
+            return new
+        # `better` compares verdicts: both have one, or neither.
         olds = [{one.slot: one for one in some.kept} for some in solved]
-        if (
-            self.settings.verify
-        ):  # where the old candidate was verified, too: `better` compares verdicts
-            asked = [
-                [one for one in some if old[one.slot].verdict is not None]
-                for some, old in zip(new, olds, strict=True)
-            ]
-            new = _merged(new, self._verified(questions, asked, round_))
-        out = [_kept(old, some) for old, some in zip(solved, new, strict=True)]
-        for problem, some in enumerate(new):
-            if some:
-                self.watch("revised", problem, some)
-        return out
+        asked = [
+            [one for one in some if old[one.slot].verdict is not None]
+            for some, old in zip(new, olds, strict=True)
+        ]
+        return merged(new, self._verified(questions, asked, f"verify {about} {round_}"))
 
     def _review(
         self,
@@ -325,8 +328,13 @@ class Solver:
         decoding: str,
         sampling: SamplingSettings,
         replies: Replies | None = None,
+        *,
+        observe: bool = False,
     ) -> tuple[list["_Request"], Answers | None]:
-        """(the requests whose prompt has room, one completion of each)."""
+        """(the requests whose prompt has room, one completion of each).
+
+        observe: the completions are candidates.
+        """
         room = self.sampler.model.config.max_position_embeddings - sampling.max_new_tokens
         made = [(one, reviews.prompt(self.run.data.tokenizer, one.text, chat)) for one in requests]
         made = [(one, prompt) for one, prompt in made if len(prompt) <= room]
@@ -343,6 +351,7 @@ class Solver:
                 ids=[solvers.request_id(one.problem, *one.candidate.slot) for one, _ in made],
                 store=self.store,
                 decoding=decoding,
+                columns=observing.column(self.run.data) if observe else None,
                 tick=tick,
                 replies=replies,
             )
@@ -359,24 +368,3 @@ class _Request(NamedTuple):
     problem: int
     candidate: Candidate
     text: str
-
-
-def _merged(
-    before: Sequence[Sequence[Candidate]], changed: Sequence[Sequence[Candidate]]
-) -> list[list[Candidate]]:
-    """The candidates, with the changed one in each changed slot."""
-    news = [{one.slot: one for one in some} for some in changed]
-    return [
-        [new.get(one.slot, one) for one in some] for some, new in zip(before, news, strict=True)
-    ]
-
-
-def _kept(solved: Solved, new: Sequence[Candidate]) -> Solved:
-    kept, replaced = {one.slot: one for one in solved.kept}, list(solved.replaced)
-    for one in new:
-        old = kept[one.slot]
-        kept[one.slot] = candidates.better(old, one)
-        replaced.append(one if kept[one.slot] is old else old)
-    return solved._replace(
-        kept=candidates.ordered(list(kept.values())), replaced=candidates.ordered(replaced)
-    )

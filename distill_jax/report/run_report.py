@@ -14,6 +14,7 @@ from distill_jax.report import (
     markdown,
     panels,
     plots,
+    programs,
     rounds,
     run_data,
     run_facts,
@@ -105,6 +106,7 @@ def _results(data: RunData) -> Iterable[Section]:
     yield Section("run", "Settings and machine", run_facts.blocks(data), only="html")
     yield Section("answers", "Answers", blocks(tables.answers(*given)))
     yield Section("samples", "Several samples", blocks(tables.samples(*given)))
+    yield from programs.sections(*given)
     yield Section(
         "reasoning",
         "Reasoning",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from distill_jax.report import programs, revision
 from distill_jax.report.run_data import RunData
 from distill_jax.report.sections import Answer, Answers, Block, Bullets, Section, Step, Table, Text
 from distill_jax.report.tables import number_cell
@@ -26,6 +27,8 @@ def sections(data: RunData) -> Iterable[Section]:
                 *_plain(found),
                 *([curves(found)] if found["curves"] else []),
                 *_calibration(found),
+                *revision.blocks(found),
+                *programs.solved(found),
                 Bullets(list(remarks(found))),
             ],
             "Every selector reads the same candidates. An interval is Wilson's at 95%; a "
@@ -146,14 +149,6 @@ def remarks(found: Mapping[str, Any]) -> Iterable[str]:
         yield (
             f"Verifier: {found['verified']} candidates, {found['verified_unsure']} without a clear "
             f"verdict; {scores} as a classifier of right candidates."
-        )
-    revision = found["revision"]
-    if revision:
-        yield (
-            f"Revision: {revision['revised']} candidates, {revision['revised_wrong']} of them "
-            f"wrong; {revision['fixed']} fixed, {revision['broken']} broken; pass@1 "
-            f"{100 * revision['pass@1_before']:.1f}% before, "
-            f"{100 * revision['pass@1_after']:.1f}% after."
         )
 
 

@@ -11,7 +11,7 @@ import jax
 
 from distill_jax.core import digest, rng, sharding
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation import plain_samples, solve_results
+from distill_jax.evaluation import judging, plain_samples, resampling, solve_results
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Counting, Solver, Watch
 from distill_jax.forecast import limits
@@ -117,7 +117,8 @@ def _run(run: Run, stage: Stage[SolveSettings], directory: Path, given: Prepared
     # --- candidates ---
     solving = make_solver(run, settings, agents, store=store, counting=_counting(run, stage.name))
     scorer_prompts = process_scorer.read_by(run, solving.scorer, data)
-    solved = solving.solve([p.question for p in data.problems], scorer_prompts, prompts)
+    questions = [problem.question for problem in data.problems]
+    solved = solving.solve(questions, scorer_prompts, prompts)
     seconds = None if resumed else (time.perf_counter() - begun) / len(data.problems)
     # --- plain samples at equal tokens ---
     plain = None
@@ -125,12 +126,19 @@ def _run(run: Run, stage: Stage[SolveSettings], directory: Path, given: Prepared
         budget_P = [solve_results.tokens(one)["total"] for one in solved]
         plain = plain_samples.plain(solving, data.prompts, budget_P)
         plain = solving.score(scorer_prompts, plain)
-        plain = solve_results.judged(run.data.task, data.problems, plain)
+        plain = judging.judged(run.data.task, data.problems, plain)
+    # --- the same tokens on new samples instead of revisions ---
+    other = None
+    if settings.plain and settings.rounds:
+        other = resampling.resampled(solving, questions, scorer_prompts, prompts, solved)
+        other = judging.judged_solved(run.data.task, data.problems, other)
     # --- results: gold answers are read only now ---
-    solved = solve_results.judged_solved(run.data.task, data.problems, solved)
+    solved = judging.judged_solved(run.data.task, data.problems, solved)
     found = solve_results.summary(
-        data.problems, solved, plain, agents, settings, seed=run.config.seed, seconds=seconds
-    )
+        data.problems, solved, plain, agents, settings, seed=run.config.seed, seconds=seconds,
+        resampled=other,
+        figures=judging.task_figures(run.data.task, data.problems, solved),
+    )  # fmt: skip
     limit = run.config.sampling.max_new_tokens
     found = {"benchmark": settings.splits()[0], "max_new_tokens": limit, **found}
     write_json(directory / run_data.SOLVED_FILE, found)
@@ -153,6 +161,8 @@ def _made_from(run: Run, settings: SolveSettings, given: Prepared) -> dict[str, 
         for prompt in prompts
     )
     draws: tuple[str, ...] = ("attempts", "temperature", "top_p", "verify", "rounds", "threshold")
+    if settings.rounds:
+        draws += ("evidence",)
     if settings.search:
         draws += ("search", "width", "max_steps")
     own = {name: getattr(settings, name) for name in draws}

@@ -88,13 +88,13 @@ def texts(task: Task, problems: Sequence[Problem], given: Sequence[str]) -> list
     undecided = dict(zip(known, judged.undecided_B.tolist(), strict=True))
     right = dict(zip(known, judged.right_B.tolist(), strict=True))
     out = []
-    for i, (text, stated) in enumerate(zip(given, task.answers(given), strict=True)):
+    for i, (text, seen) in enumerate(zip(given, task.observe(given), strict=True)):
         equal = None if undecided.get(i, True) else bool(right[i])
         checks = {"ran": None, "assertions": None, "equal": equal, "hardcoded": None}
         out.append(
             Checked(
-                failures.OK if stated is not None or equal else "no_answer",
-                stated,
+                failures.OK if seen.answer is not None or equal else "no_answer",
+                seen.answer,
                 equal,
                 " ".join(text.split()),
                 checks=checks,

@@ -3,9 +3,19 @@
 TASKS maps the name in `config.task` to the class.
 """
 
+from distill_jax.tasks.observed import Observed
 from distill_jax.tasks.program import ProgramSettings, ProgramTask
 from distill_jax.tasks.task import Judged, Reply, Task, TextTask
 
 TASKS: dict[str, type[TextTask]] = {"text": TextTask, "program": ProgramTask}
 
-__all__ = ["TASKS", "Judged", "ProgramSettings", "ProgramTask", "Reply", "Task", "TextTask"]
+__all__ = [
+    "TASKS",
+    "Judged",
+    "Observed",
+    "ProgramSettings",
+    "ProgramTask",
+    "Reply",
+    "Task",
+    "TextTask",
+]

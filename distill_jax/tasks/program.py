@@ -16,6 +16,8 @@ from distill_jax.reasoning import programs as texts_of
 from distill_jax.sandbox import Layers, Limits
 from distill_jax.sandbox.pool import possible_layers
 from distill_jax.sandbox.shared import close_shared
+from distill_jax.tasks import observed
+from distill_jax.tasks.observed import Observed
 from distill_jax.tasks.program_check import ProgramCheck, check_program_batch
 from distill_jax.tasks.program_runs import Outcome, run_programs
 from distill_jax.tasks.task import Judged, Reply, TextTask
@@ -66,6 +68,8 @@ class ProgramTask(TextTask):
 
     takes_turns = True
 
+    repeatable = False  # time limits depend on the load of the machine
+
     def __init__(
         self,
         settings: DataSettings,
@@ -110,9 +114,16 @@ class ProgramTask(TextTask):
         stated = [one.printed for one in checks]
         return Judged(right_B, undecided_B, [asdict(one) for one in checks], stated)
 
-    def answers(self, texts: Sequence[str]) -> list[str | None]:
-        """The answer that each completion's program prints; None where it prints none."""
-        return [one.printed for one in self._checked(texts)]
+    def observe(self, texts: Sequence[str]) -> list[Observed]:
+        """The answer that each completion's program prints, and how it fails."""
+        return [
+            observed.of_program(texts_of.extract(text).program, check)
+            for text, check in zip(texts, self._checked(texts), strict=True)
+        ]
+
+    def shown(self, text: str) -> str:
+        """The program in its fence; the whole completion without one."""
+        return observed.shown(text)
 
     def asks(self, text: str) -> bool:
         """Whether a program is complete: see `Task.asks`."""

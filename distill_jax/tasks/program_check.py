@@ -28,6 +28,7 @@ class ProgramCheck:
         printed: the answer that it printed, or None.
         seconds: of wall time.
         error: the end of its traceback, or why it was rejected or killed.
+        lines: that it printed, where status is ok.
     """
 
     ran: bool
@@ -38,6 +39,7 @@ class ProgramCheck:
     printed: str | None
     seconds: float
     error: str = ""
+    lines: int = 0
 
     @property
     def undecided(self) -> bool:
@@ -107,6 +109,7 @@ def check_program_batch(
             printed=outcome.printed,
             seconds=outcome.seconds,
             error=outcome.error,
+            lines=outcome.lines,
         )
         for row, (program, outcome) in enumerate(zip(programs, outcomes, strict=True))
     ]

@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
         error: the end of its standard error.
         seconds: of wall time.
         stdout: what it printed, its middle cut out and marked where that is long.
+        lines: that it printed, blank ones not counted, where status is ok.
     """
 
     status: str
@@ -42,6 +43,7 @@ class Outcome(NamedTuple):
     error: str = ""
     seconds: float = 0.0
     stdout: str = ""
+    lines: int = 0
 
     @property
     def ran(self) -> bool:
@@ -100,7 +102,10 @@ def _outcome(result: Result | Missing) -> Outcome:
     if result.status == "ok":
         printed = answers.printed(result.stdout)
         status = "no_output" if printed is None else "ok"
-        return Outcome(status, None if printed is None else printed.text, "", seconds, stdout)
+        if printed is None:
+            return Outcome(status, None, "", seconds, stdout)
+        lines = sum(bool(line.strip()) for line in result.stdout.splitlines())
+        return Outcome(status, printed.text, "", seconds, stdout, lines)
     error = "\n".join(result.stderr.strip().splitlines()[-ERROR_LINES:])[-ERROR_CHARACTERS:]
     return Outcome(_status(result), None, error, seconds, stdout)
 

@@ -12,6 +12,7 @@ from distill_jax.data.chat import ChatSettings, Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
 from distill_jax.reasoning import steps
+from distill_jax.tasks.observed import NO_ANSWER, Observed
 
 
 class Judged(NamedTuple):
@@ -42,9 +43,11 @@ class Task(Protocol):
 
     Attributes:
         takes_turns: whether the task ever replies.
+        repeatable: `observe` finds the same at every call.
     """
 
     takes_turns: bool
+    repeatable: bool
 
     @property
     def chat(self) -> ChatSettings:
@@ -90,8 +93,11 @@ class Task(Protocol):
     def is_void(self, text: str) -> bool:
         """Whether a turn neither asks for a reply nor states an answer."""
 
-    def answers(self, texts: Sequence[str]) -> list[str | None]:
-        """The final answer of each completion as written, None where it has none: what votes."""
+    def observe(self, texts: Sequence[str]) -> list[Observed]:
+        """What each completion shows without gold: its answer, which votes, and its failures."""
+
+    def shown(self, text: str) -> str:
+        """The part of a completion that a model reads to revise it."""
 
     def key(self, text: str) -> str:
         """A key of the solution in a completion: equal for ones that differ in layout alone."""
@@ -120,6 +126,7 @@ class Task(Protocol):
 class TextTask:
     """Task `text`: chat prompts; a worked solution in words, judged by its final answer."""
 
+    repeatable = True
     takes_turns = False
 
     def __init__(
@@ -155,7 +162,8 @@ class TextTask:
         found = answers.check_batch([problem.answer for problem in problems], texts)
         right_B = np.array([one.verdict == "right" for one in found], bool)
         undecided_B = np.array([one.verdict == "undecided" for one in found], bool)
-        return Judged(right_B, undecided_B, [{} for _ in found], self.answers(texts))
+        stated = [one.answer for one in self.observe(texts)]
+        return Judged(right_B, undecided_B, [{} for _ in found], stated)
 
     def asks(self, text: str) -> bool:
         """Never: see `Task.asks`."""
@@ -170,9 +178,14 @@ class TextTask:
         """Whether the text states no answer: see `Task.is_void`."""
         return answers.extract(text) is None
 
-    def answers(self, texts: Sequence[str]) -> list[str | None]:
-        """The final answer that each text states: see `Task.answers`."""
-        return [None if (one := answers.extract(text)) is None else one.text for text in texts]
+    def observe(self, texts: Sequence[str]) -> list[Observed]:
+        """The final answer that each text states: see `Task.observe`."""
+        found = [answers.extract(text) for text in texts]
+        return [Observed(one.text) if one else Observed(None, ((NO_ANSWER, ""),)) for one in found]
+
+    def shown(self, text: str) -> str:
+        """The whole completion."""
+        return text
 
     def key(self, text: str) -> str:
         """The text's lines without blank ones, in lower case with single spaces."""
@@ -182,7 +195,8 @@ class TextTask:
     def guesses(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool]:
         """Whether each text is one line with no other number than its final answer."""
         del problems
-        return [_is_guess(text, one) for text, one in zip(texts, self.answers(texts), strict=True)]
+        seen = zip(texts, self.observe(texts), strict=True)
+        return [_is_guess(text, one.answer) for text, one in seen]
 
     def shortened(self, text: str) -> str | None:
         """None: each step of a worked solution may be needed."""

@@ -13,7 +13,7 @@ from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solver
 from distill_jax.inference.agents import Agent
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
-from distill_jax.tasks import TextTask
+from distill_jax.tasks import TASKS, ProgramSettings
 from tests.stages.hf import tokenizer
 
 KEY = jax.random.key(0)
@@ -82,18 +82,20 @@ def tok() -> Any:
     return tokenizer()
 
 
-def run_of(**data: Any) -> Any:
+def run_of(task: str = "text", **data: Any) -> Any:
     settings = DataSettings(**data)
+    # Programs on a busy machine must not run out of time.
+    limits = ProgramSettings(instruction="", wall_s=30.0, cpu_s=30.0)
     return SimpleNamespace(
         config=SimpleNamespace(
             data=settings,
-            task="text",
-            programs=None,
+            task=task,
+            programs=limits,
             seed=0,
             sampling=SamplingSettings(max_new_tokens=64),
         ),
         data=SimpleNamespace(
-            task=TextTask(settings, tok()),
+            task=TASKS[task](settings, tok(), limits),
             tokenizer=tok(),
             replies=lambda: None,
             text=lambda tokens: chat.decode(tok(), tokens),
@@ -101,11 +103,11 @@ def run_of(**data: Any) -> Any:
     )
 
 
-def solver(say, agents=ALONE, *, scores=False, positions=4096, **settings) -> Solver:
+def solver(say, agents=ALONE, *, scores=False, positions=4096, task="text", **settings) -> Solver:
     scorer = ByStep(tok()) if scores else None
     given = SolveSettings(reward_model="somewhere" if scores else "", **settings)
     return Solver(
-        run_of(), given, agents, Scripted(tok(), say, positions), lambda: None, KEY, scorer
+        run_of(task), given, agents, Scripted(tok(), say, positions), lambda: None, KEY, scorer
     )
 
 

@@ -1,4 +1,4 @@
-"""Candidates: selection does not depend on their order; scores, evidence, the better of two."""
+"""Candidates: selection does not depend on their order; scores."""
 
 import dataclasses
 import itertools
@@ -77,29 +77,6 @@ def test_strongest_groups_and_their_best():
     bare = [dataclasses.replace(c, score=NAN) for c in FOUR]
     random.Random(0).shuffle(bare)
     assert [c.slot for c in many.strongest(bare, [1.0, 1.0], 5)] == [(0, 0), (1, 0)]
-
-
-def test_evidence_needs_no_gold():
-    assert many.evidence(one(steps=(0.6, 0.5), verdict="correct"), 0.5) == []
-    bad = one(answer=None, steps=(0.9, 0.4, 0.6), verdict="incorrect", truncated=True)
-    assert many.evidence(bad, 0.5) == [
-        "A check found it incorrect.", "Step 2 looks wrong.", "It does not end.",
-        "It states no final answer.",
-    ]  # fmt: skip
-    assert many.evidence(one(verdict="unsure"), 0.5) == []
-
-
-def test_the_better_of_two_and_the_earlier_of_equals():
-    def won(old, new):
-        return many.better(old, new) is new
-
-    assert not won(one(score=0.5), one(score=0.5)) and won(one(score=0.5), one(score=0.6))
-    assert not won(one(), one())
-    assert won(one(answer=None, score=0.9), one(score=0.1))
-    assert won(one(truncated=True, score=0.9), one(score=0.1))
-    assert not won(one(truncated=True, score=0.1), one(answer=None, score=0.9))
-    assert not won(one(score=0.1, verdict="correct"), one(score=0.9, verdict="unsure"))
-    assert won(one(score=0.9, verdict="incorrect"), one(score=0.1, verdict="unsure"))
 
 
 class Fixed:

@@ -10,6 +10,7 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.evaluation import candidates as many
 from distill_jax.evaluation import plain_samples
 from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.evaluation.solved import Revision
 from distill_jax.inference.agents import Agent, request_id
 from distill_jax.inference.generate import answers
 from distill_jax.inference.store import AnswerStore
@@ -80,12 +81,16 @@ def _solution_lines(prompt):
 
 
 def test_evidence_is_revised_and_the_better_one_kept():
-    samples = [f"lost{CUT}", "sure ?\n#### 4", "fine\n#### 4"]
+    samples = [f"lost{CUT}", "sure ?\n#### 4", "fine\n#### 7"]
     found = solver(reviewed(samples, revise="now\n#### 7"), scores=True, attempts=3, rounds=2)
     (solved,) = solve(found, QUESTIONS[:1])
     assert [(c.round, c.revised_from, c.answer) for c in solved.kept] == [
-        (1, 0, "7"), (1, 0, "7"), (0, None, "4"),
+        (1, 0, "7"), (1, 0, "7"), (0, None, "7"),
     ]  # fmt: skip
+    assert solved.revisions == (
+        Revision((0, 0), 1, ("truncated", "no_answer"), 0, revised=True, kept=True),
+        Revision((0, 1), 1, ("step",), 0, revised=True, kept=True),
+    )
     assert [(c.slot, c.round) for c in solved.replaced] == [((0, 0), 0), ((0, 1), 0)]
     assert found.sampler.calls == [3, 2]  # nothing is left to revise in the second round
     reviews = [p for p in found.sampler.prompts if is_review(p, "revise")]
@@ -101,6 +106,9 @@ def test_a_revision_that_is_no_better_is_not_kept_and_there_are_two_rounds_at_mo
     assert [(c.round, c.answer) for c in solved.kept] == [(0, "4")]
     assert [(c.round, c.revised_from) for c in solved.replaced] == [(1, 0), (2, 0)]
     assert [c.round for c in solved.all] == [0, 1, 2] and solved.first == solved.kept
+    assert [(r.round, r.old, r.revised, r.kept) for r in solved.revisions] == [
+        (1, 0, True, False), (2, 0, True, False),
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match="rounds=3"):
         from distill_jax.core.settings import build
 
@@ -129,6 +137,7 @@ def test_a_review_without_room_is_unsure_and_not_revised():
     (solved,) = solve(found, QUESTIONS[:1])
     assert solved.kept[0].verdict == "unsure" and solved.kept[0].verdict_tokens == 0
     assert found.sampler.calls == [1] and solved.replaced == []
+    assert solved.revisions == (Revision((0, 0), 1, ("step",), 0),)
 
 
 def test_agents_have_their_prompts_and_keys():
@@ -372,6 +381,9 @@ def test_one_default_agent_is_plain_sampling_bit_for_bit():
         ({"selector": "weighted_verdict", "reward_model": "x"}, "with verify=0"),
         ({"threshold": 0.3}, "threshold=0.3 with rounds=0"),
         ({"threshold": 0.3, "rounds": 1}, "threshold=0.3 with rounds=1"),
+        ({"evidence": ("step",)}, "evidence="),
+        ({"evidence": (), "rounds": 1}, "rounds=1 with evidence="),
+        ({"evidence": ("gold",), "rounds": 1}, "evidence=.* with gold"),
         ({"search": "beam"}, "search=beam with reward_model=''"),
         ({"width": 2}, "width=2 with search=''"),
         (

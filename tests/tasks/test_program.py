@@ -223,7 +223,8 @@ def test_completions_by_hand():
         *("ok", "no_program:none", "no_program:unterminated", "ok", "ok", "rejected"),
     ]
     assert [one["hardcoded"] for one in found.details] == [None, None, None, None, True, None]
-    assert found.stated == task().answers(texts) == ["7", None, None, "7", "7", None]
+    seen = task().observe(texts)
+    assert found.stated == [one.answer for one in seen] == ["7", None, None, "7", "7", None]
     problems = [Problem("p", QUESTION, "", "7")] * 6
     assert task().metrics(found) == {
         "programs/ran": 3 / 6,
@@ -289,7 +290,7 @@ def test_a_judgement_of_nothing():
     found = judge([])
     assert len(found.right_B) == len(found.undecided_B) == len(found.details) == 0
     assert task().figures([], [], found)["programs"]["hardcoded_rate"] is None
-    assert task().metrics(found)["programs/ran"] == 0.0 and task().answers([]) == []
+    assert task().metrics(found)["programs/ran"] == 0.0 and task().observe([]) == []
 
 
 def test_programs_alone_are_trained_on():

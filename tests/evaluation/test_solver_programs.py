@@ -1,0 +1,86 @@
+"""Solving with programs: what is revised, what a reviser reads, and what a resumed run keeps."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill_jax.data.fences import fenced
+from distill_jax.evaluation import resampling
+from distill_jax.inference.store import AnswerStore
+from distill_jax.tasks import program_check
+from distill_jax.tasks.program_runs import Outcome
+from tests.evaluation.scripted import prompts_of, solve, solver
+from tests.evaluation.test_solver import QUESTIONS, is_review
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of Linux: /proc, seccomp")
+
+FOUR = "print(2 + 2)"
+WRONG = "x = 2 + 3\nassert x == 4, 'no'\nprint(x)"
+
+
+def programs(firsts, revise=FOUR):
+    """Says these programs to a problem, and `revise` to a revision."""
+
+    def say(prompt, number, attempt, key):
+        return f"So:\n{fenced(revise if is_review(prompt, 'revise') else firsts[attempt])}\nIt is."
+
+    return say
+
+
+def quoted(prompt, part):
+    lines = prompt.split(f"<{part}>\n")[1].split(f"\n</{part}>")[0].split("\n")
+    assert all(line.startswith("> ") for line in lines)
+    return "\n".join(line[2:] for line in lines)
+
+
+def test_a_failed_assertion_is_revised_with_its_line():
+    found = solver(programs([WRONG, FOUR, FOUR]), task="program", attempts=3, rounds=2)
+    (solved,) = solve(found, QUESTIONS[:1])
+    assert [(c.round, c.answer) for c in solved.kept] == [(1, "4"), (0, "4"), (0, "4")]
+    assert [(r.kinds, r.kept) for r in solved.revisions] == [(("assertion",), True)]
+    (prompt,) = [p for p in found.sampler.prompts if is_review(p, "revise")]
+    # The question, the program without what was said around it, and how it failed.
+    assert quoted(prompt, "problem") == QUESTIONS[0]
+    assert quoted(prompt, "solution") == fenced(WRONG)
+    evidence = quoted(prompt, "evidence").split("\n")
+    assert evidence[-2:] == ["AssertionError: no", "line 2: assert x == 4, 'no'"]
+    assert "An assertion of its program fails." in prompt
+
+
+def test_a_failing_revision_is_not_kept():
+    firsts = ["print(5)", FOUR, FOUR, "1 / 0"]
+    found = solver(programs(firsts, "print(4"), task="program", attempts=4, rounds=2)
+    (solved,) = solve(found, QUESTIONS[:1])
+    assert [(c.round, c.answer) for c in solved.kept] == [(0, a) for a in ("5", "4", "4", None)]
+    assert [(r.slot[1], r.kinds, r.kept) for r in solved.revisions] == [
+        (0, ("disagreement",), False), (3, ("crash",), False),
+    ] * 2  # fmt: skip
+
+
+def test_what_was_observed_is_kept_for_a_resumed_run(tmp_path: Path, monkeypatch):
+    firsts = [WRONG, FOUR, "1 / 0"]
+
+    def made(path):
+        found = solver(programs(firsts), task="program", attempts=3, rounds=2, batch=2)
+        return dataclasses.replace(found, store=AnswerStore(path, {}))
+
+    def both(found):
+        plain, prompts = prompts_of(found, QUESTIONS)
+        solved = found.solve(QUESTIONS, plain, prompts)
+        return str((solved, resampling.resampled(found, QUESTIONS, plain, prompts, solved)))
+
+    whole = tmp_path / "whole.jsonl"
+    wanted = both(made(whole))
+    lines = whole.read_bytes().splitlines(keepends=True)
+    assert all(b'"observed"' in line for line in lines[1:])
+    # Whatever a later run of the programs would find, and wherever the first one was killed.
+    timeouts = lambda some, **_: [Outcome("timeout")] * len(some)  # noqa: E731
+    monkeypatch.setattr(program_check, "run_programs", timeouts)
+    assert both(made(whole)) == wanted
+    monkeypatch.undo()
+    for number in range(1, len(lines), 2):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(b"".join(lines[:number]) + b'{"deco')
+        assert both(made(path)) == wanted and path.read_bytes() == b"".join(lines)
