@@ -55,6 +55,7 @@ def compare(pair: Pair) -> dict[str, Any]:
         "left_out_for_errors": pair.failed,
         "left_out_for_one_side": len({*a.rows, *b.rows}) - len(pair.ids) - pair.failed,
         "tests": tests,
+        "tokens_right_in_both": _lengths(pair),
         "levels": _levels(pair),
         "only_a": [k for k in changed if a.rows[k].right],
         "only_b": [k for k in changed if b.rows[k].right],
@@ -73,6 +74,16 @@ def _answers(pair: Pair, ids: Sequence[str]) -> dict[str, Any]:
     found = paired.compare(*right)
     a, b = (intervals.wilson(found.both + only, len(ids)) for only in (found.only_a, found.only_b))
     return {"a": a._asdict(), "b": b._asdict(), **found.as_dict()}
+
+
+def _lengths(pair: Pair) -> dict[str, Any] | None:
+    """Tokens of the answers that are right in both; None without such, or without tokens."""
+    sides = [
+        [row.tokens if row.right else None for row in (side.rows[k] for k in pair.ids)]
+        for side in (pair.a, pair.b)
+    ]
+    found = paired.lengths(*sides)
+    return None if found is None else found.as_dict()
 
 
 def _levels(pair: Pair) -> dict[str, Any]:
@@ -134,6 +145,12 @@ def lines(pair: Pair, found: dict[str, Any], show: int) -> list[str]:
         f"right: both {test['both']}, only {a.name} {test['only_a']}, "
         f"only {b.name} {test['only_b']}, neither {test['neither']}"
     ]
+    if known := found["tokens_right_in_both"]:
+        d = known["difference"]
+        out.append(
+            f"tokens of the {known['problems']} answers right in both: {known['before']:.1f} → "
+            f"{known['after']:.1f}, {d['mean']:+.1f} [{d['low']:+.1f}, {d['high']:+.1f}]"
+        )
     if pair.failed:
         out.append(f"{pair.failed} problems skipped: no answer (error)")
     if found["left_out_for_one_side"]:

@@ -16,7 +16,8 @@ _WANTED = "a result of stage evaluate (.json) or of launch.export_answers (.json
 
 
 class Row(NamedTuple):
-    """One problem: `right` None where an error took the answer's place, `sampled` the shares."""
+    """One problem: `right` None where an error took the answer's place, `sampled` the verdicts on
+    its samples, `tokens` the answer's, None where they were not recorded."""
 
     question: str
     level: int | None
@@ -24,6 +25,7 @@ class Row(NamedTuple):
     right: bool | None
     text: str
     sampled: tuple[bool, ...] = ()
+    tokens: int | None = None
 
     @property
     def said(self) -> str:
@@ -128,7 +130,8 @@ def read(path: Path, name: str) -> Result:
 def _exported(row: Mapping[str, Any], where: str) -> tuple[str, Row]:
     right = None if row.get("error") is not None else _cell(row, "right", where, *_FLAG)
     gold, text = str(row.get("ground_truth_text", "")), str(row.get("response") or "")
-    return _row(row, where, gold, right, text)
+    ids = row.get("response_ids")
+    return _row(row, where, gold, right, text, (), len(ids) if isinstance(ids, list) else None)
 
 
 def _exported_temperature(path: Path) -> float | None:
@@ -146,7 +149,9 @@ def _evaluated(row: Any, where: str) -> tuple[str, Row]:
     if not isinstance(sampled, list) or any(x not in (0, 1) for x in sampled):
         raise DataError(f"{where}: sampled_right is {sampled!r}", wanted="a list of true and false")
     gold, right = str(row.get("answer", "")), _cell(row, "greedy_right", where, *_FLAG)
-    return _row(row, where, gold, right, str(row.get("greedy", "")), tuple(map(bool, sampled)))
+    tokens, text = row.get("greedy_tokens"), str(row.get("greedy", ""))
+    tokens = tokens if isinstance(tokens, int) else None
+    return _row(row, where, gold, right, text, tuple(map(bool, sampled)), tokens)
 
 
 def _row(row: Mapping[str, Any], where: str, *answer: Any) -> tuple[str, Row]:

@@ -52,17 +52,22 @@ def validation_answers(
 
 
 def held_out(run: Run, settings: EvaluateSettings) -> Prompts:
-    """The problems that all subjects answer."""
+    """The problems that all subjects answer.
+
+    Those of another task than the run's are the same problems, if their prompts fit, too.
+    """
     data = run.data.problems(settings.split)
     count = min(settings.problems, len(data.prompts))
-    return Prompts(data.problems[:count], data.prompts[:count], data.dropped)
+    if settings.task in ("", run.config.task):
+        return Prompts(data.problems[:count], data.prompts[:count], data.dropped)
+    return run.data.task_of(settings.task).prompts(data.problems[:count])
 
 
-def own_prompts(run: Run, subject: Subject, data: Prompts) -> Prompts:
+def own_prompts(run: Run, how: EvaluateSettings, subject: Subject, data: Prompts) -> Prompts:
     """The problems as the subject's tokenizer writes them."""
     if subject.tokenizer is None:
         return data
-    own = run.data.task.prompts(data.problems, subject.tokenizer)
+    own = run.data.task_of(how.task).prompts(data.problems, subject.tokenizer)
     if own.dropped:
         run.say(f"{subject.name}: {own.dropped} problems dropped, too long in its own tokens")
     return own
@@ -72,7 +77,8 @@ def made_from(run: Run, how: EvaluateSettings, subject: Subject, data: Prompts) 
     """What the subject's answers depend on; a result of something else is not its result."""
     draws = {"samples": how.samples, "temperature": how.temperature}
     weights = subject.weights | dtypes(run, subject)
-    return generate.made_from(run, weights, data, run.config.sampling, evaluate=draws)
+    task = how.task or run.config.task
+    return generate.made_from(run, weights, data, run.config.sampling, evaluate=draws, task=task)
 
 
 def dtypes(run: Run, subject: Subject) -> dict[str, str]:

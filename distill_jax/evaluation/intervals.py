@@ -82,8 +82,8 @@ def ratio_interval(total_N: np.ndarray, size_N: np.ndarray, most: float = math.i
     return Estimate(mean, max(0.0, mean - half), min(most, mean + half))
 
 
-def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
-    """Paired t-test of per-problem scores in [0, 1], on the same problems in the same order.
+def paired(before_N: np.ndarray, after_N: np.ndarray, most: float = 1.0) -> Difference:
+    """Paired t-test of per-problem scores in [0, most], on the same problems in the same order.
 
     Where every problem changed by the same amount there is no spread for a t-test: the p-value is
     the sign test's, 2^(1−n), and the interval's inner end is Wilson's for n of n. Where none
@@ -94,14 +94,14 @@ def paired(before_N: np.ndarray, after_N: np.ndarray) -> Difference:
     if np.ptp(delta_N) == 0.0:
         share = wilson(n, n).low
         if mean == 0.0:
-            return Difference(0.0, share - 1.0, 1.0 - share, 1.0)
+            return Difference(0.0, most * (share - 1.0), most * (1.0 - share), 1.0)
         inner = mean * share
         return Difference(mean, min(inner, mean), max(inner, mean), 2.0 ** (1 - n))
     error = float(np.std(delta_N, ddof=1)) / math.sqrt(n)
     half = float(special.stdtrit(n - 1, 0.975)) * error
     p_value = float(2 * special.stdtr(n - 1, -abs(mean) / error))
-    # Scores are in [0, 1]: no difference is beyond 1, whatever few problems make of t.
-    return Difference(mean, max(mean - half, -1.0), min(mean + half, 1.0), p_value)
+    # No difference is beyond the largest score, whatever few problems make of t.
+    return Difference(mean, max(mean - half, -most), min(mean + half, most), p_value)
 
 
 def mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> Difference:

@@ -40,6 +40,45 @@ def compare(right_a: Sequence[bool], right_b: Sequence[bool]) -> Comparison:
     return Comparison(both, only_a, only_b, neither, intervals.Difference(mean, low, high, p_value))
 
 
+class Lengths(NamedTuple):
+    """Tokens of right answers to the problems that two runs both got right.
+
+    Attributes:
+        problems: number of these.
+        before, after: mean tokens; of a problem the mean over its right completions.
+        difference: after less before, paired by problem.
+    """
+
+    problems: int
+    before: float
+    after: float
+    difference: intervals.Difference
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self._asdict(), "difference": self.difference._asdict()}
+
+
+def lengths(before: Sequence[float | None], after: Sequence[float | None]) -> Lengths | None:
+    """Compares the lengths of right answers; None where no problem is right in both.
+
+    A shorter answer is worth something only where it is right, and a run that loses its long
+    problems has not become shorter: so the same problems count on both sides.
+
+    Args:
+        before, after: mean tokens of each problem's right completions, None where none is right;
+            the same problems in the same order.
+    """
+    pairs = zip(before, after, strict=True)
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not both:
+        return None
+    before_N, after_N = np.array(both, float).T
+    # An interval is not wider than the longest answer.
+    difference = intervals.paired(before_N, after_N, float(np.max(both)))
+    return Lengths(len(both), float(before_N.mean()), float(after_N.mean()), difference)
+
+
 def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, float]:
     """95% interval of p_b − p_a from paired outcomes, by score intervals.
 

@@ -21,7 +21,7 @@ from distill_jax.inference.store import AnswerStore
 from distill_jax.rollout.rounds import Replies
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from distill_jax.run.settings import TASK, StageSettings
-from distill_jax.tasks import Task
+from distill_jax.tasks import TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
         "",
         f"Problems instead of the test split: {', '.join(NAMES)}, a file or a directory; those "
         "that are also in train, or in a file that a stage of the run learns on, are dropped.",
+    )
+    task: str = setting(
+        "",
+        "Task of this stage, on the same problems; empty: the run's.",
+        choices=("", *TASKS),
     )
     problems: int = setting(500, "Problems of the test split, the first ones.", low=1)
     samples: int = setting(4, "Sampled completions of each problem, for pass@1.", low=1)
@@ -167,6 +172,7 @@ def _judged(
     return {
         "right_PG": right_PG,
         "texts": texts,
+        "tokens": drawn.length_B.tolist(),
         "summary": {
             "mean_length": float(np.mean(drawn.length_B)),
             "terminated": float(np.mean(drawn.ended_B)),
@@ -198,8 +204,10 @@ def _individual(problems: Any, runs: dict[str, Any], samples: int) -> list[dict[
             "answer": problem.answer,
             "greedy": greedy["texts"][i],
             "greedy_right": bool(greedy["right_PG"][i, 0]),
+            "greedy_tokens": greedy["tokens"][i],
             "sampled": sampled["texts"][i * samples : (i + 1) * samples],
             "sampled_right": [bool(x) for x in sampled["right_PG"][i]],
+            "sampled_tokens": sampled["tokens"][i * samples : (i + 1) * samples],
         }
         for i, problem in enumerate(problems)
     ]

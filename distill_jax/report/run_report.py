@@ -53,6 +53,7 @@ def build(data: RunData) -> Report:
     sections = [
         *_results(data),
         *_others(data),
+        *programs.tasks_compared(data),
         *_checkpoints(data),
         *step_bench.sections(data),
         *rounds.sections(data),
@@ -83,7 +84,7 @@ def build(data: RunData) -> Report:
 
 def _results(data: RunData) -> Iterable[Section]:
     given = data.results, data.view
-    lines = tables.difference_lines(*given)
+    lines = [*tables.difference_lines(*given), *tables.length_lines(*given)]
 
     def blocks(table: Any) -> list[Block]:
         return [] if table is None or not data.results else [table]
@@ -106,7 +107,6 @@ def _results(data: RunData) -> Iterable[Section]:
     yield Section("run", "Settings and machine", run_facts.blocks(data), only="html")
     yield Section("answers", "Answers", blocks(tables.answers(*given)))
     yield Section("samples", "Several samples", blocks(tables.samples(*given)))
-    yield from programs.sections(*given)
     yield Section(
         "reasoning",
         "Reasoning",
@@ -133,9 +133,11 @@ def _results(data: RunData) -> Iterable[Section]:
 
 
 def _on(results: Mapping[str, Any]) -> str:
-    """The benchmark in words; "" for the test split."""
+    """Task and benchmark in words; "" for task text and the test split."""
+    tasks = {result.get("made_from", {}).get("task", "text") for result in results.values()}
     names = {result.get("benchmark", "test") for result in results.values()} - {"test"}
-    return f" on {', '.join(Path(name).name for name in sorted(names))}" if names else ""
+    task = "".join(f" of task {one}" for one in sorted(tasks - {"text"}))
+    return task + (f" on {', '.join(Path(name).name for name in sorted(names))}" if names else "")
 
 
 def _others(data: RunData) -> Iterable[Section]:
@@ -145,7 +147,11 @@ def _others(data: RunData) -> Iterable[Section]:
         yield Section(
             f"accuracy-{stage}",
             f"Accuracy{_on(results)} ({stage})",
-            [tables.accuracy(results, data.view), *([Text(note, "warning")] if note else [])],
+            [
+                tables.accuracy(results, data.view),
+                *([Text(note, "warning")] if note else []),
+                *filter(None, [tables.programs(results, data.view)]),
+            ],
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
-from distill_jax.evaluation import intervals, learning
+from distill_jax.evaluation import intervals, learning, paired
 from distill_jax.report import chosen
 from distill_jax.report.sections import Table
 from distill_jax.report.view import RunView, changes
@@ -125,9 +125,10 @@ def differences(results: Results, earlier: str, later: str) -> dict[str, interva
     def columns(name: str) -> list[np.ndarray]:
         return [np.array([np.mean(p[name]) for p in problems]) for problems in (before, after)]
 
+    before_N, after_N = columns("sampled_right")
     return {
         "greedy": intervals.mcnemar(*columns("greedy_right")),
-        "pass@1": intervals.paired(*columns("sampled_right")),
+        "pass@1": intervals.paired(before_N, after_N),
     }
 
 
@@ -145,6 +146,31 @@ def difference_lines(results: Results, view: RunView) -> list[str]:
     return out
 
 
+def length_lines(results: Results, view: RunView) -> list[str]:
+    """One sentence on the tokens of right greedy answers for each pair of `view.changes`."""
+    out = []
+    for later, earlier in changes(view):
+        if not {earlier, later} <= results.keys():
+            continue
+        before, after = results[earlier]["problems"], results[later]["problems"]
+        chosen.check_same(before, after)
+        found = paired.lengths(*map(_right_tokens, (before, after)))
+        if found is not None:
+            d = found.difference
+            out.append(
+                f"{view.label(later)} against {view.label(earlier)}, tokens of the "
+                f"{found.problems} greedy answers right both times: {found.before:.1f} before, "
+                f"{found.after:.1f} after, {d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}], "
+                f"p = {d.p_value:.2g}"
+            )
+    return out
+
+
+def _right_tokens(problems: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Tokens of each right greedy answer; None for a wrong one, and in results without tokens."""
+    return [p.get("greedy_tokens") if p["greedy_right"] else None for p in problems]
+
+
 def print_accuracy(console: Console, results: Results, view: RunView) -> None:
     """Prints the table of accuracies and, below it, what training changed."""
     found = accuracy(results, view)
@@ -155,7 +181,10 @@ def print_accuracy(console: Console, results: Results, view: RunView) -> None:
         # The interval in a line below keeps the table inside a narrow terminal.
         table.add_row(*[cell.replace(" [", "\n[").replace("[", r"\[") for cell in row])
     console.print(table)
-    for line in filter(None, [few_problems(results), *difference_lines(results, view)]):
+    for line in filter(
+        None,
+        [few_problems(results), *difference_lines(results, view), *length_lines(results, view)],
+    ):
         console.print(line, markup=False, highlight=False)
 
 
@@ -182,18 +211,20 @@ def measured(results: Results, view: RunView, group: str) -> Table | None:
 def programs(results: Results, view: RunView) -> Table | None:
     """What became of the programs; None where the task asks for none."""
     known = {name: r for name, r in results.items() if "programs" in r["greedy"]}
+    return _by_decoding(known, view, PROGRAMS, "percent of answers") if known else None
 
-    def failures(part: Mapping[str, Any]) -> str:
-        counts = part["programs"]["failures"].items()
-        return ", ".join(f"{name} {count}" for name, count in counts) or "–"
 
-    columns: Columns = {
-        "ran": lambda part: _form(part["programs"]["ran"]),
-        "with assertions": lambda part: _form(part["programs"]["asserted"]),
-        "right but hard-coded": lambda part: _form(part["programs"]["hardcoded_rate"]),
-        "failures": failures,
-    }
-    return _by_decoding(known, view, columns, "percent of answers") if known else None
+def _failures(part: Mapping[str, Any]) -> str:
+    counts = part["programs"]["failures"].items()
+    return ", ".join(f"{name} {count}" for name, count in counts) or "–"
+
+
+PROGRAMS: Columns = {
+    "ran": lambda part: _form(part["programs"]["ran"]),
+    "with assertions": lambda part: _form(part["programs"]["asserted"]),
+    "right but hard-coded": lambda part: _form(part["programs"]["hardcoded_rate"]),
+    "failures": _failures,
+}
 
 
 def samples(results: Results, view: RunView) -> Table | None:

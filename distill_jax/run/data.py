@@ -46,6 +46,7 @@ class Data:
         self.config, self.workdir, self.say, self.trained_on = config, workdir, say, trained_on
         self._raw: dict[str, list[Problem]] = {}
         self._prompts: dict[str, chat.Prompts] = {}
+        self._tasks: dict[str, Task] = {}
         # Problems that a benchmark lost, to train and other rows, by its name.
         self.in_train: dict[str, int] = {}
 
@@ -114,24 +115,38 @@ class Data:
         Raises:
             ConfigError: several rounds with a task that never replies.
         """
-        config, rounds = self.config, self.config.sampling.rounds
-        task = TASKS[config.task](config.data, self.tokenizer, config.programs, rounds)
-        if rounds > 1 and not task.takes_turns:
+        config, task = self.config, self.task_of(self.config.task)
+        if config.sampling.rounds > 1 and not task.takes_turns:
             raise ConfigError(
-                f"sampling.rounds={rounds} with task={config.task}",
+                f"sampling.rounds={config.sampling.rounds} with task={config.task}",
                 wanted="a task that replies to a turn: program",
                 fix="set task=program or sampling.rounds=1",
             )
         return task
 
-    def replies(self, tokenizer: Any = None) -> Replies | None:
-        """What the task replies to turns of completions; None: they have one turn.
+    def task_of(self, name: str) -> Task:
+        """The task of a name, on this run's data; "" is the run's own."""
+        name, config = name or self.config.task, self.config
+        if name not in self._tasks:
+            rounds = config.sampling.rounds
+            made = TASKS[name](config.data, self.tokenizer, config.programs, rounds)
+            self._tasks[name] = made
+        return self._tasks[name]
 
-        tokenizer: of the model that writes; None is the run's.
+    def replies(self, tokenizer: Any = None, task: str = "") -> Replies | None:
+        """What a task replies to turns of completions; None: they have one turn.
+
+        tokenizer: of the model that writes; None is the run's. task: as `task_of` takes it.
         """
-        if self.config.sampling.rounds == 1:
+        one = self.task if not task else self.task_of(task)
+        if self.config.sampling.rounds == 1 or not one.takes_turns:
             return None
-        return Replies(self.task, tokenizer or self.tokenizer)
+        return Replies(one, tokenizer or self.tokenizer)
+
+    def close(self) -> None:
+        """Ends whatever processes the tasks hold."""
+        for task in self._tasks.values():
+            task.close()
 
     def problems(self, split: str) -> chat.Prompts:
         """Problems of a split, or of a benchmark, whose prompts fit, with those prompts.

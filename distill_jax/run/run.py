@@ -248,5 +248,4 @@ class Run:
 
     def __exit__(self, *raised: Any) -> None:
         self.stop.__exit__(*raised)
-        if "task" in self.data.__dict__:
-            self.data.task.close()
+        self.data.close()

@@ -62,7 +62,10 @@ def _check_given(run: Run, model: str, due: Collection[str]) -> None:
 
 
 def _prepare(run: Run, stage: Stage[EvaluateSettings]) -> Prompts:
-    return held_out(run, stage.settings)
+    data = held_out(run, stage.settings)
+    if stage.settings.task not in ("", run.config.task) and data.dropped:
+        run.say(f"{stage.name}: {data.dropped} problems dropped, too long for its task's prompt")
+    return data
 
 
 def _run(
@@ -99,7 +102,7 @@ def _result(
 ) -> dict[str, Any]:
     """The subject's result; a recorded one, if it is of these weights, prompts and settings."""
     settings = stage.settings
-    data = own_prompts(run, subject, data)
+    data = own_prompts(run, settings, subject, data)
     source = made_from(run, settings, subject, data)
     path = directory / f"{subject.name}.json"
     known = read_json(path)
@@ -150,12 +153,12 @@ def _evaluate(
             config.sampling,
             key=rng.stream_key(rng.run_key(config.seed), "evaluate"),
             text=lambda tokens: run.data.text(tokens, subject.tokenizer),
-            task=run.data.task,
+            task=run.data.task_of(settings.task),
             tick=stopping(
                 run, progress, done, f"{stopped} is not complete,", f"{total} answers are kept"
             ),
             store=store,
-            replies=run.data.replies(subject.tokenizer),
+            replies=run.data.replies(subject.tokenizer, settings.task),
         )
     if teacher is None:
         return {**result, "distribution": None}

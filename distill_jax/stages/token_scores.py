@@ -20,7 +20,7 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.data.token_bytes import token_bytes
 from distill_jax.evaluation import subjects
-from distill_jax.evaluation.held_out import greedy_outputs, kept_greedy
+from distill_jax.evaluation.held_out import greedy_outputs, held_out, kept_greedy
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.kernels.intrinsic import intrinsic_reward
 from distill_jax.models.qwen import QwenModel
@@ -119,7 +119,7 @@ def _alpha(run: Run) -> float:
 
 
 def _prompts(run: Run, stage: Stage[EvaluateSettings], ids: Sequence[str]) -> list[list[int]]:
-    data = run.data.problems(stage.settings.split)
+    data = held_out(run, stage.settings)
     prompt_of = {p.id: prompt for p, prompt in zip(data.problems, data.prompts, strict=True)}
     missing = [name for name in ids if name not in prompt_of]
     if missing:

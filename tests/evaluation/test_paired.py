@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_jax.evaluation import intervals
-from distill_jax.evaluation.paired import compare, newcombe
+from distill_jax.evaluation.paired import compare, lengths, newcombe
 
 
 def test_table_and_test_by_hand():
@@ -66,3 +66,22 @@ def test_covers_the_truth_about_95_times_of_100():
     drawn = rng.multinomial(60, share, size=2000)
     inside = [low <= 0.1 <= high for low, high in (newcombe(*map(int, row)) for row in drawn)]
     assert 0.93 < np.mean(inside) < 0.98
+
+
+def test_lengths_count_problems_that_are_right_in_both():
+    # Of five problems the first, second and last: 10 → 4, 20 → 18, 30 → 29; −6, −2, −1.
+    found = lengths([10, 20, None, 99, 30], [4, 18, 5, None, 29])
+    assert found[:3] == (3, 20, 17)
+    half = 4.302653 * math.sqrt(7) / math.sqrt(3)  # t(2) · s/√n: s² = (9 + 1 + 4)/2
+    assert found.difference[:3] == pytest.approx((-3, -3 - half, -3 + half), rel=1e-5)
+    assert found.as_dict()["difference"]["mean"] == -3
+    assert lengths([10, None], [None, 10]) is None and lengths([], []) is None
+
+
+def test_an_interval_of_lengths_is_not_wider_than_the_longest():
+    found = lengths([10, 40], [40, 10])
+    assert found.difference[:3] == (0, -40, 40)
+    same = lengths([7, 8], [7, 8]).difference
+    # Wilson's lower end of 2 of 2 is .3424: 8·(1 − .3424).
+    assert same.mean == 0 and same.p_value == 1
+    assert (same.low, same.high) == pytest.approx((-5.261, 5.261), abs=1e-3)

@@ -101,6 +101,20 @@ def test_figures_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "2 tests in this call: Holm's p is over 2 tests" in said
 
 
+def test_tokens_of_answers_right_in_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = evaluated(tmp_path / "a.json", BEFORE, greedy_tokens=9)
+    b = evaluated(tmp_path / "b.json", AFTER, greedy_tokens=6)
+    found, said = run(capsys, tmp_path, a, b)
+    known = found["comparisons"][0]["tokens_right_in_both"]
+    assert (known["problems"], known["before"], known["after"]) == (2, 9, 6)
+    assert "tokens of the 2 answers right in both: 9.0 → 6.0, -3.0 [" in said
+    old = evaluated(tmp_path / "old.json", AFTER)
+    found, said = run(capsys, tmp_path, a, old)
+    assert found["comparisons"][0]["tokens_right_in_both"] is None and "tokens of" not in said
+
+
 def test_order_of_rows_and_the_other_way_round(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from configs import presets, reason
 from distill_jax.evaluation import intervals
-from distill_jax.report import markdown, run_data, run_facts, run_report, tables
+from distill_jax.report import markdown, programs, run_data, run_facts, run_report, tables
 from distill_jax.report.panels import Panel
 from distill_jax.report.run_data import RunData, StageRecord
 from distill_jax.report.sections import Facts
@@ -230,3 +230,51 @@ def test_a_torn_last_line_of_the_metrics_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "rl" / "metrics.jsonl").write_text(text)
     found = run_data.read(tmp_path, RUN)
     assert [row["step"] for row in found.metrics["rl"]] == [1]
+
+
+def test_lengths_of_answers_right_both_times():
+    def with_tokens(one, tokens):
+        rows = [{**row, "greedy_tokens": tokens} for row in one["problems"]]
+        return {**one, "problems": rows}
+
+    some = {"sft": with_tokens(result(5, 1), 9), "rl": with_tokens(result(15, 12), 7)}
+    (line,) = tables.length_lines(some, RUN)
+    assert "tokens of the 5 greedy answers right both times: 9.0 before, 7.0 after, -2.0 [" in line
+    assert tables.length_lines(RESULTS, RUN) == []  # of an earlier version, without tokens
+
+
+def test_programs_of_another_stage():
+    one = result(15, 12)
+    for kind, failures in (("greedy", {"error": 2}), ("sampled", {"timeout": 1, "error": 3})):
+        shares = {"ran": 0.5, "asserted": 0.25, "hardcoded_rate": None, "failures": failures}
+        one[kind] = {**one[kind], "programs": shares}
+    report = run_report.build(RunData("x", RUN, results=RESULTS, others={"more": {"rl": one}}))
+    (section,) = [section for section in report.sections if section.id == "accuracy-more"]
+    assert [row[2:] for row in section.blocks[-1].rows] == [
+        ["50.0%", "25.0%", "–", "error 2"], ["50.0%", "25.0%", "–", "timeout 1, error 3"],
+    ]  # fmt: skip
+
+
+def of_task(one, task):
+    return {name: {**found, "made_from": {"task": task}} for name, found in one.items()}
+
+
+def test_two_tasks_on_the_same_problems():
+    both = {"rl": result(15, 12), "sft": result(2, 1)}
+    text = {"rl": result(10, 12)}
+    text["rl"]["problems"] = text["rl"]["problems"][2:]  # two prompts did not fit
+    data = RunData("x", RUN, results=of_task(both, "program"))
+    assert list(programs.tasks_compared(data)) == []
+    data = dataclasses.replace(data, others={"evaluate_text": of_task(text, "text")})
+    (section,) = programs.tasks_compared(data)
+    (row,) = section.blocks[0].rows
+    # Of 18: 13 and 8 right, 12 − 2 samples of two right in both.
+    assert row[1] == "18" and row[4].startswith(f"{100 * 5 / 18:.1f} [")
+    assert row[2].startswith(f"{100 * 13 / 18:.1f} [") and row[3].startswith(
+        f"{100 * 8 / 18:.1f} ["
+    )
+    assert row[5] == row[6] and row[7].startswith("0.0 [")
+    # Another benchmark is another set of problems.
+    other = {"rl": {**text["rl"], "benchmark": "aime2024"}}
+    data = dataclasses.replace(data, others={"evaluate_text": of_task(other, "text")})
+    assert list(programs.tasks_compared(data)) == []
