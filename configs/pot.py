@@ -8,6 +8,7 @@ rl        GRPO on verified answers
 evolve    rounds in which a student learns on its own right programs; `rl` writes the first ones
 concise   pairs of a short over a longer right program, both run again
 dpo       the evolved student learns to prefer the short one; kept unless accuracy falls
+repair    verify, then revise: programs with evidence against them, against new samples
 evaluate  pass@1, failures by class, share of right programs that are hard-coded
 
 Presets: --config=configs/pot.py:smoke: in seconds; learns almost nothing.
@@ -22,6 +23,7 @@ import ml_collections
 from configs import presets
 from distill_jax.core.errors import ConfigError
 from distill_jax.data.synthetic import ProblemSettings
+from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
@@ -75,6 +77,7 @@ def _tiny() -> RunConfig:
             eval_problems=200,
             optimizer=OptimizerSettings(learning_rate=2e-4, warmup_steps=5),
         ),
+        "repair": SolveSettings(model="dpo", problems=100, attempts=4, rounds=2),
         "evaluate": _with(base.plan["evaluate"], problems=200, distribution=False),
     }
     return _with(
@@ -116,6 +119,7 @@ def _smoke() -> RunConfig:
             eval_problems=4,
             optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
         ),
+        "repair": SolveSettings(model="evolve", problems=4, attempts=2, rounds=2, batch=16),
         "evaluate": _with(small.plan["evaluate"], distribution=False),
     }
     return _with(

@@ -37,13 +37,18 @@ def verify_text(question: str, solution: str) -> str:
     return _VERIFY.format(data=_data(question, solution))
 
 
-def revise_text(question: str, solution: str, reasons: Sequence[Evidence]) -> str:
-    """The user's message that asks for a revision.
+def revise_texts(question: str, solution: str, reasons: Sequence[Evidence]) -> tuple[str, ...]:
+    """The user's message that asks for a revision, then shorter ones, for prompts without room.
 
-    The last lines of the reasons' details are quoted after the solution.
+    The last lines of the reasons' details are quoted after the solution: 20, 2 or none.
     """
+    made = (_revise_text(question, solution, reasons, lines) for lines in (MAX_LINES, 2, 0))
+    return tuple(dict.fromkeys(made))
+
+
+def _revise_text(question: str, solution: str, reasons: Sequence[Evidence], count: int) -> str:
     details = "\n".join(one.detail for one in reasons if one.detail)
-    lines = details[-MAX_CHARACTERS:].splitlines()[-MAX_LINES:]
+    lines = details[-MAX_CHARACTERS:].splitlines()[-count:] if count else []
     data = _data(question, solution)
     if lines:
         data += f"\n<evidence>\n{_quoted(chr(10).join(lines))}\n</evidence>"

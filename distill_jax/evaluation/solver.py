@@ -231,7 +231,7 @@ class Solver:
     ) -> list[list[Candidate]]:
         """These candidates with their verdicts, each from one greedy completion."""
         requests = [
-            _Request(problem, one, reviews.verify_text(questions[problem], one.text))
+            _Request(problem, one, (reviews.verify_text(questions[problem], one.text),))
             for problem, some in enumerate(asked)
             for one in some
         ]
@@ -269,8 +269,8 @@ class Solver:
                 )
                 if reasons:
                     shown = self.run.data.task.shown(one.text)
-                    text = reviews.revise_text(questions[problem], shown, reasons)
-                    requests.append(_Request(problem, one, text))
+                    texts = reviews.revise_texts(questions[problem], shown, reasons)
+                    requests.append(_Request(problem, one, texts))
                     kinds = tuple(reason.kind for reason in reasons)
                     revisions[problem].append(Revision(one.slot, round_, kinds, one.round))
         new: list[list[Candidate]] = [[] for _ in solved]
@@ -336,8 +336,11 @@ class Solver:
         observe: the completions are candidates.
         """
         room = self.sampler.model.config.max_position_embeddings - sampling.max_new_tokens
-        made = [(one, reviews.prompt(self.run.data.tokenizer, one.text, chat)) for one in requests]
-        made = [(one, prompt) for one, prompt in made if len(prompt) <= room]
+        made = []
+        for one in requests:
+            prompts = (reviews.prompt(self.run.data.tokenizer, text, chat) for text in one.texts)
+            if fits := next((prompt for prompt in prompts if len(prompt) <= room), None):
+                made.append((one, fits))
         if not made:
             return [], None
         with self.counting(decoding, len(made)) as tick:
@@ -363,8 +366,8 @@ class Solver:
 
 
 class _Request(NamedTuple):
-    """What the model is asked about a candidate."""
+    """What the model is asked about a candidate: the first of the texts that has room."""
 
     problem: int
     candidate: Candidate
-    text: str
+    texts: tuple[str, ...]

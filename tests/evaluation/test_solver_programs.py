@@ -11,7 +11,7 @@ from distill_jax.evaluation import resampling
 from distill_jax.inference.store import AnswerStore
 from distill_jax.tasks import program_check
 from distill_jax.tasks.program_runs import Outcome
-from tests.evaluation.scripted import prompts_of, solve, solver
+from tests.evaluation.scripted import prompts_of, solve, solver, tok
 from tests.evaluation.test_solver import QUESTIONS, is_review
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of Linux: /proc, seccomp")
@@ -47,6 +47,22 @@ def test_a_failed_assertion_is_revised_with_its_line():
     evidence = quoted(prompt, "evidence").split("\n")
     assert evidence[-2:] == ["AssertionError: no", "line 2: assert x == 4, 'no'"]
     assert "An assertion of its program fails." in prompt
+
+
+def test_less_of_the_evidence_is_quoted_where_there_is_less_room():
+    def asked(positions):
+        found = solver(programs([WRONG]), task="program", positions=positions, attempts=1, rounds=1)
+        solve(found, QUESTIONS[:1])
+        return [p for p in found.sampler.prompts if is_review(p, "revise")]
+
+    (whole,) = asked(4096)
+    length = len(tok()(whole, add_special_tokens=False)["input_ids"]) + 64  # and the completion
+    assert asked(length) == [whole]
+    (short,) = asked(length - 1)
+    assert quoted(short, "evidence") == "AssertionError: no\nline 2: assert x == 4, 'no'"
+    (bare,) = asked(length - 150)
+    assert "<evidence>" not in bare and "An assertion of its program fails." in bare
+    assert asked(200) == []
 
 
 def test_a_failing_revision_is_not_kept():
