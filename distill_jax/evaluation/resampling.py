@@ -80,6 +80,7 @@ def _drawn(
             decoding,
             ids=[solvers.request_id(problem, *slot) for problem, slot in places],
             count=1,
+            powers=True,  # each turn has fewer places
         )
         for (problem, slot), (one,) in zip(places, drawn, strict=True):
             new[problem].append(dataclasses.replace(one, attempt=slot[1], round=turn))

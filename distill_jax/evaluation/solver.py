@@ -124,6 +124,7 @@ class Solver:
         ids: Sequence[int] | None = None,
         count: int = 0,
         first: int = 0,
+        powers: bool = False,
     ) -> list[list[Candidate]]:
         """Candidates of each prompt.
 
@@ -133,6 +134,7 @@ class Solver:
             ids: numbers of the problems.
             count: candidates of each prompt; 0 is `attempts`.
             first: number of the first candidate.
+            powers: as `generate.answers` takes it.
         """
         count = count or self.settings.attempts
         with self.counting(decoding, len(prompts) * count) as tick:
@@ -144,6 +146,7 @@ class Solver:
                 key=key,
                 batch=self.settings.batch,
                 samples=count,
+                powers=powers,
                 ids=ids,
                 store=self.store,
                 decoding=decoding,
