@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from distill_jax.core import rng, sharding
 from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread
 from distill_jax.models import cache as kv
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.completions import Rollout as Rollout
@@ -35,6 +36,8 @@ Stop = Callable[[Sequence[int]], int | None]
 @dataclass(frozen=True)
 class SamplingSettings:
     """How completions are drawn."""
+
+    UNREAD: ClassVar = (Unread(("output_tokens",), ("rounds",), lambda rounds: rounds == 1),)
 
     temperature: float = setting(1.0, "Divides the logits; 0 decodes greedily.", low=0.0)
     top_p: float = setting(1.0, "Nucleus mass kept; 1 is off.", above=0.0, high=1.0)

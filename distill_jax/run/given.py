@@ -17,6 +17,8 @@ def ignored(config: RunConfig, workdir: Path) -> list[Found]:
     """
     new = [name for name in config.stages if not (workdir / name / SETTINGS_FILE).is_file()]
     shared = unread.find(shared_of(config)) if len(new) == len(config.stages) else []
+    if any(getattr(config.plan[name], "task", "") == "program" for name in config.stages):
+        shared = [one for one in shared if not one.name.startswith("programs.")]
     own = [one for name in new for one in unread.find(config.plan[name], f"{name}.")]
     return [*shared, *own]
 

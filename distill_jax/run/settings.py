@@ -134,7 +134,11 @@ class ExperimentSettings:
 class Shared:
     """The settings of a run outside its plan."""
 
-    UNREAD: ClassVar = (Unread(("tokenizer_size",), ("student.path",), bool),)
+    # A stage may have a task of its own, see `run.given`.
+    UNREAD: ClassVar = (
+        Unread(("tokenizer_size",), ("student.path",), bool),
+        Unread(("programs",), ("task",), lambda task: task != "program"),
+    )
 
     preset: str = setting(
         "tiny", "Name of the preset that these settings began as.", affects="nothing"

@@ -1,10 +1,11 @@
 """The settings of stage kind dpo."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread
 from distill_jax.data.pair_rows import PREFER
 from distill_jax.kernels import preference
 from distill_jax.run.settings import Shared, TrainSettings
@@ -19,6 +20,14 @@ OF_TRACES = ("prefer", "pairs_per_problem", "length_ratio")
 @dataclass(frozen=True)
 class DPOSettings(TrainSettings, kind="dpo", makes="student"):
     """Preference training (DPO and relatives) of the student's LoRA parameters on pairs."""
+
+    UNREAD: ClassVar = (
+        Unread(
+            ("eval_problems", "eval_batch"),
+            ("eval_every", "guard_margin"),
+            lambda every, margin: not every and margin is None,
+        ),
+    )
 
     start: str = setting(
         "sft",

@@ -1,10 +1,11 @@
 """The settings of stage kind evolve."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.run.settings import BASE, Shared, TrainSettings
 from distill_jax.stages.settings import STUDENT_TRAINING
 
@@ -20,6 +21,9 @@ class EvolveSettings(TrainSettings, kind="evolve", makes="student", byproducts=(
     A round draws solutions of training problems, takes right ones (and of these the ones that a
     reward model scores high), and trains on them and on given solutions.
     """
+
+    # Not eval_problems: pass@1 and pass@k of every round are of those.
+    UNREAD: ClassVar = (Unread(("eval_batch",), ("eval_every",), off),)
 
     start: str = setting(
         BASE, "Student that is trained: base, a stage, or a directory.", ref="student"

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from configs import presets
+from distill_jax.core import unread
 from distill_jax.core.errors import ConfigError
 from distill_jax.run.config import RunConfig, build, to_config_dict
 from distill_jax.run.given import ignored, refuse_ignored
 from distill_jax.run.run import Run
 from distill_jax.run.settings import StageSettings
 from distill_jax.stages import checks
+from distill_jax.stages.dpo_settings import DPOSettings
+from distill_jax.stages.evolve_settings import EvolveSettings
 
 
 def given(**changes: Any) -> tuple[RunConfig, set[str]]:
@@ -63,6 +66,11 @@ NO_TEACHER = {"rl__rewards__intrinsic_weight": 0.0}
         ),
         ({"rl__curriculum__temperature": 0.5}, "rl.curriculum.temperature=0.5 with rl.curriculum"),
         ({"distill__curriculum__pace_steps": 9}, "distill.curriculum.pace_steps=9 with distill.c"),
+        (
+            {"sampling__output_tokens": 99},
+            "sampling.output_tokens=99 with sampling.rounds=1",
+        ),
+        ({"programs__wall_s": 9.0}, "programs.wall_s=9.0 with task='text'"),
         ({"sft__eval_problems": 9}, "sft.eval_problems=9 with sft.eval_every=0"),
         (
             {"sft__optimizer__schedule": "constant", "sft__optimizer__final_fraction": 0.5},
@@ -104,12 +112,26 @@ def test_a_setting_that_nothing_reads_is_refused(
         {"rl__curriculum__method": "competence", "rl__curriculum__pace_steps": 9},
         {"distill__data": "teacher_samples", "distill__teacher_samples__problems": 9},
         {"rl__eval_every": 0},
+        {"task": "program", "sampling__rounds": 2, "sampling__output_tokens": 99,
+         "programs__wall_s": 9.0},
+        {"evaluate__task": "program", "programs__wall_s": 9.0},
         {"checkpoint__keep_best": "loss", "checkpoint__best_mode": "min"},
     ],
 )  # fmt: skip
 def test_a_setting_that_is_read_is_not(tmp_path: Path, changes: dict[str, Any]) -> None:
     config, names = given(**changes)
     refuse_ignored(config, tmp_path, names)
+
+
+def test_stages_that_answer_validation_problems_outside_of_training_read_how_many() -> None:
+    def found(settings: StageSettings) -> list[str]:
+        return [one.name for one in unread.find(settings)]
+
+    evaluation = {"eval_problems": 9, "eval_batch": 9}
+    assert found(DPOSettings(**evaluation)) == ["eval_problems", "eval_batch"]
+    assert found(DPOSettings(**evaluation, guard_margin=0.0)) == []
+    assert found(EvolveSettings(**evaluation)) == ["eval_batch"]
+    assert found(EvolveSettings(**evaluation, eval_every=1)) == []
 
 
 def test_a_stage_that_has_begun_keeps_what_it_has(tmp_path: Path) -> None:
