@@ -15,6 +15,8 @@ from distill_jax.training.preference import Objective
 
 # Settings that rows of stage traces read, and pairs do not.
 OF_TRACES = ("prefer", "pairs_per_problem", "length_ratio")
+# Settings of sampling that greedy answers depend on.
+_OF_ANSWERS = ("max_new_tokens", "rounds", "output_tokens")
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,10 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
         return self.max_length or shared.data.max_prompt_tokens + shared.sampling.max_new_tokens
 
     def shared(self) -> tuple[str, ...]:
-        length = () if self.max_length else ("sampling.max_new_tokens",)
-        return (*STUDENT_TRAINING, *length)
+        limits = set() if self.max_length else {"sampling.max_new_tokens"}
+        if self.guard_margin is not None:  # greedy answers decide which student it makes
+            limits |= {f"sampling.{name}" for name in _OF_ANSWERS}
+        return (*STUDENT_TRAINING, *sorted(limits))
 
     def roles(self) -> tuple[str, ...]:
         return ("student",)

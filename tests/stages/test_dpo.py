@@ -401,3 +401,16 @@ def test_settings_that_do_not_fit_the_run(begun: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size=4 in accumulate=3"):
         runner.run(config(path, accumulate=3), workdir)
     assert not (workdir / "dpo").exists()
+
+
+def test_what_the_guard_answers_with_is_recorded():
+    """Its answers decide which student the stage makes, whatever the pairs' longest rows are."""
+
+    def limits(**settings):
+        found = DPOSettings(**settings).shared()
+        assert len(set(found)) == len(found)
+        return {name for name in found if name.startswith("sampling.")}
+
+    answers = {f"sampling.{name}" for name in ("max_new_tokens", "rounds", "output_tokens")}
+    assert limits() == {"sampling.max_new_tokens"} and limits(max_length=64) == set()
+    assert limits(guard_margin=0.0) == limits(max_length=64, guard_margin=0.0) == answers
