@@ -338,11 +338,14 @@ class Solver:
 
         observe: the completions are candidates.
         """
-        room = self.sampler.model.config.max_position_embeddings - sampling.max_new_tokens
+        positions = self.sampler.model.config.max_position_embeddings
+        # Of several turns: rather less evidence than no room for the outputs between them.
+        rooms = [positions - new for new in (sampling.response_tokens, sampling.max_new_tokens)]
         made = []
         for one in requests:
-            prompts = (reviews.prompt(self.run.data.tokenizer, text, chat) for text in one.texts)
-            if fits := next((prompt for prompt in prompts if len(prompt) <= room), None):
+            prompts = [reviews.prompt(self.run.data.tokenizer, text, chat) for text in one.texts]
+            fitting = (prompt for room in rooms for prompt in prompts if len(prompt) <= room)
+            if fits := next(fitting, None):
                 made.append((one, fits))
         if not made:
             return [], None

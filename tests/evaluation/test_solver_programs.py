@@ -65,6 +65,25 @@ def test_less_of_the_evidence_is_quoted_where_there_is_less_room():
     assert asked(200) == []
 
 
+def test_a_revision_of_several_turns_quotes_less_rather_than_have_no_room_for_outputs():
+    def asked(positions, rounds):
+        found = solver(programs([WRONG]), task="program", positions=positions, attempts=1, rounds=1)
+        limits = dataclasses.replace(found.limits, rounds=rounds, output_tokens=64)
+        found.run.config.sampling = limits
+        solve(found, QUESTIONS[:1])
+        return [p for p in found.sampler.prompts if is_review(p, "revise")]
+
+    (whole,) = asked(4096, 2)
+    length = len(tok()(whole, add_special_tokens=False)["input_ids"]) + 64  # and the model's tokens
+    assert asked(length + 64, 2) == [whole]
+    (short,) = asked(length + 63, 2)
+    assert "<evidence>" in short and len(short) < len(whole)
+    assert asked(length + 63, 1) == [whole]
+    # Where not even the shortest leaves room for an output, the most evidence that fits.
+    (bare,) = asked(length - 150, 1)
+    assert asked(length - 150, 2) == [bare]
+
+
 def test_a_failing_revision_is_not_kept():
     firsts = ["print(5)", FOUR, FOUR, "1 / 0"]
     found = solver(programs(firsts, "print(4"), task="program", attempts=4, rounds=2)
