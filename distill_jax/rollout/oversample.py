@@ -6,11 +6,11 @@ stays about that of the draw. Length is no fault: term length has its own gate a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from distill_jax import answers
+from distill_jax.core import sharding
 from distill_jax.rollout.groups import Drawn
 from distill_jax.rollout.sampler import Rollout
 from distill_jax.tasks import Judged
@@ -20,8 +20,19 @@ _STREAM = 5
 _LEAST = 2  # of right and of wrong ones, where there are
 _WORDS = 4
 
-# (text, whether it ended with EOS, the judge's details) -> fault in [0, 1] of a right completion.
-Fault = Callable[[str, bool, Mapping[str, Any]], float]
+
+class Seen(NamedTuple):
+    """A right completion: the model's own text, whether it ended with EOS, the answer that it was
+    judged by, and whether its last turn is void (`rounds.void_turns`): it leaves the loss."""
+
+    text: str
+    ended: bool
+    stated: str | None
+    void: bool
+
+
+# -> fault in [0, 1].
+Fault = Callable[[Seen], float]
 
 
 def repeats(text: str) -> float:
@@ -32,9 +43,11 @@ def repeats(text: str) -> float:
 
 
 FAULTS: dict[str, Fault] = {
-    "cut_off": lambda text, ended, details: float(not ended),
-    "not_stated": lambda text, ended, details: float(answers.extract(text) is None),
-    "repeats": lambda text, ended, details: repeats(text),
+    "cut_off": lambda seen: float(not seen.ended),
+    # The task's notion of it: what stands around a program has no say.
+    "not_stated": lambda seen: float(seen.stated is None),
+    "repeats": lambda seen: repeats(seen.text),
+    "void": lambda seen: float(seen.void),
 }
 
 
@@ -46,18 +59,31 @@ class Kept(NamedTuple):
     counts: dict[str, float]
 
 
-def keep(drawn: Drawn, judged: Judged, samples: int, *, seed: int, step: int, number: int) -> Kept:
+def keep(
+    drawn: Drawn,
+    judged: Judged,
+    samples: int,
+    *,
+    seed: int,
+    step: int,
+    number: int,
+    void_B: np.ndarray | None = None,
+) -> Kept:
     """`samples` completions of each problem, in the order in which they were drawn.
 
     Args:
         drawn, judged: P groups of at least `samples` completions.
         samples: G, at least 4.
         seed, step, number: of the stage, the step and the draw within it; nothing else is random.
+        void_B: bool, whether a completion's last turn is void; None: none is.
     """
     fault_B = np.zeros(len(drawn.texts))
     for row in np.flatnonzero(judged.right_B):
-        text, ended = drawn.texts[row], bool(drawn.rollout.ended_B[row])
-        fault_B[row] = sum(fault(text, ended, judged.details[row]) for fault in FAULTS.values())
+        void, ended = void_B is not None and bool(void_B[row]), bool(drawn.rollout.ended_B[row])
+        seen = Seen(drawn.texts[row], ended, judged.stated[row], void)
+        fault_B[row] = sum(fault(seen) for fault in FAULTS.values())
+    # What a program states may differ by process, as its verdict may: a time limit met on one.
+    fault_B = sharding.of_first_process(fault_B.view(np.int32)).view(np.float64)
     bits = np.random.Philox(key=[seed, step], counter=[number, 0, 0, _STREAM])
     uniform_PN = np.random.Generator(bits).random((len(drawn.problems), drawn.samples))
     kind_B = np.where(judged.right_B, 1, np.where(judged.undecided_B, -1, 0))

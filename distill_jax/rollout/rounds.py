@@ -234,14 +234,28 @@ class _Rows:
         return Rollout(tokens, self.length, self.ended, self.logp, self.roles)
 
 
+def void_turns(replies: Replies, rollout: Rollout) -> np.ndarray:
+    """bool [B]: whether a completion's last turn is void.
+
+    A void turn has neither a program nor a stated answer; it can only be the last one, for the task
+    replied to those before.
+    """
+    lasts = [
+        tokens[between[-1].stop if between else 0 : n].tolist()
+        for tokens, n, between in zip(
+            rollout.tokens_BR, rollout.length_B, rollout.outputs, strict=True
+        )
+    ]
+    return np.array([replies.task.is_void(replies.text(last)) for last in lasts], bool)
+
+
 def trained(
     replies: Replies, prompts: Sequence[Sequence[int]], rollout: Rollout, mask_BR: np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
     """The loss mask without completions that have a void turn, and the metrics of turns.
 
-    A void turn has neither a program nor a stated answer; it can only be the last one, for the task
-    replied to those before. Training on such completions makes long runs collapse (SimpleTIR, arXiv
-    2509.02479). Calls are counted under TRL's names: calls a completion, share of them that failed.
+    Training on completions with a void turn makes long runs collapse (SimpleTIR, arXiv 2509.02479).
+    Calls are counted under TRL's names: calls a completion, share of them that failed.
     tools/prefilled_tokens counts the tokens of prefixes that were read again.
 
     Args:
@@ -251,17 +265,16 @@ def trained(
         mask_BR: f32, 1 on the tokens that are trained.
     """
     samples = len(rollout.length_B) // len(prompts)
-    calls, void = [], []
-    for row, (n, between) in enumerate(zip(rollout.length_B, rollout.outputs, strict=True)):
-        prompt = len(prompts[row // samples])
-        calls += [(prompt + one.stop, one.failed) for one in between]
-        start = between[-1].stop if between else 0
-        last = replies.text(rollout.tokens_BR[row, start:n].tolist())
-        void.append(replies.task.is_void(last))
+    calls = [
+        (len(prompts[row // samples]) + one.stop, one.failed)
+        for row, between in enumerate(rollout.outputs)
+        for one in between
+    ]
+    void_B = void_turns(replies, rollout)
     metrics = {
-        "tools/call_frequency": len(calls) / len(void),
+        "tools/call_frequency": len(calls) / len(void_B),
         "tools/failure_frequency": sum(failed for _, failed in calls) / max(len(calls), 1),
         "tools/prefilled_tokens": float(sum(prefix for prefix, _ in calls)),
-        "void_turn_ratio": sum(void) / len(void),
+        "void_turn_ratio": float(void_B.mean()),
     }
-    return mask_BR * ~np.array(void)[:, None], metrics
+    return mask_BR * ~void_B[:, None], metrics

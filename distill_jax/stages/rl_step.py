@@ -225,8 +225,11 @@ class RLStep:
             judged = self._judge(drawn)
             if self.settings.oversample == 1:
                 return drawn, judged
-            seed = self.run.seed(self.stage)
-            found = oversample.keep(drawn, judged, self.G, seed=seed, step=step, number=number)
+            replies = self.run.data.replies()
+            found = oversample.keep(
+                drawn, judged, self.G, seed=self.run.seed(self.stage), step=step, number=number,
+                void_B=None if replies is None else rounds.void_turns(replies, drawn.rollout),
+            )  # fmt: skip
             counts.append(found.counts)
             return found.drawn, found.judged
 
@@ -235,8 +238,8 @@ class RLStep:
             return more_P, *kept(self._draw(weights, more_P, step, number), number)
 
         first = self._collect(*kept(drawn, 0), ids_P)
-        rounds = self.settings.dynamic_sampling
-        found = groups.replace_equal(first, rounds, draw, all_right=self.all_right)
+        most = self.settings.dynamic_sampling
+        found = groups.replace_equal(first, most, draw, all_right=self.all_right)
         return found, oversample.total(counts)
 
     def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distill_jax.rollout import oversample
-from distill_jax.rollout.oversample import FAULTS, choose, keep, repeats
+from distill_jax.rollout.oversample import FAULTS, Seen, choose, keep, repeats
 from distill_jax.tasks import Judged
 from tests.rollout.test_groups import drawn
 
@@ -137,8 +137,34 @@ def test_faults_by_hand():
     # a b c d | b c d a | c d a b | d a b c | a b c d: the last of five runs of four repeats
     assert repeats("a b c d a b c d") == pytest.approx(1 / 5)
     assert repeats("a b c") == repeats("") == repeats("one two three four five") == 0.0
-    values = {name: fault("so #### 4", True, {}) for name, fault in FAULTS.items()}
-    assert values == {"cut_off": 0.0, "not_stated": 0.0, "repeats": 0.0}
-    values = {name: fault("so a a a a a", False, {}) for name, fault in FAULTS.items()}
+    seen = Seen("so #### 4", ended=True, stated="4", void=False)
+    values = {name: fault(seen) for name, fault in FAULTS.items()}
+    assert values == {"cut_off": 0.0, "not_stated": 0.0, "repeats": 0.0, "void": 0.0}
+    seen = Seen("so a a a a a", ended=False, stated=None, void=True)
+    values = {name: fault(seen) for name, fault in FAULTS.items()}
     # so a a a | a a a a | a a a a: one of three
-    assert values == {"cut_off": 1.0, "not_stated": 1.0, "repeats": pytest.approx(1 / 3)}
+    third = pytest.approx(1 / 3)
+    assert values == {"cut_off": 1.0, "not_stated": 1.0, "repeats": third, "void": 1.0}
+
+
+def test_the_answer_of_a_program_is_what_it_was_judged_by():
+    """A text that also states one is no better: what stands around a program has no say."""
+    found = drawn(1, samples=8)
+    texts = ["print(4) is it #### 4", "print(4) is it"] * 4
+    judged = Judged(np.ones(8, bool), np.zeros(8, bool), [{}] * 8, ["4"] * 8)
+    ended = found.rollout._replace(ended_B=np.ones(8, bool))
+    found = found._replace(texts=texts, rollout=ended)
+    kept = keep(found, judged, 4, seed=1, step=2, number=0)
+    assert kept.counts["faults_kept"] == kept.counts["faults_dropped"] == 0.0
+
+
+def test_void_completions_are_kept_last():
+    """They leave the loss: a group of them would train on nothing."""
+    found, judged = many(P=1)
+    judged = judged._replace(right_B=np.ones(8, bool))
+    void_B = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
+    count = np.zeros(8)
+    for step in range(300):
+        kept = keep(found, judged, 4, seed=1, step=step, number=0, void_B=void_B)
+        count[[one["number"] for one in kept.judged.details]] += 1
+    assert count[:4].sum() < 0.5 * count[4:].sum()
