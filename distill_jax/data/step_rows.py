@@ -7,6 +7,8 @@
 | math_shepherd | input with " ки" after each step, label with + or - in their place |
 | process_bench | problem, steps, label: the first wrong step or -1; perhaps step_tokens |
 | counts (stage step_labels) | question, steps, step_tokens, mc, root |
+
+Rows of our own stages say in "step_split" where their steps end.
 """
 
 import math
@@ -39,6 +41,7 @@ class StepRow(NamedTuple):
         labels: P(right) in [0, 1] of each step; None: not labelled.
         tokens: token ids of each step where the row has them.
         right: whether the solution is, where the row says so.
+        step_split: where its steps end, as the row says; see `reasoning.steps.SPLITS`.
     """
 
     where: str
@@ -48,6 +51,7 @@ class StepRow(NamedTuple):
     labels: Labels
     tokens: list[list[int]] | None = None
     right: bool | None = None
+    step_split: str | None = None
 
     @property
     def outcome(self) -> float | None:
@@ -74,7 +78,7 @@ def read(path: Path, *, neutral: str, derive: Derive) -> list[StepRow]:
     for where, row in read_rows(path):
         for one in _parsed(row, where, neutral, derive):
             _check(one)
-            rows.append(one)
+            rows.append(one._replace(step_split=row.get("step_split")))
     return rows
 
 

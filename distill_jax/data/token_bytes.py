@@ -1,6 +1,7 @@
 """The bytes that each token stands for; those of one token may be part of a letter."""
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -41,6 +42,21 @@ def token_bytes(tok: FastTokenizer, ids: Sequence[int]) -> list[bytes]:
         else:
             out.append(of_text(text))
     return out
+
+
+def text_and_ends(tok: FastTokenizer, ids: Sequence[int]) -> tuple[str, list[int]]:
+    """(the text of tokens, special ones omitted; the bytes of it up to the end of each token).
+
+    Bytes of no letter are surrogates, as of the error handler surrogateescape, with which the text
+    encodes to the tokens' bytes.
+    """
+    added = tok.added_tokens_decoder
+    pieces = [
+        b"" if index in added and added[index].special else piece
+        for index, piece in zip(ids, token_bytes(tok, ids), strict=True)
+    ]
+    text = b"".join(pieces).decode("utf-8", "surrogateescape")
+    return text, list(itertools.accumulate(map(len, pieces)))
 
 
 def _byte_level(text: str) -> bytes:

@@ -187,7 +187,7 @@ class Solver:
             sampling,
             self.key,
             self.settings.batch,
-            lambda ids: steps.first_step(tok, ids, scorer.separator),
+            lambda written, new: steps.next_step(tok, written, new, scorer.how),
             self.store,
             self.counting,
         )

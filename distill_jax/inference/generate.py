@@ -62,7 +62,7 @@ def answers(
     columns: Callable[[Sequence[int], Rollout], dict[str, list[Any]]] | None = None,
     tick: Tick | None = None,
     powers: bool = False,
-    stop: Stop | None = None,
+    stops: Sequence[Stop] | None = None,
     rooms: Sequence[int] | None = None,
     replies: Replies | None = None,
 ) -> Answers:
@@ -86,10 +86,10 @@ def answers(
         tick: called with the number of completions just drawn.
         powers: a batch below the full size has a power of two prompts, so that draws of ever other
             numbers of prompts share programs.
-        stop, rooms: as `Sampler.generate` takes them, a room a prompt.
-        replies: completions have sampling.rounds turns, and the task replies; without stop, rooms.
+        stops, rooms: as `Sampler.generate` takes them, one a prompt.
+        replies: completions have sampling.rounds turns, and the task replies; without stops, rooms.
     """
-    ends: dict[str, Any] = {} if stop is None else {"stop": stop}
+    ends: dict[str, Any] = {}
     ids = range(len(prompts)) if ids is None else ids
     count = 1 << (len(prompts) - 1).bit_length() if powers else len(prompts)
     size = max(1, min(batch // samples, count))
@@ -102,12 +102,13 @@ def answers(
         done = store.find(decoding, problems) if store is not None else None
         if done is None:
             chosen = filled(rows, size)
-            if rooms is not None:
-                ends["rooms"] = [rooms[row] for row in chosen]
+            for name, given in (("stops", stops), ("rooms", rooms)):
+                if given is not None:
+                    ends[name] = [given[row] for row in chosen]
             how: dict[str, Any] = {"key": key, "samples": samples, **ends}
             how["prompt_ids"] = [ids[row] for row in chosen]
             put = [prompts[row] for row in chosen]
-            if stop is None and rooms is None:
+            if not ends:
                 out = rounds.generate(sampler, weights(), put, sampling, **how, replies=replies)
             else:
                 out = sampler.generate(weights(), put, sampling, **how)

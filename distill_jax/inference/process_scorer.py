@@ -34,7 +34,7 @@ from distill_jax.models import implicit_io, peft_io, process_head, reward_model_
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.reward_model_io import IMPLICIT, PRM_CONFIG, PRMConfig
 from distill_jax.reasoning import steps
-from distill_jax.reasoning.steps import Encoded
+from distill_jax.reasoning.steps import Encoded, Format
 from distill_jax.run.run import Run
 
 
@@ -51,7 +51,7 @@ class ProcessScorer:
         batch: rows of a forward pass.
 
     Attributes:
-        separator: text between steps.
+        how: where steps end.
         max_length: most tokens of a row.
     """
 
@@ -69,13 +69,13 @@ class ProcessScorer:
     ):
         self.model, self.params, self.head, self.about = model, params, head, about
         self.tokenizer, self.step_id, self.mesh, self.batch = tokenizer, step_id, mesh, batch
-        self.separator = about.step_separator
+        self.how = Format(about.step_split, about.step_separator)
         positions = model.config.max_position_embeddings
         self.max_length = min(about.max_length or positions, positions)
 
     def encode(self, prompt: Sequence[int], completion: Sequence[int]) -> Encoded:
         """The row of a prompt and a completion, as in training."""
-        split = steps.split_tokens(self.tokenizer, completion, self.separator)
+        split = steps.split_tokens(self.tokenizer, completion, self.how)
         return steps.encode(prompt, [one.tokens for one in split], self.step_id, self.max_length)
 
     def score(
@@ -167,9 +167,10 @@ def check(run: Run, reference: str, *, base: bool = True) -> tuple[Path, PRMConf
 
     Raises:
         DataError: no such reward model.
-        CheckpointError: damaged files; a step token with another id than in its tokenizer; an
-            implicit model whose base model is another one, or missing.
-        ConfigError: a step token that its tokenizer does not have.
+        CheckpointError: damaged files; a step token with another id than in its tokenizer; a
+            split that is not known; an implicit model whose base model is another one, or missing.
+        ConfigError: a step token that its tokenizer does not have; steps that the run's task does
+            not have.
         TokenizerMismatchError: its tokenizer is not the run's. The step token's text may differ:
             tokenizers of released models rename one of the student's unused tokens.
     """
@@ -180,6 +181,13 @@ def check(run: Run, reference: str, *, base: bool = True) -> tuple[Path, PRMConf
     else:
         geometry, about = reward_model_io.load_config(directory)
         run.models.check_rows(str(directory), geometry)
+    if about.step_split not in steps.SPLITS:
+        raise CheckpointError(
+            f"{directory / PRM_CONFIG} has step_split={about.step_split!r}",
+            wanted=f"one of {', '.join(steps.SPLITS)}",
+        )
+    how = Format(about.step_split, about.step_separator)
+    how.check_task(run.config.task, f"{directory / PRM_CONFIG}: step_split")
     step_id = steps.step_token_id(own, about.step_token)
     if about.step_token_id not in (None, step_id):
         raise CheckpointError(

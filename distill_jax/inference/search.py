@@ -8,6 +8,7 @@ search-and-learn). Both draw N = trees · kept · width steps at a time.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from distill_jax.inference import generate
 from distill_jax.inference.agents import request_id
 from distill_jax.inference.generate import Tick
 from distill_jax.inference.store import AnswerStore
-from distill_jax.rollout.sampler import Sampler, SamplingSettings, Stop
+from distill_jax.rollout.sampler import Sampler, SamplingSettings
 
 
 class Shape(NamedTuple):
@@ -190,7 +191,8 @@ class Continuer:
         sampling: temperature, top-p, longest solution.
         key: typed key of the search.
         batch: continuations drawn at a time.
-        stop: where a step ends.
+        ends: (tokens of a beam, new ones) -> how many of these its next step has, None while it
+            has not ended.
         counting: (name of the draw, continuations) -> a block that gives its tick.
     """
 
@@ -200,7 +202,7 @@ class Continuer:
     sampling: SamplingSettings
     key: jax.Array
     batch: int
-    stop: Stop
+    ends: Callable[[Sequence[int], Sequence[int]], int | None]
     store: AnswerStore | None
     counting: Callable[[str, int], contextlib.AbstractContextManager[Tick | None]]
 
@@ -213,6 +215,7 @@ class Continuer:
             key = rng.stream_key(key, "search", step)
             ids = [request_id(one.problem, 0, one.slot) for one in prefixes]
         decoding = f"search step {step}"
+        stops = [functools.partial(self.ends, one.written) for one in prefixes]
         with self.counting(decoding, len(prefixes) * count) as tick:
             drawn = generate.answers(
                 self.sampler,
@@ -227,7 +230,7 @@ class Continuer:
                 decoding=decoding,
                 tick=tick,
                 powers=True,
-                stop=None if whole else self.stop,
+                stops=None if whole else stops,
                 rooms=[self.sampling.max_new_tokens - len(one.written) for one in prefixes],
             )
         pieces = iter(zip(drawn.tokens, drawn.ended_B.tolist(), strict=True))

@@ -45,7 +45,8 @@ class PRMConfig:
 
     Attributes:
         head: linear, mlp, two_token or implicit.
-        step_separator: text between the steps of a solution.
+        step_split: where steps end, a name of `reasoning.steps.SPLITS`.
+        step_separator: text between the steps of a solution, of split text.
         step_token, step_token_id: the token after each step, whose state is scored; id None: that
             of the tokenizer.
         aggregation: one score of a solution's; see kernels.process_reward.
@@ -60,6 +61,7 @@ class PRMConfig:
     """
 
     head: str = "linear"
+    step_split: str = "text"
     step_separator: str = "\n"
     step_token: str = "\n"
     step_token_id: int | None = None
@@ -82,7 +84,9 @@ _RELEASED = PRMConfig(
     system_prompt="Please reason step by step, and put your final answer within \\boxed{}.",
 )
 _TYPES = {
-    **dict.fromkeys(("head", "step_separator", "step_token", "aggregation", "labels"), (str,)),
+    **dict.fromkeys(
+        ("head", "step_split", "step_separator", "step_token", "aggregation", "labels"), (str,)
+    ),
     **dict.fromkeys(
         ("step_token_id", "max_length", "right_token_id", "wrong_token_id"), (int, type(None))
     ),

@@ -1,6 +1,7 @@
 """The program in a model's text: the last complete fence of Python, found as CommonMark has it."""
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 LANGUAGES = ("python", "py", "python3")
@@ -30,33 +31,47 @@ class Extracted(NamedTuple):
     fences: int = 0
 
 
-def extract(text: str) -> Extracted:
-    """The last complete fence of Python in a completion, outside of <think> parts.
+class Fence(NamedTuple):
+    """A fence of a text: what it holds is text[start:stop], up to the text's end if not closed."""
 
-    A fence is CommonMark's: a line of three or more backticks and an info string whose first word
-    is python, py or python3, up to a line of at least as many backticks. Shorter runs of backticks,
-    and lines that open another fence, belong to the program. An unterminated fence behind a
-    complete one changes nothing: its writer did not finish.
+    start: int
+    stop: int
+    python: bool
+    closed: bool
+
+
+def fences(text: str) -> Iterator[Fence]:
+    """The fences of a text outside of <think> parts, in order.
+
+    A fence is CommonMark's: a line of three or more backticks and an info string, up to a line of
+    at least as many backticks. It is Python's if the first word of that string is python, py or
+    python3. Shorter runs of backticks, and lines that open another fence, belong to what it holds.
     """
     ends = [match.end() for match in _THINK_END.finditer(text)]
     first = ends[-1] if ends else 0
     thought = _THINK.search(text, first)
-    found: list[tuple[int, int]] = []
+    last = thought.start() if thought else len(text)
     opened: re.Match[str] | None = None
-    others = 0
-    for line in _FENCE.finditer(text, first, thought.start() if thought else len(text)):
+    for line in _FENCE.finditer(text, first, last):
         if opened is None:
             opened = line
         elif len(line[1]) >= len(opened[1]) and not line[2].strip():
-            if _is_python(opened):
-                found.append((_next_line(text, opened.end()), line.start()))
-            else:
-                others += 1
+            yield Fence(_next_line(text, opened.end()), line.start(), _is_python(opened), True)
             opened = None
+    if opened is not None:
+        yield Fence(_next_line(text, opened.end()), last, _is_python(opened), False)
+
+
+def extract(text: str) -> Extracted:
+    """The last complete fence of Python in a completion, see `fences`.
+
+    An unterminated fence behind a complete one changes nothing: its writer did not finish.
+    """
+    every = list(fences(text))
+    found = [(one.start, one.stop) for one in every if one.python and one.closed]
     if not found:
-        cut = opened is not None and _is_python(opened)
-        other = others > 0 or opened is not None
-        why = "unterminated" if cut else "language" if other else "none"
+        cut = any(one.python for one in every)
+        why = "unterminated" if cut else "language" if every else "none"
         return Extracted(None, f"{NO_PROGRAM}:{why}")
     start, stop = found[-1]
     if not text[start:stop].strip():

@@ -1,9 +1,8 @@
-"""Programs as trees, never run: parsed, stripped of comments, compared, cut into steps."""
+"""Programs as trees, never run: parsed, stripped of comments, compared."""
 
 import ast
 import hashlib
 import io
-import itertools
 import re
 import tokenize
 import warnings
@@ -14,7 +13,6 @@ from typing import NamedTuple
 # gives up with an error that is caught below.
 MAX_PROGRAM = 20_000
 
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 _DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -171,53 +169,3 @@ def _in_order(node: ast.AST) -> Iterator[ast.AST]:
         node = todo.pop()
         yield node
         todo += reversed(list(ast.iter_child_nodes(node)))
-
-
-# --- steps ----------------------------------------------------------------------------------------
-
-
-class Group(NamedTuple):
-    """A step of a program: the bytes start..stop of its UTF-8 text; line: its first one, from 1."""
-
-    text: str
-    start: int
-    stop: int
-    line: int
-
-
-def steps(program: str) -> list[Group]:
-    """The steps of a program, without gaps between them; [] where it does not parse.
-
-    A comment that begins a line between top-level statements opens a step; what precedes the first
-    such comment is a step too. Without such comments each line with a top-level statement opens
-    one. The program up to the end of a step parses.
-    """
-    tree = parsed(program)
-    if tree is None or not tree.body:
-        return []
-    raw = program.encode()
-    line_starts = [0, *(match.end() for match in _LINE_END.finditer(raw))]
-    lines = [raw[a:b] for a, b in itertools.pairwise([*line_starts, len(raw)])]
-    statements: list[int] = []
-    commented: list[int] = []
-    row = 0  # the first one below the statement before
-    for statement in tree.body:
-        decorators = getattr(statement, "decorator_list", [])
-        own = min([statement.lineno, *(one.lineno for one in decorators)]) - 1
-        gap = [number for number in range(row, own) if lines[number].startswith(b"#")]
-        if gap:
-            commented.append(line_starts[gap[0]])
-        # A statement behind a semicolon, or on a continued line, opens none.
-        continued = own > 0 and lines[own - 1].rstrip().endswith(b"\\")
-        if not statements or (own >= row and not continued):
-            statements.append(line_starts[own])
-        assert statement.end_lineno is not None
-        row = statement.end_lineno
-    opened = commented or statements
-    starts = [0, *(opened[1:] if opened[0] <= statements[0] else opened)]
-    cuts = itertools.pairwise([*starts, len(raw)])
-    newlines = [0, *(len(_LINE_END.findall(raw, 0, start)) for start in starts[1:])]
-    return [
-        Group(raw[a:b].decode(), a, b, 1 + line)
-        for (a, b), line in zip(cuts, newlines, strict=True)
-    ]

@@ -17,12 +17,11 @@ from distill_jax.reasoning.program_fences import (
     extract,
     is_closed,
 )
-from distill_jax.reasoning.program_trees import Group, normalised, parsed, steps, strip_comments
+from distill_jax.reasoning.program_trees import normalised, parsed, strip_comments
 
 __all__ = [
     "NO_PROGRAM",
     "Extracted",
-    "Group",
     "assertions",
     "extract",
     "fenced",
@@ -33,6 +32,5 @@ __all__ = [
     "numbers",
     "parsed",
     "perturbed",
-    "steps",
     "strip_comments",
 ]

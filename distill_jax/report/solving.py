@@ -1,8 +1,10 @@
 """The part of a report on stages that solve with many candidates: selectors, curves, problems."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from distill_jax.reasoning.program_fences import fences
+from distill_jax.reasoning.steps import Format, split_text
 from distill_jax.report import programs, revision
 from distill_jax.report.run_data import RunData
 from distill_jax.report.sections import Answer, Answers, Block, Bullets, Section, Step, Table, Text
@@ -210,14 +212,21 @@ def votes(row: Mapping[str, Any]) -> str:
 
 def steps(text: str, scores: Sequence[float]) -> list[Step]:
     """The steps of a text, coloured by score; [] where the text splits into another number."""
-    for separator in _SEPARATORS:
-        parts = [part for part in text.split(separator) if part.strip()]
+    for parts in _cuts(text):
         if scores and len(parts) == len(scores):
             return [
                 Step(part.strip("\n"), colour(score), f"step {number}: {score:.3f}")
                 for number, (part, score) in enumerate(zip(parts, scores, strict=True), 1)
             ]
     return []
+
+
+def _cuts(text: str) -> Iterator[list[str]]:
+    """The ways in which reward models cut a text into steps, those of programs first."""
+    if any(fence.python for fence in fences(text)):
+        yield split_text(text, Format("program"))
+    for separator in _SEPARATORS:
+        yield [part for part in text.split(separator) if part.strip()]
 
 
 def colour(score: float) -> str:

@@ -75,7 +75,7 @@ class ProcessSettings:
 class StepScorer(Protocol):
     """What scores the steps of completions: `inference.process_scorer.ProcessScorer`."""
 
-    separator: str
+    how: steps.Format
 
     def score(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
@@ -120,7 +120,7 @@ def score(
     step_BR = np.zeros(mask_BR.shape, np.int32)
     for row, (values, ids) in enumerate(zip(found, tokens, strict=True)):
         score_BS[row, : len(values)] = values
-        split = steps.split_tokens(tokenizer, ids, scorer.separator)
+        split = steps.split_tokens(tokenizer, ids, scorer.how)
         step_BR[row, mask_BR[row] > 0] = steps.step_of_tokens(split, len(ids))
     mask_BS = np.isfinite(score_BS)
     answer_B = np.asarray(scorer.aggregate(found), np.float32)

@@ -120,7 +120,8 @@ def generate(
     how: dict[str, Any] = {"key": key, "prompt_ids": prompt_ids, "samples": samples}
     if replies is None or settings.rounds == 1:
         return sampler.generate(weights, prompts, settings, **how)
-    first = sampler.generate(weights, prompts, settings, **how, stop=replies.stop)
+    stops = [replies.stop] * len(prompts)
+    first = sampler.generate(weights, prompts, settings, **how, stops=stops)
     rows = _Rows(first, settings)
     live = [row for row, end in enumerate(first.ended_B) if not end and rows.left(row)]
     for number in range(1, settings.rounds):
@@ -186,7 +187,7 @@ def _continued(
         key=key,
         prompt_ids=[of_row[i][0] for i in chosen],
         firsts=[of_row[i][1] for i in chosen],
-        stop=stop,
+        stops=None if stop is None else [stop] * size,
         rooms=[*rooms, *[1] * (size - len(going))],
     )
     stopped = []

@@ -2,7 +2,7 @@
 
 A segment is one compiled program of a fixed number of steps. Between segments the host reads which
 rows have ended and, when at most half are left, drops the ended ones from the batch. A caller's
-`stop` ends rows there, too: what a segment drew after that place is cut off. All rows write
+`stops` end rows there, too: what a segment drew after that place is cut off. All rows write
 to the same cache slot (prompts end at slot Tp, generated token t has slot Tp + t), so the cache is
 updated by one slice; unused slots after a short prompt are masked by slot position −1.
 """
@@ -235,12 +235,12 @@ class Sampler:
         prompt_ids: Sequence[int],
         samples: int = 1,
         firsts: Sequence[int] | None = None,
-        stop: Stop | None = None,
+        stops: Sequence[Stop] | None = None,
         rooms: Sequence[int] | None = None,
     ) -> Rollout:
         """Samples completions; row p·samples + g is sample g of prompt p.
 
-        A completion that `stop` or `rooms` ends is the first part of the one without.
+        A completion that `stops` or `rooms` ends is the first part of the one without.
 
         Args:
             weights: from `weights`.
@@ -250,7 +250,7 @@ class Sampler:
             prompt_ids: names each prompt; with the sample's number it seeds its randomness.
             samples: G.
             firsts: number of each prompt's first sample; None is 0.
-            stop: where a completion ends before EOS.
+            stops: where completions of each prompt end before EOS; None: nowhere.
             rooms: most tokens of each prompt's completions, 1 to settings.max_new_tokens; None is
                 the latter.
 
@@ -282,7 +282,8 @@ class Sampler:
             hidden_PD, cache, length_P, ids_P, first_P, key_data, len(prompts), samples, slots
         )
         room_B = np.repeat(np.asarray(rooms, np.int32), samples)
-        return self._decode(weights, carry, settings, room_B, prompt_PT.shape[1], stop)
+        stop_B = None if stops is None else [one for one in stops for _ in range(samples)]
+        return self._decode(weights, carry, settings, room_B, prompt_PT.shape[1], stop_B)
 
     def _decode(
         self,
@@ -291,7 +292,7 @@ class Sampler:
         settings: SamplingSettings,
         room_B: np.ndarray,
         first_slot: int,
-        stop: Stop | None,
+        stop_B: Sequence[Stop] | None,
     ) -> Rollout:
         steps, count = settings.max_new_tokens, len(room_B)
         total = carry.done_B.shape[0]
@@ -308,8 +309,8 @@ class Sampler:
             real = row >= 0
             where = (row[real], slice(start, start + n))
             tokens[where], logp[where] = out_tokens.T[real], out_logp.T[real]
-            if stop is not None:
-                self._stop(stop, tokens[:, : start + n], row[real & (row < count)], room_B)
+            if stop_B is not None:
+                self._stop(stop_B, tokens[:, : start + n], row[real & (row < count)], room_B)
             live = np.flatnonzero(~done & real)
             live = live[room_B[row[live]] > start + n]
             if not len(live):
@@ -322,13 +323,15 @@ class Sampler:
                 row = np.where(filler, -1, row[keep])
         return self._finish(tokens[:count], logp[:count], room_B[:count])
 
-    def _stop(self, stop: Stop, drawn_BR: np.ndarray, rows: np.ndarray, room_B: np.ndarray) -> None:
+    def _stop(
+        self, stop_B: Sequence[Stop], drawn_BR: np.ndarray, rows: np.ndarray, room_B: np.ndarray
+    ) -> None:
         """Lowers, in place, the room of those rows that end in what was drawn."""
         for row in rows:
             tokens = drawn_BR[row, : room_B[row]].tolist()
             if self.eos_id in tokens:
                 tokens = tokens[: tokens.index(self.eos_id) + 1]
-            kept = stop(tokens)
+            kept = stop_B[row](tokens)
             if kept is not None:
                 room_B[row] = kept
 

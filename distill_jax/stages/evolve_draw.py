@@ -14,6 +14,7 @@ from distill_jax.data.problem import Problem
 from distill_jax.inference import generate
 from distill_jax.inference.store import AnswerStore
 from distill_jax.reasoning import steps
+from distill_jax.reasoning.steps import Format
 from distill_jax.rollout.sampler import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run
@@ -153,7 +154,7 @@ def seen_by_rules(run: Run, found: Sequence[Drawn]) -> list[Solution]:
     ]
 
 
-def cut(run: Run, found: Sequence[Drawn], separator: str, threshold: float) -> dict[int, list[int]]:
+def cut(run: Run, found: Sequence[Drawn], how: Format, threshold: float) -> dict[int, list[int]]:
     """Problem -> tokens of one of its wrong solutions before the first low-scored step.
 
     Of problems without a right solution, where such a step follows another one. Of several the
@@ -165,7 +166,7 @@ def cut(run: Run, found: Sequence[Drawn], separator: str, threshold: float) -> d
         low = first_low(one.steps, threshold)
         if one.problem in solved or one.undecided or not low:
             continue
-        ends = steps.split_tokens(run.data.tokenizer, one.tokens, separator)
+        ends = steps.split_tokens(run.data.tokenizer, one.tokens, how)
         kept = one.tokens[: ends[low - 1].stop + 1]
         if len(kept) > len(out.get(one.problem, [])):
             out[one.problem] = kept

@@ -249,7 +249,7 @@ class Rounds:
         self, writer: Writer, scorers: Scorers, drawn: Sequence[Drawn]
     ) -> tuple[list[Drawn], dict[str, Any] | None]:
         """Wrong solutions written on from before their first low step, and what it was worth."""
-        cuts = evolve_draw.cut(self.run, drawn, scorers.separator, self.s.threshold)
+        cuts = evolve_draw.cut(self.run, drawn, scorers.how, self.s.threshold)
         if not cuts:
             return [], None
         found = scorers.score(writer.draw("continuations", list(cuts), 1, cuts))

@@ -13,6 +13,7 @@ from distill_jax.data.problem import Problem, half_of
 from distill_jax.evaluation import candidates
 from distill_jax.evaluation.candidates import Candidate
 from distill_jax.inference import process_scorer
+from distill_jax.reasoning.steps import Format
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import prm_rows
 from distill_jax.stages.evolve_draw import Drawn
@@ -56,7 +57,7 @@ class Scorers:
         pool: the problems.
 
     Attributes:
-        separator: text between the steps that they score.
+        how: where the steps that they score end.
         may_know: problems that the model that scores them may have been trained on; None where it
             does not say what it was trained on.
     """
@@ -74,7 +75,8 @@ class Scorers:
             for one, problem in zip(self.of_problem, pool.problems, strict=True)
         ]
         self.may_know = None if None in seen else sum(map(bool, seen))
-        self.separator = about[s.reward_model].step_separator
+        reads = about[s.reward_model]
+        self.how = Format(reads.step_split, reads.step_separator)
         self._loaded: dict[str, tuple[Any, list[list[int]]]] = {}
 
     def score(self, found: Sequence[Drawn]) -> list[Drawn]:

@@ -79,9 +79,9 @@ class OutcomeRows(prm_rows.LabelledRows):
         return found
 
     def _of_traces(self, run: Run, path: Path) -> list[StepRow]:
-        out, separator = [], self.settings.step_format.separator
+        out, how = [], self.settings.step_format.how
         for number, one in enumerate(trace_rows.read(path), 1):
-            split = steps.split_tokens(run.data.tokenizer, one.tokens, separator)
+            split = steps.split_tokens(run.data.tokenizer, one.tokens, how)
             texts = [run.data.text(step.tokens) for step in split]
             right = None if one.undecided else one.right
             where = f"{path} row {number}"

@@ -61,6 +61,7 @@ class LabelledRows:
         found = [row for row in given if not run.data.in_held_out_split(row.question)]
         usable, found = found, [r for r in found if s.half in (0, half_of(r.question))]
         forms = {row.form for row in given}
+        refuse_other_split(given, s.step_format.split, f"{stage.name}.step_format.split")
         self.counted = COUNTS in forms
         _refuse_unread(stage, forms)
         if not found:
@@ -182,6 +183,16 @@ def may_have_seen(about: PRMConfig, question: str) -> bool | None:
     return own_half and not is_held_out(question, salt, share)
 
 
+def refuse_other_split(rows: Sequence[StepRow], split: str, name: str) -> None:
+    """Raises ConfigError where a row's steps are cut in another way than `name` says."""
+    for row in rows:
+        if row.step_split not in (None, split):
+            raise ConfigError(
+                f"{row.where}: rows of step_split={row.step_split} with {name}={split}",
+                wanted="one split: a reward model reads steps as they were labelled",
+            )
+
+
 def _refuse_unread(stage: Stage[PRMSettings], forms: set[str]) -> None:
     plain, s = PRMSettings(), stage.settings
     readers = {"labels": COUNTS, "threshold": COUNTS, "neutral": PRM800K}
@@ -216,8 +227,9 @@ def _encode(
             lost += 1
             continue
         # Scoring would cut such a step in two.
+        how = s.step_format.how
         holding += row.tokens is None and any(
-            s.step_format.separator in step.strip() for step in row.steps
+            len(steps.split_text(step, how)) > 1 for step in row.steps
         )
         kept.append(
             (row.question, LabelledSolution(encoded, row.labels[: len(encoded.ends)], row.outcome))
@@ -283,6 +295,7 @@ def about(run: Run, stage: Stage[PRMSettings], rows: LabelledRows, **more: Any) 
     digests = [run.digest(run.rows(source)) for source in s.sources]
     return PRMConfig(
         head=s.head,
+        step_split=s.step_format.split,
         step_separator=s.step_format.separator,
         step_token=s.step_format.token,
         step_token_id=rows.step_id,

@@ -130,6 +130,7 @@ class PRMSettings(TrainSettings, kind="prm", makes="reward_model"):
 
     def check_with(self, shared: Shared, name: str) -> None:
         self.check_best(shared, name)
+        self.step_format.how.check_task(shared.task, f"{name}.step_format.split")
         if not self.data and name in shared.stages:
             raise ConfigError(
                 f"{name}.data is empty",

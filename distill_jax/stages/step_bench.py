@@ -76,6 +76,7 @@ def read(run: Run, reference: str) -> list[StepRow]:
 
 def score(run: Run, scorer: ProcessScorer, rows: Sequence[StepRow]) -> list[np.ndarray | None]:
     """P(right) of the steps of each solution; None if one of them has no room."""
+    prm_rows.refuse_other_split(rows, scorer.how.split, "the reward model's step_split")
     problems = {row.question: Problem(row.where, row.question, "", "") for row in rows}
     fitting = run.data.task.prompts(list(problems.values()))
     read = process_scorer.read_by(run, scorer, fitting)

@@ -1,9 +1,10 @@
 """Stage kind step_labels: how often completions of each step of given solutions end right.
 
 A row: {"id", "sample", "question", "steps", "step_tokens", "mc", "root", "trace_right", "sampled",
-"completer", "source"}. "mc" holds {"right", "wrong", "undecided"} for each step, or null where no
-completion was drawn; "root" holds the counts of the bare prompt. `reasoning/step_labels.labels`
-derives labels from these counts.
+"completer", "source", "step_split"}. "mc" holds {"right", "wrong", "undecided"} for each step, or
+null where no completion was drawn; "root" holds the counts of the bare prompt.
+`reasoning/step_labels.labels` derives labels from these counts. A completion is judged together
+with what was written before it, under task program as one program.
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ from distill_jax.reasoning.step_labels import LABELS, Counts
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage
+from distill_jax.run.settings import Shared
 from distill_jax.stages import traces
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.traces import WriterSettings
@@ -45,7 +47,8 @@ class StepLabelSettings(WriterSettings, kind="step_labels", makes="rows"):
     """Monte-Carlo counts of the steps of solutions, for process reward models."""
 
     data: str = setting("traces", "Solutions: a stage of kind traces, or its file.", ref="rows")
-    separator: str = setting("\n", "Text between the steps of a solution.")
+    step_split: str = steps.split_setting()
+    separator: str = setting("\n", "Text between the steps of a solution; of split=text.")
     n: int = setting(8, "Completions of each prefix.", low=1)
     temperature: float = setting(0.7, "Temperature of the completions.", above=0.0)
     top_p: float = setting(0.95, "Nucleus mass of the completions.", above=0.0, high=1.0)
@@ -67,10 +70,18 @@ class StepLabelSettings(WriterSettings, kind="step_labels", makes="rows"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.separator:
-            raise ConfigError("separator is empty", wanted="a text")
+        self.how.check()
         if not self.data:
             raise ConfigError("data is empty", wanted="a stage of kind traces, or a file of rows")
+
+    @property
+    def how(self) -> steps.Format:
+        """How a solution is cut into steps."""
+        return steps.Format(self.step_split, self.separator)
+
+    def check_with(self, shared: Shared, name: str) -> None:
+        """See StageSettings."""
+        self.how.check_task(shared.task, f"{name}.step_split")
 
 
 class Source(NamedTuple):
@@ -91,7 +102,8 @@ def _run(
     run: Run, stage: Stage[StepLabelSettings], directory: Path, rows: list[Trace] | None
 ) -> dict[str, Any]:
     s = stage.settings
-    source = _source(run, trace_rows.read(run.rows(s.data)) if rows is None else rows, s)
+    rows = trace_rows.read(run.rows(s.data)) if rows is None else rows
+    source = split_rows(run, rows, s.data, s.how)
     sampling = dataclasses.replace(run.config.sampling.whole(s.temperature), top_p=s.top_p)
     found, tokens = _label(run, stage, directory / STORE_FILE, source, sampling)
     completer = {
@@ -101,35 +113,35 @@ def _run(
         "max_new_tokens": sampling.max_new_tokens,
         "n": s.n,
     }
-    write_rows(directory / ROWS_FILE, _rows(run, source, found, completer, s.data))
+    write_rows(directory / ROWS_FILE, _rows(run, source, found, completer, s))
     run.console.print(_table(found))
     return _figures(source, found, tokens)
 
 
-def _source(run: Run, rows: Sequence[Trace], s: StepLabelSettings) -> Source:
-    """The rows cut into steps.
+def split_rows(run: Run, rows: Sequence[Trace], name: str, how: steps.Format) -> Source:
+    """The rows cut into steps; name: where they are, for errors.
 
     Raises:
         DataError: tokens of another tokenizer; two problems of one id; no step at all.
     """
-    kept, cut = [], []
+    kept, found = [], []
     problems: dict[str, Problem] = {}
     for row in rows:
         if not traces.reads_as_completion(run, row):
             raise DataError(
-                f"{s.data}: the tokens of {row.id} do not read as its completion",
+                f"{name}: the tokens of {row.id} do not read as its completion",
                 wanted="rows of the run's tokenizer",
                 fix="draw them again with stage traces",
             )
         if problems.setdefault(row.id, row.problem) != row.problem:
-            raise DataError(f"{s.data}: two problems have the id {row.id}", wanted="one")
-        found = steps.split_tokens(run.data.tokenizer, row.tokens, s.separator)
-        if found:
+            raise DataError(f"{name}: two problems have the id {row.id}", wanted="one")
+        split = steps.split_tokens(run.data.tokenizer, row.tokens, how)
+        if split:
             kept.append(row)
-            cut.append(found)
+            found.append(split)
     if not kept:
-        raise DataError(f"{s.data}: no solution of {len(rows)} has a step", wanted="some")
-    return Source(kept, cut, len(rows) - len(kept))
+        raise DataError(f"{name}: no solution of {len(rows)} has a step", wanted="some")
+    return Source(kept, found, len(rows) - len(kept))
 
 
 def _label(
@@ -147,7 +159,7 @@ def _label(
     work = _traces(run, source)
     texts = [[*(one.prompt or []), eos_id, *one.tokens] for one in work]
     data = Prompts([row.problem for row in source.rows], texts, 0)
-    more = {"n": s.n, "separator": s.separator, "batch": s.batch}
+    more = {"n": s.n, "steps": s.how, "batch": s.batch}
     store = AnswerStore(path, generate.made_from(run, writer.weights, data, sampling, **more))
 
     def judge(prefixes: Sequence[Prefix], out: Rollout) -> dict[str, list[Any]]:
@@ -209,7 +221,11 @@ def _traces(run: Run, source: Source) -> list[monte_carlo.Solution]:
 
 
 def _rows(
-    run: Run, source: Source, found: Sequence[SolutionCounts], completer: dict[str, Any], name: str
+    run: Run,
+    source: Source,
+    found: Sequence[SolutionCounts],
+    completer: dict[str, Any],
+    s: StepLabelSettings,
 ) -> Iterator[dict[str, Any]]:
     for row, cut, one in zip(source.rows, source.steps, found, strict=True):
         yield {
@@ -223,7 +239,8 @@ def _rows(
             "trace_right": row.right,
             "sampled": one.sampled,
             "completer": completer,
-            "source": name,
+            "source": s.data,
+            "step_split": s.step_split,
         }
 
 

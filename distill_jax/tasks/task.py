@@ -189,7 +189,7 @@ class TextTask:
 
     def key(self, text: str) -> str:
         """The text's lines without blank ones, in lower case with single spaces."""
-        lines = steps.split_text(text.lower(), "\n")
+        lines = steps.split_text(text.lower(), steps.Format())
         return "\n".join(" ".join(line.split()) for line in lines)
 
     def guesses(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool]:

@@ -12,6 +12,7 @@ from distill_jax.data.sources import DataSettings
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Solver
 from distill_jax.inference.agents import Agent
+from distill_jax.reasoning.steps import Format
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.tasks import TASKS, ProgramSettings
 from tests.stages.hf import tokenizer
@@ -34,7 +35,7 @@ class Scripted:
 
     def generate(
         self, weights, prompts, settings, *,
-        key, prompt_ids, samples=1, firsts=None, stop=None, rooms=None,
+        key, prompt_ids, samples=1, firsts=None, stops=None, rooms=None,
     ):  # fmt: skip
         texts = [self.tok.decode(ids) for ids in prompts]
         self.prompts += texts
@@ -43,12 +44,14 @@ class Scripted:
         rows = []
         rooms = [None] * len(prompts) if rooms is None else rooms
         firsts = [0] * len(prompts) if firsts is None else firsts
-        for text, number, first, room in zip(texts, prompt_ids, firsts, rooms, strict=True):
+        stops = [lambda ids: None] * len(prompts) if stops is None else stops
+        each = zip(texts, prompt_ids, firsts, rooms, stops, strict=True)
+        for text, number, first, room, stop in each:
             for sample in range(first, first + samples):
                 said = self.say(text, int(number), sample, mark)
                 ids = self.tok(said.removesuffix(CUT), add_special_tokens=False)["input_ids"]
                 ids = (ids + ([] if said.endswith(CUT) else [chat.eos_id(self.tok)]))[:room]
-                rows.append(ids[: stop(ids)] if stop is not None else ids)
+                rows.append(ids[: stop(ids)])
         length = np.array([len(row) for row in rows], np.int32)
         tokens = np.zeros((len(rows), length.max()), np.int32)
         for row, ids in zip(tokens, rows, strict=True):
@@ -60,7 +63,7 @@ class Scripted:
 class ByStep:
     """A reward model: a step scores .9, one with a ? in it .2; the whole is the lowest."""
 
-    separator = "\n"
+    how = Format()
 
     def __init__(self, tok):
         self.tok, self.calls = tok, 0

@@ -237,6 +237,11 @@ def test_steps_of_a_text_are_cut_where_the_scores_fit():
     assert [(s.text, s.colour) for s in shown] == [("a", "t0"), ("b\nc", "t5")]
     assert [s.text for s in solving.steps("a\n\nb\nc", [0.5, 0.5, 0.5])] == ["a", "b", "c"]
     assert solving.steps("a\nb", [0.5] * 5) == solving.steps("a", []) == []
+    # A program has its own steps, though as many paragraphs would fit, too.
+    program = "```python\nx = 1\ny = (\n\n2)\n```"
+    shown = solving.steps(program, [0.5, 0.95])
+    assert [s.text for s in shown] == ["```python\nx = 1", "y = (\n\n2)\n```"]
+    assert len(solving.steps(program, [0.5] * 5)) == 5  # of a reward model that reads lines
 
 
 def test_the_report_shows_every_figure():

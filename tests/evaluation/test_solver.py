@@ -14,6 +14,7 @@ from distill_jax.evaluation.solved import Revision
 from distill_jax.inference.agents import Agent, request_id
 from distill_jax.inference.generate import answers
 from distill_jax.inference.store import AnswerStore
+from distill_jax.reasoning.steps import Format
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from tests import tiny
 from tests.evaluation.scripted import CUT, KEY, prompts_of, solve, solver, tok
@@ -306,6 +307,28 @@ def test_a_search_keeps_beams_by_score_and_those_without_room_last():
     found.scorer.score = lambda prompts, some: [np.array([np.nan])] * len(some)
     with pytest.raises(DataError, match="scores no step"):
         solve(found, QUESTIONS[:1])
+
+
+def test_a_search_over_a_program_draws_a_group_of_statements_at_a_time():
+    first = "```py\n# {}\nn = {}\n"
+    rest = ["#\nn += 2\n\nn += 3\n", "#\nprint(n)\n```"]
+    seen = []
+
+    def say(prompt, number, attempt, key):
+        written = prompt.rpartition("<|im_start|>assistant\n")[2]
+        seen.append(written)
+        firsts = [first.format("?" if one in (0, 3) else "", one) for one in range(4)]
+        begun = [one for one in firsts if written.startswith(one)] or [firsts[attempt]]
+        return "".join([*begun, *rest])[len(written) :]
+
+    found = solver(say, **{**SEARCH, "search": "beam"})
+    found.scorer.how = Format("program")
+    (solved,) = solve(found, QUESTIONS[:1])
+    begun = [first.format("", attempt) for attempt in (1, 2)]
+    # Four first steps; two of each kept beam; the last step ends with the solution.
+    assert seen[:4] == [""] * 4 and seen[4:8] == [begun[0], begun[0], begun[1], begun[1]]
+    assert {*seen[8:]} <= {one + rest[0] for one in begun} and len(seen) == 12
+    assert {c.text for c in solved.kept} <= {"".join([one, *rest]) for one in begun}
 
 
 def test_a_search_that_does_not_end_is_cut_at_the_longest_completion():

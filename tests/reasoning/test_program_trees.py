@@ -1,8 +1,8 @@
-"""Comments stripped, keys of equal programs, steps with their bytes: by hand."""
+"""Comments stripped, keys of equal programs: by hand."""
 
 import pytest
 
-from distill_jax.reasoning.programs import normalised, parsed, steps, strip_comments
+from distill_jax.reasoning.programs import normalised, strip_comments
 
 # --- comments -------------------------------------------------------------------------------------
 
@@ -89,59 +89,7 @@ def test_text_that_does_not_parse_has_the_key_of_itself():
     assert normalised("\ud800")
 
 
-# --- steps ----------------------------------------------------------------------------------------
-
-
-def parts(program):
-    return [group.text for group in steps(program)]
-
-
-def test_leading_comments_open_steps():
-    program = "import math\n# Step 1\nx = 2\ny = 3\n\n# Step 2\n# adds\nz = x + y\n# end\n"
-    first, second, third = "import math\n", "# Step 1\nx = 2\ny = 3\n\n", program[34:]
-    assert parts(program) == [first, second, third]
-    assert third.startswith("# Step 2\n# adds")
-    assert [group.line for group in steps(program)] == [1, 2, 6]
-
-
-def test_without_comments_each_line_with_a_statement_is_a_step():
-    program = "x = 2  # two\ny = 3; z = 4\n@f\ndef g():\n    # no step\n    return 1\nprint(x)"
-    assert parts(program) == [
-        "x = 2  # two\n",
-        "y = 3; z = 4\n",
-        "@f\ndef g():\n    # no step\n    return 1\n",
-        "print(x)",
-    ]
-
-
-def test_a_program_that_begins_with_a_comment_has_no_empty_first_step():
-    assert parts("\n# a\nx = 1\n# b\ny = 2") == ["\n# a\nx = 1\n", "# b\ny = 2"]
-
-
-def test_a_first_line_that_is_continued_opens_the_first_step():
-    assert parts("\\\nx = 1\ny = 2") == ["\\\nx = 1\n", "y = 2"]
-
-
-def test_offsets_are_bytes_and_leave_no_gap():
-    program = "s = 'é'\r\nt = '''\n# é\n'''\r\nprint(s)\r\n"
-    found, raw = steps(program), program.encode()
-    assert [(one.start, one.stop) for one in found] == [(0, 10), (10, 28), (28, len(raw))]
-    assert b"".join(raw[one.start : one.stop] for one in found) == raw
-    assert [one.line for one in found] == [1, 2, 5]
-
-
-@pytest.mark.parametrize(
-    "program",
-    ["x = 1; \\\ny = 2\nprint(x)", "x = 1 + \\\n  2\n# a\nif x:\n    y = 1\nelse: 2\n"],
-)
-def test_every_prefix_of_steps_parses(program):
-    for one in steps(program):
-        assert parsed(program.encode()[: one.stop].decode()) is not None
-
-
-@pytest.mark.parametrize("program", ["x = (", "", "# only\n"])
-def test_what_has_no_statement_has_no_steps(program):
-    assert steps(program) == []
+# --- any text ---
 
 
 @pytest.mark.parametrize(
@@ -151,4 +99,3 @@ def test_what_has_no_statement_has_no_steps(program):
 def test_deep_text_does_no_harm(text):
     assert isinstance(normalised(text), str)
     assert strip_comments(text) in (None, text)
-    assert len(steps(text)) <= 1

@@ -5,9 +5,10 @@ import pytest
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.reasoning import steps
-from distill_jax.reasoning.steps import Encoded, StepSettings
+from distill_jax.reasoning.steps import Encoded, Format, StepSettings
 from tests.sentence_piece import sentence_piece
 
+LINES, PARAGRAPHS = Format(), Format(separator="\n\n")
 TEXTS = ["2+3=5.\n\nSo 5*2=10.\n\n#### 10", "one two three\n", "a b\n\nc d\n\n"] * 8
 
 
@@ -22,7 +23,7 @@ def ids(tok, text):
 
 def test_a_separator_inside_a_token_ends_the_step(tok):
     found = ids(tok, "2+3=5.\n\nSo 5*2=10.\n\n#### 10")
-    split = [step.tokens for step in steps.split_tokens(tok, found, "\n\n")]
+    split = [step.tokens for step in steps.split_tokens(tok, found, PARAGRAPHS)]
     assert [tok.decode(one).strip() for one in split] == ["2+3=5.", "So 5*2=10.", "#### 10"]
     # every token but line breaks between steps is kept as it was, in order
     kept = [one for one in found if tok.decode([one]).strip("\n")]
@@ -31,58 +32,62 @@ def test_a_separator_inside_a_token_ends_the_step(tok):
 
 @pytest.mark.parametrize("text", ["a b\n\n\n\nc d\n\n", "\n\na b\n\nc d", "a b\n\n \n\nc d"])
 def test_blank_steps_are_none(tok, text):
-    split = [step.tokens for step in steps.split_tokens(tok, ids(tok, text), "\n\n")]
-    assert [tok.decode(one).strip() for one in split] == steps.split_text(text, "\n\n")
+    split = [step.tokens for step in steps.split_tokens(tok, ids(tok, text), PARAGRAPHS)]
+    assert [tok.decode(one).strip() for one in split] == steps.split_text(text, PARAGRAPHS)
     assert len(split) == 2
 
 
 def test_a_separator_over_two_tokens(tok):
     line = ids(tok, "a\n")
     end = ids(tok, "\n")
-    assert len(steps.split_tokens(tok, [*line, *end, *ids(tok, "c")], "\n\n")) == 2
+    assert len(steps.split_tokens(tok, [*line, *end, *ids(tok, "c")], PARAGRAPHS)) == 2
     # one line break of the last step and one of this are no separator
     joined = [*ids(tok, "a\n\n"), *end, *ids(tok, "c\nd")]
-    assert len(steps.split_tokens(tok, joined, "\n\n")) == 2
+    assert len(steps.split_tokens(tok, joined, PARAGRAPHS)) == 2
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n"])
 def test_the_first_step_ends_where_the_whole_says(tok, separator):
     text = "\n\na b\n\n\n\nc d.\n e\n\n \n\n#### 10"
     found = [*ids(tok, text), tokenizers.eos_id(tok)]
-    left, parts = found, []
-    while (stop := steps.first_step(tok, left, separator)) is not None:
+    how, left, parts = Format(separator=separator), found, []
+
+    def written():
+        return [one for part in parts for one in part]
+
+    while (stop := steps.next_step(tok, written(), left, how)) is not None:
         # One token less, and no step has ended.
-        assert steps.first_step(tok, left[: stop - 1], separator) is None
+        assert steps.next_step(tok, written(), left[: stop - 1], how) is None
         parts, left = [*parts, left[:stop]], left[stop:]
     parts.append(left)
-    split = [steps.split_tokens(tok, part, separator) for part in parts]
+    split = [steps.split_tokens(tok, part, how) for part in parts]
     assert [len(one) for one in split] == [1] * len(parts)
     assert [one.tokens for (one,) in split] == [
-        one.tokens for one in steps.split_tokens(tok, found, separator)
+        one.tokens for one in steps.split_tokens(tok, found, how)
     ]
     # Blank ones and EOS end none.
-    assert steps.first_step(tok, [*ids(tok, "\n\n\n\n"), found[-1]], separator) is None
+    assert steps.next_step(tok, [], [*ids(tok, "\n\n\n\n"), found[-1]], how) is None
 
 
 def test_special_tokens_are_no_part_of_a_step(tok):
     with_eos = [*ids(tok, "a b\nc"), tokenizers.eos_id(tok)]
-    found = steps.split_tokens(tok, with_eos, "\n")
+    found = steps.split_tokens(tok, with_eos, LINES)
     assert [s.tokens for s in found] == [
-        s.tokens for s in steps.split_tokens(tok, with_eos[:-1], "\n")
+        s.tokens for s in steps.split_tokens(tok, with_eos[:-1], LINES)
     ]
     assert found[-1].stop == len(with_eos) - 1
-    assert steps.split_tokens(tok, [tokenizers.eos_id(tok)], "\n") == []
+    assert steps.split_tokens(tok, [tokenizers.eos_id(tok)], LINES) == []
 
 
 def test_text_and_tokens_agree_where_separators_are_tokens(tok):
     text = "a b\nc d\none two"
-    apart = steps.tokenise(tok, steps.split_text(text, "\n"))
-    assert [step.tokens for step in steps.split_tokens(tok, ids(tok, text), "\n")] == apart
+    apart = steps.tokenise(tok, steps.split_text(text, LINES))
+    assert [step.tokens for step in steps.split_tokens(tok, ids(tok, text), LINES)] == apart
 
 
 def test_every_token_belongs_to_a_step(tok):
     found = ids(tok, "\n\na b\n\n\n\nc d\n\n")
-    split = steps.split_tokens(tok, found, "\n\n")
+    split = steps.split_tokens(tok, found, PARAGRAPHS)
     of = steps.step_of_tokens(split, len(found) + 2)
     assert len(split) == 2 and of == sorted(of) and set(of) == {0, 1}
     assert len(of) == len(found) + 2
@@ -111,6 +116,12 @@ def test_step_token(tok):
         steps.step_token_id(tok, "<extra_0>")
     with pytest.raises(ConfigError, match=r"steps\.separator is empty"):
         StepSettings(separator="")
+    with pytest.raises(ConfigError, match=r"steps\.split='lines'; wanted: one of text, program"):
+        StepSettings(split="lines")
+    with pytest.raises(ConfigError, match=r"separator=.* with split=program; wanted: split=text"):
+        StepSettings(split="program", separator="\n\n")
+    with pytest.raises(ConfigError, match="labels.split=program with task=text; wanted: task=prog"):
+        Format("program").check_task("text", "labels.split")
     with pytest.raises(DataError, match="step 1 is blank"):
         steps.tokenise(tok, ["a", " \n"])
 
@@ -118,7 +129,7 @@ def test_step_token(tok):
 def test_steps_of_a_sentencepiece_tokenizer():
     tok = sentence_piece(["Step 1: 2+3=5 ки", "Step 2"] * 3)
     found = ids(tok, "Step 1: 2+3=5\n\n Step 2")
-    texts = [tok.decode(step.tokens) for step in steps.split_tokens(tok, found, "\n\n")]
+    texts = [tok.decode(step.tokens) for step in steps.split_tokens(tok, found, PARAGRAPHS)]
     assert texts == ["Step 1: 2+3=5", "Step 2"]
     assert steps.step_token_id(tok, "ки") == tok.get_vocab()["▁ки"]
     # The space before each text makes two tokens of a line break.

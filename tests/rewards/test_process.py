@@ -6,6 +6,7 @@ import pytest
 
 from distill_jax.core.errors import ConfigError, RewardHackingError
 from distill_jax.data import tokenizer as tokenizers
+from distill_jax.reasoning.steps import Format
 from distill_jax.rewards import bonuses, process
 from distill_jax.rewards.process import ProcessSettings, StepScores
 from distill_jax.rewards.settings import RewardSettings
@@ -17,14 +18,12 @@ ON = ProcessSettings(reward_model="prm", weight=0.5)
 class Fake:
     """Scores .9, .5, .1, … by the step's place; the least of them is the answer's."""
 
-    separator = "\n"
-
     def __init__(self, tok, separator="\n"):
-        self.tok, self.separator = tok, separator
+        self.tok, self.how = tok, Format(separator=separator)
 
     def score(self, prompts, completions):
         texts = [self.tok.decode(row) for row in completions]
-        counts = [len([s for s in text.split(self.separator) if s.strip()]) for text in texts]
+        counts = [len([s for s in text.split(self.how.separator) if s.strip()]) for text in texts]
         return [np.array([0.9, 0.5, 0.1][:n], np.float32) for n in counts]
 
     def aggregate(self, scores):
@@ -63,6 +62,16 @@ def test_scores_are_padded_and_each_token_has_its_step(tok):
     ids = tok.encode("a\nb", add_special_tokens=False)
     apart = process.score(Fake(tok, "\n"), tok, [[1]], [ids], gaps)
     assert apart.step_BR.tolist() == [[0, 0, 0, 0, 1]] and apart.answer_B == found.answer_B[0]
+
+
+def test_each_token_of_a_program_is_in_the_step_of_its_statement(tok):
+    text = "```py\na\nif b:\n x\nd"
+    ids = tok.encode(text, add_special_tokens=False)
+    fake = Fake(tok)
+    fake.how, fake.score = Format("program"), lambda prompts, some: [np.ones(3, np.float32)]
+    found = process.score(fake, tok, [[1]], [ids], len(ids))
+    of = {tok.decode([i]): step for i, step in zip(ids, found.step_BR[0].tolist(), strict=True)}
+    assert [of[letter] for letter in ("a", "f", "x", "d")] == [0, 1, 1, 2]
 
 
 def test_the_bonus_at_the_end_by_hand(tok):

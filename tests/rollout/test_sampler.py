@@ -160,19 +160,20 @@ def test_a_stop_and_rooms_end_a_completion_where_the_whole_one_has_that_place(bu
     want = generate(sampler, params, SHORT)
     rooms = [12, 3, 7, 12]
 
-    def second_even(tokens):
+    def nth_even(n, tokens):
         even = [place for place, token in enumerate(tokens) if token % 2 == 0]
-        return even[1] + 1 if len(even) > 1 else None
+        return even[n - 1] + 1 if len(even) >= n else None
 
+    stops = [functools.partial(nth_even, n) for n in (2, 9, 1, 3)]
     weights = sampler.weights(params, SHORT)
     got = sampler.generate(
         weights, PROMPTS, SHORT, key=KEY, prompt_ids=IDS, samples=3,
-        stop=second_even, rooms=rooms,
+        stops=stops, rooms=rooms,
     )  # fmt: skip
     lengths = []
     for row, room in enumerate(np.repeat(rooms, 3)):
         whole = want.tokens_BR[row, : want.length_B[row]].tolist()
-        n = min(second_even(whole) or 12, room, len(whole))
+        n = min(stops[row // 3](whole) or 12, room, len(whole))
         assert got.tokens_BR[row, : got.length_B[row]].tolist() == whole[:n]
         assert got.ended_B[row] == (EOS in whole[:n])
         assert np.all(got.tokens_BR[row, n:] == PAD) and np.all(got.behaviour_logp_BR[row, n:] == 0)

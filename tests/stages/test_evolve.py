@@ -219,7 +219,7 @@ def test_batches_hold_the_share_of_own_solutions() -> None:
 class FakeScorer:
     """Scores each line of a completion by its length; remembers what it was asked."""
 
-    separator = "a"
+    how = steps.Format(separator="a")
 
     def __init__(self, run: Run, about: PRMConfig):
         self.run, self.about, self.asked = run, about, []
@@ -228,7 +228,7 @@ class FakeScorer:
         self.asked += [self.run.data.text(prompt) for prompt in prompts]
         found = []
         for ids in completions:
-            cut = steps.split_tokens(self.run.data.tokenizer, ids, self.separator)
+            cut = steps.split_tokens(self.run.data.tokenizer, ids, self.how)
             found.append(np.array([(len(s.tokens) % 4) / 4 for s in cut], np.float32))
         return found
 

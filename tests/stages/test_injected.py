@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.reasoning.steps import Format
 from distill_jax.run.run import Run
 from distill_jax.stages import injected, runner
 from distill_jax.stages.injected import InjectedSettings, inject
@@ -78,8 +79,9 @@ def test_rows(tmp_path: Path, form: str):
             assert sum(row["step_tokens"], []) == text["input_ids"]
             assert len(row["step_tokens"]) == len(row["steps"])
         # A token of a space and the whole next step: the tokens would be of fewer steps.
+        spaces = Format(separator=" ")
         with pytest.raises(DataError, match="p: 3 steps are 2 as tokens.*set separator"):
-            injected._add_tokens(run, [{"id": "p", "steps": ["Tom", "has", "3"]}], " ")
+            injected._add_tokens(run, [{"id": "p", "steps": ["Tom", "has", "3"]}], spaces)
         found = read(run, "injected")
         assert [row.tokens for row in found] == [row["step_tokens"] for row in lines]
         assert [first_label(row) for row in found] == labels

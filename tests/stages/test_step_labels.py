@@ -84,6 +84,7 @@ def test_rows_have_the_counts_of_the_completions(
             "model": "base", "temperature": 0.7, "top_p": 0.95, "max_new_tokens": 12, "n": 4,
         },
         "source": str(data),
+        "step_split": "text",
     }  # fmt: skip
     # Given up at its first step; no completion of b's prompt is right.
     assert (bad["mc"], bad["root"]) == ([counts(0, 4), None, None], counts(1, 2, 1))

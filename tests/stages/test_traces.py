@@ -107,7 +107,7 @@ def test_prefixes_are_the_tokens_that_were_drawn(whole: Run) -> None:
     assert len(found) == len(solutions) and made_from
     some = 0
     for row, solution in zip(found, solutions, strict=True):
-        cut = steps.split_tokens(tok, solution["tokens"], "a")
+        cut = steps.split_tokens(tok, solution["tokens"], LABEL.how)
         assert row["step_tokens"] == [step.tokens for step in cut]
         assert row["trace_right"] == solution["right"] and len(row["mc"]) == len(cut)
         counts = [sum(one.values()) for one in (*row["mc"], row["root"]) if one]
