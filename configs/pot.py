@@ -5,6 +5,13 @@ Program of thought: the model writes a Python program, and what that prints is t
 pretrain  tiny models learn embedded programs, some of them wrong or hard-coded
 sft       the student learns more of them
 rl        GRPO on verified answers
+traces    programs of that student, right and wrong
+labels    how often each step of them is completed to a right program
+executed  the step at which each of them fails when it is run
+wrong     training problems' programs with one number made wrong
+prm       a reward model of a program's steps, trained on labels and wrong
+errors    test problems' programs with one number made wrong
+bench     does the reward model find the wrong step of errors?
 evolve    rounds in which a student learns on its own right programs; `rl` writes the first ones
 concise   pairs of a short over a longer right program, both run again
 dpo       the evolved student learns to prefer the short one; kept unless accuracy falls
@@ -24,12 +31,19 @@ from configs import presets
 from distill_jax.core.errors import ConfigError
 from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.reasoning.steps import StepSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
 from distill_jax.stages.concise import ConciseSettings
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.evolve_settings import EvolveSettings
+from distill_jax.stages.executed import ExecutedSettings
+from distill_jax.stages.injected import InjectedSettings
+from distill_jax.stages.prm_settings import PRMSettings
+from distill_jax.stages.step_bench import StepBenchSettings
+from distill_jax.stages.step_labels import StepLabelSettings
+from distill_jax.stages.traces import TraceSettings
 from distill_jax.tasks import ProgramSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
@@ -54,6 +68,29 @@ def _tiny() -> RunConfig:
             rewards=_REWARDS,
             optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5, b2=0.99),
         ),
+        "traces": TraceSettings(model="rl", problems=400, samples=4),
+        "labels": StepLabelSettings(data="traces", model="rl", step_split="program", n=4),
+        "executed": ExecutedSettings(data="traces"),
+        "wrong": InjectedSettings(step_split="program", problems=2000),
+        "prm": PRMSettings(
+            start="rl",
+            data="labels",
+            also="wrong",
+            step_format=StepSettings(split="program"),
+            # The student's programs are mostly right: 92% of their labelled steps.
+            balanced=True,
+            head="mlp",
+            trainable="full",
+            head_rate=1.0,
+            steps=150,
+            batch_size=64,
+            max_length=192,
+            eval_every=50,
+            eval_problems=256,
+            optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
+        ),
+        "errors": InjectedSettings(split="test", step_split="program", problems=400),
+        "bench": StepBenchSettings(reward_model="prm", data="errors"),
         "evolve": EvolveSettings(
             start="sft",
             model="rl",
@@ -102,14 +139,27 @@ def _tiny() -> RunConfig:
 
 
 def _smoke() -> RunConfig:
-    small, programs, wide = presets.smoke(), _tiny().programs, _tiny().plan
+    small, wide = presets.smoke(), _tiny()
     plan = {
         "pretrain": small.plan["pretrain"],
         "sft": _with(small.plan["sft"], answer_only=0.0),
         "rl": _with(small.plan["rl"], rewards=_REWARDS),
+        "traces": _with(wide.plan["traces"], problems=8, batch=32),
+        "labels": _with(wide.plan["labels"], n=2, truncated_as="wrong", batch=32),
+        # These models solve nothing, so prm learns from injected errors.
+        "wrong": _with(wide.plan["wrong"], problems=64),
+        "prm": _with(
+            wide.plan["prm"],
+            steps=2,
+            batch_size=8,
+            eval_every=2,
+            optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
+        ),
+        "errors": _with(wide.plan["errors"], problems=16),
+        "bench": wide.plan["bench"],
         # These models solve nothing: evolve learns on given programs, concise would find no pair.
         "evolve": _with(
-            wide["evolve"],
+            wide.plan["evolve"],
             rounds=1,
             problems=4,
             samples=2,
@@ -126,7 +176,7 @@ def _smoke() -> RunConfig:
         small,
         preset="pot_smoke",
         task="program",
-        programs=programs,
+        programs=wide.programs,
         data=_with(small.data, problems=_with(small.data.problems, style="program")),
         sampling=_with(small.sampling, max_new_tokens=32),
         stages=tuple(plan),

@@ -29,6 +29,7 @@ class ProgramCheck:
         seconds: of wall time.
         error: the end of its traceback, or why it was rejected or killed.
         lines: that it printed, where status is ok.
+        line: see `Outcome.line`.
     """
 
     ran: bool
@@ -40,6 +41,7 @@ class ProgramCheck:
     seconds: float
     error: str = ""
     lines: int = 0
+    line: int | None = None
 
     @property
     def undecided(self) -> bool:
@@ -110,6 +112,7 @@ def check_program_batch(
             seconds=outcome.seconds,
             error=outcome.error,
             lines=outcome.lines,
+            line=outcome.line,
         )
         for row, (program, outcome) in enumerate(zip(programs, outcomes, strict=True))
     ]

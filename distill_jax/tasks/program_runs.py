@@ -14,6 +14,8 @@ from distill_jax.sandbox.shared import Missing, run_until, shared
 # on the load of the machine.
 _REPEATABLE = ("ok", "no_output", "error", "assertion", "syntax", "rejected", "output", "violation")
 _REMEMBERED = 10_000
+_RAISED = re.compile(r'^ *File "<program>", line (\d+), in <module>$', re.MULTILINE)
+_REFUSED = re.compile(r'^(?: *File "<program>", )?line (\d+)(?:$|: )', re.MULTILINE)
 # Of a failed program's standard error the end is kept.
 ERROR_LINES, ERROR_CHARACTERS = 20, 2000
 # Of what a program prints the beginning and the end are kept, so many characters each.
@@ -36,6 +38,8 @@ class Outcome(NamedTuple):
         seconds: of wall time.
         stdout: what it printed, its middle cut out and marked where that is long.
         lines: that it printed, blank ones not counted, where status is ok.
+        line: from 1, of the top-level statement that raised, or what syntax or policy refuses;
+            None where no line is to blame, or none is known.
     """
 
     status: str
@@ -44,6 +48,7 @@ class Outcome(NamedTuple):
     seconds: float = 0.0
     stdout: str = ""
     lines: int = 0
+    line: int | None = None
 
     @property
     def ran(self) -> bool:
@@ -107,7 +112,19 @@ def _outcome(result: Result | Missing) -> Outcome:
         lines = sum(bool(line.strip()) for line in result.stdout.splitlines())
         return Outcome(status, printed.text, "", seconds, stdout, lines)
     error = "\n".join(result.stderr.strip().splitlines()[-ERROR_LINES:])[-ERROR_CHARACTERS:]
-    return Outcome(_status(result), None, error, seconds, stdout)
+    line = failing_line(result.stderr)
+    return Outcome(_status(result), None, error, seconds, stdout, line=line)
+
+
+def failing_line(stderr: str) -> int | None:
+    """The line that a failed program's standard error blames, of its last traceback.
+
+    An exception inside a function is blamed on the top-level statement that was run, in whose step
+    the run ended; a syntax error on its own line.
+    """
+    raised = stderr.rpartition("Traceback (most recent call last):\n")[2]
+    found = _RAISED.search(raised) or _REFUSED.search(stderr)
+    return None if found is None else int(found[1])
 
 
 def _status(result: Result) -> str:

@@ -74,7 +74,10 @@ def test_stages_of_the_configs() -> None:
             "pretrain", "distill", "traces", "labels", "prm", "errors",
             "other_errors", "bench", "rl", "dpo", "solve", "evaluate",
         )  # fmt: skip
-        wanted["pot"] = ("pretrain", "sft", "rl", "evolve", "concise", "dpo", "repair", "evaluate")
+        wanted["pot"] = (
+            *MAIN_STAGES[:-1], "traces", "labels", "executed", "wrong", "prm", "errors", "bench",
+            "evolve", "concise", "dpo", "repair", "evaluate",
+        )  # fmt: skip
         assert stages == wanted.get(path.stem, (path.stem,)), path
     for preset in ("qwen_1_5b", "qwen_7b"):
         config = build(load(ROOT / "configs" / "distill.py").get_config(preset))
