@@ -16,6 +16,7 @@ PARENTS = {
     errors.RewardError: RuntimeError,
     errors.RewardHackingError: RuntimeError,
     errors.BusyError: RuntimeError,
+    errors.EndpointError: RuntimeError,
     errors.DiskFullError: RuntimeError,
     errors.MissingExtraError: ImportError,
 }

@@ -69,7 +69,7 @@ def test_each_token_of_a_program_is_in_the_step_of_its_statement(tok):
     ids = tok.encode(text, add_special_tokens=False)
     fake = Fake(tok)
     fake.how, fake.score = Format("program"), lambda prompts, some: [np.ones(3, np.float32)]
-    found = process.score(fake, tok, [[1]], [ids], len(ids))
+    found = process.score(fake, tok, [[1]], [ids], np.ones((1, len(ids)), np.float32))
     of = {tok.decode([i]): step for i, step in zip(ids, found.step_BR[0].tolist(), strict=True)}
     assert [of[letter] for letter in ("a", "f", "x", "d")] == [0, 1, 1, 2]
 
