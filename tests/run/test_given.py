@@ -13,7 +13,7 @@ from distill_jax.run.config import RunConfig, build, to_config_dict
 from distill_jax.run.given import ignored, refuse_ignored
 from distill_jax.run.run import Run
 from distill_jax.run.settings import StageSettings
-from distill_jax.stages import checks
+from distill_jax.stages import checks, runner
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.evolve_settings import EvolveSettings
 
@@ -142,6 +142,10 @@ def test_a_stage_that_has_begun_keeps_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "rl").mkdir()
     (tmp_path / "rl" / "settings.json").write_text("{}")
     refuse_ignored(config, tmp_path, names)
+
+
+# Importing it registers the kinds.
+assert runner.BUILT_IN
 
 
 def test_what_a_preset_brings_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
