@@ -101,7 +101,7 @@ def _tiny() -> RunConfig:
             data="traces",
             steps=60,
             sft_weight=0.2,
-            optimizer=OptimizerSettings(learning_rate=2e-4, warmup_steps=5),
+            optimizer=OptimizerSettings(learning_rate=2e-5, warmup_steps=5),
         ),
         "solve": SolveSettings(
             model="distill", reward_model="prm", problems=200, attempts=8, selector="weighted"
