@@ -65,15 +65,7 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
     Problems and outside models that a complete stage has read may be gone: without `contents`,
     missing ones are skipped.
     """
-    found: dict[str, str] = {}
-    for setting, ref, other in upstream(run.config, stage.name):
-        for name, value in run.made(other).items():
-            if ref != "models" or name == setting:
-                # Its files, where they are: done.json does not know that one was replaced.
-                files = run.workdir / other / name
-                files = files / "model" if ref == "models" else files
-                now = run.digest(files) if files.exists() else value
-                found[f"{setting} ({name} of {other})"] = now
+    found = _of_stages(run, stage)
 
     def read(path: str) -> bool:
         return contents or bool(path and Path(path).exists())
@@ -83,24 +75,47 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
         if path and read(path):
             found[f"weights of the {role}"] = run.digest(run.models.path(role))
     for setting, ref, value in settings.references(stage.settings):
-        if ref == "function" and value:
-            name = value.partition(":")[0].replace(".", "/")
-            tries = [Path(p, name + e) for p in ("", *sys.path) for e in ("/__init__.py", ".py")]
-            source = next((path for path in tries if path.is_file()), None)
-            found |= {f"{setting} {value}": digest.of(source.read_bytes())} if source else {}
-        if ref == "student" and value not in run.config.plan and read(value):
-            for part, one in run.student_digests(run.student(value)).items():
-                found[f"{setting} {value} ({part})"] = one
-        if ref == "file" and value and read(value):
-            found[f"{setting} {value}"] = run.digest(Path(value))
-        outside = value and value not in run.config.plan and read(value)
-        if outside and ref in ("rows", "reward_model"):
-            place = run.rows(value) if ref == "rows" else run.reward_model(value)
-            found[f"{setting} {value}"] = run.digest(place)
+        if ref == "function":
+            found |= _of_function(setting, value)
+        elif value and (ref == "file" or value not in run.config.plan) and read(value):
+            found |= _of_path(run, setting, ref, value)
     for split in stage.settings.splits():
         if read(run.data.source_of(split)):
             found[f"{split} problems"] = run.data.digest(split)
     return found
+
+
+def _of_stages(run: Run, stage: Stage[Any]) -> dict[str, str]:
+    """What other stages of the run made."""
+    found: dict[str, str] = {}
+    for setting, ref, other in upstream(run.config, stage.name):
+        for name, value in run.made(other).items():
+            if ref != "models" or name == setting:
+                # Its files, where they are: done.json does not know that one was replaced.
+                files = run.workdir / other / name
+                files = files / "model" if ref == "models" else files
+                now = run.digest(files) if files.exists() else value
+                found[f"{setting} ({name} of {other})"] = now
+    return found
+
+
+def _of_function(setting: str, value: str) -> dict[str, str]:
+    """The source file of a function that a setting names; {} where there is none."""
+    name = value.partition(":")[0].replace(".", "/")
+    tries = [Path(p, name + e) for p in ("", *sys.path) for e in ("/__init__.py", ".py")]
+    source = next((path for path in tries if path.is_file()), None) if value else None
+    return {f"{setting} {value}": digest.of(source.read_bytes())} if source else {}
+
+
+def _of_path(run: Run, setting: str, ref: str, value: str) -> dict[str, str]:
+    """What a setting names outside the plan: a student, rows, a reward model, a file."""
+    if ref == "student":
+        parts = run.student_digests(run.student(value))
+        return {f"{setting} {value} ({part})": one for part, one in parts.items()}
+    if ref in ("rows", "reward_model"):
+        place = run.rows(value) if ref == "rows" else run.reward_model(value)
+        return {f"{setting} {value}": run.digest(place)}
+    return {f"{setting} {value}": run.digest(Path(value))} if ref == "file" else {}
 
 
 def stage_key(config: RunConfig, name: str) -> str:
