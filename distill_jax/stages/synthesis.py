@@ -57,6 +57,11 @@ def _check(run: Run, stage: Stage[SynthesisSettings]) -> None:
     if run.config.task not in synthesis_check.READERS:
         known = ", ".join(synthesis_check.READERS)
         raise ConfigError(f"task={run.config.task} in {stage.name}", wanted=f"one of {known}")
+    if s.assertions and run.config.task != "program":
+        raise ConfigError(
+            f"{stage.name}.assertions=True with task={run.config.task}",
+            wanted="task=program: only programs have assertions",
+        )
 
 
 def _prepare(run: Run, stage: Stage[SynthesisSettings]) -> Prompts:

@@ -1,11 +1,12 @@
 """The settings of stages of kind synthesis."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from distill_jax.core import settings
+from distill_jax.core import settings, unread
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread
 from distill_jax.forecast.memory import Job, Part
 from distill_jax.run.settings import TASK, TRAINING_DATA, StageSettings
 from distill_jax.stages.traces import DRAWN
@@ -17,6 +18,12 @@ WRITERS = ("teacher", "endpoint", "file")
 @dataclass(frozen=True)
 class SynthesisSettings(StageSettings, kind="synthesis", makes="rows"):
     """Worked solutions of the training problems, verified: programs or texts, by config.task."""
+
+    UNREAD: ClassVar = (
+        Unread(("endpoint",), ("writer",), lambda writer: writer != "endpoint"),
+        Unread(("samples", "temperature"), ("writer",), lambda writer: writer == "file"),
+        Unread(("batch",), ("writer",), lambda writer: writer != "teacher"),
+    )
 
     writer: str = setting(
         "teacher",
@@ -97,10 +104,11 @@ def changed(
     answers: str | None = None,
     **values: Any,
 ) -> SynthesisSettings:
-    """The settings with those that are not None; a model makes the endpoint write, answers a file.
+    """The settings, changed by what is not None; a model makes the endpoint write, answers a file.
 
     Raises:
-        ConfigError: settings that cannot go together, or a value out of its limits.
+        ConfigError: settings that cannot go together, a value out of its limits, or one that
+            nothing reads, e.g. base_url where the teacher writes.
     """
     if model is not None and answers is not None:
         got = f"model={model} with answers={answers}"
@@ -110,7 +118,11 @@ def changed(
         out |= {"writer": "endpoint", "answers": ""}
     if answers is not None:
         out |= {"writer": "file", "answers": answers}
-    out |= {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name, value in values.items() if value is not None}
     at = {"model": model, "base_url": base_url}
-    out["endpoint"] |= {name: value for name, value in at.items() if value is not None}
-    return settings.build(SynthesisSettings, out)
+    at = {name: value for name, value in at.items() if value is not None}
+    out |= values
+    out["endpoint"] |= at
+    made = settings.build(SynthesisSettings, out)
+    unread.refuse(unread.find(made), {*values, *(f"endpoint.{name}" for name in at)})
+    return made

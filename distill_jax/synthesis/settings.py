@@ -3,10 +3,11 @@
 import json
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread
 
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 # Names of the body that other settings set; `stream` would change the form of the response.
@@ -55,6 +56,11 @@ class PaceSettings:
 @dataclass(frozen=True)
 class BudgetSettings:
     """What may be spent, and what tokens cost. No price is known unless it is set here."""
+
+    UNREAD: ClassVar = (
+        Unread(("spent",), ("tokens", "money"), lambda tokens, money: not (tokens or money)),
+        Unread(("cached_price",), ("input_price",), lambda price: price is None),
+    )
 
     tokens: int = setting(0, "Tokens at most, of prompts and answers; 0: no limit.", low=0,
                           affects="nothing")  # fmt: skip

@@ -133,3 +133,19 @@ def test_flags_change_the_settings_of_the_plan() -> None:
     assert synthesis_settings.changed(mine) == mine
     with pytest.raises(ConfigError, match="model=m with answers=a"):
         synthesis_settings.changed(mine, model="m", answers="a")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        # Without --model the teacher writes.
+        ({"base_url": "http://h/v1"}, "endpoint.base_url='http://h/v1' with writer='teacher'"),
+        ({"answers": "a.jsonl", "samples": 3}, "samples=3 with writer='file'"),
+    ],
+)
+def test_a_flag_that_nothing_reads_is_refused(flags: dict[str, Any], message: str) -> None:
+    # The plan's own settings of another writer are not.
+    mine = SynthesisSettings(samples=2, endpoint=EndpointSettings(model="m", max_tokens=32))
+    with pytest.raises(ConfigError) as error:
+        synthesis_settings.changed(mine, **flags)
+    assert str(error.value).startswith(message)

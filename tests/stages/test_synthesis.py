@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from distill_jax.core import unread
 from distill_jax.core.errors import ConfigError, DataError, EndpointError
 from distill_jax.data import trace_rows
 from distill_jax.data.sources import DataSettings, load
@@ -486,6 +487,29 @@ def _problems(made: dict[str, Any], tmp_path: Path) -> list[Any]:
 def test_settings_that_cannot_go_together(how: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SynthesisSettings(**how)
+
+
+@pytest.mark.parametrize(
+    ("how", "names"),
+    [
+        ({}, {"endpoint.model", "endpoint.pace.concurrency"}),
+        ({"writer": "endpoint"}, {"batch"}),
+        ({"writer": "file", "answers": "a.jsonl"}, {
+            "batch", "samples", "temperature", "endpoint.model", "endpoint.pace.concurrency",
+        }),
+    ],
+)  # fmt: skip
+def test_settings_that_another_writer_reads(how: dict[str, Any], names: set[str]) -> None:
+    endpoint = EndpointSettings(model="big", pace=PaceSettings(concurrency=3))
+    s = SynthesisSettings(samples=2, temperature=0.5, batch=8, endpoint=endpoint, **how)
+    assert {one.name for one in unread.find(s)} == names
+
+
+def test_texts_have_no_assertions(questions: Path, tmp_path: Path) -> None:
+    path = write_answers(tmp_path / "answers.jsonl", TEXTS)
+    s = SynthesisSettings(writer="file", questions=str(questions), answers=path, assertions=True)
+    with pytest.raises(ConfigError, match="synthesis.assertions=True with task=text"):
+        run(tmp_path / "run", s, task="text")
 
 
 def test_problems_of_a_held_out_split_are_dropped(

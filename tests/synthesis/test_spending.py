@@ -2,6 +2,7 @@
 
 import pytest
 
+from distill_jax.core import unread
 from distill_jax.core.errors import ConfigError
 from distill_jax.synthesis import spending
 from distill_jax.synthesis.failures import Usage
@@ -33,6 +34,14 @@ def test_a_budget_of_money_needs_prices() -> None:
     with pytest.raises(ConfigError, match="money=5.0 with input_price=None"):
         BudgetSettings(money=5.0)
     BudgetSettings(money=5.0, input_price=0.1, output_price=0.1)
+
+
+def test_settings_that_nothing_reads() -> None:
+    found = unread.find(BudgetSettings(spent="finish", cached_price=0.1))
+    assert {one.name for one in found} == {"spent", "cached_price"}
+    prices = BudgetSettings(money=1.0, spent="finish", input_price=0.2, cached_price=0.1,
+                            output_price=0.3)  # fmt: skip
+    assert unread.find(prices) == [] == unread.find(BudgetSettings(tokens=9, spent="finish"))
 
 
 def test_what_is_booked_counts_until_it_is_spent() -> None:
