@@ -39,6 +39,11 @@ class Prompts(NamedTuple):
     prompts: list[list[int]]
     dropped: int
 
+    def first(self, count: int) -> "Prompts":
+        """The first `count` problems with their prompts; 0: all. `dropped` stays."""
+        count = count or len(self.problems)
+        return Prompts(self.problems[:count], self.prompts[:count], self.dropped)
+
 
 def render_prompt(tok: FastTokenizer, problem: Problem, settings: ChatSettings) -> list[int]:
     """Token ids up to where the response begins."""

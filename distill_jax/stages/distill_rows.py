@@ -54,9 +54,8 @@ def make(
 def _teacher_samples(run: Run, stage: Stage[DistillSettings], path: Path, teacher: Loaded) -> Rows:
     """One solution a problem; those that the file has are not drawn again."""
     settings = stage.settings.teacher_samples
-    pool = run.data.problems("train")
-    count = min(settings.problems or len(pool.problems), len(pool.problems))
-    pool = Prompts(pool.problems[:count], pool.prompts[:count], pool.dropped)
+    pool = run.data.problems("train").first(settings.problems)
+    count = len(pool.problems)
     parts = _draw(run, stage, path, teacher, pool)
     right = [one for part in parts for one in part.columns["right"]]
     tokens = [row for part in parts for row in part.tokens]

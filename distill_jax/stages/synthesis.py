@@ -36,7 +36,7 @@ from distill_jax.training.progress import Progress
 
 VERIFIED_FILE = "teacher_verified.jsonl"
 STORE_FILE = "answers.jsonl"
-# Of a work directory: where answers of endpoints are kept.
+# Directory below a work directory that keeps the answers of endpoints.
 BOUGHT = "bought"
 # Answers verified between two looks at whether to stop.
 _BATCH = 256
@@ -76,18 +76,11 @@ def _prepare(run: Run, stage: Stage[SynthesisSettings]) -> Prompts:
                 f"{s.questions} dropped, they are in a held-out split"
             )
         if not kept:
-            raise DataError(
-                f"{s.questions}: no problem is left", wanted="others than held-out ones"
-            )
-        pool = run.data.task.prompts(kept)
+            raise DataError(f"{s.questions}: no problem is left", wanted="some not held out")
+        pool, what = run.data.task.prompts(kept), f"problems left of {s.questions}"
     else:
-        pool = run.data.problems("train")
-    if s.problems > len(pool.problems):
-        raise DataError(
-            f"{stage.name}.problems={s.problems}", wanted=f"at most the {len(pool.problems)} there"
-        )
-    count = s.problems or len(pool.problems)
-    return Prompts(pool.problems[:count], pool.prompts[:count], pool.dropped)
+        pool, what = run.data.problems("train"), "training problems"
+    return traces.first_problems(stage, pool, what)
 
 
 def read_questions(path: Path) -> list[Problem]:
@@ -108,7 +101,7 @@ def read_questions(path: Path) -> list[Problem]:
 def _run(
     run: Run, stage: Stage[SynthesisSettings], directory: Path, pool: Prompts
 ) -> dict[str, Any]:
-    written, figures = WRITERS[stage.settings.writer](run, stage, directory, pool)
+    written, figures = _WRITERS[stage.settings.writer](run, stage, directory, pool)
     if jax.process_index() == 0:
         figures |= _verify(run, stage, directory, written)
     count = int(sharding.of_first_process(np.array(figures.get("verified", 0))))
@@ -165,7 +158,7 @@ def _by_endpoint(
     del directory
     s, e = stage.settings, stage.settings.endpoint
     wanted = wanted_of(run, s, pool.problems)
-    # Not in the stage's directory: whoever deletes that keeps what was paid for.
+    # Not the stage's directory: deleting that must not lose what was paid for.
     place = Path(e.directory) if e.directory else run.directory(BOUGHT)
     place.mkdir(parents=True, exist_ok=True)
     with lock.held_here(place):
@@ -261,7 +254,7 @@ def _spent(buyer: Buyer) -> dict[str, Any]:
     }
 
 
-WRITERS = {"teacher": _by_teacher, "endpoint": _by_endpoint, "file": _by_file}
+_WRITERS = {"teacher": _by_teacher, "endpoint": _by_endpoint, "file": _by_file}
 
 
 # --- verification ---------------------------------------------------------------------------------

@@ -128,15 +128,21 @@ class TraceSettings(WriterSettings, kind="traces", makes="rows"):
 
 
 def _prepare(run: Run, stage: Stage[TraceSettings]) -> Prompts:
-    """The problems to solve."""
-    pool, count = run.data.problems("train"), stage.settings.problems
+    return first_problems(stage, run.data.problems("train"))
+
+
+def first_problems(stage: Stage[Any], pool: Prompts, what: str = "training problems") -> Prompts:
+    """The first problems of a pool: as many as the stage's setting `problems` says, 0: all.
+
+    Raises:
+        DataError: the pool has fewer; what: it holds, for the message.
+    """
+    count = stage.settings.problems
     if count > len(pool.problems):
         raise DataError(
-            f"{stage.name}.problems={count}",
-            wanted=f"at most the {len(pool.problems)} training problems",
+            f"{stage.name}.problems={count}", wanted=f"at most the {len(pool.problems)} {what}"
         )
-    count = count or len(pool.problems)
-    return Prompts(pool.problems[:count], pool.prompts[:count], pool.dropped)
+    return pool.first(count)
 
 
 def _run(run: Run, stage: Stage[TraceSettings], directory: Path, pool: Prompts) -> dict[str, float]:

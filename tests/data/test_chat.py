@@ -5,6 +5,7 @@ import pytest
 from distill_jax.core.errors import DataError
 from distill_jax.data.chat import (
     ChatSettings,
+    Prompts,
     decode,
     fitting_prompts,
     render_examples,
@@ -124,3 +125,10 @@ def test_long_prompts_are_dropped_and_counted_or_refused(tok):
         fitting_prompts(tok, rows, PLAIN, max_prompt_tokens=limit, on_long_prompt="error")
     with pytest.raises(DataError, match="all 10 prompts are longer"):
         fitting_prompts(tok, rows, PLAIN, max_prompt_tokens=3, on_long_prompt="drop")
+
+
+def test_the_first_prompts():
+    two = Problem("a/2", "Ann has 1 pen. How many?", "", "1")
+    pool = Prompts([ONE, two], [[1], [2]], 7)
+    assert pool.first(1) == ([ONE], [[1]], 7)
+    assert pool.first(0) == pool == pool.first(9)
