@@ -38,10 +38,12 @@ _QUESTIONS = flags.DEFINE_string("questions", None, "File of problems.")
 _PROBLEMS = flags.DEFINE_integer("problems", None, "The first problems only.", lower_bound=1)
 _SAMPLES = flags.DEFINE_integer("samples", None, "Answers of each problem.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print the figures as one JSON object.")
+# Name of the stage that runs here, and of its directory.
+_NAME = SynthesisSettings.kind
 
 
 def _settings(config: RunConfig) -> SynthesisSettings:
-    """The settings of the plan's last stage of the kind, else the defaults, as the flags say."""
+    """The settings of the plan's last stage of the kind, else the defaults, changed by flags."""
     plan = [config.plan[name] for name in config.order]
     found = [one for one in plan if isinstance(one, SynthesisSettings)]
     return synthesis_settings.changed(
@@ -56,7 +58,7 @@ def _settings(config: RunConfig) -> SynthesisSettings:
 
 
 def _table(figures: dict[str, Any]) -> Table:
-    table = Table("", "", title="synthesis", show_header=False)
+    table = Table("", "", title=_NAME, show_header=False)
     for name, value in figures.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {count}" for key, count in value.items())
@@ -67,7 +69,7 @@ def _table(figures: dict[str, Any]) -> Table:
 def _job(guard: arguments.OneLine) -> None:
     config = build(main_job.CONFIG.value)
     workdir = main_job.workdir_of(config)
-    out = Path(_OUT.value) if _OUT.value else workdir / "synthesis"
+    out = Path(_OUT.value) if _OUT.value else workdir / _NAME
     check_local(out, "--out")
     guard.directory = out
     how = _settings(config)
@@ -77,10 +79,10 @@ def _job(guard: arguments.OneLine) -> None:
     from distill_jax.stages import checks, forecasts
     from distill_jax.stages import synthesis as kind
 
-    stage = Stage("synthesis", how)
+    stage = Stage(_NAME, how)
     if (out / "done.json").is_file():
         fix = "name another --out, or start the stage again with launch.main"
-        raise ConfigError(f"{out} is of a complete stage of the run", fix=fix)
+        raise ConfigError(f"{out} holds a complete stage of the run", fix=fix)
     with Run(config, workdir) as run:
         for role in how.roles():
             checks.check_role(run, role, ())

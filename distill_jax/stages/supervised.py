@@ -119,7 +119,7 @@ def _given(
 def _of_file(run: Run, path: Path) -> list[Problem]:
     """The problems of a file of solutions, one a solution, each solution once.
 
-    Of rows with verdicts the right ones count, of those that a stage marks the kept ones.
+    Of rows with column `kept` those that are kept count, else of rows with `right` the right ones.
     """
     rows = list(read_rows(path))
     right = [(where, row) for where, row in rows if row.get("kept", row.get("right", True))]
@@ -127,8 +127,9 @@ def _of_file(run: Run, path: Path) -> list[Problem]:
     once = {(one.question, one.solution): one for one in reversed(found)}
     kept = [one for one in reversed(once.values()) if not run.data.in_held_out_split(one.question)]
     run.say(
-        f"{path}: {len(kept)} solutions of {len(rows)} rows; {len(rows) - len(right)} not right, "
-        f"{len(found) - len(once)} copies, {len(once) - len(kept)} of a held-out split"
+        f"{path}: {len(kept)} solutions of {len(rows)} rows; "
+        f"{len(rows) - len(right)} wrong or not kept, {len(found) - len(once)} copies, "
+        f"{len(once) - len(kept)} of a held-out split"
     )
     if not kept:
         raise DataError(f"{path}: no solution is left", wanted="right ones of other problems")

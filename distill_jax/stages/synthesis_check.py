@@ -14,9 +14,9 @@ from distill_jax.synthesis import failures
 from distill_jax.tasks import Task
 from distill_jax.tasks.program import ProgramTask, check_program_batch
 
-# Classes of what is verified, and by what.
+# Evidence that an answer is right.
 GOLD, AGREEMENT = "gold", "agreement"
-# Of what is not: failed before it had an answer, has another one, or nobody can tell.
+# Some of the classes of answers that are not verified.
 UNVERIFIED, HARDCODED, NO_ASSERTION = "unverified", "hardcoded", "no_assertion"
 
 
@@ -24,11 +24,12 @@ class Written(NamedTuple):
     """An answer as it came.
 
     Attributes:
-        kind: "ok", or why its text is of no use: one of `failures.CLASSES`, "missing".
+        kind: "ok", or why its text is of no use: one of `failures.CLASSES`, "missing" (never
+            asked for), "special_token".
         text: "" where there is none.
-        tokens: number of the text's; None: not known.
-        model: that wrote it.
-        ids: the text's tokens as they were drawn; None: not of the run's tokenizer.
+        tokens: number of tokens of the text; None: not known.
+        model: name of the model that wrote it.
+        ids: the text's tokens as they were drawn; None: not drawn with the run's tokenizer.
     """
 
     problem: Problem
@@ -46,14 +47,14 @@ class Checked:
 
     Attributes:
         kind: class: "ok" where it has an answer, until it is judged; then "verified", or why not.
-        answer: that it states or prints; None: none.
-        equal: to the gold answer; None: not known.
+        answer: the answer that it states or prints; None: none.
+        equal: whether the answer equals the gold one; None: not known.
         shape: equal for solutions that are the same but for layout; of agreeing solutions each
             shape counts once.
         program: None for texts.
-        tests: its assertions.
+        tests: the program's assertions.
         checks: {ran, assertions, equal, hardcoded}, None for what was not tested.
-        seconds: of the program; None: not run.
+        seconds: run time of the program; None: not run.
         evidence: GOLD, AGREEMENT, or None where it is not verified.
     """
 

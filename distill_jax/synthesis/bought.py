@@ -22,7 +22,7 @@ class Bought(NamedTuple):
 
 
 def read(path: Path, problems: Sequence[Problem]) -> tuple[list[list[Bought]], int]:
-    """The answers of each problem, in the file's order, and the rows of other problems.
+    """The answers of each problem, in the file's order, and the number of rows of other problems.
 
     Further columns that are read: `model`, `tokens` (a number), `ended` or `finish_reason`. The
     files of `python -m launch.export_answers` have this form.
@@ -31,26 +31,27 @@ def read(path: Path, problems: Sequence[Problem]) -> tuple[list[list[Bought]], i
         DataError: a column of another type (file, line), or no row is of these problems.
     """
     places: dict[str, int] = {}
-    for place, problem in enumerate(problems):
-        places.setdefault(f"hash {problem.content_hash}", place)
-        places[f"id {problem.id}"] = place
+    for number, problem in enumerate(problems):
+        places.setdefault(f"hash {problem.content_hash}", number)
+        places[f"id {problem.id}"] = number
     found: dict[int, list[Bought]] = defaultdict(list)
     others = 0
     for where, row in read_rows(path):
-        of = places.get(_problem(row, where))
-        if of is None:
+        place = places.get(_problem(row, where))
+        if place is None:
             others += 1
         else:
-            found[of].append(_bought(row, where))
+            found[place].append(_bought(row, where))
     if not found:
         raise DataError(
             f"{path}: none of {others} rows is of the {len(problems)} problems",
             wanted="their ids or questions",
         )
-    return [found[place] for place in range(len(problems))], others
+    return [found[number] for number in range(len(problems))], others
 
 
 def _problem(row: Mapping[str, Any], where: str) -> str:
+    """How the row names its problem: "id ID", or "hash HASH" of its question."""
     if row.get("id") is not None:
         return f"id {row['id']}"
     question = row.get("question")

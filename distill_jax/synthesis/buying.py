@@ -34,14 +34,14 @@ class Wanted(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What there is of an answer: its class, "missing" without an attempt; its last response."""
+    """What came of an answer: its class ("missing": never asked for), and its last response."""
 
     kind: str
     response: Response | None = None
 
 
 class Job(NamedTuple):
-    """A request that is due; place: of its answer among those wanted."""
+    """A request that is due; place: number of its answer among those wanted."""
 
     place: int
     request: Request
@@ -70,7 +70,7 @@ class Buyer:
         done: answers that need nothing more.
         failed: attempts of this start that failed, by class.
         ended: one of COMPLETE, STOPPED, SPENT, ABORTED; "" while it goes on.
-        why: of an abort.
+        why: reason of an abort.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Buyer:
         self.ended = self.ended or COMPLETE
 
     def outcome(self, place: int) -> Outcome:
-        """What there is of an answer."""
+        """What came of answer number `place`."""
         request, longer = self.wanted[place]
         for one in (longer, request):
             kinds, response = self.journal.history(one.key) if one is not None else ((), None)

@@ -3,27 +3,27 @@
 from distill_jax.synthesis.failures import Usage
 from distill_jax.synthesis.settings import BudgetSettings
 
-# Characters a token at least, in an estimate that is rather too high.
+# Characters a token: fewer than usual, so that estimates are rather too high.
 _CHARACTERS = 3
 
 
 def cost(usage: Usage, s: BudgetSettings) -> float | None:
-    """The price of an answer; None where a price is unknown."""
+    """The money that an answer costs; None where a price is unknown."""
     if s.input_price is None or s.output_price is None:
         return None
     cached = s.input_price if s.cached_price is None else s.cached_price
     fresh = max(usage.input - usage.cached, 0)
-    cents = fresh * s.input_price + usage.cached * cached + usage.output * s.output_price
-    return cents / 1e6
+    millionths = fresh * s.input_price + usage.cached * cached + usage.output * s.output_price
+    return millionths / 1e6
 
 
 def estimate(messages: str, max_tokens: int) -> Usage:
-    """At most what a request can use, about: its characters, and its limit."""
+    """About the most that a request can use: tokens of its messages, and its limit."""
     return Usage(-(-len(messages) // _CHARACTERS), 0, max_tokens, 0)
 
 
 def of_text(messages: str, text: str) -> Usage:
-    """About what an answer used where the endpoint does not say."""
+    """About what an answer used, where the endpoint does not report it."""
     return Usage(-(-len(messages) // _CHARACTERS), 0, -(-len(text) // _CHARACTERS), 0)
 
 
