@@ -22,7 +22,7 @@ from distill_jax.stages.step_labels import StepLabelSettings
 from distill_jax.stages.traces import TraceSettings, choose
 from distill_jax.tasks import Judged
 from distill_jax.tasks.task import TextTask
-from tests.stages.traced import files, plan, read
+from tests.stages.traced import files, judge_by_verdict, plan, read, verdict
 
 pytestmark = pytest.mark.slow
 
@@ -35,18 +35,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return files(tmp_path_factory.mktemp("models"))
 
 
-def verdict(name: str, text: str) -> int:
-    """0: right, 1: undecided, 2 and 3: wrong; a random model solves nothing."""
-    return (sum(map(ord, name)) + len(text)) % 4
-
-
 @pytest.fixture(autouse=True)
 def _judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(self: TextTask, problems: Any, texts: list[str], ended_B: Any) -> Judged:
-        found = np.array([verdict(p.id, text) for p, text in zip(problems, texts, strict=True)])
-        return Judged(found == 0, found == 1, [{} for _ in texts], [None for _ in texts])
-
-    monkeypatch.setattr(TextTask, "judge", judge)
+    judge_by_verdict(monkeypatch)
 
 
 def run(workdir: Path, made: dict[str, Any], draw: Any = DRAW, label: Any = None) -> Run:
@@ -59,7 +50,7 @@ def run(workdir: Path, made: dict[str, Any], draw: Any = DRAW, label: Any = None
 @pytest.fixture(scope="module")
 def whole(made: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
-        _judged.__wrapped__(patch)
+        judge_by_verdict(patch)
         return run(tmp_path_factory.mktemp("whole"), made, label=LABEL)
 
 

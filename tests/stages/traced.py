@@ -12,6 +12,8 @@ import pytest
 from distill_jax.rollout.sampler import Rollout, Sampler
 from distill_jax.run.config import RunConfig
 from distill_jax.run.settings import StageSettings
+from distill_jax.tasks import Judged
+from distill_jax.tasks.task import TextTask
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import small
 
@@ -97,3 +99,18 @@ def scripted(
     generate: Callable[..., Rollout] = lambda self, *args, **how: fake.generate(*args, **how)  # noqa: E731
     monkeypatch.setattr(Sampler, "generate", generate)
     return fake
+
+
+def verdict(name: str, text: str) -> int:
+    """Of a problem's id and a text; 0: right, 1: undecided, 2 and 3: wrong."""
+    return (sum(map(ord, name)) + len(text)) % 4
+
+
+def judge_by_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Task text judges by `verdict` from now on: a random model solves nothing."""
+
+    def judge(self: TextTask, problems: Any, texts: list[str], ended_B: Any) -> Judged:
+        found = np.array([verdict(p.id, text) for p, text in zip(problems, texts, strict=True)])
+        return Judged(found == 0, found == 1, [{} for _ in texts], [None for _ in texts])
+
+    monkeypatch.setattr(TextTask, "judge", judge)
