@@ -1,4 +1,4 @@
-"""Stage synthesis: bought, drawn or read, then verified rows; kills, secrets, bad input."""
+"""Stage synthesis by an endpoint: bought, verified, kept; kills, secrets, budgets."""
 
 import dataclasses
 import json
@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from distill_jax.core import unread
 from distill_jax.core.errors import ConfigError, DataError, EndpointError
 from distill_jax.data import trace_rows
 from distill_jax.data.sources import DataSettings, load
 from distill_jax.reasoning import programs
 from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted, StopSignal
-from distill_jax.stages import runner, synthesis
+from distill_jax.stages import synthesis
 from distill_jax.stages.supervised import ExampleRows
 from distill_jax.stages.synthesis_settings import SynthesisSettings
 from distill_jax.synthesis.settings import (
@@ -28,27 +27,21 @@ from distill_jax.synthesis.settings import (
 )
 from distill_jax.tasks.program import INSTRUCTION
 from tests.stages.small import small
-from tests.stages.traced import CUT, files, plan, read, scripted
+from tests.stages.synthesised import (
+    GOLD,
+    LONG,
+    OPEN,
+    run,
+    verified,
+    write_questions,
+)
+from tests.stages.traced import plan, read
+from tests.synthesis.buyer import Killed, killing
 from tests.synthesis.scripted import Say, Server, question, serving
-from tests.synthesis.test_buying import Killed, killing
 
 pytestmark = pytest.mark.slow
 
 SECRET = "sk-stage-0123456789"
-# Gold answers are found in no question.
-GOLD = [
-    ("g/0", "Tom has 1200 pens and buys 345. How many has he?", "1545"),
-    ("g/1", "What is 31 times 27?", "837"),
-    ("g/2", "What is 5000 minus 1?", "4999"),
-]
-OPEN = [
-    ("o/0", "What is 222 plus 111?", None),
-    ("o/1", "What is 88 minus 11?", None),
-    ("o/2", "What is 9 times 9?", None),
-]
-
-
-LONG = {"data__max_prompt_tokens": 512, "sampling__max_new_tokens": 128}
 
 
 def fence(*lines: str) -> str:
@@ -92,6 +85,7 @@ SAID: dict[str, list[Say]] = {
     "o/2": [Say(fence("print(81)")), Say(fence("x = 81", "print(x)")), Say(fence("print('81')")),
             Say(fence("print(9 * 9)"))],
 }  # fmt: skip
+
 CLASSES = {
     "assertion": 1, "content_filter": 1, "hardcoded": 4, "length": 1, "no_program:none": 1,
     "no_program:unterminated": 1, "sandbox:error": 1, "sandbox:rejected": 1, "unverified": 6,
@@ -114,13 +108,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("questions") / "questions.jsonl"
-    rows = [
-        {"id": name, "question": text, "level": 2} | ({"answer": gold} if gold else {})
-        for name, text, gold in GOLD + OPEN
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_questions(tmp_path_factory.mktemp("questions") / "questions.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -137,18 +125,6 @@ def settings(server: Server, questions: Path, **changes: Any) -> SynthesisSettin
     )  # fmt: skip
     made = SynthesisSettings(writer="endpoint", questions=str(questions), endpoint=endpoint)
     return dataclasses.replace(made, **changes)
-
-
-def run(workdir: Path, s: SynthesisSettings, **changes: Any) -> Path:
-    config = plan({"synthesis": s}, **{**LONG, "task": "program", **changes})
-    runner.run(config, workdir)
-    return workdir / "synthesis"
-
-
-def verified(directory: Path) -> list[dict[str, Any]]:
-    """The rows without what is measured."""
-    rows = read(directory / synthesis.VERIFIED_FILE)
-    return [{name: v for name, v in row.items() if name != "runtime_s"} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +170,7 @@ def test_programs_are_verified_by_gold_or_by_agreement(whole: Path, server: Serv
 def test_the_endpoint_sees_questions_and_instruction_and_no_answer(
     whole: Path, server: Server
 ) -> None:
+    assert len(server.bodies) == 48  # each of 24 requests was refused once
     for body in server.bodies:
         (message,) = body["messages"]
         assert message["role"] == "user" and message["content"].endswith(f"\n{INSTRUCTION}")
@@ -201,7 +178,7 @@ def test_the_endpoint_sees_questions_and_instruction_and_no_answer(
         assert body["temperature"] == 0.7 and body["max_tokens"] == 64 and body["model"] == "big"
 
 
-def test_what_is_made_is_read_by_the_stages_that_learn(whole: Path, tmp_path: Path) -> None:
+def test_what_is_made_is_read_by_the_stages_that_learn(whole: Path) -> None:
     found = trace_rows.read(whole / "rows.jsonl")
     assert len(found) == 23 and sum(one.right for one in found) == 5  # one answer has no text
     cut = [one for one in found if not one.ended]
@@ -235,52 +212,6 @@ def test_sft_learns_on_what_is_kept(whole: Path, tmp_path: Path) -> None:
         assert [problem.id for problem in rows.problems] == ["g/0", "o/0", "o/0", "o/0"]
         assert ours.data.text(rows.examples[0].response) == first
         assert ours.data.text(rows.examples[0].prompt).count(GOLD[0][1]) == 1
-
-
-def test_sft_after_synthesis_in_one_plan(tmp_path: Path) -> None:
-    made = files(tmp_path / "models")
-    found = _problems(made, tmp_path)
-    answers = [
-        {"id": p.id, "text": f"#### {p.answer if i % 2 else 999}"} for i, p in enumerate(found)
-    ]
-    path = write_answers(tmp_path / "answers.jsonl", answers)
-    stages = {
-        "synthesis": SynthesisSettings(writer="file", answers=path),
-        "sft": dataclasses.replace(small().plan["sft"], data="synthesis", batch_size=4),
-    }
-    runner.run(plan(stages, **made), tmp_path / "run")
-    done = json.loads((tmp_path / "run" / "sft" / "done.json").read_text())
-    assert "data (rows.jsonl of synthesis)" in done["inputs"]
-    with pytest.raises(ConfigError, match="changed since .*data .rows.jsonl of synthesis."):
-        (tmp_path / "run" / "synthesis" / "rows.jsonl").write_text("{}")
-        runner.run(plan(stages, **made), tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        (
-            [{"question": "a?", "answer": "1", "completion": "#### 2", "right": False}],
-            "no solution",
-        ),
-        ([{"question": "a?", "completion": "words"}], "no gold answer in answer or solution"),
-    ],
-)
-def test_solutions_that_sft_cannot_take(
-    tmp_path: Path, rows: list[dict[str, Any]], message: str
-) -> None:
-    path = Path(write_answers(tmp_path / "rows.jsonl", rows))
-    ours = Run(plan({"sft": small().plan["sft"]}), tmp_path)
-    with pytest.raises(DataError, match=message):
-        ExampleRows(ours, answer_only=0.0, seed=0, path=path)
-
-
-def test_sft_takes_no_held_out_question(tmp_path: Path) -> None:
-    ours = Run(plan({"sft": small().plan["sft"]}), tmp_path)
-    row = {"question": ours.data.problems("test").problems[0].question, "answer": "1"}
-    path = Path(write_answers(tmp_path / "rows.jsonl", [row | {"completion": "#### 1"}]))
-    with pytest.raises(DataError, match="no solution is left"):
-        ExampleRows(ours, answer_only=0.0, seed=0, path=path)
 
 
 def test_the_key_is_nowhere(whole: Path) -> None:
@@ -370,171 +301,3 @@ def test_without_a_key_nothing_begins(
     with pytest.raises(ConfigError, match=r"\$OPENAI_API_KEY is not set"):
         run(tmp_path, settings(server, questions))
     assert not (tmp_path / "synthesis").exists()
-
-
-def write_answers(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-TEXTS = [
-    {"id": "g/0", "text": "1200 + 345 = 1545\n#### 1545", "model": "a", "tokens": 12},
-    {"question": "  what IS 31 times 27? ", "response": "The answer is 837."},
-    {"id": "g/1", "response": "#### 836"},
-    {"id": "g/2", "response": None},
-    {"id": "g/2", "text": "#### 4999", "finish_reason": "length"},
-    {"id": "g/2", "text": "#### 4999<|im_end|>"},
-    {"id": "o/0", "text": "one\n#### 333"},
-    {"id": "o/0", "text": "one  \n#### 333"},
-    {"id": "o/0", "text": "two\n#### 333"},
-    {"id": "o/0", "text": "three\n#### 333"},
-    {"id": "o/0", "text": "four\n#### 111"},
-    {"id": "o/1", "text": "no idea"},
-    {"id": "x/9", "text": "of another problem"},
-]
-
-
-def test_answers_of_a_file_in_words(questions: Path, tmp_path: Path) -> None:
-    path = write_answers(tmp_path / "answers.jsonl", TEXTS)
-    s = SynthesisSettings(writer="file", questions=str(questions), answers=path)
-    directory = run(tmp_path / "run", s, task="text")
-    rows = verified(directory)
-    assert [(row["id"], row["sample"], row["evidence"]) for row in rows] == [
-        ("g/0", 0, "gold"), ("g/1", 0, "gold"), ("o/0", 0, "agreement"), ("o/0", 2, "agreement"),
-        ("o/0", 3, "agreement"),
-    ]  # fmt: skip
-    assert rows[0]["solution"] == TEXTS[0]["text"] and "cot_program" not in rows[0]
-    assert (rows[0]["tokens"], rows[0]["model"], rows[1]["model"]) == (12, "a", "answers.jsonl")
-    assert rows[0]["tool_mode"] == "none" and rows[0]["source"] == "file"
-    figures = json.loads((directory / "done.json").read_text())["figures"]
-    assert figures["other_rows"] == 1 and figures["classes"] == {
-        "empty": 1, "length": 1, "no_answer": 1, "special_token": 1, "unverified": 1,
-        "verified": 6, "wrong": 1,
-    }  # fmt: skip
-    assert len(trace_rows.read(directory / "rows.jsonl")) == 10
-
-
-def test_without_enough_agreement_nothing_is_verified(questions: Path, tmp_path: Path) -> None:
-    path = write_answers(tmp_path / "answers.jsonl", [r for r in TEXTS if r.get("id") == "o/0"])
-    s = SynthesisSettings(writer="file", questions=str(questions), answers=path, agree=4)
-    with pytest.raises(DataError, match="none of 5 answers is verified .unverified 5"):
-        run(tmp_path / "run", s, task="text")
-    assert read(tmp_path / "run" / "synthesis" / "rows.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{"id": "x", "text": "a"}], "none of 1 rows is of the 6 problems"),
-        ([{"text": "a"}], "line 1: columns text; wanted: id or question"),
-        ([{"id": "g/0"}], "text, response is None; wanted: a text"),
-        ([{"id": "g/0", "text": 3}], "text, response is 3"),
-    ],
-)
-def test_files_that_cannot_be_read(
-    questions: Path, tmp_path: Path, rows: list[dict[str, Any]], message: str
-) -> None:
-    path = write_answers(tmp_path / "answers.jsonl", rows)
-    s = SynthesisSettings(writer="file", questions=str(questions), answers=path)
-    with pytest.raises(DataError, match=message):
-        run(tmp_path / "run", s, task="text")
-
-
-def test_the_teacher_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = files(tmp_path / "models")
-    gold = {p.question: p.answer for p in _problems(made, tmp_path)}
-
-    def replies(prompt: str) -> list[str]:
-        (answer,) = [a for q, a in gold.items() if q in prompt]
-        return [f"#### {answer}", f"so\n#### {answer}{CUT}", "#### 12345", f"a\n#### {answer}"]
-
-    fake = scripted(monkeypatch, replies)
-    whole = fake.encode
-    # As a model may write: other tokens than the text is cut into.
-    fake.encode = lambda text: [index for sign in text for index in whole(sign)]  # type: ignore[method-assign]
-    fake.fail_at = 1
-    s = SynthesisSettings(problems=4, batch=8)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", s, task="text", **made)
-    directory = run(tmp_path / "run", s, task="text", **made)
-    assert fake.calls == [2, 2]  # the first two problems were not drawn again
-    found, rows = trace_rows.read(directory / "rows.jsonl"), verified(directory)
-    assert [one.tokens for one in found[:2]] == [
-        [*fake.encode(found[0].completion), fake.tok.eos_token_id],
-        fake.encode(found[1].completion),
-    ]
-    assert [row["sample"] for row in rows] == [0, 3] * 4
-    assert all(row["source"] == "teacher" and row["evidence"] == "gold" for row in rows)
-    figures = json.loads((directory / "done.json").read_text())["figures"]
-    assert figures["classes"] == {"length": 4, "verified": 8, "wrong": 4}
-
-
-def _problems(made: dict[str, Any], tmp_path: Path) -> list[Any]:
-    config = plan({"synthesis": SynthesisSettings()}, **made)
-    return Run(config, tmp_path / "other").data.problems("train").problems
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"writer": "endpoint"}, "writer=endpoint without endpoint.model"),
-        ({"writer": "file"}, "writer=file with answers=''"),
-        ({"answers": "a.jsonl"}, "writer=teacher with answers='a.jsonl'"),
-        ({"temperature": 0.0}, "samples=4 with temperature=0"),
-        ({"temperature": None}, "writer=teacher without a temperature"),
-    ],
-)
-def test_settings_that_cannot_go_together(how: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        SynthesisSettings(**how)
-
-
-@pytest.mark.parametrize(
-    ("how", "names"),
-    [
-        ({}, {"endpoint.model", "endpoint.pace.concurrency"}),
-        ({"writer": "endpoint"}, {"batch"}),
-        ({"writer": "file", "answers": "a.jsonl"}, {
-            "batch", "samples", "temperature", "endpoint.model", "endpoint.pace.concurrency",
-        }),
-    ],
-)  # fmt: skip
-def test_settings_that_another_writer_reads(how: dict[str, Any], names: set[str]) -> None:
-    endpoint = EndpointSettings(model="big", pace=PaceSettings(concurrency=3))
-    s = SynthesisSettings(samples=2, temperature=0.5, batch=8, endpoint=endpoint, **how)
-    assert {one.name for one in unread.find(s)} == names
-
-
-def test_texts_have_no_assertions(questions: Path, tmp_path: Path) -> None:
-    path = write_answers(tmp_path / "answers.jsonl", TEXTS)
-    s = SynthesisSettings(writer="file", questions=str(questions), answers=path, assertions=True)
-    with pytest.raises(ConfigError, match="synthesis.assertions=True with task=text"):
-        run(tmp_path / "run", s, task="text")
-
-
-def test_problems_of_a_held_out_split_are_dropped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = plan({"synthesis": SynthesisSettings()})
-    held_out = Run(config, tmp_path / "other").data.problems("test").problems[0]
-    rows = [{"question": held_out.question, "answer": "1"}, {"question": "What is 1 plus 1?"}]
-    questions = write_answers(tmp_path / "q.jsonl", rows)
-    answers = [{"id": f"q/{i}", "text": f"{i}{j}\n#### 1"} for i in range(2) for j in range(3)]
-    path = write_answers(tmp_path / "answers.jsonl", answers)
-    s = SynthesisSettings(writer="file", questions=questions, answers=path)
-    directory = run(tmp_path / "run", s, task="text")
-    assert {row["id"] for row in verified(directory)} == {"q/1"}
-    assert "1 of 2 problems of " in capsys.readouterr().err
-    write_answers(tmp_path / "q.jsonl", rows[:1])
-    with pytest.raises(DataError, match="no problem is left"):
-        run(tmp_path / "none", s, task="text")
-
-
-def test_problems_of_a_file(tmp_path: Path) -> None:
-    path = Path(
-        write_answers(tmp_path / "q.jsonl", [{"question": "a?"}, {"question": "b?", "id": 7}])
-    )
-    assert [(p.id, p.answer) for p in synthesis.read_questions(path)] == [("q/0", ""), ("7", "")]
-    write_answers(path, [{"question": "a?", "id": "x"}, {"question": "b?", "id": "x"}])
-    with pytest.raises(DataError, match="line 2: id x a second time"):
-        synthesis.read_questions(path)
