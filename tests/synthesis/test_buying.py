@@ -114,6 +114,31 @@ def test_failures_in_a_row_abort_and_the_same_command_goes_on(tmp_path: Path) ->
         assert max(server.sold.values()) == 1
 
 
+def test_failures_between_answers_do_not_abort(tmp_path: Path) -> None:
+    says = {"-": Say(status=400), "c": CUT, "f": Say("half", finish="content_filter"), "o": OK}
+    with serving(lambda body, before: says[question(body)[0]]) as server:
+        two = dataclasses.replace(FAST, abort_after=2)
+        s = settings(server, retry=two, pace=PaceSettings(concurrency=1))
+        # An answer that is of no use shows, too, that the endpoint works.
+        buyer = buy(tmp_path, s, ["-1", "c", "-2", "f", "-3", "o", "-4"])
+        assert buyer.ended == "complete" and buyer.failed["invalid_request"] == 4
+
+
+def test_fewer_are_in_flight_after_an_overload(tmp_path: Path) -> None:
+    running: list[int] = []
+
+    def script(body: dict[str, Any], before: int) -> Say:
+        running.append(server.running)
+        return Say(status=503, delay_s=0.05)
+
+    with serving(script) as server:
+        retry = dataclasses.replace(FAST, abort_after=99)
+        s = settings(server, retry=retry, pace=PaceSettings(concurrency=4))
+        assert buy(tmp_path, s, list("abcdefgh")).ended == "complete"
+    # Four are sent before the first refusal, which halves the limit; later ones halve it again.
+    assert len(running) == 24 and max(running[4:]) <= 2
+
+
 @pytest.mark.parametrize(
     ("say", "kind"),
     [
