@@ -83,11 +83,11 @@ def problem(split: str, index: int, settings: ProblemSettings, seed: int) -> Pro
         draw = _Draw(f"{seed}/{split}/{index}/{attempt}")
         chain = _draw_chain(draw, level, settings)
         if chain is not None and split_of(_chain_text(chain)) == split:
-            told, story = _tell(f"embedded/{split}/{index}", chain, draw, settings)
+            found, story = _write(f"embedded/{split}/{index}", chain, draw, settings)
             if settings.style != "program":
-                return told
+                return found
             # Draws of its own: the question is that of the other styles.
-            return _programmed(told, story, _Draw(f"{seed}/{told.id}/program"), settings)
+            return _with_program(found, story, _Draw(f"{seed}/{found.id}/program"), settings)
     raise ConfigError(
         f"no {split} problem of level {level} found in {_ATTEMPTS} draws",
         fix="widen problems.max_value or problems.max_operand",
@@ -161,7 +161,7 @@ def _chain_text(chain: _Chain) -> str:
     return str(chain[0]) + "".join(f"{sign}{operand}" for sign, operand in chain[1])
 
 
-def _tell(
+def _write(
     name_of: str, chain: _Chain, draw: _Draw, settings: ProblemSettings
 ) -> tuple[Problem, Story]:
     """The chain as a problem with its worked solution, and the parts of its story."""
@@ -180,21 +180,21 @@ def _tell(
         else:
             lines.append(f"{name} has {expression}=<<{expression}={result}>>{result} {things}.")
         value = result
-    story = ", ".join(clauses[:-1]) + f" and {clauses[-1]}"
-    told = Problem(
+    text = ", ".join(clauses[:-1]) + f" and {clauses[-1]}"
+    written = Problem(
         id=name_of,
-        question=f"{name} {story}. {ending}",
+        question=f"{name} {text}. {ending}",
         solution="\n".join([*lines, f"#### {value}"]),
         answer=str(value),
         level=len(steps),
         subject="arithmetic",
         extra={"chain": _chain_text(chain)},
     )
-    return told, Story(name, things, start, steps)
+    return written, Story(name, things, start, steps)
 
 
-def _programmed(told: Problem, story: Story, draw: _Draw, settings: ProblemSettings) -> Problem:
+def _with_program(given: Problem, story: Story, draw: _Draw, settings: ProblemSettings) -> Problem:
     """The problem with a program as its worked solution."""
-    text, written = synthetic_programs.write(story, settings.flawed, draw.below)
-    extra = {**told.extra, "program": written}
-    return dataclasses.replace(told, solution=fences.fenced(text), extra=extra)
+    text, kind = synthetic_programs.write(story, settings.flawed, draw.below)
+    extra = {**given.extra, "program": kind}
+    return dataclasses.replace(given, solution=fences.fenced(text), extra=extra)

@@ -11,7 +11,7 @@ _VERBS = {"+": "adds", "-": "takes"}
 
 
 class Story(NamedTuple):
-    """A problem: name's things, the start value, steps (sign, operand)."""
+    """The parts of a problem: who has what things, how many at the start, steps (sign, operand)."""
 
     name: str
     things: str
@@ -41,7 +41,7 @@ def concise(story: Story) -> list[str]:
 
 
 def checked(story: Story) -> list[str]:
-    """The same with the things' name and an assertion."""
+    """A line a step, named after the things, and an assertion."""
     things = story.things
     steps = [f"{things} {sign}= {operand}" for sign, operand in story.steps]
     return [f"{things} = {story.start}", *steps, f"assert {things} >= 0", f"print({things})"]
@@ -80,7 +80,7 @@ STYLES: dict[str, Callable[[Story], list[str]]] = {
 
 
 def write(story: Story, flawed: float, below: Callable[[int], int]) -> tuple[str, str]:
-    """(the program, how it is written: a style, wrong or constant).
+    """(the program, its kind: the name of a style, wrong or constant).
 
     Args:
         story: of the problem.

@@ -74,9 +74,9 @@ def _evidence(kind: str, detail: str) -> Evidence:
 
 
 def outvoted(one: Candidate, candidates: Sequence[Candidate]) -> bool:
-    """Whether more of a problem's candidates state some other answer than state this one's.
+    """Whether some other answer has more votes among a problem's candidates than this one's.
 
-    False without an answer: that is evidence of its own.
+    False for a candidate without an answer; it has the evidence `no_answer` or a program's failure.
     """
     sizes = _sizes(one, candidates)
     return one.answer is not None and max(sizes.values(), default=0) > sizes[0]

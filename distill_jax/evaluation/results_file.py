@@ -34,7 +34,8 @@ def write_evaluation(
     # Greedy decoding's figures are first in each group, those of the samples below "sampled".
     greedy, sampled = result["greedy"], result["sampled"]
     shares = ["mean_length", "terminated", "undecided", "hacking", "levels"]
-    shares += [name for name in ("programs",) if name in greedy]
+    if "programs" in greedy:  # of task program
+        shares.append("programs")
     said = 1.0 - greedy["hacking"]["no_answer"]
     view = {
         "benchmark": result.get("benchmark", "test"),

@@ -93,15 +93,15 @@ def _fixed(before: bool | None, after: bool | None) -> bool:
     return after is True and before is not True
 
 
-def _changes(solved: Sequence[Solved], of: int) -> Mapping[str, int]:
-    """fixed and broken slots, first candidate against kept one, and the others of `of`."""
+def _changes(solved: Sequence[Solved], total: int) -> Mapping[str, int]:
+    """Slots whose kept candidate fixed or broke the first one; unchanged: the rest of `total`."""
     pairs: list[tuple[Candidate, Candidate]] = []
     for some in solved:
         kept = {one.slot: one for one in some.kept}
         pairs += [(one, kept[one.slot]) for one in some.first]
     fixed = sum(_fixed(old.right, new.right) for old, new in pairs)
     broken = sum(_fixed(new.right, old.right) for old, new in pairs)
-    return {"fixed": fixed, "broken": broken, "unchanged": of - fixed - broken}
+    return {"fixed": fixed, "broken": broken, "unchanged": total - fixed - broken}
 
 
 def _shares(found: Sequence[Sequence[Candidate]]) -> np.ndarray:

@@ -135,7 +135,7 @@ def summary(
         seed: of the subsets of candidates, where not all subsets are counted.
         seconds: mean time of a problem; None where an earlier start drew a part.
         resampled: the control of revision, judged; None: not compared.
-        figures: see `task_figures`; None: {}.
+        figures: see `judging.task_figures`; None: {}.
     """
     weights = [agent.weight for agent in agents]
     rows = [row(p, one, agents, settings, seconds) for p, one in zip(problems, solved, strict=True)]

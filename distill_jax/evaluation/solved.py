@@ -65,9 +65,7 @@ class Solved(NamedTuple):
             replaced.append(one if kept[one.slot] is old else old)
         drawn = {one.slot: one for one in new}
         done = [
-            one._replace(
-                revised=one.slot in drawn, kept=kept[one.slot] is drawn.get(one.slot, False)
-            )
+            one._replace(revised=one.slot in drawn, kept=kept[one.slot] is drawn.get(one.slot))
             for one in revisions
         ]
         return self._replace(

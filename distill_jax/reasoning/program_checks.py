@@ -20,9 +20,10 @@ _ADDED = (7, 11, 13, 17, 19, 23, 29, 31)
 def assertions(program: str) -> int:
     """The number of assertions that can fail; 0 where the program does not parse.
 
-    Such an assertion reads a name that the program computes: one bound to more than a literal, a
-    function, a parameter or a loop's variable. `assert True`, `assert 1 == 1`, `assert x == x`,
-    `assert (x == 2, "text")` and assertions on literals alone do not count.
+    Such an assertion reads a name that the program computes: one that is bound to something else
+    than a literal, or is a function, a parameter or a loop's variable. `assert True`,
+    `assert 1 == 1`, `assert x == x`, `assert (x == 2, "text")` and assertions on literals alone do
+    not count.
     """
     tree = parsed(program)
     if tree is None:

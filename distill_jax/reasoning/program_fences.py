@@ -21,14 +21,12 @@ class Extracted(NamedTuple):
             fence is never closed), no_program:language (fences of other languages or of none),
             no_program:empty (a blank fence).
         start, stop: characters of the text.
-        fences: complete fences of Python in the text.
     """
 
     program: str | None
     failure: str = ""
     start: int = 0
     stop: int = 0
-    fences: int = 0
 
 
 class Fence(NamedTuple):
@@ -75,8 +73,8 @@ def extract(text: str) -> Extracted:
         return Extracted(None, f"{NO_PROGRAM}:{why}")
     start, stop = found[-1]
     if not text[start:stop].strip():
-        return Extracted(None, f"{NO_PROGRAM}:empty", start, stop, len(found))
-    return Extracted(text[start:stop], "", start, stop, len(found))
+        return Extracted(None, f"{NO_PROGRAM}:empty", start, stop)
+    return Extracted(text[start:stop], "", start, stop)
 
 
 def _is_python(opening: re.Match[str]) -> bool:

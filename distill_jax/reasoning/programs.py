@@ -8,7 +8,6 @@ from distill_jax.reasoning.program_checks import (
     assertions,
     ignores,
     is_constant,
-    numbers,
     perturbed,
 )
 from distill_jax.reasoning.program_fences import (
@@ -29,7 +28,6 @@ __all__ = [
     "is_closed",
     "is_constant",
     "normalised",
-    "numbers",
     "parsed",
     "perturbed",
     "strip_comments",

@@ -13,7 +13,7 @@ _HEADER = (
 
 
 def sections(data: RunData) -> Iterable[Section]:
-    """For each complete stage of kind evolve."""
+    """For each complete stage with such rounds."""
     for stage in data.stages:
         found = stage.figures
         if "student_of_round" in found:

@@ -10,7 +10,8 @@ from typing import Literal
 from distill_jax.sandbox.limits import Limits, Result, SandboxError
 from distill_jax.sandbox.pool import Sandbox
 
-MOST_WORKERS = 16
+# At most, where a caller gives no number; `pool.MOST_WORKERS` is the most that it may give.
+DEFAULT_WORKERS = 16
 
 # Why a program has no result: the deadline came first, or the machine lost it twice.
 Missing = Literal["late", "lost"]
@@ -20,14 +21,14 @@ _lock = threading.Lock()
 
 
 def shared(limits: Limits, workers: int = 0) -> Sandbox:
-    """The process's sandbox with these limits, started at the first call; 0 workers: one a core.
+    """The process's sandbox with these limits, started at the first call.
 
-    A forked child gets its own.
+    0 workers: one a core, at most DEFAULT_WORKERS. A forked child gets its own.
 
     Raises:
         SandboxError: this machine cannot hold programs.
     """
-    workers = workers or min(_cores(), MOST_WORKERS)
+    workers = workers or min(_cores(), DEFAULT_WORKERS)
     key = (os.getpid(), limits, workers)
     with _lock:
         if key not in _sandboxes:

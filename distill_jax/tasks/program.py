@@ -52,7 +52,11 @@ class ProgramSettings:
         affects="nothing",
     )
     workers: int = setting(
-        0, "Programs that run at a time; 0: one a core.", low=0, high=1024, affects="nothing"
+        0,
+        "Programs that run at a time; 0: one a core, at most 16.",
+        low=0,
+        high=1024,
+        affects="nothing",
     )
 
     def limits(self) -> Limits:
@@ -67,7 +71,6 @@ class ProgramTask(TextTask):
     """
 
     takes_turns = True
-
     repeatable = False  # time limits depend on the load of the machine
 
     def __init__(

@@ -43,11 +43,6 @@ class ProgramCheck:
     lines: int = 0
     line: int | None = None
 
-    @property
-    def undecided(self) -> bool:
-        """Whether the machine failed, so that nothing is known of the program."""
-        return self.status in UNDECIDED
-
 
 def check_program_batch(
     programs: Sequence[str],
@@ -70,7 +65,7 @@ def check_program_batch(
         questions: B questions, or None: then only answers that are literals count as hard-coded.
         deadline_s: for all runs together; programs that have not ended then are undecided.
         limits: of each program.
-        workers: programs at a time; 0: one a core.
+        workers: programs at a time; 0: one a core, at most 16.
 
     Raises:
         ValueError: not as many golds or questions as programs.
@@ -101,12 +96,7 @@ def check_program_batch(
             ran=outcome.ran,
             assertions=texts_of.assertions(program),
             equal=equal[row],
-            hardcoded=_hardcoded(
-                program,
-                asked[row],
-                outcome,
-                changed.get(row),
-            ),
+            hardcoded=_hardcoded(program, asked[row], outcome, changed.get(row)),
             status=outcome.status,
             printed=outcome.printed,
             seconds=outcome.seconds,

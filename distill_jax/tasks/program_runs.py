@@ -68,7 +68,7 @@ def run_programs(
         programs: B texts.
         deadline_s: for all of them; those that have not ended by then are late.
         limits: of each program.
-        workers: of the process's sandbox; 0: one a core.
+        workers: of the process's sandbox; 0: one a core, at most 16.
 
     Raises:
         SandboxError: this machine cannot hold programs.
@@ -112,11 +112,11 @@ def _outcome(result: Result | Missing) -> Outcome:
         lines = sum(bool(line.strip()) for line in result.stdout.splitlines())
         return Outcome(status, printed.text, "", seconds, stdout, lines)
     error = "\n".join(result.stderr.strip().splitlines()[-ERROR_LINES:])[-ERROR_CHARACTERS:]
-    line = failing_line(result.stderr)
+    line = _failing_line(result.stderr)
     return Outcome(_status(result), None, error, seconds, stdout, line=line)
 
 
-def failing_line(stderr: str) -> int | None:
+def _failing_line(stderr: str) -> int | None:
     """The line that a failed program's standard error blames, of its last traceback.
 
     An exception inside a function is blamed on the top-level statement that was run, in whose step

@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from distill_jax.reasoning.programs import assertions, ignores, is_constant, numbers, perturbed
+from distill_jax.reasoning.program_checks import numbers
+from distill_jax.reasoning.programs import assertions, ignores, is_constant, perturbed
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ ONE = "Add.\n```python\nx = 2\nprint(x)\n```\nSo 2."
 
 def test_the_program_is_a_slice_of_the_text():
     found = extract(ONE)
-    assert found == ("x = 2\nprint(x)\n", "", 15, 30, 1)
+    assert found == ("x = 2\nprint(x)\n", "", 15, 30)
     assert ONE[found.start : found.stop] == found.program
 
 
@@ -64,10 +64,6 @@ def test_without_a_program_there_is_a_failure_class(text, failure):
 )
 def test_which_program_it_is(text, program):
     assert extract(text).program == program
-
-
-def test_complete_fences_are_counted():
-    assert extract("```py\n1\n```\n```py\n2\n```\n```\n3\n```").fences == 2
 
 
 def test_thousands_of_fences_take_linear_time():

@@ -37,8 +37,8 @@ def test_attacks_have_no_effect_and_are_wrong(tmp_path: Path) -> None:
             except ProcessLookupError:
                 pass
     assert process.returncode == 0, stderr[-3000:]
-    told = json.loads(report.read_text())
-    assert told["count"] == len(ATTACKS[::STEP]) >= 5
-    assert (told["effects"], told["right"]) == ([], 0)
+    found = json.loads(report.read_text())
+    assert found["count"] == len(ATTACKS[::STEP]) >= 5
+    assert (found["effects"], found["right"]) == ([], 0)
     # Neither late nor lost: the machine ran each of them.
-    assert set(told["statuses"]) <= STATUSES and len(told["statuses"]) >= 3
+    assert set(found["statuses"]) <= STATUSES and len(found["statuses"]) >= 3
