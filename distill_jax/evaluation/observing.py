@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from distill_jax.core import sharding
 from distill_jax.rollout.sampler import Rollout
 from distill_jax.run.data import Data
@@ -24,15 +26,17 @@ def column(data: Data) -> Callable[[Sequence[int], Rollout], dict[str, list[Any]
     def columns(places: Sequence[int], drawn: Rollout) -> dict[str, list[Any]]:
         del places
         texts = [data.text(row) for row in drawn.own]
-        return {COLUMN: _agreed(data.task.observe(texts))}
+        return {COLUMN: _agreed(data.task.observe(texts, drawn.ended_B))}
 
     return columns
 
 
-def of(task: Task, texts: Sequence[str], columns: Mapping[str, list[Any]]) -> list[Observed]:
-    """What the task observes of completions; columns: of their draw."""
+def of(
+    task: Task, texts: Sequence[str], ended_B: np.ndarray, columns: Mapping[str, list[Any]]
+) -> list[Observed]:
+    """What the task observes of completions; ended_B, columns: of their draw."""
     if COLUMN not in columns:
-        found = task.observe(texts)
+        found = task.observe(texts, ended_B)
         return found if task.repeatable else _read(_agreed(found))
     return _read(columns[COLUMN])
 

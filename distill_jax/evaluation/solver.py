@@ -218,7 +218,7 @@ class Solver:
         """Candidates of these completions, with what the task observes of them."""
         own = drawn.own
         texts = [self.run.data.text(row) for row in own]
-        found = observing.of(self.run.data.task, texts, drawn.columns)
+        found = observing.of(self.run.data.task, texts, drawn.ended_B, drawn.columns)
         return [
             dataclasses.replace(
                 one, text=text, tokens=tuple(row), truncated=not end, answer=seen.answer,

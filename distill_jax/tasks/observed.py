@@ -35,7 +35,8 @@ class Observed(NamedTuple):
 def of_program(program: str | None, check: ProgramCheck) -> Observed:
     """A completion by how its program ended; program: None without one.
 
-    What the machine could not run has no answer and no failure: it says nothing of the program.
+    What was not run (the machine failed, or a completion of several rounds did not end) has no
+    answer and no failure: nothing is known of the program.
     """
     if program is None:
         return Observed(None, ((NO_PROGRAM, ""),))

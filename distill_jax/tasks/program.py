@@ -117,11 +117,15 @@ class ProgramTask(TextTask):
         stated = [one.printed for one in checks]
         return Judged(right_B, undecided_B, [asdict(one) for one in checks], stated)
 
-    def observe(self, texts: Sequence[str]) -> list[Observed]:
-        """The answer that each completion's program prints, and how it fails."""
+    def observe(self, texts: Sequence[str], ended_B: np.ndarray | None = None) -> list[Observed]:
+        """The answer that each completion's program prints, and how it fails.
+
+        With several rounds a completion that did not end has no answer: `judge` calls it wrong.
+        """
+        checks = self._checked(texts, ended_B=ended_B)
         return [
             observed.of_program(texts_of.extract(text).program, check)
-            for text, check in zip(texts, self._checked(texts), strict=True)
+            for text, check in zip(texts, checks, strict=True)
         ]
 
     def shown(self, text: str) -> str:

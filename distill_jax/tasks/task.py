@@ -93,8 +93,11 @@ class Task(Protocol):
     def is_void(self, text: str) -> bool:
         """Whether a turn neither asks for a reply nor states an answer."""
 
-    def observe(self, texts: Sequence[str]) -> list[Observed]:
-        """What each completion shows without gold: its answer, which votes, and its failures."""
+    def observe(self, texts: Sequence[str], ended_B: np.ndarray | None = None) -> list[Observed]:
+        """What each completion shows without gold: its answer, which votes, and its failures.
+
+        ended_B: as of `judge`; None: every completion ended.
+        """
 
     def shown(self, text: str) -> str:
         """The part of a completion that a model reads to revise it."""
@@ -178,8 +181,9 @@ class TextTask:
         """Whether the text states no answer: see `Task.is_void`."""
         return answers.extract(text) is None
 
-    def observe(self, texts: Sequence[str]) -> list[Observed]:
-        """The final answer that each text states: see `Task.observe`."""
+    def observe(self, texts: Sequence[str], ended_B: np.ndarray | None = None) -> list[Observed]:
+        """The final answer that each text states, ended or not: see `Task.observe`."""
+        del ended_B
         found = [answers.extract(text) for text in texts]
         return [Observed(one.text) if one else Observed(None, ((NO_ANSWER, ""),)) for one in found]
 

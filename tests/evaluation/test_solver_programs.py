@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from distill_jax.data.fences import fenced
-from distill_jax.evaluation import resampling
+from distill_jax.evaluation import evidence, resampling
 from distill_jax.inference.store import AnswerStore
 from distill_jax.tasks import program_check
 from distill_jax.tasks.program_runs import Outcome
-from tests.evaluation.scripted import prompts_of, solve, solver, tok
+from tests.evaluation.scripted import CUT, prompts_of, solve, solver, tok
 from tests.evaluation.test_solver import QUESTIONS, is_review
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of Linux: /proc, seccomp")
@@ -44,8 +44,8 @@ def test_a_failed_assertion_is_revised_with_its_line():
     # The question, the program without what was said around it, and how it failed.
     assert quoted(prompt, "problem") == QUESTIONS[0]
     assert quoted(prompt, "solution") == fenced(WRONG)
-    evidence = quoted(prompt, "evidence").split("\n")
-    assert evidence[-2:] == ["AssertionError: no", "line 2: assert x == 4, 'no'"]
+    lines = quoted(prompt, "evidence").split("\n")
+    assert lines[-2:] == ["AssertionError: no", "line 2: assert x == 4, 'no'"]
     assert "An assertion of its program fails." in prompt
 
 
@@ -92,6 +92,16 @@ def test_a_failing_revision_is_not_kept():
     assert [(r.slot[1], r.kinds, r.kept) for r in solved.revisions] == [
         (0, ("disagreement",), False), (3, ("crash",), False),
     ] * 2  # fmt: skip
+
+
+@pytest.mark.parametrize(("rounds", "answer"), [(1, "4"), (2, None)])
+def test_of_several_turns_the_answer_of_what_did_not_end_does_not_vote(rounds, answer):
+    found = solver(lambda *_: fenced(FOUR) + f"\nSo{CUT}", task="program", attempts=1)
+    found.run.data.task.rounds = rounds
+    (solved,) = solve(found, QUESTIONS[:1])
+    assert [(c.answer, c.truncated) for c in solved.kept] == [(answer, True)]
+    reasons = evidence.found(solved.kept[0], solved.kept, 0.5)
+    assert [one.kind for one in reasons] == ["truncated"]
 
 
 def test_what_was_observed_is_kept_for_a_resumed_run(tmp_path: Path, monkeypatch):

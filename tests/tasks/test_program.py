@@ -280,6 +280,10 @@ def test_of_several_rounds_what_did_not_end_is_wrong():
     for rounds, want in ((1, [True, True]), (2, [True, False])):
         found = task(rounds=rounds).judge(problems, texts, ended)
         assert found.right_B.tolist() == want and not found.undecided_B.any()
+        # An answer that is judged wrong for that does not vote, either.
+        seen = task(rounds=rounds).observe(texts, ended)
+        assert found.stated == [one.answer for one in seen] == ["7", "7" if rounds == 1 else None]
+        assert [one.failures for one in seen] == [(), ()]
     assert found.details[1]["status"] == "no_program:truncated"
 
 
