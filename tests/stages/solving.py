@@ -1,8 +1,10 @@
 """Runs of stage solve: random models, problems, agents, and completions by hand."""
 
+import contextlib
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from distill_jax.evaluation.solve_settings import SolveSettings
+from distill_jax.inference.store import AnswerStore, Batch
 from distill_jax.models import hf_io, reward_model_io
 from distill_jax.models.reward_model_io import PRMConfig
 from distill_jax.run.config import RunConfig
@@ -103,6 +106,26 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
     monkeypatch.setattr(Models, "sampler", sampler)
     monkeypatch.setattr(solve, "scorer_of", lambda run, settings: ByStep(run.data.tokenizer))
     return made
+
+
+class Stop(Exception):
+    """Stands for whatever ends the program."""
+
+
+@contextlib.contextmanager
+def stopping(number: int) -> Iterator[list[Batch]]:
+    """The batches that stores keep, in a list that grows; the one of this number raises Stop."""
+    add, kept = AnswerStore.add, list[Batch]()
+
+    def counted(self: AnswerStore, batch: Batch) -> None:
+        add(self, batch)
+        kept.append(batch)
+        if len(kept) == number:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnswerStore, "add", counted)
+        yield kept
 
 
 def results(workdir: Path) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from distill_jax.data.fences import fenced
-from distill_jax.inference.store import AnswerStore
 from distill_jax.run.config import RunConfig
 from distill_jax.stages import runner
 from distill_jax.tasks import ProgramSettings
 from tests.evaluation.scripted import Scripted
 from tests.stages import solving
-from tests.stages.solving import GOLDS, Setup
+from tests.stages.solving import GOLDS, Setup, Stop, stopping
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,21 +80,11 @@ def test_two_tasks_on_the_same_problems(
 
 
 def test_stopped_it_goes_on_to_the_same_result(
-    setup: Setup, scripted: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, scripted: list[Scripted], tmp_path: Path
 ) -> None:
     stages = config(setup, "evaluate", "evaluate_text")
     runner.run(stages, tmp_path / "whole")
-    add, batches = AnswerStore.add, 0
-
-    def counted(self: AnswerStore, batch: Any) -> None:
-        nonlocal batches
-        add(self, batch)
-        batches += 1
-        if batches == 5:  # in the middle of the second stage
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(AnswerStore, "add", counted)
-    with pytest.raises(KeyboardInterrupt):
+    with stopping(5), pytest.raises(Stop):  # in the middle of the second stage
         runner.run(stages, tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "evaluate_text" / "base.json").exists()
     runner.run(stages, tmp_path / "stopped")

@@ -3,19 +3,17 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from distill_jax.inference.store import AnswerStore
 from distill_jax.report import run_data, run_report
 from distill_jax.stages import runner
 from tests.evaluation.scripted import Scripted
 from tests.evaluation.test_solver import is_review
 from tests.stages import solving
 from tests.stages.reasoned import untimed
-from tests.stages.solving import GOLDS, Setup, results
+from tests.stages.solving import GOLDS, Setup, Stop, results, stopping
 
 pytestmark = pytest.mark.slow
 
@@ -105,45 +103,28 @@ def test_no_prompt_holds_the_gold_answer(
             assert "\n".join(line[2:] for line in quoted.split("\n")) in said
 
 
-class Stop(Exception):
-    """Stands for whatever ends the program."""
-
-
 @pytest.mark.parametrize("how", ["everything", "search"])
 def test_stopped_anywhere_it_goes_on_to_the_same_results(
-    setup: Setup,
-    scripted: list[Scripted],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    how: str,
+    setup: Setup, scripted: list[Scripted], tmp_path: Path, how: str
 ) -> None:
     made = getattr(setup, how)
     config = made(batch=4)
     runner.run(config, tmp_path / "whole")
     wanted = untimed(results(tmp_path / "whole"))
     stored = (tmp_path / "whole" / "solve" / "answers.jsonl").read_bytes()
-    total, add = len(stored.splitlines()) - 1, AnswerStore.add
+    total = len(stored.splitlines()) - 1
     assert total == len(scripted[0].calls) > 12
     for stop in (1, 7, total - 1):
-        workdir, batches = tmp_path / str(stop), 0
-
-        def counted(self: AnswerStore, batch: Any, stop: int = stop) -> None:
-            nonlocal batches
-            add(self, batch)
-            batches += 1
-            if batches == stop:
-                raise Stop
-
-        monkeypatch.setattr(AnswerStore, "add", counted)
-        with pytest.raises(Stop):
+        workdir = tmp_path / str(stop)
+        with stopping(stop) as batches:
+            with pytest.raises(Stop):
+                runner.run(config, workdir)
+            assert not (workdir / "solve" / "results.json").exists()
             runner.run(config, workdir)
-        assert not (workdir / "solve" / "results.json").exists()
-        runner.run(config, workdir)
-        assert batches == total  # nothing is drawn twice
+        assert len(batches) == total  # nothing is drawn twice
         found = results(workdir)
         assert untimed(found) == wanted and found["avg_time"] is None
         assert (workdir / "solve" / "answers.jsonl").read_bytes() == stored
-    monkeypatch.setattr(AnswerStore, "add", add)
     runner.run(made(batch=64), tmp_path / "other")
     assert untimed(results(tmp_path / "other")) == wanted
     if how == "search":

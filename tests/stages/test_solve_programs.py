@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from distill_jax.data.fences import fenced
-from distill_jax.inference.store import AnswerStore
 from distill_jax.report import run_data, run_report
 from distill_jax.run.config import RunConfig
 from distill_jax.stages import runner
@@ -18,7 +17,7 @@ from tests.evaluation.scripted import CUT, Scripted
 from tests.evaluation.test_solver import is_review
 from tests.stages import solving
 from tests.stages.reasoned import untimed
-from tests.stages.solving import GOLDS, Setup, results
+from tests.stages.solving import GOLDS, Setup, Stop, results, stopping
 
 pytestmark = [
     pytest.mark.slow,
@@ -114,34 +113,21 @@ def test_no_prompt_holds_the_gold_answer(
             assert gold not in outside
 
 
-class Stop(Exception):
-    """Stands for whatever ends the program."""
-
-
 def test_stopped_anywhere_it_goes_on_to_the_same_results(
-    setup: Setup, scripted: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, scripted: list[Scripted], tmp_path: Path
 ) -> None:
     config = everything(setup, batch=8)
     runner.run(config, tmp_path / "whole")
     wanted = untimed(results(tmp_path / "whole"))
     stored = (tmp_path / "whole" / "solve" / "answers.jsonl").read_bytes()
     draws = [line.split(b'"')[3].split()[0] for line in stored.splitlines()[1:]]
-    total, add = len(draws), AnswerStore.add
     for stop in (1, draws.index(b"revise") + 1, draws.index(b"resample") + 1):
-        workdir, batches = tmp_path / str(stop), 0
-
-        def counted(self: AnswerStore, batch: Any, stop: int = stop) -> None:
-            nonlocal batches
-            add(self, batch)
-            batches += 1
-            if batches == stop:
-                raise Stop
-
-        monkeypatch.setattr(AnswerStore, "add", counted)
-        with pytest.raises(Stop):
+        workdir = tmp_path / str(stop)
+        with stopping(stop) as batches:
+            with pytest.raises(Stop):
+                runner.run(config, workdir)
             runner.run(config, workdir)
-        runner.run(config, workdir)
-        assert batches == total and untimed(results(workdir)) == wanted
+        assert len(batches) == len(draws) and untimed(results(workdir)) == wanted
         assert (workdir / "solve" / "answers.jsonl").read_bytes() == stored
 
 
