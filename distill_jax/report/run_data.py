@@ -144,7 +144,7 @@ def subjects_file(workdir: Path) -> Path:
 def evaluated_last(workdir: Path) -> dict[str, list[str]]:
     """The contents of `subjects_file`; {} without one."""
     found = read_json(subjects_file(workdir))
-    return found if isinstance(found, dict) else {}  # before, it was a list, of no known stage
+    return found if isinstance(found, dict) else {}  # older runs have a list, of one stage
 
 
 def tokens_file(workdir: Path) -> Path:

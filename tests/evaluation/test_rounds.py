@@ -18,6 +18,7 @@ from distill_jax.rollout.completions import turns
 from distill_jax.rollout.rounds import Replies
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.sandbox import shared
+from distill_jax.stages import token_scores
 from distill_jax.tasks import ProgramSettings, ProgramTask
 from tests.evaluation.scripted import CUT, Scripted, tok
 
@@ -97,6 +98,16 @@ def test_only_the_models_own_text_is_judged_and_counted(tmp_path):
         prompts[0] + tokens[0][: outputs[0][0][1]], tokens[0][outputs[0][0][1] :]
     )  # fmt: skip
     assert turns(len(tokens[4]), outputs[4]) == [(0, len(tokens[4]))]
+
+
+def test_outputs_have_no_scores_of_tokens():
+    names = ("reward", "q", "value", "logp")
+    drawn = {"text": "x", "p": 0.5, **dict.fromkeys(names, 1.0)}
+    responses = {"rl": [{"tokens": [dict(drawn) for _ in range(5)]} for _ in range(2)]}
+    token_scores._blank(responses, {"rl": [[[1, 3, False]], []]})
+    first, second = (one["tokens"] for one in responses["rl"])
+    assert [first[0], *first[3:]] == [drawn] * 3 and second == [drawn] * 5
+    assert first[1:3] == [drawn | dict.fromkeys(names, 0.0)] * 2
 
 
 def test_answers_of_one_round_are_named_as_before_there_were_rounds():

@@ -293,3 +293,6 @@ def test_only_subjects_that_were_looked_at_last_are_shown(tmp_path):
     (tmp_path / "report").mkdir()
     run_data.subjects_file(tmp_path).write_text('{"evaluate": ["sft", "teacher"]}')
     assert list(run_data.read_results(tmp_path, RUN)) == ["teacher", "sft"]
+    # A list does not say of which stage it is, as older runs wrote it: all are shown.
+    run_data.subjects_file(tmp_path).write_text('["sft", "teacher"]')
+    assert list(run_data.read_results(tmp_path, RUN)) == ["teacher", "sft", "rl"]

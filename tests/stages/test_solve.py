@@ -3,12 +3,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill_jax.report import run_data, run_report
-from distill_jax.stages import runner
+from distill_jax.run.run import Run
+from distill_jax.stages import runner, solve
 from tests.evaluation.scripted import Scripted
 from tests.evaluation.test_solver import is_review
 from tests.stages import solving
@@ -101,6 +103,19 @@ def test_no_prompt_holds_the_gold_answer(
         if any(gold in prompt for gold in GOLDS):
             quoted = prompt.split("<solution>\n")[1].split("\n</solution>")[0]
             assert "\n".join(line[2:] for line in quoted.split("\n")) in said
+
+
+def test_kept_revisions_are_of_the_kinds_of_evidence(setup: Setup, tmp_path: Path) -> None:
+    run = Run(setup.config(rounds=1), tmp_path)
+    stage = run.stage("solve")
+    given = solve._prepare(run, stage)
+
+    def made_from(**changes: Any) -> dict[str, Any]:
+        return solve._made_from(run, dataclasses.replace(stage.settings, **changes), given)
+
+    assert made_from(evidence=("truncated",)) != made_from() == made_from(batch=8)
+    # Answers of versions before there were kinds are still those of a run without revisions.
+    assert "evidence" not in made_from(rounds=0)["solve"]
 
 
 @pytest.mark.parametrize("how", ["everything", "search"])

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
 from distill_jax.data.tokenizer import train_tokenizer
 from distill_jax.reasoning.programs import fenced
-from distill_jax.sandbox import Limits, SandboxError, shared
+from distill_jax.sandbox import Limits, SandboxError, pool, shared
 from distill_jax.tasks import (
     TASKS,
     ProgramSettings,
@@ -312,6 +313,13 @@ def test_the_instruction_follows_that_of_the_data():
 def test_a_deadline_below_the_limit_of_one_program_is_refused():
     with pytest.raises(ConfigError, match="wall_s=5.0 with deadline_s=1.0"):
         ProgramTask(DataSettings(), None, ProgramSettings(deadline_s=1.0))
+
+
+def test_a_machine_that_cannot_hold_programs_is_refused_before_any_work(monkeypatch):
+    found = SimpleNamespace(level="partial", layers={"seccomp": (False, "no such call")})
+    monkeypatch.setattr(pool, "probe", lambda: found)
+    with pytest.raises(SandboxError, match=r"only in part \(partial: seccomp: no such call\)"):
+        task()
 
 
 def test_no_prompt_depends_on_the_answer():
