@@ -9,7 +9,7 @@ import numpy as np
 from distill_jax.core import rng
 from distill_jax.core.errors import CheckpointError
 from distill_jax.data.chat import Prompts
-from distill_jax.evaluation.results_file import EVALUATION_RESULTS
+from distill_jax.evaluation import leading
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.subjects import TEACHER, Subject
 from distill_jax.inference import generate, store
@@ -95,8 +95,7 @@ def answers_path(directory: Path, name: str) -> Path:
 
 
 def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
-    """The stage whose results a report leads with, see `report.view`; it has the run's own
-    problems where such a stage has evaluated.
+    """The stage whose results a report leads with: see `leading.rank`.
 
     Raises:
         CheckpointError: the plan has none.
@@ -105,12 +104,8 @@ def evaluate_stage(run: Run) -> Stage[EvaluateSettings]:
     found = {n: s for n in run.config.order if isinstance(s := plan[n], EvaluateSettings)}
     if not found:
         raise CheckpointError(f"no stage of the plan evaluates: {', '.join(plan)}")
-
-    def rank(name: str) -> tuple[bool, bool]:
-        full = any((run.workdir / name).glob(f"*/{EVALUATION_RESULTS}"))
-        return full, not found[name].benchmark
-
-    return run.stage(sorted(found, key=rank)[-1])
+    rank = {name: leading.rank(run.workdir / name, one.benchmark) for name, one in found.items()}
+    return run.stage(sorted(found, key=rank.__getitem__)[-1])
 
 
 def kept_greedy(

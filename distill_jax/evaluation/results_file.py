@@ -11,12 +11,11 @@ import jax
 
 from distill_jax.core.files import read_json
 from distill_jax.evaluation import learning
+from distill_jax.evaluation.leading import EVALUATION_RESULTS
 from distill_jax.evaluation.subjects import CHECKPOINT, Subject
 from distill_jax.run.console import write_json
 from distill_jax.run.run import Run
 from distill_jax.training.records import METRICS_FILE, read_rows
-
-EVALUATION_RESULTS = "evaluation_results.json"
 
 
 def write_evaluation(

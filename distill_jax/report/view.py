@@ -13,6 +13,7 @@ from pathlib import Path
 
 from distill_jax.core.errors import CheckpointError
 from distill_jax.core.files import read_json, write_json
+from distill_jax.evaluation import leading
 from distill_jax.report.panels import Panel
 
 VIEW_FILE = "view.json"
@@ -104,19 +105,14 @@ class RunView:
         return before[-1].name if before else ""
 
     def results_directory(self, workdir: Path) -> Path:
-        """Where the results are that a report leads with.
-
-        Of the last stage that has evaluated the run's own problems; where none has, of the last
-        that has evaluated a benchmark; where none has, of the last that will evaluate.
-        """
+        """Where the results are that a report leads with: see `leading.rank`."""
         return self.results_directories(workdir)[0]
 
     def results_directories(self, workdir: Path) -> list[Path]:
         """`results_directory`, then those of the other stages that make results."""
 
         def rank(stage: StageView) -> tuple[bool, bool]:
-            full = any((workdir / stage.directory).glob("*/evaluation_results.json"))
-            return full, not stage.benchmark
+            return leading.rank(workdir / stage.directory, stage.benchmark)
 
         made = sorted((stage for stage in self.stages if stage.makes == RESULTS), key=rank)
         return [workdir / one.directory for one in made[::-1]] or [workdir / "evaluate"]

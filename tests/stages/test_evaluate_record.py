@@ -11,7 +11,7 @@ from configs.evaluate import with_benchmarks
 from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.held_out import evaluate_stage, held_out, made_from
-from distill_jax.evaluation.results_file import EVALUATION_RESULTS
+from distill_jax.evaluation.leading import EVALUATION_RESULTS
 from distill_jax.report import run_data
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import config_of
