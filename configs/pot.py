@@ -22,13 +22,10 @@ Presets: --config=configs/pot.py:smoke: in seconds; learns almost nothing.
 Any setting: --config.rl.steps=100. All of them with their meaning: docs/config.md.
 """
 
-import dataclasses
-from typing import Any
-
 import ml_collections
 
 from configs import presets
-from distill_jax.core.errors import ConfigError
+from configs.presets import changed
 from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.reasoning.steps import StepSettings
@@ -40,7 +37,6 @@ from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.evolve_settings import EvolveSettings
 from distill_jax.stages.executed import ExecutedSettings
 from distill_jax.stages.injected import InjectedSettings
-from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.stages.step_bench import StepBenchSettings
 from distill_jax.stages.step_labels import StepLabelSettings
 from distill_jax.stages.traces import TraceSettings
@@ -51,17 +47,12 @@ from distill_jax.training.optimizer import OptimizerSettings
 _REWARDS = RewardSettings(intrinsic_weight=0.0)
 
 
-def _with(settings: Any, **changes: Any) -> Any:
-    """The settings with some of them changed."""
-    return dataclasses.replace(settings, **changes)
-
-
 def _tiny() -> RunConfig:
     base = presets.tiny()
     plan = {
         "pretrain": base.plan["pretrain"],
-        "sft": _with(base.plan["sft"], answer_only=0.0, steps=40),
-        "rl": _with(
+        "sft": changed(base.plan["sft"], answer_only=0.0, steps=40),
+        "rl": changed(
             base.plan["rl"],
             steps=20,
             eval_every=0,
@@ -72,22 +63,15 @@ def _tiny() -> RunConfig:
         "labels": StepLabelSettings(data="traces", model="rl", step_split="program", n=4),
         "executed": ExecutedSettings(data="traces"),
         "wrong": InjectedSettings(step_split="program", problems=2000),
-        "prm": PRMSettings(
+        "prm": changed(
+            presets.TINY_PRM,
             start="rl",
             data="labels",
             also="wrong",
             step_format=StepSettings(split="program"),
             # The student's programs are mostly right: 92% of their labelled steps.
             balanced=True,
-            head="mlp",
-            trainable="full",
-            head_rate=1.0,
-            steps=150,
-            batch_size=64,
             max_length=192,
-            eval_every=50,
-            eval_problems=256,
-            optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
         ),
         "errors": InjectedSettings(split="test", step_split="program", problems=400),
         "bench": StepBenchSettings(reward_model="prm", data="errors"),
@@ -115,22 +99,22 @@ def _tiny() -> RunConfig:
             optimizer=OptimizerSettings(learning_rate=2e-4, warmup_steps=5),
         ),
         "repair": SolveSettings(model="dpo", problems=100, attempts=4, rounds=2),
-        "evaluate": _with(base.plan["evaluate"], problems=200, distribution=False),
+        "evaluate": changed(base.plan["evaluate"], problems=200, distribution=False),
     }
-    return _with(
+    return changed(
         base,
         preset="pot",
         task="program",
         # The prompts of tiny have no room for an instruction, and its models need none.
         programs=ProgramSettings(instruction=""),
-        data=_with(
+        data=changed(
             base.data,
             problems=ProblemSettings(
                 levels=3, max_value=50, max_operand=9, style="program", train_size=20_000
             ),
         ),
-        teacher=_with(base.teacher, steps=600),
-        student=_with(base.student, steps=300),
+        teacher=changed(base.teacher, steps=600),
+        student=changed(base.student, steps=300),
         # The longest embedded program of three steps has 85 tokens.
         sampling=SamplingSettings(max_new_tokens=88, segment=22, prompt_multiple=48),
         stages=tuple(plan),
@@ -142,23 +126,23 @@ def _smoke() -> RunConfig:
     small, wide = presets.smoke(), _tiny()
     plan = {
         "pretrain": small.plan["pretrain"],
-        "sft": _with(small.plan["sft"], answer_only=0.0),
-        "rl": _with(small.plan["rl"], rewards=_REWARDS),
-        "traces": _with(wide.plan["traces"], problems=8, batch=32),
-        "labels": _with(wide.plan["labels"], n=2, truncated_as="wrong", batch=32),
+        "sft": changed(small.plan["sft"], answer_only=0.0),
+        "rl": changed(small.plan["rl"], rewards=_REWARDS),
+        "traces": changed(wide.plan["traces"], problems=8, batch=32),
+        "labels": changed(wide.plan["labels"], n=2, truncated_as="wrong", batch=32),
         # These models solve nothing, so prm learns from injected errors.
-        "wrong": _with(wide.plan["wrong"], problems=64),
-        "prm": _with(
+        "wrong": changed(wide.plan["wrong"], problems=64),
+        "prm": changed(
             wide.plan["prm"],
             steps=2,
             batch_size=8,
             eval_every=2,
             optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
         ),
-        "errors": _with(wide.plan["errors"], problems=16),
+        "errors": changed(wide.plan["errors"], problems=16),
         "bench": wide.plan["bench"],
         # These models solve nothing: evolve learns on given programs, concise would find no pair.
-        "evolve": _with(
+        "evolve": changed(
             wide.plan["evolve"],
             rounds=1,
             problems=4,
@@ -170,15 +154,15 @@ def _smoke() -> RunConfig:
             optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
         ),
         "repair": SolveSettings(model="evolve", problems=4, attempts=2, rounds=2, batch=16),
-        "evaluate": _with(small.plan["evaluate"], distribution=False),
+        "evaluate": changed(small.plan["evaluate"], distribution=False),
     }
-    return _with(
+    return changed(
         small,
         preset="pot_smoke",
         task="program",
         programs=wide.programs,
-        data=_with(small.data, problems=_with(small.data.problems, style="program")),
-        sampling=_with(small.sampling, max_new_tokens=32),
+        data=changed(small.data, problems=changed(small.data.problems, style="program")),
+        sampling=changed(small.sampling, max_new_tokens=32),
         stages=tuple(plan),
         plan=plan,
     )
@@ -188,11 +172,5 @@ PRESETS = {"tiny": _tiny, "smoke": _smoke}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
-    """The pipeline of a preset.
-
-    Raises:
-        ConfigError: no such preset.
-    """
-    if preset not in PRESETS:
-        raise ConfigError(f"preset {preset!r}", wanted=f"one of {', '.join(PRESETS)}")
+    """The pipeline of a preset."""
     return to_config_dict(PRESETS[preset]())

@@ -12,7 +12,6 @@ from typing import Any
 
 import ml_collections
 
-from distill_jax.core.errors import ConfigError
 from distill_jax.core.sharding import MeshSettings
 from distill_jax.data.sources import DataSettings
 from distill_jax.data.synthetic import ProblemSettings
@@ -23,6 +22,7 @@ from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
 from distill_jax.run.settings import ModelSettings, TeacherSettings
+from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.stages.settings import (
     DistillSettings,
     PretrainSettings,
@@ -37,6 +37,23 @@ from distill_jax.training.records import RecordSettings
 
 # The main job; stage distill is defined too and runs where `stages` names it.
 MAIN_STAGES = ("pretrain", "sft", "rl", "evaluate")
+# A reward model of steps for models as small as those of tiny; a config gives `start` and rows.
+TINY_PRM = PRMSettings(
+    head="mlp",
+    trainable="full",
+    head_rate=1.0,
+    steps=150,
+    batch_size=64,
+    max_length=128,
+    eval_every=50,
+    eval_problems=256,
+    optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
+)
+
+
+def changed(settings: Any, **changes: Any) -> Any:
+    """The settings of a stage, or of anything else, with some of them changed."""
+    return dataclasses.replace(settings, **changes)
 
 
 def tiny() -> RunConfig:
@@ -239,13 +256,7 @@ PRESETS = {"tiny": tiny, "smoke": smoke, "qwen_1_5b": qwen_1_5b, "qwen_7b": qwen
 
 
 def config_for(preset: str, stages: tuple[str, ...] | None = None) -> ml_collections.ConfigDict:
-    """The preset as a ConfigDict, with these stages where given.
-
-    Raises:
-        ConfigError: no such preset.
-    """
-    if preset not in PRESETS:
-        raise ConfigError(f"preset {preset!r}", wanted=f"one of {', '.join(PRESETS)}")
+    """The preset as a ConfigDict, with these stages where given."""
     config = PRESETS[preset]()
     if stages is not None:
         config = dataclasses.replace(config, stages=stages)

@@ -30,7 +30,7 @@ from typing import Any
 import ml_collections
 
 from configs import presets
-from distill_jax.core.errors import ConfigError
+from configs.presets import changed
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.models.lora import LoraConfig
 from distill_jax.rewards.process import ProcessSettings
@@ -50,16 +50,11 @@ from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
 
-def _with(stage: Any, **changes: Any) -> Any:
-    """The settings of a stage with some of them changed."""
-    return dataclasses.replace(stage, **changes)
-
-
 def _tiny() -> RunConfig:
     base = presets.tiny()
     plan = {
         "pretrain": base.plan["pretrain"],
-        "distill": _with(
+        "distill": changed(
             base.plan["distill"],
             data="teacher_samples",
             steps=300,
@@ -69,26 +64,13 @@ def _tiny() -> RunConfig:
         ),
         "traces": TraceSettings(model="distill", problems=400, samples=4),
         "labels": StepLabelSettings(data="traces", model="distill", n=4),
-        "prm": PRMSettings(
-            start="distill",
-            data="labels",
-            labels="soft",
-            head="mlp",
-            trainable="full",
-            head_rate=1.0,
-            steps=150,
-            batch_size=64,
-            max_length=128,
-            eval_every=50,
-            eval_problems=256,
-            optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
-        ),
+        "prm": changed(presets.TINY_PRM, start="distill", data="labels", labels="soft"),
         "errors": InjectedSettings(split="test", problems=400),
         "other_errors": InjectedSettings(split="validation", problems=400),
         "bench": StepBenchSettings(
             reward_model="prm", data="errors", threshold_data="other_errors"
         ),
-        "rl": _with(
+        "rl": changed(
             base.plan["rl"],
             start="distill",
             steps=30,
@@ -106,7 +88,7 @@ def _tiny() -> RunConfig:
         "solve": SolveSettings(
             model="distill", reward_model="prm", problems=200, attempts=8, selector="weighted"
         ),
-        "evaluate": _with(base.plan["evaluate"], problems=200, distribution=False),
+        "evaluate": changed(base.plan["evaluate"], problems=200, distribution=False),
     }
     return dataclasses.replace(
         base,
@@ -124,13 +106,13 @@ def _evidence() -> RunConfig:
     base = _tiny()
     plan = dict(base.plan)
     # Few steps: a student that solves nearly all problems leaves nothing to improve.
-    plan["distill"] = _with(plan["distill"], steps=60)
+    plan["distill"] = changed(plan["distill"], steps=60)
     last = plan.pop("evaluate")
     plan |= {
         # Errors whose place is known, next to the student's own, whose labels are counts.
         "wrong": InjectedSettings(problems=16_000, share=0.8),
-        "prm_both": _with(plan["prm"], also="wrong", steps=300),
-        "bench_both": _with(plan["bench"], reward_model="prm_both"),
+        "prm_both": changed(plan["prm"], also="wrong", steps=300),
+        "bench_both": changed(plan["bench"], reward_model="prm_both"),
         # One learnt from right and wrong solutions alone, without labels of steps.
         "outcomes": TraceSettings(model="distill", problems=1600, samples=4),
         "prm_implicit": PRMSettings(
@@ -144,12 +126,12 @@ def _evidence() -> RunConfig:
             eval_problems=256,
             optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
         ),
-        "bench_implicit": _with(plan["bench"], reward_model="prm_implicit"),
-        "bonus": _with(plan["rl"], process=ProcessSettings(reward_model="prm")),
-        "solve_both": _with(plan["solve"], reward_model="prm_both", plain=False),
-        "solve_implicit": _with(plan["solve"], reward_model="prm_implicit", plain=False),
+        "bench_implicit": changed(plan["bench"], reward_model="prm_implicit"),
+        "bonus": changed(plan["rl"], process=ProcessSettings(reward_model="prm")),
+        "solve_both": changed(plan["solve"], reward_model="prm_both", plain=False),
+        "solve_implicit": changed(plan["solve"], reward_model="prm_implicit", plain=False),
         # Four agents of two candidates each: 8, as in stage solve.
-        "agents": _with(plan["solve"], attempts=2, agents="configs/agents.jsonl"),
+        "agents": changed(plan["solve"], attempts=2, agents="configs/agents.jsonl"),
         "evaluate": last,
     }
     experiment = ExperimentSettings(name="evidence", arms=("all:",))
@@ -161,22 +143,22 @@ def _smoke() -> RunConfig:
     short = OptimizerSettings(learning_rate=1e-3, warmup_steps=1)
     plan = {
         "pretrain": small.plan["pretrain"],
-        "distill": _with(small.plan["distill"], data="teacher_samples", eval_every=0),
-        "rl": _with(small.plan["rl"], start="distill", eval_every=0),
-        "traces": _with(wide["traces"], problems=8, samples=4, batch=32),
-        "labels": _with(wide["labels"], n=2, truncated_as="wrong", batch=32),
+        "distill": changed(small.plan["distill"], data="teacher_samples", eval_every=0),
+        "rl": changed(small.plan["rl"], start="distill", eval_every=0),
+        "traces": changed(wide["traces"], problems=8, samples=4, batch=32),
+        "labels": changed(wide["labels"], n=2, truncated_as="wrong", batch=32),
         # These models solve nothing, so prm and dpo learn from injected errors.
         "wrong": InjectedSettings(problems=64),
         "pairs": InjectedSettings(problems=64, form="pairs"),
-        "prm": _with(
+        "prm": changed(
             wide["prm"], also="wrong", steps=3, batch_size=8, eval_every=2, optimizer=short
         ),
-        "errors": _with(wide["errors"], problems=16),
-        "other_errors": _with(wide["other_errors"], problems=16),
+        "errors": changed(wide["errors"], problems=16),
+        "other_errors": changed(wide["other_errors"], problems=16),
         "bench": wide["bench"],
-        "dpo": _with(wide["dpo"], data="pairs", steps=3, batch_size=4, optimizer=short),
-        "solve": _with(wide["solve"], problems=4, attempts=4, batch=16),
-        "evaluate": _with(small.plan["evaluate"], distribution=False),
+        "dpo": changed(wide["dpo"], data="pairs", steps=3, batch_size=4, optimizer=short),
+        "solve": changed(wide["solve"], problems=4, attempts=4, batch=16),
+        "evaluate": changed(small.plan["evaluate"], distribution=False),
     }
     return dataclasses.replace(small, preset="reason_smoke", stages=tuple(plan), plan=plan)
 
@@ -186,7 +168,7 @@ def _qwen_1_5b() -> RunConfig:
     base, wide = presets.qwen_1_5b(), _tiny().plan
     slow = OptimizerSettings(learning_rate=5e-6, warmup_steps=20)
     plan = {
-        "distill": _with(
+        "distill": changed(
             base.plan["distill"],
             data="teacher_samples",
             loss=DistillLossSettings(temperature=2.0, kd_weight=0.5, ce_weight=0.5),
@@ -200,7 +182,7 @@ def _qwen_1_5b() -> RunConfig:
             accumulate=8,
             optimizer=slow,
         ),
-        "traces": _with(
+        "traces": changed(
             wide["traces"],
             model="rl",
             problems=2000,
@@ -209,7 +191,7 @@ def _qwen_1_5b() -> RunConfig:
             balance=True,
             per_problem=4,
         ),
-        "labels": _with(wide["labels"], model="rl", n=8),
+        "labels": changed(wide["labels"], model="rl", n=8),
         "prm": PRMSettings(
             start="rl",
             data="labels",
@@ -222,15 +204,15 @@ def _qwen_1_5b() -> RunConfig:
         "errors": wide["errors"],
         "other_errors": wide["other_errors"],
         "bench": wide["bench"],
-        "dpo": _with(
+        "dpo": changed(
             wide["dpo"],
             start="rl",
             steps=100,
             accumulate=4,
             optimizer=OptimizerSettings(learning_rate=5e-6, warmup_steps=10),
         ),
-        "solve": _with(wide["solve"], model="rl", problems=1319, temperature=0.8),
-        "evaluate": _with(base.plan["evaluate"], distribution=False),
+        "solve": changed(wide["solve"], model="rl", problems=1319, temperature=0.8),
+        "evaluate": changed(base.plan["evaluate"], distribution=False),
     }
     return dataclasses.replace(
         base,
@@ -255,17 +237,17 @@ def _qwen_trial() -> RunConfig:
     }
     plan = {name: stage for name, stage in small.plan.items() if name != "pretrain"}
     plan |= {
-        "distill": _with(plan["distill"], data="solutions", steps=2, batch_size=4),
-        "rl": _with(plan["rl"], steps=2, prompts_per_step=2),
-        "traces": _with(plan["traces"], problems=4),
-        "pairs": _with(plan["pairs"], problems=16),
+        "distill": changed(plan["distill"], data="solutions", steps=2, batch_size=4),
+        "rl": changed(plan["rl"], steps=2, prompts_per_step=2),
+        "traces": changed(plan["traces"], problems=4),
+        "pairs": changed(plan["pairs"], problems=16),
         # Prompts and solutions of GSM8K are longer than generated ones.
-        "prm": _with(plan["prm"], batch_size=4, max_length=512),
-        "dpo": _with(plan["dpo"], max_length=512),
-        "errors": _with(plan["errors"], problems=8),
-        "other_errors": _with(plan["other_errors"], problems=8),
-        "solve": _with(plan["solve"], problems=2),
-        "evaluate": _with(plan["evaluate"], problems=4),
+        "prm": changed(plan["prm"], batch_size=4, max_length=512),
+        "dpo": changed(plan["dpo"], max_length=512),
+        "errors": changed(plan["errors"], problems=8),
+        "other_errors": changed(plan["other_errors"], problems=8),
+        "solve": changed(plan["solve"], problems=2),
+        "evaluate": changed(plan["evaluate"], problems=4),
     }
     return dataclasses.replace(
         base,
@@ -291,11 +273,5 @@ PRESETS = {
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
-    """The pipeline of a preset.
-
-    Raises:
-        ConfigError: no such preset.
-    """
-    if preset not in PRESETS:
-        raise ConfigError(f"preset {preset!r}", wanted=f"one of {', '.join(PRESETS)}")
+    """The pipeline of a preset."""
     return to_config_dict(PRESETS[preset]())
