@@ -6,12 +6,10 @@ beyond that differs by platform: see docs/benchmarks.md.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from distill_jax.core import sharding
@@ -19,7 +17,7 @@ from distill_jax.core.batching import padded, round_up
 from distill_jax.core.sharding import AnyMesh
 from distill_jax.forecast import activations
 from distill_jax.forecast.activations import Program, Rows
-from distill_jax.models import quantised
+from distill_jax.forecast.weights import decode_bytes, device_bytes, weights_bytes
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.reward_model_io import IMPLICIT
@@ -80,47 +78,6 @@ def abstract_mesh(config: Shared, devices: int) -> AbstractMesh:
         MeshError: the extents do not multiply to them.
     """
     return AbstractMesh(config.mesh.shape(devices), sharding.AXES)
-
-
-def device_bytes(shapes: Any, shardings: Any) -> int:
-    """Bytes of a tree of ShapeDtypeStructs (or arrays), so sharded, on the fullest device."""
-    sizes = jax.tree.map(
-        lambda leaf, where: math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
-        shapes,
-        shardings,
-    )
-    return sum(jax.tree.leaves(sizes))
-
-
-def weights_bytes(
-    geometry: QwenConfig, settings: ModelSettings, mesh: AnyMesh, *, dtype: str = ""
-) -> int:
-    """A base tree on one device as `Models.load` holds it; `dtype` instead of param_dtype."""
-    held = dtype or settings.param_dtype
-    model = QwenModel(geometry, param_dtype=held)
-    shapes = model.shapes()
-    if settings.int8 and not dtype:
-        shapes = {**shapes, "base": _as_int8(shapes["base"], settings.compute_dtype)}
-    return device_bytes(shapes, states.param_shardings(shapes, mesh))
-
-
-def _as_int8(tree: Any, dtype: str) -> Any:
-    """Shapes of the tree with quantised kernels."""
-
-    def one(path: Any, leaf: Any) -> Any:
-        if not quantised.is_quantised(tuple(entry.key for entry in path)):
-            return leaf
-        scale = jax.ShapeDtypeStruct((leaf.shape[0], 1, leaf.shape[2]), dtype)
-        return _Int8(jax.ShapeDtypeStruct(leaf.shape, jnp.int8), scale)
-
-    return jax.tree_util.tree_map_with_path(one, tree)
-
-
-class _Int8(NamedTuple):
-    """The leaves of qwix's QArray, without qwix."""
-
-    qvalue: jax.ShapeDtypeStruct
-    scale: jax.ShapeDtypeStruct
 
 
 class Job:
@@ -248,9 +205,11 @@ class Job:
             parts += self._scorer(min(B, SCORED))
         parts += self._trained(rl.optimizer, values=values, reference=True)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
+        drawn = B * rl.oversample
         return [
             *parts,
-            Part("rollout: decode weights, cache, logits", self._rollout(B * rl.oversample), False),
+            Part("rollout: decode weights, cache, logits", self._rollout(drawn, turns=True), False),
+            *self._later_turns("rollout", drawn),
             Part("student scoring: activations", scored("student", B, int(values)), False),
             Part("update: activations", update, False),
         ]
@@ -271,9 +230,10 @@ class Job:
         """
         parts = [self._base("student"), *(self._scorer(scores) if scores else [])]
         what, longest = ("beams", self.solution) if beams else ("candidates", 0)
-        parts += self._drawn(what, *candidates, longest=longest)
+        parts += self._drawn(what, *candidates, longest=longest, turns=True)
         if reviews:
-            parts += self._drawn("reviews", reviews, reviews, longest=self.solution + _REVIEW)
+            longest = self.solution + _REVIEW
+            parts += self._drawn("reviews", reviews, reviews, longest=longest, turns=True)
         return parts
 
     def writing(
@@ -317,8 +277,8 @@ class Job:
 
     def _read(self, program: Program, rows: int, longest: int) -> int:
         """Activations of a reward model; its rows' lengths are doubled, see `step_batches`."""
-        T = SCORED_LENGTH << ((longest - 1) // SCORED_LENGTH).bit_length()
-        return activations.scoring(program, self.rows(rows, T, 1), shards=self.shards)
+        placed = self.rows(rows, padded(longest, SCORED_LENGTH), 1)
+        return activations.scoring(program, placed, shards=self.shards)
 
     def _base(self, role: str) -> Part:
         settings = self.settings(role)
@@ -358,9 +318,13 @@ class Job:
         role: str = "student",
         longest: int = 0,
         new: int = 0,
+        turns: bool = False,
     ) -> list[Part]:
-        """Decoding completions of prompts that are read once each; see `writing`."""
-        held = self._rollout(completions, longest, role=role, new=new)
+        """Decoding completions of prompts that are read once each; see `writing`.
+
+        turns: the student's completions have sampling.rounds turns, as `rollout.rounds` draws them.
+        """
+        held = self._rollout(completions, longest, role=role, new=new, turns=turns)
         T = round_up(
             longest or self.config.data.max_prompt_tokens, self.config.sampling.prompt_multiple
         )
@@ -369,26 +333,44 @@ class Job:
         return [
             Part(f"{completions} {what}: decode weights, cache, logits", held, False),
             Part(f"{prompts} prompts of {what}: decode weights, activations", read, False),
+            *(self._later_turns(what, completions, longest) if turns else []),
         ]
 
-    def _rollout(self, B: int, longest: int = 0, *, role: str = "student", new: int = 0) -> int:
-        """A copy of the weights for decoding, the cache of all rows, one segment; see `writing`."""
-        g, config = self.geometries[role], self.config
-        sampling, program, rows = config.sampling, self.program(role), -(-B // self.shards)
-        prompt = round_up(longest or config.data.max_prompt_tokens, sampling.prompt_multiple)
-        if sampling.rounds > 1:  # the last turn is drawn behind all before, see `rollout.rounds`
-            prompt = padded(prompt + sampling.response_tokens, sampling.prompt_multiple)
-        slots = prompt + (new or sampling.max_new_tokens)
+    def _rollout(
+        self, B: int, longest: int = 0, *, role: str = "student", new: int = 0, turns: bool = False
+    ) -> int:
+        """A copy of the weights for decoding, the cache of all rows, one segment; see `_drawn`."""
+        sampling, rows = self.config.sampling, -(-B // self.shards)
+        prompt = round_up(longest or self.config.data.max_prompt_tokens, sampling.prompt_multiple)
+        if turns and sampling.rounds > 1:  # the last turn is drawn behind all before
+            prompt = self._prefix(longest)
+        cache = self._cache(role, rows, prompt + (new or sampling.max_new_tokens))
+        return self._decode_weights(role) + cache + activations.decoding(self.program(role), rows)
+
+    def _later_turns(self, what: str, B: int, longest: int = 0) -> list[Part]:
+        """Reading the prefixes of all rows again before their last turn; nothing with one round."""
+        sampling, rows, T = self.config.sampling, -(-B // self.shards), self._prefix(longest)
+        if sampling.rounds == 1:
+            return []
+        placed = self.rows(B, T, 1)
+        read = activations.scoring(self.program("student"), placed, shards=self.shards)
+        # The cache of the prefixes is copied into the turn's, which has more slots.
+        copied = self._cache("student", rows, T + sampling.max_new_tokens)
+        held = self._decode_weights("student") + self._cache("student", rows, T) + max(read, copied)
+        return [Part(f"later turns of {what}: decode weights, caches, activations", held, False)]
+
+    def _prefix(self, longest: int) -> int:
+        """Slots of the longest prefix of a later turn, which has room for a token at least."""
+        sampling, geometry = self.config.sampling, self.geometries["student"]
+        most = (longest or self.config.data.max_prompt_tokens) + sampling.response_tokens
+        most = min(most, geometry.max_position_embeddings)
+        return padded(most - 1, sampling.prompt_multiple)
+
+    def _cache(self, role: str, rows: int, slots: int) -> int:
+        """Keys and values of so many rows on one device."""
+        g, program = self.geometries[role], self.program(role)
         heads = program.split(g.num_kv_heads)
-        cache = 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize
-        return self._decode_weights(role) + cache + activations.decoding(program, rows)
+        return 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize
 
     def _decode_weights(self, role: str) -> int:
-        g, settings = self.geometries[role], self.settings(role)
-        copy = weights_bytes(g, settings, self.mesh, dtype=settings.compute_dtype)
-        if g.tie_embeddings:  # a head next to the embedding
-            shape = (g.vocab_size, g.hidden_size)
-            spec = sharding.partition_spec(("vocab", "embed"), shape, self.mesh)
-            head = jax.ShapeDtypeStruct(shape, settings.compute_dtype)
-            copy += device_bytes(head, jax.sharding.NamedSharding(self.mesh, spec))
-        return copy
+        return decode_bytes(self.geometries[role], self.settings(role), self.mesh)

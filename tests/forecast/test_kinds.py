@@ -81,6 +81,28 @@ def test_rounds_of_self_evolution_write_and_train() -> None:
     assert any("reward model" in name for name in scored.keys() - found.keys())
 
 
+def test_later_turns_read_their_prefixes_again() -> None:
+    turns = {"sampling__rounds": 3, "sampling__output_tokens": 64}
+    rl, made = small().plan["rl"], job(**turns)
+    one, three = parts(rl), parts(rl, **turns)
+    (later,) = three.keys() - one.keys()
+    # 64 + 24 + 2·64 tokens, of which one at least is left to draw: 215, read in rows of 256.
+    B, T = 16, 256
+    slots = 2 * 2 * 2 * 16 * 4 * B  # bytes a slot, as above
+    program, copy = made.program("student"), made._decode_weights("student")
+    rollout = copy + slots * (T + NEW) + activations.decoding(program, B)
+    assert three["rollout: decode weights, cache, logits"] == rollout
+    read = activations.scoring(program, made.rows(B, T, 1))
+    assert read > slots * (T + NEW)  # the two caches next to each other
+    assert three[later] == copy + slots * T + read > rollout
+    # The model has 600 positions, and a turn begins at the last one at the latest.
+    assert job(**turns | {"sampling__output_tokens": 900})._prefix(0) == 1024
+    # Solutions that are written down have one turn; candidates have as many as those of rl.
+    assert parts(TraceSettings(), **turns) == parts(TraceSettings())
+    solve = SolveSettings(batch=8, problems=9, attempts=4)
+    assert len(parts(solve, **turns).keys() - parts(solve).keys()) == 1
+
+
 def test_a_reward_model_that_rl_reads_is_counted() -> None:
     plan = small().plan
     plain = parts(plan["rl"])

@@ -18,6 +18,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.forecast import activations, limits, memory
 from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.memory import Job
+from distill_jax.forecast.weights import weights_bytes
 from distill_jax.models import cache as kv
 from distill_jax.models import quantised
 from distill_jax.models.lora import LoraConfig
@@ -257,7 +258,7 @@ def test_weights_are_those_of_the_real_load(mesh: str, quantise: str) -> None:
     settings = dataclasses.replace(small().teacher, quantise=quantise)
     mine = jax.sharding.AbstractMesh(MESHES[mesh], sharding.AXES)
     for some in (where, mine):
-        assert memory.weights_bytes(model.config, settings, some) == on_first_device(placed)
+        assert weights_bytes(model.config, settings, some) == on_first_device(placed)
 
 
 @pytest.mark.parametrize("mesh", ["one", "all"])
