@@ -281,6 +281,7 @@ class Sampler:
         carry = self._start(
             hidden_PD, cache, length_P, ids_P, first_P, key_data, len(prompts), samples, slots
         )
+        del cache  # as large as that of all rows, where each has its own prompt
         room_B = np.repeat(np.asarray(rooms, np.int32), samples)
         stop_B = None if stops is None else [one for one in stops for _ in range(samples)]
         return self._decode(weights, carry, settings, room_B, prompt_PT.shape[1], stop_B)

@@ -335,6 +335,19 @@ def test_difference_of_merged_and_adapter_is_small_in_bfloat16():
     assert 1e-4 <= gap < 0.2, gap
 
 
+def test_the_prompts_cache_is_gone_when_decoding_begins(built, monkeypatch):
+    _, params, sampler = built
+    decode, sizes = Sampler._decode, set()
+
+    def spied(self, *args):
+        sizes.update(size for array in jax.live_arrays() for size in array.shape)
+        return decode(self, *args)
+
+    monkeypatch.setattr(Sampler, "_decode", spied)
+    generate(sampler, params, dataclasses.replace(SHORT, prompt_multiple=88))
+    assert 88 + SHORT.max_new_tokens in sizes and 88 not in sizes
+
+
 def test_eos_counts_and_nothing_stands_after_it(built):
     _, params, sampler = built
     out = generate(sampler, params, SHORT)
