@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill_jax.core import sharding
 from distill_jax.rollout.groups import Drawn
 from distill_jax.rollout.sampler import Rollout
 from distill_jax.tasks import Judged
@@ -72,7 +71,7 @@ def keep(
     """`samples` completions of each problem, in the order in which they were drawn.
 
     Args:
-        drawn, judged: P groups of at least `samples` completions.
+        drawn, judged: P groups of at least `samples` completions; the same on every process.
         samples: G, at least 4.
         seed, step, number: of the stage, the step and the draw within it; nothing else is random.
         void_B: bool, whether a completion's last turn is void; None: none is.
@@ -82,8 +81,6 @@ def keep(
         void, ended = void_B is not None and bool(void_B[row]), bool(drawn.rollout.ended_B[row])
         seen = Seen(drawn.texts[row], ended, judged.stated[row], void)
         fault_B[row] = sum(fault(seen) for fault in FAULTS.values())
-    # What a program states may differ by process, as its verdict may: a time limit met on one.
-    fault_B = sharding.of_first_process(fault_B.view(np.int32)).view(np.float64)
     bits = np.random.Philox(key=[seed, step], counter=[number, 0, 0, _STREAM])
     uniform_PN = np.random.Generator(bits).random((len(drawn.problems), drawn.samples))
     kind_B = np.where(judged.right_B, 1, np.where(judged.undecided_B, -1, 0))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -207,9 +208,11 @@ class RLStep:
     def _judge(self, drawn: Drawn) -> Judged:
         judged = self.run.data.task.judge(drawn.repeated(), drawn.texts, drawn.rollout.ended_B)
         # A program may run into a time limit on one host alone; all must train on one verdict.
+        stated = json.loads(sharding.text_of_first_process(json.dumps(judged.stated)))
         return judged._replace(
             right_B=sharding.of_first_process(judged.right_B),
             undecided_B=sharding.of_first_process(judged.undecided_B),
+            stated=stated,
         )
 
     def _collect(self, drawn: Drawn, judged: Judged, ids_P: np.ndarray) -> Collected:

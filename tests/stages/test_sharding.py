@@ -1,5 +1,7 @@
 """An update on eight devices equals that on one; arrays lie where the rules say."""
 
+import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from distill_jax.run.run import Run
 from distill_jax.stages import rl, rl_prepare, runner, supervised
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.rl_step import RLStep
+from distill_jax.tasks import Judged
 from distill_jax.training import losses, optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings
@@ -160,6 +163,22 @@ def test_length_term_on_eight_devices_equals_that_on_one(form: str) -> None:
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
     close(*(figures for _, figures in found), rtol=1e-5)
     assert 0 < found[0][1]["length/open"] < 1 and found[0][1]["length/bonus"] > 0
+
+
+def test_all_processes_train_on_the_verdicts_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit that is met on one process alone: here the second lost its third program."""
+    first = Judged(np.array([1, 0, 0], bool), np.array([0, 1, 0], bool), [{}] * 3, ["1", None, "3"])
+    sent = iter((first.right_B, first.undecided_B))
+    monkeypatch.setattr(sharding, "of_first_process", lambda _: next(sent))
+    monkeypatch.setattr(sharding, "text_of_first_process", lambda _: json.dumps(first.stated))
+    own = Judged(first.right_B & False, first.undecided_B, [{}] * 3, ["1", None, None])
+    task = types.SimpleNamespace(judge=lambda *_: own)
+    step = types.SimpleNamespace(run=types.SimpleNamespace(data=types.SimpleNamespace(task=task)))
+    rollout = types.SimpleNamespace(ended_B=None)
+    drawn = types.SimpleNamespace(repeated=list, texts=[], rollout=rollout)
+    got = RLStep._judge(step, drawn)  # type: ignore[arg-type]
+    assert got.right_B is first.right_B and got.undecided_B is first.undecided_B
+    assert got.stated == first.stated
 
 
 def test_parameters_and_optimiser_lie_where_the_rules_say(models: Path) -> None:
