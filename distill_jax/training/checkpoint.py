@@ -209,7 +209,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         """Restores one item of a step; every way in which its files can be bad is _Damaged."""
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**item))[next(iter(item))]
-        except Exception as error:
+        except Exception as error:  # `damage` raises again what no file causes
             raise _Damaged(damage(error)) from error
 
     def _set_aside(self, step: int, problem: str) -> None:
@@ -255,7 +255,9 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 def damage(error: Exception) -> str:
     """Why files cannot be read; an error that has another cause is raised again."""
     # tensorstore's failures come out of orbax as bare Exception, besides the usual kinds.
-    if type(error) is not Exception and not isinstance(error, _DAMAGE):
+    known = type(error) is Exception or isinstance(error, _DAMAGE)
+    # A device's failure, such as too little memory, is a RuntimeError, but the files are whole.
+    if not known or isinstance(error, jax.errors.JaxRuntimeError):
         raise error
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 

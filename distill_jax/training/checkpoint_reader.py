@@ -41,7 +41,7 @@ def read(directory: str | Path, step: int, prefix: str) -> dict[str, Any]:
         index = json.loads((where / "meta" / "metadata").read_text(encoding="utf-8"))["index"]
         names = [name for name in index if name.startswith(f"{prefix}.")]
         arrays = _arrays(where, {name: index[name] for name in names}) if names else {}
-    except Exception as error:
+    except Exception as error:  # `damage` raises again what no file causes
         got = f"checkpoint {where} is damaged: {damage(error)}"
         raise CheckpointError(got, fix="take another step") from error
     if not names:

@@ -173,6 +173,25 @@ def test_damaged_newest_falls_back_and_says_so(
     assert (tmp_path / "damaged-2").is_dir()
 
 
+@pytest.mark.parametrize(
+    "error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED"), ZeroDivisionError()]
+)
+def test_what_no_file_causes_is_no_damage(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Checkpointer(tmp_path) as saver:
+        saver.save(1, state_at(1))
+
+    def fails(*_: object, **how: object) -> None:
+        raise error
+
+    with Checkpointer(tmp_path) as reader:
+        monkeypatch.setattr(reader._manager, "restore", fails)
+        with pytest.raises(type(error)):
+            reader.restore_latest(state_at(0))
+    assert checkpoint_reader.steps(tmp_path) == [1] and not list(tmp_path.glob("damaged-*"))
+
+
 def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with Checkpointer(tmp_path) as saver:
         saver.save(1, state_at(1))
