@@ -8,7 +8,7 @@ penalties of length collapse accuracy; a gate by the pass rate does not (GRPO-λ
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -115,10 +115,6 @@ class LengthSettings:
     def rate(self) -> float:
         """Price of one token."""
         return self.per_token or FORMS[self.form].per_token or 0.0
-
-    def changed(self) -> list[str]:
-        """Names of the settings that differ from their defaults."""
-        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
 
 
 def _unread(name: str, value: float, form: str) -> ConfigError:

@@ -38,6 +38,7 @@ class RewardSettings:
                 not adaptive and not (normaliser in NORMALISERS and NORMALISERS[normaliser].forgets)
             ),
         ),
+        Unread(("length",), ("length_weight",), off),
         Unread(("custom_weight", "custom_deadline_s"), ("custom",), off),
         Unread(
             ("adaptive",),
@@ -125,14 +126,10 @@ class RewardSettings:
                 wanted="gamma=1: in canonical form V is 0 and γ would do nothing",
                 fix="set form=raw, or gamma=1",
             )
-
         self._check_length()
 
     def _check_length(self) -> None:
         if not self.length_weight:
-            if changed := self.length.changed():
-                got = f"length.{changed[0]} with length_weight=0"
-                raise ConfigError(got, wanted="its default: nothing reads it")
             return
         if self.overlong_buffer:
             raise ConfigError(

@@ -247,7 +247,7 @@ def advantages(settings, processes, group, batch, terms, steps):
 
 
 def _without(settings):
-    return dataclasses.replace(settings, length_weight=0.0, length=LengthSettings())
+    return dataclasses.replace(settings, length_weight=0.0)
 
 
 def test_a_reversed_group_stops_the_run():
@@ -276,7 +276,6 @@ def rl(weight=1.0, **more):
         (form("lcpo_exact", target=9, buffer=2), "buffer=2 with form=lcpo_exact"),
         (form("kimi", per_token=1e-3), "per_token=0.001 with form=kimi"),
         (form("short"), "form='short'"),
-        (lambda: rewards(0.0, gate=0.5), "length.gate with length_weight=0"),
         (lambda: rewards(overlong_buffer=4), "overlong_buffer=4 with length_weight"),
         # Terms that can pay more for a wrong answer than correctness for a right one.
         (lambda: RewardSettings(length_weight=1.0), "pay up to 3 more"),

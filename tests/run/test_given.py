@@ -48,6 +48,7 @@ NO_TEACHER = {"rl__rewards__intrinsic_weight": 0.0}
             {"rl__rewards__normaliser": "z_score", "rl__rewards__momentum": 0.5},
             "rl.rewards.momentum=0.5 with rl.rewards.normaliser='z_score'",
         ),
+        ({"rl__rewards__length__gate": 0.5}, "rl.rewards.length.gate=0.5 with rl.rewards.length_w"),
         ({"rl__rewards__custom_weight": 2.0}, "rl.rewards.custom_weight=2.0 with rl.rewards.cust"),
         ({"rl__buckets__rows": 8}, "rl.buckets.rows=8 with rl.buckets.lengths=1"),
         ({"rl__cache__rows": 8}, "rl.cache.rows=8 with rl.cache.megabytes=0.0"),
