@@ -1,8 +1,6 @@
 """Curricula in stage rl: every method runs, stops and goes on; dynamic sampling; levels of MATH."""
 
 import json
-import os
-import signal
 import sys
 import types
 from pathlib import Path
@@ -14,11 +12,11 @@ import pytest
 from distill_jax.core.errors import DataError
 from distill_jax.curriculum.methods import CURRICULA
 from distill_jax.run.run import Run
-from distill_jax.run.stop import Interrupted
 from distill_jax.stages import checks, rl, runner
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.rl_step import RLStep
 from tests.stages.small import copy_stages, rows, small, weights
+from tests.stages.stopping import sigterm
 
 pytestmark = pytest.mark.slow
 
@@ -69,9 +67,7 @@ def test_every_method_runs(finished: Path, tmp_path: Path, method: str) -> None:
         assert (max(values) > 0) == (max(differ) > 0)
 
 
-def test_stopped_and_run_again(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_and_run_again(finished: Path, tmp_path: Path) -> None:
     how = {
         "rl__steps": 4,
         "rl__curriculum__method": "self_evolving",
@@ -82,25 +78,14 @@ def test_stopped_and_run_again(
         "rl__dynamic_sampling": 1,
     }
     whole = run(finished, tmp_path / "whole", **how)
-    real = RLStep.__call__
-
-    def stopping(self: RLStep, state: Any, step: int) -> Any:
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, state, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RLStep, "__call__", stopping)
-        with pytest.raises(Interrupted, match="saved at step 2 of 4"):
-            run(finished, tmp_path / "broken", **how)
+    with sigterm(RLStep, 1, "saved at step 2 of 4"):
+        run(finished, tmp_path / "broken", **how)
     assert run(finished, tmp_path / "broken", **how) == whole
     assert weights(tmp_path / "broken", "rl") == weights(tmp_path / "whole", "rl")
     assert "curriculum/count/level_2/arithmetic" in whole[0]
 
 
-def test_distill_stopped_and_run_again(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_distill_stopped_and_run_again(finished: Path, tmp_path: Path) -> None:
     """The gap to the teacher steers what is drawn, and its fall is knowledge transfer."""
     how = {
         "stages": ("distill",),
@@ -130,17 +115,8 @@ def test_distill_stopped_and_run_again(
         np.testing.assert_allclose(gap + mastery, 1, rtol=1e-5)
         assert 0 < gap < 1
     assert last["curriculum/p/level_1"] != 0.5
-    real = DistillStep.__call__
-
-    def stopping(self: DistillStep, state: Any, step: int) -> Any:
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, state, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DistillStep, "__call__", stopping)
-        with pytest.raises(Interrupted, match="saved at step 3 of 6"):
-            distil("broken")
+    with sigterm(DistillStep, 2, "saved at step 3 of 6"):
+        distil("broken")
     assert distil("broken") == whole
     assert weights(tmp_path / "broken", "distill") == weights(tmp_path / "whole", "distill")
 

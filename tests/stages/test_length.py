@@ -1,7 +1,5 @@
 """Stage rl with term length in each of its forms, and with more samples than it trains on."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,11 @@ import pytest
 from distill_jax.core.errors import ConfigError
 from distill_jax.rewards.length import FORMS
 from distill_jax.rollout.sampler import Rollout, Sampler
-from distill_jax.run.stop import Interrupted
 from distill_jax.stages import runner
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.tasks import Judged, TextTask
 from tests.stages.small import copy_stages, rows, small, weights
+from tests.stages.stopping import sigterm
 
 pytestmark = pytest.mark.slow
 
@@ -35,8 +33,12 @@ NEEDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def trained_already(monkeypatch: pytest.MonkeyPatch) -> None:
+def judged(right_B: np.ndarray) -> Judged:
+    count = len(right_B)
+    return Judged(right_B, np.zeros(count, bool), [{}] * count, [None] * count)
+
+
+def train_at_once(patch: pytest.MonkeyPatch) -> None:
     """Completions of the tiny model end after 2 to 9 tokens, or not at all, and 7 of 8 are right:
     as it is, it never ends one and is never right."""
     real = Sampler.generate
@@ -53,13 +55,15 @@ def trained_already(monkeypatch: pytest.MonkeyPatch) -> None:
         )  # fmt: skip
 
     def judge(self: TextTask, problems: Any, texts: Any, ended_B: np.ndarray) -> Judged:
-        right_B = np.array([sum(text.encode()) % 8 != 0 for text in texts])
-        return Judged(
-            right_B, np.zeros(len(texts), bool), [{} for _ in texts], [None for _ in texts]
-        )
+        return judged(np.array([sum(text.encode()) % 8 != 0 for text in texts]))
 
-    monkeypatch.setattr(Sampler, "generate", ending)
-    monkeypatch.setattr(TextTask, "judge", judge)
+    patch.setattr(Sampler, "generate", ending)
+    patch.setattr(TextTask, "judge", judge)
+
+
+@pytest.fixture(autouse=True)
+def trained_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    train_at_once(monkeypatch)
 
 
 def run(begun: Path, workdir: Path, **changes: Any) -> list[dict[str, Any]]:
@@ -75,7 +79,7 @@ def plain(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps without the term."""
     workdir = tmp_path_factory.mktemp("plain") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        trained_already.__wrapped__(patch)
+        train_at_once(patch)
         run(begun, workdir)
     return workdir
 
@@ -101,9 +105,7 @@ def test_a_weight_of_0_is_without_the_term_to_the_bit(
     assert weights(tmp_path / "run", "rl") == weights(plain, "rl")
 
 
-def test_stopped_it_goes_on_to_the_same_bits(
-    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_it_goes_on_to_the_same_bits(begun: Path, tmp_path: Path) -> None:
     how = {**ON, "rl__oversample": 2, "rl__dynamic_sampling": 1, "rl__steps": 3}
     whole = run(begun, tmp_path / "whole", **how)
     for row in whole:
@@ -111,17 +113,8 @@ def test_stopped_it_goes_on_to_the_same_bits(
         dropped = row["oversample/dropped_right"] + row["oversample/dropped_wrong"]
         assert kept == dropped and kept % 16 == 0
         assert 0.5 < row["oversample/accuracy"] <= 1 and row["oversample/dropped_tokens"] > 0
-    real = RLStep.__call__
-
-    def stopping(self: RLStep, state: Any, step: int) -> Any:
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, state, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RLStep, "__call__", stopping)
-        with pytest.raises(Interrupted, match="saved at step 2 of 3"):
-            run(begun, tmp_path / "broken", **how)
+    with sigterm(RLStep, 1, "saved at step 2 of 3"):
+        run(begun, tmp_path / "broken", **how)
     assert run(begun, tmp_path / "broken", **how) == whole
     assert weights(tmp_path / "broken", "rl") == weights(tmp_path / "whole", "rl")
     with pytest.raises(ConfigError, match=r"rl\.rewards\.length_weight=1\.0, now 0\.5"):
@@ -132,12 +125,7 @@ def test_groups_all_right_are_drawn_again_without_the_term_only(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def right(self: TextTask, problems: Any, texts: Any, ended_B: np.ndarray) -> Judged:
-        return Judged(
-            np.ones(len(texts), bool),
-            np.zeros(len(texts), bool),
-            [{} for _ in texts],
-            [None for _ in texts],
-        )
+        return judged(np.ones(len(texts), bool))
 
     monkeypatch.setattr(TextTask, "judge", right)
     drawn: list[int] = []

@@ -79,8 +79,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
 
 def test_two_steps_of_sft(run: tuple[Run, Path]) -> None:
     found, root = run
-    first, *steps = [row["loss"] for row in rows(found.workdir, "sft") if "loss" in row]
-    assert steps and np.isfinite([first, *steps]).all()
+    losses = [row["loss"] for row in rows(found.workdir, "sft") if "loss" in row]
+    assert len(losses) > 1 and np.isfinite(losses).all()
     adapter = found.workdir / "sft" / "adapter"
     peft_io.load_adapter(adapter, hf_io.load_config(root / "student"))
     settings = json.loads((adapter / "adapter_config.json").read_text())
