@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import padded
 from distill_jax.models.head.listed import TopK
 from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, Scorer
 from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value, layout
@@ -96,7 +97,7 @@ class CachedTeacher:
             return out.placed(self._rows)
         first = np.array(list(copies))
         if buckets is None:  # all at once, padded to a power of two
-            buckets = self._one_shape(host, min(1 << (len(first) - 1).bit_length(), count))
+            buckets = self._one_shape(host, min(padded(len(first), 1), count))
         scored = tuple(buckets.score_rows({name: x[first] for name, x in host.items()}))
         new = []
         for place, (index, same) in enumerate(copies.items()):

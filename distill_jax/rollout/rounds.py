@@ -1,11 +1,11 @@
 """Completions of several turns: program, output, continuation, as one list of token ids.
 
 A turn ends where its program's fence closes, not with EOS, and the output follows inside the same
-message: an EOS there would be what the chat template writes at the end of a message, and the model
-would learn to end answers behind programs. EOS ends the whole completion, in any turn.
+message. An EOS there would end the message, as in the chat template, and the model would learn to
+end answers after programs. EOS ends the whole completion, in any turn.
 
 Nothing is decoded and tokenised again: the next turn continues prompt ids ++ response ids ++ output
-ids. That prefix is read (prefilled) again for each turn; `prefilled` counts its tokens.
+ids. That prefix is read (prefilled) again for each turn; metric tools/prefilled_tokens counts it.
 """
 
 import bisect
@@ -176,7 +176,7 @@ def _continued(
     of_row: (prompt id, sample) of each. The batch is filled up to a power of two, prefixes are
     padded to a power of two of prompt_multiple: few programs are compiled.
     """
-    size = min(len(rows.ended), 1 << (len(going) - 1).bit_length())
+    size = min(len(rows.ended), padded(len(going), 1))
     chosen = filled(range(len(going)), size)
     prefixes, rooms = zip(*going.values(), strict=True)
     multiple = padded(max(map(len, prefixes)), settings.prompt_multiple)

@@ -271,7 +271,6 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 f"samples_per_prompt=1 with algorithm={self.algorithm}",
                 wanted="at least 2: the group's mean is the baseline",
             )
-
         if self.oversample > 1 and (values or self.samples_per_prompt < 4):
             got = f"algorithm={self.algorithm}" if values else "samples_per_prompt below 4"
             raise ConfigError(
