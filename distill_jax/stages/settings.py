@@ -70,6 +70,8 @@ class PretrainSettings(StageSettings, kind="pretrain", makes="models"):
 class SFTSettings(TrainSettings, kind="sft", makes="student"):
     """Supervised fine-tuning of the student's LoRA parameters."""
 
+    UNREAD: ClassVar = (*TrainSettings.UNREAD, Unread(("only_right",), ("data",), off))
+
     start: str = setting(
         BASE, "Student to start from: base, a stage, or a directory.", ref="student"
     )
@@ -78,6 +80,9 @@ class SFTSettings(TrainSettings, kind="sft", makes="student"):
         "Solutions to learn on: a stage that makes rows, or a file; of rows with verdicts the "
         "right ones. Empty: those of the training problems.",
         ref="rows",
+    )
+    only_right: bool = setting(
+        True, "Of rows with verdicts learn on the right ones alone; False: on all, as a control."
     )
     batch_size: int = setting(32, "Rows a step.", low=1)
     answer_only: float = setting(

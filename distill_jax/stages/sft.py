@@ -31,7 +31,9 @@ def _check(run: Run, stage: Stage[SFTSettings]) -> None:
 def _rows(run: Run, stage: Stage[SFTSettings]) -> ExampleRows:
     s = stage.settings
     path = run.rows(s.data) if s.data else None
-    return ExampleRows(run, answer_only=s.answer_only, seed=run.seed(stage), path=path)
+    return ExampleRows(
+        run, answer_only=s.answer_only, seed=run.seed(stage), path=path, only_right=s.only_right
+    )
 
 
 def _prepare(run: Run, stage: Stage[SFTSettings]) -> ExampleRows | None:

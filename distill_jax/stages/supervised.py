@@ -11,7 +11,7 @@ from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
 from distill_jax.data.batching import bare_answer
-from distill_jax.data.chat import Example
+from distill_jax.data.chat import Example, Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.rows import problem_of_row, read_rows
 from distill_jax.run.run import Run
@@ -42,6 +42,7 @@ class ExampleRows:
         answer_only: fraction of the rows that show only the final answer, chosen by (seed, row).
         seed: of the stage.
         path: file of solutions; None: those of the training problems.
+        only_right: of a file's rows with verdicts leave out the wrong ones.
 
     Attributes:
         examples: the rows, rendered; longer ones are dropped and counted.
@@ -52,8 +53,19 @@ class ExampleRows:
         DataError: no row fits.
     """
 
-    def __init__(self, run: Run, *, answer_only: float, seed: int, path: Path | None = None):
-        problems, prompts, solutions = _given(run, answer_only, seed, path)
+    def __init__(
+        self,
+        run: Run,
+        *,
+        answer_only: float,
+        seed: int,
+        path: Path | None = None,
+        only_right: bool = True,
+    ):
+        pool = run.data.problems("train")
+        if path is not None:
+            pool = run.data.task.prompts(_of_file(run, path, only_right))
+        problems, prompts, solutions = _given(run, answer_only, seed, pool)
         max_response = run.config.sampling.max_new_tokens
         rendered = chat.render_examples(
             run.data.tokenizer, problems, solutions, run.data.task.chat, prompts
@@ -90,13 +102,10 @@ class ExampleRows:
 
 
 def _given(
-    run: Run, answer_only: float, seed: int, path: Path | None
+    run: Run, answer_only: float, seed: int, pool: Prompts
 ) -> tuple[list[Problem], list[list[int]], list[str]]:
-    """The training problems that the task has a response for, their prompts, the responses."""
-    if path is None:
-        problems, prompts, _ = run.data.problems("train")
-    else:
-        problems, prompts, _ = run.data.task.prompts(_of_file(run, path))
+    """The problems that the task has a response for, their prompts, the responses."""
+    problems, prompts, _ = pool
     given = []
     for row, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
         bare = batching.is_answer_only(seed, row, answer_only)
@@ -116,13 +125,18 @@ def _given(
     return [p for p, _, _ in given], [ids for _, ids, _ in given], [text for _, _, text in given]
 
 
-def _of_file(run: Run, path: Path) -> list[Problem]:
+def _of_file(run: Run, path: Path, only_right: bool) -> list[Problem]:
     """The problems of a file of solutions, one a solution, each solution once.
 
-    Of rows with column `kept` those that are kept count, else of rows with `right` the right ones.
+    With only_right, of rows with column `kept` those that are kept count, else of rows with `right`
+    the right ones.
     """
     rows = list(read_rows(path))
-    right = [(where, row) for where, row in rows if row.get("kept", row.get("right", True))]
+    right = [
+        (where, row)
+        for where, row in rows
+        if not only_right or row.get("kept", row.get("right", True))
+    ]
     found = [problem_of_row(row, where, where) for where, row in right]
     once = {(one.question, one.solution): one for one in reversed(found)}
     kept = [one for one in reversed(once.values()) if not run.data.in_held_out_split(one.question)]
