@@ -39,7 +39,7 @@ from distill_jax.rewards.length import LengthSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
-from distill_jax.run.settings import ExperimentSettings
+from distill_jax.run.settings import ExperimentSettings, StageSettings
 from distill_jax.stages.concise import ConciseSettings
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.evolve_settings import EvolveSettings
@@ -57,8 +57,8 @@ _REWARDS = RewardSettings(intrinsic_weight=0.0)
 _BRIEF = changed(_REWARDS, length_weight=0.5, length=LengthSettings(form="kimi"))
 
 
-def _tiny() -> RunConfig:
-    base = presets.tiny()
+def _judges() -> dict[str, StageSettings]:
+    """Reward models of the steps of a program, and what they learn from."""
     prm = changed(
         presets.TINY_PRM,
         start="rl",
@@ -70,17 +70,7 @@ def _tiny() -> RunConfig:
         max_length=192,
         half=1,
     )
-    plan = {
-        "pretrain": base.plan["pretrain"],
-        "synthesis": SynthesisSettings(problems=1000, samples=4),
-        "sft": changed(base.plan["sft"], data="synthesis", answer_only=0.0, steps=40),
-        "rl": changed(
-            base.plan["rl"],
-            steps=20,
-            eval_every=0,
-            rewards=_REWARDS,
-            optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5, b2=0.99),
-        ),
+    return {
         "traces": TraceSettings(model="rl", problems=400, samples=4),
         "labels": StepLabelSettings(data="traces", model="rl", step_split="program", n=4),
         "executed": ExecutedSettings(data="traces"),
@@ -89,6 +79,12 @@ def _tiny() -> RunConfig:
         "prm_other": changed(prm, half=2),
         "errors": InjectedSettings(split="test", step_split="program", problems=400),
         "bench": StepBenchSettings(reward_model="prm", data="errors"),
+    }
+
+
+def _refinement(rl: StageSettings) -> dict[str, StageSettings]:
+    """Self-evolution, preference and length; rl: settings of that stage to begin with."""
+    return {
         "evolve": EvolveSettings(
             start="sft",
             model="rl",
@@ -115,7 +111,7 @@ def _tiny() -> RunConfig:
             optimizer=OptimizerSettings(learning_rate=2e-4, warmup_steps=5),
         ),
         "brief": changed(
-            base.plan["rl"],
+            rl,
             start="dpo",
             # Its loss averages over tokens: a mean of each program's mean favours long wrong ones.
             algorithm="dapo",
@@ -124,6 +120,24 @@ def _tiny() -> RunConfig:
             rewards=_BRIEF,
             optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5, b2=0.99),
         ),
+    }
+
+
+def _tiny() -> RunConfig:
+    base = presets.tiny()
+    plan = {
+        "pretrain": base.plan["pretrain"],
+        "synthesis": SynthesisSettings(problems=1000, samples=4),
+        "sft": changed(base.plan["sft"], data="synthesis", answer_only=0.0, steps=40),
+        "rl": changed(
+            base.plan["rl"],
+            steps=20,
+            eval_every=0,
+            rewards=_REWARDS,
+            optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5, b2=0.99),
+        ),
+        **_judges(),
+        **_refinement(base.plan["rl"]),
         "repair": SolveSettings(model="brief", problems=100, attempts=4, rounds=2),
         "evaluate": changed(base.plan["evaluate"], problems=200, distribution=False),
     }

@@ -75,8 +75,9 @@ def test_stages_of_the_configs() -> None:
             "other_errors", "bench", "rl", "dpo", "solve", "evaluate",
         )  # fmt: skip
         wanted["pot"] = (
-            *MAIN_STAGES[:-1], "traces", "labels", "executed", "wrong", "prm", "errors", "bench",
-            "evolve", "concise", "dpo", "repair", "evaluate",
+            "pretrain", "synthesis", "sft", "rl", "traces", "labels", "executed", "wrong", "prm",
+            "prm_other", "errors", "bench", "evolve", "concise", "dpo", "brief", "repair",
+            "evaluate",
         )  # fmt: skip
         assert stages == wanted.get(path.stem, (path.stem,)), path
     for preset in ("qwen_1_5b", "qwen_7b"):
@@ -115,14 +116,19 @@ def test_arms_of_an_experiment_build(name: str) -> None:
         assert set(config.experiment.references) <= {arm.name for arm in found}
 
 
-def test_the_evidence_of_reasoning_is_an_experiment() -> None:
+@pytest.mark.parametrize("name", ["reason", "pot"])
+def test_evidence_is_an_experiment(name: str) -> None:
     """One arm: its students share a start and are compared with it and with each other."""
-    config = build(load(ROOT / "configs" / "reason.py").get_config("evidence"))
+    config = build(load(ROOT / "configs" / f"{name}.py").get_config("evidence"))
     (arm,) = arms.parse(config.experiment.arms, config)
     assert (
         arms.config_of(config, arm, 1).stages == config.stages and config.stages[-1] == "evaluate"
     )
     assert len(config.experiment.seeds) == 3
+
+
+def test_agents_of_the_evidence_draw_as_many_candidates() -> None:
+    config = build(load(ROOT / "configs" / "reason.py").get_config("evidence"))
     found = agents.load(ROOT / config.plan["agents"].agents)
     assert config.plan["agents"].attempts * len(found) == config.plan["solve"].attempts
 

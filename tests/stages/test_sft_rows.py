@@ -66,3 +66,20 @@ def test_sft_takes_no_held_out_question(tmp_path: Path) -> None:
     path = Path(write_rows(tmp_path / "rows.jsonl", [row | {"completion": "#### 1"}]))
     with pytest.raises(DataError, match="no solution is left"):
         ExampleRows(ours, answer_only=0.0, seed=0, path=path)
+
+
+def test_wrong_rows_are_learnt_on_as_a_control_alone(tmp_path: Path) -> None:
+    ours = Run(plan({"sft": small().plan["sft"]}), tmp_path)
+    given = [
+        {"question": "a?", "answer": "1", "completion": "#### 1", "right": True},
+        {"question": "b?", "answer": "1", "completion": "#### 2", "right": False},
+        {"question": "c?", "answer": "1", "completion": "#### 3", "right": True, "kept": False},
+    ]
+    path = Path(write_rows(tmp_path / "rows.jsonl", given))
+
+    def questions(only_right: bool) -> list[str]:
+        rows = ExampleRows(ours, answer_only=0.0, seed=0, path=path, only_right=only_right)
+        return [one.question for one in rows.problems]
+
+    assert questions(True) == ["a?"]
+    assert questions(False) == ["a?", "b?", "c?"]
