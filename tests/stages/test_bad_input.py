@@ -131,7 +131,6 @@ def test_a_workdir_that_cannot_be_written_to(
             "rl.rewards.length.target=25 with sampling.max_new_tokens=24",
         ),
         ({"rl__rewards__length_weight": 1.0}, "rl.rewards.length_weight=1.0 with terms that pay"),
-        ({"rl__rewards__length__gate": 0.5}, "rl.rewards.length.gate with length_weight=0"),
         # JAX keeps 32 bits of a seed: this one would silently give the run of seed 7.
         ({"seed": 2**32 + 7}, "seed=4294967303; wanted: at most 4294967295"),
         ({"rl__algorithm": "reinforce"}, "rl.algorithm='reinforce'; wanted: one of ppo, grpo"),
