@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distill_jax.core import settings
-from distill_jax.core.errors import DataError
+from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data.problem import Problem
 from distill_jax.data.rows import problem_of_row, read_rows
 from distill_jax.evaluation import judging, solve_results
@@ -55,12 +55,28 @@ class Request(NamedTuple):
             ConfigError: a value out of its limits, or settings that cannot go together.
         """
         view = views.load(workdir)
-        plan = [config.plan[name] for name in config.order]
-        found = [one for one in plan if isinstance(one, SolveSettings)]
-        values = settings.to_dict(found[-1] if found else SolveSettings(model=view.last))
+        found = [name for name in config.order if isinstance(config.plan[name], SolveSettings)]
+        base = config.plan[found[-1]] if found else SolveSettings(model=view.last)
+        values = settings.to_dict(base)
+        if self.agents is not None:
+            self._refuse_unread(found[-1] if found else "solve", values)
         values |= {name: one for name, one in self._asdict().items() if one is not None}
         values["model"] = views.canonical(values["model"], view)
         return settings.build(SolveSettings, values)
+
+    def _refuse_unread(self, stage: str, values: Mapping[str, Any]) -> None:
+        """Raises ConfigError where the plan sets what the rows of --agents set.
+
+        In the stage plain samples read it as well; none are drawn here.
+        """
+        for name in ("temperature", "top_p"):
+            default = getattr(SolveSettings, name)
+            if values[name] != default:
+                raise ConfigError(
+                    f"{stage}.{name}={values[name]} with --agents={self.agents}",
+                    wanted=f"{name} in the rows of that file",
+                    fix=f"set it there, and --config.{stage}.{name}={default}",
+                )
 
 
 def problems_of(argument: Sequence[str], file: str | None) -> Iterator[Problem]:

@@ -104,7 +104,8 @@ def _prepare(run: Run, stage: Stage[SolveSettings]) -> Prepared:
         run.say(f"{stage.name}: {found.dropped} problems dropped, too long for an agent's prompt")
     # The host holds all completions, the devices one batch.
     each = settings.attempts * (1 + settings.rounds + settings.plain)
-    count, longest = len(found.problems) * len(agents) * each, run.config.sampling.max_new_tokens
+    # With several rounds the turns' outputs, too.
+    count, longest = len(found.problems) * len(agents) * each, run.config.sampling.response_tokens
     if warning := limits.host_warning(stage.name, count, longest, limits.host_bytes()):
         run.say(warning)
     return Prepared(agents, found, prompts)

@@ -12,6 +12,7 @@ import pytest
 
 from distill_jax.core.errors import DataError, DistillError, TokenizerMismatchError
 from distill_jax.core.files import write_json
+from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.forecast import limits
 from distill_jax.run.config import to_dict
 from distill_jax.run.models import Models
@@ -165,6 +166,18 @@ def test_bad_input_is_an_error_with_a_fix(
     }
     with pytest.raises(DistillError, match=message):
         command(*texts, **asked)
+
+
+def test_agents_leave_the_plan_s_temperature_unread(random_run: Run) -> None:
+    config = random_run.opened().config
+    for name, value in (("temperature", 0.7), ("top_p", 0.9)):
+        plan = {**config.plan, "vote": SolveSettings(**{name: value})}
+        with_stage = dataclasses.replace(config, plan=plan)
+        read = job.Request(attempts=2).settings(with_stage, random_run.workdir)
+        assert getattr(read, name) == value
+        with pytest.raises(DistillError, match=f"vote.{name}={value} with --agents=a.jsonl"):
+            job.Request(agents="a.jsonl").settings(with_stage, random_run.workdir)
+    assert job.Request(agents="a.jsonl").settings(config, random_run.workdir).agents == "a.jsonl"
 
 
 def test_more_candidates_than_the_device_holds(

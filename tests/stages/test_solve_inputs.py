@@ -1,5 +1,6 @@
 """Stage solve: agents, problems and reward models that it refuses, and the ones that it reads."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from distill_jax.forecast import limits
 from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, runner, solve
+from distill_jax.tasks import ProgramSettings
 from tests.evaluation.scripted import ByStep, Scripted
 from tests.stages import solving
 from tests.stages.hf import tokenizer
@@ -144,7 +146,9 @@ def test_more_candidates_than_a_device_holds_are_refused_before_any_stage_begins
     def prepared(**changes: Any) -> None:
         agents = str(setup.root / "agents.jsonl")
         config = setup.config("evaluate", "solve", agents=agents, batch=8, **changes)
-        checks.prepare(Run(config, tmp_path))
+        task = "program" if config.sampling.rounds > 1 else "text"
+        programs = ProgramSettings(instruction="")
+        checks.prepare(Run(dataclasses.replace(config, task=task, programs=programs), tmp_path))
 
     # 1024 candidates: 2 heads of 8 in one layer, keys and values, 128 + 6 slots: 17.6 MB of cache;
     # logits of 320 tokens twice: 2.6 MB.
@@ -165,4 +169,9 @@ def test_more_candidates_than_a_device_holds_are_refused_before_any_stage_begins
     monkeypatch.setattr(limits, "host_bytes", lambda: 17_280)
     prepared(attempts=4)
     assert "may keep" not in capfd.readouterr().err
+    # With a second turn of a program also its output: 64 × (6 + 64) × 45 bytes.
+    for have, said in ((201_599, True), (201_600, False)):
+        monkeypatch.setattr(limits, "host_bytes", lambda have=have: have)
+        prepared(attempts=4, sampling__rounds=2, sampling__output_tokens=64)
+        assert ("may keep 64 completions of 70 tokens" in capfd.readouterr().err) == said
     assert not (tmp_path / "evaluate").exists() and not (tmp_path / "solve").exists()
