@@ -5,7 +5,9 @@ The collector of garbage does not look at what was imported: in a fork it would 
 """
 
 import ast
+import contextlib
 import gc
+import importlib
 import os
 import random
 import signal
@@ -13,11 +15,11 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.stages.small import ROOT, small
+from tests.stages.small import ROOT
 
 PROGRAM = """
 import gc
@@ -27,12 +29,16 @@ forks.program()
 """
 
 
+UNNAMED = -9
+
+
 class Kill(NamedTuple):
     """SIGKILL once the file has this many lines, up to 50 ms later.
 
     So that no kill comes too late to test anything, its process waits there: a training stage
     after `hold` steps, a store of answers at the line after these, half of it written.
     saved: a file that must be there, too, e.g. of a checkpoint, which is written meanwhile.
+    With `lines` UNNAMED the file is written, and has not got its name.
     """
 
     file: str
@@ -42,13 +48,17 @@ class Kill(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One process: the small run with these changes; its standard error goes to WORKDIR.N.err."""
+    """One process: the small run with these changes; its standard error goes to WORKDIR.N.err.
+
+    config: "module:function", what that makes of the changes in place of the small run.
+    """
 
     workdir: str
     changes: dict[str, Any]
     devices: int = 1
     process: tuple[str, int, int] | None = None  # as jax.distributed.initialize takes them
     kill: tuple[str, int, int, str] | None = None  # a Kill
+    config: str = "tests.stages.small:small"
 
 
 def run(*groups: list[Job]) -> list[str]:
@@ -101,17 +111,19 @@ def _run(job: Job) -> None:
         jax.distributed.initialize(*job.process)
     if job.kill:
         _wait_for(Kill(*job.kill), Path(job.workdir))
-    runner.run(small(**job.changes), Path(job.workdir))
+    module, _, name = job.config.partition(":")
+    runner.run(getattr(importlib.import_module(module), name)(**job.changes), Path(job.workdir))
     if job.process:
         jax.distributed.shutdown()
 
 
 def _wait_for(kill: Kill, workdir: Path) -> None:
     """Makes this process wait where it is to be killed."""
+    from distill_jax.core import files
     from distill_jax.inference.store import AnswerStore, Batch
     from distill_jax.training.records import Recorder
 
-    file, note, add = workdir / kill.file, Recorder.metrics, AnswerStore.add
+    file, note, add, whole = workdir / kill.file, Recorder.metrics, AnswerStore.add, files.whole
 
     def metrics(self: Recorder, step: int, figures: Mapping[str, Any]) -> None:
         note(self, step, figures)
@@ -125,7 +137,14 @@ def _wait_for(kill: Kill, workdir: Path) -> None:
             signal.pause()
         add(self, batch)
 
-    Recorder.metrics, AnswerStore.add = metrics, torn  # type: ignore
+    @contextlib.contextmanager
+    def unnamed(path: Path) -> Iterator[Path]:
+        with whole(path) as partial:
+            yield partial
+            if path == file and kill.lines == UNNAMED:
+                signal.pause()
+
+    Recorder.metrics, AnswerStore.add, files.whole = metrics, torn, unnamed  # type: ignore
 
 
 def _lines(file: Path) -> int:
@@ -136,7 +155,13 @@ def _kill(pid: int, job: Job) -> None:
     kill = Kill(*job.kill or ())
     path, limit = Path(job.workdir) / kill.file, time.monotonic() + 240
     saved = Path(job.workdir) / kill.saved
-    while _lines(path) < kill.lines or not saved.exists():
+
+    def there() -> bool:
+        if kill.lines == UNNAMED:
+            return any(path.parent.glob(f"{path.name}.*.partial"))
+        return _lines(path) >= kill.lines and saved.exists()
+
+    while not there():
         ended, _ = os.waitpid(pid, os.WNOHANG)
         assert not ended and time.monotonic() < limit, (
             f"{path}: not {kill.lines} lines, or no {saved}"

@@ -1,6 +1,5 @@
 """Task program: completions and their verdicts by hand, in the real sandbox."""
 
-import threading
 import time
 from types import SimpleNamespace
 
@@ -25,8 +24,6 @@ from distill_jax.tasks import (
     program_runs,
 )
 from distill_jax.tasks.program import check_program_batch
-from tests.profile import NIGHTLY
-from tests.sandbox.processes import descriptors, zygotes
 
 LIMITS = Limits(wall_s=20.0, cpu_s=1.0)
 QUESTION = "Tom has 15 pens, drops 6 and uses 2. How many now?"
@@ -346,24 +343,6 @@ def test_more_programs_than_a_batch_are_judged_in_several(monkeypatch):
 
 
 # 10,000 at night: none of them leaves a process, a thread or a descriptor.
-MANY, SIZE = (10_000, 500) if NIGHTLY else (300, 100)
-
-
-@pytest.mark.timeout(1200)
-def test_many_programs_leave_nothing_behind():
-    shared.close_shared()
-    others = zygotes()  # of sandboxes that other files hold
-    check(["print(0)"])
-    before = descriptors(), threading.active_count(), len(zygotes())
-    for start in range(0, MANY, SIZE):
-        numbers = range(start, start + SIZE)
-        found = check([f"print({n} + 1)" for n in numbers], [str(n + 1) for n in numbers])
-        assert all(one.equal for one in found)
-    assert (descriptors(), threading.active_count(), len(zygotes())) == before
-    shared.close_shared()
-    assert zygotes() <= others
-
-
 def test_keys_guesses_and_what_can_be_left_out():
     noted = "So:\n```python\n# pens\nx = 15 - 6\nx -= 2  # used\nprint(x)\n# end\n```\nDone."
     bare = fenced("n = 15 - 6\nn -= 2\nprint(n)")
