@@ -51,6 +51,11 @@ REINFORCEMENT = (
     Panel("KL to the reference", {"kl": "mean of a token", "objective/kl": "sum of a completion"}),
     Panel("KL to the rollout's policy, mean of ½l²", {"policy/approxkl_avg": "mean"}),
     Panel("entropy of the policy, nats per token", {"entropy": "entropy"}),
+    Panel(
+        "the teacher on the student's tokens",
+        {"teacher/mass": "mean probability", "rewards/dense/clipped": "share of rewards cut"},
+        share=True,
+    ),
     *_COMPLETIONS,
     Panel(
         "programs called between turns",

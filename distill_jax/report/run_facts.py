@@ -132,12 +132,20 @@ def _rewards(stage: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{term.removesuffix('_weight')} {value:g}"
         for term, value in rewards.items()
         if term.endswith("_weight") and value and (term != "custom_weight" or rewards["custom"])
+        # The student's part of the intrinsic reward, and no term.
+        if term != "student_weight"
     ]
     weighed = ", ".join(weights) + (", adaptive" if rewards["adaptive"] else "")
     intrinsic = (
         f"α {rewards['alpha']:g}, {rewards['form']}, {rewards['sequence']} over tokens, "
         f"normalised by {rewards['normaliser']}"
     )
+    if student := rewards.get("student_weight"):
+        intrinsic += f", less {student:g} of the student's own"
+    if rewards.get("credit") == "token":
+        intrinsic += f", credit a token with γ {rewards['discount']:g}"
+    if rewards.get("control", "none") != "none":
+        intrinsic += f", {rewards['control']}"
     return [(f"{stage}, reward weights", weighed), (f"{stage}, intrinsic reward", intrinsic)]
 
 

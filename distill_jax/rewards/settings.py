@@ -7,14 +7,21 @@ from typing import ClassVar
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
+from distill_jax.kernels.token_advantage import BASELINES
 from distill_jax.rewards.length import LengthSettings
 from distill_jax.rewards.normalise import NORMALISERS
 
-# A setting of this ending is the weight of a term, an entry of `rewards.terms.TERMS`.
-_WEIGHT = "_weight"
+# A setting of this ending is the weight of a term, an entry of `rewards.terms.TERMS`, but for the
+# student's part of the intrinsic reward.
+_WEIGHT, _OF_NO_TERM = "_weight", ("student_weight",)
 # With term length the other terms must leave this much of correctness: less than 1, so that
 # rounding to float32 cannot make a right and a wrong answer's rewards equal.
 _MOST_OTHERS = 0.99
+# Terms that are no part of what the group compares: of the teacher, and a bonus.
+_APART = ("intrinsic", "length")
+CREDITS = ("sequence", "token")
+AGGREGATIONS = ("sum", "gdpo")
+CONTROLS = ("none", "permuted")
 _CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -24,7 +31,28 @@ class RewardSettings:
 
     # Not alpha: the report's colours of tokens have it, whatever was trained.
     UNREAD: ClassVar = (
-        Unread(("gamma", "form", "sequence", "normaliser", "clip"), ("intrinsic_weight",), off),
+        Unread(
+            (
+                "gamma",
+                "form",
+                "sequence",
+                "normaliser",
+                "clip",
+                "student_weight",
+                "credit",
+                "discount",
+                "token_clip",
+                "token_baseline",
+                "control",
+            ),
+            ("intrinsic_weight",),
+            off,
+        ),
+        Unread(
+            ("discount", "token_clip", "token_baseline"),
+            ("credit",),
+            lambda credit: credit != "token",
+        ),
         Unread(("clip",), ("normaliser",), lambda normaliser: normaliser == "none"),
         Unread(
             ("momentum",),
@@ -89,11 +117,52 @@ class RewardSettings:
         "raw: r = Q − γ·V(next).",
         choices=("canonical", "raw"),
     )
+    student_weight: float = setting(
+        0.0,
+        "Weight s of the student's own log-probability: the intrinsic reward of a token is "
+        "α·(log π_T − s·log π_S). 0: its optimum is the teacher's mode; 1: the teacher.",
+        low=0.0,
+    )
     sequence: str = setting(
         "mean",
         "How the tokens' intrinsic rewards make a sequence's: their mean (length-normalised) or "
-        "their sum. PPO gives each token its share of it.",
+        "their sum. PPO gives each token its share of it. With credit=token only shown.",
         choices=("mean", "sum"),
+    )
+    credit: str = setting(
+        "sequence",
+        "sequence: a group method has one advantage for all tokens of a completion; token: each "
+        "token also has that of its own intrinsic reward (rewards/token_credit.py).",
+        choices=CREDITS,
+    )
+    discount: float = setting(
+        0.0,
+        "Token credit: discount γ of a token's later rewards. 0: its own alone (on-policy "
+        "distillation); 1: all of them.",
+        low=0.0,
+        high=1.0,
+    )
+    token_clip: float = setting(
+        10.0, "Token credit: a token's own reward is cut to ± this, nats; 0 is off.", low=0.0
+    )
+    token_baseline: str = setting(
+        "auto",
+        "Token credit: what is subtracted. leave_one_out: mean of the group's other completions "
+        "at the same token; auto: none with discount=0 and student_weight=1, whose expectation "
+        "is a KL, leave_one_out otherwise.",
+        choices=("auto", *BASELINES),
+    )
+    control: str = setting(
+        "none",
+        "permuted: the teacher's rewards go to other completions of the prompt, as a control "
+        "(rewards/permuted.py).",
+        choices=CONTROLS,
+    )
+    aggregation: str = setting(
+        "sum",
+        "sum: the group compares the weighted sum of all terms; gdpo: each term is normalised in "
+        "its group, then summed and normalised over the batch (arXiv 2601.05242).",
+        choices=AGGREGATIONS,
     )
     normaliser: str = setting(
         "rms",
@@ -126,11 +195,22 @@ class RewardSettings:
                 wanted="gamma=1: in canonical form V is 0 and γ would do nothing",
                 fix="set form=raw, or gamma=1",
             )
+        if self.credit == "token" and self.form == "raw":
+            raise ConfigError(
+                "form=raw with credit=token",
+                wanted="form=canonical: a raw reward holds the value of the state that follows",
+            )
         self._check_length()
 
     def _check_length(self) -> None:
         if not self.length_weight:
             return
+        if self.aggregation != "sum":
+            raise ConfigError(
+                f"aggregation={self.aggregation} with length_weight={self.length_weight}",
+                wanted="aggregation=sum: terms normalised apart may lift a wrong answer over a "
+                "right one, and the bonus is bounded by their distance",
+            )
         if self.overlong_buffer:
             raise ConfigError(
                 f"overlong_buffer={self.overlong_buffer} with length_weight={self.length_weight}",
@@ -153,18 +233,48 @@ class RewardSettings:
 
     @property
     def reach(self) -> float:
-        """The most that all other terms of a group method can pay for one answer over another."""
+        """The most that all other terms of a group method can pay for one answer over another.
+
+        With credit=token the intrinsic reward pays tokens, and no answer.
+        """
         infinite = float("inf")
         clipped = 2 * self.clip if self.clip and self.normaliser != "none" else infinite
         range_of = {"intrinsic": clipped, "custom": infinite, "reasoning": 1.0, "format": 1.0}
         total = sum(
-            self.weights[name] * most for name, most in range_of.items() if self.weights[name]
+            self.weights[name] * most
+            for name, most in range_of.items()
+            if self.weights[name] and not (name == "intrinsic" and self.credit == "token")
         )
         return (2 if self.adaptive else 1) * total
 
     @property
+    def sequence_weight(self) -> float:
+        """Sum of the weights of the terms that a group compares under token credit; 1 without."""
+        return sum(w for name, w in self.weights.items() if name not in _APART) or 1.0
+
+    @property
+    def compares(self) -> bool:
+        """Whether a group method needs other completions of the prompt to compare one with."""
+        terms = [name for name, weight in self.weights.items() if weight and name != "intrinsic"]
+        dense = self.credit == "token" and self.baseline_of_tokens == "none"
+        return bool(terms) or not dense or bool(self.overlong_buffer) or self.control != "none"
+
+    @property
+    def baseline_of_tokens(self) -> str:
+        """`token_baseline`, auto resolved.
+
+        Where the expectation of D_t over a state's tokens is −KL the reward is 0 at the optimum
+        and needs no baseline. Without −log π_S, or with the rest of the answer, D_t has a mean far
+        from 0, which a baseline takes away.
+        """
+        if self.token_baseline != "auto":
+            return self.token_baseline
+        return "none" if not self.discount and self.student_weight == 1.0 else "leave_one_out"
+
+    @property
     def weights(self) -> dict[str, float]:
         """Base weight of each term, 0 where it is off."""
-        names = [f.name.removesuffix(_WEIGHT) for f in fields(self) if f.name.endswith(_WEIGHT)]
+        settings = [f.name for f in fields(self) if f.name not in _OF_NO_TERM]
+        names = [name.removesuffix(_WEIGHT) for name in settings if name.endswith(_WEIGHT)]
         found = {name: float(getattr(self, f"{name}{_WEIGHT}")) for name in names}
         return found if self.custom else {**found, "custom": 0.0}

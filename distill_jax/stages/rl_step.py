@@ -148,9 +148,12 @@ class RLStep:
         terms, loss_mask_BR, steps = sharding.place((on_host, mask_BR, steps), self.rows)
         clock.note("time/terms")
         # --- rewards, advantages, updates ---
+        controlled = self.settings.rewards.control != "none"
+        control = (state.key, np.int32(step)) if controlled else None
         (policy, record), reward_state, metrics = self._prepare(
-            state.reward_state, batch, terms, loss_mask_BR, scores, old, reference, steps
-        )
+            state.reward_state, batch, terms, loss_mask_BR, scores, old, reference, steps,
+            control,
+        )  # fmt: skip
         state = dataclasses.replace(state, reward_state=reward_state)
         record = sharding.fetch(record)
         if self.step_scorer is not None:

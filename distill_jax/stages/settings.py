@@ -271,16 +271,43 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 wanted=f"one of {', '.join(tokens)}: group methods whose loss averages over "
                 "tokens; the mean of a sequence's mean favours long wrong answers",
             )
-        if not values and self.samples_per_prompt < 2:
-            raise ConfigError(
-                f"samples_per_prompt=1 with algorithm={self.algorithm}",
-                wanted="at least 2: the group's mean is the baseline",
-            )
+        self._check_credit(values)
         if self.oversample > 1 and (values or self.samples_per_prompt < 4):
             got = f"algorithm={self.algorithm}" if values else "samples_per_prompt below 4"
             raise ConfigError(
                 f"oversample={self.oversample} with {got}",
                 wanted="a group method with at least 4 samples: two right and two wrong ones stay",
+            )
+
+    def _check_credit(self, values: bool) -> None:
+        rewards, got = self.rewards, f"with algorithm={self.algorithm}"
+        if values and rewards.credit == "token":
+            raise ConfigError(
+                f"rewards.credit=token {got}",
+                wanted="sequence: ppo has a reward and an advantage for each token in any case",
+                fix="set rewards.student_weight and rewards.sequence, ppo.gamma and ppo.lam, or "
+                "take a group method",
+            )
+        if values and rewards.aggregation != "sum":
+            raise ConfigError(
+                f"rewards.aggregation={rewards.aggregation} {got}",
+                wanted="a group method: terms are normalised in their group",
+            )
+        if self.samples_per_prompt > 1:
+            return
+        if rewards.intrinsic_weight and rewards.control != "none":
+            raise ConfigError(
+                f"rewards.control={rewards.control} with samples_per_prompt=1",
+                wanted="at least 2: rewards go to other completions of the prompt",
+            )
+        compares = rewards.compares or bool(self.process.reward_model or self.dynamic_sampling)
+        if not values and compares:
+            raise ConfigError(
+                f"samples_per_prompt=1 {got}",
+                wanted="at least 2: the group's mean is the baseline",
+                fix="or take rewards.credit=token without what compares completions: "
+                "rewards.token_baseline=none, intrinsic_weight as the only weight, no "
+                "overlong_buffer, dynamic_sampling or reward model",
             )
 
     def updates(self) -> int:

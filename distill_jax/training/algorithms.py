@@ -16,6 +16,7 @@ from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread
 from distill_jax.kernels import importance
 from distill_jax.kernels.gae import gae
+from distill_jax.kernels.gdpo import decoupled_advantage
 from distill_jax.kernels.grpo import BASELINES, SCALES, group_advantage
 from distill_jax.kernels.policy_losses import (
     LOSSES,
@@ -109,14 +110,16 @@ class Algorithm:
 
 
 def group_advantages(rollout: ScoredRollout, settings: GroupSettings) -> tuple[Advantages, Arrays]:
-    """One advantage a sequence from reward_PG, spread over its tokens.
+    """One advantage a sequence from reward_PG, or from its terms, spread over its tokens.
 
     With top_entropy below 1 the rollout needs entropy_BR: which tokens have the highest entropy is
     decided over the whole rollout, not over a microbatch.
     """
-    advantage_PG = group_advantage(
-        rollout.reward_PG, scale=settings.scale, ddof=settings.ddof, baseline=settings.baseline
-    )
+    how: Any = {"scale": settings.scale, "ddof": settings.ddof, "baseline": settings.baseline}
+    if rollout.terms is None:
+        advantage_PG = group_advantage(rollout.reward_PG, **how)
+    else:
+        advantage_PG = decoupled_advantage(rollout.terms, **how)
     advantage_BR = advantage_PG.reshape(-1, 1) * rollout.response_mask_BR
     top_BR = None
     if settings.top_entropy < 1.0:

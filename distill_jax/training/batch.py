@@ -16,6 +16,8 @@ class ScoredRollout:
         ended_B: bool, whether the completion ended with EOS.
         reward_PG: f32, reward of each sequence.
         reward_BR: f32 a token; None for group methods.
+        terms: (weight, f32 [P, G]) of each term that reward_PG sums, NaN where one does not apply;
+            None where the algorithm needs their sum alone.
         old_logp_BR: f32 of the policy before the update; None where nothing needs it.
         ref_logp_BR: f32 of the reference; None without one.
         entropy_BR: f32 of the policy before the update; None where nothing needs it.
@@ -33,6 +35,7 @@ class ScoredRollout:
     entropy_BR: Any | None
     value_BR: Any | None
     end_value_B: Any | None
+    terms: Any | None = None
 
 
 @flax.struct.dataclass
