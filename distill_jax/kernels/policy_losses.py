@@ -6,28 +6,18 @@ add up to the whole batch's exactly.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from distill_jax.core.settings import setting
-from distill_jax.kernels.ppo import clipped_surrogate, log_ratio
+from distill_jax.kernels import surrogates
+from distill_jax.kernels.ppo import log_ratio
+from distill_jax.kernels.surrogates import PolicyLossSettings as PolicyLossSettings
 
-
-@dataclass(frozen=True)
-class PolicyLossSettings:
-    """Clipping of the policy ratio, None: the variant's own default; the divisor of dr_grpo."""
-
-    clip_low: float | None = setting(None, "ε_low of the ratio; None: the variant's.", low=0.0)
-    clip_high: float | None = setting(
-        None, "ε_high of the ratio (cispo: its cap); None: the variant's.", low=0.0
-    )
-    max_completion_length: int = setting(
-        0, "Tokens that dr_grpo divides by; 0: sampling.max_new_tokens.", low=0
-    )
+_DEFAULT = PolicyLossSettings()
 
 
 class Normaliser(NamedTuple):
@@ -73,21 +63,6 @@ def sequence_log_ratio(l_BR: jax.Array, mask_BR: jax.Array) -> jax.Array:
     return jnp.where(mask_BR > 0, jax.lax.stop_gradient(mean_B1) + own_BR, 0.0)
 
 
-# --- surrogates: loss of each token, and which tokens the clip holds -----------------------------
-
-
-def clipped(ratio_BR, logp_BR, advantage_BR, mask_BR, low, high):
-    """−min(ρA, clip(ρ)A)."""
-    return clipped_surrogate(ratio_BR, advantage_BR, mask_BR, low, high), 1.0 - low, 1.0 + high
-
-
-def capped_weight(ratio_BR, logp_BR, advantage_BR, mask_BR, low, high):
-    """−sg(min(ρ, ε_high))·A·log π: no token's gradient vanishes (arXiv 2506.13585)."""
-    advantage_BR = jnp.where(mask_BR > 0, advantage_BR, 0.0)
-    weight_BR = jax.lax.stop_gradient(jnp.minimum(ratio_BR, high) * advantage_BR)
-    return -weight_BR * jnp.where(mask_BR > 0, logp_BR, 0.0), 0.0, high
-
-
 # --- averages: token losses [B, R] to a scalar ---------------------------------------------------
 
 
@@ -112,18 +87,20 @@ class PolicyLoss:
     """One member of the family; call it as a loss.
 
     Attributes:
-        ratio: l [B, R], mask -> log ρ [B, R].
-        surrogate: (ρ, log π, A, mask, low, high) -> token loss, lower and upper bound of ρ.
+        ratio: log π − log π_old [B, R], mask -> log ρ [B, R].
+        surrogate: one of `surrogates`.
         average: (token loss, mask, normaliser, max length) -> scalar.
         clip_low: ε_low unless the settings say otherwise.
         clip_high: ε_high likewise.
+        reads: the settings that it reads.
     """
 
     ratio: Callable[[jax.Array, jax.Array], jax.Array]
-    surrogate: Callable[..., tuple[jax.Array, float, float]]
+    surrogate: Callable[..., surrogates.Bounded]
     average: Callable[[jax.Array, jax.Array, Normaliser, int], jax.Array]
     clip_low: float = 0.2
     clip_high: float = 0.2
+    reads: tuple[str, ...] = ("clip_low", "clip_high", "delta")
 
     def __call__(
         self,
@@ -131,7 +108,7 @@ class PolicyLoss:
         old_logp_BR: jax.Array,
         advantage_BR: jax.Array,
         mask_BR: jax.Array,
-        settings: PolicyLossSettings = PolicyLossSettings(),
+        settings: PolicyLossSettings = _DEFAULT,
         *,
         norm: Normaliser | None = None,
         weight_BR: jax.Array | None = None,
@@ -151,10 +128,10 @@ class PolicyLoss:
             extra_BR: token costs averaged like the policy loss, e.g. β·k3 − c·entropy.
 
         Returns:
-            (loss, metrics): float32 scalars. `clip_ratio/*` carry TRL's names: low counts ratios
-            below the clip with A < 0, high those above with A > 0, region both; `*_mean` are over
-            tokens and add up over microbatches, `low_min` and `high_max` are over the rows, for a
-            min and a max. `policy/approxkl_avg` is the mean of ½l².
+            (loss, metrics): float32 scalars. `clip_ratio/*` carry TRL's names: low counts tokens
+            past their lower bound with A < 0, high those past the upper with A > 0, region both;
+            `*_mean` are over tokens and add up over microbatches, `low_min` and `high_max` are over
+            the rows, for a min and a max. `policy/approxkl_avg` is the mean of ½l².
         """
         chex.assert_equal_shape([logp_BR, old_logp_BR, mask_BR])
         norm = normaliser(mask_BR) if norm is None else norm
@@ -162,23 +139,25 @@ class PolicyLoss:
         high = self.clip_high if settings.clip_high is None else settings.clip_high
         advantage_BR = jax.lax.stop_gradient(jnp.broadcast_to(advantage_BR, mask_BR.shape))
         l_BR = log_ratio(logp_BR, jax.lax.stop_gradient(old_logp_BR), mask_BR)
-        ratio_BR = jnp.exp(self.ratio(l_BR, mask_BR))
-        loss_BR, lower, upper = self.surrogate(ratio_BR, logp_BR, advantage_BR, mask_BR, low, high)
+        how = replace(settings, clip_low=low, clip_high=high)
+        loss_BR, below_BR, above_BR = self.surrogate(
+            self.ratio(l_BR, mask_BR), logp_BR, advantage_BR, mask_BR, how
+        )
         if weight_BR is not None:
             loss_BR = jnp.where(mask_BR > 0, loss_BR * jax.lax.stop_gradient(weight_BR), 0.0)
         if extra_BR is not None:
             loss_BR += jnp.where(mask_BR > 0, extra_BR, 0.0)
         length = settings.max_completion_length or mask_BR.shape[1]
         loss = self.average(loss_BR, mask_BR, norm, length)
-        metrics = _clip_metrics(ratio_BR, advantage_BR, mask_BR, norm, lower, upper)
+        metrics = _clip_metrics(below_BR, above_BR, advantage_BR, mask_BR, norm)
         metrics["policy/approxkl_avg"] = 0.5 * jnp.sum(jnp.square(l_BR)) / norm.tokens
         return loss, jax.lax.stop_gradient(metrics)
 
 
-def _clip_metrics(ratio_BR, advantage_BR, mask_BR, norm, lower, upper) -> dict[str, jax.Array]:
+def _clip_metrics(below_BR, above_BR, advantage_BR, mask_BR, norm) -> dict[str, jax.Array]:
     kept_BR = mask_BR > 0
-    low_BR = kept_BR & (ratio_BR < lower) & (advantage_BR < 0)
-    high_BR = kept_BR & (ratio_BR > upper) & (advantage_BR > 0)
+    low_BR = kept_BR & below_BR & (advantage_BR < 0)
+    high_BR = kept_BR & above_BR & (advantage_BR > 0)
     length_B = jnp.sum(kept_BR, axis=1)
     row_low_B = jnp.where(length_B > 0, jnp.sum(low_BR, axis=1) / jnp.maximum(length_B, 1), jnp.inf)
     row_high_B = jnp.sum(high_BR, axis=1) / jnp.maximum(length_B, 1)
@@ -194,16 +173,54 @@ def _clip_metrics(ratio_BR, advantage_BR, mask_BR, norm, lower, upper) -> dict[s
 
 LOSSES: dict[str, PolicyLoss] = {
     # arXiv 2402.03300
-    "grpo": PolicyLoss(token_log_ratio, clipped, mean_of_sequence_means),
+    "grpo": PolicyLoss(token_log_ratio, surrogates.clipped, mean_of_sequence_means),
     # arXiv 2503.20783; goes with group_advantage(scale="none")
-    "dr_grpo": PolicyLoss(token_log_ratio, clipped, constant_length),
-    "bnpo": PolicyLoss(token_log_ratio, clipped, token_mean),
+    "dr_grpo": PolicyLoss(
+        token_log_ratio,
+        surrogates.clipped,
+        constant_length,
+        reads=("clip_low", "clip_high", "delta", "max_completion_length"),
+    ),
+    "bnpo": PolicyLoss(token_log_ratio, surrogates.clipped, token_mean),
     # arXiv 2503.14476: the clip is wider above, so that rare tokens can grow
-    "dapo": PolicyLoss(token_log_ratio, clipped, token_mean, clip_high=0.28),
+    "dapo": PolicyLoss(token_log_ratio, surrogates.clipped, token_mean, clip_high=0.28),
     # arXiv 2506.13585: clip_high caps the weight itself
-    "cispo": PolicyLoss(token_log_ratio, capped_weight, token_mean, clip_high=5.0),
+    "cispo": PolicyLoss(
+        token_log_ratio,
+        surrogates.capped_weight,
+        token_mean,
+        clip_high=5.0,
+        reads=("clip_high",),
+    ),
     # arXiv 2507.18071: a mean over tokens moves far less than a token, hence the small clip
     "gspo": PolicyLoss(
-        sequence_log_ratio, clipped, mean_of_sequence_means, clip_low=3e-4, clip_high=4e-4
+        sequence_log_ratio,
+        surrogates.clipped,
+        mean_of_sequence_means,
+        clip_low=3e-4,
+        clip_high=4e-4,
+    ),
+    # arXiv 2511.20347
+    "sapo": PolicyLoss(
+        token_log_ratio,
+        surrogates.soft_gate,
+        mean_of_sequence_means,
+        reads=("temperature_pos", "temperature_neg"),
+    ),
+    # arXiv 2602.04879: ε is a distance of probabilities
+    "dppo_tv": PolicyLoss(
+        token_log_ratio,
+        surrogates.trust_region,
+        token_mean,
+        reads=("clip_low", "clip_high"),
+    ),
+    # arXiv 2507.20673: ε is a distance of log-probabilities, wide, since the mean is robust
+    "gmpo": PolicyLoss(
+        token_log_ratio,
+        surrogates.geometric_mean,
+        mean_of_sequence_means,
+        clip_low=0.4,
+        clip_high=0.4,
+        reads=("clip_low", "clip_high"),
     ),
 }

@@ -1,6 +1,7 @@
 """The settings of the built-in kinds of stages."""
 
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar
 
 from distill_jax.core.errors import ConfigError
@@ -9,6 +10,7 @@ from distill_jax.core.unread import Unread, off
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.evaluation.runner import EvaluateSettings as EvaluateSettings
 from distill_jax.evaluation.solve_settings import SolveSettings as SolveSettings
+from distill_jax.kernels.policy_losses import LOSSES, PolicyLossSettings
 from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.process import ProcessSettings
 from distill_jax.rewards.settings import RewardSettings
@@ -185,6 +187,11 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
             )
 
 
+def _bounds_without(name: str, algorithm: str) -> bool:
+    """Whether the algorithm has a policy loss of its own settings that does not read this one."""
+    return algorithm in LOSSES and name not in LOSSES[algorithm].reads
+
+
 @dataclass(frozen=True)
 class RLSettings(TrainSettings, kind="rl", makes="student"):
     """Reinforcement learning of the student's LoRA parameters."""
@@ -192,9 +199,9 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     UNREAD: ClassVar = (
         *TrainSettings.UNREAD,
         Unread(("cache", "buckets"), ("rewards.intrinsic_weight",), off),
-        Unread(("group.clip.clip_low",), ("algorithm",), lambda name: name == "cispo"),
-        Unread(
-            ("group.clip.max_completion_length",), ("algorithm",), lambda name: name != "dr_grpo"
+        *(
+            Unread((f"group.clip.{one.name}",), ("algorithm",), partial(_bounds_without, one.name))
+            for one in fields(PolicyLossSettings)
         ),
     )
 

@@ -1,5 +1,7 @@
 """The GRPO family: values by hand, a loop for each entry, accumulation, masks, gradients."""
 
+import dataclasses
+
 import hypothesis
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from distill_jax.kernels.policy_losses import (
 pytestmark = pytest.mark.slow
 
 NAMES = list(LOSSES)
+SEQUENCE_MEANS = ("grpo", "gspo", "sapo", "gmpo")
 # Wide enough that some ratios clip and some do not, in every variant.
 SETTINGS = PolicyLossSettings(max_completion_length=9)
 
@@ -63,11 +66,21 @@ def loop(name, logp, old, advantage, mask, low, high, max_length):
         a = np.broadcast_to(advantage[b], (logp.shape[1],))[:n].astype(np.float64)
         if name == "cispo":
             loss = -np.minimum(ratio, high) * a * logp[b, :n]
+        elif name == "sapo":
+            tau = np.where(a > 0, 1.0, 1.05)
+            loss = -4 / tau / (1 + np.exp(-tau * (ratio - 1))) * a
+        elif name == "dppo_tv":
+            moved = np.exp(logp[b, :n]) - np.exp(old[b, :n])
+            held = np.where(a > 0, moved > high, moved < -low)
+            loss = -np.where(held, 0.0, np.minimum(ratio, 20.0)) * a * logp[b, :n]
+        elif name == "gmpo":
+            bounded = np.where(a > 0, np.minimum(move, high), np.maximum(move, -low))
+            loss = -np.exp(bounded.mean()) * a
         else:
             loss = -np.minimum(ratio * a, np.clip(ratio, 1 - low, 1 + high) * a)
         sequences.append(loss.mean())
         tokens.extend(loss)
-    if name in ("grpo", "gspo"):
+    if name in SEQUENCE_MEANS:
         return np.mean(sequences)
     total = np.sum(tokens)
     return total / (len(sequences) * max_length) if name == "dr_grpo" else total / tokens_in_all
@@ -135,6 +148,99 @@ def test_dapo_clips_higher():
     one = np.ones((1, 1))
     np.testing.assert_allclose(RUN["dapo"](move, 0 * move, one, one)[0], -1.25, rtol=1e-6)
     np.testing.assert_allclose(RUN["bnpo"](move, 0 * move, one, one)[0], -1.2, rtol=1e-6)
+
+
+def test_sapo_by_hand():
+    # ρ = 1.5. A = 1, τ = 1: σ(.5) = .62246, loss −4·.62246 = −2.48984, slope −4ρσ(1−σ) = −1.41002.
+    # A = −1, τ = 2: σ(1) = .731059, loss 2·.731059 = 1.46212, slope 4·1.5·.196612 = 1.17967.
+    move, one = np.log(np.array([[1.5]])), np.ones((1, 1))
+    settings = PolicyLossSettings(temperature_neg=2.0)
+    for sign, loss, slope in ((1, -2.48984, -1.41002), (-1, 1.46212, 1.17967)):
+        args = move, 0 * move, sign * one, one, settings
+        np.testing.assert_allclose(RUN["sapo"](*args)[0], loss, rtol=1e-5)
+        np.testing.assert_allclose(slope_of("sapo", *args[:4], settings), [[slope]], rtol=1e-5)
+    # There is no bound, and no token is counted as past it.
+    metrics = RUN["sapo"](3 * move, 0 * move, one, one)[1]
+    assert not any(metrics[name] for name in metrics if name.startswith("clip_ratio/"))
+
+
+@pytest.mark.parametrize(
+    ("p", "old", "advantage", "slope"),
+    [
+        # ρ = 3, moved .02: a rare token may grow threefold, where a ratio's clip would hold it
+        (0.03, 0.01, 1.0, -3.0),
+        # moved .25 > .2: held where A > 0, not where A < 0
+        (0.75, 0.5, 1.0, 0.0),
+        (0.75, 0.5, -1.0, 1.5),
+        # moved −.3 < −.2: held where A < 0, not where A > 0
+        (0.5, 0.8, -1.0, 0.0),
+        (0.5, 0.8, 1.0, -0.625),
+        # ρ = 100 counts as 20
+        (0.1, 0.001, 1.0, -20.0),
+    ],
+)
+def test_dppo_tv_by_hand(p, old, advantage, slope):
+    one = np.ones((1, 1))
+    args = np.log(p * one), np.log(old * one), advantage * one, one
+    np.testing.assert_allclose(slope_of("dppo_tv", *args), [[slope]], rtol=1e-5)
+    loss, metrics = RUN["dppo_tv"](*args)
+    np.testing.assert_allclose(loss, slope * np.log(p), rtol=1e-5)
+    assert float(metrics["clip_ratio/region_mean"]) == float(slope == 0)
+
+
+def test_gmpo_by_hand():
+    # l = [.9, −.5, .2], A = 1: clipped above at .4: [.4, −.5, .2], mean 1/30, exp 1.033895.
+    # A = −1: clipped below at −.4: [.9, −.4, .2], mean .7/3, exp 1.262802.
+    # The slope is ∓ exp(mean)/3, 0 at the token that is clipped.
+    move, ones = np.array([[0.9, -0.5, 0.2]]), np.ones((1, 3))
+    for sign, mean, held in ((1, 1 / 30, 0), (-1, 0.7 / 3, 1)):
+        args = move, 0 * move, sign * np.ones((1, 1)), ones
+        loss, metrics = RUN["gmpo"](*args)
+        np.testing.assert_allclose(loss, -sign * np.exp(mean), rtol=1e-5)
+        slope = np.full(3, -sign * np.exp(mean) / 3)
+        slope[held] = 0
+        np.testing.assert_allclose(slope_of("gmpo", *args), [slope], rtol=1e-5)
+        side = "high" if sign > 0 else "low"
+        assert metrics[f"clip_ratio/{side}_mean"] == pytest.approx(1 / 3)
+
+
+def test_delta_bounds_the_ratio_where_the_advantage_is_negative():
+    # ρ = 8, δ = 4, ε = .2, A = −1: −min(min(8, 4)·−1, 1.2·−1) = 4, flat; without δ 8, slope 8.
+    # A = 1: −1.2 with and without. ρ = 2 < δ, A = −1: 2, slope 2.
+    one, two_sided = np.ones((1, 1)), PolicyLossSettings(delta=4.0)
+    for ratio, sign, settings, loss, slope in (
+        (8.0, -1, two_sided, 4.0, 0.0),
+        (8.0, -1, PolicyLossSettings(), 8.0, 8.0),
+        (8.0, 1, two_sided, -1.2, 0.0),
+        (2.0, -1, two_sided, 2.0, 2.0),
+    ):
+        args = np.log(ratio * one), 0 * one, sign * one, one, settings
+        np.testing.assert_allclose(RUN["grpo"](*args)[0], loss, rtol=1e-5)
+        np.testing.assert_allclose(slope_of("grpo", *args), [[slope]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_equals_finite_differences_in_float64(name):
+    # Of weights without a gradient the ratio must stay: the old log-probabilities move along.
+    along = float(name in ("cispo", "dppo_tv"))
+    rng = np.random.default_rng(5)
+    logp, move = -rng.exponential(size=(3, 5)), rng.normal(size=(3, 5))
+    advantage, mask = rng.normal(size=(3, 1)), np.arange(5) < [[5], [2], [4]]
+    entry = LOSSES[name]
+    settings = SETTINGS
+    if "delta" in entry.reads:
+        settings = dataclasses.replace(SETTINGS, delta=3.0, clip_low=0.3, clip_high=0.5)
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def value(x, d):
+            return entry(x + d, logp - move + along * d, advantage, mask, settings)[0]
+
+        grad = np.asarray(jax.jit(jax.grad(value))(logp, np.zeros((3, 5))))
+        steps = 1e-6 * np.eye(15).reshape(15, 3, 5)
+        wanted = [float(value(logp, d) - value(logp, -d)) / 2e-6 for d in steps]
+    assert np.abs(grad).max() > 1e-3
+    np.testing.assert_allclose(grad.ravel(), wanted, atol=1e-8)
 
 
 def test_rows_without_tokens_do_not_lower_the_least_clip_ratio():
@@ -215,7 +321,7 @@ def test_on_policy_gradient_is_the_policy_gradient(name):
     logp, _, advantage, mask = batch(3)
     _, grad = slopes(name, logp, logp, advantage, mask)
     tokens, rows, length = mask.sum(), 4, mask.sum(1, keepdims=True)
-    weight = {"grpo": 1 / (rows * length), "gspo": 1 / (rows * length), "dr_grpo": 1 / (rows * 9)}
+    weight = {name: 1 / (rows * length) for name in SEQUENCE_MEANS} | {"dr_grpo": 1 / (rows * 9)}
     expected = -advantage * mask * weight.get(name, 1 / tokens)
     np.testing.assert_allclose(grad, expected, rtol=1e-5, atol=1e-7)
 

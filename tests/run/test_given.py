@@ -65,6 +65,18 @@ NO_TEACHER = {"rl__rewards__intrinsic_weight": 0.0}
             {"rl__algorithm": "cispo", "rl__group__clip__clip_low": 0.1},
             "rl.group.clip.clip_low=0.1 with rl.algorithm='cispo'",
         ),
+        (
+            {"rl__algorithm": "sapo", "rl__group__clip__clip_high": 0.1},
+            "rl.group.clip.clip_high=0.1 with rl.algorithm='sapo'",
+        ),
+        (
+            {"rl__group__clip__temperature_neg": 1.5},
+            "rl.group.clip.temperature_neg=1.5 with rl.algorithm='grpo'",
+        ),
+        (
+            {"rl__algorithm": "gmpo", "rl__group__clip__delta": 4.0},
+            "rl.group.clip.delta=4.0 with rl.algorithm='gmpo'",
+        ),
         ({"rl__curriculum__temperature": 0.5}, "rl.curriculum.temperature=0.5 with rl.curriculum"),
         ({"distill__curriculum__pace_steps": 9}, "distill.curriculum.pace_steps=9 with distill.c"),
         (
@@ -110,6 +122,9 @@ def test_a_setting_that_nothing_reads_is_refused(
          "rl__rewards__momentum": 0.5},
         {"rl__cache__megabytes": 9.0, "rl__cache__rows": 8, "rl__buckets__lengths": 4},
         {"rl__algorithm": "dr_grpo", "rl__group__clip__max_completion_length": 9},
+        {"rl__algorithm": "sapo", "rl__group__clip__temperature_pos": 2.0},
+        {"rl__algorithm": "gmpo", "rl__group__clip__clip_low": 0.2},
+        {"rl__algorithm": "gspo", "rl__group__clip__delta": 4.0},
         {"rl__curriculum__method": "competence", "rl__curriculum__pace_steps": 9},
         {"distill__data": "teacher_samples", "distill__teacher_samples__problems": 9},
         {"rl__eval_every": 0},

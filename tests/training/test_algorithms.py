@@ -23,7 +23,7 @@ ONES = np.ones((1, 3), np.float32)
 
 def test_entries():
     assert set(ALGORITHMS) == {
-        "ppo", "grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo"
+        "ppo", "grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo", "sapo", "dppo_tv", "gmpo"
     }  # fmt: skip
     assert [name for name, a in ALGORITHMS.items() if a.uses_values] == ["ppo"]
     assert ALGORITHMS["ppo"].reference_weight(PPOSettings(kl_coef=0.3)) == 0.3
