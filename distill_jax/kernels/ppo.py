@@ -103,3 +103,24 @@ def kl_estimate(
         # expm1 keeps the digits that e^{-l} − 1 loses for small l.
         return jnp.expm1(-l_BT) + l_BT
     raise ConfigError(f"KL estimator {kind!r}", wanted=f"one of {', '.join(KL_KINDS)}")
+
+
+def unbiased_kl(
+    logp_BT: jax.Array, old_logp_BT: jax.Array, ref_logp_BT: jax.Array, mask_BT: jax.Array
+) -> jax.Array:
+    """ρ·k3 with ρ = π/π_old, gradient through both: that of KL(π‖π_ref), on average over π_old.
+
+    The gradient of k3 alone does not contain how π changes what is sampled, also where ρ = 1.
+    Source: DeepSeek-V3.2, arXiv 2512.02556; TRL's `use_bias_correction_kl` of a token's ratio.
+
+    Args:
+        logp_BT: log π of the sampled tokens, float [B, T]; carries the gradient.
+        old_logp_BT: log π_old, which drew them, float [B, T]; its gradient is stopped.
+        ref_logp_BT: log π_ref, float [B, T]; its gradient is stopped.
+        mask_BT: 1 keeps, 0 drops, [B, T].
+
+    Returns:
+        estimate for each token, float [B, T], 0 where the mask is 0.
+    """
+    ratio_BT = jnp.exp(log_ratio(logp_BT, jax.lax.stop_gradient(old_logp_BT), mask_BT))
+    return ratio_BT * kl_estimate(logp_BT, ref_logp_BT, mask_BT, kind="k3")

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from distill_jax.core.errors import ConfigError
 from distill_jax.core.masked import masked_mean, masked_sum, whiten
 from distill_jax.core.settings import setting
-from distill_jax.core.unread import Unread
+from distill_jax.core.unread import Unread, off
 from distill_jax.kernels import importance
 from distill_jax.kernels.gae import gae
 from distill_jax.kernels.gdpo import decoupled_advantage
@@ -24,10 +25,12 @@ from distill_jax.kernels.policy_losses import (
     PolicyLossSettings,
     mean_of_sequence_means,
 )
-from distill_jax.kernels.ppo import kl_estimate, value_loss
+from distill_jax.kernels.ppo import kl_estimate, unbiased_kl, value_loss
 from distill_jax.training.batch import Advantages, PolicyBatch, ScoredRollout, needed
 
 Arrays = dict[str, jax.Array]
+# Estimates of the KL to the reference that can be a loss.
+KL_LOSSES = ("k3", "unbiased")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ class GroupSettings:
 
     UNREAD: ClassVar = (
         Unread(("ddof",), ("scale",), lambda scale: scale == "none"),
-        Unread(("importance_cap",), ("importance",), lambda mode: mode == "none"),
+        Unread(("kl",), ("beta",), off),
+        Unread(
+            ("importance_cap", "importance_floor"), ("importance",), lambda mode: mode == "none"
+        ),
     )
 
     scale: str = setting(
@@ -47,19 +53,41 @@ class GroupSettings:
     baseline: str = setting("mean", "The group's mean or that of the others.", choices=BASELINES)
     ddof: int = setting(1, "1: sample std (as TRL and verl); 0: population std.", low=0, high=1)
     beta: float = setting(
-        0.0, "Weight of the k3 KL to the reference in the loss; 0 runs no reference.", low=0.0
+        0.0, "Weight of the KL to the reference in the loss; 0 runs no reference.", low=0.0
+    )
+    kl: str = setting(
+        "k3",
+        "Its estimate: k3, or unbiased: k3·ρ, whose gradient is that of the KL (TRL's default).",
+        choices=KL_LOSSES,
     )
     entropy_coef: float = setting(0.0, "Entropy bonus in the loss.", low=0.0)
     clip: PolicyLossSettings = setting(PolicyLossSettings(), "Clipping of the ratio.")
     importance: str = setting(
         "truncate",
-        "Correction of each token by trainer/sampler probability: bounded weight, mask, none.",
+        "Correction by trainer/sampler probability, of each token or of the whole sequence: "
+        "bounded weight, mask, none.",
         choices=importance.MODES,
     )
     importance_cap: float = setting(2.0, "Largest such weight.", above=0.0)
+    importance_floor: float = setting(
+        0.0, "Least such weight, below importance_cap; 0: no bound.", low=0.0
+    )
+    off_policy_mask_threshold: float | None = setting(
+        None,
+        "Tokens with A < 0 are not trained in sequences whose mean log π_sampler − log π is above "
+        "this, nats a token (DeepSeek-V3.2); None: off.",
+        above=0.0,
+    )
     top_entropy: float = setting(
         1.0, "Fraction of tokens with the highest entropy that are trained.", above=0.0, high=1.0
     )
+
+    def __post_init__(self) -> None:
+        if self.importance_floor >= self.importance_cap:
+            raise ConfigError(
+                f"importance_floor={self.importance_floor}",
+                wanted=f"less than importance_cap={self.importance_cap}",
+            )
 
     def at_length(self, max_new_tokens: int) -> "GroupSettings":
         """With dr_grpo's divisor filled in, unless it is set: the longest answer that may be drawn.
@@ -144,15 +172,30 @@ def group_loss(name: str) -> Callable[..., tuple[jax.Array, Arrays]]:
             mask_BR,
             mode=settings.importance,
             cap=settings.importance_cap,
+            floor=settings.importance_floor,
         )
+        metrics: Arrays = {}
+        if settings.off_policy_mask_threshold is not None:
+            near_BR = importance.off_policy_mask(
+                logp_BR,
+                batch.behaviour_logp_BR,
+                batch.advantages.advantage_BR,
+                mask_BR,
+                threshold=settings.off_policy_mask_threshold,
+            )
+            weight_BR *= near_BR
+            metrics["sampling/off_policy_masked_mean"] = (
+                masked_sum(1.0 - near_BR, mask_BR) / norm.tokens
+            )
         if settings.top_entropy < 1.0:
             weight_BR *= needed(batch.advantages.top_entropy_BR, "top_entropy_BR")
         extra_BR = jnp.zeros_like(logp_BR)
-        metrics: Arrays = {}
         if settings.beta:
-            kl_BR = kl_estimate(
-                logp_BR, needed(batch.ref_logp_BR, "ref_logp_BR"), mask_BR, kind="k3"
-            )
+            ref_BR = needed(batch.ref_logp_BR, "ref_logp_BR")
+            if settings.kl == "unbiased":
+                kl_BR = unbiased_kl(logp_BR, old_BR, ref_BR, mask_BR)
+            else:
+                kl_BR = kl_estimate(logp_BR, ref_BR, mask_BR, kind="k3")
             extra_BR += settings.beta * kl_BR
             metrics["kl"] = masked_sum(kl_BR, mask_BR) / norm.tokens
         if settings.entropy_coef:

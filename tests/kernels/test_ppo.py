@@ -10,7 +10,13 @@ from absl.testing import parameterized
 from hypothesis import strategies as st
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.kernels.ppo import clipped_surrogate, kl_estimate, log_ratio, value_loss
+from distill_jax.kernels.ppo import (
+    clipped_surrogate,
+    kl_estimate,
+    log_ratio,
+    unbiased_kl,
+    value_loss,
+)
 
 ONE = jnp.ones((1, 1))
 
@@ -104,6 +110,40 @@ def test_k1_as_a_loss_has_zero_mean_gradient():
     np.testing.assert_allclose(mean_gradient("k1"), np.zeros(3), atol=1e-6)
 
 
+def test_unbiased_kl_by_hand():
+    # ρ = e^.2 = 1.221403, l = .5: k3 = .106531, ρ·k3 = .130117; slope ρ·(k3 + 1 − e^−l) =
+    # 1.221403·(.106531 + .393469) = .610701, where k3's own is .393469.
+    def total(x):
+        return unbiased_kl(x, -1.2 * ONE, -1.5 * ONE, ONE).sum()
+
+    value, grad = jax.jit(jax.value_and_grad(total))(-1.0 * ONE)
+    np.testing.assert_allclose(value, 0.130117, rtol=1e-5)
+    np.testing.assert_allclose(grad, [[0.610701]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind, unbiased", [("unbiased", True), ("k3", False)])
+def test_the_expected_gradient_of_the_unbiased_kl_is_that_of_the_kl(kind, unbiased):
+    # Over all actions of the policy that drew them, which is another one.
+    with jax.enable_x64(True):
+        logits, drawn = np.array([0.3, -0.2, 0.1]), np.log([0.5, 0.2, 0.3])
+        ref = np.log([0.2, 0.5, 0.3])
+
+        def kl(x):
+            logp = jax.nn.log_softmax(x)
+            return (jnp.exp(logp) * (logp - ref)).sum()
+
+        def expected(x):
+            logp, ones = jax.nn.log_softmax(x)[None], jnp.ones((1, 3))
+            if kind == "k3":
+                each = kl_estimate(logp, ref[None], ones, kind="k3")
+            else:
+                each = unbiased_kl(logp, drawn[None], ref[None], ones)
+            return (np.exp(drawn) * each).sum()
+
+        got, want = jax.grad(expected)(logits), jax.grad(kl)(logits)
+    assert np.allclose(got, want, atol=1e-12) == unbiased
+
+
 def test_k3_keeps_digits_near_zero():
     # l=1e-4: k3 = ½l² − … = 5.0e-9; e^{−l}−1+l in float32 would give 0 or 6e-8
     k3 = kl_estimate(1e-4 * ONE, 0 * ONE, ONE, kind="k3")
@@ -116,6 +156,7 @@ def test_unknown_kind():
 
 
 KERNELS = {
+    "unbiased": lambda x, y, a, m: unbiased_kl(x, a, y, m),
     "policy": lambda x, y, a, m: policy_loss(x, y, a, m),
     "value": lambda x, y, a, m: value_loss(x, y, a, m),
     **{

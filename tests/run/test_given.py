@@ -77,6 +77,11 @@ NO_TEACHER = {"rl__rewards__intrinsic_weight": 0.0}
             {"rl__algorithm": "gmpo", "rl__group__clip__delta": 4.0},
             "rl.group.clip.delta=4.0 with rl.algorithm='gmpo'",
         ),
+        (
+            {"rl__group__importance": "none", "rl__group__importance_floor": 0.5},
+            "rl.group.importance_floor=0.5 with rl.group.importance='none'",
+        ),
+        ({"rl__group__kl": "unbiased"}, "rl.group.kl='unbiased' with rl.group.beta=0.0"),
         ({"rl__curriculum__temperature": 0.5}, "rl.curriculum.temperature=0.5 with rl.curriculum"),
         ({"distill__curriculum__pace_steps": 9}, "distill.curriculum.pace_steps=9 with distill.c"),
         (

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.policy_losses import normaliser
 from distill_jax.training.algorithms import (
     ALGORITHMS,
@@ -105,6 +106,36 @@ def test_importance_correction_by_hand():
         np.testing.assert_allclose(value, -want, rtol=1e-6)
 
 
+def test_importance_floor_and_sequence_modes_reach_the_loss():
+    # Ratios [.5, 1, 4] with bounds .8 and 3: [.8, 1, 3]; their product 2 for each token.
+    logp = np.full((1, 3), -1.0, np.float32)
+    batch = {
+        "behaviour_logp_BR": logp - np.log([[0.5, 1.0, 4.0]]).astype(np.float32),
+        "advantage_BR": ONES,
+    }
+    how = {"importance_floor": 0.8, "importance_cap": 3.0}
+    for mode, want in (("truncate", 4.8 / 3), ("mask", 1 / 3), ("sequence_mask", 2.0)):
+        value, _ = loss_of("bnpo", GroupSettings(importance=mode, **how), logp, batch)
+        np.testing.assert_allclose(value, -want, rtol=1e-6)
+    with pytest.raises(ConfigError, match=r"importance_floor=2.0; wanted: less than importance_ca"):
+        GroupSettings(importance_floor=2.0)
+
+
+def test_sequences_far_from_the_policy_keep_their_tokens_of_positive_advantage():
+    # Mean of log π_sampler − log π is .3. A = [1, −1, −1], ρ = 1: −(1 − 1 − 1)/3, or −1/3.
+    logp = np.full((1, 3), -1.0, np.float32)
+    batch = {
+        "behaviour_logp_BR": logp + np.array([[0.5, 0.4, 0.0]], np.float32),
+        "advantage_BR": np.array([[1.0, -1.0, -1.0]], np.float32),
+    }
+    for threshold, want, masked in ((None, 1 / 3, None), (0.31, 1 / 3, 0), (0.29, -1 / 3, 2 / 3)):
+        settings = GroupSettings(importance="none", off_policy_mask_threshold=threshold)
+        value, metrics = loss_of("bnpo", settings, logp, batch)
+        np.testing.assert_allclose(value, want, rtol=1e-6)
+        got = metrics.get("sampling/off_policy_masked_mean")
+        assert got is masked is None or float(got) == pytest.approx(masked)
+
+
 def test_top_entropy_trains_those_tokens_alone():
     logp = np.array([[-1.0, -2.0, -3.0]], np.float32)
     entropy = np.array([[0.3, 0.9, 0.5]], np.float32)
@@ -171,6 +202,15 @@ def test_kl_and_entropy_are_added_to_the_loss():
     value, metrics = loss_of("bnpo", settings, logp, batch, jnp.full((1, 3), 2.0))
     np.testing.assert_allclose(value, 0.2 * 0.10653 - 0.1 * 2.0, atol=1e-5)
     np.testing.assert_allclose(metrics["kl"], 0.10653, atol=1e-5)
+
+
+def test_the_unbiased_kl_reaches_the_loss():
+    # ρ = e^.2, l = .5: ρ·k3 = 1.221403·.106531 = .130117 (test_ppo.py), times β = .2.
+    logp = np.full((1, 3), -1.0, np.float32)
+    batch = {"advantage_BR": 0 * ONES, "ref_logp_BR": logp - 0.5, "old_logp_BR": logp - 0.2}
+    value, metrics = loss_of("bnpo", GroupSettings(beta=0.2, kl="unbiased"), logp, batch)
+    np.testing.assert_allclose(value, 0.2 * 0.130117, rtol=1e-5)
+    np.testing.assert_allclose(metrics["kl"], 0.130117, rtol=1e-5)
 
 
 def test_dr_grpo_divides_by_the_longest_answer_allowed():
