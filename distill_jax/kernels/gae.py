@@ -11,7 +11,7 @@ def gae(
     mask_BT: jax.Array,
     *,
     gamma: float,
-    lam: float,
+    lam: float | jax.Array,
     bootstrap_B: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """δ_t = r_t + γ·V_{t+1} − V_t;  A_t = δ_t + γλ·A_{t+1};  return_t = A_t + V_t.
@@ -25,7 +25,7 @@ def gae(
         value_BT: V(s_t) of the state before token t, float [B, T].
         mask_BT: 1 keeps, 0 drops, [B, T].
         gamma: discount γ in [0, 1].
-        lam: λ in [0, 1].
+        lam: λ in [0, 1], one number or one a row, float [B].
         bootstrap_B: V after the last kept position, float [B]; None = 0 (terminal).
 
     Returns:
@@ -53,3 +53,20 @@ def gae(
     _, advantage_TB = jax.lax.scan(step, start, (reward_BT.T, value_BT.T, kept_BT.T), reverse=True)
     advantage_BT = jnp.where(kept_BT, advantage_TB.T, 0.0)
     return advantage_BT, advantage_BT + value_BT
+
+
+def length_lambda(mask_BT: jax.Array, alpha: float) -> jax.Array:
+    """λ_b = 1 − 1/(α·length_b) of each row, at least 0: of long answers rewards reach farther.
+
+    The weights (γλ)^k of one temporal difference sum to about α·length. Source: VAPO,
+    arXiv 2504.05118, α = .05.
+
+    Args:
+        mask_BT: 1 keeps, 0 drops, [B, T]; length is the kept positions.
+        alpha: α > 0.
+
+    Returns:
+        λ, float32 [B] in [0, 1).
+    """
+    length_B = jnp.sum(mask_BT > 0, axis=1, dtype=jnp.float32)
+    return jnp.maximum(1.0 - 1.0 / (alpha * jnp.maximum(length_B, 1.0)), 0.0)

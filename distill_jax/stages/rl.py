@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError, DataError
@@ -28,7 +29,7 @@ from distill_jax.stages import checks, curricula, export_files, loop, teacher
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.settings import RLSettings
-from distill_jax.training import optimizer
+from distill_jax.training import optimizer, value_warmup
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.state import TrainState
@@ -72,13 +73,14 @@ def _run(
     if algorithm.uses_values:
         trainable = states.with_value_head(trainable, student.model.config.hidden_size)
     # --- state ---
-    tx = optimizer.make(s.optimizer, s.updates())
+    tx = _optimizer(s)
+    carried = combine.fresh_state(processes=bool(s.process.reward_model))
     state, shardings = states.create(
         trainable,
         tx,
         run.key(stage),
         run.mesh,
-        combine.fresh_state(processes=bool(s.process.reward_model)),
+        carried | value_warmup.fresh(s.ppo),
         curriculum.fresh(),
     )
     # --- step ---
@@ -113,6 +115,13 @@ def _run(
     # --- export ---
     export_files.write_stats(directory, export_files.FINAL_STATS)
     return export_files.save_student(run, stage, directory, student.model.config, state)
+
+
+def _optimizer(settings: RLSettings) -> optax.GradientTransformation:
+    how, total, rate = settings.optimizer, settings.updates(), settings.ppo.head_rate
+    if rate == 1.0:
+        return optimizer.make(how, total)
+    return optimizer.make_with_head(how, total, "value_head", rate)
 
 
 def _step_scorer(run: Run, reference: str) -> ProcessScorer | None:

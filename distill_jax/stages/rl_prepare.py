@@ -15,6 +15,7 @@ from distill_jax.kernels.grpo import overlong_punishment, zero_variance_groups
 from distill_jax.rewards import bonuses, combine, process, token_credit
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
+from distill_jax.training import value_warmup
 from distill_jax.training.algorithms import Algorithm
 from distill_jax.training.batch import PolicyBatch, ScoredRollout
 from distill_jax.training.losses import PolicyScores
@@ -70,6 +71,10 @@ def prepare(
     )  # fmt: skip
     made, metrics = algorithm.advantages(rollout, settings)
     metrics, state = {**joined.metrics, **metrics}, joined.state
+    if value_warmup.KEY in state:
+        explained = metrics["critic/vf_explained_var"]
+        made, state, more = value_warmup.hold(made, state, explained, settings)
+        metrics |= more
     advantage_BR, state, more = bonuses.add(
         rewards, bonus, state, steps, made.advantage_BR, terms["correctness"], mask_BR,
         batch.ended_B, samples=samples, longest=max_new_tokens,

@@ -264,6 +264,12 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
             if getattr(given, one.name) != getattr(type(given)(), one.name):
                 got = f"{unread}.{one.name} with algorithm={self.algorithm}"
                 raise ConfigError(got, wanted="its default: this algorithm does not read it")
+        if self.ppo.value_warmup_steps and self.optimizer.weight_decay:
+            raise ConfigError(
+                f"ppo.value_warmup_steps={self.ppo.value_warmup_steps} with "
+                f"optimizer.weight_decay={self.optimizer.weight_decay}",
+                wanted="weight_decay=0: it would move the policy in steps that do not train it",
+            )
         length = self.rewards.length_weight
         if self.process.reward_model and (values or (self.dynamic_sampling and not length)):
             got = f"algorithm={self.algorithm}" if values else "dynamic_sampling"

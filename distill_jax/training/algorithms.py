@@ -6,6 +6,7 @@ it needs besides the rollout (values); nothing else in the project asks which al
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -16,7 +17,7 @@ from distill_jax.core.masked import masked_mean, masked_sum, whiten
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
 from distill_jax.kernels import importance
-from distill_jax.kernels.gae import gae
+from distill_jax.kernels.gae import gae, length_lambda
 from distill_jax.kernels.gdpo import decoupled_advantage
 from distill_jax.kernels.grpo import BASELINES, SCALES, group_advantage
 from distill_jax.kernels.policy_losses import (
@@ -104,17 +105,49 @@ class GroupSettings:
 class PPOSettings:
     """Clipped PPO with a value head and a reward on every token."""
 
+    UNREAD: ClassVar = (
+        Unread(("lam",), ("lam_alpha",), bool),
+        Unread(("value_warmup_explained",), ("value_warmup_steps",), off),
+    )
+
     gamma: float = setting(1.0, "Discount of GAE.", above=0.0, high=1.0)
     lam: float = setting(0.95, "λ of GAE.", low=0.0, high=1.0)
+    lam_alpha: float = setting(
+        0.0, "α of λ = 1 − 1/(α·tokens), by each answer's length (VAPO: .05); 0: lam.", low=0.0
+    )
+    critic_lam: float | None = setting(
+        None, "λ of the value's target (VAPO: 1); None: that of the advantages.", low=0.0, high=1.0
+    )
     clip_low: float = setting(0.2, "ε of the policy's clip, below.", low=0.0)
     clip_high: float = setting(0.2, "ε of the policy's clip, above.", low=0.0)
     value_clip: float = setting(0.2, "Clip of the value around its old one; 0 is off.", low=0.0)
     value_coef: float = setting(0.1, "Weight of the value loss.", low=0.0)
+    head_rate: float = setting(
+        1.0, "Learning rate of the value head, as a multiple of optimizer.learning_rate.", above=0.0
+    )
+    value_warmup_steps: int = setting(
+        0, "Most first steps that train the value head alone, on returns (VAPO).", low=0
+    )
+    value_warmup_explained: float = setting(
+        0.5, "Explained variance of the returns that ends these steps before.", high=1.0
+    )
     kl_coef: float = setting(
         0.05, "Weight β of the KL to the reference in the reward; 0 runs no reference.", low=0.0
     )
     entropy_coef: float = setting(0.0, "Entropy bonus in the loss.", low=0.0)
     whiten: bool = setting(True, "Whiten the advantages over the rollout's tokens.")
+
+    def __post_init__(self) -> None:
+        if self.value_warmup_steps and self.critic_lam != 1.0:
+            raise ConfigError(
+                f"value_warmup_steps={self.value_warmup_steps} with critic_lam={self.critic_lam}",
+                wanted="critic_lam=1: targets of λ < 1 are values that are not trained yet",
+            )
+        if self.value_warmup_steps and not self.value_coef:
+            raise ConfigError(
+                f"value_warmup_steps={self.value_warmup_steps} with value_coef=0",
+                wanted="value_coef above 0: these steps train nothing else",
+            )
 
 
 @dataclass(frozen=True)
@@ -235,14 +268,14 @@ def ppo_advantages(rollout: ScoredRollout, settings: PPOSettings) -> tuple[Advan
         )
         reward_BR = reward_BR - settings.kl_coef * kl_BR
         metrics["objective/kl"] = jnp.mean(masked_sum(kl_BR, mask_BR, axis=1))
-    advantage_BR, return_BR = gae(
-        reward_BR,
-        value_BR,
-        mask_BR,
-        gamma=settings.gamma,
-        lam=settings.lam,
-        bootstrap_B=jnp.where(rollout.ended_B, 0.0, end_value_B),
+    lam = length_lambda(mask_BR, settings.lam_alpha) if settings.lam_alpha else settings.lam
+    bootstrap_B = jnp.where(rollout.ended_B, 0.0, end_value_B)
+    estimate = partial(
+        gae, reward_BR, value_BR, mask_BR, gamma=settings.gamma, bootstrap_B=bootstrap_B
     )
+    advantage_BR, return_BR = estimate(lam=lam)
+    if settings.critic_lam is not None:
+        return_BR = estimate(lam=settings.critic_lam)[1]
     if settings.whiten:
         # Over the tokens that are trained; their statistics are what the loss sees.
         advantage_BR = whiten(advantage_BR, rollout.loss_mask_BR)
@@ -256,12 +289,18 @@ def ppo_advantages(rollout: ScoredRollout, settings: PPOSettings) -> tuple[Advan
 def ppo_loss(
     scores: Arrays, batch: PolicyBatch, norm: Normaliser, settings: PPOSettings
 ) -> tuple[jax.Array, Arrays]:
-    """Clipped policy loss + value_coef·clipped value loss − entropy_coef·entropy, token mean."""
+    """Clipped policy loss + value_coef·clipped value loss − entropy_coef·entropy, token mean.
+
+    Without the terms of the policy in rows whose policy_B is 0.
+    """
     mask_BR, made = batch.loss_mask_BR, batch.advantages
+    policy_BR = None
+    if made.policy_B is not None:
+        policy_BR = jnp.broadcast_to(made.policy_B[:, None], mask_BR.shape)
     old_BR = needed(batch.old_logp_BR, "old_logp_BR")
     clip = PolicyLossSettings(clip_low=settings.clip_low, clip_high=settings.clip_high)
     policy, metrics = LOSSES["bnpo"](
-        scores["logp_BR"], old_BR, made.advantage_BR, mask_BR, clip, norm=norm
+        scores["logp_BR"], old_BR, made.advantage_BR, mask_BR, clip, norm=norm, weight_BR=policy_BR
     )
     value_BR = value_loss(
         scores["value_BR"],
@@ -273,7 +312,8 @@ def ppo_loss(
     value = masked_sum(value_BR, mask_BR) / norm.tokens
     total = policy + settings.value_coef * value
     if settings.entropy_coef:
-        bonus = masked_sum(scores["entropy_BR"], mask_BR) / norm.tokens
+        bonus_BR = scores["entropy_BR"] if policy_BR is None else scores["entropy_BR"] * policy_BR
+        bonus = masked_sum(bonus_BR, mask_BR) / norm.tokens
         total = total - settings.entropy_coef * bonus
     ratio_BR = jnp.exp(jnp.where(mask_BR > 0, scores["logp_BR"] - old_BR, 0.0))
     metrics = {

@@ -46,12 +46,14 @@ class Advantages:
         advantage_BR: 0 beyond a response.
         return_BR, old_value_BR: target of the value head, its value; None for group methods.
         top_entropy_BR: 1 on the tokens of highest entropy; None where all are trained.
+        policy_B: 0 in steps that train the value head alone, else 1; None without such steps.
     """
 
     advantage_BR: Any
     return_BR: Any | None = None
     old_value_BR: Any | None = None
     top_entropy_BR: Any | None = None
+    policy_B: Any | None = None
 
 
 @flax.struct.dataclass

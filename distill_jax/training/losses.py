@@ -79,7 +79,8 @@ def policy(
             entropy_BR = jax.lax.stop_gradient(entropy_BR)
         scores = {"logp_BR": scored.logp_BR, "entropy_BR": entropy_BR}
         if algorithm.uses_values:
-            scores["value_BR"] = value_head.apply(trainable["value_head"], scored.hidden_BRD)
+            hidden_BRD = _for_values(scored.hidden_BRD, batch.advantages.policy_B)
+            scores["value_BR"] = value_head.apply(trainable["value_head"], hidden_BRD)
         mask_BR = batch.loss_mask_BR
         value, metrics = algorithm.loss(scores, batch, norm, settings)
         metrics = {
@@ -90,6 +91,13 @@ def policy(
         return value, jax.lax.stop_gradient(metrics)
 
     return loss, totals
+
+
+def _for_values(hidden_BRD: jax.Array, policy_B: jax.Array | None) -> jax.Array:
+    """The head's input, without a gradient in rows that train the head alone."""
+    if policy_B is None:
+        return hidden_BRD
+    return jnp.where(policy_B[:, None, None] > 0, hidden_BRD, jax.lax.stop_gradient(hidden_BRD))
 
 
 def _agreement(logp_BR: jax.Array, batch: PolicyBatch, norm: Normaliser) -> Metrics:

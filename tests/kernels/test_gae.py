@@ -8,7 +8,7 @@ import numpy as np
 from absl.testing import parameterized
 from hypothesis import strategies as st
 
-from distill_jax.kernels.gae import gae
+from distill_jax.kernels.gae import gae, length_lambda
 
 REWARD = [[0.0, 0.0, 1.0]]
 VALUE = [[0.5, 0.6, 0.8]]
@@ -29,6 +29,16 @@ class Hand(chex.TestCase):
         advantage, returns = run(jnp.array(REWARD), jnp.array(VALUE))
         np.testing.assert_allclose(advantage[0], expected, atol=1e-6)
         np.testing.assert_allclose(returns, advantage + jnp.array(VALUE), atol=1e-6)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_lambda_by_length(self):
+        # α = .05: 100 tokens 1 − 1/5 = .8, 40 tokens .5, 20 and 10 tokens 0, none 0
+        length = np.array([100, 40, 20, 10, 0])
+        mask = (np.arange(100) < length[:, None]).astype(np.float32)
+        mask[0] = np.roll(mask[0], 3)
+        run = self.variant(lambda m: length_lambda(m, 0.05))
+        np.testing.assert_allclose(run(mask), [0.8, 0.5, 0, 0, 0], atol=1e-6)
+        np.testing.assert_allclose(run(np.pad(mask, ((0, 0), (0, 9)))), run(mask))
 
     def test_bootstrap_and_discount(self):
         # γ=.5, λ=1, V_end=2: A2 = 1 + .5·2 − .8 = 1.2; δ1 = .5·.8 − .6 = −.2, A1 = −.2+.5·1.2 = .4;
@@ -110,3 +120,12 @@ def test_one_token_is_finite_and_no_gradient_flows():
     np.testing.assert_allclose(advantage, [[1.5]])
     grad = jax.grad(lambda v: gae(ones, v, ones, gamma=1.0, lam=0.95)[1].sum())(ones)
     np.testing.assert_array_equal(grad, [[0.0]])
+
+
+def test_a_lambda_of_each_row_equals_rows_alone():
+    reward, value, end = rows(4)
+    mask, lam = np.ones((3, 7), np.float32), np.array([0.0, 0.5, 1.0], np.float32)
+    together, _ = run(reward, value, mask, 0.9, lam, end)
+    for b, one in enumerate(lam):
+        alone, _ = run(*(x[b : b + 1] for x in (reward, value, mask)), 0.9, one, end[b : b + 1])
+        np.testing.assert_allclose(together[b : b + 1], alone, atol=1e-6)

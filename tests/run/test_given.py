@@ -82,6 +82,14 @@ NO_TEACHER = {"rl__rewards__intrinsic_weight": 0.0}
             "rl.group.importance_floor=0.5 with rl.group.importance='none'",
         ),
         ({"rl__group__kl": "unbiased"}, "rl.group.kl='unbiased' with rl.group.beta=0.0"),
+        (
+            {"rl__algorithm": "ppo", "rl__ppo__lam": 0.5, "rl__ppo__lam_alpha": 0.05},
+            "rl.ppo.lam=0.5 with rl.ppo.lam_alpha=0.05",
+        ),
+        (
+            {"rl__algorithm": "ppo", "rl__ppo__value_warmup_explained": 0.1},
+            "rl.ppo.value_warmup_explained=0.1 with rl.ppo.value_warmup_steps=0",
+        ),
         ({"rl__curriculum__temperature": 0.5}, "rl.curriculum.temperature=0.5 with rl.curriculum"),
         ({"distill__curriculum__pace_steps": 9}, "distill.curriculum.pace_steps=9 with distill.c"),
         (

@@ -249,6 +249,30 @@ def test_ppo_advantages_by_hand(lam, want):
     np.testing.assert_allclose(metrics["objective/rlhf_reward"], 1.0)
 
 
+def test_values_have_a_lambda_of_their_own():
+    # The advantages of λ = 0 and, as targets, V + the advantages of λ = 1: returns of 1 each.
+    settings = PPOSettings(lam=0.0, critic_lam=1.0, kl_coef=0.0, whiten=False)
+    arrays, metrics = ppo_advantages(rollout(), settings)
+    np.testing.assert_allclose(arrays.advantage_BR[0], [0.1, 0.2, 0.2], atol=1e-6)
+    np.testing.assert_allclose(arrays.return_BR, ONES, atol=1e-6)
+    # Without spread of the returns nothing is explained: 1 − (.25 + .16 + .04)/3/1e-8.
+    assert float(metrics["critic/vf_explained_var"]) < -1e6
+    # α = 2/3: λ = 1 − 1/(⅔·3) = .5: A = [.1 + .5·.3, .2 + .1, .2]; targets follow it by default.
+    settings = PPOSettings(lam_alpha=2 / 3, kl_coef=0.0, whiten=False)
+    arrays, _ = ppo_advantages(rollout(), settings)
+    np.testing.assert_allclose(arrays.advantage_BR[0], [0.25, 0.3, 0.2], atol=1e-6)
+    np.testing.assert_allclose(arrays.return_BR[0], [0.75, 0.9, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [({}, "critic_lam=1: targets"), ({"critic_lam": 1.0, "value_coef": 0.0}, "value_coef above 0")],
+)
+def test_a_warmup_that_would_train_on_values_or_nothing_is_refused(changes, says):
+    with pytest.raises(ConfigError, match=f"value_warmup_steps=3 with .*{says}"):
+        PPOSettings(value_warmup_steps=3, **changes)
+
+
 def test_ppo_advantages_with_dense_rewards_kl_and_a_truncated_answer():
     # β = .1; log π − log π_ref = [1, 0, −1] makes r = [−.2, .5, .1] − [.1, 0, −.1] = [−.3, .5, .2].
     # Truncated: V after the end is .4. γ = 1, λ = .5, V = [.5, .6, .8]:
