@@ -189,22 +189,26 @@ class Job:
         T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
         values = ALGORITHMS[rl.algorithm].uses_values
         part = B // rl.minibatches // rl.accumulate
-        student = self.program("student")
+        full, base, student = rl.trainable == "full", self._base("student"), self.program("student")
+        if full:
+            student = dataclasses.replace(student, rank=0)
 
         def scored(role: str, rows: int, more: int) -> int:
             placed = self.rows(rows, T, R + more)
             program = student if role == "student" else self.program("teacher")
             return activations.scoring(program, placed, shards=self.shards)
 
-        parts = [self._base("student")]
+        parts = [base]
         if rl.rewards.intrinsic_weight:
             parts.insert(0, self._base("teacher"))
             calls = rl.buckets.rows if rl.buckets.lengths > 1 else B
             parts.append(Part("teacher scoring: activations", scored("teacher", calls, 1), False))
         if rl.process.reward_model:
             parts += self._scorer(min(B, SCORED))
-        parts += self._trained(rl.optimizer, values=values, reference=True)
+        reference = bool(rl.reference_weight)
+        parts += self._trained(rl.optimizer, values=values, reference=reference, full=full)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
+        update += base.bytes * full  # gradients of all weights
         drawn = B * rl.oversample
         return [
             *parts,
@@ -291,23 +295,22 @@ class Job:
     ) -> list[Part]:
         """Adapter, value head and reference; optimiser state, with `full` that of all weights."""
         model = QwenModel(self.geometries["student"], self.config.lora)
-        shapes = model.shapes()
-        adapter = {"lora": {} if full else shapes["lora"]}
-        trainable: dict[str, Any] = {"base": shapes["base"]} if full else dict(adapter)
+        name = "base" if full else "lora"
+        trained, head = {name: model.shapes()[name]}, dict[str, Any]()
         if values:
             head = jax.eval_shape(lambda: states.with_value_head({}, model.config.hidden_size))
-            trainable |= head
-        tx = optimizer.make(how, 10**6)
+        tx, trainable = optimizer.make(how, 10**6), trained | head
         opt = jax.eval_shape(tx.init, trainable)
         where = states.opt_shardings(opt, trainable, tx, self.mesh)
-        state = Part("optimiser state", device_bytes(opt, where), True)
-        if full:  # the weights themselves are counted already
-            return [state]
-        copies = device_bytes(trainable, states.param_shardings(trainable, self.mesh))
+        # With `full` the weights themselves are counted already.
+        labels = [] if full else ["adapter"]
+        held = [head] if full else [trainable]
         if reference:
-            copies += device_bytes(adapter, states.param_shardings(adapter, self.mesh))
-        label = "adapter, its reference" if reference else "adapter"
-        return [Part(label + (", value head" if values else ""), copies, True), state]
+            labels, held = [*labels, "reference" if full else "its reference"], [*held, trained]
+        labels += ["value head"] * values
+        copies = sum(device_bytes(x, states.param_shardings(x, self.mesh)) for x in held)
+        parts = [Part(", ".join(labels), copies, True)] if labels else []
+        return [*parts, Part("optimiser state", device_bytes(opt, where), True)]
 
     def _drawn(
         self,

@@ -1,5 +1,6 @@
 """Linear layers with an optional low-rank adapter (LoRA, arXiv 2106.09685), and its merging."""
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +21,13 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """A low-rank adapter: y = x·W + (alpha / rank) · dropout(x)·A·B."""
+    """A low-rank adapter: y = x·W + scale · dropout(x)·A·B."""
 
     rank: int = setting(8, "Inner size r of the adapter.", low=1)
     alpha: float = setting(16.0, "The adapter's output is multiplied by alpha / rank.", above=0)
+    use_rslora: bool = setting(
+        False, "Multiply it by alpha / √rank instead, whose updates keep their size at high ranks."
+    )
     dropout: float = setting(
         0.0,
         "Probability that an entry of the adapter's input is dropped in sft; rl drops nothing.",
@@ -41,8 +45,8 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """alpha / rank."""
-        return self.alpha / self.rank
+        """alpha / rank, or alpha / √rank (rsLoRA, arXiv 2312.03732)."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 class Linear(nnx.Module):

@@ -1,7 +1,6 @@
 """LoRA adapters in PEFT's format, in and out: adapter_config.json, adapter_model.safetensors."""
 
 import contextlib
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,7 +112,7 @@ def _adapter_config(lora: LoraConfig, base_model_name: str) -> dict[str, Any]:
         "target_modules": list(lora.targets),
         "init_lora_weights": True,
         "inference_mode": True,
-        "use_rslora": False,
+        "use_rslora": lora.use_rslora,
         **_UNSUPPORTED,
     }
 
@@ -172,8 +171,6 @@ def _lora_config(settings: dict[str, Any], where: Path, keys: set[str]) -> LoraC
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise CheckpointError(f"{where}: {name}={value!r}", wanted="a number above 0")
     assert isinstance(rank, int | float) and isinstance(alpha, int | float)
-    if settings.get("use_rslora"):
-        alpha = alpha * math.sqrt(rank)  # peft scales by alpha/√r there, we by alpha/r
     # target_modules may be a list, a pattern or "all-linear": the keys say what it meant.
     found = {match[1] for key in keys if (match := _KEY.fullmatch(key))}
     order = [name for name in LoraConfig().targets if name in found]
@@ -182,4 +179,10 @@ def _lora_config(settings: dict[str, Any], where: Path, keys: set[str]) -> LoraC
         fix = "keys must start with base_model.model.model.layers"
         raise CheckpointError(got, fix=fix)
     dropout = float(settings.get("lora_dropout") or 0.0)
-    return LoraConfig(rank=int(rank), alpha=float(alpha), dropout=dropout, targets=tuple(order))
+    return LoraConfig(
+        rank=int(rank),
+        alpha=float(alpha),
+        use_rslora=bool(settings.get("use_rslora")),
+        dropout=dropout,
+        targets=tuple(order),
+    )

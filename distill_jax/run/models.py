@@ -1,6 +1,7 @@
 """A run's models: where their weights are, how they are built and loaded onto the mesh."""
 
 import functools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -181,12 +182,13 @@ class Models:
         """
         lora, found = peft_io.load_adapter(directory, geometry)
         wanted = self.config.lora
-        same = (found.rank, found.alpha) == (wanted.rank, wanted.alpha)
+        # An rsLoRA adapter is that of another alpha without: what counts is the scale.
+        same = found.rank == wanted.rank and math.isclose(found.scale, wanted.scale)
         if not same or set(found.targets) != set(wanted.targets):
             raise CheckpointError(
                 f"adapter {directory} has {found}",
                 wanted=f"{wanted}",
-                fix="set lora.rank, lora.alpha and lora.targets to the adapter's",
+                fix="set lora.rank, lora.alpha, lora.use_rslora and lora.targets to the adapter's",
             )
         return jax.device_get(lora)
 

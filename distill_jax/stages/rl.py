@@ -25,7 +25,7 @@ from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import checks, curricula, export_files, loop, teacher
+from distill_jax.stages import checks, curricula, distill, export_files, loop, teacher
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.settings import RLSettings
@@ -67,11 +67,10 @@ def _run(
 ) -> dict[str, Any]:
     s, algorithm = stage.settings, ALGORITHMS[stage.settings.algorithm]
     # --- student, reference, teacher ---
-    student = run.load_student(s.start)
-    trainable, frozen = states.split(student.params, "lora")
-    reference = jax.tree.map(jax.numpy.copy, trainable)
+    model, trainable, frozen = distill.starting_student(run, s)
+    reference = jax.tree.map(jax.numpy.copy, trainable) if s.reference_weight else None
     if algorithm.uses_values:
-        trainable = states.with_value_head(trainable, student.model.config.hidden_size)
+        trainable = states.with_value_head(trainable, model.config.hidden_size)
     # --- state ---
     tx = _optimizer(s)
     carried = combine.fresh_state(processes=bool(s.process.reward_model))
@@ -87,7 +86,7 @@ def _run(
     step = RLStep(
         run,
         stage,
-        student.model,
+        model,
         frozen=frozen,
         reference=reference,
         teacher=teacher.scorer(run, s),
@@ -114,7 +113,7 @@ def _run(
         )
     # --- export ---
     export_files.write_stats(directory, export_files.FINAL_STATS)
-    return export_files.save_student(run, stage, directory, student.model.config, state)
+    return export_files.save_student(run, stage, directory, model.config, state)
 
 
 def _optimizer(settings: RLSettings) -> optax.GradientTransformation:

@@ -26,6 +26,7 @@ from distill_jax.stages import rl_prepare
 from distill_jax.stages.settings import RLSettings
 from distill_jax.tasks import Judged
 from distill_jax.training import losses
+from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.batch import PolicyBatch, take_rows
 from distill_jax.training.losses import PolicyScores
@@ -46,8 +47,8 @@ class RLStep:
         run: problems, task, sampling settings, mesh.
         stage: settings, randomness.
         model: the student.
-        frozen: its base weights.
-        reference: the trainable tree that the KL is taken to.
+        frozen: its weights that are not trained.
+        reference: the trainable tree that the KL is taken to; None without a KL.
         teacher: scores tokens; None without an intrinsic reward.
         step_scorer: scores steps; None without a process reward model.
         curriculum: which problems.
@@ -178,8 +179,7 @@ class RLStep:
 
     def weights(self, state: TrainState) -> Any:
         """Decode weights of the student in this state."""
-        params = {"base": self.frozen["base"], "lora": state.trainable["lora"]}
-        return self.sampler.weights(params, self.sampling)
+        return self.sampler.weights(states.join(state.trainable, self.frozen), self.sampling)
 
     def close(self) -> None:
         """Ends the processes and files that rewards hold."""

@@ -194,7 +194,7 @@ def _bounds_without(name: str, algorithm: str) -> bool:
 
 @dataclass(frozen=True)
 class RLSettings(TrainSettings, kind="rl", makes="student"):
-    """Reinforcement learning of the student's LoRA parameters."""
+    """Reinforcement learning of the student, by its LoRA parameters or by all."""
 
     UNREAD: ClassVar = (
         *TrainSettings.UNREAD,
@@ -207,6 +207,9 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
 
     start: str = setting(
         "sft", "Student to start from: base, a stage, or a directory.", ref="student"
+    )
+    trainable: str = setting(
+        "lora", "Parameters to train: LoRA's, or all of the student's.", choices=TRAINABLE
     )
     algorithm: str = setting(
         "grpo",
@@ -325,6 +328,12 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
 
     def updates(self) -> int:
         return self.steps * self.num_iterations * self.minibatches
+
+    @property
+    def reference_weight(self) -> float:
+        """Weight of the KL to the student as it starts; with 0 no copy of it is kept."""
+        algorithm = ALGORITHMS[self.algorithm]
+        return algorithm.reference_weight(self.ppo if algorithm.uses_values else self.group)
 
     def shared(self) -> tuple[str, ...]:
         teacher = ("teacher",) if self.rewards.intrinsic_weight else ()

@@ -69,6 +69,7 @@ def test_merge_by_hand():
 
 def test_the_adapter_is_scaled_by_alpha_over_rank():
     assert LoraConfig(rank=4, alpha=8.0).scale == 2.0
+    assert LoraConfig(rank=4, alpha=8.0, use_rslora=True).scale == 4.0  # 8/√4
 
 
 def test_merged_matmul_has_the_gradients_of_its_formula():

@@ -80,7 +80,13 @@ def differs(a, b) -> float:
 @pytest.mark.parametrize("targets", TARGETS)
 def test_export_is_loaded_by_peft(base_model, tmp_path, targets):
     directory, config, base = base_model
-    lora = LoraConfig(rank=3, alpha=12.0, dropout=0.1, targets=TARGETS[targets])
+    lora = LoraConfig(
+        rank=3,
+        alpha=12.0,
+        use_rslora=targets == "attention",
+        dropout=0.1,
+        targets=TARGETS[targets],
+    )
     tree = random_adapter(config, lora)
     save_adapter(tmp_path / "out", config, lora, tree, directory)
     with warnings.catch_warnings():
@@ -120,13 +126,14 @@ def test_other_ways_to_name_the_targets(base_model, tmp_path, settings):
     directory, config, base = base_model
     model = write_with_peft(directory, tmp_path, r=4, lora_alpha=8, **settings)
     tree, lora = load_adapter(tmp_path, config)
+    assert (lora.alpha, lora.use_rslora) == (8.0, settings.get("use_rslora", False))
     got = jax_logits(config, base, TOKENS_BT, lora=lora, lora_params=tree)
     assert differs(got, torch_logits(model, TOKENS_BT)) <= BOUND
 
 
 def test_there_and_back_is_the_same(base_model, tmp_path):
     directory, config, _ = base_model
-    lora = LoraConfig(rank=2, alpha=5.0, dropout=0.25, targets=("k_proj", "down_proj"))
+    lora = LoraConfig(2, 5.0, use_rslora=True, dropout=0.25, targets=("k_proj", "down_proj"))
     tree = random_adapter(config, lora)
     save_adapter(tmp_path / "out", config, lora, tree, directory)
     again, lora_again = load_adapter(tmp_path / "out", config)

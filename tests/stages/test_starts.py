@@ -113,7 +113,7 @@ def test_a_directory_that_cannot_be_the_start(finished: Path, tmp_path: Path) ->
     fails(workdir / "tokenizer", r"holds no model; wanted: base, a stage of the plan \(pretrain, ")
     # Another rank than the settings': told before any work.
     adapter = finished / "rl" / "adapter"
-    fails(adapter, "fix: set lora.rank, lora.alpha and lora.targets", lora__rank=8)
+    fails(adapter, "fix: set lora.rank, lora.alpha, lora.use_rslora and lora.targets", lora__rank=8)
 
 
 # --- whole models -----------------------------------------------------------------------------
