@@ -98,7 +98,12 @@ def _right_padded(rows: Sequence[Sequence[int]], pad_id: int, multiple: int) -> 
 
 def is_answer_only(seed: int, row: int, fraction: float) -> bool:
     """Whether a row shows its answer alone: a function of (seed, row), true for `fraction`."""
-    digest = hashlib.blake2b(f"answer-only/{seed}/{row}".encode(), digest_size=8).digest()
+    return in_share(f"answer-only/{seed}/{row}", fraction)
+
+
+def in_share(name: str, fraction: float) -> bool:
+    """Whether what has this name is in a share: by its hash, true for `fraction` of all names."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") < fraction * 2**64
 
 

@@ -159,6 +159,12 @@ def _check_models(config: RunConfig) -> None:
                 fix=f"set {name}.path to a Hugging Face directory or hub id, e.g. to "
                 f"runs/tiny/pretrain/{name}/model, which preset tiny makes",
             )
+        shares, levels = model.level_shares, config.data.problems.levels
+        if shares and not model.path and (len(shares) != levels or not any(shares)):
+            raise ConfigError(
+                f"{name}.level_shares={shares}",
+                wanted=f"a share of each of the {levels} levels, not all 0",
+            )
     if bool(config.teacher.path) != bool(config.student.path):
         raise ConfigError(
             f"teacher.path={config.teacher.path!r} with student.path={config.student.path!r}",

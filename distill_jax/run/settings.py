@@ -34,7 +34,7 @@ class ModelSettings:
     UNREAD: ClassVar = (
         Unread(
             ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads",
-             "steps"), ("path",), bool,
+             "steps", "level_shares", "operations", "answer_only"), ("path",), bool,
         ),
     )  # fmt: skip
 
@@ -45,6 +45,20 @@ class ModelSettings:
     num_heads: int = setting(4, "Query heads, when path is empty.", low=1)
     num_kv_heads: int = setting(2, "Key and value heads, when path is empty.", low=1)
     steps: int = setting(600, "Pretraining steps, when path is empty.", low=1)
+    level_shares: tuple[float, ...] = setting(
+        (),
+        "Share of each level's rows that pretraining shows, level 1 first; (): all rows.",
+        low=0.0,
+        high=1.0,
+    )
+    operations: tuple[str, ...] = setting(
+        (),
+        "Pretraining shows only problems whose steps are of these kinds; (): all.",
+        choices=("+", "-"),
+    )
+    answer_only: float = setting(
+        0.0, "Fraction of pretraining rows that show only the final answer.", low=0.0, high=1.0
+    )
     param_dtype: str = setting("float32", "Dtype of the weights in memory.", choices=DTYPES)
     compute_dtype: str = setting("float32", "Dtype of matrix products.", choices=DTYPES)
     unroll: bool = setting(

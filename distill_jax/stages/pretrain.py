@@ -1,15 +1,18 @@
 """Stage kind pretrain: tiny Qwen models from scratch, teacher and student, on worked solutions."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 from distill_jax.core import rng
+from distill_jax.data.batching import in_share
+from distill_jax.data.problem import Problem
 from distill_jax.models import hf_io
 from distill_jax.report import panels
 from distill_jax.run import geometry
 from distill_jax.run.models import ROLES, initialiser
 from distill_jax.run.run import Run, Stage
-from distill_jax.run.settings import TrainSettings
+from distill_jax.run.settings import ModelSettings, TrainSettings
 from distill_jax.stages import checks, loop, supervised
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.settings import PretrainSettings
@@ -27,10 +30,36 @@ def _check(run: Run, stage: Stage[PretrainSettings]) -> None:
         checks.check_schedule(stage.name, settings.optimizer, steps)
 
 
-def _prepare(run: Run, stage: Stage[PretrainSettings]) -> ExampleRows | None:
-    if not _roles(run):
-        return None
-    return ExampleRows(run, answer_only=0.0, seed=run.seed(stage))
+def _prepare(run: Run, stage: Stage[PretrainSettings]) -> dict[str, ExampleRows]:
+    """The rows of each model that is trained, by its role; equal choices share them."""
+    made: dict[Any, ExampleRows] = {}
+    out = {}
+    for role in _roles(run):
+        s = run.models.settings_of(role)
+        choice = (s.level_shares, s.operations, s.answer_only)
+        if choice not in made:
+            shows = functools.partial(_shows, run.seed(stage), s)
+            picks = bool(s.level_shares or s.operations)
+            made[choice] = ExampleRows(
+                run,
+                answer_only=s.answer_only,
+                seed=run.seed(stage),
+                shows=shows if picks else None,
+            )
+            if picks:
+                run.say(f"{stage.name}: the {role} is shown {len(made[choice].examples)} rows")
+        out[role] = made[choice]
+    return out
+
+
+def _shows(seed: int, settings: ModelSettings, row: int, problem: Problem) -> bool:
+    """Whether a model is shown a row, by (seed, row): a larger share holds a smaller one."""
+    signs = {sign for sign in problem.extra["chain"] if sign in "+-"}
+    if settings.operations and not signs <= set(settings.operations):
+        return False
+    assert problem.level is not None  # embedded problems have one
+    shares = settings.level_shares
+    return not shares or in_share(f"level-share/{seed}/{row}", shares[problem.level - 1])
 
 
 def _roles(run: Run) -> list[str]:
@@ -38,13 +67,12 @@ def _roles(run: Run) -> list[str]:
 
 
 def _run(
-    run: Run, stage: Stage[PretrainSettings], directory: Path, rows: ExampleRows | None
+    run: Run, stage: Stage[PretrainSettings], directory: Path, rows: dict[str, ExampleRows]
 ) -> dict[str, Any]:
     figures = {}
     for role in _roles(run):
-        assert rows is not None
         if not (directory / role / "model" / "config.json").exists():
-            _train(run, stage, role, directory / role, rows)
+            _train(run, stage, role, directory / role, rows[role])
         figures[role] = {"steps": run.models.settings_of(role).steps}
     return figures
 

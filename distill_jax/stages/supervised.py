@@ -21,6 +21,8 @@ from distill_jax.training.state import TrainState
 # Few row lengths, few compiled programs.
 MULTIPLE = 16
 Draw = Callable[[int], tuple[dict[str, np.ndarray], int]]
+# (row, problem) -> whether it is trained on.
+Shows = Callable[[int, Problem], bool]
 
 
 class Examples(Protocol):
@@ -43,6 +45,7 @@ class ExampleRows:
         seed: of the stage.
         path: file of solutions; None: those of the training problems.
         only_right: of a file's rows with verdicts leave out the wrong ones.
+        shows: which rows are trained on; None: all.
 
     Attributes:
         examples: the rows, rendered; longer ones are dropped and counted.
@@ -61,11 +64,12 @@ class ExampleRows:
         seed: int,
         path: Path | None = None,
         only_right: bool = True,
+        shows: Shows | None = None,
     ):
         pool = run.data.problems("train")
         if path is not None:
             pool = run.data.task.prompts(_of_file(run, path, only_right))
-        problems, prompts, solutions = _given(run, answer_only, seed, pool)
+        problems, prompts, solutions = _given(run, answer_only, seed, pool, shows)
         max_response = run.config.sampling.max_new_tokens
         rendered = chat.render_examples(
             run.data.tokenizer, problems, solutions, run.data.task.chat, prompts
@@ -102,17 +106,26 @@ class ExampleRows:
 
 
 def _given(
-    run: Run, answer_only: float, seed: int, pool: Prompts
+    run: Run, answer_only: float, seed: int, pool: Prompts, shows: Shows | None
 ) -> tuple[list[Problem], list[list[int]], list[str]]:
     """The problems that the task has a response for, their prompts, the responses."""
     problems, prompts, _ = pool
-    given = []
+    given, hidden = [], 0
     for row, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
+        if shows is not None and not shows(row, problem):
+            hidden += 1
+            continue
         bare = batching.is_answer_only(seed, row, answer_only)
         response = run.data.task.response(problem, bare=bare)
         if response is not None:
             given.append((problem, prompt, response))
-    left, task = len(problems) - len(given), f"task={run.config.task}"
+    shown, task = len(problems) - hidden, f"task={run.config.task}"
+    if not shown:
+        raise DataError(
+            f"none of {hidden} training problems is shown",
+            fix="raise level_shares or add operations of the model",
+        )
+    left = shown - len(given)
     if not given:
         raise DataError(
             f"none of {left} training problems has a solution for {task}",
@@ -121,7 +134,7 @@ def _given(
             "others",
         )
     if left:
-        run.say(f"train: {left} of {len(problems)} problems skipped, no solution for {task}")
+        run.say(f"train: {left} of {shown} problems skipped, no solution for {task}")
     return [p for p, _, _ in given], [ids for _, ids, _ in given], [text for _, _, text in given]
 
 

@@ -94,6 +94,7 @@ def test_accepted_when_complete(complete: Path, stage: str, changes: dict[str, A
         ("sft", "lora.rank", 4, 8),
         ("sft", "sampling.max_new_tokens", 24, 16),
         ("pretrain", "teacher.steps", 2, 3),
+        ("pretrain", "student.answer_only", 0.0, 0.6),
         ("pretrain", "student.param_dtype", "float32", "bfloat16"),
         ("rl", "rl.rewards.wrong", 0.0, -1.0),
         ("rl", "rl.curriculum.method", "uniform", "self_evolving"),
