@@ -120,7 +120,7 @@ def _given(settings: Mapping[str, Any]) -> str:
 
 def _training(settings: Mapping[str, Any]) -> str:
     batch = f"{settings.get('batch_size', '?')} rows"
-    if "samples_per_prompt" in settings:
+    if "prompts_per_step" in settings:
         batch = f"{settings['prompts_per_step']} × {settings['samples_per_prompt']} completions"
     algorithm = f"{settings['algorithm']}, " if "algorithm" in settings else ""
     rate = settings["optimizer"]["learning_rate"]

@@ -42,7 +42,7 @@ def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.ExampleRows 
     if s.data == "solutions":
         rows = supervised.ExampleRows(run, answer_only=0.0, seed=run.seed(stage))
         problems = rows.problems
-    curricula.of(run, stage, s.curriculum, problems, batch=s.batch_size)
+    curricula.of(run, stage, s.curriculum, problems, batch=s.prompts)
     return rows
 
 
@@ -56,7 +56,7 @@ def _run(
     student, trainable, frozen = starting_student(run, s)
     # --- state ---
     tx = optimizer.make(s.optimizer, s.updates())
-    curriculum = curricula.of(run, stage, s.curriculum, rows.problems, batch=s.batch_size)
+    curriculum = curricula.of(run, stage, s.curriculum, rows.problems, batch=s.prompts)
     state, shardings = states.create(
         trainable, tx, run.key(stage), run.mesh, curriculum_state=curriculum.fresh()
     )

@@ -52,10 +52,11 @@ def make(
 
 
 def _teacher_samples(run: Run, stage: Stage[DistillSettings], path: Path, teacher: Loaded) -> Rows:
-    """One solution a problem; those that the file has are not drawn again."""
+    """`samples` solutions of each problem; those that the file has are not drawn again."""
     settings = stage.settings.teacher_samples
     pool = run.data.problems("train").first(settings.problems)
-    count = len(pool.problems)
+    each = settings.samples
+    count = len(pool.problems) * each
     parts = _draw(run, stage, path, teacher, pool)
     right = [one for part in parts for one in part.columns["right"]]
     tokens = [row for part in parts for row in part.tokens]
@@ -69,12 +70,13 @@ def _teacher_samples(run: Run, stage: Stage[DistillSettings], path: Path, teache
         )
     ended = sum(int(part.ended_B.sum()) for part in parts)
     run.say(
-        f"{stage.name}: the teacher solved {sum(right)} of {count} problems, {ended} ended with EOS"
+        f"{stage.name}: {sum(right)} of {count} solutions of the teacher are right, {ended} ended "
+        "with EOS"
     )
     figures = {"teacher_accuracy": sum(right) / count, "teacher_terminated": ended / count}
     return Rows(
-        [pool.problems[i] for i in kept],
-        [Example(pool.prompts[i], tokens[i]) for i in kept],
+        [pool.problems[i // each] for i in kept],
+        [Example(pool.prompts[i // each], tokens[i]) for i in kept],
         {**figures, "rows": len(kept)},
     )
 
@@ -83,19 +85,21 @@ def _draw(
     run: Run, stage: Stage[DistillSettings], path: Path, teacher: Loaded, pool: Prompts
 ) -> list[Answers]:
     """The answers of each `batch` problems: a function of the seed and the batch's number."""
-    settings, total = stage.settings.teacher_samples, len(pool.prompts)
+    settings = stage.settings.teacher_samples
+    each, batch = settings.samples, max(settings.batch, settings.samples)
+    total, size = len(pool.prompts) * each, batch // each
     sampler = run.models.sampler(teacher.model)
     # Top-p and top-k are the student's.
     sampling = run.config.sampling.whole(settings.temperature)
     weights = functools.cache(lambda: sampler.weights(teacher.params, sampling))
     digests = subjects.teacher(run).weights
-    store = AnswerStore(
-        path, generate.made_from(run, digests, pool, sampling, batch=settings.batch)
-    )
+    more = {"batch": settings.batch} | ({"samples": each} if each > 1 else {})
+    store = AnswerStore(path, generate.made_from(run, digests, pool, sampling, **more))
 
     def right(start: int, rows: Sequence[int], out: Rollout) -> dict[str, list[Any]]:
         texts = [run.data.text(row[:n]) for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
-        judged = run.data.task.judge([pool.problems[start + i] for i in rows], texts, out.ended_B)
+        problems = [pool.problems[start + i] for i in rows for _ in range(each)]
+        judged = run.data.task.judge(problems, texts, out.ended_B)
         # All processes must train on the same rows.
         return {"right": sharding.of_first_process(judged.right_B).tolist()}
 
@@ -103,15 +107,16 @@ def _draw(
     done, parts = store.count(), []
     with Progress(title, total, start=done, unit="answers", console=run.console) as progress:
         tick = generate.stopping(run, progress, done, f"{stage.name} was asked to stop;", after)
-        for number, start in enumerate(range(0, total, settings.batch)):
+        for number, start in enumerate(range(0, len(pool.prompts), size)):
             parts.append(
                 generate.answers(
                     sampler,
                     weights,
-                    pool.prompts[start : start + settings.batch],
+                    pool.prompts[start : start + size],
                     sampling,
                     key=rng.stream_key(run.key(stage), title, number),
-                    batch=settings.batch,
+                    batch=batch,
+                    samples=each,
                     store=store,
                     decoding=f"{title} {number}",
                     columns=functools.partial(right, start),

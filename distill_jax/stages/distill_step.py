@@ -21,6 +21,7 @@ from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.top_k import TopKScorer
 from distill_jax.rollout import rounds
+from distill_jax.rollout.completions import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import teacher as teachers
@@ -73,7 +74,9 @@ class DistillStep:
         self.curriculum = curriculum
         self.frozen, self.sampler = frozen, run.models.sampler(student)
         self._rows = sharding.batch_sharding(run.mesh)
-        self._scorer = self._top_k_scorer() if self.settings.loss.top_k else None
+        self._compares = self.settings.loss.kd_weight > 0
+        listed = self._compares and self.settings.loss.top_k
+        self._scorer = self._top_k_scorer() if listed else None
         self._updates = {}
         for given in (True, False):
             loss, totals = distillation.distill(
@@ -89,30 +92,32 @@ class DistillStep:
         """One update; metrics under TRL's names."""
         before = sharding.fetch(state.curriculum_state)
         index = self.curriculum.problem_ids(before, step)
-        examples = [self.rows.examples[i] for i in index]
+        index_B = np.tile(index, self.settings.samples)
+        examples = [self.rows.examples[i] for i in index_B]
         own = draws(self.settings, self.key, step)
         metrics: dict[str, Any] = {}
         records: list[dict[str, Any]] = []
         if own:
-            problems = [self.rows.problems[i] for i in index]
+            problems = [self.rows.problems[i] for i in index_B]
             examples, mask_BR, metrics, records = self._draw(state, step, problems, examples)
         host = self._packed(examples)
         if own:  # outputs between its turns are not the student's
             R = min(mask_BR.shape[1], host["loss_mask_BR"].shape[1])
             host["loss_mask_BR"][:, :R] *= mask_BR[:, :R]
-        place_BB = np.eye(len(index), dtype=np.float32)
+        place_BB = np.eye(len(index_B), dtype=np.float32)
         batch = sharding.place({**host, "place_BB": place_BB}, self._rows)
         frozen = self.frozen
-        if self._scorer is None:
+        if self._compares and self._scorer is None:
             frozen = {**frozen, "teacher": self.teacher.params}
-        else:
+        elif self._scorer is not None:
             scores = self._scorer.score(batch)
             batch |= {f"teacher_{name}": x for name, x in scores._asdict().items()}
         update = self._updates[not own]
         state, updated = update(state, frozen, batch, np.int32(0), np.int32(1))
         # The signal is the gap to the teacher, in its share of 1; mastery is what is left of 1.
         gap_B = np.asarray(bounded_gap(sharding.fetch(updated.pop("rows_B"))))
-        learnt = self.curriculum.update(state.curriculum_state, index, gap_B, 1 - gap_B)
+        gap_P = gap_B.reshape(self.settings.samples, len(index)).mean(axis=0)
+        learnt = self.curriculum.update(state.curriculum_state, index, gap_P, 1 - gap_P)
         state = dataclasses.replace(state, curriculum_state=learnt)
         metrics |= {**updated, **self.curriculum.metrics(before, learnt, step)}
         if isinstance(self._scorer, CachedTeacher):
@@ -131,16 +136,25 @@ class DistillStep:
         self, state: TrainState, step: int, problems: Sequence[Problem], given: Sequence[Any]
     ) -> tuple[list[chat.Example], np.ndarray, dict[str, Any], list[dict[str, Any]]]:
         """The student's answers to these problems, which of their tokens it drew, their figures,
-        and rows to write down."""
+        and rows to write down.
+
+        Rows are the first sample of each problem, then the second of each, and so on: strided
+        microbatches (training.step) hold all samples of a problem where they divide the problems.
+        """
+        samples = self.settings.samples
+        prompts = [example.prompt for example in given[: len(given) // samples]]
         rollout = rounds.generate(
             self.sampler,
             self.weights(state),
-            [example.prompt for example in given],
+            prompts,
             self.config.sampling,
             key=rng.stream_key(self.key, "distill rollout", step),
-            prompt_ids=range(len(given)),
+            prompt_ids=range(len(prompts)),
+            samples=samples,
             replies=self.run.data.replies(),
         )
+        order = np.arange(len(given)).reshape(len(prompts), samples).T.reshape(-1)
+        rollout = Rollout(*(leaf[order] for leaf in rollout))
         ends = zip(rollout.tokens_BR, rollout.length_B, strict=True)
         responses = [row[:n].tolist() for row, n in ends]
         texts = [self.run.data.text(row) for row in rollout.own]

@@ -106,6 +106,7 @@ class TeacherSampleSettings:
     temperature: float = setting(
         0.7, "Temperature of the teacher's sampling; 0 is greedy.", low=0.0
     )
+    samples: int = setting(1, "Solutions of each problem.", low=1)
     only_right: bool = setting(True, "Drop solutions whose answer is not the gold one.")
     batch: int = setting(256, "Solutions decoded at a time.", low=1)
 
@@ -117,6 +118,7 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
     UNREAD: ClassVar = (
         *TrainSettings.UNREAD,
         Unread(("teacher_samples",), ("data",), lambda data: data != "teacher_samples"),
+        Unread(("samples_per_prompt",), ("data",), lambda data: data != "student_samples"),
     )
 
     start: str = setting(
@@ -137,7 +139,10 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
         low=0.0,
         high=1.0,
     )
-    batch_size: int = setting(32, "Rows a step, each of another problem.", low=1)
+    batch_size: int = setting(32, "Rows a step, of batch_size/samples_per_prompt problems.", low=1)
+    samples_per_prompt: int = setting(
+        1, "Samples of each problem that a step draws, with data=student_samples.", low=1
+    )
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     loss: DistillLossSettings = field(default_factory=DistillLossSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
@@ -161,11 +166,32 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
                 wanted="0: cross-entropy needs given tokens",
                 fix="set loss.ce_weight=0 and loss.kd_weight=1",
             )
+        if self.draws and not self.loss.kd_weight:
+            raise ConfigError(
+                f"loss.kd_weight=0 with data={self.data} and lmbda={self.lmbda}",
+                wanted="given data in every step: cross-entropy needs given tokens",
+                fix="set data=teacher_samples and lmbda=0, or loss.kd_weight",
+            )
+        if self.batch_size % self.samples_per_prompt:
+            raise ConfigError(
+                f"batch_size={self.batch_size} of samples_per_prompt={self.samples_per_prompt}",
+                wanted="a multiple",
+            )
         if self.cache.megabytes and not self.loss.top_k:
             raise ConfigError(
                 f"cache.megabytes={self.cache.megabytes} with loss.top_k=0",
                 wanted="loss.top_k above 0: whole distributions are never stored",
             )
+
+    @property
+    def samples(self) -> int:
+        """Rows of each problem in a step."""
+        return self.samples_per_prompt if self.data == "student_samples" else 1
+
+    @property
+    def prompts(self) -> int:
+        """Problems of a step."""
+        return self.batch_size // self.samples
 
     @property
     def draws(self) -> bool:

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.masked import masked_mean, masked_sum
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.kernels.divergence import KINDS, branch
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head.listed import TopK
@@ -24,6 +25,10 @@ from distill_jax.training.step import LossFn, TotalsFn
 class DistillLossSettings:
     """kd_weight·T²·divergence + ce_weight·cross-entropy, a mean over response tokens."""
 
+    UNREAD: ClassVar = (
+        Unread(("divergence", "beta", "temperature", "top_k"), ("kd_weight",), off),
+    )
+
     divergence: str = setting(
         "forward", "forward KL(P‖Q) of teacher P, reverse KL(Q‖P), or jsd.", choices=KINDS
     )
@@ -33,7 +38,12 @@ class DistillLossSettings:
     temperature: float = setting(
         3.0, "T that divides both models' logits; the divergence is multiplied by T².", above=0.0
     )
-    kd_weight: float = setting(0.7, "Weight of the divergence.", above=0.0)
+    kd_weight: float = setting(
+        0.7,
+        "Weight of the divergence; 0: cross-entropy alone, on the teacher's samples hard sequence "
+        "distillation, and a step runs no teacher.",
+        low=0.0,
+    )
     ce_weight: float = setting(
         0.3,
         "Weight of the cross-entropy (at temperature 1) on given tokens: those of solutions or of "
@@ -52,6 +62,8 @@ class DistillLossSettings:
             raise ConfigError(
                 f"beta={self.beta} with divergence={self.divergence}", wanted="divergence=jsd"
             )
+        if not (self.kd_weight or self.ce_weight):
+            raise ConfigError("kd_weight=0 with ce_weight=0", wanted="one of them above 0")
 
     @property
     def measure(self) -> str:
@@ -94,9 +106,10 @@ def distill(
         vocab: tokens that exist in both.
         given: whether the tokens were given, by solutions or the teacher: then ce_weight counts.
 
-    Metrics: "kl" or "jsd", the divergence without T²; "ce", the cross-entropy, where it counts;
-    "rows_B", the divergence of each row without T², a mean over its tokens, where the batch holds
-    place_BB, the identity: each row's place in the whole batch, to which microbatches add up.
+    Metrics: "kl" or "jsd", the divergence without T², where it counts; "ce", the cross-entropy,
+    where it counts; "rows_B", the divergence of each row without T² (with kd_weight 0 the
+    cross-entropy), a mean over its tokens, where the batch holds place_BB, the identity: each row's
+    place in the whole batch, to which microbatches add up.
     """
     ce_weight = settings.ce_weight if given else 0.0
     how: dict[str, Any] = {
@@ -122,20 +135,29 @@ def distill(
         hidden_ND = response_hidden(student, params, batch, key)
         mask_BR = batch["loss_mask_BR"]
         mean_N = mask_BR.reshape(-1) / tokens
-        terms = [divergence_of(frozen, batch, settings.kd_weight * mean_N)]
+        terms = {}
+        if settings.kd_weight:
+            terms["kd"] = divergence_of(frozen, batch, settings.kd_weight * mean_N)
         if ce_weight:
             targets_N = batch["targets_BR"].reshape(-1)
-            terms.append(cross_entropy(targets_N, ce_weight * mean_N))
-        value, per_token = head_loss(hidden_ND, student.head_VD(params), terms, valid_vocab=vocab)
-        value_BR = per_token[0].reshape(mask_BR.shape) / settings.temperature**2
-        metrics = {settings.measure: masked_sum(value_BR, mask_BR) / tokens}
+            terms["ce"] = cross_entropy(targets_N, ce_weight * mean_N)
+        value, values = head_loss(
+            hidden_ND, student.head_VD(params), list(terms.values()), valid_vocab=vocab
+        )
+        per_token = dict(zip(terms, values, strict=True))
+        metrics = {}
+        if "kd" in terms:
+            value_BR = per_token["kd"].reshape(mask_BR.shape) / settings.temperature**2
+            metrics[settings.measure] = masked_sum(value_BR, mask_BR) / tokens
+        else:
+            value_BR = per_token["ce"].reshape(mask_BR.shape)
         if "place_BB" in batch:
             row_B = masked_mean(value_BR, mask_BR, axis=1)
             # The default precision of accelerators would round the rows.
             exact = jax.lax.Precision.HIGHEST
             metrics["rows_B"] = jnp.matmul(row_B, batch["place_BB"], precision=exact)
-        if ce_weight:
-            metrics["ce"] = masked_sum(per_token[1], mask_BR.reshape(-1)) / tokens
+        if "ce" in terms:
+            metrics["ce"] = masked_sum(per_token["ce"], mask_BR.reshape(-1)) / tokens
         return value, metrics
 
     return loss, totals

@@ -65,7 +65,7 @@ def first_step(workdir: Path, config: Any, mesh: Any) -> tuple[DistillStep, Any]
     found = distill_rows.make(ctx, stage, workdir / "distill", teacher, given)
     student, trainable, frozen = distill.starting_student(ctx, s)
     tx = optimizer.make(s.optimizer, 3)
-    curriculum = curricula.of(ctx, stage, s.curriculum, found.problems, batch=s.batch_size)
+    curriculum = curricula.of(ctx, stage, s.curriculum, found.problems, batch=s.prompts)
     state, shardings = states.create(
         trainable, tx, ctx.key(stage), ctx.mesh, curriculum_state=curriculum.fresh()
     )

@@ -144,6 +144,44 @@ def test_each_step_samples_anew(trained: Trained) -> None:
     assert one == again and sum(a != b for a, b in zip(one, other, strict=True)) >= 6
 
 
+def test_a_step_draws_several_samples_of_each_problem(trained: Trained) -> None:
+    config = way("student", distill__samples_per_prompt=4)
+    step, state = first_step(trained["student"], config, (1, 1, 1))
+    _, _, records = step(state, 0)
+    step.close()
+    prompts = [row["prompt"] for row in records]
+    assert prompts == prompts[:2] * 4 and len(set(prompts)) == 2
+    texts = {row["completion"] for row in records if row["prompt"] == prompts[0]}
+    assert len(texts) > 1
+    # The curriculum counts problems, not samples.
+    assert step.curriculum.batch == 2 and config.plan["distill"].prompts == 2
+
+
+def test_hard_sequence_distillation_runs_no_teacher_in_the_step(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hard = {"distill__loss__top_k": 0, "distill__loss__kd_weight": 0.0}
+    config = way("teacher", **hard, distill__loss__ce_weight=1.0)
+    step, state = first_step(trained["teacher"], config, (1, 1, 1))
+    monkeypatch.setattr(step, "teacher", None)  # reading its weights would fail
+    _, metrics, _ = step(state, 0)
+    step.close()
+    assert metrics["loss"] == pytest.approx(metrics["ce"]) and not {"kl", "jsd"} & metrics.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({**WAYS["student"], "samples_per_prompt": 3}, "batch_size=8 of samples_per_prompt=3"),
+        ({"data": "student_samples", "loss__kd_weight": 0.0}, "ce_weight=0.3 with data=student"),
+        ({"lmbda": 0.5, "loss__kd_weight": 0.0}, "kd_weight=0 with data=solutions and lmbda=0.5"),
+    ],
+)
+def test_steps_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small(**{f"distill__{name}": value for name, value in changes.items()})
+
+
 def test_stored_scores_are_those_of_the_teacher(trained: Trained, tmp_path: Path) -> None:
     plain, _ = one_update(trained["teacher"], way("teacher"), (1, 1, 1))
     kept = {"distill__cache__megabytes": 1.0, "distill__cache__directory": str(tmp_path)}

@@ -174,3 +174,18 @@ def test_a_teacher_that_is_never_right(settings: dict[str, Any], tmp_path: Path)
     with pytest.raises(DataError, match="none of the teacher's 12 solutions is right"):
         make(run)
     assert len(store.read(samples(run))[1]) == 3
+
+
+def test_several_samples_of_each_problem(
+    settings: dict[str, Any], tmp_path: Path, judge: list[list[str]]
+) -> None:
+    names = {"samples": 2, "batch": 6, "only_right": True}
+    how = {f"distill__teacher_samples__{name}": value for name, value in names.items()}
+    rows = make(opened(tmp_path, settings, **how))
+    ids = [problem.id for problem in opened(tmp_path, settings).data.problems("train").problems]
+    # Both samples of the first and of the last problem of 12 are right.
+    assert [problem.id for problem in rows.problems] == [ids[0]] * 2 + [ids[11]] * 2
+    first, second = (example.response for example in rows.examples[:2])
+    assert first != second and rows.examples[0].prompt == rows.examples[1].prompt
+    assert [len(asked) for asked in judge] == [6] * 4
+    assert rows.figures == {"teacher_accuracy": 4 / 24, **rows.figures}

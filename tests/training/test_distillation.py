@@ -213,6 +213,26 @@ def test_cross_entropy_is_for_given_tokens_alone(pair):
     assert set(metrics) == {"kl"}
 
 
+def test_without_the_divergence_no_teacher_is_read(pair):
+    """Hard sequence distillation is cross-entropy; its rows are the curriculum's gaps."""
+    settings = DistillLossSettings(kd_weight=0.0, ce_weight=0.5)
+    (student, params), (teacher, _) = pair
+    trainable, frozen = states.split(params, "lora")
+    batch = {**made(), "place_BB": np.eye(len(ANSWER))}
+    run = program(student, teacher, settings, True)
+    (value, metrics), grads = run(trainable, frozen, batch)  # frozen holds no teacher
+    want, want_grads = plain(pair, settings, "lora", made())
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    same(grads, want_grads)
+    assert set(metrics) == {"ce", "rows_B"}
+    np.testing.assert_allclose(metrics["rows_B"] @ ANSWER / ANSWER.sum(), metrics["ce"], rtol=1e-5)
+
+
+def test_a_loss_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="kd_weight=0 with ce_weight=0"):
+        DistillLossSettings(kd_weight=0.0, ce_weight=0.0)
+
+
 def test_beta_is_for_jsd():
     with pytest.raises(ConfigError, match="beta=0.2 with divergence=reverse"):
         DistillLossSettings("reverse", beta=0.2)
