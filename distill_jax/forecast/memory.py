@@ -195,14 +195,16 @@ class Job:
 
         def scored(role: str, rows: int, more: int) -> int:
             placed = self.rows(rows, T, R + more)
-            program = student if role == "student" else self.program("teacher")
+            program = student if role == "student" else self.program(role)
             return activations.scoring(program, placed, shards=self.shards)
 
         parts = [base]
         if rl.rewards.intrinsic_weight:
-            parts.insert(0, self._base("teacher"))
+            role = "teacher" if rl.teacher.is_model else "student"
+            if rl.teacher.is_model:
+                parts.insert(0, self._base("teacher"))
             calls = rl.buckets.rows if rl.buckets.lengths > 1 else B
-            parts.append(Part("teacher scoring: activations", scored("teacher", calls, 1), False))
+            parts.append(Part("teacher scoring: activations", scored(role, calls, 1), False))
         if rl.process.reward_model:
             parts += self._scorer(min(B, SCORED))
         reference = bool(rl.reference_weight)

@@ -10,8 +10,10 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.models import lora
 from distill_jax.models.qwen import QwenModel
 from distill_jax.report import panels
+from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, curricula, distill_rows, export_files, loop, supervised
+from distill_jax.stages import teacher as teachers
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.settings import DistillSettings
@@ -50,10 +52,11 @@ def _run(
     run: Run, stage: Stage[DistillSettings], directory: Path, given: supervised.ExampleRows | None
 ) -> dict[str, Any]:
     s = stage.settings
-    # --- teacher, rows, student ---
-    teacher = run.models.load("teacher")
-    rows = distill_rows.make(run, stage, directory, teacher, given)
+    # --- student, teacher, rows ---
     student, trainable, frozen = starting_student(run, s)
+    start = Loaded(student, states.join(trainable, frozen))
+    teacher = teachers.load(run, s.teacher, start, trained=tuple(trainable))
+    rows = distill_rows.make(run, stage, directory, teacher, given)
     # --- state ---
     tx = optimizer.make(s.optimizer, s.updates())
     curriculum = curricula.of(run, stage, s.curriculum, rows.problems, batch=s.prompts)

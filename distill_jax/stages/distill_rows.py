@@ -9,7 +9,6 @@ from distill_jax.core import rng, sharding
 from distill_jax.core.errors import DataError
 from distill_jax.data.chat import Example, Prompts
 from distill_jax.data.problem import Problem
-from distill_jax.evaluation import subjects
 from distill_jax.inference import generate
 from distill_jax.inference.generate import Answers
 from distill_jax.inference.store import AnswerStore
@@ -17,6 +16,7 @@ from distill_jax.rollout.sampler import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import supervised
+from distill_jax.stages import teacher as teachers
 from distill_jax.stages.settings import DistillSettings
 from distill_jax.training.progress import Progress
 
@@ -92,7 +92,7 @@ def _draw(
     # Top-p and top-k are the student's.
     sampling = run.config.sampling.whole(settings.temperature)
     weights = functools.cache(lambda: sampler.weights(teacher.params, sampling))
-    digests = subjects.teacher(run).weights
+    digests = teachers.digests(run, stage.settings)
     more = {"batch": settings.batch} | ({"samples": each} if each > 1 else {})
     store = AnswerStore(path, generate.made_from(run, digests, pool, sampling, **more))
 

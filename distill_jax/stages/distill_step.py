@@ -196,7 +196,7 @@ class DistillStep:
             vocab=self.run.data.vocab,
             temperature=loss.temperature,
         )
-        return teachers.cached(self.run, scorer, self.settings.cache)
+        return teachers.cached(self.run, self.settings, scorer)
 
     # --- validation ---------------------------------------------------------------------------
 

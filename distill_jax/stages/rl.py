@@ -24,6 +24,7 @@ from distill_jax.report import panels
 from distill_jax.rewards import adaptive, combine
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.console import write_json
+from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import checks, curricula, distill, export_files, loop, teacher
 from distill_jax.stages.kinds import Kind, register
@@ -89,7 +90,7 @@ def _run(
         model,
         frozen=frozen,
         reference=reference,
-        teacher=teacher.scorer(run, s),
+        teacher=teacher.of_stage(run, stage, Loaded(student.model, states.join(reference, frozen))),
         step_scorer=_step_scorer(run, s.process.reward_model),
         curriculum=curriculum,
         tx=tx,

@@ -14,8 +14,6 @@ from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards import bonuses, process
-from distill_jax.rewards.cached_teacher import CachedTeacher
-from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.terms import Completions, HostTerms
 from distill_jax.rollout import groups, oversample, rounds
 from distill_jax.rollout.batch import training_batch
@@ -24,6 +22,7 @@ from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import rl_prepare
 from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.teacher import Teacher
 from distill_jax.tasks import Judged
 from distill_jax.training import losses
 from distill_jax.training import state as states
@@ -64,7 +63,7 @@ class RLStep:
         *,
         frozen: Any,
         reference: Any,
-        teacher: Scorer | CachedTeacher | None,
+        teacher: Teacher | None,
         step_scorer: process.StepScorer | None,
         curriculum: Curriculum,
         tx: Any,
@@ -134,7 +133,7 @@ class RLStep:
         clock.note("time/rollout")
         # --- the teacher is launched first: the host judges while the device scores ---
         batch = sharding.place(host, self.rows)
-        scores = self.teacher.score(batch.to_score()) if self.teacher is not None else None
+        scored = None if self.teacher is None else self.teacher.launch(batch, drawn.repeated())
         old, reference = self._scores_before(state, batch)
         clock.note("time/launch")
         collected = collected or self._collect(drawn, self._judge(drawn), ids_P)
@@ -151,6 +150,7 @@ class RLStep:
         # --- rewards, advantages, updates ---
         controlled = self.settings.rewards.control != "none"
         control = (state.key, np.int32(step)) if controlled else None
+        scores = None if scored is None else scored()
         (policy, record), reward_state, metrics = self._prepare(
             state.reward_state, batch, terms, loss_mask_BR, scores, old, reference, steps,
             control,
@@ -171,7 +171,7 @@ class RLStep:
         metrics |= {**turns, **self.terms.metrics(), **oversampled, **clock.times}
         metrics |= self.run.data.task.metrics(collected.judged)
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
-        if isinstance(self.teacher, CachedTeacher):
+        if self.teacher is not None:
             metrics |= self.teacher.metrics()
         problems = len(self.curriculum.arms.kept)
         metrics["epoch"] = (step + 1) * self.settings.prompts_per_step / problems
@@ -184,7 +184,7 @@ class RLStep:
     def close(self) -> None:
         """Ends the processes and files that rewards hold."""
         self.terms.close()
-        if isinstance(self.teacher, CachedTeacher):
+        if self.teacher is not None:
             self.teacher.close()
 
     # --- completions --------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from distill_jax.run.settings import (
     StageSettings,
     TrainSettings,
 )
+from distill_jax.stages.teacher_settings import StageTeacherSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
@@ -144,6 +145,7 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
         1, "Samples of each problem that a step draws, with data=student_samples.", low=1
     )
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
+    teacher: StageTeacherSettings = field(default_factory=StageTeacherSettings)
     loss: DistillLossSettings = field(default_factory=DistillLossSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     teacher_samples: TeacherSampleSettings = field(default_factory=TeacherSampleSettings)
@@ -199,10 +201,11 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
         return self.data == "student_samples" or self.lmbda > 0.0
 
     def shared(self) -> tuple[str, ...]:
-        return (*STUDENT_TRAINING, "teacher", "sampling")
+        teacher = ("teacher",) if self.teacher.is_model else ()
+        return (*STUDENT_TRAINING, *teacher, "sampling")
 
     def roles(self) -> tuple[str, ...]:
-        return ("teacher", "student")
+        return ("teacher", "student") if self.teacher.is_model else ("student",)
 
     def check_with(self, shared: Shared, name: str) -> None:
         self.check_best(shared, name)
@@ -224,7 +227,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
 
     UNREAD: ClassVar = (
         *TrainSettings.UNREAD,
-        Unread(("cache", "buckets"), ("rewards.intrinsic_weight",), off),
+        Unread(("cache", "buckets", "teacher"), ("rewards.intrinsic_weight",), off),
         *(
             Unread((f"group.clip.{one.name}",), ("algorithm",), partial(_bounds_without, one.name))
             for one in fields(PolicyLossSettings)
@@ -273,6 +276,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
     process: ProcessSettings = field(default_factory=ProcessSettings)
+    teacher: StageTeacherSettings = field(default_factory=StageTeacherSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     buckets: BucketSettings = field(default_factory=BucketSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
@@ -362,11 +366,16 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         return algorithm.reference_weight(self.ppo if algorithm.uses_values else self.group)
 
     def shared(self) -> tuple[str, ...]:
-        teacher = ("teacher",) if self.rewards.intrinsic_weight else ()
+        teacher = ("teacher",) if self.loads_teacher else ()
         return (*STUDENT_TRAINING, "sampling", *teacher)
 
     def roles(self) -> tuple[str, ...]:
-        return ("teacher", "student") if self.rewards.intrinsic_weight else ("student",)
+        return ("teacher", "student") if self.loads_teacher else ("student",)
+
+    @property
+    def loads_teacher(self) -> bool:
+        """Whether the run's teacher is loaded, to score tokens."""
+        return self.rewards.intrinsic_weight > 0 and self.teacher.is_model
 
     def check_with(self, shared: Shared, name: str) -> None:
         self.check_best(shared, name)

@@ -1,20 +1,83 @@
-"""The run's teacher as a scorer: in length buckets and with a cache of scores where set."""
+"""The teacher of a stage: which model it is, and how it scores the stage's rollouts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from distill_jax.core import digest
 from distill_jax.data.batching import bucket_sizes
+from distill_jax.data.problem import Problem
+from distill_jax.data.rollout_batch import RolloutBatch
+from distill_jax.evaluation import subjects
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher, Scorer
-from distill_jax.rewards.teacher import TeacherScorer
-from distill_jax.rewards.teacher_cache import CacheSettings
-from distill_jax.run.run import Run
-from distill_jax.stages.settings import RLSettings
+from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
+from distill_jax.run.models import Loaded
+from distill_jax.run.run import Run, Stage
+from distill_jax.stages.settings import DistillSettings, RLSettings
+from distill_jax.stages.teacher_settings import StageTeacherSettings
 
 
-def scorer(run: Run, settings: RLSettings) -> Scorer | CachedTeacher | None:
-    """The teacher's Q and V of each token; None where the intrinsic reward has no weight."""
-    if not settings.rewards.intrinsic_weight:
+class Teacher:
+    """Scores the responses of a rollout, each after its prompt.
+
+    Args:
+        scorer: of tokens, with or without a cache.
+    """
+
+    def __init__(self, scorer: Scorer | CachedTeacher):
+        self.scorer = scorer
+
+    def launch(
+        self, batch: RolloutBatch, problems: Sequence[Problem]
+    ) -> Callable[[], TeacherScores]:
+        """Begins to score a batch on the mesh; what is returned waits for the scores.
+
+        problems: of each row.
+        """
+        del problems
+        scores = self.scorer.score(batch.to_score())
+        return lambda: scores
+
+    def metrics(self) -> dict[str, float]:
+        """Of the cache, where there is one."""
+        return self.scorer.metrics() if isinstance(self.scorer, CachedTeacher) else {}
+
+    def close(self) -> None:
+        """Closes the cache."""
+        if isinstance(self.scorer, CachedTeacher):
+            self.scorer.close()
+
+
+def of_stage(run: Run, stage: Stage[RLSettings], start: Loaded) -> Teacher | None:
+    """The teacher of a stage rl; None where the intrinsic reward has no weight.
+
+    start: the student that the stage starts from, in arrays that no update takes away.
+    """
+    if not stage.settings.rewards.intrinsic_weight:
         return None
-    loaded = run.models.load("teacher")
+    return Teacher(scorer(run, stage.settings, start))
+
+
+def load(
+    run: Run, settings: StageTeacherSettings, start: Loaded, *, trained: Sequence[str] = ()
+) -> Loaded:
+    """The teacher with its weights on the mesh.
+
+    Of source=start it shares the arrays of the start; `trained` names its parts, base or lora,
+    that updates take away: those are copied.
+    """
+    if settings.is_model:
+        return run.models.load("teacher")
+    copies = {name: jax.tree.map(jnp.copy, start.params[name]) for name in trained}
+    return Loaded(start.model, {**start.params, **copies})
+
+
+def scorer(run: Run, settings: RLSettings, start: Loaded) -> Scorer | CachedTeacher:
+    """The teacher's Q and V of each token: in length buckets and with a cache where set."""
+    loaded = load(run, settings.teacher, start)
     made: Scorer = TeacherScorer(
         loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab
     )
@@ -30,18 +93,30 @@ def scorer(run: Run, settings: RLSettings) -> Scorer | CachedTeacher | None:
             rows=settings.buckets.rows,
             response=sampling.response_tokens,
         )
-    return cached(run, made, settings.cache)
+    return cached(run, settings, made)
 
 
-def cached(run: Run, made: Scorer, settings: CacheSettings) -> Scorer | CachedTeacher:
+def cached(
+    run: Run, settings: RLSettings | DistillSettings, made: Scorer
+) -> Scorer | CachedTeacher:
     """The scorer behind a cache, where one is set."""
-    if not settings.megabytes:
+    if not settings.cache.megabytes:
         return made
+    weights = " ".join(digests(run, settings).values())
+    if settings.teacher.is_model:
+        weights = f"{weights} {run.config.teacher.quantise}"
     return CachedTeacher(
         made,
         run.mesh,
-        settings,
-        model=f"{run.digest(run.models.path('teacher'))} {run.config.teacher.quantise}",
+        settings.cache,
+        model=weights,
         tokenizer=digest.of(run.data.tokenizer.backend_tokenizer.to_str()),
         warn=run.say,
     )
+
+
+def digests(run: Run, settings: Any) -> dict[str, str]:
+    """Digests of the weights of the teacher of a stage of kind rl or distill, by part."""
+    if settings.teacher.is_model:
+        return subjects.teacher(run).weights
+    return run.student_digests(run.student(settings.start))

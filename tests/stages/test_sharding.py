@@ -98,7 +98,7 @@ def rl_update(where: Path, name: str, algorithm: str) -> tuple[states.TrainState
         student.model,
         frozen=frozen,
         reference=reference,
-        teacher=teachers.scorer(ctx, stage.settings),
+        teacher=teachers.of_stage(ctx, stage, student),
         step_scorer=None,
         curriculum=curriculum,
         tx=tx,

@@ -47,7 +47,7 @@ def how(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def scorer(run: Run) -> Any:
-    return teachers.scorer(run, run.stage("rl").settings)
+    return teachers.scorer(run, run.stage("rl").settings, run.load_student("base"))
 
 
 def batch(ctx: Run) -> dict[str, np.ndarray]:
