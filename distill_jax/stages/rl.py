@@ -70,6 +70,9 @@ def _run(
     # --- student, reference, teacher ---
     model, trainable, frozen = distill.starting_student(run, s)
     reference = jax.tree.map(jax.numpy.copy, trainable) if s.reference_weight else None
+    start = Loaded(model, states.join(trainable if reference is None else reference, frozen))
+    # Updates take the arrays that are trained away; the reference is a copy already.
+    taken = tuple(trainable) if reference is None else ()
     if algorithm.uses_values:
         trainable = states.with_value_head(trainable, model.config.hidden_size)
     # --- state ---
@@ -90,7 +93,7 @@ def _run(
         model,
         frozen=frozen,
         reference=reference,
-        teacher=teacher.of_stage(run, stage, Loaded(student.model, states.join(reference, frozen))),
+        teacher=teacher.of_stage(run, stage, start, trained=taken),
         step_scorer=_step_scorer(run, s.process.reward_model),
         curriculum=curriculum,
         tx=tx,

@@ -51,14 +51,16 @@ class Teacher:
             self.scorer.close()
 
 
-def of_stage(run: Run, stage: Stage[RLSettings], start: Loaded) -> Teacher | None:
+def of_stage(
+    run: Run, stage: Stage[RLSettings], start: Loaded, *, trained: Sequence[str] = ()
+) -> Teacher | None:
     """The teacher of a stage rl; None where the intrinsic reward has no weight.
 
-    start: the student that the stage starts from, in arrays that no update takes away.
+    start: the student that the stage starts from; trained: see `load`.
     """
     if not stage.settings.rewards.intrinsic_weight:
         return None
-    return Teacher(scorer(run, stage.settings, start))
+    return Teacher(scorer(run, stage.settings, start, trained=trained))
 
 
 def load(
@@ -75,9 +77,11 @@ def load(
     return Loaded(start.model, {**start.params, **copies})
 
 
-def scorer(run: Run, settings: RLSettings, start: Loaded) -> Scorer | CachedTeacher:
+def scorer(
+    run: Run, settings: RLSettings, start: Loaded, *, trained: Sequence[str] = ()
+) -> Scorer | CachedTeacher:
     """The teacher's Q and V of each token: in length buckets and with a cache where set."""
-    loaded = load(run, settings.teacher, start)
+    loaded = load(run, settings.teacher, start, trained=trained)
     made: Scorer = TeacherScorer(
         loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab
     )
