@@ -83,8 +83,12 @@ def prepare(
         divided = terms_PG is not None or settings.scale != "none"
         advantage_BR = token_credit.added(advantage_BR, joined.token_BR, rewards, divided=divided)
     made, metrics = dataclasses.replace(made, advantage_BR=advantage_BR), metrics | more
-    metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(reward_PG))
-    metrics["reward_std"] = jnp.mean(jnp.std(reward_PG, axis=1, ddof=min(1, samples - 1)))
+    # Of all that is paid: with token credit a group of equal verdicts has something to learn from,
+    # and a completion without others, too.
+    shown_PG = joined.reward_B.reshape(-1, samples)
+    if samples > 1 or joined.token_BR is None:
+        metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(shown_PG))
+    metrics["reward_std"] = jnp.mean(jnp.std(shown_PG, axis=1, ddof=min(1, samples - 1)))
     policy = PolicyBatch(
         tokens_BT=batch.tokens_BT, prompt_len_B=batch.prompt_len_B, targets_BR=batch.targets_BR,
         loss_mask_BR=loss_mask_BR, behaviour_logp_BR=batch.behaviour_logp_BR,

@@ -99,7 +99,7 @@ def test_clips_scale_and_figures_by_hand() -> None:
         "rewards/dense/advantage_clipped": 1 / 8,
         "teacher/mass": np.exp(TEACHER[MASK > 0]).mean(),
         "rewards/intrinsic/scale": scale,
-        "frac_reward_zero_std": 1.0,  # no group has anything to compare
+        "frac_reward_zero_std": 0.0,  # no verdict pays, but the tokens' rewards differ
         # Of the answers as shown: the mean over a sequence's tokens, unclipped.
         "rewards/intrinsic/mean": np.mean([-1 / 3, -1, 0, -4.5]),
     }
@@ -124,8 +124,11 @@ def test_token_credit_without_a_teacher_is_the_verdict() -> None:
 
 
 def test_one_sample_a_prompt() -> None:
-    found = advantage(correctness_weight=0.0, student_weight=1.0, samples=1, **TOKEN)
-    np.testing.assert_allclose(found, 0.5 * D, atol=1e-5)
+    (policy, _), _, metrics = prepared(
+        correctness_weight=0.0, student_weight=1.0, samples=1, **TOKEN
+    )
+    np.testing.assert_allclose(policy.advantages.advantage_BR, 0.5 * D, atol=1e-5)
+    assert "frac_reward_zero_std" not in metrics  # nothing to compare is no lack of signal
 
 
 def test_bonuses_are_bounded_by_the_verdicts_alone() -> None:
