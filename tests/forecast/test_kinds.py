@@ -1,5 +1,6 @@
 """What the kinds of stages declare: how many rows of which length, of which model."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -70,6 +71,21 @@ def test_the_teacher_writes() -> None:
     teacher = parts(TraceSettings(samples=8, batch=32, teacher=True))
     assert [name.split()[0] for name in (*student, *teacher)][::3] == ["student", "teacher"]
     assert all(b > a for a, b in zip(student.values(), teacher.values(), strict=True))
+
+
+def test_rl_of_all_weights_has_moments_and_gradients_of_all_and_a_reference_with_a_kl() -> None:
+    adapter = small().plan["rl"]
+    full = dataclasses.replace(adapter, trainable="full")
+    found, before = parts(full), parts(adapter)
+    base = found["student weights (float32)"]
+    assert before.keys() - found.keys() == {"adapter"}
+    assert 2 * base <= found["optimiser state"] < 2 * base + 100
+    assert found["update: activations"] >= base
+    with_kl = dataclasses.replace(full, group=dataclasses.replace(full.group, beta=0.1))
+    assert parts(with_kl)["reference"] == base
+    ppo = dataclasses.replace(full, algorithm="ppo")
+    head = STUDENT.hidden_size * 4 + 4
+    assert parts(ppo)["reference, value head"] == base + head
 
 
 def test_rounds_of_self_evolution_write_and_train() -> None:
