@@ -79,8 +79,17 @@ class DistillStep:
         self._scorer = self._top_k_scorer() if listed else None
         self._updates = {}
         for given in (True, False):
+            # Only the future term, which is of drawn tokens, depends on how they are drawn.
+            future = self.settings.loss.future and not given
+            drawn_at = run.config.sampling.temperature if future else 1.0
             loss, totals = distillation.distill(
-                student, teacher.model, self.settings.loss, run.data.vocab, given=given
+                student,
+                teacher.model,
+                self.settings.loss,
+                run.data.vocab,
+                given=given,
+                samples=self.settings.samples if future else 1,
+                drawn_at=drawn_at,
             )
             self._updates[given] = make_update(
                 loss, totals, tx, run.mesh, shardings, accumulate=self.settings.accumulate

@@ -179,10 +179,31 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
                 f"batch_size={self.batch_size} of samples_per_prompt={self.samples_per_prompt}",
                 wanted="a multiple",
             )
+        if self.loss.future:
+            self._check_future()
         if self.cache.megabytes and not self.loss.top_k:
             raise ConfigError(
                 f"cache.megabytes={self.cache.megabytes} with loss.top_k=0",
                 wanted="loss.top_k above 0: whole distributions are never stored",
+            )
+
+    def _check_future(self) -> None:
+        got = f"loss.future={self.loss.future} with "
+        if self.data != "student_samples":
+            raise ConfigError(
+                f"{got}data={self.data}",
+                wanted="data=student_samples: given tokens are not the student's choices",
+            )
+        if self.samples_per_prompt < 2:
+            raise ConfigError(
+                f"{got}samples_per_prompt=1",
+                wanted="at least 2: a prompt's other samples are the baseline",
+                fix="set samples_per_prompt=8 and batch_size to 8 times the problems of a step",
+            )
+        if self.prompts % self.accumulate:
+            raise ConfigError(
+                f"{got}{self.prompts} problems a step and accumulate={self.accumulate}",
+                wanted="problems that it divides: a microbatch holds all samples of a problem",
             )
 
     @property
@@ -213,6 +234,12 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
             raise ConfigError(
                 f"sampling.temperature=0 in stage {name}, which learns on the student's samples",
                 wanted="above 0; greedy samples contain no exploration",
+            )
+        if self.loss.future and (shared.sampling.top_p < 1.0 or shared.sampling.top_k):
+            raise ConfigError(
+                f"{name}.loss.future={self.loss.future} with sampling.top_p="
+                f"{shared.sampling.top_p} and sampling.top_k={shared.sampling.top_k}",
+                wanted="1 and 0: its policy gradient is of the whole distribution",
             )
 
 

@@ -12,9 +12,11 @@ from distill_jax.core.masked import masked_mean, masked_sum
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
 from distill_jax.kernels.divergence import KINDS, branch
+from distill_jax.kernels.future import cost_to_go, less_other_samples
 from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head.listed import TopK
 from distill_jax.models.head.loss import Term, head_loss
+from distill_jax.models.head.scores import head_scores
 from distill_jax.models.head.terms import cross_entropy, divergence, top_k_divergence
 from distill_jax.models.qwen import QwenModel
 from distill_jax.training.state import join
@@ -26,7 +28,8 @@ class DistillLossSettings:
     """kd_weight·T²·divergence + ce_weight·cross-entropy, a mean over response tokens."""
 
     UNREAD: ClassVar = (
-        Unread(("divergence", "beta", "temperature", "top_k"), ("kd_weight",), off),
+        Unread(("divergence", "beta", "temperature", "top_k", "future"), ("kd_weight",), off),
+        Unread(("future_discount",), ("future",), off),
     )
 
     divergence: str = setting(
@@ -49,6 +52,16 @@ class DistillLossSettings:
         "Weight of the cross-entropy (at temperature 1) on given tokens: those of solutions or of "
         "the teacher, never the student's own.",
         low=0.0,
+    )
+    future: float = setting(
+        0.0,
+        "Weight of a policy gradient on the divergence of later tokens, on the student's samples: "
+        "the loss is myopic without it; 1 with reverse at temperature 1 is the gradient of the "
+        "whole answer's KL.",
+        low=0.0,
+    )
+    future_discount: float = setting(
+        1.0, "γ: a divergence n tokens later counts γⁿ in the future term.", low=0.0, high=1.0
     )
     top_k: int = setting(
         0,
@@ -81,6 +94,69 @@ def response_hidden(
     return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
 
 
+def _compared(
+    settings: DistillLossSettings, teacher: QwenModel, frozen: Any, batch: Any, mean_N: jax.Array
+) -> Term:
+    """The divergence from the teacher, by its parameters or its stored top k."""
+    weights_N = settings.kd_weight * mean_N
+    how: dict[str, Any] = {
+        "kind": settings.divergence,
+        "beta": settings.beta,
+        "temperature": settings.temperature,
+    }
+    if settings.top_k:
+        stored = (batch[f"teacher_{name}"] for name in TopK._fields)
+        top = TopK(*(x.reshape(-1, *x.shape[2:]) for x in stored))
+        return top_k_divergence(top, weights_N, **how)
+    params = frozen["teacher"]
+    teacher_NE = response_hidden(teacher, params, batch)
+    return divergence(teacher_NE, teacher.head_VD(params), weights_N, **how)
+
+
+def future_term(
+    hidden_ND: jax.Array,
+    head_VD: jax.Array,
+    value_BR: jax.Array,
+    batch: Any,
+    tokens: jax.Array,
+    *,
+    gamma: float,
+    samples: int,
+    drawn_at: float,
+    vocab: int,
+) -> tuple[jax.Array, jax.Array]:
+    """(0 with the gradient Σ_t (C_t − b_t)·∇log π(a_t) / tokens, the mean C_t).
+
+    C_t = Σ_{i>t} γ^{i−t}·D_i of divergences D: descent makes tokens rarer that lead where the
+    models differ. Added to D's own gradient, with γ = 1 it gives that of E[Σ_t D_t], which for the
+    reverse KL at temperature 1 is KL(π_S‖π_T) of whole answers (MiniLLM's objective, arXiv
+    2306.08543, with the exact divergence for the log-ratio). b_t is the mean C_t of the prompt's
+    other samples: unbiased. The sum is divided by the batch's number of tokens, never by a row's:
+    long and short answers keep their weight.
+
+    Args:
+        hidden_ND, head_VD: the student's states of the response tokens, B·R of them, and head.
+        value_BR: D_t, float32.
+        batch: targets_BR, the student's samples, and loss_mask_BR.
+        tokens: of the whole batch.
+        gamma: γ.
+        samples: rows of each prompt, in the order of `kernels.future`.
+        drawn_at: temperature that they were drawn at.
+        vocab: tokens that exist.
+    """
+    targets_BR, mask_BR = batch["targets_BR"], batch["loss_mask_BR"]
+    to_go_BR = cost_to_go(value_BR, mask_BR, gamma=gamma)
+    advantage_BR = less_other_samples(to_go_BR, samples)
+    # A masked state may be anything, and 0·NaN is NaN.
+    kept_ND = jnp.where(mask_BR.reshape(-1, 1) > 0, hidden_ND, 0.0)
+    scores = head_scores(
+        kept_ND, head_VD, targets_BR.reshape(-1), temperature=drawn_at, valid_vocab=vocab
+    )
+    logp_BR = scores.logp_N.reshape(mask_BR.shape)
+    term = masked_sum(advantage_BR * logp_BR, mask_BR) / tokens
+    return term - jax.lax.stop_gradient(term), masked_sum(to_go_BR, mask_BR) / tokens
+
+
 @functools.lru_cache(maxsize=32)
 def distill(
     student: QwenModel,
@@ -89,6 +165,8 @@ def distill(
     vocab: int,
     *,
     given: bool,
+    samples: int = 1,
+    drawn_at: float = 1.0,
 ) -> tuple[LossFn, TotalsFn]:
     """The loss on response tokens, EOS included: mean over the batch's tokens.
 
@@ -97,38 +175,29 @@ def distill(
     `TopK` of axes [B, R] instead, as "teacher_ids_XK" and so on.
 
     The gradient goes through the student's distributions at these tokens alone, also where the
-    student has drawn them: no term asks for the way that its choices change what comes after
-    (arXiv 2306.13649, as TRL's GKD does it).
+    student has drawn them: its choices change what comes after, and only `future` has a term for
+    that (arXiv 2306.13649, as TRL's GKD does it): see `future_term`, whose weight is
+    kd_weight·T²·future. The loss's value stays that of the divergence.
 
     Args:
         student, teacher: Q and P; may differ in width and logit rows.
         settings: of the loss.
         vocab: tokens that exist in both.
-        given: whether the tokens were given, by solutions or the teacher: then ce_weight counts.
+        given: whether the tokens were given, by solutions or the teacher: then ce_weight counts;
+            else `future` does.
+        samples: rows of each prompt, in the order of `kernels.future`; for `future` at least 2.
+        drawn_at: temperature that the student's samples were drawn at; for `future`.
 
-    Metrics: "kl" or "jsd", the divergence without T², where it counts; "ce", the cross-entropy,
-    where it counts; "rows_B", the divergence of each row without T² (with kd_weight 0 the
-    cross-entropy), a mean over its tokens, where the batch holds place_BB, the identity: each row's
-    place in the whole batch, to which microbatches add up.
+    Metrics: "kl" or "jsd", the divergence without T², where it counts; "kl_to_go", the mean C_t
+    without T², with `future`; "ce", the cross-entropy, where it counts; "rows_B", the divergence
+    of each row without T² (with kd_weight 0 the cross-entropy), a mean over its tokens, where the
+    batch holds place_BB, the identity: each row's place in the whole batch, to which microbatches
+    add up.
     """
     ce_weight = settings.ce_weight if given else 0.0
-    how: dict[str, Any] = {
-        "kind": settings.divergence,
-        "beta": settings.beta,
-        "temperature": settings.temperature,
-    }
 
     def totals(batch: Any) -> jax.Array:
         return jnp.maximum(jnp.sum(batch["loss_mask_BR"]), 1.0)
-
-    def divergence_of(frozen: Any, batch: Any, weights_N: jax.Array) -> Term:
-        if settings.top_k:
-            stored = (batch[f"teacher_{name}"] for name in TopK._fields)
-            top = TopK(*(x.reshape(-1, *x.shape[2:]) for x in stored))
-            return top_k_divergence(top, weights_N, **how)
-        params = frozen["teacher"]
-        teacher_NE = response_hidden(teacher, params, batch)
-        return divergence(teacher_NE, teacher.head_VD(params), weights_N, **how)
 
     def loss(trainable: Any, frozen: Any, batch: Any, tokens: jax.Array, key: jax.Array):
         params = join(trainable, frozen)
@@ -137,7 +206,7 @@ def distill(
         mean_N = mask_BR.reshape(-1) / tokens
         terms = {}
         if settings.kd_weight:
-            terms["kd"] = divergence_of(frozen, batch, settings.kd_weight * mean_N)
+            terms["kd"] = _compared(settings, teacher, frozen, batch, mean_N)
         if ce_weight:
             targets_N = batch["targets_BR"].reshape(-1)
             terms["ce"] = cross_entropy(targets_N, ce_weight * mean_N)
@@ -149,6 +218,12 @@ def distill(
         if "kd" in terms:
             value_BR = per_token["kd"].reshape(mask_BR.shape) / settings.temperature**2
             metrics[settings.measure] = masked_sum(value_BR, mask_BR) / tokens
+            if settings.future and not given:
+                term, metrics["kl_to_go"] = future_term(
+                    hidden_ND, student.head_VD(params), value_BR, batch, tokens,
+                    gamma=settings.future_discount, samples=samples, drawn_at=drawn_at, vocab=vocab,
+                )  # fmt: skip
+                value += settings.kd_weight * settings.future * settings.temperature**2 * term
         else:
             value_BR = per_token["ce"].reshape(mask_BR.shape)
         if "place_BB" in batch:

@@ -15,6 +15,7 @@ from distill_jax.models import hf_io
 from distill_jax.run.record import record, setting_values, stage_key
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, distill, distill_step, runner
+from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.settings import DistillSettings
 from distill_jax.training import state as states
 from tests.stages.distilled import WAYS, Trained, first_step, one_update, way
@@ -22,6 +23,8 @@ from tests.stages.small import copy_stages, rows, small, weights
 from tests.tiny import hidden
 
 pytestmark = pytest.mark.slow
+
+FUTURE = {**WAYS["student"], "samples_per_prompt": 4, "loss__future": 1.0}
 
 
 def done(workdir: Path) -> dict[str, Any]:
@@ -157,6 +160,30 @@ def test_a_step_draws_several_samples_of_each_problem(trained: Trained) -> None:
     assert step.curriculum.batch == 2 and config.plan["distill"].prompts == 2
 
 
+def test_the_future_term_resumes_to_equal_bits(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {**FUTURE, "accumulate": 2, "eval_every": 0, "eval_problems": 64}
+    how = {f"distill__{name}": value for name, value in names.items()}
+    config = small(stages=("distill",), checkpoint__every=1, **how)
+    whole, broken = (copy_stages(begun, tmp_path / x, "pretrain", "sft") for x in ("a", "b"))
+    runner.run(config, whole)
+    real = DistillStep.__call__
+
+    def breaks(self: DistillStep, state: Any, step: int) -> Any:
+        if step == 2:
+            raise KeyboardInterrupt
+        return real(self, state, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(DistillStep, "__call__", breaks)
+        runner.run(config, broken)
+    runner.run(config, broken)
+    assert weights(broken, "distill") == weights(whole, "distill")
+    found = rows(whole, "distill")
+    assert rows(broken, "distill") == found and all(row["kl_to_go"] > 0 for row in found)
+
+
 def test_hard_sequence_distillation_runs_no_teacher_in_the_step(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,11 +196,23 @@ def test_hard_sequence_distillation_runs_no_teacher_in_the_step(
     assert metrics["loss"] == pytest.approx(metrics["ce"]) and not {"kl", "jsd"} & metrics.keys()
 
 
+def test_the_future_term_is_of_the_whole_distribution() -> None:
+    how = {f"distill__{name}": value for name, value in FUTURE.items()}
+    with pytest.raises(ConfigError, match="distill.loss.future=1.0 with sampling.top_p=0.9"):
+        small(stages=("pretrain", "distill"), sampling__top_p=0.9, **how)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({**WAYS["student"], "samples_per_prompt": 3}, "batch_size=8 of samples_per_prompt=3"),
         ({"data": "student_samples", "loss__kd_weight": 0.0}, "ce_weight=0.3 with data=student"),
+        ({**WAYS["student"], "loss__future": 1.0}, "future=1.0 with samples_per_prompt=1"),
+        (
+            {"loss__future": 1.0},
+            "loss.future=1.0 with data=solutions; wanted: data=student_samples",
+        ),
+        ({**FUTURE, "batch_size": 24, "accumulate": 4}, "6 problems a step and accumulate=4"),
         ({"lmbda": 0.5, "loss__kd_weight": 0.0}, "kd_weight=0 with data=solutions and lmbda=0.5"),
     ],
 )

@@ -106,8 +106,8 @@ def chunked(pair, settings, mode, batch, *, given=True, student=None):
 
 
 @functools.cache
-def program(student, teacher, settings, given):
-    loss, totals = distillation.distill(student, teacher, settings, VOCAB, given=given)
+def program(student, teacher, settings, given, **how):
+    loss, totals = distillation.distill(student, teacher, settings, VOCAB, given=given, **how)
 
     @jax.jit
     def run(trainable, frozen, batch):
@@ -231,6 +231,84 @@ def test_without_the_divergence_no_teacher_is_read(pair):
 def test_a_loss_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="kd_weight=0 with ce_weight=0"):
         DistillLossSettings(kd_weight=0.0, ce_weight=0.0)
+
+
+# --- the future term ------------------------------------------------------------------------------
+
+FUTURE = DistillLossSettings(
+    "reverse", temperature=1.5, kd_weight=0.6, ce_weight=0.0, future=0.7, future_discount=0.8
+)
+
+
+def drawn(pair, settings, batch, rows=slice(None), tokens=None):
+    """Value, metrics, gradient of two samples of each of two prompts, drawn at temperature 0.9."""
+    (student, params), (teacher, teacher_params) = pair
+    trainable, frozen = states.split(params, "full")
+    frozen = {**frozen, "teacher": teacher_params}
+    loss, totals = distillation.distill(
+        student, teacher, settings, VOCAB, given=False, samples=2, drawn_at=0.9
+    )
+    batch = {name: leaf[rows] for name, leaf in batch.items()}
+    tokens = totals(batch) if tokens is None else tokens
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, metrics), grads = run(trainable, frozen, batch, tokens, jax.random.key(0))
+    return value, metrics, grads
+
+
+def plain_future(pair, settings, batch):
+    """Gradient of the term alone and the mean cost to go, by loops over whole logits."""
+    (student, params), (teacher, teacher_params) = pair
+    trainable, frozen = states.split(params, "full")
+    how = {"kind": settings.divergence, "beta": settings.beta, "temperature": settings.temperature}
+
+    def logits(trainable):
+        both = states.join(trainable, frozen)
+        return (student.hidden(both, batch["tokens_BT"]) @ student.head_VD(both).T)[..., :VOCAB]
+
+    p = teacher.hidden(teacher_params, batch["tokens_BT"]) @ teacher.head_VD(teacher_params).T
+    cost = np.asarray(divergence(p[..., :VOCAB], logits(trainable), **how))
+    to_go = np.zeros((4, R))
+    for row, (first, n) in enumerate(zip(PROMPT, ANSWER, strict=True)):
+        for t in range(n):
+            later = range(t + 1, n)
+            to_go[row, t] = sum(
+                settings.future_discount ** (i - t) * cost[row, first - 1 + i] for i in later
+            )
+
+    def term(trainable):
+        logp = jax.nn.log_softmax(logits(trainable) / 0.9)
+        total = 0.0
+        for row, (first, n) in enumerate(zip(PROMPT, ANSWER, strict=True)):
+            other = (row + 2) % 4  # rows are the first sample of both prompts, then the second
+            for t in range(n):
+                token = batch["tokens_BT"][row, first + t]
+                total += (to_go[row, t] - to_go[other, t]) * logp[row, first - 1 + t, token]
+        return settings.kd_weight * settings.future * total / ANSWER.sum()
+
+    mean = sum(to_go[row, :n].sum() for row, n in enumerate(ANSWER)) / ANSWER.sum()
+    return jax.jit(jax.grad(term))(trainable), mean / settings.temperature**2
+
+
+def test_the_future_term_is_that_of_loops(pair):
+    myopic = drawn(pair, dataclasses.replace(FUTURE, future=0.0, future_discount=1.0), made())
+    value, metrics, grads = drawn(pair, FUTURE, made())
+    want, to_go = plain_future(pair, FUTURE, made())
+    same(jax.tree.map(jnp.subtract, grads, myopic[2]), want, 2e-6)
+    assert max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(want)) > 1e-2
+    np.testing.assert_allclose(metrics["kl_to_go"], to_go, rtol=1e-4)
+    # The value stays the divergence's: curves with and without the term can be compared.
+    np.testing.assert_allclose(value, myopic[0], rtol=1e-6)
+
+
+def test_microbatches_of_whole_groups_add_up_and_padding_counts_for_nothing(pair):
+    batch = made()
+    value, _, grads = drawn(pair, FUTURE, batch)
+    parts = [drawn(pair, FUTURE, batch, slice(i, None, 2), float(ANSWER.sum())) for i in (0, 1)]
+    np.testing.assert_allclose(parts[0][0] + parts[1][0], value, rtol=1e-5)
+    same(jax.tree.map(jnp.add, parts[0][2], parts[1][2]), grads, 2e-6)
+    batch["targets_BR"][batch["loss_mask_BR"] == 0] = 7
+    moved = (Disturbed(pair[0][0]), pair[0][1]), pair[1]
+    same(drawn(moved, FUTURE, batch)[2], grads, 2e-6)
 
 
 def test_beta_is_for_jsd():
