@@ -193,18 +193,15 @@ class Job:
         if full:
             student = dataclasses.replace(student, rank=0)
 
-        def scored(role: str, rows: int, more: int) -> int:
-            placed = self.rows(rows, T, R + more)
-            program = student if role == "student" else self.program(role)
-            return activations.scoring(program, placed, shards=self.shards)
-
         parts = [base]
         if rl.rewards.intrinsic_weight:
             role = "teacher" if rl.teacher.is_model else "student"
             if rl.teacher.is_model:
                 parts.insert(0, self._base("teacher"))
             calls = rl.buckets.rows if rl.buckets.lengths > 1 else B
-            parts.append(Part("teacher scoring: activations", scored(role, calls, 1), False))
+            length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)
+            held = self._scoring(role, calls, length, R + 1)
+            parts.append(Part("teacher scoring: activations", held, False))
         if rl.process.reward_model:
             parts += self._scorer(min(B, SCORED))
         reference = bool(rl.reference_weight)
@@ -212,13 +209,19 @@ class Job:
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         update += base.bytes * full  # gradients of all weights
         drawn = B * rl.oversample
+        before = activations.scoring(student, self.rows(B, T, R + int(values)), shards=self.shards)
         return [
             *parts,
             Part("rollout: decode weights, cache, logits", self._rollout(drawn, turns=True), False),
             *self._later_turns("rollout", drawn),
-            Part("student scoring: activations", scored("student", B, int(values)), False),
+            Part("student scoring: activations", before, False),
             Part("update: activations", update, False),
         ]
+
+    def _scoring(self, role: str, rows: int, T: int, R: int) -> int:
+        """Activations of scoring so many rows at a time."""
+        placed = self.rows(rows, T, R)
+        return activations.scoring(self.program(role), placed, shards=self.shards)
 
     def solving(
         self, candidates: tuple[int, int], reviews: int, scores: int, *, beams: bool = False

@@ -12,7 +12,15 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.report import panels
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import checks, curricula, distill_rows, export_files, loop, supervised
+from distill_jax.stages import (
+    checks,
+    curricula,
+    distill_rows,
+    export_files,
+    loop,
+    supervised,
+    teacher_prompts,
+)
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.kinds import Kind, register
@@ -35,6 +43,7 @@ def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.ExampleRows 
     """The rows, where they are known before the teacher has written any."""
     s, problems = stage.settings, run.data.problems("train").problems
     count = len(problems)
+    teacher_prompts.check(run, stage)
     if s.data == "teacher_samples" and s.teacher_samples.problems > count:
         raise DataError(
             f"{stage.name}.teacher_samples.problems={s.teacher_samples.problems}",

@@ -25,6 +25,7 @@ from distill_jax.rollout.completions import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import teacher as teachers
+from distill_jax.stages import teacher_prompts
 from distill_jax.stages.distill_rows import Rows
 from distill_jax.stages.settings import DistillSettings
 from distill_jax.stages.supervised import MULTIPLE
@@ -74,6 +75,7 @@ class DistillStep:
         self.curriculum = curriculum
         self.frozen, self.sampler = frozen, run.models.sampler(student)
         self._rows = sharding.batch_sharding(run.mesh)
+        self._prompts = teacher_prompts.make(run, stage.settings.teacher)
         self._compares = self.settings.loss.kd_weight > 0
         listed = self._compares and self.settings.loss.top_k
         self._scorer = self._top_k_scorer() if listed else None
@@ -115,11 +117,16 @@ class DistillStep:
             host["loss_mask_BR"][:, :R] *= mask_BR[:, :R]
         place_BB = np.eye(len(index_B), dtype=np.float32)
         batch = sharding.place({**host, "place_BB": place_BB}, self._rows)
+        read = batch
+        if self._prompts is not None:  # the student has drawn
+            read = teachers.reread(self.run, host, self._prompts.of(problems), MULTIPLE)
+            read = sharding.place(read, self._rows)
+            batch |= {f"teacher_{name}": read[name] for name in distillation.READ}
         frozen = self.frozen
         if self._compares and self._scorer is None:
             frozen = {**frozen, "teacher": self.teacher.params}
         elif self._scorer is not None:
-            scores = self._scorer.score(batch)
+            scores = self._scorer.score(read)
             batch |= {f"teacher_{name}": x for name, x in scores._asdict().items()}
         update = self._updates[not own]
         state, updated = update(state, frozen, batch, np.int32(0), np.int32(1))

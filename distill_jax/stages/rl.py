@@ -26,7 +26,15 @@ from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.console import write_json
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import checks, curricula, distill, export_files, loop, teacher
+from distill_jax.stages import (
+    checks,
+    curricula,
+    distill,
+    export_files,
+    loop,
+    teacher,
+    teacher_prompts,
+)
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.settings import RLSettings
@@ -59,6 +67,8 @@ def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
             wanted="as many problems: a step draws each of its prompts once",
             fix="lower prompts_per_step, or check data.limit and data.max_prompt_tokens",
         )
+    if s.rewards.intrinsic_weight:
+        teacher_prompts.check(run, stage)
     batch, rounds = s.prompts_per_step, s.dynamic_sampling + 1
     return curricula.of(run, stage, s.curriculum, problems, batch=batch, rounds=rounds)
 

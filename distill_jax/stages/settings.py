@@ -181,6 +181,11 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
             )
         if self.loss.future:
             self._check_future()
+        if self.teacher.prompt and self.data != "student_samples":
+            raise ConfigError(
+                f"teacher.prompt={self.teacher.prompt!r} with data={self.data}",
+                wanted="data=student_samples: the prompt may show the solution that is learnt on",
+            )
         if self.cache.megabytes and not self.loss.top_k:
             raise ConfigError(
                 f"cache.megabytes={self.cache.megabytes} with loss.top_k=0",

@@ -1,22 +1,26 @@
 """The teacher of a stage: which model it is, and how it scores the stage's rollouts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from distill_jax.core import digest
+from distill_jax.core import digest, sharding
 from distill_jax.data.batching import bucket_sizes
 from distill_jax.data.problem import Problem
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.evaluation import subjects
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher, Scorer
+from distill_jax.rewards.reprompted import with_prompts
 from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
+from distill_jax.stages import teacher_prompts
 from distill_jax.stages.settings import DistillSettings, RLSettings
+from distill_jax.stages.teacher_prompts import TeacherPrompts
 from distill_jax.stages.teacher_settings import StageTeacherSettings
 
 
@@ -24,11 +28,21 @@ class Teacher:
     """Scores the responses of a rollout, each after its prompt.
 
     Args:
+        run: mesh, padding.
         scorer: of tokens, with or without a cache.
+        prompts: of the teacher's own; None: it reads the student's.
+        multiple: rows behind its own prompts are padded to a multiple of it.
     """
 
-    def __init__(self, scorer: Scorer | CachedTeacher):
-        self.scorer = scorer
+    def __init__(
+        self,
+        run: Run,
+        scorer: Scorer | CachedTeacher,
+        prompts: TeacherPrompts | None = None,
+        *,
+        multiple: int = 1,
+    ):
+        self._run, self.scorer, self._prompts, self._multiple = run, scorer, prompts, multiple
 
     def launch(
         self, batch: RolloutBatch, problems: Sequence[Problem]
@@ -37,8 +51,11 @@ class Teacher:
 
         problems: of each row.
         """
-        del problems
-        scores = self.scorer.score(batch.to_score())
+        read = batch.to_score()
+        if self._prompts is not None:
+            read = reread(self._run, read, self._prompts.of(problems), self._multiple)
+            read = sharding.place(read, sharding.batch_sharding(self._run.mesh))
+        scores = self.scorer.score(read)
         return lambda: scores
 
     def metrics(self) -> dict[str, float]:
@@ -60,7 +77,18 @@ def of_stage(
     """
     if not stage.settings.rewards.intrinsic_weight:
         return None
-    return Teacher(scorer(run, stage.settings, start, trained=trained))
+    made = scorer(run, stage.settings, start, trained=trained)
+    multiple = stage.settings.batch_multiple
+    prompts = teacher_prompts.make(run, stage.settings.teacher)
+    return Teacher(run, made, prompts, multiple=multiple)
+
+
+def reread(
+    run: Run, batch: Mapping[str, Any], prompts: Sequence[Sequence[int]], multiple: int
+) -> dict[str, np.ndarray]:
+    """The rows on the host as the teacher reads them, behind prompts of its own."""
+    host = {name: np.asarray(x) for name, x in sharding.fetch(dict(batch)).items()}
+    return with_prompts(host, prompts, pad_id=run.data.pad_id, multiple=multiple)
 
 
 def load(
@@ -86,8 +114,8 @@ def scorer(
         loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab
     )
     if settings.buckets.lengths > 1:
-        sampling, data = run.config.sampling, run.config.data
-        longest = data.max_prompt_tokens + sampling.response_tokens
+        sampling = run.config.sampling
+        longest = settings.teacher.longest_prompt(run.config) + sampling.response_tokens
         made = BucketedTeacher(
             made,
             run.mesh,

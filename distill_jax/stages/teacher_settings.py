@@ -1,15 +1,26 @@
-"""The settings of the teacher that a stage learns from: which model it is."""
+"""The settings of the teacher that a stage learns from: which model it is, and what it reads."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
+from distill_jax.run.settings import Shared
 
 MODEL, START = "model", "start"
+# What a template of the teacher's prompt may show of a problem.
+PARTS = ("question", "solution", "answer")
+_PART = re.compile(r"\{(\w*)\}")
 
 
 @dataclass(frozen=True)
 class StageTeacherSettings:
     """The teacher that scores this stage's tokens."""
+
+    UNREAD: ClassVar = (Unread(("max_prompt_tokens",), ("prompt",), off),)
 
     source: str = setting(
         MODEL,
@@ -17,8 +28,38 @@ class StageTeacherSettings:
         "weights are in memory once: a control without any knowledge of a teacher.",
         choices=(MODEL, START),
     )
+    prompt: str = setting(
+        "",
+        "Text that the teacher reads in the question's place, with {question}, {solution} and "
+        "{answer} filled in; the student's prompt stays. Empty: the teacher reads the student's.",
+    )
+    max_prompt_tokens: int = setting(
+        0,
+        "Tokens of such a prompt at most, chat format included; 0: data.max_prompt_tokens and "
+        "sampling.max_new_tokens together.",
+        low=0,
+    )
+
+    def __post_init__(self) -> None:
+        found = _PART.findall(self.prompt)
+        if self.prompt and ("question" not in found or not set(found) <= set(PARTS)):
+            raise ConfigError(
+                f"prompt={self.prompt!r}",
+                wanted="{question}, and where wanted {solution} and {answer}",
+            )
 
     @property
     def is_model(self) -> bool:
         """Whether the run's teacher is loaded."""
         return self.source == MODEL
+
+    def filled(self, parts: Mapping[str, str]) -> str:
+        """The template with these parts of a problem; braces inside of them stay as they are."""
+        return _PART.sub(lambda found: parts[found[1]], self.prompt)
+
+    def longest_prompt(self, shared: Shared) -> int:
+        """Most tokens of a prompt that the teacher reads."""
+        student = shared.data.max_prompt_tokens
+        if not self.prompt:
+            return student
+        return self.max_prompt_tokens or student + shared.sampling.max_new_tokens

@@ -94,6 +94,10 @@ def response_hidden(
     return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
 
 
+# What a model reads of a batch to predict its response tokens.
+READ = ("tokens_BT", "prompt_len_B")
+
+
 def _compared(
     settings: DistillLossSettings, teacher: QwenModel, frozen: Any, batch: Any, mean_N: jax.Array
 ) -> Term:
@@ -109,7 +113,8 @@ def _compared(
         top = TopK(*(x.reshape(-1, *x.shape[2:]) for x in stored))
         return top_k_divergence(top, weights_N, **how)
     params = frozen["teacher"]
-    teacher_NE = response_hidden(teacher, params, batch)
+    own = {name: batch[f"teacher_{name}"] for name in READ if f"teacher_{name}" in batch}
+    teacher_NE = response_hidden(teacher, params, {**batch, **own})
     return divergence(teacher_NE, teacher.head_VD(params), weights_N, **how)
 
 
@@ -173,6 +178,9 @@ def distill(
     The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR; `frozen` holds the
     teacher's parameters under "teacher". With top_k the batch holds the fields of a
     `TopK` of axes [B, R] instead, as "teacher_ids_XK" and so on.
+
+    Where the teacher reads other prompts, the batch has READ of its rows, too, as
+    "teacher_tokens_BT" and so on.
 
     The gradient goes through the student's distributions at these tokens alone, also where the
     student has drawn them: its choices change what comes after, and only `future` has a term for

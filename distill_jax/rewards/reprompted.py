@@ -1,0 +1,35 @@
+"""The rows that a teacher reads behind other prompts than the student's."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from distill_jax.core.batching import round_up
+
+
+def with_prompts(
+    batch: Mapping[str, np.ndarray],
+    prompts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    multiple: int,
+) -> dict[str, np.ndarray]:
+    """The batch with other prompts: the response tokens and their places in [B, R] stay.
+
+    Args:
+        batch: on the host, tokens_BT, prompt_len_B, response_len_B and targets_BR among others.
+        prompts: token ids of each row's prompt, of any length from 1.
+        pad_id: fills the rows' ends.
+        multiple: the new T is a multiple of it.
+
+    Returns:
+        The batch with new tokens_BT and prompt_len_B, int32.
+    """
+    length_B, targets_BR = batch["response_len_B"], batch["targets_BR"]
+    prompt_len_B = np.array([len(prompt) for prompt in prompts], np.int32)
+    T = round_up(int((prompt_len_B + length_B).max()), multiple)
+    tokens_BT = np.full((len(prompts), T), pad_id, np.int32)
+    for row, (prompt, p, n) in enumerate(zip(prompts, prompt_len_B, length_B, strict=True)):
+        tokens_BT[row, :p] = prompt
+        tokens_BT[row, p : p + n] = targets_BR[row, :n]
+    return {**batch, "tokens_BT": tokens_BT, "prompt_len_B": prompt_len_B}
