@@ -76,6 +76,9 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
     def shared(self) -> tuple[str, ...]:
         return ("seed", "tokenizer_size", *TASK, "data", "sampling")
 
+    def reads_teacher(self) -> bool:
+        return self.teacher or self.distribution
+
     def splits(self) -> tuple[str, ...]:
         return (self.split,)
 

@@ -194,7 +194,7 @@ class Job:
             student = dataclasses.replace(student, rank=0)
 
         parts = [base]
-        if rl.rewards.intrinsic_weight:
+        if rl.rewards.intrinsic_weight and not rl.teacher.is_remote:
             role = "teacher" if rl.teacher.is_model else "student"
             if rl.teacher.is_model:
                 parts.insert(0, self._base("teacher"))

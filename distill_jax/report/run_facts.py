@@ -81,10 +81,11 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
         return [("settings", "no stage has written run.json yet")]
     lora, sampling = config["lora"], config["sampling"]
     cut = f"top-p {sampling['top_p']:g}, at most {sampling['max_new_tokens']} tokens"
+    both = config["teacher"]["path"] or not config["student"]["path"]
     out = [
         ("preset", f"{config['preset']}, seed {config['seed']}"),
         ("data", config["data"]["source"]),
-        ("teacher", _model(config["teacher"])),
+        ("teacher", _model(config["teacher"]) if both else "not in this run"),
         ("student", f"{_model(config['student'])}; LoRA rank {lora['rank']}, α {lora['alpha']:g}"),
         ("sampling", f"temperature {sampling['temperature']:g}, {cut}"),
     ]

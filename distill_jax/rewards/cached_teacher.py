@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.core.batching import padded
 from distill_jax.models.head.listed import TopK
-from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, Scorer
+from distill_jax.rewards.length_buckets import NAMES, BucketedTeacher, RowScorer, Scorer
 from distill_jax.rewards.score_bytes import Row, RowScores, ScoreSource, Value, layout
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.rewards.teacher_cache import CacheSettings, ScoreCache
@@ -59,7 +59,7 @@ class CachedTeacher:
     ):
         self.teacher, self.settings = teacher, settings
         self._mesh, self._rows = mesh, sharding.batch_sharding(mesh)
-        self._buckets = teacher if isinstance(teacher, BucketedTeacher) else None
+        self._by_row = teacher if isinstance(teacher, RowScorer) else None
         source = ScoreSource(model, tokenizer, teacher.alphas, teacher.vocab, teacher.kind)
         if jax.process_index() != 0:
             settings = replace(settings, directory="")
@@ -81,11 +81,11 @@ class CachedTeacher:
         ]
         count = len(rows)
         size = min(self.settings.rows, count)
-        buckets = self._buckets or (self._one_shape(host, size) if size else None)
+        by_row: RowScorer | None = self._by_row or (self._one_shape(host, size) if size else None)
         programs = [self._program] * count
-        if buckets is not None:
-            shapes = [buckets.shape(len(row.prompt_P) + len(row.response_R)) for row in rows]
-            programs = [self._program + ", rows {} T {} R {}".format(*shape) for shape in shapes]
+        if by_row is not None:
+            lengths = [len(row.prompt_P) + len(row.response_R) for row in rows]
+            programs = [by_row.program(self._program, length) for length in lengths]
         out = _Merged(self.cache.source.top_k, count, host["targets_BR"].shape[1])
         values = self.cache.lookup(rows, programs) if jax.process_index() == 0 else [None] * count
         for index, value in enumerate(values):
@@ -96,9 +96,9 @@ class CachedTeacher:
         if not copies:
             return out.placed(self._rows)
         first = np.array(list(copies))
-        if buckets is None:  # all at once, padded to a power of two
-            buckets = self._one_shape(host, min(padded(len(first), 1), count))
-        scored = tuple(buckets.score_rows({name: x[first] for name, x in host.items()}))
+        if by_row is None:  # all at once, padded to a power of two
+            by_row = self._one_shape(host, min(padded(len(first), 1), count))
+        scored = tuple(by_row.score_rows({name: x[first] for name, x in host.items()}))
         new = []
         for place, (index, same) in enumerate(copies.items()):
             new.append(_cut(scored, place, len(rows[index].response_R)))

@@ -7,7 +7,7 @@ on the row alone: its bits depend neither on the other rows nor on the contents 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh
@@ -17,7 +17,6 @@ from distill_jax.core.batching import filled, round_up
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread
 from distill_jax.data.batching import bucket
-from distill_jax.models.qwen import QwenModel
 
 NAMES = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
 
@@ -26,19 +25,30 @@ class Scorer(Protocol):
     """What `TeacherScorer`, `TopKScorer` and `BucketedTeacher` have in common.
 
     Attributes:
-        model: the teacher.
+        model: the teacher, or its name.
         vocab: tokens that exist.
         kind: of `score_bytes.ScoreSource`.
         alphas: temperatures that the scores depend on.
     """
 
-    model: QwenModel
+    model: Any
     vocab: int
     kind: str
     alphas: tuple[float, ...]
 
     def score(self, batch: dict[str, Any]) -> Any:
         """A NamedTuple of arrays [B, R, ...] or [B]."""
+
+
+@runtime_checkable
+class RowScorer(Scorer, Protocol):
+    """A scorer of any number of rows, whose scores do not depend on the other rows."""
+
+    def score_rows(self, batch: dict[str, Any]) -> Any:
+        """As `score`, on the host."""
+
+    def program(self, local: str, tokens: int) -> str:
+        """What decides the last bits of a row of so many tokens; local: device, versions, mesh."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,10 @@ class BucketedTeacher:
         """
         T = bucket(tokens, self.sizes)
         return self.rows, T, min(self.response, T)
+
+    def program(self, local: str, tokens: int) -> str:
+        """The local program at the row's shape."""
+        return local + ", rows {} T {} R {}".format(*self.shape(tokens))
 
     def score(self, batch: dict[str, Any]) -> Any:
         """Scores as the teacher's own `score` gives them, placed on the mesh.

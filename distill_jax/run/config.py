@@ -152,8 +152,10 @@ def _check_references(config: RunConfig, name: str) -> None:
 
 def _check_models(config: RunConfig) -> None:
     embedded = config.data.source == "embedded"
+    # A stage may have another teacher than the run's.
+    teaching = any(config.plan[name].reads_teacher() for name in config.stages)
     for name, model in (("teacher", config.teacher), ("student", config.student)):
-        if not model.path and not embedded:
+        if not model.path and not embedded and (teaching or name == "student"):
             raise ConfigError(
                 f"{name}.path is empty with data.source={config.data.source}",
                 fix=f"set {name}.path to a Hugging Face directory or hub id, e.g. to "
@@ -165,7 +167,8 @@ def _check_models(config: RunConfig) -> None:
                 f"{name}.level_shares={shares}",
                 wanted=f"a share of each of the {levels} levels, not all 0",
             )
-    if bool(config.teacher.path) != bool(config.student.path):
+    unequal = bool(config.teacher.path) != bool(config.student.path)
+    if unequal and (teaching or config.teacher.path):
         raise ConfigError(
             f"teacher.path={config.teacher.path!r} with student.path={config.student.path!r}",
             wanted="both paths or neither: they must share a tokenizer",

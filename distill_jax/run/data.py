@@ -61,8 +61,9 @@ class Data:
         config = self.config
         if config.student.path:
             student = tokenizers.load_tokenizer(hf_io.model_dir(config.student.path))
-            teacher = tokenizers.load_tokenizer(hf_io.model_dir(config.teacher.path))
-            tokenizers.check_same_tokenizer(teacher, student)
+            if config.teacher.path:
+                teacher = tokenizers.load_tokenizer(hf_io.model_dir(config.teacher.path))
+                tokenizers.check_same_tokenizer(teacher, student)
             return student
         folder = self.workdir / "tokenizer"
         note = folder / "made_from.json"

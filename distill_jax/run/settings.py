@@ -219,6 +219,10 @@ class StageSettings:
         """The run's models, teacher and student, whose weights the stage loads."""
         return ()
 
+    def reads_teacher(self) -> bool:
+        """Whether the stage needs the run's teacher."""
+        return "teacher" in self.roles()
+
     def splits(self) -> tuple[str, ...]:
         """The splits of the run's problems that the stage reads."""
         return ()

@@ -37,7 +37,7 @@ def _check(run: Run, stage: Stage[EvaluateSettings]) -> None:
             refuse_other_shared(run, run.stage(name), groups)
     before = run.config.stages[: run.config.stages.index(stage.name)]
     due = [name for name in before if not run.is_done(name)]
-    roles = ["teacher"] if s.teacher or s.distribution else []
+    roles = ["teacher"] if s.reads_teacher() else []
     # A whole model that is given may be all there is.
     maker = run.config.models_stage
     has_student = run.config.student.path or maker in due or run.models.made_here("student")

@@ -32,6 +32,7 @@ from distill_jax.stages import (
     distill,
     export_files,
     loop,
+    remote_teacher,
     teacher,
     teacher_prompts,
 )
@@ -69,6 +70,8 @@ def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
         )
     if s.rewards.intrinsic_weight:
         teacher_prompts.check(run, stage)
+        if s.teacher.is_remote:
+            remote_teacher.check(run, stage)
     batch, rounds = s.prompts_per_step, s.dynamic_sampling + 1
     return curricula.of(run, stage, s.curriculum, problems, batch=batch, rounds=rounds)
 

@@ -24,7 +24,7 @@ from distill_jax.run.settings import (
     StageSettings,
     TrainSettings,
 )
-from distill_jax.stages.teacher_settings import StageTeacherSettings
+from distill_jax.stages.teacher_settings import ENDPOINT, StageTeacherSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
@@ -181,6 +181,13 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
             )
         if self.loss.future:
             self._check_future()
+        if self.teacher.is_remote:
+            raise ConfigError(
+                "teacher.source=endpoint",
+                wanted="model or start: the loss compares whole distributions, and a server gives "
+                "the log-probability of each drawn token",
+                fix="use a stage of kind rl",
+            )
         if self.teacher.prompt and self.data != "student_samples":
             raise ConfigError(
                 f"teacher.prompt={self.teacher.prompt!r} with data={self.data}",
@@ -260,6 +267,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     UNREAD: ClassVar = (
         *TrainSettings.UNREAD,
         Unread(("cache", "buckets", "teacher"), ("rewards.intrinsic_weight",), off),
+        Unread(("buckets",), ("teacher.source",), lambda source: source == ENDPOINT),
         *(
             Unread((f"group.clip.{one.name}",), ("algorithm",), partial(_bounds_without, one.name))
             for one in fields(PolicyLossSettings)
@@ -334,6 +342,14 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 f"ppo.value_warmup_steps={self.ppo.value_warmup_steps} with "
                 f"optimizer.weight_decay={self.optimizer.weight_decay}",
                 wanted="weight_decay=0: it would move the policy in steps that do not train it",
+            )
+        rewards = self.rewards
+        if self.teacher.is_remote and (rewards.alpha != 1.0 or rewards.form != "canonical"):
+            raise ConfigError(
+                f"teacher.source=endpoint with rewards.alpha={rewards.alpha}, "
+                f"rewards.form={rewards.form}",
+                wanted="alpha=1 and form=canonical: a server gives log-probabilities at "
+                "temperature 1, not the logits that another α or V needs",
             )
         length = self.rewards.length_weight
         if self.process.reward_model and (values or (self.dynamic_sampling and not length)):

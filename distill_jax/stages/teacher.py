@@ -1,6 +1,8 @@
 """The teacher of a stage: which model it is, and how it scores the stage's rollouts."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import teacher_prompts
+from distill_jax.stages.remote_teacher import RemoteTeacher
 from distill_jax.stages.settings import DistillSettings, RLSettings
 from distill_jax.stages.teacher_prompts import TeacherPrompts
 from distill_jax.stages.teacher_settings import StageTeacherSettings
@@ -27,9 +30,12 @@ from distill_jax.stages.teacher_settings import StageTeacherSettings
 class Teacher:
     """Scores the responses of a rollout, each after its prompt.
 
+    A server is asked by a thread, so that the answers are judged meanwhile. With several processes
+    it is not: what all of them do must be in one order.
+
     Args:
         run: mesh, padding.
-        scorer: of tokens, with or without a cache.
+        scorer: makes the scorer of tokens, with or without a cache.
         prompts: of the teacher's own; None: it reads the student's.
         multiple: rows behind its own prompts are padded to a multiple of it.
     """
@@ -37,12 +43,17 @@ class Teacher:
     def __init__(
         self,
         run: Run,
-        scorer: Scorer | CachedTeacher,
+        scorer: Callable[[], Scorer | CachedTeacher],
         prompts: TeacherPrompts | None = None,
         *,
         multiple: int = 1,
+        remote: bool = False,
     ):
-        self._run, self.scorer, self._prompts, self._multiple = run, scorer, prompts, multiple
+        self._run, self._prompts, self._multiple = run, prompts, multiple
+        aside = remote and jax.process_count() == 1
+        # The cache's file belongs to the thread that opens it.
+        self._thread = ThreadPoolExecutor(1, "teacher") if aside else None
+        self.scorer = self._call(scorer)()
 
     def launch(
         self, batch: RolloutBatch, problems: Sequence[Problem]
@@ -55,17 +66,29 @@ class Teacher:
         if self._prompts is not None:
             read = reread(self._run, read, self._prompts.of(problems), self._multiple)
             read = sharding.place(read, sharding.batch_sharding(self._run.mesh))
-        scores = self.scorer.score(read)
-        return lambda: scores
+        return self._call(self.scorer.score, read)
 
     def metrics(self) -> dict[str, float]:
         """Of the cache, where there is one."""
-        return self.scorer.metrics() if isinstance(self.scorer, CachedTeacher) else {}
+        cached = isinstance(self.scorer, CachedTeacher)
+        return dict(self._call(self.scorer.metrics)()) if cached else {}
 
     def close(self) -> None:
-        """Closes the cache."""
-        if isinstance(self.scorer, CachedTeacher):
-            self.scorer.close()
+        """Closes the cache and the connections."""
+        for one in (self.scorer, getattr(self.scorer, "teacher", None)):
+            if isinstance(one, RemoteTeacher):
+                one.closing = True
+            if isinstance(one, CachedTeacher | RemoteTeacher):
+                self._call(one.close)()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+        """Calls it, in the thread where there is one; what is returned waits for the value."""
+        if self._thread is not None:
+            return self._thread.submit(function, *args).result
+        value = function(*args)
+        return lambda: value
 
 
 def of_stage(
@@ -77,10 +100,14 @@ def of_stage(
     """
     if not stage.settings.rewards.intrinsic_weight:
         return None
-    made = scorer(run, stage.settings, start, trained=trained)
-    multiple = stage.settings.batch_multiple
-    prompts = teacher_prompts.make(run, stage.settings.teacher)
-    return Teacher(run, made, prompts, multiple=multiple)
+    settings = stage.settings
+    return Teacher(
+        run,
+        functools.partial(scorer, run, settings, start, trained=trained),
+        teacher_prompts.make(run, settings.teacher),
+        multiple=settings.batch_multiple,
+        remote=settings.teacher.is_remote,
+    )
 
 
 def reread(
@@ -109,6 +136,8 @@ def scorer(
     run: Run, settings: RLSettings, start: Loaded, *, trained: Sequence[str] = ()
 ) -> Scorer | CachedTeacher:
     """The teacher's Q and V of each token: in length buckets and with a cache where set."""
+    if settings.teacher.is_remote:
+        return cached(run, settings, RemoteTeacher(run, settings.teacher))
     loaded = load(run, settings.teacher, start, trained=trained)
     made: Scorer = TeacherScorer(
         loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab
@@ -134,17 +163,22 @@ def cached(
     """The scorer behind a cache, where one is set."""
     if not settings.cache.megabytes:
         return made
-    weights = " ".join(digests(run, settings).values())
-    if settings.teacher.is_model:
-        weights = f"{weights} {run.config.teacher.quantise}"
     return CachedTeacher(
         made,
         run.mesh,
         settings.cache,
-        model=weights,
+        model=_name(run, settings, made),
         tokenizer=digest.of(run.data.tokenizer.backend_tokenizer.to_str()),
         warn=run.say,
     )
+
+
+def _name(run: Run, settings: RLSettings | DistillSettings, made: Scorer) -> str:
+    """What the teacher's scores depend on, for keys of the cache."""
+    if settings.teacher.is_remote:
+        return str(made.model)
+    weights = " ".join(digests(run, settings).values())
+    return f"{weights} {run.config.teacher.quantise}" if settings.teacher.is_model else weights
 
 
 def digests(run: Run, settings: Any) -> dict[str, str]:

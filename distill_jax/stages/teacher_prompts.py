@@ -76,6 +76,9 @@ def check(run: Run, stage: Stage[RLSettings] | Stage[DistillSettings]) -> None:
     prompts = make(run, settings)
     if prompts is None:
         return
+    if settings.is_remote:  # the server knows its positions, and refuses
+        prompts.of(run.data.problems("train").problems)
+        return
     role = "teacher" if settings.is_model else "student"
     positions = geometry.of_role(run, role, run.config.stages).max_position_embeddings
     total = longest(run, settings) + run.config.sampling.response_tokens

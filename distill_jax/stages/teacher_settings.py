@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
 from distill_jax.run.settings import Shared
+from distill_jax.synthesis.score_settings import ScoreServerSettings
 
-MODEL, START = "model", "start"
+MODEL, START, ENDPOINT = "model", "start", "endpoint"
 # What a template of the teacher's prompt may show of a problem.
 PARTS = ("question", "solution", "answer")
 _PART = re.compile(r"\{(\w*)\}")
@@ -20,13 +21,17 @@ _PART = re.compile(r"\{(\w*)\}")
 class StageTeacherSettings:
     """The teacher that scores this stage's tokens."""
 
-    UNREAD: ClassVar = (Unread(("max_prompt_tokens",), ("prompt",), off),)
+    UNREAD: ClassVar = (
+        Unread(("max_prompt_tokens",), ("prompt",), off),
+        Unread(("endpoint",), ("source",), lambda source: source != ENDPOINT),
+    )
 
     source: str = setting(
         MODEL,
         "model: the run's teacher. start: the student that the stage starts from, whose frozen "
-        "weights are in memory once: a control without any knowledge of a teacher.",
-        choices=(MODEL, START),
+        "weights are in memory once: a control without any knowledge of a teacher. endpoint: a "
+        "server that gives log-probabilities of given tokens.",
+        choices=(MODEL, START, ENDPOINT),
     )
     prompt: str = setting(
         "",
@@ -40,7 +45,14 @@ class StageTeacherSettings:
         low=0,
     )
 
+    endpoint: ScoreServerSettings = field(default_factory=ScoreServerSettings)
+
     def __post_init__(self) -> None:
+        if self.source == ENDPOINT and not self.endpoint.model:
+            raise ConfigError(
+                "endpoint.model is empty with source=endpoint",
+                wanted="the model's name at the server",
+            )
         found = _PART.findall(self.prompt)
         if self.prompt and ("question" not in found or not set(found) <= set(PARTS)):
             raise ConfigError(
@@ -52,6 +64,11 @@ class StageTeacherSettings:
     def is_model(self) -> bool:
         """Whether the run's teacher is loaded."""
         return self.source == MODEL
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server scores."""
+        return self.source == ENDPOINT
 
     def filled(self, parts: Mapping[str, str]) -> str:
         """The template with these parts of a problem; braces inside of them stay as they are."""

@@ -8,23 +8,27 @@ import logging
 import os
 import time
 import urllib.parse
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.synthesis import failures, retry
 from distill_jax.synthesis.journal import Attempt
 from distill_jax.synthesis.requests import Request
+from distill_jax.synthesis.score_settings import ScoreServerSettings
 from distill_jax.synthesis.settings import EndpointSettings, clean
 
 _OPENAI = "https://api.openai.com/v1"
 _ADDRESS = "OPENAI_BASE_URL"
 _MESSAGE = 300  # characters kept of an error's message
 _CONNECT_S = 10.0
+_OK = 200
 _HIDDEN = "[key]"
 # They log addresses and bodies of requests.
 _LOGGERS = ("openai", "httpx", "httpx2")
 # Shorter values of a query are no secrets, and replacing them would spoil texts.
 _SECRET_LENGTH = 8
+Server = EndpointSettings | ScoreServerSettings
 
 
 class Reply(NamedTuple):
@@ -44,12 +48,12 @@ def library() -> Any:
         import openai
     except ImportError as error:
         raise MissingExtraError(
-            "writer=endpoint needs the package openai", fix="pip install -e '.[api]'"
+            "an endpoint needs the package openai", fix="pip install -e '.[api]'"
         ) from error
     return openai
 
 
-def address(s: EndpointSettings) -> str:
+def address(s: Server) -> str:
     """The endpoint's address, which may hold a secret: of the settings, or of the environment.
 
     Raises:
@@ -63,12 +67,12 @@ def address(s: EndpointSettings) -> str:
     return found
 
 
-def label(s: EndpointSettings) -> str:
+def label(s: Server) -> str:
     """The endpoint's name in keys and rows."""
     return s.label or clean(address(s))
 
 
-def key_of(s: EndpointSettings) -> str:
+def key_of(s: Server) -> str:
     """The key; "" for an endpoint that needs none.
 
     Raises:
@@ -95,7 +99,7 @@ class Endpoint:
         MissingExtraError, ConfigError: see `library` and `key_of`.
     """
 
-    def __init__(self, s: EndpointSettings):
+    def __init__(self, s: Server):
         self._openai = library()
         self._s, self._key = s, key_of(s)
         self._secrets = _secrets(self._key, address(s))
@@ -119,14 +123,30 @@ class Endpoint:
 
     async def send(self, request: Request) -> Reply:
         """One attempt. Failures of the endpoint and of the network are returned, not raised."""
-        openai, begun = self._openai, time.time()
         body = dict(request.body)
         model, messages = body.pop("model"), body.pop("messages")
         create = self._client.chat.completions.with_raw_response.create
+
+        async def call() -> tuple[int, str]:
+            found = await create(model=model, messages=messages, extra_body=body)
+            return found.status_code, found.text
+
+        return await self._attempt(call)
+
+    async def post(self, path: str, body: dict[str, Any]) -> Reply:
+        """One attempt at a path below the address that the package has no method for."""
+
+        async def call() -> tuple[int, str]:
+            return _OK, await self._client.post(path, cast_to=str, body=body)
+
+        return await self._attempt(call)
+
+    async def _attempt(self, call: Callable[[], Awaitable[tuple[int, str]]]) -> Reply:
+        openai, begun = self._openai, time.time()
         try:
             # The package's own limit starts again with each piece that arrives.
             async with asyncio.timeout(self._s.pace.timeout_s):
-                found = await create(model=model, messages=messages, extra_body=body)
+                status, text = await call()
         except openai.APIStatusError as error:
             code = error.body.get("code") if isinstance(error.body, dict) else None
             kind = failures.of_status(error.status_code, str(code or ""))
@@ -138,8 +158,8 @@ class Endpoint:
         except openai.APIConnectionError as error:
             said = "" if error.__cause__ is None else self._hidden(str(error.__cause__))[:_MESSAGE]
             return self._failed(begun, None, "connection", None, said)
-        raw = self._hidden(found.text)
-        attempt = Attempt(begun, time.time(), found.status_code, failures.OK)
+        raw = self._hidden(text)
+        attempt = Attempt(begun, time.time(), status, failures.OK)
         return Reply(attempt, raw)
 
     def _failed(

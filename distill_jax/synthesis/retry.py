@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from distill_jax.synthesis import failures
-from distill_jax.synthesis.settings import RetrySettings
+from distill_jax.synthesis.settings import AttemptSettings
 
 # What becomes of the request.
 KEEP, RETRY, LONGER, GIVE_UP, ABORT = "keep", "retry", "longer", "give_up", "abort"
@@ -40,7 +40,7 @@ def after(
     empties: int,
     longer: bool,
     jitter: float,
-    s: RetrySettings,
+    s: AttemptSettings,
 ) -> Step:
     """The step after an attempt.
 

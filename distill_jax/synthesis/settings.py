@@ -15,8 +15,8 @@ _TAKEN = {"model", "messages", "temperature", "top_p", "seed", "n", "stream", *L
 
 
 @dataclass(frozen=True)
-class RetrySettings:
-    """When a request is sent again, and when the whole stage is stopped."""
+class AttemptSettings:
+    """When a request is sent again."""
 
     attempts: int = setting(6, "Attempts of a request at most.", low=1, affects="nothing")
     backoff_s: float = setting(
@@ -30,6 +30,12 @@ class RetrySettings:
         low=0.0,
         affects="nothing",
     )
+
+
+@dataclass(frozen=True)
+class RetrySettings(AttemptSettings):
+    """When a request is sent again, and when the whole stage is stopped."""
+
     abort_after: int = setting(
         20, "Requests given up in a row after which the stage stops.", low=1, affects="nothing"
     )
