@@ -6,7 +6,7 @@ beyond that differs by platform: see docs/benchmarks.md.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -84,7 +84,7 @@ class Job:
     """The pieces of a stage's memory, one method each.
 
     Lengths are taken at the limits of the run's settings; the mesh is real or abstract; cpu: see
-    `activations.Program`.
+    `activations.Program`; further: geometries of further teachers by name.
     """
 
     def __init__(
@@ -95,7 +95,9 @@ class Job:
         mesh: AnyMesh,
         *,
         cpu: bool = False,
+        further: Mapping[str, QwenConfig] | None = None,
     ):
+        self.further = further or {}
         self.config, self.mesh, self.cpu = config, mesh, cpu
         self.geometries = {"teacher": teacher, "student": student}
         self.shards = int(mesh.shape["data"] * mesh.shape["fsdp"])
@@ -198,10 +200,12 @@ class Job:
             role = "teacher" if rl.teacher.is_model else "student"
             if rl.teacher.is_model:
                 parts.insert(0, self._base("teacher"))
-            calls = rl.buckets.rows if rl.buckets.lengths > 1 else B
+            buckets = rl.buckets.lengths > 1 or rl.teacher.models
+            calls = rl.buckets.rows if buckets else B
             length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)
             held = self._scoring(role, calls, length, R + 1)
             parts.append(Part("teacher scoring: activations", held, False))
+            parts += self._further_teachers(calls, length, R + 1)
         if rl.process.reward_model:
             parts += self._scorer(min(B, SCORED))
         reference = bool(rl.reference_weight)
@@ -217,6 +221,17 @@ class Job:
             Part("student scoring: activations", before, False),
             Part("update: activations", update, False),
         ]
+
+    def _further_teachers(self, rows: int, T: int, R: int) -> list[Part]:
+        """Weights of each, and its scoring of so many rows at a time."""
+        parts, placed = [], self.rows(rows, T, R)
+        for name, geometry in self.further.items():
+            size = weights_bytes(geometry, self.config.teacher, self.mesh)
+            program = dataclasses.replace(self.program("teacher"), geometry=geometry)
+            held = activations.scoring(program, placed, shards=self.shards)
+            parts.append(Part(f"teacher {name} weights", size, True))
+            parts.append(Part(f"teacher {name} scoring: activations", held, False))
+        return parts
 
     def _scoring(self, role: str, rows: int, T: int, R: int) -> int:
         """Activations of scoring so many rows at a time."""

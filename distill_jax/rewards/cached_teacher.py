@@ -73,6 +73,10 @@ class CachedTeacher:
 
     def score(self, batch: dict[str, Any]) -> Any:
         """Scores of a batch, as the teacher's own `score`."""
+        return sharding.place(self.score_rows(batch), self._rows)
+
+    def score_rows(self, batch: dict[str, Any]) -> Any:
+        """The same for any number of rows, as numpy."""
         host = sharding.fetch({name: batch[name] for name in NAMES})
         host = {name: np.asarray(x) for name, x in host.items()}
         rows = [
@@ -94,7 +98,7 @@ class CachedTeacher:
         out.agree()
         copies = _copies(rows, np.flatnonzero(~out.known_B))
         if not copies:
-            return out.placed(self._rows)
+            return out.result()
         first = np.array(list(copies))
         if by_row is None:  # all at once, padded to a power of two
             by_row = self._one_shape(host, min(padded(len(first), 1), count))
@@ -111,7 +115,7 @@ class CachedTeacher:
             self.cache.store(
                 [rows[i] for i in at], [new[p] for p in good], [programs[i] for i in at]
             )
-        return out.placed(self._rows)
+        return out.result()
 
     def metrics(self) -> dict[str, float]:
         """Of `ScoreCache.metrics`, on process 0."""
@@ -132,7 +136,7 @@ class _Merged:
 
     def __init__(self, k: int, count: int, width: int):
         self.known_B = np.zeros(count, bool)
-        self._type = TopK if k else TeacherScores
+        self._type: Any = TopK if k else TeacherScores
         self.scores: Arrays = tuple(
             np.zeros((count, *shape), dtype) for dtype, shape in layout(width, k)
         )
@@ -154,8 +158,8 @@ class _Merged:
             self.known_B = known.astype(bool)
             self.scores = tuple(x.view(own.dtype) for x, own in zip(bits, self.scores, strict=True))
 
-    def placed(self, where: Any) -> Any:
-        return self._type(*sharding.place(self.scores, where))
+    def result(self) -> Any:
+        return self._type(*self.scores)
 
 
 def _copies(rows: list[Row], missing: np.ndarray) -> dict[int, list[int]]:

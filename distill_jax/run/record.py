@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from distill_jax.core import digest, settings
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import read_json
+from distill_jax.models import hf_io
 from distill_jax.run.config import RunConfig, shared_of, upstream
 from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.settings import Shared, StageSettings
@@ -74,6 +75,9 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
         path = run.models.settings_of(role).path
         if path and read(path):
             found[f"weights of the {role}"] = run.digest(run.models.path(role))
+    for name, path in stage.settings.further_models().items():
+        if read(path):
+            found[f"weights of {name}"] = run.digest(hf_io.model_dir(path))
     for setting, ref, value in settings.references(stage.settings):
         if ref == "function":
             found |= _of_function(setting, value)

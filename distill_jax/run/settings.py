@@ -219,6 +219,10 @@ class StageSettings:
         """The run's models, teacher and student, whose weights the stage loads."""
         return ()
 
+    def further_models(self) -> dict[str, str]:
+        """Directory or hub id of each model, besides the run's, whose weights the stage loads."""
+        return {}
+
     def reads_teacher(self) -> bool:
         """Whether the stage needs the run's teacher."""
         return "teacher" in self.roles()

@@ -26,7 +26,10 @@ def of_stage(run: Run, stage: Stage[Any], due: Collection[str] = ()) -> Forecast
         return None
     # A model that the stage does not load is not counted: any shape will do.
     teacher, student = (shapes.get(role) or next(iter(shapes.values())) for role in ROLES)
-    job = Job(run.config, teacher, student, run.mesh, cpu=jax.default_backend() == "cpu")
+    paths = stage.settings.further_models().items()
+    further = {name: hf_io.load_config(hf_io.model_dir(path)) for name, path in paths}
+    cpu = jax.default_backend() == "cpu"
+    job = Job(run.config, teacher, student, run.mesh, cpu=cpu, further=further)
     return job.forecast(stage.name, parts(job, stage.settings))
 
 

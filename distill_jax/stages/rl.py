@@ -35,6 +35,7 @@ from distill_jax.stages import (
     remote_teacher,
     teacher,
     teacher_prompts,
+    teacher_routes,
 )
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.rl_step import RLStep
@@ -53,6 +54,8 @@ def _check(run: Run, stage: Stage[RLSettings]) -> None:
         label += f" / ({name}.minibatches×{name}.accumulate)"
     sharding.check_batch(label, rows // parts, run.mesh)
     checks.check_training(stage)
+    if s.further_models():
+        teacher_routes.check(run, stage)
     reward_model = stage.settings.process.reward_model
     if reward_model and run.is_there(reward_model):
         about = process_scorer.check(run, reward_model, base=False)[1]
@@ -70,6 +73,8 @@ def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
         )
     if s.rewards.intrinsic_weight:
         teacher_prompts.check(run, stage)
+        if s.teacher.models:
+            teacher_routes.names(s.teacher, problems)
         if s.teacher.is_remote:
             remote_teacher.check(run, stage)
     batch, rounds = s.prompts_per_step, s.dynamic_sampling + 1

@@ -181,6 +181,12 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
             )
         if self.loss.future:
             self._check_future()
+        if self.teacher.models:
+            raise ConfigError(
+                f"teacher.models={self.teacher.models}",
+                wanted="none: one teacher's distributions enter the loss",
+                fix="use a stage of kind rl",
+            )
         if self.teacher.is_remote:
             raise ConfigError(
                 "teacher.source=endpoint",
@@ -419,6 +425,9 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
 
     def roles(self) -> tuple[str, ...]:
         return ("teacher", "student") if self.loads_teacher else ("student",)
+
+    def further_models(self) -> dict[str, str]:
+        return self.teacher.paths if self.loads_teacher else {}
 
     @property
     def loads_teacher(self) -> bool:

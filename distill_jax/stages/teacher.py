@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from distill_jax.data.batching import bucket_sizes
 from distill_jax.data.problem import Problem
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.evaluation import subjects
+from distill_jax.models import hf_io
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher, Scorer
 from distill_jax.rewards.reprompted import with_prompts
@@ -24,7 +25,10 @@ from distill_jax.stages import teacher_prompts
 from distill_jax.stages.remote_teacher import RemoteTeacher
 from distill_jax.stages.settings import DistillSettings, RLSettings
 from distill_jax.stages.teacher_prompts import TeacherPrompts
-from distill_jax.stages.teacher_settings import StageTeacherSettings
+from distill_jax.stages.teacher_routes import RoutedTeacher
+from distill_jax.stages.teacher_settings import OWN, StageTeacherSettings
+
+AnyScorer = Scorer | CachedTeacher | RoutedTeacher
 
 
 class Teacher:
@@ -38,12 +42,13 @@ class Teacher:
         scorer: makes the scorer of tokens, with or without a cache.
         prompts: of the teacher's own; None: it reads the student's.
         multiple: rows behind its own prompts are padded to a multiple of it.
+        remote: whether the scorer asks a server.
     """
 
     def __init__(
         self,
         run: Run,
-        scorer: Callable[[], Scorer | CachedTeacher],
+        scorer: Callable[[], AnyScorer],
         prompts: TeacherPrompts | None = None,
         *,
         multiple: int = 1,
@@ -66,19 +71,22 @@ class Teacher:
         if self._prompts is not None:
             read = reread(self._run, read, self._prompts.of(problems), self._multiple)
             read = sharding.place(read, sharding.batch_sharding(self._run.mesh))
-        return self._call(self.scorer.score, read)
+        routed = (problems,) if isinstance(self.scorer, RoutedTeacher) else ()
+        return self._call(self.scorer.score, read, *routed)
 
     def metrics(self) -> dict[str, float]:
         """Of the cache, where there is one."""
-        cached = isinstance(self.scorer, CachedTeacher)
+        cached = isinstance(self.scorer, CachedTeacher | RoutedTeacher)
         return dict(self._call(self.scorer.metrics)()) if cached else {}
 
     def close(self) -> None:
         """Closes the cache and the connections."""
-        for one in (self.scorer, getattr(self.scorer, "teacher", None)):
+        parts = (self.scorer, getattr(self.scorer, "teacher", None))
+        for one in parts:
             if isinstance(one, RemoteTeacher):
-                one.closing = True
-            if isinstance(one, CachedTeacher | RemoteTeacher):
+                one.closing = True  # first: what it is being asked would be awaited
+        for one in parts:
+            if isinstance(one, CachedTeacher | RemoteTeacher | RoutedTeacher):
                 self._call(one.close)()
         if self._thread is not None:
             self._thread.shutdown()
@@ -134,15 +142,27 @@ def load(
 
 def scorer(
     run: Run, settings: RLSettings, start: Loaded, *, trained: Sequence[str] = ()
-) -> Scorer | CachedTeacher:
+) -> AnyScorer:
     """The teacher's Q and V of each token: in length buckets and with a cache where set."""
     if settings.teacher.is_remote:
         return cached(run, settings, RemoteTeacher(run, settings.teacher))
     loaded = load(run, settings.teacher, start, trained=trained)
+    if not settings.teacher.models:
+        return cached(run, settings, _scoring(run, settings, loaded))
+    found = {OWN: cached(run, settings, _scoring(run, settings, loaded))}
+    for name, path in settings.teacher.paths.items():
+        directory = hf_io.model_dir(path)
+        made = _scoring(run, settings, run.models.load("teacher", base=directory))
+        found[name] = cached(run, settings, made, run.digest(directory))
+    return RoutedTeacher(settings.teacher, cast(Any, found), run.mesh)
+
+
+def _scoring(run: Run, settings: RLSettings, loaded: Loaded) -> Scorer:
+    """Of one teacher; several score a part of a batch each, in length buckets always."""
     made: Scorer = TeacherScorer(
         loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab
     )
-    if settings.buckets.lengths > 1:
+    if settings.buckets.lengths > 1 or settings.teacher.models:
         sampling = run.config.sampling
         longest = settings.teacher.longest_prompt(run.config) + sampling.response_tokens
         made = BucketedTeacher(
@@ -154,30 +174,30 @@ def scorer(
             rows=settings.buckets.rows,
             response=sampling.response_tokens,
         )
-    return cached(run, settings, made)
+    return made
 
 
 def cached(
-    run: Run, settings: RLSettings | DistillSettings, made: Scorer
+    run: Run, settings: RLSettings | DistillSettings, made: Scorer, weights: str = ""
 ) -> Scorer | CachedTeacher:
-    """The scorer behind a cache, where one is set."""
+    """The scorer behind a cache, where one is set; weights: a digest, "" of the stage's teacher."""
     if not settings.cache.megabytes:
         return made
     return CachedTeacher(
         made,
         run.mesh,
         settings.cache,
-        model=_name(run, settings, made),
+        model=_name(run, settings, made, weights),
         tokenizer=digest.of(run.data.tokenizer.backend_tokenizer.to_str()),
         warn=run.say,
     )
 
 
-def _name(run: Run, settings: RLSettings | DistillSettings, made: Scorer) -> str:
+def _name(run: Run, settings: RLSettings | DistillSettings, made: Scorer, weights: str) -> str:
     """What the teacher's scores depend on, for keys of the cache."""
     if settings.teacher.is_remote:
         return str(made.model)
-    weights = " ".join(digests(run, settings).values())
+    weights = weights or " ".join(digests(run, settings).values())
     return f"{weights} {run.config.teacher.quantise}" if settings.teacher.is_model else weights
 
 

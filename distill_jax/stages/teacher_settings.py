@@ -14,6 +14,8 @@ from distill_jax.synthesis.score_settings import ScoreServerSettings
 MODEL, START, ENDPOINT = "model", "start", "endpoint"
 # What a template of the teacher's prompt may show of a problem.
 PARTS = ("question", "solution", "answer")
+# Name of the run's teacher in the column that routes rows.
+OWN = "teacher"
 _PART = re.compile(r"\{(\w*)\}")
 
 
@@ -23,6 +25,7 @@ class StageTeacherSettings:
 
     UNREAD: ClassVar = (
         Unread(("max_prompt_tokens",), ("prompt",), off),
+        Unread(("column",), ("models",), off),
         Unread(("endpoint",), ("source",), lambda source: source != ENDPOINT),
     )
 
@@ -45,6 +48,13 @@ class StageTeacherSettings:
         low=0,
     )
 
+    models: tuple[str, ...] = setting(
+        (),
+        "Further teachers, each NAME=PATH, a Hugging Face directory or hub id; a row is scored by "
+        "the one that `column` names, or the run's, whose name is teacher. All are in memory, with "
+        "the teacher's dtypes, and score in `buckets`; each has a cache of its own size.",
+    )
+    column: str = setting("", "Column of the problems that names each row's teacher.")
     endpoint: ScoreServerSettings = field(default_factory=ScoreServerSettings)
 
     def __post_init__(self) -> None:
@@ -53,12 +63,31 @@ class StageTeacherSettings:
                 "endpoint.model is empty with source=endpoint",
                 wanted="the model's name at the server",
             )
+        self._check_models()
         found = _PART.findall(self.prompt)
         if self.prompt and ("question" not in found or not set(found) <= set(PARTS)):
             raise ConfigError(
                 f"prompt={self.prompt!r}",
                 wanted="{question}, and where wanted {solution} and {answer}",
             )
+
+    def _check_models(self) -> None:
+        parts = [one.partition("=") for one in self.models]
+        named = [name for name, _, path in parts if name and path and name != OWN]
+        if len(set(named)) < len(self.models):
+            raise ConfigError(
+                f"models={self.models}", wanted=f"NAME=PATH each, no name twice and none {OWN!r}"
+            )
+        if self.models and (self.source != MODEL or not self.column):
+            raise ConfigError(
+                f"models={self.models} with source={self.source}, column={self.column!r}",
+                wanted="source=model, and the column that names each row's teacher",
+            )
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Directory or hub id of each further teacher, by its name."""
+        return {name: path for name, _, path in (one.partition("=") for one in self.models)}
 
     @property
     def is_model(self) -> bool:
