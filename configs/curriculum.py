@@ -12,7 +12,7 @@ from configs import presets
 from distill_jax.curriculum.methods import CURRICULA
 from distill_jax.run.config import RunConfig, to_config_dict
 from distill_jax.run.settings import ExperimentSettings, ReportSettings
-from distill_jax.stages.settings import DistillSettings
+from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
 _START = "start: stages=('pretrain', 'evaluate')"

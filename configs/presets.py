@@ -22,14 +22,10 @@ from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
 from distill_jax.run.settings import ModelSettings, TeacherSettings
+from distill_jax.stages.distill_settings import DistillSettings, TeacherSampleSettings
 from distill_jax.stages.prm_settings import PRMSettings
-from distill_jax.stages.settings import (
-    DistillSettings,
-    PretrainSettings,
-    RLSettings,
-    SFTSettings,
-    TeacherSampleSettings,
-)
+from distill_jax.stages.rl_settings import RLSettings
+from distill_jax.stages.settings import PretrainSettings, SFTSettings
 from distill_jax.training.algorithms import GroupSettings
 from distill_jax.training.checkpoint import CheckpointSettings
 from distill_jax.training.optimizer import OptimizerSettings

@@ -38,10 +38,11 @@ from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
 from distill_jax.run.settings import ExperimentSettings, ModelSettings, TeacherSettings
+from distill_jax.stages.distill_settings import TeacherSampleSettings
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.injected import InjectedSettings
 from distill_jax.stages.prm_settings import PRMSettings
-from distill_jax.stages.settings import RLSettings, TeacherSampleSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.step_bench import StepBenchSettings
 from distill_jax.stages.step_labels import StepLabelSettings
 from distill_jax.stages.traces import TraceSettings

@@ -22,9 +22,9 @@ from distill_jax.stages import (
     teacher_prompts,
 )
 from distill_jax.stages import teacher as teachers
+from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.distill_step import DistillStep
 from distill_jax.stages.kinds import Kind, register
-from distill_jax.stages.settings import DistillSettings
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 

@@ -17,7 +17,7 @@ from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import supervised
 from distill_jax.stages import teacher as teachers
-from distill_jax.stages.settings import DistillSettings
+from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.training.progress import Progress
 
 SAMPLES_FILE = "teacher_samples.jsonl"

@@ -27,7 +27,7 @@ from distill_jax.run.run import Run, Stage
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages import teacher_prompts
 from distill_jax.stages.distill_rows import Rows
-from distill_jax.stages.settings import DistillSettings
+from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.supervised import MULTIPLE
 from distill_jax.training import distillation
 from distill_jax.training.state import TrainState, join

@@ -17,7 +17,7 @@ from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.run.run import Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.stages import teacher_prompts
-from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher_settings import StageTeacherSettings
 from distill_jax.synthesis import client
 from distill_jax.synthesis.asking import Asker, StoppedError

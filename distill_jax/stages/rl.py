@@ -38,8 +38,8 @@ from distill_jax.stages import (
     teacher_routes,
 )
 from distill_jax.stages.kinds import Kind, register
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.rl_step import RLStep
-from distill_jax.stages.settings import RLSettings
 from distill_jax.training import optimizer, value_warmup
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS

@@ -21,7 +21,7 @@ from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import rl_prepare
-from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher import Teacher
 from distill_jax.tasks import Judged
 from distill_jax.training import losses

@@ -22,8 +22,9 @@ from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import teacher_prompts
+from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.remote_teacher import RemoteTeacher
-from distill_jax.stages.settings import DistillSettings, RLSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher_prompts import TeacherPrompts
 from distill_jax.stages.teacher_routes import RoutedTeacher
 from distill_jax.stages.teacher_settings import OWN, StageTeacherSettings

@@ -8,7 +8,8 @@ from distill_jax.data import chat
 from distill_jax.data.problem import Problem
 from distill_jax.run import geometry
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages.settings import DistillSettings, RLSettings
+from distill_jax.stages.distill_settings import DistillSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher_settings import StageTeacherSettings
 
 

@@ -16,7 +16,7 @@ from distill_jax.rewards.length_buckets import NAMES, RowScorer
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.run import geometry
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher_settings import OWN, StageTeacherSettings
 
 # Columns of a problem that are attributes of it.

@@ -16,7 +16,7 @@ from distill_jax.rewards.length import FORMS, LengthSettings
 from distill_jax.rewards.process import ProcessSettings, StepScores
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.stages.rl_prepare import prepare
-from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings
 
 LONGEST = 400

@@ -10,7 +10,7 @@ from distill_jax.reasoning.steps import Format
 from distill_jax.rewards import bonuses, process
 from distill_jax.rewards.process import ProcessSettings, StepScores
 from distill_jax.rewards.settings import RewardSettings
-from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.rl_settings import RLSettings
 
 ON = ProcessSettings(reward_model="prm", weight=0.5)
 

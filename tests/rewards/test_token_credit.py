@@ -15,7 +15,7 @@ from distill_jax.rewards.process import ProcessSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
 from distill_jax.stages.rl_prepare import prepare
-from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
 from distill_jax.training.losses import PolicyScores
 

@@ -10,7 +10,7 @@ from configs import presets
 from distill_jax.core.errors import ConfigError
 from distill_jax.run.config import RunConfig, build, concerned, to_config_dict, to_dict, upstream
 from distill_jax.run.record import stage_key
-from distill_jax.stages.settings import RLSettings
+from distill_jax.stages.rl_settings import RLSettings
 
 SMOKE = presets.smoke()
 

@@ -15,8 +15,8 @@ from distill_jax.models import hf_io
 from distill_jax.run.record import record, setting_values, stage_key
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, distill, distill_step, runner
+from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.distill_step import DistillStep
-from distill_jax.stages.settings import DistillSettings
 from distill_jax.training import state as states
 from tests.stages.distilled import WAYS, Trained, first_step, one_update, way
 from tests.stages.small import copy_stages, rows, small, weights
