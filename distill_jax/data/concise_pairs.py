@@ -17,6 +17,7 @@ class Sample(NamedTuple):
         assertions: checks that it holds.
         hardcoded: whether its answer is written in it without the work.
         stripped: whether it was made of another one by leaving out comments.
+        doubted: whether a reward model scores it too low to be chosen.
     """
 
     text: str
@@ -25,6 +26,7 @@ class Sample(NamedTuple):
     assertions: int = 0
     hardcoded: bool = False
     stripped: bool = False
+    doubted: bool = False
 
 
 class Chosen(NamedTuple):
@@ -39,9 +41,9 @@ def of_problem(samples: Sequence[Sample], *, ratio: float, per_problem: int) -> 
     """The pairs of one problem's right samples, natural ones first.
 
     The rejected is one that was written as it is, the longest first, each once. The chosen is the
-    shortest that has at least as many assertions, is not hard-coded, and of whose tokens the
-    rejected has at least `ratio` times as many. In a natural pair it was written as it is and says
-    something else than the rejected; where there is none, a stripped one may be.
+    shortest that has at least as many assertions, is neither hard-coded nor doubted, and of whose
+    tokens the rejected has at least `ratio` times as many. In a natural pair it was written as it
+    is and says something else than the rejected; where there is none, a stripped one may be.
     """
     order = sorted(range(len(samples)), key=lambda i: (-samples[i].length, i))
     written = [i for i in order if not samples[i].stripped]
@@ -63,6 +65,7 @@ def _over(chosen: Sample, rejected: Sample, kind: str, ratio: float) -> bool:
     return (
         (natural if kind == NATURAL else chosen.stripped)
         and not chosen.hardcoded
+        and not chosen.doubted
         and chosen.assertions >= rejected.assertions
         and rejected.length >= ratio * chosen.length
     )

@@ -77,6 +77,13 @@ class DataSettings:
     on_long_prompt: str = setting(
         "drop", "Longer prompts are dropped and counted, or refused.", choices=("drop", "error")
     )
+    ngram: int = setting(
+        0,
+        "Rows of a file (questions of synthesis, traces, steps, solutions) are also dropped where "
+        "their question shares so many words in a row with a validation or test problem, e.g. 13; "
+        "0: where it is the same question. Generated problems share their sentences: leave it 0.",
+        low=0,
+    )
     question_column: str | None = setting(None, "Column of the question; None finds it.")
     solution_column: str | None = setting(None, "Column of the worked solution; None finds it.")
     answer_column: str | None = setting(None, "Column of the gold answer; None finds it.")

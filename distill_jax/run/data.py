@@ -1,6 +1,6 @@
 """A run's data: the tokenizer, the problems of each split, their prompts."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from distill_jax.core.files import read_json, write_json
 from distill_jax.core.settings import to_dict
 from distill_jax.data import chat, sources, synthetic
 from distill_jax.data import tokenizer as tokenizers
+from distill_jax.data.ngrams import Overlap
 from distill_jax.data.problem import Problem, content_hash, overlap
 from distill_jax.data.sources import PUBLISHED, SPLITS
 from distill_jax.data.synthetic import ProblemSettings
@@ -187,9 +188,30 @@ class Data:
         """Whether a question is one of validation or test, by its content hash."""
         return content_hash(question) in self._held_out
 
+    def held_out(self, questions: Sequence[str], where: str) -> list[bool]:
+        """Whether each question of a file is in validation or test, or nearly: see data.ngram.
+
+        Says how many are not the same and share their words; where: the file, or the stage.
+        """
+        same = [self.in_held_out_split(one) for one in questions]
+        n = self.config.data.ngram
+        if not n:
+            return same
+        near = [not hit and one in self._near for hit, one in zip(same, questions, strict=True)]
+        self.say(
+            f"{where}: {sum(near)} of {len(same)} rows dropped, their questions share {n} words in "
+            f"a row with validation or test problems; {sum(same)} are the same"
+        )
+        return [a or b for a, b in zip(same, near, strict=True)]
+
     @cached_property
     def _held_out(self) -> frozenset[str]:
         return frozenset(p.content_hash for name in _HELD_OUT for p in self._load(name))
+
+    @cached_property
+    def _near(self) -> Overlap:
+        held_out = (p.question for name in _HELD_OUT for p in self._load(name))
+        return Overlap(held_out, self.config.data.ngram)
 
     def _load(self, split: str) -> list[Problem]:
         if split not in self._raw:

@@ -9,17 +9,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from distill_jax.core import sharding
+from distill_jax.core import sharding, unread
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
+from distill_jax.core.unread import Unread, off
 from distill_jax.data import concise_pairs, trace_rows
 from distill_jax.data.concise_pairs import NATURAL, STRIPPED, Sample
 from distill_jax.data.problem import Problem
 from distill_jax.data.trace_rows import Trace
+from distill_jax.forecast.memory import Job, Part
+from distill_jax.inference import process_scorer
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage
 from distill_jax.run.settings import TASK, Shared, StageSettings
@@ -44,7 +47,21 @@ class ConciseSettings(StageSettings, kind="concise", makes="rows"):
         "Where a problem has too few natural pairs, prefer a program without its comments and "
         "docstrings over a longer one; task text has no such pairs.",
     )
+    reward_model: str = setting(
+        "",
+        "Process reward model that the chosen must convince, too: a stage, or a directory; empty: "
+        "none.",
+        ref="reward_model",
+    )
+    threshold: float = setting(
+        0.5, "The chosen's score by the reward model is at least this.", low=0.0, high=1.0
+    )
     batch: int = setting(256, "Solutions judged at a time.", low=1, affects="nothing")
+
+    UNREAD: ClassVar = (Unread(("threshold",), ("reward_model",), off),)
+
+    def __post_init__(self) -> None:
+        unread.refuse(unread.find(self))
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -53,7 +70,8 @@ class ConciseSettings(StageSettings, kind="concise", makes="rows"):
 
     def shared(self) -> tuple[str, ...]:
         """The problems' settings, and the tokenizer."""
-        return ("seed", "tokenizer_size", *TASK, "data", "student.path")
+        student = "student" if self.reward_model else "student.path"  # a model's dtypes
+        return ("seed", "tokenizer_size", *TASK, "data", student)
 
     def splits(self) -> tuple[str, ...]:
         """Levels are those of train; questions of the others are dropped from the rows."""
@@ -77,7 +95,7 @@ def _run(
     del prepared
     s, figures = stage.settings, Counter[str]()
     given = [one for source in s.sources for one in trace_rows.read(run.rows(source))]
-    usable = _usable(run, given, figures)
+    usable = _usable(run, stage.name, given, figures)
     found = _verified(run, s, [one.problem for one in usable], [one.completion for one in usable])
     figures["no_longer_right"] = sum(one is None for one in found)
     of_question: dict[str, list[Sample]] = {}
@@ -88,6 +106,8 @@ def _run(
             of_question.setdefault(trace.question, []).append(one)
     if s.stripped:
         _add_stripped(run, s, problems, of_question, figures)
+    if s.reward_model:
+        _doubt(run, s, problems, of_question, figures)
     rows = _rows(run, stage, problems, of_question, figures)
     if not rows:
         raise DataError(
@@ -106,13 +126,14 @@ def _run(
     return out
 
 
-def _usable(run: Run, given: Sequence[Trace], figures: Counter[str]) -> list[Trace]:
+def _usable(run: Run, name: str, given: Sequence[Trace], figures: Counter[str]) -> list[Trace]:
     """Right solutions that ended, each text of a question once, of no held-out question."""
     out: dict[tuple[str, str], Trace] = {}
-    for one in given:
+    held_out = run.data.held_out([one.question for one in given], name)
+    for one, drop in zip(given, held_out, strict=True):
         if not one.right or not one.ended:
             figures["dropped_not_right"] += 1
-        elif run.data.in_held_out_split(one.question):
+        elif drop:
             figures["dropped_held_out"] += 1
         elif (one.question, one.completion) in out:
             figures["dropped_repeated"] += 1
@@ -171,6 +192,33 @@ def _add_stripped(
             of_question[question].append(one)
 
 
+def _doubt(
+    run: Run,
+    s: ConciseSettings,
+    problems: dict[str, Problem],
+    of_question: dict[str, list[Sample]],
+    figures: Counter[str],
+) -> None:
+    """Marks the samples that the reward model scores below the threshold, or cannot score whole."""
+    scorer = process_scorer.load(run, s.reward_model)
+    pool = run.data.task.prompts([problems[question] for question in of_question])
+    prompts = process_scorer.read_by(run, scorer, pool)
+    read = dict(zip([one.question for one in pool.problems], prompts, strict=True))
+    tok = run.data.tokenizer
+    for question, samples in of_question.items():
+        scores: list[float] = [float("nan")] * len(samples)
+        if question in read:
+            ids = tok([one.text for one in samples], add_special_tokens=False)["input_ids"]
+            steps = scorer.score([read[question]] * len(samples), ids)
+            whole = [bool(np.isfinite(one).all()) for one in steps]
+            found = scorer.aggregate(steps).tolist()
+            scores = [x if all_ else x * np.nan for x, all_ in zip(found, whole, strict=True)]
+        for i, score in enumerate(scores):
+            if not score >= s.threshold:  # NaN, too
+                samples[i] = samples[i]._replace(doubted=True)
+                figures["doubted"] += 1
+
+
 def _rows(
     run: Run,
     stage: Stage[ConciseSettings],
@@ -204,4 +252,8 @@ def _rows(
     return [rows[i] for i in kept]
 
 
-KIND = register(Kind(ConciseSettings, _run))
+def _forecast(job: Job, s: ConciseSettings) -> list[Part]:
+    return job.scoring_steps(process_scorer.BATCH) if s.reward_model else []
+
+
+KIND = register(Kind(ConciseSettings, _run, forecast=_forecast))

@@ -51,7 +51,8 @@ class PairRows:
         self.reference: np.ndarray | None = None
         path = run.rows(s.data)
         given, self.figures = _read(run, stage)
-        found = [pair for pair in given if not run.data.in_held_out_split(pair.question)]
+        held_out = run.data.held_out([pair.question for pair in given], str(path))
+        found = [pair for pair, drop in zip(given, held_out, strict=True) if not drop]
         self.figures["dropped_held_out"] = len(given) - len(found)
         kept, dropped = _as_tokens(run, found, s.longest(run.config))
         if s.most and len(kept) > s.most:

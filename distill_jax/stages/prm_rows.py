@@ -58,7 +58,8 @@ class LabelledRows:
         paths = [run.rows(source) for source in s.sources]
         names = ", ".join(map(str, paths))
         given = [row for path in paths for row in self._read(run, path)]
-        found = [row for row in given if not run.data.in_held_out_split(row.question)]
+        held_out = run.data.held_out([row.question for row in given], names)
+        found = [row for row, drop in zip(given, held_out, strict=True) if not drop]
         usable, found = found, [r for r in found if s.half in (0, half_of(r.question))]
         forms = {row.form for row in given}
         refuse_other_split(given, s.step_format.split, f"{stage.name}.step_format.split")

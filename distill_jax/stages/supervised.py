@@ -152,7 +152,9 @@ def _of_file(run: Run, path: Path, only_right: bool) -> list[Problem]:
     ]
     found = [problem_of_row(row, where, where) for where, row in right]
     once = {(one.question, one.solution): one for one in reversed(found)}
-    kept = [one for one in reversed(once.values()) if not run.data.in_held_out_split(one.question)]
+    unlike = list(reversed(once.values()))
+    held_out = run.data.held_out([one.question for one in unlike], str(path))
+    kept = [one for one, drop in zip(unlike, held_out, strict=True) if not drop]
     run.say(
         f"{path}: {len(kept)} solutions of {len(rows)} rows; "
         f"{len(rows) - len(right)} wrong or not kept, {len(found) - len(once)} copies, "

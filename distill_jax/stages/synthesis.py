@@ -69,7 +69,8 @@ def _prepare(run: Run, stage: Stage[SynthesisSettings]) -> Prompts:
     s = stage.settings
     if s.questions:
         given = read_questions(Path(s.questions))
-        kept = [one for one in given if not run.data.in_held_out_split(one.question)]
+        held_out = run.data.held_out([one.question for one in given], s.questions)
+        kept = [one for one, drop in zip(given, held_out, strict=True) if not drop]
         if len(kept) < len(given):
             run.say(
                 f"{stage.name}: {len(given) - len(kept)} of {len(given)} problems of "

@@ -96,3 +96,28 @@ def test_questions_of_validation_and_test_are_held_out(tmp_path: Path) -> None:
     for split, held_out in (("train", False), ("validation", True), ("test", True)):
         question = data.separate(split)[0].question
         assert data.in_held_out_split(f"  {question.lower()} ") is held_out
+
+
+def test_questions_that_share_words_with_held_out_ones(tmp_path: Path) -> None:
+    """Counted apart from those that are the same, where the setting asks for it."""
+    for split in ("train", "validation", "test"):
+        text = f"The {split} box holds two pens and three more, and a lid"
+        (tmp_path / f"{split}.jsonl").write_text(
+            "".join(json.dumps({"question": f"{text} {i}?", "answer": "5"}) + "\n" for i in (1, 2))
+        )
+    asked = ["The test box holds two pens and three more, and a lid 1?", "a " * 20]
+    asked += ["Well: the test box holds two pens - and three more; and then?", "Other?"]
+    for ngram, wanted in ((0, [True, False, False, False]), (9, [True, False, True, False])):
+        models = {"teacher__path": "no/teacher", "student__path": "no/student"}  # none is read
+        config = small(data__source=str(tmp_path), data__ngram=ngram, stages=("rl",), **models)
+        data, said = runs.Run(config, tmp_path / str(ngram)).data, list[str]()
+        data.say = said.append  # type: ignore[method-assign]
+        assert data.held_out(asked, "rows.jsonl") == wanted
+        assert said == ngram * [] + (
+            [
+                "rows.jsonl: 1 of 4 rows dropped, their questions share 9 words in a row with "
+                "validation or test problems; 1 are the same"
+            ]
+            if ngram
+            else []
+        )

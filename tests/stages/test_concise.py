@@ -10,11 +10,12 @@ import pytest
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data import pair_rows
+from distill_jax.inference import process_scorer
 from distill_jax.reasoning.programs import fenced
 from distill_jax.run.config import RunConfig
 from distill_jax.run.run import Run
 from distill_jax.sandbox import shared
-from distill_jax.stages import runner
+from distill_jax.stages import checks, runner
 from distill_jax.stages.concise import ConciseSettings
 from distill_jax.stages.dpo_rows import PairRows
 from distill_jax.stages.dpo_settings import DPOSettings
@@ -159,6 +160,38 @@ def test_without_stripping(tmp_path: Path, made: dict[str, Any]) -> None:
     given = [trace(20, fenced(NOTED.replace("15", "20")), 0)]
     with pytest.raises(DataError, match="none of 1 problems with right solutions has two"):
         make(tmp_path, made, given, task="program", stripped=False)
+
+
+def test_the_chosen_convinces_the_reward_model(
+    tmp_path: Path, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    middle, tok = "15-6-2, so 9-2=7\n#### 7", Run(config(tmp_path / "x", made), tmp_path).data
+    score_of = {LONG: [0.1], middle: [0.9, 0.5], SHORT: [0.9, 0.4], "7-0=7\n#### 7": [float("nan")]}
+
+    class Scorer:
+        def score(self, prompts: Any, completions: Any) -> list[np.ndarray]:
+            assert all(QUESTION.format(n=15) in tok.text(one) for one in prompts)
+            return [np.array(score_of[tok.text(one)]) for one in completions]
+
+        def aggregate(self, scores: Any) -> np.ndarray:
+            return np.array(
+                [np.nanmin(one) if np.isfinite(one).any() else np.nan for one in scores]
+            )
+
+    monkeypatch.setattr(process_scorer, "load", lambda *_, **__: Scorer())
+    monkeypatch.setattr(checks, "check_reward_model", lambda *_: None)
+    monkeypatch.setattr(Run, "reward_model", lambda self, _: tmp_path / "prm")
+    monkeypatch.setattr(Run, "digest", lambda self, _: "0")
+    given = [trace(15, text, i) for i, text in enumerate(score_of)]
+    how = {"reward_model": "./prm", "threshold": 0.5}
+    (row,) = make(tmp_path / "a", made, given, **how)
+    # SHORT is shorter, and has a step below the threshold; the last one cannot be scored.
+    assert (row["chosen"], row["rejected"]) == (middle, LONG)
+    assert figures(tmp_path / "a")["doubted"] == 3
+    with pytest.raises(DataError, match="none of 1 problems"):
+        make(tmp_path / "b", made, given, **{**how, "threshold": 0.6})
+    with pytest.raises(ConfigError, match="threshold=0.6 with reward_model=''"):
+        ConciseSettings(data="a", threshold=0.6)
 
 
 def test_judged_in_batches(
