@@ -17,7 +17,7 @@ from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.core.settings import build
 from distill_jax.training.manifest import describe_run
 from launch import arguments
-from launch.bench import distill, draws, scoring
+from launch.bench import distill, draws, programs, scoring
 from launch.bench.steps import Bench, BenchSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/bench.py[:preset]")
@@ -40,6 +40,7 @@ def run(settings: BenchSettings) -> dict[str, Any]:
         bench.generate(rows)
     bench.sft("lora")
     bench.rl()
+    programs.programs(bench)
     scoring.scoring(bench)
     distill.distill(bench)
     draws.draws(bench)
@@ -54,7 +55,7 @@ def table(result: dict[str, Any]) -> Table:
     out = Table(title=f"{result['model']}: median \\[min, max] over repetitions", padding=0)
     names = [name.removesuffix("_s") for name in result["figures"]]
     out.add_column("figure", min_width=max(map(len, names)))
-    for name in ("seconds", "first, s", "a second", "of peak", "temp, MB"):
+    for name in ("seconds", "first, s", "a second", "of peak", "of step", "temp, MB"):
         out.add_column(name, justify="right")
     for name, figure in zip(names, result["figures"].values(), strict=True):
         share = figure.get("mfu", figure.get("roofline_fraction"))
@@ -64,6 +65,7 @@ def table(result: dict[str, Any]) -> Table:
             f"{figure['first_call_s']:.2f}" if "first_call_s" in figure else "–",
             _speed(figure),
             f"{100 * share:.1f}%" if share is not None else "–",
+            f"{100 * figure['share_of_step']:.1f}%" if "share_of_step" in figure else "–",
             f"{figure['temp_bytes'] / 1e6:,.0f}" if "temp_bytes" in figure else "–",
         )
     return out

@@ -146,7 +146,9 @@ class Bench:
         s = self.settings
         update, state, frozen = self._update(losses.sft(self.model, self.config.vocab_size), mode)
         mask_BR = np.ones((s.sft_rows, s.sft_tokens - 1), np.float32)
-        batch = sharding.place({**self._supervised_rows(), "loss_mask_BR": mask_BR}, self.rows)
+        batch = sharding.place(
+            {**self.supervised_rows(s.sft_rows), "loss_mask_BR": mask_BR}, self.rows
+        )
 
         def run() -> Any:
             nonlocal state
@@ -160,8 +162,8 @@ class Bench:
 
     def forward(self) -> None:
         """Log-probabilities of every token, as the teacher and the reference compute them."""
-        s, scorer = self.settings, self._scorer()
-        batch = sharding.place(self._supervised_rows(), self.rows)
+        s, scorer = self.settings, self.scorer()
+        batch = sharding.place(self.supervised_rows(s.sft_rows), self.rows)
         tokens = s.sft_rows * s.sft_tokens
         self.measure("teacher_forward_s", lambda: scorer.score(batch), tokens)
 
@@ -175,17 +177,19 @@ class Bench:
         update = make_update(*objective, tx, self.mesh, shardings, accumulate=accumulate)
         return update, state, frozen
 
-    def _supervised_rows(self) -> dict[str, np.ndarray]:
+    def supervised_rows(self, rows: int) -> dict[str, np.ndarray]:
+        """Rows of random tokens, all of them a response."""
         s = self.settings
-        tokens = self.tokens(s.sft_rows, s.sft_tokens)
+        tokens = self.tokens(rows, s.sft_tokens)
         return {
             "tokens_BT": tokens,
-            "prompt_len_B": np.ones(s.sft_rows, np.int32),
-            "response_len_B": np.full(s.sft_rows, s.sft_tokens - 1, np.int32),
+            "prompt_len_B": np.ones(rows, np.int32),
+            "response_len_B": np.full(rows, s.sft_tokens - 1, np.int32),
             "targets_BR": np.ascontiguousarray(tokens[:, 1:]),
         }
 
-    def _scorer(self) -> TeacherScorer:
+    def scorer(self) -> TeacherScorer:
+        """The teacher, of the model's shape."""
         params, vocab = {"base": self.params["base"], "lora": {}}, self.config.vocab_size
         return TeacherScorer(self.teacher, params, self.mesh, alpha=1.0, vocab=vocab)
 
@@ -218,7 +222,7 @@ class Bench:
     def rl(self) -> None:
         """A GRPO step: rollout (with a cheap reward), teacher scoring, update."""
         s = self.settings
-        sampling, scorer = self._sampling(), self._scorer()
+        sampling, scorer = self._sampling(), self.scorer()
         prompts = list(self.tokens(s.prompts, s.prompt_tokens))
         algorithm, group = ALGORITHMS["grpo"], GroupSettings()
         vocab = self.config.vocab_size

@@ -53,13 +53,14 @@ def test_smoke_prints_one_line_of_positive_figures():
     figures = result["figures"]
     assert set(figures) == {
         "teacher_forward_s", "generate_4_s", "lora_step_s", "full_step_s",
-        "grpo_rollout_s", "grpo_teacher_s", "grpo_update_s", "grpo_step_s",
+        "grpo_rollout_s", "grpo_teacher_s", "grpo_update_s", "grpo_step_s", "grpo_grading_s",
         "score_at_once_s", "score_by_step_s", "distill_chunked_s", "distill_naive_s",
         "draw_s", "draw_top_k_s", "draw_top_p_s",
     }  # fmt: skip
     for figure in figures.values():
         assert 0 < figure["min"] <= figure["median"] <= figure["max"]
         assert figure["n"] == 2
+    assert 0 <= figures["grpo_grading_s"]["share_of_step"] < 1
     # Compilation is part of the first call and of no other.
     assert figures["lora_step_s"]["first_call_s"] > figures["lora_step_s"]["max"]
     rows, tokens = 4, 8
