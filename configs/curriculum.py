@@ -17,7 +17,8 @@ from distill_jax.training.optimizer import OptimizerSettings
 
 _START = "start: stages=('pretrain', 'evaluate')"
 _ARMS = (
-    *(f"{name}: distill.curriculum.method={name}" for name in CURRICULA),
+    # Those by verdicts are for stage rl.
+    *(f"{name}: distill.curriculum.method={name}" for name, one in CURRICULA.items() if one.choose),
     # Besides the gap to the teacher, an arm's value counts its gain, its loss and its transfer.
     "multi_objective: distill.curriculum.method=self_evolving; "
     "distill.curriculum.progress_weight=1.0; distill.curriculum.retention_weight=1.0; "

@@ -1,7 +1,9 @@
-"""Curricula as entries of one dictionary: what share each arm has in a step's draw.
+"""Curricula as entries of one dictionary: what share each arm has in a step's draw, or which of
+all problems come first in it.
 
-An entry is a pure function of the plan, the state and the step. Problems without a level have no
-place in an order of levels: the ordered entries always draw them, as often as they occur.
+An entry by arms is a pure function of the plan, the state and the step. Problems without a level
+have no place in an order of levels: the ordered entries always draw them, as often as they occur.
+An entry by verdicts ranks problems by how often each was solved; it reads no level.
 """
 
 import functools
@@ -25,6 +27,8 @@ class Plan(NamedTuple):
     floor: float
     pace_steps: int
     competence_start: float
+    target: float
+    pool_weight: float
 
 
 class Choice(NamedTuple):
@@ -36,11 +40,24 @@ class Choice(NamedTuple):
 
 
 class Method(NamedTuple):
-    """An entry: its choice for (plan, state, step). With `one_shuffle` the problems of all arms
-    are drawn in one shuffle an epoch, which gives each arm its share without any draw of arms."""
+    """An entry; one of its two functions is there.
 
-    choose: Callable[[Plan, Mapping[str, Any], int], Choice]
+    Attributes:
+        choose: (plan, state, step) -> shares of the arms.
+        place: (plan, right_N, wrong_N, random numbers) -> float64 [N]; the problems with the
+            least are drawn. The counts are those of `verdicts`, float [N].
+        one_shuffle: the problems of all arms are drawn in one shuffle an epoch, which gives each
+            arm its share without any draw of arms.
+    """
+
+    choose: Callable[[Plan, Mapping[str, Any], int], Choice] | None = None
+    place: Callable[[Plan, np.ndarray, np.ndarray, np.random.Generator], np.ndarray] | None = None
     one_shuffle: bool = False
+
+    @property
+    def needs_levels(self) -> bool:
+        """Whether there is nothing to choose among problems without levels."""
+        return self.choose is not None and not self.one_shuffle
 
 
 def uniform(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
@@ -81,15 +98,46 @@ def competence(plan: Plan, state: Mapping[str, Any], step: int) -> Choice:
     return _choice(plan, _with_unlevelled(plan, pool_A), pool_A)
 
 
+def posterior(
+    plan: Plan, right_N: np.ndarray, wrong_N: np.ndarray, draws: np.random.Generator
+) -> np.ndarray:
+    """Distance of a success rate drawn from each problem's Beta posterior to the target.
+
+    Thompson sampling (MoPPS, arXiv 2507.04632): a group is likeliest to have right and wrong
+    answers near ½, and a problem that was seldom drawn has a wide posterior, so it is tried.
+    """
+    sampled_N = draws.beta(1.0 + np.float64(right_N), 1.0 + np.float64(wrong_N))
+    return np.abs(sampled_N - plan.target)
+
+
+def pools(
+    plan: Plan, right_N: np.ndarray, wrong_N: np.ndarray, draws: np.random.Generator
+) -> np.ndarray:
+    """Hard and easy problems less often, by `pool_weight`; without replacement in the draw.
+
+    Pools as in prime-rl, by the posterior's mean: problems never seen have ½ and are normal. The
+    least of E/w, with E exponential, are a draw with weights w (Efraimidis and Spirakis 2006).
+    """
+    mean_N = np.asarray(_beta_mean(right_N, wrong_N))
+    normal_N = (mean_N > HARD) & (mean_N <= EASY)
+    return draws.exponential(size=len(mean_N)) / np.where(normal_N, 1.0, plan.pool_weight)
+
+
+# Pools: hard up to the first success rate, easy above the second.
+HARD, EASY = 0.25, 0.75
+
 CURRICULA: dict[str, Method] = {
     "uniform": Method(uniform, one_shuffle=True),
     "self_evolving": Method(self_evolving),
     "easy_to_hard": Method(functools.partial(one_level, falling=False)),
     "hard_to_easy": Method(functools.partial(one_level, falling=True)),
     "competence": Method(competence),
+    "posterior": Method(place=posterior),
+    "pools": Method(place=pools),
 }
 
 _boltzmann, _competence = jax.jit(kernels.boltzmann), jax.jit(kernels.competence)
+_beta_mean = jax.jit(kernels.beta_mean)
 
 
 def _levels(plan: Plan) -> np.ndarray:

@@ -9,6 +9,8 @@ from distill_jax.core.unread import Unread, off
 from distill_jax.curriculum.arms import KINDS, UNLEVELLED
 from distill_jax.curriculum.methods import CURRICULA
 
+PACED = ("easy_to_hard", "hard_to_easy", "competence")
+
 
 @dataclass(frozen=True)
 class CurriculumSettings:
@@ -17,12 +19,19 @@ class CurriculumSettings:
     # The values of arms are recorded under every method, so what they depend on is read.
     UNREAD: ClassVar = (
         Unread(("temperature", "floor"), ("method",), lambda method: method != "self_evolving"),
-        Unread(("pace_steps",), ("method",), lambda method: method in ("uniform", "self_evolving")),
+        Unread(("pace_steps",), ("method",), lambda method: method not in PACED),
         Unread(("competence_start",), ("method",), lambda method: method != "competence"),
+        Unread(("target",), ("method",), lambda method: method != "posterior"),
+        Unread(("pool_weight",), ("method",), lambda method: method != "pools"),
+        Unread(("memory",), ("method",), lambda method: CURRICULA[method].place is None),
         Unread(("learnt",), ("retention_weight",), off),
     )
 
-    method: str = setting("uniform", "Entry of CURRICULA.", choices=tuple(CURRICULA))
+    method: str = setting(
+        "uniform",
+        "Entry of CURRICULA; posterior and pools count verdicts, which stage rl alone has.",
+        choices=tuple(CURRICULA),
+    )
     arms: str = setting("level", "What the curriculum chooses from.", choices=KINDS)
     unlevelled: str = setting(
         "own_arm",
@@ -42,6 +51,18 @@ class CurriculumSettings:
     )
     competence_start: float = setting(
         0.01, "Share of the problems that competence begins with (c₀).", above=0.0, high=1.0
+    )
+    target: float = setting(
+        0.5, "Success rate that posterior looks for in problems.", low=0.0, high=1.0
+    )
+    pool_weight: float = setting(
+        0.2, "Weight in pools of hard and of easy problems; 1 for the others.", above=0.0
+    )
+    memory: float = setting(
+        0.5,
+        "What a problem's earlier verdicts count when it is drawn again (posterior, pools).",
+        low=0.0,
+        high=1.0,
     )
     signal_weight: float = setting(
         1.0, "Weight of mean |advantage| (rl) or teacher-student gap (distill).", low=0.0

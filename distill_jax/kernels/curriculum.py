@@ -1,4 +1,5 @@
-"""Curriculum arithmetic over arms: TD(0) of their values, Boltzmann shares, competence by time."""
+"""Curriculum arithmetic: TD(0) of arms' values, Boltzmann shares, competence by time, and the Beta
+posterior of each problem's success rate."""
 
 import chex
 import jax
@@ -70,3 +71,42 @@ def competence(step: jax.Array | int, *, steps: int, start: float) -> jax.Array:
     """
     square = jnp.asarray(step, jnp.float32) * (1 - start**2) / steps + start**2
     return jnp.minimum(1.0, jnp.sqrt(square))
+
+
+def discounted_counts(
+    count_N: jax.Array, new_N: jax.Array, drawn_N: jax.Array, *, memory: float
+) -> jax.Array:
+    """n ← μ·n + new for the problems that were drawn; the others keep their count.
+
+    A prior a₀ is added when the posterior is read: α = a₀ + n then follows the update of MoPPS
+    (arXiv 2507.04632), α ← μ·α + (1−μ)·a₀ + new, whose fixed point without verdicts is the prior.
+    μ = 1: exact counts of a success rate that does not move.
+
+    Args:
+        count_N: discounted number of verdicts of one kind, float [N], ≥ 0.
+        new_N: verdicts of this kind in the step, float or int [N]; 0 where nothing was drawn.
+        drawn_N: bool [N].
+        memory: μ in [0, 1].
+
+    Returns:
+        float32 [N].
+    """
+    chex.assert_rank(count_N, 1)
+    chex.assert_equal_shape([count_N, new_N, drawn_N])
+    count_N = count_N.astype(jnp.float32)
+    return jnp.where(drawn_N, memory * count_N + new_N, count_N)
+
+
+def beta_mean(right_N: jax.Array, wrong_N: jax.Array) -> jax.Array:
+    """(1+r)/(2+r+w): mean of Beta(1+r, 1+w), the posterior under a uniform prior.
+
+    Args:
+        right_N, wrong_N: counts r and w, float [N], ≥ 0; ½ where both are 0.
+
+    Returns:
+        float32 [N] in (0, 1).
+    """
+    chex.assert_rank(right_N, 1)
+    chex.assert_equal_shape([right_N, wrong_N])
+    right_N, wrong_N = right_N.astype(jnp.float32), wrong_N.astype(jnp.float32)
+    return (1.0 + right_N) / (2.0 + right_N + wrong_N)

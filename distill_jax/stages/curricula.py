@@ -17,18 +17,21 @@ def of(
     problems: Sequence[Problem],
     *,
     batch: int,
+    samples: int = 1,
     rounds: int = 1,
 ) -> Curriculum:
     """The curriculum of a stage over its training problems; arguments as of `Curriculum`.
 
     Raises:
-        DataError: no problem is left, or the method has no levels to choose from.
+        DataError: no problem is left, too few are for a draw, or the method has no levels to
+            choose from.
     """
     made = Curriculum(
         settings,
         problems,
         seed=run.seed(stage),
         batch=batch,
+        samples=samples,
         steps=stage.settings.steps,
         rounds=rounds,
         out_shardings=sharding.replicated(run.mesh),

@@ -6,6 +6,7 @@ from typing import ClassVar
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread
+from distill_jax.curriculum.methods import CURRICULA
 from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.evaluation.runner import EvaluateSettings as EvaluateSettings
 from distill_jax.evaluation.solve_settings import SolveSettings as SolveSettings
@@ -97,6 +98,14 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
                 f"loss.kd_weight=0 with data={self.data} and lmbda={self.lmbda}",
                 wanted="given data in every step: cross-entropy needs given tokens",
                 fix="set data=teacher_samples and lmbda=0, or loss.kd_weight",
+            )
+        if CURRICULA[self.curriculum.method].place is not None:
+            by_arms = [name for name, one in CURRICULA.items() if one.place is None]
+            raise ConfigError(
+                f"curriculum.method={self.curriculum.method}",
+                wanted=f"one of {', '.join(by_arms)}: this one counts right and wrong samples of "
+                "each problem, and this stage measures gaps to the teacher",
+                fix="use a stage of kind rl",
             )
         if self.batch_size % self.samples_per_prompt:
             raise ConfigError(

@@ -77,8 +77,15 @@ def _prepare(run: Run, stage: Stage[RLSettings]) -> Curriculum:
             teacher_routes.names(s.teacher, problems)
         if s.teacher.is_remote:
             remote_teacher.check(run, stage)
-    batch, rounds = s.prompts_per_step, s.dynamic_sampling + 1
-    return curricula.of(run, stage, s.curriculum, problems, batch=batch, rounds=rounds)
+    return curricula.of(
+        run,
+        stage,
+        s.curriculum,
+        problems,
+        batch=s.prompts_per_step,
+        samples=s.samples_per_prompt,
+        rounds=s.dynamic_sampling + 1,
+    )
 
 
 def _run(

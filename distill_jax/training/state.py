@@ -21,8 +21,8 @@ class TrainState:
 
     Fields: step int32 [] (loop steps done); trainable (parameter tree); opt_state (optax, for
     trainable only); reward_state (what the rewards carry: running statistics, adaptive weights);
-    curriculum_state (values and counts of the arms); skipped int32 [] (updates dropped as not
-    finite); skipped_in_row int32 []; key (typed key of the run).
+    curriculum_state (values and counts of the arms, verdicts on problems); skipped int32 []
+    (updates dropped as not finite); skipped_in_row int32 []; key (typed key of the run).
     """
 
     step: jax.Array

@@ -1,4 +1,4 @@
-"""Each curriculum's shares by hand, at the ends and between."""
+"""Each curriculum's shares or places by hand, at the ends and between."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ SIZES = [40, 30, 20, 10]
 
 def plan(levels=(1, 2, 3, 4), sizes=SIZES, **changes):
     settings = {"batch": 4, "temperature": 0.2, "floor": 0.1, "pace_steps": 100}
-    settings |= {"competence_start": 0.1}
+    settings |= {"competence_start": 0.1, "target": 0.5, "pool_weight": 0.2}
     return Plan(np.array(levels), np.array(sizes), **{**settings, **changes})
 
 
@@ -67,7 +67,7 @@ def test_competence_opens_the_easiest_share():
     assert at(0, where).pool_A.tolist() == [10, 1, 0, 0]
 
 
-@pytest.mark.parametrize("method", CURRICULA)
+@pytest.mark.parametrize("method", [name for name, one in CURRICULA.items() if one.choose])
 def test_every_entry_gives_shares_that_can_be_drawn(method):
     for where in (plan(), plan(sizes=(1, 1, 1, 1)), plan(levels=(2, 2, 7, 0)), plan(pace_steps=1)):
         for step in (0, 1, 50, 99, 1000):
@@ -76,3 +76,44 @@ def test_every_entry_gives_shares_that_can_be_drawn(method):
             assert np.all(choice.share_A >= 0) and np.isclose(choice.share_A.sum(), 1)
             assert np.all((choice.pool_A >= 1) | (choice.share_A == 0))
             assert np.all(choice.pool_A <= where.size_A)
+
+
+def places(method, right, wrong, seed=0, **changes):
+    counts = np.array(right, np.float32), np.array(wrong, np.float32)
+    return CURRICULA[method].place(plan(**changes), *counts, np.random.default_rng(seed))
+
+
+def test_posterior_is_the_distance_to_the_target():
+    # Beta(1+r, 1+w) of so many verdicts is a point: |.5 − .2|, |.9 − .2|, |.2 − .2|.
+    right, wrong = np.array([5e6, 9e6, 2e6]), np.array([5e6, 1e6, 8e6])
+    got = places("posterior", right, wrong, target=0.2)
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(got, [0.3, 0.7, 0.0], atol=2e-3)
+
+
+def test_posterior_keeps_what_it_has_not_seen():
+    """Near .5, Beta(5, 5) has density 2.46, Beta(1, 1) 1 and Beta(1, 9) 9/2⁸ = .035."""
+    kinds = np.repeat([0, 1, 2], 100_000)
+    got = places("posterior", np.array([4, 0, 0])[kinds], np.array([4, 0, 8])[kinds])
+    near = np.bincount(kinds[got < 0.01], minlength=3) / 100_000 / 0.02
+    np.testing.assert_allclose(near, [2.46, 1.0, 0.035], atol=0.12)
+
+
+def test_pools_draw_by_weights():
+    """Means 1/10, 5/10, 9/10 and ½ of a problem never seen: pools hard, normal, easy, normal."""
+    kinds = np.repeat([0, 1, 2, 3], 50_000)
+    got = places("pools", np.array([0, 4, 8, 0])[kinds], np.array([8, 4, 0, 0])[kinds])
+    # Few of many: shares are those of the weights .2, 1, .2, 1.
+    first = np.argsort(got)[:4_000]
+    share = np.bincount(kinds[first], minlength=4) / 4_000
+    np.testing.assert_allclose(share, np.array([0.2, 1, 0.2, 1]) / 2.4, atol=0.03)
+    # The bounds are those of prime-rl: .25 is hard, .75 is normal.
+    edge = places("pools", [0, 2], [2, 0], pool_weight=1e-9)
+    assert edge[0] > 1e3 > edge[1]
+
+
+@pytest.mark.parametrize("method", [name for name, one in CURRICULA.items() if one.place])
+@pytest.mark.parametrize("right", [0.0, 1e-40, 3.5, 1e30])
+def test_every_place_is_finite(method, right):
+    got = places(method, [right, 0.0, right], [0.0, right, right])
+    assert got.shape == (3,) and np.all(np.isfinite(got)) and np.all(got >= 0)

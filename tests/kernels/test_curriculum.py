@@ -1,4 +1,4 @@
-"""TD(0), Boltzmann shares and competence: values by hand, slow loops, arms that are absent."""
+"""TD(0), Boltzmann shares, competence, posteriors: values by hand, slow loops, absent arms."""
 
 import chex
 import hypothesis
@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from distill_jax.kernels.curriculum import boltzmann, competence, td_update
+from distill_jax.kernels.curriculum import (
+    beta_mean,
+    boltzmann,
+    competence,
+    discounted_counts,
+    td_update,
+)
 from distill_jax.kernels.grpo import group_advantage
 
 
@@ -44,6 +50,24 @@ class Hand(chex.TestCase):
         at = self.variant(lambda t: competence(t, steps=100, start=0.1))
         got = [float(at(t)) for t in (0, 50, 100, 1000)]
         np.testing.assert_allclose(got, [0.1, 0.71063, 1.0, 1.0], atol=1e-5)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_a_posterior_that_forgets(self):
+        # μ = .5, 8 samples. Right: 8, 6, not drawn, 0: 8; .5·8+6 = 10; 10; 5. Wrong: 0, 2, 2, 9.
+        # Means (1+r)/(2+r+w): 9/10, 11/14, 11/14, 6/16; the second problem is never drawn.
+        count = self.variant(lambda n, new, drawn: discounted_counts(n, new, drawn, memory=0.5))
+        mean = self.variant(beta_mean)
+        right, wrong, means = jnp.zeros(2), jnp.zeros(2), []
+        for new, drawn in ((8, True), (6, True), (0, False), (0, True)):
+            given = jnp.array([drawn, False])
+            right = count(right, jnp.array([new, 0]), given)
+            wrong = count(wrong, jnp.array([8 - new if drawn else 0, 0]), given)
+            means.append(mean(right, wrong).tolist())
+        np.testing.assert_allclose(right, [5, 0])
+        np.testing.assert_allclose(wrong, [9, 0])
+        np.testing.assert_allclose(
+            means, [[9 / 10, 0.5], [11 / 14, 0.5], [11 / 14, 0.5], [6 / 16, 0.5]]
+        )
 
 
 def test_large_values_do_not_overflow():
@@ -88,3 +112,36 @@ def test_mean_advantage_of_a_binary_reward(right):
     p = right / 8
     got = jnp.mean(jnp.abs(group_advantage(reward, ddof=0)))
     np.testing.assert_allclose(got, 2 * np.sqrt(p * (1 - p)), atol=1e-4)
+
+
+_STEPS = st.lists(st.one_of(st.none(), st.integers(0, 8)), max_size=12)
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(_STEPS, st.floats(0, 1))
+def test_counts_are_a_discounted_sum(steps, memory):
+    """Each verdict counts μ^(later draws); the update with the prior inside is the paper's."""
+    count, alpha = np.zeros(1, np.float32), 1.0
+    for new in steps:
+        count = discounted_counts(
+            count, np.array([new or 0]), np.array([new is not None]), memory=memory
+        )
+        alpha = alpha if new is None else memory * alpha + (1 - memory) * 1.0 + new
+    drawn = [new for new in steps if new is not None]
+    wanted = sum(new * memory ** (len(drawn) - 1 - at) for at, new in enumerate(drawn))
+    np.testing.assert_allclose(count, [wanted], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(1 + count, [alpha], rtol=1e-4)
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_the_posterior_mean_moves_with_the_verdicts(right, wrong):
+    def mean(r, w):
+        return float(beta_mean(np.float32([r]), np.float32([w]))[0])
+
+    assert 0 < mean(right, wrong) < 1
+    np.testing.assert_allclose(mean(right, wrong), 1 - mean(wrong, right), atol=1e-6)
+    assert mean(right + 8, wrong) >= mean(right, wrong) >= mean(right, wrong + 8)
+    # Shrunk towards ½.
+    share = right / max(right + wrong, 1e-9)
+    assert abs(mean(right, wrong) - 0.5) <= abs(share - 0.5) + 1e-6 or right + wrong < 1e-9
