@@ -60,6 +60,10 @@ def test_every_method_runs(finished: Path, tmp_path: Path, method: str) -> None:
     if method == "self_evolving":
         # With an intrinsic reward even groups that are all wrong differ.
         assert max(found[-1]["curriculum/q/level_1"], found[-1]["curriculum/q/level_2"]) > 0.1
+    if CURRICULA[method].place:
+        # None repeats in a step; the figure of the next ones shows that verdicts are kept.
+        seen = [row["curriculum/seen"] for row in found]
+        assert seen[0] == found[0]["epoch"] and seen[0] < seen[1] <= seen[2]
     if method == "competence":
         # By correctness alone a group that is all wrong teaches nothing.
         differ = [1 - row["frac_groups_all_wrong"] - row["frac_groups_all_right"] for row in found]
@@ -83,6 +87,24 @@ def test_stopped_and_run_again(finished: Path, tmp_path: Path) -> None:
     assert run(finished, tmp_path / "broken", **how) == whole
     assert weights(tmp_path / "broken", "rl") == weights(tmp_path / "whole", "rl")
     assert "curriculum/count/level_2/arithmetic" in whole[0]
+
+
+def test_verdicts_stopped_and_run_again(finished: Path, tmp_path: Path) -> None:
+    """The counts of each problem are in the checkpoint; groups of every round are counted."""
+    how = {
+        "rl__steps": 4,
+        "rl__curriculum__method": "posterior",
+        "rl__curriculum__memory": 0.25,
+        "rl__dynamic_sampling": 1,
+    }
+    whole = run(finished, tmp_path / "whole", **how)
+    with sigterm(RLStep, 1, "saved at step 2 of 4"):
+        run(finished, tmp_path / "broken", **how)
+    assert run(finished, tmp_path / "broken", **how) == whole
+    assert weights(tmp_path / "broken", "rl") == weights(tmp_path / "whole", "rl")
+    # Four problems are epoch/steps of all; two rounds drew eight, and none twice.
+    drawn = sum(counts(whole[0]))
+    assert drawn == 8 and whole[0]["curriculum/seen"] == drawn / 4 * whole[0]["epoch"]
 
 
 def test_distill_stopped_and_run_again(finished: Path, tmp_path: Path) -> None:
