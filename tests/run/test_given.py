@@ -93,6 +93,15 @@ NO_TEACHER = {"rl__rewards__intrinsic_weight": 0.0}
         ({"rl__curriculum__temperature": 0.5}, "rl.curriculum.temperature=0.5 with rl.curriculum"),
         ({"distill__curriculum__pace_steps": 9}, "distill.curriculum.pace_steps=9 with distill.c"),
         (
+            {"rl__curriculum__method": "pools", "rl__curriculum__target": 0.4},
+            "rl.curriculum.target=0.4 with rl.curriculum.method='pools'",
+        ),
+        (
+            {"rl__curriculum__method": "posterior", "rl__curriculum__pool_weight": 0.4},
+            "rl.curriculum.pool_weight=0.4 with rl.curriculum.method='posterior'",
+        ),
+        ({"rl__curriculum__memory": 1.0}, "rl.curriculum.memory=1.0 with rl.curriculum.method="),
+        (
             {"sampling__output_tokens": 99},
             "sampling.output_tokens=99 with sampling.rounds=1",
         ),
@@ -139,6 +148,10 @@ def test_a_setting_that_nothing_reads_is_refused(
         {"rl__algorithm": "gmpo", "rl__group__clip__clip_low": 0.2},
         {"rl__algorithm": "gspo", "rl__group__clip__delta": 4.0},
         {"rl__curriculum__method": "competence", "rl__curriculum__pace_steps": 9},
+        {"rl__curriculum__method": "posterior", "rl__curriculum__target": 0.4,
+         "rl__curriculum__memory": 1.0},
+        {"rl__curriculum__method": "pools", "rl__curriculum__pool_weight": 0.4,
+         "rl__curriculum__memory": 1.0},
         {"distill__data": "teacher_samples", "distill__teacher_samples__problems": 9},
         {"rl__eval_every": 0},
         {"task": "program", "sampling__rounds": 2, "sampling__output_tokens": 99,
