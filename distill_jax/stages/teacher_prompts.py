@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data import chat
 from distill_jax.data.problem import Problem
+from distill_jax.models import hf_io
 from distill_jax.run import geometry
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages.distill_settings import DistillSettings
@@ -46,13 +47,13 @@ class TeacherPrompts:
 
     def _shown(self, problem: Problem) -> Problem:
         solution = self._run.data.task.response(problem, bare=False)
-        if solution is None:
+        if solution is None and "solution" in self._settings.shown:
             raise DataError(
                 f"problem {problem.id} has no solution that the task accepts",
                 wanted="one, which teacher.prompt shows to the teacher",
                 fix="remove the row, or leave teacher.prompt empty",
             )
-        parts = {"question": problem.question, "solution": solution, "answer": problem.answer}
+        parts = {"question": problem.question, "solution": solution or "", "answer": problem.answer}
         return dataclasses.replace(problem, question=self._settings.filled(parts))
 
 
@@ -70,7 +71,7 @@ def check(run: Run, stage: Stage[RLSettings] | Stage[DistillSettings]) -> None:
     """Renders the prompt of every training problem once, before any stage begins.
 
     Raises:
-        ConfigError: prompt and completion take more positions than the teacher has.
+        ConfigError: prompt and completion take more positions than a teacher has.
         DataError: see `TeacherPrompts.of`.
     """
     settings = stage.settings.teacher
@@ -81,13 +82,16 @@ def check(run: Run, stage: Stage[RLSettings] | Stage[DistillSettings]) -> None:
         prompts.of(run.data.problems("train").problems)
         return
     role = "teacher" if settings.is_model else "student"
-    positions = geometry.of_role(run, role, run.config.stages).max_position_embeddings
+    shapes = {role: geometry.of_role(run, role, run.config.stages)}
+    for name, path in settings.paths.items():
+        shapes[f"teacher {name}"] = hf_io.load_config(hf_io.model_dir(path))
     total = longest(run, settings) + run.config.sampling.response_tokens
-    if total > positions:
-        raise ConfigError(
-            f"{stage.name}.teacher.max_prompt_tokens={settings.max_prompt_tokens}: prompt and "
-            f"completion take {total} positions",
-            wanted=f"at most the {role}'s {positions}",
-            fix=f"lower {stage.name}.teacher.max_prompt_tokens",
-        )
+    for name, shape in shapes.items():
+        if total > shape.max_position_embeddings:
+            raise ConfigError(
+                f"{stage.name}.teacher.max_prompt_tokens={settings.max_prompt_tokens}: prompt and "
+                f"completion take {total} positions",
+                wanted=f"at most the {name}'s {shape.max_position_embeddings}",
+                fix=f"lower {stage.name}.teacher.max_prompt_tokens",
+            )
     prompts.of(run.data.problems("train").problems)

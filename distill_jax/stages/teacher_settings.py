@@ -64,8 +64,8 @@ class StageTeacherSettings:
                 wanted="the model's name at the server",
             )
         self._check_models()
-        found = _PART.findall(self.prompt)
-        if self.prompt and ("question" not in found or not set(found) <= set(PARTS)):
+        found = self.shown
+        if self.prompt and ("question" not in found or not found <= set(PARTS)):
             raise ConfigError(
                 f"prompt={self.prompt!r}",
                 wanted="{question}, and where wanted {solution} and {answer}",
@@ -88,6 +88,11 @@ class StageTeacherSettings:
     def paths(self) -> dict[str, str]:
         """Directory or hub id of each further teacher, by its name."""
         return {name: path for name, _, path in (one.partition("=") for one in self.models)}
+
+    @property
+    def shown(self) -> set[str]:
+        """The parts of a problem that the template has."""
+        return set(_PART.findall(self.prompt))
 
     @property
     def is_model(self) -> bool:

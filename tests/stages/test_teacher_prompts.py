@@ -202,3 +202,19 @@ def test_braces_of_a_solution_stay(how: dict[str, Any], tmp_path: Path) -> None:
     prompts = teacher_prompts.make(run, settings)
     assert prompts is not None
     assert "|#### 4|4" in run.data.tokenizer.decode(prompts.of([bare])[0])
+
+
+def test_a_problem_without_a_solution_is_refused_where_the_prompt_shows_it_alone(
+    how: dict[str, Any], tmp_path: Path
+) -> None:
+    words = Problem("x", "How much?", "4, without a program", "4")
+    for template, shows in (("{question} It is {answer}.", False), (SHOWN, True)):
+        longer = {**how, "rl__teacher__max_prompt_tokens": 220}
+        run = Run(small(**longer, task="program", rl__teacher__prompt=template), tmp_path)
+        prompts = teacher_prompts.make(run, run.config.plan["rl"].teacher)
+        assert prompts is not None
+        if shows:
+            with pytest.raises(DataError, match="no solution that the task accepts"):
+                prompts.of([words])
+        else:
+            assert "It is 4." in run.data.tokenizer.decode(prompts.of([words])[0])

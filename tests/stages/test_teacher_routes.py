@@ -127,6 +127,12 @@ def test_models_that_do_not_fit_are_refused(how: dict[str, Any], tmp_path: Path)
         small(**{**how, "rl__teacher__column": ""})
     with pytest.raises(ConfigError, match="one teacher's distributions enter the loss"):
         small(**how, distill__teacher__models=("a=x",), distill__teacher__column="from")
+    far = {"rl__teacher__prompt": "{question} {solution}", "rl__teacher__max_prompt_tokens": 160}
+    for role in ("teacher", "student"):
+        made = {"rows": 320, "noise": 0.1, "max_position_embeddings": 256, "tok": tokenizer()}
+        far[f"{role}__path"] = str(write_model(tmp_path / role, **made))
+    with pytest.raises(ConfigError, match="take 184 positions; wanted: at most the teacher big's"):
+        checks.prepare(Run(small(**{**how, **far}), tmp_path))
     other = write_model(tmp_path / "other", rows=320, tok=tokenizer(seed=3))
     with pytest.raises(TokenizerMismatchError):
         checks.prepare(Run(small(**{**how, "rl__teacher__models": (f"a={other}",)}), tmp_path))
