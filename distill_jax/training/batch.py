@@ -35,7 +35,7 @@ class ScoredRollout:
     entropy_BR: Any | None
     value_BR: Any | None
     end_value_B: Any | None
-    terms: Any | None = None
+    terms: Any | None
 
 
 @flax.struct.dataclass

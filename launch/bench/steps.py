@@ -232,7 +232,7 @@ class Bench:
         def prepared(batch: RolloutBatch, reward_PG: jax.Array) -> PolicyBatch:
             mask_BR = batch.response_mask_BR
             # GRPO needs no reward of a token, no score before the update and no value.
-            rollout = ScoredRollout(mask_BR, mask_BR, batch.ended_B, reward_PG, *[None] * 6)
+            rollout = ScoredRollout(mask_BR, mask_BR, batch.ended_B, reward_PG, *[None] * 7)
             return PolicyBatch(
                 tokens_BT=batch.tokens_BT,
                 prompt_len_B=batch.prompt_len_B,

@@ -75,6 +75,7 @@ def make(model, params, algorithm, settings, *, noise=0.2):
         entropy_BR=scored.entropy_BR,
         value_BR=scored.value_BR,
         end_value_B=scored.end_value_B,
+        terms=None,
     )
     batch = PolicyBatch(
         tokens_BT=rollout.tokens_BT,

@@ -27,7 +27,7 @@ def test_advantages_of_ppo_skip_a_gap():
         response_mask_BR=GAP, loss_mask_BR=GAP, ended_B=np.array([True]), reward_PG=None,
         reward_BR=np.array([[0, 0, X, X, 4]], np.float32), old_logp_BR=None, ref_logp_BR=None,
         entropy_BR=None, value_BR=np.array([[1, 2, X, X, 2]], np.float32),
-        end_value_B=np.array([X], np.float32),
+        end_value_B=np.array([X], np.float32), terms=None,
     )  # fmt: skip
     settings = PPOSettings(gamma=0.5, lam=0.5, kl_coef=0.0, whiten=False)
     made, _ = ALGORITHMS["ppo"].advantages(rollout, settings)
@@ -108,7 +108,7 @@ def _batch(mask_BR, gap):
         ref_logp_BR=spread([[-1.5, -2, -2], [-1, -2, -2]]),
         entropy_BR=spread([[1, 2, 3], [3, 2, 1]]),
         value_BR=spread([[0.5, 0.2, 0.1], [0, 0.3, 0.2]]),
-        end_value_B=np.array([9, 0.4], np.float32),
+        end_value_B=np.array([9, 0.4], np.float32), terms=None,
     )  # fmt: skip
 
 
