@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_jax.core import digest
+from distill_jax.core import digest, sharding
 from distill_jax.core.errors import CheckpointError, TokenizerMismatchError
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation.runner import EvaluateSettings
@@ -22,7 +22,8 @@ from distill_jax.training import checkpoint_reader
 TEACHER, MODEL = "teacher", "model"
 # A checkpoint of a stage is the subject STAGE_step_N.
 CHECKPOINT = "_step_"
-_PART = "trainable.lora"
+# What a stage trains, of its state: the adapter, or all parameters.
+_ADAPTER, _WHOLE = "trainable.lora", "trainable.base"
 
 
 @dataclass(frozen=True)
@@ -137,32 +138,54 @@ def checkpoint_steps(run: Run, settings: EvaluateSettings) -> list[int]:
 
 
 def _checkpoint(run: Run, stage: str, step: int) -> Subject:
-    directory = _checkpoints(run, stage)
-    base = run.base_of(stage)
-    lora = checkpoint_reader.read(directory, step, _PART)
-
-    def load() -> Loaded:
-        fresh = run.models.load("student", base=base)
-        lora = checkpoint_reader.read(directory, step, _PART)
-        shapes = [jax.tree.map(np.shape, tree) for tree in (lora, fresh.params["lora"])]
-        if shapes[0] != shapes[1]:
-            raise CheckpointError(
-                f"checkpoint {directory / str(step)} holds an adapter of other shapes",
-                wanted=f"{run.config.lora}",
-                fix="set lora.rank and lora.targets to what the stage was run with",
-            )
-        placed = {"base": fresh.params["base"], "lora": run.models.place_lora(lora)}
-        return Loaded(fresh.model, placed)
-
-    weights = {**run.student_digests(Student(stage, base=base)), "adapter": adapter_digest(lora)}
+    directory, base = _checkpoints(run, stage), run.base_of(stage)
+    whole = checkpoint_reader.has(directory, step, _WHOLE)
+    part = _WHOLE if whole else _ADAPTER
+    trained = tree_digest(checkpoint_reader.read(directory, step, part))
+    of_base = run.student_digests(Student(stage, base=base))
+    # Of a whole model nothing of the start is left.
+    weights = {MODEL: trained} if whole else {**of_base, "adapter": trained}
+    load = functools.partial(_load_whole if whole else _load_adapter, run, directory, step, base)
     return Subject(f"{stage}{CHECKPOINT}{step}", directory / str(step), weights, load, stage)
 
 
-def adapter_digest(lora: Any) -> str:
-    """Digest of an adapter's tree in host memory."""
+def _load_adapter(run: Run, directory: Path, step: int, base: Path | None) -> Loaded:
+    fresh = run.models.load("student", base=base)
+    lora = checkpoint_reader.read(directory, step, _ADAPTER)
+    _check_shapes(
+        f"checkpoint {directory / str(step)} holds an adapter of other shapes",
+        (lora, fresh.params["lora"]),
+        wanted=f"{run.config.lora}",
+        fix="set lora.rank and lora.targets to what the stage was run with",
+    )
+    placed = {"base": fresh.params["base"], "lora": run.models.place_lora(lora)}
+    return Loaded(fresh.model, placed)
+
+
+def _load_whole(run: Run, directory: Path, step: int, base: Path | None) -> Loaded:
+    fresh = run.models.load_whole(base or run.models.path("student"))
+    weights = checkpoint_reader.read(directory, step, _WHOLE)
+    _check_shapes(
+        f"checkpoint {directory / str(step)} holds a model of other shapes",
+        (weights, fresh.params["base"]),
+        wanted=f"those of {base or run.models.path('student')}",
+        fix="set student.path to what the stage was run with",
+    )
+    where = jax.tree.map(lambda leaf: leaf.sharding, fresh.params["base"])
+    return Loaded(fresh.model, {"base": sharding.place(weights, where), "lora": {}})
+
+
+def _check_shapes(got: str, trees: tuple[Any, Any], *, wanted: str, fix: str) -> None:
+    found, expected = (jax.tree.map(np.shape, tree) for tree in trees)
+    if found != expected:
+        raise CheckpointError(got, wanted=wanted, fix=fix)
+
+
+def tree_digest(tree: Any) -> str:
+    """Digest of the arrays of a tree in host memory, with their names."""
 
     def parts() -> Any:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(lora):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             yield f"{jax.tree_util.keystr(path)}\0{leaf.dtype}{leaf.shape}\0"
             yield np.ascontiguousarray(leaf).tobytes()
 

@@ -80,13 +80,16 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
     if not config:
         return [("settings", "no stage has written run.json yet")]
     lora, sampling = config["lora"], config["sampling"]
+    # Older work directories lack some settings.
+    stable = ", use_rslora" if lora.get("use_rslora") else ""
+    adapter = f"LoRA rank {lora['rank']}, α {lora['alpha']:g}{stable}"
     cut = f"top-p {sampling['top_p']:g}, at most {sampling['max_new_tokens']} tokens"
     both = config["teacher"]["path"] or not config["student"]["path"]
     out = [
         ("preset", f"{config['preset']}, seed {config['seed']}"),
         ("data", config["data"]["source"]),
         ("teacher", _model(config["teacher"]) if both else "not in this run"),
-        ("student", f"{_model(config['student'])}; LoRA rank {lora['rank']}, α {lora['alpha']:g}"),
+        ("student", f"{_model(config['student'])}; {adapter}"),
         ("sampling", f"temperature {sampling['temperature']:g}, {cut}"),
     ]
     for stage in data.view.stages:
@@ -125,7 +128,8 @@ def _training(settings: Mapping[str, Any]) -> str:
         batch = f"{settings['prompts_per_step']} × {settings['samples_per_prompt']} completions"
     algorithm = f"{settings['algorithm']}, " if "algorithm" in settings else ""
     rate = settings["optimizer"]["learning_rate"]
-    return f"{algorithm}{settings['steps']} steps of {batch}, learning rate {rate:g}"
+    trained = f", trainable {settings['trainable']}" if "trainable" in settings else ""
+    return f"{algorithm}{settings['steps']} steps of {batch}, learning rate {rate:g}{trained}"
 
 
 def _rewards(stage: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -93,7 +93,7 @@ class Rounds:
         lora = self._lora_of(number)
         base = self.run.student(self.s.start)._replace(adapter=None)
         digests = self.run.student_digests(base)
-        return self._with(lora), {**digests, "adapter": subjects.adapter_digest(lora)}
+        return self._with(lora), {**digests, "adapter": subjects.tree_digest(lora)}
 
     def _lora_of(self, number: int) -> Any:
         """The adapter of the student after a complete round, in host memory."""

@@ -22,6 +22,15 @@ def steps(directory: str | Path) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
 
 
+def has(directory: str | Path, step: int, prefix: str) -> bool:
+    """Whether a checkpoint's state has anything below a dotted path; see `read`.
+
+    Raises:
+        CheckpointError: no such step, or damaged files.
+    """
+    return bool(_below(directory, step, prefix))
+
+
 def read(directory: str | Path, step: int, prefix: str) -> dict[str, Any]:
     """The part of a checkpoint's state below a dotted path.
 
@@ -33,20 +42,32 @@ def read(directory: str | Path, step: int, prefix: str) -> dict[str, Any]:
     Raises:
         CheckpointError: no such step, damaged files, or nothing below that path.
     """
+    where, index = Path(directory).absolute() / str(step), _below(directory, step, prefix)
+    if not index:
+        raise CheckpointError(f"checkpoint {where} has nothing below {prefix}")
+    try:
+        arrays = _arrays(where, index)
+    except Exception as error:  # `damage` raises again what no file causes
+        raise _damaged(where, error) from error
+    return unflatten_dict({n.removeprefix(f"{prefix}."): arrays[n] for n in index}, sep=".")
+
+
+def _below(directory: str | Path, step: int, prefix: str) -> dict[str, Any]:
+    """What a checkpoint says of its arrays below a dotted path, by name."""
     where = Path(directory).absolute() / str(step)
     if step not in steps(directory):
         known = ", ".join(map(str, steps(directory))) or "none is there"
         raise CheckpointError(f"no checkpoint of step {step} in {directory}", wanted=known)
     try:
         index = json.loads((where / "meta" / "metadata").read_text(encoding="utf-8"))["index"]
-        names = [name for name in index if name.startswith(f"{prefix}.")]
-        arrays = _arrays(where, {name: index[name] for name in names}) if names else {}
     except Exception as error:  # `damage` raises again what no file causes
-        got = f"checkpoint {where} is damaged: {damage(error)}"
-        raise CheckpointError(got, fix="take another step") from error
-    if not names:
-        raise CheckpointError(f"checkpoint {where} has nothing below {prefix}")
-    return unflatten_dict({n.removeprefix(f"{prefix}."): arrays[n] for n in names}, sep=".")
+        raise _damaged(where, error) from error
+    return {name: one for name, one in index.items() if name.startswith(f"{prefix}.")}
+
+
+def _damaged(where: Path, error: Exception) -> CheckpointError:
+    got = f"checkpoint {where} is damaged: {damage(error)}"
+    return CheckpointError(got, fix="take another step")
 
 
 def _arrays(where: Path, index: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -171,7 +171,7 @@ def test_summary_by_hand(page):
     after, before = "student after rl (start: sft)", "student after sft (start: base)"
     assert f"{after} against {before}, greedy: +0.0 points" in page.text_of("changes")
     text = page.text_of("run")
-    assert "grpo, 3 steps of 4 × 4 completions, learning rate 0.001" in text
+    assert "grpo, 3 steps of 4 × 4 completions, learning rate 0.001, trainable lora" in text
     assert "correctness 1, intrinsic 0.5" in text and "custom" not in text
     assert "c0ffee and uncommitted changes" in text and "jax 0.10.2" in text
     assert "2026-01-02\u00a003:04:05\u00a0UTC" in text and "1:01" in text

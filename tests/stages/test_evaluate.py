@@ -98,6 +98,8 @@ def test_files_have_the_names_that_others_read(finished: Path, more: Path) -> No
     info = json.loads((finished / "rl" / "adapter" / "model_info.json").read_text())
     assert info["training_steps"] == 2 and info["final_reward"] == stats["total_rewards"][-1]
     assert info["model_type"] == "lora_rl" and info["config_summary"]["algorithm"] == "grpo"
+    assert info["config_summary"]["trainable"] == "lora"
+    assert info["config_summary"]["lora"] == {"rank": 4, "alpha": 8.0, "use_rslora": False}
     used = json.loads((finished / "rl" / "adapter" / "training_config.json").read_text())
     assert used == json.loads(json.dumps(Run(small(checkpoint__every=1), finished).config_dict))
     sft = json.loads((finished / "sft" / "adapter" / "model_info.json").read_text())
