@@ -126,6 +126,16 @@ def eos_id(tokenizer: FastTokenizer) -> int:
     return int(found)
 
 
+def other_ends(tokenizer: FastTokenizer) -> list[int]:
+    """Tokens that end a text elsewhere, and not here: <|endoftext|> and the tokenizer's EOS.
+
+    A base model ends with one of them, where `eos_id` is <|im_end|>.
+    """
+    known = tokenizer.get_vocab()
+    found = {known.get(END_OF_TEXT), tokenizer.eos_token_id} - {None, eos_id(tokenizer)}
+    return sorted(found)
+
+
 def pad_id(tokenizer: FastTokenizer) -> int:
     """The token that fills rows; any id will do, for nothing reads it."""
     found = tokenizer.pad_token_id

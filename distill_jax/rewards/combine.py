@@ -119,7 +119,7 @@ def join(
     metrics = {"reward": jnp.mean(reward_B), **figures}
     metrics |= _figures(settings, weights, shown)
     if teacher is not None:
-        metrics |= _teacher_figures(settings, state["normaliser"], teacher, mask_BR)
+        metrics |= _teacher_figures(settings, state["normaliser"], teacher, mask_BR, ended_B)
     return Joined(reward_B, compared_B, reward_BR, token_BR, paid, raw_B, state, metrics)
 
 
@@ -156,11 +156,22 @@ def _figures(
 
 
 def _teacher_figures(
-    settings: RewardSettings, state: normalise.State, teacher: TeacherScores, mask_BR: jax.Array
+    settings: RewardSettings,
+    state: normalise.State,
+    teacher: TeacherScores,
+    mask_BR: jax.Array,
+    ended_B: jax.Array,
 ) -> dict[str, jax.Array]:
     # At the soft temperature α, whatever the form: π_T = exp((Q − V)/α).
     mass_BR = jnp.exp((teacher.q_BR - teacher.value_BR) / settings.alpha)
-    metrics = {"teacher/mass": masked_mean(mass_BR, mask_BR)}
+    # The last token that the model drew is EOS where it ended; NaN, recorded as null, for none.
+    end_BR = on_last_token(jnp.where(ended_B, 1.0, 0.0), mask_BR)
+    ends = jnp.sum(end_BR)
+    at_end = masked_sum(mass_BR, end_BR) / jnp.maximum(ends, 1.0)
+    metrics = {
+        "teacher/mass": masked_mean(mass_BR, mask_BR),
+        "teacher/mass_at_end": jnp.where(ends > 0, at_end, jnp.nan),
+    }
     if settings.normaliser != "none":
         centre, spread = normalise.centre_and_spread(settings.normaliser, state)
         metrics |= {"rewards/intrinsic/centre": centre, "rewards/intrinsic/scale": spread}

@@ -93,3 +93,9 @@ def turns(length: int, between: Sequence[Sequence[Any]]) -> list[tuple[int, int]
 def own(tokens: Sequence[int], between: Sequence[Sequence[Any]]) -> list[int]:
     """The tokens of a response that the model drew."""
     return [one for start, stop in turns(len(tokens), between) for one in tokens[start:stop]]
+
+
+def student_mass(behaviour_logp_BR: np.ndarray, mask_BR: np.ndarray) -> float:
+    """Mean probability of the drawn tokens under the distribution that they were drawn from."""
+    total = max(float(mask_BR.sum()), 1.0)
+    return float(np.sum(np.exp(behaviour_logp_BR, dtype=np.float64) * mask_BR)) / total

@@ -24,6 +24,7 @@ from distill_jax.stages import (
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.distill_step import DistillStep
+from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
@@ -73,7 +74,8 @@ def _run(
         trainable, tx, run.key(stage), run.mesh, curriculum_state=curriculum.fresh()
     )
     # --- step, loop ---
-    step = DistillStep(run, stage, student, frozen, teacher, rows, curriculum, tx, shardings)
+    guard = Guard(run, stage, directory) if s.data == "student_samples" else None
+    step = DistillStep(run, stage, student, frozen, teacher, rows, curriculum, tx, shardings, guard)
     with contextlib.closing(step):
         state = loop.train(run, stage.name, directory, s, state, step, evaluate=step.validate)
     # --- export ---

@@ -16,7 +16,7 @@ from distill_jax.run.settings import (
     Shared,
     TrainSettings,
 )
-from distill_jax.stages.settings import STUDENT_TRAINING
+from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING
 from distill_jax.stages.teacher_settings import StageTeacherSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.state import TRAINABLE
@@ -44,7 +44,11 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
     UNREAD: ClassVar = (
         *TrainSettings.UNREAD,
         Unread(("teacher_samples",), ("data",), lambda data: data != "teacher_samples"),
-        Unread(("samples_per_prompt",), ("data",), lambda data: data != "student_samples"),
+        Unread(
+            ("samples_per_prompt", "max_clipped"),
+            ("data",),
+            lambda data: data != "student_samples",
+        ),
     )
 
     start: str = setting(
@@ -68,6 +72,14 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
     batch_size: int = setting(32, "Rows a step, of batch_size/samples_per_prompt problems.", low=1)
     samples_per_prompt: int = setting(
         1, "Samples of each problem that a step draws, with data=student_samples.", low=1
+    )
+    max_clipped: float = setting(
+        MAX_CLIPPED,
+        "Refuse to train where more of the first rollout's completions than this share are cut "
+        "off without EOS, with data=student_samples; 1 never refuses.",
+        low=0.0,
+        high=1.0,
+        affects="nothing",
     )
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     teacher: StageTeacherSettings = field(default_factory=StageTeacherSettings)

@@ -20,7 +20,7 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import Scorer
 from distill_jax.rewards.top_k import TopKScorer
-from distill_jax.rollout import rounds
+from distill_jax.rollout import completions, rounds
 from distill_jax.rollout.completions import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
@@ -28,6 +28,7 @@ from distill_jax.stages import teacher as teachers
 from distill_jax.stages import teacher_prompts
 from distill_jax.stages.distill_rows import Rows
 from distill_jax.stages.distill_settings import DistillSettings
+from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.supervised import MULTIPLE
 from distill_jax.training import distillation
 from distill_jax.training.state import TrainState, join
@@ -44,6 +45,22 @@ def draws(settings: DistillSettings, key: jax.Array, step: int) -> bool:
     return float(drawn) < settings.lmbda
 
 
+def _own_figures(updated: Mapping[str, Any], ended_B: np.ndarray) -> dict[str, Any]:
+    """The update's metrics on the student's tokens, as they are logged.
+
+    teacher/mass_at_end is the teacher's mean probability of EOS where the student ended; without
+    such a row there is none.
+    """
+    names = updated.keys() & {"overlap_sum", "overlap_tokens", "last_mass_B"}
+    taken = sharding.fetch({name: updated[name] for name in names})
+    out = {name: value for name, value in updated.items() if name not in names}
+    if "overlap_sum" in taken:
+        out["teacher/overlap_ratio"] = float(taken["overlap_sum"] / taken["overlap_tokens"])
+    if "last_mass_B" in taken and ended_B.any():
+        out["teacher/mass_at_end"] = float(taken["last_mass_B"][ended_B].mean())
+    return out
+
+
 class DistillStep:
     """The loop's step of stage distill: a function of (state, step), and compiled programs.
 
@@ -56,6 +73,7 @@ class DistillStep:
         rows: problems with their given responses.
         curriculum: which of the rows a step takes.
         tx, shardings: optimiser; of the state.
+        guard: of the first rollout; None: there is none.
     """
 
     def __init__(
@@ -69,10 +87,11 @@ class DistillStep:
         curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
+        guard: Guard | None = None,
     ):
         self.run, self.student, self.teacher, self.rows = run, student, teacher, rows
         self.config, self.settings, self.key = run.config, stage.settings, run.key(stage)
-        self.curriculum = curriculum
+        self.curriculum, self.guard = curriculum, guard
         self.frozen, self.sampler = frozen, run.models.sampler(student)
         self._rows = sharding.batch_sharding(run.mesh)
         self._prompts = teacher_prompts.make(run, stage.settings.teacher)
@@ -110,9 +129,11 @@ class DistillStep:
         records: list[dict[str, Any]] = []
         if own:
             problems = [self.rows.problems[i] for i in index_B]
-            examples, mask_BR, metrics, records = self._draw(state, step, problems, examples)
+            drawn = self._draw(state, step, problems, examples)
+            examples, rollout, metrics, records = drawn
         host = self._packed(examples)
         if own:  # outputs between its turns are not the student's
+            mask_BR, ended_B = rollout.mask_BR, rollout.ended_B
             R = min(mask_BR.shape[1], host["loss_mask_BR"].shape[1])
             host["loss_mask_BR"][:, :R] *= mask_BR[:, :R]
         place_BB = np.eye(len(index_B), dtype=np.float32)
@@ -135,7 +156,10 @@ class DistillStep:
         gap_P = gap_B.reshape(self.settings.samples, len(index)).mean(axis=0)
         learnt = self.curriculum.update(state.curriculum_state, index, gap_P, 1 - gap_P)
         state = dataclasses.replace(state, curriculum_state=learnt)
+        updated = _own_figures(updated, ended_B) if own else updated
         metrics |= {**updated, **self.curriculum.metrics(before, learnt, step)}
+        if own and step == 0 and self.guard is not None:
+            self.guard.record(metrics)
         if isinstance(self._scorer, CachedTeacher):
             metrics |= self._scorer.metrics()
         if self.settings.lmbda:
@@ -150,9 +174,9 @@ class DistillStep:
 
     def _draw(
         self, state: TrainState, step: int, problems: Sequence[Problem], given: Sequence[Any]
-    ) -> tuple[list[chat.Example], np.ndarray, dict[str, Any], list[dict[str, Any]]]:
-        """The student's answers to these problems, which of their tokens it drew, their figures,
-        and rows to write down.
+    ) -> tuple[list[chat.Example], Rollout, dict[str, Any], list[dict[str, Any]]]:
+        """The student's answers to these problems, as examples and as drawn, their figures, and
+        rows to write down.
 
         Rows are the first sample of each problem, then the second of each, and so on: strided
         microbatches (training.step) hold all samples of a problem where they divide the problems.
@@ -171,11 +195,12 @@ class DistillStep:
         )
         order = np.arange(len(given)).reshape(len(prompts), samples).T.reshape(-1)
         rollout = Rollout(*(leaf[order] for leaf in rollout))
+        if step == 0 and self.guard is not None:
+            self.guard.check(rollout)
         ends = zip(rollout.tokens_BR, rollout.length_B, strict=True)
         responses = [row[:n].tolist() for row, n in ends]
         texts = [self.run.data.text(row) for row in rollout.own]
-        mask_BR = rollout.mask_BR
-        lengths = mask_BR.sum(axis=1)
+        lengths = rollout.mask_BR.sum(axis=1)
         judged = self.run.data.task.judge(problems, texts, rollout.ended_B)
         metrics = {
             "completions/mean_length": float(lengths.mean()),
@@ -183,6 +208,7 @@ class DistillStep:
             "completions/max_length": float(lengths.max()),
             "completions/clipped_ratio": float(1.0 - rollout.ended_B.mean()),
             "accuracy": float(judged.right_B.mean()),
+            "student/mass": completions.student_mass(rollout.behaviour_logp_BR, rollout.mask_BR),
         }
         records = [
             {
@@ -195,7 +221,7 @@ class DistillStep:
         ]
         pairs = zip(given, responses, strict=True)
         examples = [chat.Example(one.prompt, response) for one, response in pairs]
-        return examples, mask_BR, metrics, records
+        return examples, rollout, metrics, records
 
     def close(self) -> None:
         """Closes the cache of the teacher's scores."""

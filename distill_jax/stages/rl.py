@@ -37,6 +37,7 @@ from distill_jax.stages import (
     teacher_prompts,
     teacher_routes,
 )
+from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.rl_step import RLStep
@@ -123,6 +124,7 @@ def _run(
         curriculum=curriculum,
         tx=tx,
         shardings=shardings,
+        guard=Guard(run, stage, directory),
     )
 
     def evaluate(state: TrainState) -> dict[str, float]:

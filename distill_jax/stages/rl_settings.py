@@ -19,7 +19,7 @@ from distill_jax.run.settings import (
     Shared,
     TrainSettings,
 )
-from distill_jax.stages.settings import STUDENT_TRAINING
+from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING
 from distill_jax.stages.teacher_settings import ENDPOINT, StageTeacherSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
 from distill_jax.training.state import TRAINABLE
@@ -83,6 +83,14 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     )
     mask_truncated: bool = setting(
         False, "Mask completions without EOS in the loss (not in the group's mean)."
+    )
+    max_clipped: float = setting(
+        MAX_CLIPPED,
+        "Refuse to train where more of the first rollout's completions than this share are cut "
+        "off without EOS; 1 never refuses.",
+        low=0.0,
+        high=1.0,
+        affects="nothing",
     )
     batch_multiple: int = setting(
         64, "Batch lengths are multiples of this.", low=1, affects="rounding"

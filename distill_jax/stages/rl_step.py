@@ -17,10 +17,11 @@ from distill_jax.rewards import bonuses, process
 from distill_jax.rewards.terms import Completions, HostTerms
 from distill_jax.rollout import groups, oversample, rounds
 from distill_jax.rollout.batch import training_batch
-from distill_jax.rollout.completions import Rollout
+from distill_jax.rollout.completions import Rollout, student_mass
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import rl_prepare
+from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher import Teacher
 from distill_jax.tasks import Judged
@@ -53,6 +54,7 @@ class RLStep:
         curriculum: which problems.
         tx: the optimiser.
         shardings: of the train state.
+        guard: of the first rollout; None: there is none.
     """
 
     def __init__(
@@ -68,11 +70,12 @@ class RLStep:
         curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
+        guard: Guard | None = None,
     ):
         self.run, self.stage, self.settings = run, stage, stage.settings
         self.sampling, self.G = run.config.sampling, stage.settings.samples_per_prompt
         self.frozen, self.reference, self.teacher = frozen, reference, teacher
-        self.step_scorer = step_scorer
+        self.step_scorer, self.guard = step_scorer, guard
         self.curriculum, self.sampler = curriculum, run.models.sampler(model)
         several_hosts = jax.process_count() > 1
         self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts)
@@ -119,6 +122,9 @@ class RLStep:
         ids_P = self.curriculum.problem_ids(before, step)
         weights = self.weights(state)
         drawn = self._draw(weights, ids_P, step, 0)
+        guard = self.guard if step == 0 else None
+        if guard is not None:
+            guard.check(drawn.rollout)
         collected, oversampled = None, dict[str, float]()
         if self.settings.dynamic_sampling or self.settings.oversample > 1:
             collected, oversampled = self._chosen(drawn, weights, before, ids_P, step)
@@ -163,6 +169,10 @@ class RLStep:
             )
         if self.settings.rewards.length_weight:
             bonuses.refuse_reversed(sharding.fetch(metrics))
+        if not host.ended_B.any():  # a mean of nothing
+            metrics.pop("teacher/mass_at_end", None)
+        if guard is not None:
+            guard.record(metrics)
         clock.note("time/rewards")
         state, updated = self._updates(state, policy, step)
         state = self._learn(state, collected, record["signal_B"])
@@ -309,6 +319,7 @@ class RLStep:
             "completions/max_length": float(length_B.max()),
             "completions/clipped_ratio": float(1.0 - ended_B.mean()),
             "completions/mean_terminated_length": float(ended.mean()) if len(ended) else 0.0,
+            "student/mass": student_mass(host.behaviour_logp_BR, host.response_mask_BR),
             "rewards/correctness/undecided": float(judged.undecided_B.mean()),
             "accuracy": float(judged.right_B.mean()),
             # Groups from which correctness alone learns nothing.

@@ -21,6 +21,8 @@ from distill_jax.training.optimizer import OptimizerSettings
 
 # Shared settings that every training of a student depends on, besides lengths and the teacher.
 STUDENT_TRAINING = ("seed", "tokenizer_size", *TASK, *TRAINING_DATA, "student", "lora")
+# A student that seldom ends has to learn that first: rewards and divergences do not teach it.
+MAX_CLIPPED = 0.5
 _LENGTH = "sampling.max_new_tokens"
 # Settings of the models that their training from scratch depends on.
 _TO_TRAIN = tuple(

@@ -14,11 +14,11 @@ from distill_jax.core.unread import Unread, off
 from distill_jax.kernels.divergence import KINDS, branch
 from distill_jax.kernels.future import cost_to_go, less_other_samples
 from distill_jax.kernels.logprob import gather_response
-from distill_jax.models.head.listed import TopK
 from distill_jax.models.head.loss import Term, head_loss
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.head.terms import cross_entropy, divergence, top_k_divergence
 from distill_jax.models.qwen import QwenModel
+from distill_jax.training.own_tokens import on_own_tokens, placed, stored_top_k
 from distill_jax.training.state import join
 from distill_jax.training.step import LossFn, TotalsFn
 
@@ -99,9 +99,18 @@ READ = ("tokens_BT", "prompt_len_B")
 
 
 def _compared(
-    settings: DistillLossSettings, teacher: QwenModel, frozen: Any, batch: Any, mean_N: jax.Array
+    settings: DistillLossSettings,
+    teacher: QwenModel,
+    frozen: Any,
+    batch: Any,
+    mean_N: jax.Array,
+    *,
+    own: bool,
 ) -> Term:
-    """The divergence from the teacher, by its parameters or its stored top k."""
+    """The divergence from the teacher, by its parameters or its stored top k.
+
+    own: of the student's tokens, so that the teacher's probability of each is a figure, too.
+    """
     weights_N = settings.kd_weight * mean_N
     how: dict[str, Any] = {
         "kind": settings.divergence,
@@ -109,13 +118,12 @@ def _compared(
         "temperature": settings.temperature,
     }
     if settings.top_k:
-        stored = (batch[f"teacher_{name}"] for name in TopK._fields)
-        top = TopK(*(x.reshape(-1, *x.shape[2:]) for x in stored))
-        return top_k_divergence(top, weights_N, **how)
+        return top_k_divergence(stored_top_k(batch), weights_N, **how)
     params = frozen["teacher"]
-    own = {name: batch[f"teacher_{name}"] for name in READ if f"teacher_{name}" in batch}
-    teacher_NE = response_hidden(teacher, params, {**batch, **own})
-    return divergence(teacher_NE, teacher.head_VD(params), weights_N, **how)
+    prompts = {name: batch[f"teacher_{name}"] for name in READ if f"teacher_{name}" in batch}
+    teacher_NE = response_hidden(teacher, params, {**batch, **prompts})
+    targets_N = batch["targets_BR"].reshape(-1) if own else None
+    return divergence(teacher_NE, teacher.head_VD(params), weights_N, targets_N=targets_N, **how)
 
 
 def future_term(
@@ -198,7 +206,7 @@ def distill(
     without T², with `future`; "ce", the cross-entropy, where it counts; "rows_B", the divergence
     of each row without T² (with kd_weight 0 the cross-entropy), a mean over its tokens, where the
     batch holds place_BB, the identity: each row's place in the whole batch, to which microbatches
-    add up.
+    add up; and those of `own_tokens.on_own_tokens` where the tokens were not given.
     """
     ce_weight = settings.ce_weight if given else 0.0
 
@@ -207,36 +215,35 @@ def distill(
 
     def loss(trainable: Any, frozen: Any, batch: Any, tokens: jax.Array, key: jax.Array):
         params = join(trainable, frozen)
-        hidden_ND = response_hidden(student, params, batch, key)
+        hidden_ND, head_VD = response_hidden(student, params, batch, key), student.head_VD(params)
         mask_BR = batch["loss_mask_BR"]
         mean_N = mask_BR.reshape(-1) / tokens
         terms = {}
         if settings.kd_weight:
-            terms["kd"] = _compared(settings, teacher, frozen, batch, mean_N)
+            terms["kd"] = _compared(settings, teacher, frozen, batch, mean_N, own=not given)
         if ce_weight:
             targets_N = batch["targets_BR"].reshape(-1)
             terms["ce"] = cross_entropy(targets_N, ce_weight * mean_N)
-        value, values = head_loss(
-            hidden_ND, student.head_VD(params), list(terms.values()), valid_vocab=vocab
-        )
+        value, values = head_loss(hidden_ND, head_VD, list(terms.values()), valid_vocab=vocab)
         per_token = dict(zip(terms, values, strict=True))
-        metrics = {}
+        metrics: dict[str, jax.Array] = {}
         if "kd" in terms:
-            value_BR = per_token["kd"].reshape(mask_BR.shape) / settings.temperature**2
+            value_NC = per_token["kd"].reshape(mask_BR.size, -1)
+            value_BR = value_NC[:, 0].reshape(mask_BR.shape) / settings.temperature**2
+            if not given:
+                ours = hidden_ND, head_VD
+                metrics |= on_own_tokens(settings, ours, batch, value_NC[:, 1:], tokens, vocab)
             metrics[settings.measure] = masked_sum(value_BR, mask_BR) / tokens
             if settings.future and not given:
                 term, metrics["kl_to_go"] = future_term(
-                    hidden_ND, student.head_VD(params), value_BR, batch, tokens,
+                    hidden_ND, head_VD, value_BR, batch, tokens,
                     gamma=settings.future_discount, samples=samples, drawn_at=drawn_at, vocab=vocab,
                 )  # fmt: skip
                 value += settings.kd_weight * settings.future * settings.temperature**2 * term
         else:
             value_BR = per_token["ce"].reshape(mask_BR.shape)
         if "place_BB" in batch:
-            row_B = masked_mean(value_BR, mask_BR, axis=1)
-            # The default precision of accelerators would round the rows.
-            exact = jax.lax.Precision.HIGHEST
-            metrics["rows_B"] = jnp.matmul(row_B, batch["place_BB"], precision=exact)
+            metrics["rows_B"] = placed(masked_mean(value_BR, mask_BR, axis=1), batch)
         if "ce" in terms:
             metrics["ce"] = masked_sum(per_token["ce"], mask_BR.reshape(-1)) / tokens
         return value, metrics

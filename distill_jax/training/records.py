@@ -26,6 +26,8 @@ from distill_jax.core.unread import Unread, off
 
 METRICS_FILE = "metrics.jsonl"
 COMPLETIONS_FILE = "completions.jsonl"
+# Figures of step 0's completions, before any update.
+FIRST_ROLLOUT_FILE = "first_rollout.json"
 
 
 @dataclass(frozen=True)

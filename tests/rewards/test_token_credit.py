@@ -98,6 +98,7 @@ def test_clips_scale_and_figures_by_hand() -> None:
         "rewards/dense/advantage": 0.5 * np.abs(scaled).sum() / 8,
         "rewards/dense/advantage_clipped": 1 / 8,
         "teacher/mass": np.exp(TEACHER[MASK > 0]).mean(),
+        "teacher/mass_at_end": np.exp([-3, -1, -2]).mean(),  # the fourth was cut off
         "rewards/intrinsic/scale": scale,
         "frac_reward_zero_std": 0.0,  # no verdict pays, but the tokens' rewards differ
         # Of the answers as shown: the mean over a sequence's tokens, unclipped.

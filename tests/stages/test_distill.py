@@ -35,7 +35,8 @@ def done(workdir: Path) -> dict[str, Any]:
 def test_metrics_have_the_names_users_know(trained: Trained, name: str) -> None:
     common = {"step", "loss", "grad_norm", "learning_rate", "num_tokens", "epoch", "skipped"}
     evaluated = {"eval/accuracy", "eval/mean_length", "eval/terminated", "eval/forward_kl"}
-    own = {f"completions/{name}" for name in ("mean_length", "clipped_ratio")} | {"accuracy"}
+    own = {f"completions/{name}" for name in ("mean_length", "clipped_ratio")}
+    own |= {"accuracy", "student/mass", "teacher/mass"}
     first, *found = rows(trained[name], "distill")
     assert first["step"] == 0 and evaluated <= first.keys() and "loss" not in first
     assert [row["step"] for row in found] == list(range(1, len(found) + 1))
@@ -44,6 +45,8 @@ def test_metrics_have_the_names_users_know(trained: Trained, name: str) -> None:
         assert common <= row.keys() and np.isfinite(row["loss"])
         assert ("jsd" in row, "kl" in row) == (name == "teacher", name != "teacher")
         assert ("ce" in row) == (not drawn) and (own <= row.keys()) == drawn
+        assert not drawn or 0 < row["student/mass"] < 1 and 0 < row["teacher/mass"] < 1
+        assert "teacher/overlap_ratio" not in row  # of loss.top_k alone
     assert evaluated <= found[-1].keys()
     tokens = [row["num_tokens"] for row in found]
     assert tokens == sorted(tokens) and tokens[0] > 8
@@ -86,6 +89,18 @@ def test_what_is_left_behind(trained: Trained, finished: Path) -> None:
     pairs = zip(jax.tree.leaves(base), jax.tree.leaves(start["base"]), strict=True)
     moved = [np.max(np.abs(a - np.asarray(b))) for a, b in pairs]
     assert 1e-4 < max(moved) < 1e-2  # two or three steps of at most 1e-3
+
+
+def test_a_checkpoint_of_all_parameters_is_evaluated(trained: Trained) -> None:
+    """It holds what was exported at its step, under a digest of its own, and no adapter."""
+    ctx = Run(way("teacher", evaluate__checkpoints="all"), trained["teacher"])
+    found = {s.name: s for s in subjects.find(ctx, ctx.config.plan["evaluate"])}
+    assert list(found) == ["teacher", "base", "sft", "distill_step_3", "distill"]
+    loaded = found["distill_step_3"].load()
+    _, exported = hf_io.load_hf(trained["teacher"] / "distill" / "model")
+    assert loaded.model.lora is None and not loaded.params["lora"]
+    jax.tree.map(np.testing.assert_array_equal, loaded.params["base"], exported)
+    assert found["distill_step_3"].weights.keys() == {"model"}
 
 
 @pytest.mark.parametrize("name", ["solutions", "teacher"])

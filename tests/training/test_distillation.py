@@ -10,8 +10,9 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.kernels.divergence import divergence
+from distill_jax.models.head.listed import TopK
 from distill_jax.rewards.top_k import TopKScorer
-from distill_jax.training import distillation
+from distill_jax.training import distillation, own_tokens
 from distill_jax.training import state as states
 from distill_jax.training.distillation import DistillLossSettings
 from tests import shallow, tiny
@@ -210,7 +211,66 @@ def test_cross_entropy_is_for_given_tokens_alone(pair):
     want = chunked(pair, alone, "lora", made())
     np.testing.assert_allclose(own, want[0], rtol=1e-6)
     same(grads, want[1], 1e-7)
-    assert set(metrics) == {"kl"}
+    assert set(metrics) == {"kl", "teacher/mass"}
+
+
+def scored(pair, batch):
+    """Logits of (student, teacher) that each response token is drawn from, a list of rows each."""
+    return [
+        [
+            np.asarray(model.hidden(p, batch["tokens_BT"])[row, first - 1 : first + n - 1])
+            @ np.asarray(model.head_VD(p)).T[:, :VOCAB]
+            for row, (first, n) in enumerate(zip(PROMPT, ANSWER, strict=True))
+        ]
+        for model, p in pair
+    ]
+
+
+@pytest.mark.parametrize("top_k", [0, VOCAB, 3])
+def test_what_the_teacher_says_of_the_students_tokens(pair, top_k):
+    """Its mass on each, on each row's last one, and the overlap of both top k, by hand."""
+    how = {"temperature": 2.0 if not top_k else 1.0, "kd_weight": 1.0, "ce_weight": 0.0}
+    settings, batch = DistillLossSettings("reverse", top_k=top_k, **how), made()
+    more = {"place_BB": np.eye(4)[::-1], "response_len_B": ANSWER}
+    _, _, metrics = chunked(pair, settings, "lora", {**batch, **more}, given=False)
+    ours, theirs = scored(pair, batch)
+    masses, shared = [], []
+    for row, n in enumerate(ANSWER):
+        p = np.asarray(jax.nn.softmax(theirs[row]))
+        target = batch["targets_BR"][row, :n]
+        mass = p[np.arange(n), target]
+        if top_k:
+            best = np.argsort(-p, axis=1)[:, :top_k]
+            mine = np.argsort(-ours[row], axis=1)[:, :top_k]
+            mass = np.where((best == target[:, None]).any(axis=1), mass, 0.0)
+            shared += [len({*a} & {*b}) / top_k for a, b in zip(best, mine, strict=True)]
+        masses.append(mass)
+    np.testing.assert_allclose(metrics["teacher/mass"], np.concatenate(masses).mean(), rtol=1e-4)
+    last = [mass[-1] for mass in masses]
+    np.testing.assert_allclose(metrics["last_mass_B"][::-1], last, rtol=1e-4, atol=1e-7)
+    if top_k:
+        assert metrics["overlap_tokens"] == ANSWER.sum()
+        np.testing.assert_allclose(metrics["overlap_sum"], np.sum(shared), rtol=1e-5)
+        assert (np.mean(shared) == 1.0) == (top_k == VOCAB)
+
+
+def test_the_teachers_listed_mass_is_recorded_at_temperature_1_alone(pair):
+    settings = DistillLossSettings("reverse", top_k=3, temperature=2.0, ce_weight=0.0)
+    _, _, metrics = chunked(pair, settings, "lora", made(), given=False)
+    assert set(metrics) == {"kl", "overlap_sum", "overlap_tokens"}
+
+
+def test_the_overlap_is_read_at_some_tokens_of_many():
+    """1,600 states: every fifth; the student's two best are the teacher's at even places alone."""
+    many, rng = 1600, np.random.default_rng(0)
+    hidden_ND = jnp.asarray(rng.normal(size=(many, 6)), jnp.float32)
+    best_NK = np.argsort(-np.asarray(hidden_ND), axis=1)[:, :2]
+    other = np.arange(many) % 2 == 1
+    theirs_NK = np.where(other[:, None], np.argsort(np.asarray(hidden_ND), axis=1)[:, :2], best_NK)
+    top = TopK(jnp.asarray(theirs_NK), jnp.zeros((many, 2)), jnp.zeros(many))
+    mask_N = jnp.asarray(np.arange(many) < 800, jnp.float32)
+    total, tokens = own_tokens.overlap(hidden_ND, jnp.eye(6), top, mask_N, 6)
+    assert (float(total), float(tokens)) == (80.0, 160.0)
 
 
 def test_without_the_divergence_no_teacher_is_read(pair):

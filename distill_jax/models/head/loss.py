@@ -28,7 +28,8 @@ class Term(NamedTuple):
 
     Attributes:
         measure: (settings, logits_nV, rows, shared, vocab, slope) -> (value_n, slope_nV), both
-            float32, of a chunk's tokens; slope_nV is ∂value/∂logits, None unless `slope`.
+            float32, of a chunk's tokens; slope_nV is ∂value/∂logits, None unless `slope`. value_nC:
+            the first column is summed, the others are figures, returned alone.
             A module-level function, so that equal losses are compiled once.
         settings: its first argument.
         weights_N: float [N]; where it is 0, value may be anything, NaN included.
@@ -67,7 +68,7 @@ def head_loss(
         chunk_tokens: tokens of one chunk; None chooses.
 
     Returns:
-        float32 scalar; float32 [N] of each term.
+        float32 scalar; float32 [N] or [N, C] of each term.
 
     Raises:
         ConfigError: an impossible vocabulary or chunk.
@@ -147,6 +148,7 @@ def _pass(
 
 
 def _counted(weights_N: jax.Array, value_N: jax.Array) -> jax.Array:
+    value_N = value_N if value_N.ndim == 1 else value_N[:, 0]
     return jnp.where(weights_N != 0, value_N, 0.0)
 
 

@@ -45,6 +45,7 @@ def divergence(
     kind: str = "forward",
     beta: float = 0.5,
     temperature: float = 1.0,
+    targets_N: jax.Array | None = None,
 ) -> Term:
     """T²·divergence of teacher P and student Q over their shared vocabulary, nats.
 
@@ -56,16 +57,18 @@ def divergence(
         kind: "forward" KL(P‖Q), "reverse" KL(Q‖P) or "jsd".
         beta: β of "jsd"; 0 means forward, 1 reverse.
         temperature: distillation temperature T > 0.
+        targets_N: int, below valid_vocab; with them the term's values have a second column, the
+            teacher's log-probability of the target at temperature 1.
 
     Raises:
         ConfigError: an impossible kind, beta or temperature.
     """
     chex.assert_rank([teacher_hidden_NE, teacher_head_WE], 2)
     return Term(
-        _divergence,
+        _divergence if targets_N is None else _divergence_and_logp,
         _settings(kind, beta, temperature),
         weights_N,
-        teacher_hidden_NE,
+        teacher_hidden_NE if targets_N is None else (teacher_hidden_NE, targets_N),
         teacher_head_WE.astype(teacher_hidden_NE.dtype),
         columns=teacher_head_WE.shape[0],
     )
@@ -125,6 +128,22 @@ def _divergence(
     value_N, slope_NV = kernels.divergence_and_slope(*both, **settings._asdict())
     missing = student_NV.shape[1] - vocab
     return value_N, jnp.pad(slope_NV, ((0, 0), (0, missing)))
+
+
+def _divergence_and_logp(
+    settings: _Settings,
+    student_NV: jax.Array,
+    rows: tuple[jax.Array, jax.Array],
+    teacher_head_WE: jax.Array,
+    vocab: int,
+    slope: bool,
+) -> tuple[jax.Array, jax.Array | None]:
+    teacher_NE, targets_N = rows
+    value_N, slope_NV = _divergence(settings, student_NV, teacher_NE, teacher_head_WE, vocab, slope)
+    # The compiler computes equal logits once.
+    teacher_NV = chunk_logits(teacher_NE, teacher_head_WE)[:, :vocab]
+    nll_N, _ = _cross_entropy(None, teacher_NV, targets_N, (), vocab, False)
+    return jnp.stack([value_N, -nll_N], axis=1), slope_NV
 
 
 def _top_k_divergence(

@@ -1,0 +1,111 @@
+"""The guard of training on the student's own samples: step 0's completions have to end.
+
+Rewards and divergences of completions that are cut off teach a student nothing about ending. A
+base student ends with <|endoftext|> and writes on where the sampler waits for <|im_end|>.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core import sharding
+from distill_jax.core.errors import ConfigError
+from distill_jax.data import tokenizer as tokenizers
+from distill_jax.rollout.completions import Rollout
+from distill_jax.run.console import write_json
+from distill_jax.run.run import Run, Stage
+from distill_jax.training.records import FIRST_ROLLOUT_FILE
+
+CLIPPED, OTHER_END = "completions/clipped_ratio", "completions/other_end_ratio"
+# π_T of the end token where the student ends.
+MASS_AT_END = "teacher/mass_at_end"
+# The teacher rather goes on where the student ends.
+LOW_MASS = 0.1
+
+
+class Guard:
+    """Looks at the rollout of a stage's first step, before its update.
+
+    Its figures are a function of the run's seed and settings: a run that is resumed before its
+    first checkpoint draws the same completions and decides the same.
+
+    Args:
+        run, stage: of kind rl or distill; `max_clipped` is read.
+        directory: of the stage, for FIRST_ROLLOUT_FILE.
+    """
+
+    def __init__(self, run: Run, stage: Stage[Any], directory: Path):
+        self.run, self.name, self.path = run, stage.name, directory / FIRST_ROLLOUT_FILE
+        self.most: float = stage.settings.max_clipped
+        tokenizer = run.data.tokenizer
+        self.end = tokenizer.convert_ids_to_tokens(run.data.eos_id)
+        self.others = {
+            i: tokenizer.convert_ids_to_tokens(i) for i in tokenizers.other_ends(tokenizer)
+        }
+        self.figures: dict[str, Any] = {}
+
+    def check(self, rollout: Rollout) -> None:
+        """Writes the figures of the completions.
+
+        Raises:
+            ConfigError: a larger share than `max_clipped` is cut off.
+        """
+        count, others = len(rollout.ended_B), other_ends(rollout, self.others)
+        found = np.array([np.sum(~rollout.ended_B), *others.sum(axis=1)], np.int32)
+        # Every process goes by what process 0 found.
+        cut, *each = map(int, sharding.of_first_process(found))
+        any_B = others.any(axis=0)
+        self.figures = {
+            "completions": count,
+            CLIPPED: cut / count,
+            OTHER_END: float(any_B.mean()),
+        }
+        write_json(self.path, self.figures)
+        if cut > self.most * count:
+            self._refuse(cut, count, dict(zip(self.others.values(), each, strict=True)))
+
+    def record(self, metrics: Mapping[str, Any]) -> None:
+        """Adds what the teacher's scores say to the figures, where there are any.
+
+        metrics: of the step; of them MASS_AT_END is read.
+        """
+        if MASS_AT_END not in metrics:
+            return
+        mass = float(sharding.fetch(metrics[MASS_AT_END]))
+        write_json(self.path, {**self.figures, MASS_AT_END: mass})
+        if mass < LOW_MASS:
+            self.run.say(
+                f"{self.name}: where the student ends the teacher gives {self.end} a probability "
+                f"of {mass:.3f}: does it end with another token, or read other prompts?"
+            )
+
+    def _refuse(self, cut: int, count: int, others: Mapping[str, int]) -> None:
+        limit = self.run.config.sampling.max_new_tokens
+        got = (
+            f"{cut} of the {count} completions of {self.name}'s first step are cut off at "
+            f"sampling.max_new_tokens={limit} without {self.end}"
+        )
+        fix = (
+            f"start from a student that ends ({self.name}.start=sft, after stage sft), raise "
+            f"sampling.max_new_tokens, or set {self.name}.max_clipped=1"
+        )
+        if any(others.values()):
+            seen = ", ".join(f"{n} contain {name}" for name, n in others.items() if n)
+            got += f"; {seen}, which ends no completion here"
+        if max(others.values(), default=0) > cut / 2:
+            fix = (
+                f"set {self.name}.start=sft, after stage sft: it teaches the student to end with "
+                f"{self.end}; {self.name}.max_clipped=1 trains all the same"
+            )
+        raise ConfigError(
+            got, wanted=f"at most {self.most:.0%} of them ({self.name}.max_clipped)", fix=fix
+        )
+
+
+def other_ends(rollout: Rollout, tokens: Collection[int]) -> np.ndarray:
+    """bool [tokens, B]: whether the model drew the token in a completion."""
+    own = rollout.own
+    found = [[token in row for row in own] for token in tokens]
+    return np.array(found, bool).reshape(len(tokens), len(own))
