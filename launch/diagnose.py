@@ -1,6 +1,7 @@
-"""Diagnoses a reinforcement run from its records: python -m launch.diagnose WORKDIR
+"""Diagnoses a run on the student's own samples from its records: python -m launch.diagnose WORKDIR
 
-WORKDIR is a work directory (its last stage that logged a reward) or the directory of one stage.
+WORKDIR is a work directory (its last stage of rl, or of distill on the student's samples, that
+logged a step) or the directory of one stage.
 Prints a table of known troubles: status ok, look or bad, means over the first and last fifth of the
 rows with Spearman's rho, and which settings to try. It can be run while the stage is running.
 --json FILE writes the same.
@@ -14,12 +15,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from distill_jax.core.errors import DataError
-from distill_jax.core.files import check_local
+from distill_jax.core.files import check_local, read_json
 from distill_jax.evaluation import diagnosis
 from distill_jax.evaluation.findings import BAD, LOOK, OK, Finding
-from distill_jax.report import run_report
 from distill_jax.report import view as views
-from distill_jax.training.records import COMPLETIONS_FILE, METRICS_FILE, read_rows
+from distill_jax.training.records import (
+    COMPLETIONS_FILE,
+    FIRST_ROLLOUT_FILE,
+    METRICS_FILE,
+    read_rows,
+)
 from launch.arguments import OneLine, tool_parser, write_json
 
 STYLES = {OK: "green", LOOK: "yellow", BAD: "bold red"}
@@ -40,14 +45,21 @@ def read(workdir: Path) -> tuple[Path, list[Finding]]:
     rows = {d: read_rows(d / METRICS_FILE) for d in directories if (d / METRICS_FILE).is_file()}
     if not rows:
         got = f"no {METRICS_FILE} in {workdir} or its stages"
-        raise DataError(got, wanted="the work directory of a run of reinforcement learning")
-    directory = next((d for d, found in rows.items() if run_report.was_rewarded(found)), None)
+        raise DataError(
+            got, wanted="the work directory of a run of reinforcement learning or distillation"
+        )
+    directory = next((d for d, found in rows.items() if diagnosis.on_own_samples(found)), None)
     if directory is None:
         got = f"{next(iter(rows)) / METRICS_FILE} has no row with a reward"
-        raise DataError(got, wanted="records of stage rl", fix="wait for its first logged step")
+        raise DataError(
+            got,
+            wanted="records of stage rl, or of distill with data=student_samples",
+            fix="wait for its first logged step",
+        )
     stage, completions = directory.name, read_rows(directory / COMPLETIONS_FILE)
-    start = view.started_from(stage)
-    return directory, diagnosis.diagnose(rows[directory], completions, stage=stage, start=start)
+    start, first = view.started_from(stage), read_json(directory / FIRST_ROLLOUT_FILE)
+    found = diagnosis.diagnose(rows[directory], completions, stage=stage, start=start, first=first)
+    return directory, found
 
 
 def table(directory: Path, findings: Sequence[Finding]) -> Table:

@@ -1,4 +1,5 @@
-"""Known troubles of reinforcement learning in a stage's records, each with settings to try.
+"""Known troubles of training on the student's own samples in a stage's records, each with settings
+to try: of reinforcement learning, and as far as they apply of on-policy distillation.
 
 The limits are rules of thumb, not statistical tests: "look" asks for a closer look, "bad" marks
 runs that rarely end well. They judge the last fifth of the rows and its trend (`trends`).
@@ -6,6 +7,7 @@ runs that rarely end well. They judge the last fifth of the rows and its trend (
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +26,18 @@ _STEP_SIZE = {
 }
 
 
+def on_own_samples(metrics: Rows) -> bool:
+    """Whether these are rows of training on the student's samples, with rewards or by a teacher."""
+    return any("reward" in row or "student/mass" in row for row in metrics)
+
+
 def diagnose(
-    metrics: Rows, completions: Rows = (), *, stage: str = "rl", start: str = ""
+    metrics: Rows,
+    completions: Rows = (),
+    *,
+    stage: str = "rl",
+    start: str = "",
+    first: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """The findings on every known trouble.
 
@@ -33,10 +45,15 @@ def diagnose(
         metrics, completions: rows of the stage's metrics.jsonl and completions.jsonl.
         stage: name of the stage, whose settings are suggested.
         start: the stage that it started from; "" or base has no settings.
+        first: figures of the first rollout; None: they are not judged.
     """
-    found = [dataclasses.replace(rule(metrics), what=what) for what, rule in RULES.items()]
+    distilled = _is_distillation(metrics)
+    rules = {what: RULES[what] for what in OF_DISTILLATION} if distilled else RULES
+    found = [dataclasses.replace(rule(metrics), what=what) for what, rule in rules.items()]
+    if first is not None:
+        found.insert(0, _first_rollout(first))
     out = []
-    for finding in [*found, *_of_completions(completions)]:
+    for finding in [*found, *([] if distilled else _of_completions(completions))]:
         suggestions = {}
         for name, how in finding.suggestions.items():
             group, _, setting = name.partition(".")
@@ -212,6 +229,56 @@ def _groups(metrics: Rows) -> Finding:
     return level
 
 
+def _first_rollout(first: Mapping[str, Any]) -> Finding:
+    """How the student's answers ended before its first update."""
+    what, cut = "first rollout", first["completions/clipped_ratio"]
+    other, mass = first.get("completions/other_end_ratio", 0.0), first.get("teacher/mass_at_end")
+    said = f"{100 * cut:.0f}% of {first['completions']} completions cut off"
+    if mass is not None:
+        said += f"; where the student ends, the teacher's probability of the end is {mass:.2f}"
+    tries = {}
+    if cut > 0.2:
+        tries["sampling.max_new_tokens"] = "higher"
+    if other > 0.1:
+        said += f"; {100 * other:.0f}% contain another end token, which ends nothing here"
+    if cut > 0.2 or other > 0.1:
+        tries["rl.start"] = "a student of stage sft, which teaches it to end"
+    if mass is not None and mass < 0.1:
+        tries["teacher.path"] = "a teacher that ends with the student's token (instruct, not base)"
+    if not tries:
+        return Finding(what, OK, said)
+    return Finding(what, BAD if cut > 0.5 else LOOK, said, None, tries)
+
+
+def _teacher_mass(metrics: Rows) -> Finding:
+    """The teacher's mean probability of the student's tokens."""
+    found = trend(metrics, "teacher/mass")
+    if found is None:
+        return Finding("", NOT_RECORDED, "no teacher's probabilities of the student's tokens")
+    if found.last >= 0.3 or not found.long_enough:
+        return _too_short(found) or Finding("", OK, trend=found)
+    tries = {
+        "rl.start": "a student of stage sft on the teacher's samples",
+        "start.steps": "more, of the teacher's samples",
+        "rl.teacher.prompt": "one for which the teacher writes as the student does",
+        "teacher.path": "a teacher of the student's family",
+    }
+    said = "the teacher would hardly write the student's tokens: it says little of what to do there"
+    return Finding("", BAD if found.last < 0.1 else LOOK, said, found, tries)
+
+
+def _truncated(metrics: Rows) -> Finding:
+    tries = {"sampling.max_new_tokens": "higher"}
+    if not _is_distillation(metrics):
+        tries |= {
+            "rl.mask_truncated": "True: leave them out of the loss",
+            "rl.rewards.overlong_buffer": _LONG,
+        }
+    tries["start.steps"] = "more, if the student never learnt to end"
+    said = "completions are cut off before they end"
+    return _share(metrics, "completions/clipped_ratio", 0.2, 0.5, said, tries)
+
+
 def _skipped(metrics: Rows) -> Finding:
     """Logged steps only; one is enough to look, whatever the number of rows."""
     found = trend(metrics, "skipped")
@@ -267,6 +334,10 @@ def _learns(metrics: Rows) -> bool:
     return accuracy is not None and accuracy.direction > 0
 
 
+def _is_distillation(metrics: Rows) -> bool:
+    return on_own_samples(metrics) and not any("reward" in row for row in metrics)
+
+
 def _is_ppo(metrics: Rows) -> bool:
     return any("loss/value_avg" in row for row in metrics)
 
@@ -290,19 +361,10 @@ RULES: Mapping[str, Callable[[Rows], Finding]] = {
     "length": _length,
     "value function": _value,
     "groups without variance": _groups,
-    "truncated": lambda rows: _share(
-        rows,
-        "completions/clipped_ratio",
-        look=0.2,
-        bad=0.5,
-        said="completions are cut off before they end",
-        tries={
-            "sampling.max_new_tokens": "higher",
-            "rl.mask_truncated": "True: leave them out of the loss",
-            "rl.rewards.overlong_buffer": _LONG,
-            "start.steps": "more, if the student never learnt to end",
-        },
-    ),
+    "teacher mass": _teacher_mass,
+    "truncated": _truncated,
     "skipped updates": _skipped,
     "accuracy and intrinsic reward": _opposed,
 }
+# Those that read no reward and no policy.
+OF_DISTILLATION = ("teacher mass", "truncated", "skipped updates")

@@ -236,7 +236,7 @@ def _levels(data: RunData) -> Section:
 
 def _diagnosis(data: RunData) -> Section:
     def make(part: str, rows: Records) -> Block | None:
-        if not was_rewarded(rows):
+        if not diagnosis.on_own_samples(rows):
             return None
         start, completions = data.view.started_from(part), data.completions.get(part, ())
         return Findings(diagnosis.diagnose(rows, completions, stage=part, start=start))
@@ -245,13 +245,8 @@ def _diagnosis(data: RunData) -> Section:
         "diagnosis",
         "Diagnosis",
         _by_part(data, make),
-        "Known troubles of reinforcement learning. An arrow leads from the mean of the first fifth "
-        "of the rows to that of the last; then Spearman's rank correlation with the step, and its "
-        "p-value.",
-        "No stage has logged a reward yet.",
+        "Known troubles of training on the student's samples. An arrow leads from the mean of the "
+        "first fifth of the rows to that of the last; then Spearman's rank correlation with the "
+        "step, and its p-value.",
+        "No stage has logged a step on the student's samples yet.",
     )
-
-
-def was_rewarded(rows: Records) -> bool:
-    """Whether these are rows of reinforcement learning."""
-    return any("reward" in row for row in rows)

@@ -7,7 +7,7 @@ import pytest
 
 from configs import presets
 from distill_jax.core.settings import check_name
-from distill_jax.evaluation.diagnosis import diagnose
+from distill_jax.evaluation.diagnosis import diagnose, on_own_samples
 from distill_jax.evaluation.findings import BAD, LOOK, NOT_RECORDED, OK, TOO_FEW
 from distill_jax.run.config import to_config_dict
 
@@ -34,6 +34,7 @@ HEALTHY = {
     "frac_reward_zero_std": line(0.1, 0.3),
     "frac_groups_all_wrong": line(0.2, 0.05),
     "skipped": np.zeros(STEPS),
+    "teacher/mass": line(0.6, 0.8),
     "loss/value_avg": line(0.5, 0.1),
     "critic/vf_explained_var": line(-0.5, 0.6),
 }
@@ -60,7 +61,7 @@ def statuses(found):
 def test_a_healthy_run_raises_nothing():
     found = run()
     assert set(statuses(found).values()) == {OK}
-    assert len(found) == 12
+    assert len(found) == 13
     assert not any(finding.suggestions for finding in found.values())
 
 
@@ -75,6 +76,8 @@ CASES = {
                                       "rewards__intrinsic__mean": line(-1, -1)}),
     "solved": ("reward", OK, {"accuracy": 1 + 0 * RISING,
                               "rewards__intrinsic__mean": line(-1, -1)}),
+    "teacher mass low": ("teacher mass", LOOK, {"teacher__mass": line(0.2, 0.2)}),
+    "teacher mass gone": ("teacher mass", BAD, {"teacher__mass": line(0.5, 0.05)}),
     "kl": ("KL to the reference", LOOK, {"kl": line(0.0, 0.2)}),
     "kl far": ("KL to the reference", BAD, {"kl": line(0.0, 2.0)}),
     "kl falls": ("KL to the reference", OK, {"kl": line(2.0, 0.2)}),
@@ -129,6 +132,49 @@ def test_every_setting_that_is_named_exists():
     config = to_config_dict(presets.tiny())
     for name in named:
         check_name(config, name)
+
+
+def test_on_policy_distillation_has_the_troubles_that_need_no_reward():
+    curves = {
+        "student/mass": line(0.5, 0.6),
+        "teacher/mass": line(0.05, 0.05),
+        "completions/clipped_ratio": line(0.9, 0.9),
+        "skipped": np.zeros(STEPS),
+    }
+    rows = [{name: float(x[i]) for name, x in curves.items()} for i in range(STEPS)]
+    rows = [{"step": i + 1, **row} for i, row in enumerate(rows)]
+    found = {f.what: f for f in diagnose(rows, TEXTS, stage="distill", start="sft")}
+    assert statuses(found) == {"teacher mass": BAD, "truncated": BAD, "skipped updates": OK}
+    config = to_config_dict(presets.tiny())
+    for finding in found.values():
+        for name in finding.suggestions:
+            check_name(config, name)
+    assert {"distill.start", "sft.steps"} <= found["teacher mass"].suggestions.keys()
+    assert not on_own_samples([{"step": 1, "loss": 2.0, "kl": 0.1}])
+
+
+@pytest.mark.parametrize(
+    ("cut", "other", "mass", "status", "tries"),
+    [
+        (0.1, 0.0, 0.8, OK, set()),
+        (0.1, 0.0, None, OK, set()),
+        (0.3, 0.0, 0.8, LOOK, {"sampling.max_new_tokens", "rl_2.start"}),
+        (0.9, 0.9, None, BAD, {"sampling.max_new_tokens", "rl_2.start"}),
+        (0.0, 0.0, 0.02, LOOK, {"teacher.path"}),
+    ],
+)
+def test_the_first_rollout(cut, other, mass, status, tries):
+    first = {
+        "completions": 32,
+        "completions/clipped_ratio": cut,
+        "completions/other_end_ratio": other,
+    }
+    if mass is not None:
+        first["teacher/mass_at_end"] = mass
+    found = diagnose([{"step": 1, "reward": 0.0}], stage="rl_2", first=first)[0]
+    assert (found.what, found.status, set(found.suggestions)) == ("first rollout", status, tries)
+    assert f"{100 * cut:.0f}% of 32 completions cut off" in found.said
+    assert ("another end token" in found.said) == (other > 0)
 
 
 def test_settings_are_those_of_the_algorithm():

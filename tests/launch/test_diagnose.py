@@ -17,12 +17,16 @@ def write(directory, rows, name="metrics.jsonl"):
     (directory / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+FIRST = {"completions": 16, "completions/clipped_ratio": 0.0, "completions/other_end_ratio": 0.5}
+
+
 @pytest.fixture
 def workdir(tmp_path):
     write(tmp_path / "run" / "rl", ROWS)
     save(RUN, tmp_path / "run")
     texts = [{"step": 1, "completion": f"{i} [red]#### {i}", "reward": 1.0} for i in range(40)]
     write(tmp_path / "run" / "rl", texts, "completions.jsonl")
+    (tmp_path / "run" / "rl" / "first_rollout.json").write_text(json.dumps(FIRST))
     return tmp_path / "run"
 
 
@@ -41,6 +45,7 @@ def test_prints_a_table_and_writes_the_same(workdir, part, tmp_path, capsys):
     assert found["directory"] == str(workdir / "rl")
     assert {f["what"]: f["status"] for f in found["findings"]} == said
     assert said["reward"] == "ok" and said["truncated"] == "bad"
+    assert said["first rollout"] == "look" and "another end token" in " ".join(out.split())
     assert "sampling.max_new_tokens" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "run"]
 
