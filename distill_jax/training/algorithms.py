@@ -39,7 +39,6 @@ class GroupSettings:
     """Group methods: GRPO and its variants."""
 
     UNREAD: ClassVar = (
-        Unread(("ddof",), ("scale",), lambda scale: scale == "none"),
         Unread(("kl",), ("beta",), off),
         Unread(
             ("importance_cap", "importance_floor"), ("importance",), lambda mode: mode == "none"
@@ -281,7 +280,10 @@ def ppo_advantages(rollout: ScoredRollout, settings: PPOSettings) -> tuple[Advan
         advantage_BR = whiten(advantage_BR, rollout.loss_mask_BR)
     error = masked_mean(jnp.square(return_BR - value_BR), mask_BR)
     spread = masked_mean(jnp.square(return_BR - masked_mean(return_BR, mask_BR)), mask_BR)
-    metrics["critic/vf_explained_var"] = 1.0 - error / jnp.maximum(spread, 1e-8)
+    explained = 1.0 - error / jnp.maximum(spread, 1e-8)
+    # Equal returns leave nothing to explain: values of 0 fit those of a rollout all wrong.
+    explained = jnp.where(spread > 1e-8, explained, jnp.minimum(explained, 0.0))
+    metrics["critic/vf_explained_var"] = explained
     metrics["objective/rlhf_reward"] = jnp.mean(masked_sum(reward_BR, mask_BR, axis=1))
     return Advantages(advantage_BR, return_BR=return_BR, old_value_BR=value_BR), metrics
 

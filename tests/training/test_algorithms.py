@@ -257,6 +257,10 @@ def test_values_have_a_lambda_of_their_own():
     np.testing.assert_allclose(arrays.return_BR, ONES, atol=1e-6)
     # Without spread of the returns nothing is explained: 1 − (.25 + .16 + .04)/3/1e-8.
     assert float(metrics["critic/vf_explained_var"]) < -1e6
+    # Nor by values of 0 of returns of 0: a warm-up of the values would end on a rollout all wrong.
+    zeros = dict.fromkeys(("reward_BR", "value_BR"), 0 * ONES)
+    _, metrics = ppo_advantages(rollout(**zeros), settings)
+    assert float(metrics["critic/vf_explained_var"]) == 0.0
     # α = 2/3: λ = 1 − 1/(⅔·3) = .5: A = [.1 + .5·.3, .2 + .1, .2]; targets follow it by default.
     settings = PPOSettings(lam_alpha=2 / 3, kl_coef=0.0, whiten=False)
     arrays, _ = ppo_advantages(rollout(), settings)
