@@ -7,7 +7,7 @@ on the row alone: its bits depend neither on the other rows nor on the contents 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh
@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.core.batching import filled, round_up
 from distill_jax.core.settings import setting
-from distill_jax.core.unread import Unread
 from distill_jax.data.batching import bucket
 
 NAMES = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
@@ -54,8 +53,6 @@ class RowScorer(Scorer, Protocol):
 @dataclass(frozen=True)
 class BucketSettings:
     """Row lengths that the teacher scores in."""
-
-    UNREAD: ClassVar = (Unread(("rows",), ("lengths",), lambda lengths: lengths == 1),)
 
     lengths: int = setting(
         1,

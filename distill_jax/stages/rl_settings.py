@@ -42,6 +42,16 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         *TrainSettings.UNREAD,
         Unread(("cache", "buckets", "teacher"), ("rewards.intrinsic_weight",), off),
         Unread(("buckets",), ("teacher.source",), lambda source: source == ENDPOINT),
+        Unread(
+            ("buckets.rows",),
+            ("buckets.lengths", "teacher.models"),
+            lambda lengths, models: lengths == 1 and not models,
+        ),
+        Unread(
+            ("group.ddof",),
+            ("group.scale", "rewards.aggregation"),
+            lambda scale, aggregation: scale == "none" and aggregation == "sum",
+        ),
         *(
             Unread((f"group.clip.{one.name}",), ("algorithm",), partial(_bounds_without, one.name))
             for one in fields(PolicyLossSettings)

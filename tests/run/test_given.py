@@ -143,6 +143,10 @@ def test_a_setting_that_nothing_reads_is_refused(
         {**NO_TEACHER, "rl__rewards__format_weight": 1.0, "rl__rewards__adaptive": True,
          "rl__rewards__momentum": 0.5},
         {"rl__cache__megabytes": 9.0, "rl__cache__rows": 8, "rl__buckets__lengths": 4},
+        # Several teachers score in buckets in any case.
+        {"rl__buckets__rows": 8, "rl__teacher__models": ("a=b",), "rl__teacher__column": "level"},
+        # The standard deviation of the batch, with terms that are not divided.
+        {"rl__group__scale": "none", "rl__group__ddof": 0, "rl__rewards__aggregation": "gdpo"},
         {"rl__algorithm": "dr_grpo", "rl__group__clip__max_completion_length": 9},
         {"rl__algorithm": "sapo", "rl__group__clip__temperature_pos": 2.0},
         {"rl__algorithm": "gmpo", "rl__group__clip__clip_low": 0.2},
