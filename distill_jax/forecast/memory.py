@@ -135,7 +135,7 @@ class Job:
         held = activations.update(self.program("student", dropout=True), rows, shards=self.shards)
         return [
             self._base("student"),
-            *self._trained(settings.optimizer, values=False, reference=False),
+            *self._trained(settings.optimizer, values=False),
             Part("update: activations", held, False),
         ]
 
@@ -157,7 +157,7 @@ class Job:
         read = self._read(program, min(prm.eval_batch, prm.eval_problems), prm.max_length)
         return [
             base,
-            *self._trained(prm.optimizer, values=False, reference=False, full=full),
+            *self._trained(prm.optimizer, values=False, full=full),
             Part("update: activations, gradients", held + base.bytes * full, False),
             *([Part("held-out rows: activations", read, False)] if prm.validation_share else []),
         ]
@@ -176,7 +176,7 @@ class Job:
         student, shards = self.program("student"), self.shards
         parts = [
             self._base("student"),
-            *self._trained(settings.optimizer, values=False, reference=False),
+            *self._trained(settings.optimizer, values=False),
             Part("update: activations", activations.update(student, rows, shards=shards), False),
         ]
         if reference:
@@ -208,8 +208,9 @@ class Job:
             parts += self._further_teachers(calls, length, R + 1)
         if rl.process.reward_model:
             parts += self._scorer(min(B, SCORED))
-        reference = bool(rl.reference_weight)
-        parts += self._trained(rl.optimizer, values=values, reference=reference, full=full)
+        start = rl.rewards.intrinsic_weight and rl.teacher.source == "start"
+        kept = "reference" if rl.reference_weight else "start as teacher" if start else ""
+        parts += self._trained(rl.optimizer, values=values, kept=kept, full=full)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         update += base.bytes * full  # gradients of all weights
         drawn = B * rl.oversample
@@ -310,10 +311,8 @@ class Job:
         held = "int8" if settings.int8 else settings.param_dtype
         return Part(f"{role} weights ({held})", size, True)
 
-    def _trained(
-        self, how: Any, *, values: bool, reference: bool, full: bool = False
-    ) -> list[Part]:
-        """Adapter, value head and reference; optimiser state, with `full` that of all weights."""
+    def _trained(self, how: Any, *, values: bool, kept: str = "", full: bool = False) -> list[Part]:
+        """Adapter, value head, the start where it is `kept` as something; optimiser state."""
         model = QwenModel(self.geometries["student"], self.config.lora)
         name = "base" if full else "lora"
         trained, head = {name: model.shapes()[name]}, dict[str, Any]()
@@ -325,8 +324,8 @@ class Job:
         # With `full` the weights themselves are counted already.
         labels = [] if full else ["adapter"]
         held = [head] if full else [trainable]
-        if reference:
-            labels, held = [*labels, "reference" if full else "its reference"], [*held, trained]
+        if kept:
+            labels, held = [*labels, kept if full else f"its {kept}"], [*held, trained]
         labels += ["value head"] * values
         copies = sum(device_bytes(x, states.param_shardings(x, self.mesh)) for x in held)
         parts = [Part(", ".join(labels), copies, True)] if labels else []

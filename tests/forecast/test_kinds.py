@@ -88,6 +88,17 @@ def test_rl_of_all_weights_has_moments_and_gradients_of_all_and_a_reference_with
     assert parts(ppo)["reference, value head"] == base + head
 
 
+def test_a_start_that_is_the_teacher_is_a_copy_of_what_is_trained_where_no_reference_is() -> None:
+    rl = small(rl__teacher__source="start").plan["rl"]
+    full = dataclasses.replace(rl, trainable="full")
+    found = parts(full)
+    assert found["start as teacher"] == found["student weights (float32)"]
+    assert parts(rl)["adapter, its start as teacher"] == 2 * parts(small().plan["rl"])["adapter"]
+    for one in (rl, full):
+        with_kl = dataclasses.replace(one, group=dataclasses.replace(one.group, beta=0.1))
+        assert not any("as teacher" in name for name in parts(with_kl))
+
+
 def test_rounds_of_self_evolution_write_and_train() -> None:
     found = parts(EvolveSettings(samples=8, batch=32))
     trained, drawn = parts(small().plan["sft"]), parts(TraceSettings(samples=8, batch=32))
