@@ -102,8 +102,12 @@ def test_many_programs_of_a_run_leave_nothing(
             problems = [Problem(str(n), f"{n} and 1?", "", str(n + 1)) for n in numbers]
             found = task.judge(problems, texts, np.ones(len(texts), bool))
             statuses.update(str(one["status"]) for one in found.details)
-            for n, right, undecided in zip(numbers, found.right_B, found.undecided_B, strict=True):
-                assert right == (n % len(FORMS) in RIGHT) or undecided
+            for n, right, one in zip(numbers, found.right_B, found.details, strict=True):
+                if right == (n % len(FORMS) in RIGHT) or one["status"] == "lost":
+                    continue
+                # The program itself was killed: what ended it is not known, so it failed.
+                assert not right and one["status"] == "error"
+                statuses["struck"] += 1
 
         judge(range(20))  # both kinds of zygote
         assert len(zygotes() - others) >= 3
@@ -117,7 +121,7 @@ def test_many_programs_of_a_run_leave_nothing(
         judge(range(20 + MANY, 60 + MANY))
         assert eventually(lambda: counts(traces()) == counts(running)), (traces(), running)
         assert traces()[3] == before[3]
-        assert statuses["lost"] + statuses["late"] <= killed["killed"]
+        assert statuses["lost"] + statuses["struck"] <= killed["killed"]
         assert statuses["late"] == 0
         task.close()
         assert eventually(lambda: traces() == before)
