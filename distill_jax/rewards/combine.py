@@ -13,6 +13,10 @@ from distill_jax.rewards import adaptive, normalise, permuted, process, token_cr
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScores
 
+# Nats. log π_T − log π_S of equal models is rounding, 1e-6 in float32: divided by its own spread it
+# would weigh as much as knowledge.
+_LEAST_SPREAD = 1e-4
+
 
 class Joined(NamedTuple):
     """A batch's rewards.
@@ -173,7 +177,7 @@ def _teacher_figures(
         "teacher/mass_at_end": jnp.where(ends > 0, at_end, jnp.nan),
     }
     if settings.normaliser != "none":
-        centre, spread = normalise.centre_and_spread(settings.normaliser, state)
+        centre, spread = _centre_and_spread(settings, state)
         metrics |= {"rewards/intrinsic/centre": centre, "rewards/intrinsic/scale": spread}
     return metrics
 
@@ -259,9 +263,17 @@ def normalised(
     if settings.normaliser == "none":
         return x, state
     state = normalise.update(settings.normaliser, state, x, mask, settings.momentum)
-    centre, spread = normalise.centre_and_spread(settings.normaliser, state)
+    centre, spread = _centre_and_spread(settings, state)
     x = (x - centre if sequences else x) / spread
     return (jnp.clip(x, -settings.clip, settings.clip) if settings.clip else x), state
+
+
+def _centre_and_spread(
+    settings: RewardSettings, state: normalise.State
+) -> tuple[jax.Array, jax.Array]:
+    """Of the running statistics; with student_weight at least _LEAST_SPREAD."""
+    centre, spread = normalise.centre_and_spread(settings.normaliser, state)
+    return centre, jnp.maximum(spread, _LEAST_SPREAD) if settings.student_weight else spread
 
 
 def weighted_sum(terms: dict[str, tuple[float, jax.Array]]) -> jax.Array:

@@ -71,6 +71,19 @@ def test_distillation_by_hand() -> None:
     np.testing.assert_allclose(plain, raw + 0.5 * D, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", [{"credit": "token"}, {}])
+def test_a_student_that_is_its_own_teacher_is_not_paid_for_rounding(
+    how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Divided by its own root mean square, any noise would be as large as a teacher's signal.
+    noise = np.array([[1, -2, 3], [2, -1, 0], [1, 0, 0], [-3, 1, 0]], np.float32)
+    monkeypatch.setattr(f"{__name__}.TEACHER", STUDENT + np.float32(1e-6) * noise)
+    plain = {"correctness_weight": 1.0, "intrinsic_weight": 0.0}
+    found = advantage("bnpo", GroupSettings(scale="none"), student_weight=1.0, **how)
+    wanted = advantage("bnpo", GroupSettings(scale="none"), **plain)
+    np.testing.assert_allclose(found, wanted, atol=0.02)
+
+
 def test_return_to_go_by_hand() -> None:
     # s=0, γ=1: [−6, −5, −3], [−5, −1], [−2], [−13, −12]; less the other's at the same token, and
     # where it has none, its mean: row 0's third −3 − (−5−1)/2; row 3's second −12 − (−2).
