@@ -74,9 +74,9 @@ def _runs(process: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole, in UTF-8."""
+    """Writes a file whole, in UTF-8; halves of surrogate pairs, which that lacks, as escapes."""
     with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -178,7 +178,10 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
 
     def _append(self, file: str, row: Mapping[str, Any]) -> None:
         if file not in self._files:
-            self._files[file] = (self.workdir / file).open("a", encoding="utf-8")
+            # Half a surrogate pair, as a hostile text may hold, becomes an escape of JSON.
+            self._files[file] = (self.workdir / file).open(
+                "a", encoding="utf-8", errors="backslashreplace"
+            )
         self._files[file].write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         self._files[file].flush()
 
@@ -211,8 +214,11 @@ def completions_table(step: int, rows: Sequence[Mapping[str, Any]]) -> Table:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    # Completions are text from a model: brackets in them are not rich markup.
-    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("[", r"\[")
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    # Completions are text from a model: brackets in them are not rich markup, and a console has no
+    # halves of surrogate pairs.
+    return str(value).encode("utf-8", "backslashreplace").decode().replace("[", r"\[")
 
 
 def _number(value: Any) -> float | int | None:

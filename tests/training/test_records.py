@@ -113,6 +113,16 @@ def test_completions_are_limited_on_disk_and_console(tmp_path: Path) -> None:
     assert "step 7" in shown and "p0" in shown and "0.250" in shown and "p1" not in shown
 
 
+def test_half_a_surrogate_pair_is_written_and_read_again(tmp_path: Path) -> None:
+    row = {"prompt": "é", "completion": "\ud800 and \U0001f600", "advantage": 1.0}
+    loud = RecordSettings(console_completions=1)
+    console = Console(file=(tmp_path / "console").open("w", encoding="utf-8"))
+    with Recorder(tmp_path, loud, console=console) as recorder:
+        recorder.completions(1, [row])
+    (found,) = read_rows(tmp_path / "completions.jsonl")
+    assert found == {"step": 1, **row}
+
+
 def test_a_model_s_brackets_are_text_not_markup() -> None:
     console = Console(file=io.StringIO(), width=120)
     console.print(completions_table(1, [{"completion": "[bold]x[/bold] [/y]", "reward": None}]))
