@@ -31,7 +31,7 @@ def load(path: Path) -> ModuleType:
 
 # configs/bench.py is for launch.bench, which checks it itself; configs/saved.py reads a file.
 OTHERS = ("bench", "saved")
-EXPERIMENTS = ("rewards", "curriculum")
+EXPERIMENTS = ("rewards", "credit", "curriculum")
 FILES = [
     path
     for path in sorted((ROOT / "configs").glob("*.py"))
@@ -69,7 +69,7 @@ def test_stages_of_the_configs() -> None:
     for path in FILES:
         stages = build(load(path).get_config()).stages
         wanted = {"rl": MAIN_STAGES, "distill": ("pretrain", "distill", "evaluate")}
-        wanted |= {"rewards": MAIN_STAGES, "curriculum": wanted["distill"]}
+        wanted |= {"rewards": MAIN_STAGES, "credit": MAIN_STAGES, "curriculum": wanted["distill"]}
         wanted["reason"] = (
             "pretrain", "distill", "traces", "labels", "prm", "errors",
             "other_errors", "bench", "rl", "dpo", "solve", "evaluate",
