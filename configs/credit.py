@@ -36,6 +36,7 @@ _SAMPLES = (
     f"{_DISTILL}; distill.data=teacher_samples; distill.teacher_samples.temperature=1.0; "
     "distill.loss.kd_weight=0.0; distill.loss.ce_weight=1.0"
 )
+_LOSS = DistillLossSettings(temperature=1.0, kd_weight=1.0, ce_weight=0.0)
 
 
 def _tiny() -> RunConfig:
@@ -52,8 +53,7 @@ def _tiny() -> RunConfig:
             learning_rate=1e-3, schedule="constant", warmup_steps=5, b2=0.99
         ),
     }
-    loss = DistillLossSettings(temperature=1.0, kd_weight=1.0, ce_weight=0.0)
-    plan = base.replace("rl", **training).replace("distill", batch_size=128, loss=loss, **training)
+    plan = base.replace("rl", **training).replace("distill", batch_size=128, loss=_LOSS, **training)
     plan = plan.replace("evaluate", problems=500, samples=8)
     student = changed(base.student, steps=1300, level_shares=(1.0, 1.0, 1.0, 0.01, 0.01))
     return dataclasses.replace(plan, student=student, experiment=_experiment())
@@ -64,7 +64,7 @@ def _smoke() -> RunConfig:
     whole = _experiment()
     names = ("start", "token", "reverse_kl")
     arms = tuple(arm for arm in whole.arms if arm.split(":")[0] in names)
-    base = presets.smoke().replace("rl", start="base").replace("distill", start="base")
+    base = presets.smoke().replace("rl", start="base").replace("distill", start="base", loss=_LOSS)
     return dataclasses.replace(
         base,
         experiment=dataclasses.replace(whole, arms=arms, seeds=(0,)),
