@@ -62,7 +62,7 @@ def _tiny() -> RunConfig:
 def _smoke() -> RunConfig:
     # One arm of each stage, one seed: each is a process of some 20 s.
     whole = _experiment()
-    names = ("start", "token", "reverse_kl")
+    names = ("start", "token", "correctness", "reverse_kl")
     arms = tuple(arm for arm in whole.arms if arm.split(":")[0] in names)
     base = presets.smoke().replace("rl", start="base").replace("distill", start="base", loss=_LOSS)
     return dataclasses.replace(
