@@ -271,7 +271,7 @@ def test_adapter_and_optimiser_are_those_of_the_real_state(mesh: str) -> None:
     tx = optimizer.make(config.plan["rl"].optimizer, 10)
     state, _ = states.create(trainable, tx, rng.run_key(0), where)
     job = Job(config, model.config, model.config, where, cpu=True)
-    copies, moments = job._trained(config.plan["rl"].optimizer, values=True, reference=True)
+    copies, moments = job._trained(config.plan["rl"].optimizer, values=True, kept="reference")
     assert moments.bytes == on_first_device(state.opt_state)
     assert copies.bytes == on_first_device(state.trainable) + on_first_device(lora)
 
