@@ -131,8 +131,8 @@ class RewardSettings:
     )
     credit: str = setting(
         "sequence",
-        "sequence: a group method has one advantage for all tokens of a completion; token: each "
-        "token also has that of its own intrinsic reward (rewards/token_credit.py).",
+        "Of group methods. sequence: all tokens of a completion share one advantage; token: the "
+        "intrinsic reward of each token is added to its own (rewards/token_credit.py).",
         choices=CREDITS,
     )
     discount: float = setting(

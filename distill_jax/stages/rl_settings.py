@@ -30,7 +30,7 @@ ARM_SIGNALS = ("advantage", "correctness")
 
 
 def _bounds_without(name: str, algorithm: str) -> bool:
-    """Whether the algorithm has a policy loss of its own settings that does not read this one."""
+    """Whether a group method's policy loss ignores this setting of `group.clip`; False for ppo."""
     return algorithm in LOSSES and name not in LOSSES[algorithm].reads
 
 

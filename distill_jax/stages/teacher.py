@@ -122,7 +122,7 @@ def of_stage(
 def reread(
     run: Run, batch: Mapping[str, Any], prompts: Sequence[Sequence[int]], multiple: int
 ) -> dict[str, np.ndarray]:
-    """The rows on the host as the teacher reads them, behind prompts of its own."""
+    """The rows on the host, each response after the teacher's own prompt."""
     host = {name: np.asarray(x) for name, x in sharding.fetch(dict(batch)).items()}
     return with_prompts(host, prompts, pad_id=run.data.pad_id, multiple=multiple)
 

@@ -50,9 +50,9 @@ class StageTeacherSettings:
 
     models: tuple[str, ...] = setting(
         (),
-        "Further teachers, each NAME=PATH, a Hugging Face directory or hub id; a row is scored by "
-        "the one that `column` names, or the run's, whose name is teacher. All are in memory, with "
-        "the teacher's dtypes, and score in `buckets`; each has a cache of its own size.",
+        "Further teachers, each NAME=PATH, a Hugging Face directory or hub id. `column` names each "
+        "row's teacher; `teacher` is the run's. All are loaded at once, in the teacher's dtypes, "
+        "and score in `buckets`. Each may fill a cache of cache.megabytes.",
     )
     column: str = setting("", "Column of the problems that names each row's teacher.")
     endpoint: ScoreServerSettings = field(default_factory=ScoreServerSettings)

@@ -185,8 +185,8 @@ def distill(
 
     The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR; `frozen` holds the
     teacher's parameters under "teacher". With top_k the batch holds the fields of a
-    `TopK` of axes [B, R] instead, as "teacher_ids_XK" and so on; where the teacher reads other
-    prompts, READ of its own rows, as "teacher_tokens_BT" and so on.
+    `TopK` of axes [B, R] instead, as "teacher_ids_XK" and so on. A teacher with its own prompts
+    needs the batch's READ arrays a second time, as "teacher_tokens_BT" and so on.
 
     The gradient goes through the student's distributions at these tokens alone, also where the
     student has drawn them: its choices change what comes after, and only `future` has a term for

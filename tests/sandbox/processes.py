@@ -1,9 +1,14 @@
-"""What /proc says about the processes and descriptors that a sandbox makes."""
+"""What /proc says about the processes and descriptors that a sandbox makes; attacks run apart."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def descendants(root: int) -> set[int]:
@@ -58,3 +63,19 @@ def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def run_alone(module: str, *arguments: str, timeout: float, env: dict[str, str] | None = None):
+    """Runs a module of the tests apart and kills what it leaves; AssertionError where it fails."""
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, start_new_session=True, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, stderr = process.communicate(timeout=timeout)
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+    assert process.returncode == 0, stderr[-3000:]

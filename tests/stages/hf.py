@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,3 +61,15 @@ def write_problems(directory: Path, *, count: int = 24) -> Path:
         lines = [json.dumps({"question": p.question, "answer": p.solution}) for p in problems]
         (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return directory
+
+
+def random_pair(root: Path) -> dict[str, Any]:
+    """Settings of a plan with random models of one tokenizer and problems from a file."""
+    tok = tokenizer()
+    return {
+        "teacher__path": str(write_model(root / "teacher", rows=320, tok=tok, seed=1, noise=0.1)),
+        "student__path": str(write_model(root / "student", rows=320, tok=tok, noise=0.1)),
+        "data__source": str(write_problems(root / "data")),
+        "stages": ("rl",),
+        "rl__start": "base",
+    }

@@ -1,9 +1,6 @@
 """Hostile programs through each stage that runs programs: no effect on the host, none is right."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +8,8 @@ import pytest
 
 from tests.profile import NIGHTLY
 from tests.sandbox.attacks import ATTACKS
-from tests.stages.small import ROOT, environment
+from tests.sandbox.processes import run_alone
+from tests.stages.small import environment
 
 DOORS = {"file", "teacher", "rl", "evolve", "solve", "concise", "evaluate", "turns"}
 
@@ -22,19 +20,7 @@ DOORS = {"file", "teacher", "rl", "evolve", "solve", "concise", "evaluate", "tur
 def test_no_door_lets_an_attack_through(tmp_path: Path) -> None:
     """By day a third of the attacks, each through one door; at night all through each."""
     report, share = tmp_path / "report.json", [] if NIGHTLY else ["--share"]
-    command = [sys.executable, "-m", "tests.stages.attacked", str(report), *share]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment(), start_new_session=True, stderr=subprocess.PIPE,
-        text=True,
-    ) as process:  # fmt: skip
-        try:
-            _, stderr = process.communicate(timeout=1700)
-        finally:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-    assert process.returncode == 0, stderr[-3000:]
+    run_alone("tests.stages.attacked", str(report), *share, timeout=1700, env=environment())
     found = json.loads(report.read_text())
     assert found.keys() == DOORS
     assert {name: one["effects"] for name, one in found.items() if one["effects"]} == {}

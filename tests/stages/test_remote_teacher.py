@@ -22,7 +22,7 @@ from distill_jax.stages import teacher as teachers
 from distill_jax.stages.kinds import KINDS
 from distill_jax.training.records import read_rows
 from tests.forecast.test_kinds import job
-from tests.stages.hf import tokenizer, write_model, write_problems
+from tests.stages.hf import random_pair
 from tests.stages.small import rows, small, weights
 from tests.stages.test_teacher import batch
 from tests.synthesis.buyer import SECRET
@@ -41,13 +41,8 @@ FAST = {
 
 @pytest.fixture(scope="module")
 def how(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    root, tok = tmp_path_factory.mktemp("remote"), tokenizer()
     return {
-        "teacher__path": str(write_model(root / "teacher", rows=320, tok=tok, seed=1, noise=0.1)),
-        "student__path": str(write_model(root / "student", rows=320, tok=tok, noise=0.1)),
-        "data__source": str(write_problems(root / "data")),
-        "stages": ("rl",),
-        "rl__start": "base",
+        **random_pair(tmp_path_factory.mktemp("remote")),
         "rl__eval_every": 0,
         "rl__batch_multiple": 8,
         "checkpoint__every": 1,

@@ -16,7 +16,7 @@ from distill_jax.run.run import Run
 from distill_jax.stages import checks, rl
 from distill_jax.stages import teacher as teachers
 from distill_jax.training.records import read_rows
-from tests.stages.hf import tokenizer, write_model, write_problems
+from tests.stages.hf import random_pair
 from tests.stages.small import rows, small, weights
 
 pytestmark = [pytest.mark.mesh, pytest.mark.slow]
@@ -34,14 +34,9 @@ HOW: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def how(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """With random models of one tokenizer and problems from a file: nothing need be trained."""
-    root, tok = tmp_path_factory.mktemp("teacher"), tokenizer()
     return {
         **HOW,
-        "teacher__path": str(write_model(root / "teacher", rows=320, tok=tok, seed=1, noise=0.1)),
-        "student__path": str(write_model(root / "student", rows=320, tok=tok, noise=0.1)),
-        "data__source": str(write_problems(root / "data")),
-        "stages": ("rl",),
-        "rl__start": "base",
+        **random_pair(tmp_path_factory.mktemp("teacher")),
         "rl__eval_every": 0,
     }
 

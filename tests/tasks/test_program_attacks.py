@@ -1,9 +1,6 @@
 """Hostile programs through the task's judge: no effect on the host, and a verdict on each."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +8,8 @@ import pytest
 
 from tests.profile import NIGHTLY
 from tests.sandbox.attacks import ATTACKS
+from tests.sandbox.processes import run_alone
 
-ROOT = Path(__file__).resolve().parents[2]
 # By day a handful, which takes some of the families; all of them at night.
 STEP = 1 if NIGHTLY else 25
 STATUSES = {
@@ -25,18 +22,7 @@ STATUSES = {
 @pytest.mark.timeout(900)
 def test_attacks_have_no_effect_and_are_wrong(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    command = [sys.executable, "-m", "tests.tasks.judged_attacks", str(report), str(STEP)]
-    with subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            _, stderr = process.communicate(timeout=800)
-        finally:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-    assert process.returncode == 0, stderr[-3000:]
+    run_alone("tests.tasks.judged_attacks", str(report), str(STEP), timeout=800)
     found = json.loads(report.read_text())
     assert found["count"] == len(ATTACKS[::STEP]) >= 5
     assert (found["effects"], found["right"]) == ([], 0)
