@@ -39,7 +39,7 @@ def test_work_directory_holds_what_was_made_and_nothing_else(run: Path) -> None:
     assert names == made | {"config.json", "view.json", "digests.json"}
     assert {p.name for p in (run / "run" / "rl").iterdir()} == {
         "adapter", "checkpoints", "completions.jsonl", "done.json", "final_training_stats.json",
-        "metrics.jsonl", "run.json", "settings.json", "training_stats.json",
+        "first_rollout.json", "metrics.jsonl", "run.json", "settings.json", "training_stats.json",
     }  # fmt: skip
 
 
