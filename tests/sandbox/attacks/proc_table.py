@@ -42,7 +42,7 @@ def _command(pid: int) -> str:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return "gone"
-    return raw.replace(b"\0", b" ").decode(errors="replace")[:80] or "zombie"
+    return raw.replace(b"\0", b" ").decode(errors="replace")[:1000] or "zombie"
 
 
 def traits(pid: int) -> dict[str, object]:
