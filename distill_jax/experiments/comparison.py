@@ -9,7 +9,8 @@ from scipy import special
 
 from distill_jax.evaluation.intervals import holm
 
-FIGURES = ("greedy", "pass@1")
+# pass@k: of as many samples as each problem has.
+FIGURES = ("greedy", "pass@1", "pass@k")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -23,11 +24,12 @@ class Interval(NamedTuple):
 
 class Change(NamedTuple):
     """An arm less the reference, paired by seed; p by Student's t, None for one seed, and
-    adjusted for all arms by Holm (1979)."""
+    adjusted for all arms by Holm (1979); margin: see `equal_within`."""
 
     interval: Interval
     p_value: float | None
     adjusted: float | None
+    margin: float | None = None
 
     @property
     def significant(self) -> bool:
@@ -61,6 +63,19 @@ def paired_p(differences: Sequence[float]) -> float | None:
     return float(2 * special.stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
 
 
+def equal_within(differences: Sequence[float]) -> float | None:
+    """The least margin within which the mean difference is shown to lie; None for one seed.
+
+    By two one-sided t tests at 5% each (Schuirmann, 1987): the 90% t interval is within ± margin.
+    A difference that is not significant may still be large; a small margin says that it is not.
+    """
+    n, mean = len(differences), float(np.mean(differences))
+    if n < 2:
+        return None
+    half = float(special.stdtrit(n - 1, 0.95) * np.std(differences, ddof=1) / math.sqrt(n))
+    return abs(mean) + half
+
+
 def of_arm(rows: Rows, arm: str) -> list[Mapping[str, Any]]:
     """The complete runs of an arm, by seed."""
     return sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
@@ -72,16 +87,22 @@ def changes(rows: Rows, arms: Sequence[str], reference: str, figure: str) -> dic
     rows: of `results.collect`; figure: one of FIGURES.
     """
     base = {row["seed"]: row[figure] for row in of_arm(rows, reference)}
-    found: dict[str, tuple[Interval, float | None]] = {}
+    found: dict[str, list[float]] = {}
     for arm in arms:
         pairs = [
             row[figure] - base[row["seed"]] for row in of_arm(rows, arm) if row["seed"] in base
         ]
         if arm != reference and pairs:
-            found[arm] = over_seeds(pairs, -1.0, 1.0), paired_p(pairs)
-    tested = [arm for arm, (_, p) in found.items() if p is not None]
-    adjusted = dict(zip(tested, holm([found[arm][1] or 0.0 for arm in tested]), strict=True))
-    return {arm: Change(*found[arm], adjusted.get(arm)) for arm in found}
+            found[arm] = pairs
+    p_values = {arm: paired_p(pairs) for arm, pairs in found.items()}
+    tested = [arm for arm, p in p_values.items() if p is not None]
+    adjusted = dict(zip(tested, holm([p_values[arm] or 0.0 for arm in tested]), strict=True))
+    return {
+        arm: Change(
+            over_seeds(pairs, -1.0, 1.0), p_values[arm], adjusted.get(arm), equal_within(pairs)
+        )
+        for arm, pairs in found.items()
+    }
 
 
 def band(rows: Rows, points: int = 41) -> dict[str, np.ndarray] | None:

@@ -63,7 +63,7 @@ def _accuracies(rows: Rows, arms: Sequence[str]) -> list[Block]:
         "the share of the problems that the teacher solves which the student solves too.",
     )
     header = [
-        "arm", "seeds", "greedy", "pass@1", "agreement", "tokens per answer", "training tokens",
+        "arm", "seeds", *_figure_names(rows), "agreement", "tokens per answer", "training tokens",
         "convergence, steps", "convergence, tokens", "seconds",
     ]  # fmt: skip
     cells = []
@@ -84,12 +84,20 @@ def _accuracies(rows: Rows, arms: Sequence[str]) -> list[Block]:
     return [*map(Text, texts), Table(header, cells, "arms over seeds")]
 
 
+def _figure_names(rows: Rows) -> list[str]:
+    """Of `comparison.FIGURES`, with the number of samples where all rows have the same."""
+    counts = {row["samples"] for row in rows}
+    return [*comparison.FIGURES[:2], f"pass@{counts.pop() if len(counts) == 1 else 'k'}"]
+
+
 def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str]) -> list[Block]:
     if not references:
         return []
     text = (
         "In points, paired by seed; p of Student's t over seeds, adjusted for several arms by "
-        "Holm, bold below 0.05. With few seeds only large differences can be significant."
+        "Holm, bold below 0.05. With few seeds only large differences can be significant. Equal "
+        "within: the least margin within which two one-sided t tests at 5% show the difference at "
+        "pass@1 to lie."
     )
     out: list[Block] = [Text(text)]
     for reference in references:
@@ -100,14 +108,18 @@ def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str])
 def _differences(rows: Rows, arms: Sequence[str], reference: str) -> Table:
     found = [comparison.changes(rows, arms, reference, f) for f in comparison.FIGURES]
     cells = []
-    for arm in found[0]:  # both figures have the same arms
+    for arm in found[0]:  # all figures have the same arms
         row = [arm]
         for change in (changes[arm] for changes in found):
             text = percent(change.interval, sign=True)
             p_value = "–" if change.adjusted is None else f"{change.adjusted:.3f}"
             row += [Bold(text) if change.significant else text, p_value]
-        cells.append(row)
-    header = ["arm", "greedy", "p, adjusted", "pass@1", "p, adjusted"]
+        margin = found[comparison.FIGURES.index("pass@1")][arm].margin
+        cells.append([*row, "–" if margin is None else f"{100 * margin:.1f}"])
+    header = ["arm"]
+    for name in _figure_names(rows):
+        header += [name, "p, adjusted"]
+    header.append("equal within")
     return Table(header, cells, f"arms less {reference}")
 
 

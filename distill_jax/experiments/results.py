@@ -33,11 +33,11 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     Also writes history.json, curriculum_data.json and response_pairs.jsonl into its directory.
 
     Returns:
-        arm, seed, subject, greedy and pass@1 (shares), levels and subjects {name: {greedy,
-        pass@1, problems}}, agreement (see `agreement`), mean_length, terminated, tokens (of the
-        stages that led to the subject, and "all"), seconds (likewise), curve [{tokens, accuracy}]
-        on validation, gain_tokens and gain_steps (`convergence`), curriculum [{step, p: {arm:
-        share}}], measures (`pooled.measures`).
+        arm, seed, subject, greedy, pass@1 and pass@k of all samples (shares), samples, levels and
+        subjects {name: {greedy, pass@1, problems}}, agreement (see `agreement`), mean_length,
+        terminated, tokens (of the stages that led to the subject, and "all"), seconds (likewise),
+        curve [{tokens, accuracy}] on validation, gain_tokens and gain_steps (`convergence`),
+        curriculum [{step, p: {arm: share}}], measures (`pooled.measures`).
 
     Raises:
         CheckpointError: a file is not JSON.
@@ -67,6 +67,8 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         "subject": subject,
         "greedy": result["greedy"]["accuracy"]["mean"],
         "pass@1": result["sampled"]["pass@1"]["mean"],
+        "pass@k": _of_all_samples(result["sampled"]),
+        "samples": result["samples"],
         "agreement": agreement(teacher, result),
         "mean_length": result["greedy"]["mean_length"],
         "terminated": result["greedy"]["terminated"],
@@ -79,6 +81,12 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         "curriculum": _selection(last),
         "measures": pooled.measures(workdir, view),
     }
+
+
+def _of_all_samples(sampled: Mapping[str, Any]) -> float:
+    """pass@k of as many samples as there are; pass@1 of one."""
+    largest = max(sampled.get("pass@k") or {"1": None}, key=int)
+    return (sampled["pass@k"][largest] if largest != "1" else sampled["pass@1"])["mean"]
 
 
 def last_subject(workdir: Path, view: RunView) -> tuple[str, dict[str, Any]]:

@@ -36,6 +36,25 @@ def test_paired_p_is_scipys() -> None:
     assert comparison.paired_p([0.5, 0.5, 0.5]) == 0.25
 
 
+def test_margin_of_equality_by_hand() -> None:
+    # mean 1, s = 1, t(2, .95) = 2.91999, half = 2.91999 / √3 = 1.68585
+    assert comparison.equal_within([0, 1, 2]) == pytest.approx(2.68585, abs=1e-5)
+    assert comparison.equal_within([0, -1, -2]) == pytest.approx(2.68585, abs=1e-5)
+    assert comparison.equal_within([0.25]) is None and comparison.equal_within([0, 0]) == 0.0
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05])
+def test_margin_is_that_of_two_one_sided_tests(margin: float) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        found = rng.normal(0.01, 0.02, 5)
+        low = stats.ttest_1samp(found, -margin, alternative="greater").pvalue
+        high = stats.ttest_1samp(found, margin, alternative="less").pvalue
+        least = comparison.equal_within(list(found))
+        assert least is not None
+        assert (least < margin) == (max(low, high) < 0.05)
+
+
 def test_holm_by_hand() -> None:
     # Sorted .01·4, .02·3, .03·2, .5·1; each at least the one before it.
     assert comparison.holm([0.02, 0.5, 0.01, 0.03]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
@@ -108,11 +127,14 @@ def test_a_curve_counts_the_tokens_of_the_stages_before(tmp_path: Path) -> None:
         "rl/metrics.jsonl", first, {"step": 1, "num_tokens": 7}, {"step": 1, "eval/accuracy": 0.5}
     )
     measured = {"accuracy": {"mean": 0.5}, "mean_length": 1.0, "terminated": 1.0}
-    sampled = {"pass@1": {"mean": 0.5}}
+    sampled = {"pass@1": {"mean": 0.5}, "pass@k": {k: {"mean": int(k) / 20} for k in "12"}}
+    sampled["pass@k"]["10"] = {"mean": 0.75}
     save(LONG, tmp_path)
     # Not of the chain that led to rl.
     write("distill/metrics.jsonl", {"step": 1, "num_tokens": 5000})
-    write("results/rl.json", {"greedy": measured, "sampled": sampled, "problems": []})
+    result = {"greedy": measured, "sampled": sampled, "samples": 10, "problems": []}
+    write("results/rl.json", result)
     found = results.collect(tmp_path, "arm", 0)
     assert [point["tokens"] for point in found["curve"]] == [100, 107]
     assert found["tokens"] == {"sft": 100, "rl": 7, "all": 107}
+    assert found["pass@k"] == 0.75 and found["samples"] == 10

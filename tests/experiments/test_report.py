@@ -12,10 +12,10 @@ from distill_jax.report import markdown
 
 def row(arm: str, seed: int, greedy: float) -> dict[str, Any]:
     return {
-        "arm": arm, "seed": seed, "greedy": greedy, "pass@1": greedy, "agreement": None,
-        "mean_length": 8.0, "tokens": {"all": 1000}, "seconds": {"all": 2.0}, "gain_steps": None,
-        "gain_tokens": None, "levels": {"level 1": {"greedy": greedy}}, "subjects": {},
-        "curve": [], "curriculum": [],
+        "arm": arm, "seed": seed, "greedy": greedy, "pass@1": greedy, "pass@k": 1.0, "samples": 8,
+        "agreement": None, "mean_length": 8.0, "tokens": {"all": 1000}, "seconds": {"all": 2.0},
+        "gain_steps": None, "gain_tokens": None, "levels": {"level 1": {"greedy": greedy}},
+        "subjects": {}, "curve": [], "curriculum": [],
     }  # fmt: skip
 
 
@@ -35,6 +35,8 @@ def test_differences_by_hand(tmp_path: Path) -> None:
     )
     # Mean .2 of .1 and .3; half the interval is t(1, .975) = 12.7062 times .1.
     assert "| second | +20.0 [-100.0, +100.0] | 0.295 |" in text
+    # Equal within 20 + t(1, .95)·10 = 20 + 6.3138·10 points of pass@1: nothing is shown.
+    assert "| +0.0 [+0.0, +0.0] | 1.000 | 83.1 |" in text and "| pass@8 |" in text
     assert "### Less first\n" in text and "Less second" not in text
     assert "| second | 2 | 70.0 [0.0, 100.0] |" in text
 
