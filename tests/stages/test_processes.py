@@ -22,6 +22,10 @@ HOW = {
     "rl.eval_every": 2,
     # Its draw is random by rejection: processes take that of one.
     "rl.curriculum.method": "posterior",
+    # Verdicts compared in their groups, and a reward of each token next to them.
+    "rl.rewards.credit": "token",
+    "rl.rewards.student_weight": 1.0,
+    "rl.rewards.discount": 0.9,
 }
 
 
