@@ -195,24 +195,25 @@ class Job:
         if full:
             student = dataclasses.replace(student, rank=0)
 
-        parts = [base]
+        parts, compared = [self._base("teacher")] * rl.loads_teacher + [base], 0
         if rl.rewards.intrinsic_weight and not rl.teacher.is_remote:
             role = "teacher" if rl.teacher.is_model else "student"
-            if rl.teacher.is_model:
-                parts.insert(0, self._base("teacher"))
+            length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)
             buckets = rl.buckets.lengths > 1 or rl.teacher.models
             calls = rl.buckets.rows if buckets else B
-            length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)
-            held = self._scoring(role, calls, length, R + 1)
-            parts.append(Part("teacher scoring: activations", held, False))
-            parts += self._further_teachers(calls, length, R + 1)
+            if rl.rewards.exact:  # the loss runs the teacher on a microbatch
+                compared = self._scoring(role, part, length, R)
+            else:
+                held = self._scoring(role, calls, length, R + 1)
+                parts.append(Part("teacher scoring: activations", held, False))
+                parts += self._further_teachers(calls, length, R + 1)
         if rl.process.reward_model:
             parts += self._scorer(min(B, SCORED))
         start = rl.rewards.intrinsic_weight and rl.teacher.source == "start"
         kept = "reference" if rl.reference_weight else "start as teacher" if start else ""
         parts += self._trained(rl.optimizer, values=values, kept=kept, full=full)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
-        update += base.bytes * full  # gradients of all weights
+        update += compared + base.bytes * full  # gradients of all weights
         drawn = B * rl.oversample
         before = activations.scoring(student, self.rows(B, T, R + int(values)), shards=self.shards)
         return [

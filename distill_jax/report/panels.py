@@ -49,6 +49,7 @@ REINFORCEMENT = (
     Panel("reward, weighted and normalised", {"reward": "mean", "reward_std": "std in a group"}),
     _LOSS,
     Panel("KL to the reference", {"kl": "mean of a token", "objective/kl": "sum of a completion"}),
+    Panel("exact KL to the teacher, nats per token", {"teacher/kl": "mean"}),
     Panel("KL to the rollout's policy, mean of ½l²", {"policy/approxkl_avg": "mean"}),
     Panel("entropy of the policy, nats per token", {"entropy": "entropy"}),
     Panel(

@@ -23,10 +23,11 @@ class Joined(NamedTuple):
 
     Attributes:
         reward_B: f32, of the whole sequence, as shown.
-        compared_B: f32, what a group method compares: reward_B, or with token credit that without
+        compared_B: f32, what a group method compares: reward_B, or with credit=token that without
             the intrinsic part.
         reward_BR: f32 a token, for PPO; None for group methods.
-        token_BR: f32, the weighted dense part of each token's advantage; None without token credit.
+        token_BR: f32, the weighted dense part of each token's advantage; None with
+            credit=sequence. With exact it is 0: the loss has that part.
         terms: {name: (weight, f32 [B])} whose sum is compared_B; NaN where one does not apply.
         intrinsic_B: f32, before normalisation.
         state: the state after this batch.
@@ -68,7 +69,7 @@ def join(
     Args:
         settings, state: of the rewards; as fresh_state has it.
         terms: of the host, {name: f32 [B]} (NaN: not applicable).
-        teacher: its scores, or None where the intrinsic reward has no weight.
+        teacher: its scores, or None where the intrinsic reward has no weight or is in the loss.
         mask_BR: f32, 1 on the response tokens that the model drew; outputs are gaps.
         ended_B: bool, whether the completion ended with EOS.
         dense: a reward a token (PPO): each gets its share of the intrinsic one, the last one all
@@ -113,6 +114,8 @@ def join(
         figures |= token_credit.scaled_figures(settings, weights["intrinsic"], scaled_BR, mask_BR)
         token_BR, compared_B = weights["intrinsic"] * scaled_BR, sparse_B
         reward_B = sparse_B + masked_mean(token_BR, mask_BR, axis=1)
+    elif settings.exact:
+        token_BR, compared_B, reward_B = jnp.zeros_like(mask_BR), sparse_B, sparse_B
     else:
         scaled_B, state["normaliser"] = normalised(
             settings, state["normaliser"], raw_B, jnp.ones_like(raw_B), sequences=True

@@ -19,7 +19,15 @@ _WEIGHT, _OF_NO_TERM = "_weight", ("student_weight",)
 _MOST_OTHERS = 0.99
 # Terms that are no part of what the group compares: of the teacher, and a bonus.
 _APART = ("intrinsic", "length")
-CREDITS = ("sequence", "token")
+CREDITS = ("sequence", "token", "exact")
+# What credit=exact needs: then the teacher's term is KL(π_S‖π_T) of the next token.
+_OF_EXACT = {
+    "student_weight": 1.0,
+    "alpha": 1.0,
+    "form": "canonical",
+    "discount": 0.0,
+    "control": "none",
+}
 AGGREGATIONS = ("sum", "gdpo")
 CONTROLS = ("none", "permuted")
 _CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -53,7 +61,13 @@ class RewardSettings:
             ("credit",),
             lambda credit: credit != "token",
         ),
+        Unread(("sequence", "normaliser", "clip"), ("credit",), lambda credit: credit == "exact"),
         Unread(("clip",), ("normaliser",), lambda normaliser: normaliser == "none"),
+        Unread(
+            ("momentum",),
+            ("credit", "adaptive"),
+            lambda credit, adaptive: credit == "exact" and not adaptive,
+        ),
         Unread(
             ("momentum",),
             ("intrinsic_weight", "adaptive"),
@@ -72,6 +86,11 @@ class RewardSettings:
             ("adaptive",),
             ("intrinsic_weight", "reasoning_weight", "format_weight", "custom"),
             lambda *weights: not any(weights),
+        ),
+        Unread(
+            ("adaptive",),
+            ("credit", "reasoning_weight", "format_weight", "custom"),
+            lambda credit, *weights: credit == "exact" and not any(weights),
         ),
     )
 
@@ -132,7 +151,9 @@ class RewardSettings:
     credit: str = setting(
         "sequence",
         "Of group methods. sequence: all tokens of a completion share one advantage; token: the "
-        "intrinsic reward of each token is added to its own (rewards/token_credit.py).",
+        "intrinsic reward of each token is added to its own (rewards/token_credit.py); exact: the "
+        "loss has the exact KL(student‖teacher) at each token instead, which is token's "
+        "expectation over the token drawn (training/exact_credit.py).",
         choices=CREDITS,
     )
     discount: float = setting(
@@ -200,7 +221,18 @@ class RewardSettings:
                 "form=raw with credit=token",
                 wanted="form=canonical: a raw reward holds the value of the state that follows",
             )
+        if self.credit == "exact":
+            self._check_exact()
         self._check_length()
+
+    def _check_exact(self) -> None:
+        for name, value in _OF_EXACT.items():
+            if (got := getattr(self, name)) != value:
+                raise ConfigError(
+                    f"{name}={got} with credit=exact",
+                    wanted=f"{name}={value}: the loss has KL(student‖teacher) at each token",
+                    fix=f"set {name}={value}, or credit=token",
+                )
 
     def _check_length(self) -> None:
         if not self.length_weight:
@@ -235,7 +267,7 @@ class RewardSettings:
     def reach(self) -> float:
         """The most that all other terms of a group method can pay for one answer over another.
 
-        With credit=token the intrinsic reward pays tokens, and no answer.
+        With credit=token the intrinsic reward pays tokens, and no answer; with exact, nothing.
         """
         infinite = float("inf")
         clipped = 2 * self.clip if self.clip and self.normaliser != "none" else infinite
@@ -243,21 +275,28 @@ class RewardSettings:
         total = sum(
             self.weights[name] * most
             for name, most in range_of.items()
-            if self.weights[name] and not (name == "intrinsic" and self.credit == "token")
+            if self.weights[name] and not (name == "intrinsic" and self.credit != "sequence")
         )
         return (2 if self.adaptive else 1) * total
 
     @property
     def sequence_weight(self) -> float:
-        """Sum of the weights of the terms that a group compares under token credit; 1 without."""
+        """Sum of the weights of the terms that a group compares apart from the teacher's, under
+        credit token and exact; 1 without."""
         return sum(w for name, w in self.weights.items() if name not in _APART) or 1.0
 
     @property
     def compares(self) -> bool:
         """Whether a group method needs other completions of the prompt to compare one with."""
         terms = [name for name, weight in self.weights.items() if weight and name != "intrinsic"]
-        dense = self.credit == "token" and self.baseline_of_tokens == "none"
+        alone = self.credit == "token" and self.baseline_of_tokens == "none"
+        dense = alone or self.credit == "exact"
         return bool(terms) or not dense or bool(self.overlong_buffer) or self.control != "none"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the teacher's term is in the loss, and no reward."""
+        return self.credit == "exact" and self.intrinsic_weight > 0
 
     @property
     def baseline_of_tokens(self) -> str:

@@ -42,6 +42,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         *TrainSettings.UNREAD,
         Unread(("cache", "buckets", "teacher"), ("rewards.intrinsic_weight",), off),
         Unread(("buckets",), ("teacher.source",), lambda source: source == ENDPOINT),
+        Unread(("cache", "buckets"), ("rewards.credit",), lambda credit: credit == "exact"),
         Unread(
             ("buckets.rows",),
             ("buckets.lengths", "teacher.models"),
@@ -167,9 +168,9 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
 
     def _check_credit(self, values: bool) -> None:
         rewards, got = self.rewards, f"with algorithm={self.algorithm}"
-        if values and rewards.credit == "token":
+        if values and rewards.credit != "sequence":
             raise ConfigError(
-                f"rewards.credit=token {got}",
+                f"rewards.credit={rewards.credit} {got}",
                 wanted="sequence: ppo has a reward and an advantage for each token in any case",
                 fix="set rewards.student_weight and rewards.sequence, ppo.gamma and ppo.lam, or "
                 "take a group method",
@@ -179,6 +180,9 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 f"rewards.aggregation={rewards.aggregation} {got}",
                 wanted="a group method: terms are normalised in their group",
             )
+        compares = rewards.compares or bool(self.process.reward_model or self.dynamic_sampling)
+        if rewards.exact:
+            self._check_exact(compares)
         if self.samples_per_prompt > 1:
             return
         if rewards.intrinsic_weight and rewards.control != "none":
@@ -186,14 +190,30 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 f"rewards.control={rewards.control} with samples_per_prompt=1",
                 wanted="at least 2: rewards go to other completions of the prompt",
             )
-        compares = rewards.compares or bool(self.process.reward_model or self.dynamic_sampling)
         if not values and compares:
             raise ConfigError(
                 f"samples_per_prompt=1 {got}",
                 wanted="at least 2: the group's mean is the baseline",
-                fix="or take rewards.credit=token without what compares completions: "
+                fix="or take rewards.credit=exact or token without what compares completions: "
                 "rewards.token_baseline=none, intrinsic_weight as the only weight, no "
                 "overlong_buffer, dynamic_sampling or reward model",
+            )
+
+    def _check_exact(self, compares: bool) -> None:
+        if self.teacher.is_remote or self.teacher.models:
+            more = f"models={self.teacher.models}" if self.teacher.models else "source=endpoint"
+            raise ConfigError(
+                f"rewards.credit=exact with teacher.{more}",
+                wanted="teacher.source=model or start, alone: the loss compares whole "
+                "distributions, for which it runs the teacher's weights",
+                fix="take rewards.credit=token",
+            )
+        follows = self.curriculum.method == "self_evolving" and self.curriculum.signal_weight
+        if follows and not compares and self.arm_signal == "advantage":
+            raise ConfigError(
+                "curriculum.method=self_evolving with rewards.credit=exact and no other term",
+                wanted="another method, curriculum.signal_weight=0 or arm_signal=correctness: "
+                "without another term every advantage is 0",
             )
 
     def updates(self) -> int:

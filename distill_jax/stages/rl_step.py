@@ -21,14 +21,16 @@ from distill_jax.rollout.completions import Rollout, student_mass
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
 from distill_jax.stages import rl_prepare
+from distill_jax.stages.exact_teacher import ExactTeacher
 from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher import Teacher
 from distill_jax.tasks import Judged
-from distill_jax.training import losses
+from distill_jax.training import exact_credit, losses
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.batch import PolicyBatch, take_rows
+from distill_jax.training.exact_credit import ExactBatch
 from distill_jax.training.losses import PolicyScores
 from distill_jax.training.progress import PartTimes
 from distill_jax.training.state import TrainState
@@ -49,11 +51,12 @@ class RLStep:
         model: the student.
         frozen: its weights that are not trained.
         reference: the trainable tree that the KL is taken to; None without a KL.
-        teacher: scores tokens; None without an intrinsic reward.
+        teacher: scores tokens; None without an intrinsic reward, and with credit=exact.
         step_scorer: scores steps; None without a process reward model.
         curriculum: which problems.
         tx: the optimiser.
         shardings: of the train state.
+        exact: its distributions are in the loss; None but with credit=exact.
         guard: of the first rollout; None: there is none.
     """
 
@@ -70,12 +73,15 @@ class RLStep:
         curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
+        exact: ExactTeacher | None = None,
         guard: Guard | None = None,
     ):
         self.run, self.stage, self.settings = run, stage, stage.settings
         self.sampling, self.G = run.config.sampling, stage.settings.samples_per_prompt
         self.frozen, self.reference, self.teacher = frozen, reference, teacher
-        self.step_scorer, self.guard = step_scorer, guard
+        self.step_scorer, self.exact, self.guard = step_scorer, exact, guard
+        # What an update reads and does not train.
+        self.fixed = frozen if exact is None else {**frozen, "teacher": exact.params}
         self.curriculum, self.sampler = curriculum, run.models.sampler(model)
         several_hosts = jax.process_count() > 1
         self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts)
@@ -105,7 +111,8 @@ class RLStep:
             samples=self.G, max_new_tokens=self.sampling.max_new_tokens,
         )  # fmt: skip
         self._take = jax.jit(take_rows, out_shardings=self.rows)
-        loss, totals = losses.policy(
+        objective = losses.policy if exact is None else exact.objective
+        loss, totals = objective(
             model, self.algorithm, self.algorithm_settings, temperature=temperature, vocab=vocab
         )
         self._update = make_update(
@@ -171,12 +178,15 @@ class RLStep:
             bonuses.refuse_reversed(sharding.fetch(metrics))
         if not host.ended_B.any():  # a mean of nothing
             metrics.pop("teacher/mass_at_end", None)
-        if guard is not None:
-            guard.record(metrics)
+        if self.exact is not None:
+            policy = self.exact.batch(policy, host, drawn.repeated())
         clock.note("time/rewards")
         state, updated = self._updates(state, policy, step)
+        updated = exact_credit.logged(updated)
         state = self._learn(state, collected, record["signal_B"])
         clock.note("time/update", updated)
+        if guard is not None:
+            guard.record({**metrics, **updated})
         metrics = {**metrics, **updated, **self._rollout_metrics(host, collected.judged)}
         metrics |= {**turns, **self.terms.metrics(), **oversampled, **clock.times}
         metrics |= self.run.data.task.metrics(collected.judged)
@@ -286,11 +296,13 @@ class RLStep:
 
     # --- updates ------------------------------------------------------------------------------
 
-    def _updates(self, state: TrainState, batch: PolicyBatch, step: int) -> tuple[TrainState, Any]:
+    def _updates(
+        self, state: TrainState, batch: PolicyBatch | ExactBatch, step: int
+    ) -> tuple[TrainState, Any]:
         settings = self.settings
         updates = settings.num_iterations * settings.minibatches
         if updates == 1:
-            return self._update(state, self.frozen, batch, np.int32(0), np.int32(1))
+            return self._update(state, self.fixed, batch, np.int32(0), np.int32(1))
         rows = settings.prompts_per_step * self.G
         seen: list[Any] = []
         for iteration in range(settings.num_iterations):
@@ -302,7 +314,7 @@ class RLStep:
                 last = np.int32(number == updates - 1)
                 rows_of_part = self._take(batch, part)
                 state, metrics = self._update(
-                    state, self.frozen, rows_of_part, np.int32(number), last
+                    state, self.fixed, rows_of_part, np.int32(number), last
                 )
                 seen.append(metrics)
         return state, _mean_of(seen)
@@ -340,7 +352,8 @@ class RLStep:
                 **self._transcript(drawn.rollout, int(i)),
                 "gold": drawn.problems[i // self.G].answer,
                 "correctness": float(correctness_B[i]),
-                "intrinsic": float(record["intrinsic_B"][i]),
+                # With credit=exact no completion is paid by the teacher.
+                "intrinsic": None if self.exact else float(record["intrinsic_B"][i]),
                 "reward": float(record["reward_B"][i]),
                 "advantage": float(record["advantage_B"][i]),
             }

@@ -103,13 +103,13 @@ class Teacher:
 def of_stage(
     run: Run, stage: Stage[RLSettings], start: Loaded, *, trained: Sequence[str] = ()
 ) -> Teacher | None:
-    """The teacher of a stage rl; None where the intrinsic reward has no weight.
+    """The scorer of a stage rl; None where the intrinsic reward has no weight or is in the loss.
 
     start: the student that the stage starts from; trained: see `load`.
     """
-    if not stage.settings.rewards.intrinsic_weight:
-        return None
     settings = stage.settings
+    if not settings.rewards.intrinsic_weight or settings.rewards.exact:
+        return None
     return Teacher(
         run,
         functools.partial(scorer, run, settings, start, trained=trained),

@@ -1,9 +1,11 @@
 """The typed batches of a policy update. Optional arrays are None on purpose, never by omission."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
+
+Batch = TypeVar("Batch")
 
 
 @flax.struct.dataclass
@@ -88,6 +90,6 @@ def needed(array: Any | None, name: str) -> Any:
     return array
 
 
-def take_rows(batch: PolicyBatch, rows: Any) -> PolicyBatch:
+def take_rows(batch: Batch, rows: Any) -> Batch:
     """The batch of these rows, in this order."""
     return jax.tree.map(lambda leaf: leaf[rows], batch)

@@ -98,7 +98,7 @@ def response_hidden(
 READ = ("tokens_BT", "prompt_len_B")
 
 
-def _compared(
+def compared(
     settings: DistillLossSettings,
     teacher: QwenModel,
     frozen: Any,
@@ -109,6 +109,7 @@ def _compared(
 ) -> Term:
     """The divergence from the teacher, by its parameters or its stored top k.
 
+    frozen, batch: as for `distill`. mean_N: weight of each token in a mean, float32 [B·R].
     own: of the student's tokens, so that the teacher's probability of each is a figure, too.
     """
     weights_N = settings.kd_weight * mean_N
@@ -220,7 +221,7 @@ def distill(
         mean_N = mask_BR.reshape(-1) / tokens
         terms = {}
         if settings.kd_weight:
-            terms["kd"] = _compared(settings, teacher, frozen, batch, mean_N, own=not given)
+            terms["kd"] = compared(settings, teacher, frozen, batch, mean_N, own=not given)
         if ce_weight:
             targets_N = batch["targets_BR"].reshape(-1)
             terms["ce"] = cross_entropy(targets_N, ce_weight * mean_N)

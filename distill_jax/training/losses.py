@@ -49,48 +49,67 @@ def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
 def policy(
     model: QwenModel, algorithm: Algorithm, settings: Any, *, temperature: float, vocab: int
 ) -> tuple[LossFn, TotalsFn]:
-    """The algorithm's loss on response tokens; log-probabilities at the sampling temperature.
-
-    The batch is a PolicyBatch. Dropout is off: the policy that is trained
-    is the one that was sampled.
-
-    Metrics besides the algorithm's: entropy, and the sampler's agreement with the trainer under
-    TRL's names (`sampling/*`), taken against the policy before the step's first update.
-    """
+    """The algorithm's loss on response tokens, of a PolicyBatch: see `of_policy`."""
 
     def totals(batch: Any) -> Normaliser:
         return normaliser(batch.loss_mask_BR)
 
     def loss(trainable: Any, frozen: Any, batch: PolicyBatch, norm: Normaliser, key: jax.Array):
         del key
-        scored = response_scores(
-            model,
-            join(trainable, frozen),
-            batch.tokens_BT,
-            batch.prompt_len_B,
-            batch.targets_BR,
-            temperature=temperature,
-            vocab=vocab,
-            entropy=True,
-        )
-        assert scored.entropy_BR is not None
-        entropy_BR = scored.entropy_BR
-        if not settings.entropy_coef:  # a figure alone: keep it out of the backward pass
-            entropy_BR = jax.lax.stop_gradient(entropy_BR)
-        scores = {"logp_BR": scored.logp_BR, "entropy_BR": entropy_BR}
-        if algorithm.uses_values:
-            hidden_BRD = _for_values(scored.hidden_BRD, batch.advantages.policy_B)
-            scores["value_BR"] = value_head.apply(trainable["value_head"], hidden_BRD)
-        mask_BR = batch.loss_mask_BR
-        value, metrics = algorithm.loss(scores, batch, norm, settings)
-        metrics = {
-            **metrics,
-            **_agreement(scored.logp_BR, batch, norm),
-            "entropy": masked_sum(entropy_BR, mask_BR) / norm.tokens,
-        }
-        return value, jax.lax.stop_gradient(metrics)
+        return of_policy(
+            model, algorithm, settings, trainable, frozen, batch, norm,
+            temperature=temperature, vocab=vocab,
+        )[:2]  # fmt: skip
 
     return loss, totals
+
+
+def of_policy(
+    model: QwenModel,
+    algorithm: Algorithm,
+    settings: Any,
+    trainable: Any,
+    frozen: Any,
+    batch: PolicyBatch,
+    norm: Normaliser,
+    *,
+    temperature: float,
+    vocab: int,
+) -> tuple[jax.Array, Metrics, jax.Array]:
+    """(a microbatch's part of the algorithm's loss, its metrics, the states hidden_BRD).
+
+    Log-probabilities at the sampling temperature. Dropout is off: the policy that is trained is the
+    one that was sampled. norm: of the whole batch.
+
+    Metrics besides the algorithm's: entropy, and the sampler's agreement with the trainer under
+    TRL's names (`sampling/*`), taken against the policy before the step's first update.
+    """
+    scored = response_scores(
+        model,
+        join(trainable, frozen),
+        batch.tokens_BT,
+        batch.prompt_len_B,
+        batch.targets_BR,
+        temperature=temperature,
+        vocab=vocab,
+        entropy=True,
+    )
+    assert scored.entropy_BR is not None
+    entropy_BR = scored.entropy_BR
+    if not settings.entropy_coef:  # a figure alone: keep it out of the backward pass
+        entropy_BR = jax.lax.stop_gradient(entropy_BR)
+    scores = {"logp_BR": scored.logp_BR, "entropy_BR": entropy_BR}
+    if algorithm.uses_values:
+        hidden_BRD = _for_values(scored.hidden_BRD, batch.advantages.policy_B)
+        scores["value_BR"] = value_head.apply(trainable["value_head"], hidden_BRD)
+    mask_BR = batch.loss_mask_BR
+    value, metrics = algorithm.loss(scores, batch, norm, settings)
+    metrics = {
+        **metrics,
+        **_agreement(scored.logp_BR, batch, norm),
+        "entropy": masked_sum(entropy_BR, mask_BR) / norm.tokens,
+    }
+    return value, jax.lax.stop_gradient(metrics), scored.hidden_BRD
 
 
 def _for_values(hidden_BRD: jax.Array, policy_B: jax.Array | None) -> jax.Array:

@@ -99,6 +99,22 @@ def test_a_start_that_is_the_teacher_is_a_copy_of_what_is_trained_where_no_refer
         assert not any("as teacher" in name for name in parts(with_kl))
 
 
+@pytest.mark.parametrize("source", ["model", "start"])
+def test_an_exact_divergence_runs_the_teacher_in_the_update_alone(source: str) -> None:
+    how = {"rl__teacher__source": source, "rl__accumulate": 2, "rl__rewards__student_weight": 1.0}
+    before = parts(small(**how).plan["rl"])
+    rl = small(rl__rewards__credit="exact", **how).plan["rl"]
+    found = parts(rl)
+    assert before.keys() - found.keys() == {"teacher scoring: activations"}
+    assert ("teacher weights (float32)" in found) == (source == "model")
+    made, (T, R) = job(), (round_up(PROMPT + NEW, rl.batch_multiple), NEW)
+    rows = rl.prompts_per_step * rl.samples_per_prompt // 2
+    read = made._scoring("teacher" if source == "model" else "student", rows, T, R)
+    changed = {name for name in found if found[name] != before[name]}
+    assert changed == {"update: activations"}
+    assert found["update: activations"] == before["update: activations"] + read
+
+
 def test_rounds_of_self_evolution_write_and_train() -> None:
     found = parts(EvolveSettings(samples=8, batch=32))
     trained, drawn = parts(small().plan["sft"]), parts(TraceSettings(samples=8, batch=32))

@@ -42,7 +42,8 @@ def prepared(
     old = PolicyScores(jnp.asarray(STUDENT), None, jnp.zeros(MASK.shape), zero_B)
     control = (rng.run_key(0), np.int32(step)) if rewards.control != "none" else None
     terms = {"correctness": jnp.asarray(CORRECT)}
-    arrays = (batch, terms, MASK, teacher, old if values else None, None, None)
+    given = None if rewards.exact else teacher  # then no scores are made
+    arrays = (batch, terms, MASK, given, old if values else None, None, None)
     return prepare(
         combine.fresh_state(), *arrays, control=control, rewards=rewards, bonus=ProcessSettings(),
         algorithm=ALGORITHMS[algorithm],
@@ -69,6 +70,20 @@ def test_distillation_by_hand() -> None:
     )
     raw = np.array([1.0, -1.0, 0, 0])[:, None] * MASK
     np.testing.assert_allclose(plain, raw + 0.5 * D, atol=1e-5)
+
+
+def test_exact_credit_leaves_the_other_terms_alone() -> None:
+    how = {"credit": "exact", "student_weight": 1.0, "correctness_weight": 2.0}
+    (policy, record), state, metrics = prepared(**how)
+    # As with token credit: the weight comes back where the group's spread took it away.
+    np.testing.assert_allclose(policy.advantages.advantage_BR, 2 * VERDICT, atol=1e-4)
+    np.testing.assert_array_equal(record["reward_B"], 2 * CORRECT)
+    assert float(metrics["reward"]) == 0.5 and float(metrics["frac_reward_zero_std"]) == 0.5
+    assert not any(name.startswith(("rewards/intrinsic", "teacher/")) for name in metrics)
+    assert not any(np.any(np.asarray(x)) for x in state["normaliser"].values())
+    (policy, _), _, metrics = prepared(samples=1, **{**how, "correctness_weight": 0.0})
+    assert not np.any(np.asarray(policy.advantages.advantage_BR))
+    assert "frac_reward_zero_std" not in metrics
 
 
 @pytest.mark.parametrize("how", [{"credit": "token"}, {}])
