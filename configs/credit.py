@@ -13,25 +13,30 @@ import dataclasses
 import ml_collections
 
 from configs import presets
-from configs.presets import changed
 from distill_jax.run.config import RunConfig, to_config_dict
 from distill_jax.run.settings import ExperimentSettings, ReportSettings
+from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
-_RL = "stages=('pretrain', 'rl', 'evaluate')"
-_DISTILL = "stages=('pretrain', 'distill', 'evaluate')"
-_NO_TEACHER = "rl.rewards.intrinsic_weight=0.0"
-_NO_GOLD = "rl.rewards.correctness_weight=0.0"
-_TEACHER = f"{_RL}; {_NO_GOLD}; rl.rewards.intrinsic_weight=1.0"
-# On-policy distillation: log π_T − log π_S of each token is its advantage, as it is.
-_TOKEN = (
-    "rl.algorithm=bnpo; rl.rewards.credit=token; rl.rewards.student_weight=1.0; "
-    "rl.rewards.normaliser=none"
+_NO_TEACHER = (
+    "rl.rewards.intrinsic_weight=0.0; rl.rewards.credit=sequence; rl.rewards.student_weight=0.0"
 )
-_CONTROL = f"{_RL}; {_NO_GOLD}; {_NO_TEACHER}; rl.rewards.custom=distill_jax.rewards.controls"
+_NO_GOLD = "rl.rewards.correctness_weight=0.0"
+# One number a completion, compared within its group. Learning rates were chosen by kind of loss,
+# from one seed (docs/log.md).
+_GROUP = "rl.algorithm=grpo; rl.optimizer.learning_rate=0.001"
+_INTRINSIC = (
+    f"{_NO_GOLD}; {_GROUP}; rl.rewards.credit=sequence; rl.rewards.student_weight=0.0; "
+    "rl.rewards.momentum=0.9"
+)
+# On-policy distillation: log π_T − log π_S of each token is its advantage, as it is.
+_TOKEN = "rl.rewards.credit=token; rl.rewards.token_clip=0.3; rl.rewards.normaliser=none"
+_ONE = "rl.prompts_per_step=128; rl.samples_per_prompt=1"
+_CONTROL = f"{_NO_GOLD}; {_NO_TEACHER}; {_GROUP}"
+_DISTILL = "stages=('pretrain', 'distill', 'evaluate')"
 # The exact divergence at the student's own samples, of as many prompts as RL has.
-_EXACT = f"{_DISTILL}; distill.data=student_samples; distill.samples_per_prompt=8"
+_EXACT = f"{_DISTILL}; distill.data=student_samples; distill.samples_per_prompt=4"
 _SAMPLES = (
     f"{_DISTILL}; distill.data=teacher_samples; distill.teacher_samples.temperature=1.0; "
     "distill.loss.kd_weight=0.0; distill.loss.ce_weight=1.0"
@@ -50,23 +55,27 @@ def _tiny() -> RunConfig:
         # A constant learning rate: a schedule would end at other steps for arms whose answers are
         # longer.
         "optimizer": OptimizerSettings(
-            learning_rate=1e-3, schedule="constant", warmup_steps=5, b2=0.99
+            learning_rate=3e-3, schedule="constant", warmup_steps=5, b2=0.99
         ),
     }
     plan = base.replace("rl", **training).replace("distill", batch_size=128, loss=_LOSS, **training)
-    plan = plan.replace("evaluate", problems=500, samples=8)
-    student = changed(base.student, steps=1300, level_shares=(1.0, 1.0, 1.0, 0.01, 0.01))
-    return dataclasses.replace(plan, student=student, experiment=_experiment())
+    plan = plan.replace("evaluate", problems=500, samples=8, teacher=False, distribution=False)
+    return dataclasses.replace(plan, experiment=_experiment())
 
 
 def _smoke() -> RunConfig:
-    # One arm of each stage, one seed: each is a process of some 20 s.
-    whole = _experiment()
-    names = ("start", "token", "correctness", "reverse_kl")
+    # One arm of each kind, one seed: each is a process of some 20 s.
+    whole, wide = _experiment(), presets.tiny()
+    names = ("start", "both", "token", "correctness", "reverse_kl")
     arms = tuple(arm for arm in whole.arms if arm.split(":")[0] in names)
-    base = presets.smoke().replace("rl", start="base").replace("distill", start="base", loss=_LOSS)
+    main = wide.plan["rl"]
+    assert isinstance(main, RLSettings)
+    base = presets.smoke().replace(
+        "rl", start="base", algorithm=main.algorithm, rewards=main.rewards
+    )
     return dataclasses.replace(
-        base,
+        base.replace("distill", start="base", loss=_LOSS),
+        stages=wide.stages,
         experiment=dataclasses.replace(whole, arms=arms, seeds=(0,)),
         report=ReportSettings(problems=0),
     )
@@ -76,26 +85,30 @@ def _experiment() -> ExperimentSettings:
     return ExperimentSettings(
         name="credit",
         arms=(
-            "start: stages=('pretrain', 'evaluate')",
-            f"token: {_TEACHER}; {_TOKEN}",
+            "start: stages=('pretrain', 'evaluate'); evaluate.teacher=True",
+            # configs/rl.py.
+            "both:",
             f"reverse_kl: {_EXACT}; distill.loss.divergence=reverse",
-            f"reverse_future: {_EXACT}; distill.loss.divergence=reverse; distill.loss.future=1.0",
             f"sft_teacher: {_SAMPLES}; distill.teacher_samples.only_right=False",
-            f"intrinsic: {_TEACHER}",
-            f"token_rest: {_TEACHER}; {_TOKEN}; rl.rewards.discount=1.0",
-            f"both_token: {_RL}; rl.rewards.intrinsic_weight=1.0; {_TOKEN}",
-            f"correctness: {_RL}; {_NO_TEACHER}",
-            f"self: {_TEACHER}; rl.teacher.source=start",
+            f"correctness: {_NO_TEACHER}; {_GROUP}",
+            f"self: {_INTRINSIC}; rl.teacher.source=start",
+            f"intrinsic: {_INTRINSIC}",
+            f"token: {_NO_GOLD}; {_TOKEN}",
+            f"permuted_token: {_NO_GOLD}; {_TOKEN}; rl.rewards.control=permuted",
+            f"both_token: {_TOKEN}",
+            f"random: {_CONTROL}; rl.rewards.custom=distill_jax.rewards.controls:coin",
+            f"length: {_CONTROL}; rl.rewards.custom=distill_jax.rewards.controls:length_31",
+            f"format: {_CONTROL}; rl.rewards.format_weight=1.0",
+            f"permuted: {_INTRINSIC}; rl.rewards.control=permuted",
+            f"exact_one: {_NO_GOLD}; {_ONE}",
+            f"token_one: {_NO_GOLD}; {_TOKEN}; {_ONE}",
+            f"token_rest: {_NO_GOLD}; {_TOKEN}; rl.rewards.discount=1.0",
             f"forward_kl: {_EXACT}; distill.loss.divergence=forward",
+            f"reverse_future: {_EXACT}; distill.loss.divergence=reverse; distill.loss.future=1.0",
             f"sft_teacher_right: {_SAMPLES}",
-            f"permuted: {_TEACHER}; rl.rewards.control=permuted",
-            f"permuted_token: {_TEACHER}; {_TOKEN}; rl.rewards.control=permuted",
-            f"intrinsic_ppo: {_TEACHER}; rl.algorithm=ppo; rl.ppo.kl_coef=0.0",
-            f"length: {_CONTROL}:length_31",
-            f"random: {_CONTROL}:coin",
-            f"format: {_RL}; {_NO_GOLD}; {_NO_TEACHER}; rl.rewards.format_weight=1.0",
+            f"intrinsic_ppo: {_INTRINSIC.replace('grpo', 'ppo')}; rl.ppo.kl_coef=0.0",
         ),
-        references=("start", "token", "correctness"),
+        references=("start", "both", "correctness"),
     )
 
 

@@ -128,16 +128,16 @@ def _tiny() -> RunConfig:
     plan = {
         "pretrain": base.plan["pretrain"],
         "synthesis": SynthesisSettings(problems=1000, samples=4),
-        "sft": changed(base.plan["sft"], data="synthesis", answer_only=0.0, steps=40),
+        "sft": changed(base.plan["sft"], data="synthesis", steps=40),
         "rl": changed(
-            base.plan["rl"],
+            presets.TINY_GRPO,
             steps=20,
             eval_every=0,
             rewards=_REWARDS,
             optimizer=OptimizerSettings(learning_rate=5e-4, warmup_steps=5, b2=0.99),
         ),
         **_judges(),
-        **_refinement(base.plan["rl"]),
+        **_refinement(presets.TINY_GRPO),
         "repair": SolveSettings(model="brief", problems=100, attempts=4, rounds=2),
         "evaluate": changed(base.plan["evaluate"], problems=200, distribution=False),
     }
@@ -154,7 +154,7 @@ def _tiny() -> RunConfig:
             ),
         ),
         teacher=changed(base.teacher, steps=600),
-        student=changed(base.student, steps=300),
+        student=changed(base.student, steps=300, level_shares=()),
         # The longest embedded program of three steps has 85 tokens.
         sampling=SamplingSettings(max_new_tokens=88, segment=22, prompt_multiple=48),
         stages=tuple(plan),

@@ -72,7 +72,7 @@ def _tiny() -> RunConfig:
             reward_model="prm", data="errors", threshold_data="other_errors"
         ),
         "rl": changed(
-            base.plan["rl"],
+            presets.TINY_GRPO,
             start="distill",
             steps=30,
             eval_every=0,
@@ -96,7 +96,7 @@ def _tiny() -> RunConfig:
         preset="reason",
         # Fewer steps than tiny: its student is near 100%, which leaves nothing to improve.
         teacher=dataclasses.replace(base.teacher, steps=800),
-        student=dataclasses.replace(base.student, steps=420),
+        student=dataclasses.replace(base.student, steps=420, level_shares=()),
         stages=tuple(plan),
         plan=plan,
     )

@@ -1,7 +1,8 @@
 """python -m launch.main --config=configs/rewards.py
 
-Does the reward help? One student, several rewards, equal training tokens, three seeds; controls
-that reward chance and form alone. Presets: --config=configs/rewards.py:smoke, see presets.py.
+Does a reward repair a student that answers without working? Several rewards, equal training tokens,
+three seeds; controls that reward chance and form alone.
+Presets: --config=configs/rewards.py:smoke, see presets.py.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import dataclasses
 import ml_collections
 
 from configs import presets
+from configs.presets import TINY_GRPO, WITH_SFT, changed
 from distill_jax.run.config import RunConfig, to_config_dict
 from distill_jax.run.settings import ExperimentSettings, ReportSettings
 from distill_jax.training.optimizer import OptimizerSettings
@@ -26,6 +28,11 @@ _NO_GOLD = "rl.rewards.correctness_weight=0.0"
 
 def _tiny() -> RunConfig:
     base = presets.tiny()
+    # As web data do, the rows of sft mix worked solutions and bare answers: the student learns to
+    # answer without working, and reinforcement has something to repair.
+    plan = {**base.plan, "sft": changed(base.plan["sft"], answer_only=0.7), "rl": TINY_GRPO}
+    student = changed(base.student, steps=900, level_shares=())
+    base = dataclasses.replace(base, stages=WITH_SFT, student=student, plan=plan)
     # A constant learning rate: a schedule would end at other steps for arms whose answers are
     # longer.
     optimizer = OptimizerSettings(learning_rate=1e-3, schedule="constant", warmup_steps=5, b2=0.99)

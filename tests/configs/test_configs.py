@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from configs.presets import MAIN_STAGES, PRESETS
+from configs.presets import MAIN_STAGES, PRESETS, WITH_SFT
 from distill_jax.core.errors import ConfigError
 from distill_jax.experiments import arms
 from distill_jax.inference import agents
@@ -69,7 +69,7 @@ def test_stages_of_the_configs() -> None:
     for path in FILES:
         stages = build(load(path).get_config()).stages
         wanted = {"rl": MAIN_STAGES, "distill": ("pretrain", "distill", "evaluate")}
-        wanted |= {"rewards": MAIN_STAGES, "credit": MAIN_STAGES, "curriculum": wanted["distill"]}
+        wanted |= {"rewards": WITH_SFT, "credit": MAIN_STAGES, "curriculum": wanted["distill"]}
         wanted["reason"] = (
             "pretrain", "distill", "traces", "labels", "prm", "errors",
             "other_errors", "bench", "rl", "dpo", "solve", "evaluate",
