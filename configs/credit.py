@@ -19,24 +19,18 @@ from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
-_NO_TEACHER = (
-    "rl.rewards.intrinsic_weight=0.0; rl.rewards.credit=sequence; rl.rewards.student_weight=0.0"
-)
-_NO_GOLD = "rl.rewards.correctness_weight=0.0"
-# One number a completion, compared within its group. Learning rates were chosen by kind of loss,
-# from one seed (docs/log.md).
-_GROUP = "rl.algorithm=grpo; rl.optimizer.learning_rate=0.001"
-_INTRINSIC = (
-    f"{_NO_GOLD}; {_GROUP}; rl.rewards.credit=sequence; rl.rewards.student_weight=0.0; "
-    "rl.rewards.momentum=0.9"
-)
-# On-policy distillation: log π_T − log π_S of each token is its advantage, as it is.
+# Verdicts and one number a completion need several answers of a problem to compare. Their learning
+# rate was chosen apart, from one seed (docs/log.md).
+_FOUR = "rl.prompts_per_step=32; rl.samples_per_prompt=4"
+_GROUP = f"rl.algorithm=grpo; {_FOUR}; rl.optimizer.learning_rate=0.001"
+_SEQUENCE = f"{_GROUP}; rl.rewards.credit=sequence; rl.rewards.student_weight=0.0"
+_NO_TEACHER = f"{_SEQUENCE}; rl.rewards.intrinsic_weight=0.0"
+_INTRINSIC = f"{_SEQUENCE}; rl.rewards.momentum=0.9"
+# On-policy distillation: log π_T − log π_S of each token is its advantage, cut and else as it is.
 _TOKEN = "rl.rewards.credit=token; rl.rewards.token_clip=0.3; rl.rewards.normaliser=none"
-_ONE = "rl.prompts_per_step=128; rl.samples_per_prompt=1"
-_CONTROL = f"{_NO_GOLD}; {_NO_TEACHER}; {_GROUP}"
+_CUSTOM = f"{_NO_TEACHER}; rl.rewards.custom=distill_jax.rewards.controls"
 _DISTILL = "stages=('pretrain', 'distill', 'evaluate')"
-# The exact divergence at the student's own samples, of as many prompts as RL has.
-_EXACT = f"{_DISTILL}; distill.data=student_samples; distill.samples_per_prompt=4"
+_OWN = f"{_DISTILL}; distill.data=student_samples; distill.samples_per_prompt"
 _SAMPLES = (
     f"{_DISTILL}; distill.data=teacher_samples; distill.teacher_samples.temperature=1.0; "
     "distill.loss.kd_weight=0.0; distill.loss.ce_weight=1.0"
@@ -66,7 +60,7 @@ def _tiny() -> RunConfig:
 def _smoke() -> RunConfig:
     # One arm of each kind, one seed: each is a process of some 20 s.
     whole, wide = _experiment(), presets.tiny()
-    names = ("start", "both", "token", "correctness", "reverse_kl")
+    names = ("start", "exact", "token", "correctness", "sft_teacher")
     arms = tuple(arm for arm in whole.arms if arm.split(":")[0] in names)
     main = wide.plan["rl"]
     assert isinstance(main, RLSettings)
@@ -86,29 +80,29 @@ def _experiment() -> ExperimentSettings:
         name="credit",
         arms=(
             "start: stages=('pretrain', 'evaluate'); evaluate.teacher=True",
-            # configs/rl.py.
-            "both:",
-            f"reverse_kl: {_EXACT}; distill.loss.divergence=reverse",
+            # configs/rl.py; the gradient is that of stage distill with reverse KL on own samples.
+            "exact:",
             f"sft_teacher: {_SAMPLES}; distill.teacher_samples.only_right=False",
-            f"correctness: {_NO_TEACHER}; {_GROUP}",
+            f"correctness: {_NO_TEACHER}; rl.rewards.correctness_weight=1.0",
             f"self: {_INTRINSIC}; rl.teacher.source=start",
+            f"token: {_TOKEN}",
             f"intrinsic: {_INTRINSIC}",
-            f"token: {_NO_GOLD}; {_TOKEN}",
-            f"permuted_token: {_NO_GOLD}; {_TOKEN}; rl.rewards.control=permuted",
-            f"both_token: {_TOKEN}",
-            f"random: {_CONTROL}; rl.rewards.custom=distill_jax.rewards.controls:coin",
-            f"length: {_CONTROL}; rl.rewards.custom=distill_jax.rewards.controls:length_31",
-            f"format: {_CONTROL}; rl.rewards.format_weight=1.0",
+            "exact_32: rl.prompts_per_step=32; rl.samples_per_prompt=4",
+            "both: rl.prompts_per_step=64; rl.samples_per_prompt=2; "
+            "rl.rewards.correctness_weight=0.1",
+            f"permuted_token: {_TOKEN}; {_FOUR}; rl.rewards.control=permuted",
+            f"token_32: {_TOKEN}; {_FOUR}",
+            f"random: {_CUSTOM}:coin",
+            f"length: {_CUSTOM}:length_31",
+            f"format: {_NO_TEACHER}; rl.rewards.format_weight=1.0",
             f"permuted: {_INTRINSIC}; rl.rewards.control=permuted",
-            f"exact_one: {_NO_GOLD}; {_ONE}",
-            f"token_one: {_NO_GOLD}; {_TOKEN}; {_ONE}",
-            f"token_rest: {_NO_GOLD}; {_TOKEN}; rl.rewards.discount=1.0",
-            f"forward_kl: {_EXACT}; distill.loss.divergence=forward",
-            f"reverse_future: {_EXACT}; distill.loss.divergence=reverse; distill.loss.future=1.0",
+            f"token_rest: {_TOKEN}; {_FOUR}; rl.rewards.discount=1.0",
+            f"forward_kl: {_OWN}=1; distill.loss.divergence=forward",
+            f"reverse_future: {_OWN}=4; distill.loss.divergence=reverse; distill.loss.future=1.0",
             f"sft_teacher_right: {_SAMPLES}",
             f"intrinsic_ppo: {_INTRINSIC.replace('grpo', 'ppo')}; rl.ppo.kl_coef=0.0",
         ),
-        references=("start", "both", "correctness"),
+        references=("start", "exact"),
     )
 
 
