@@ -48,9 +48,17 @@ class Collected(NamedTuple):
     useful_K: np.ndarray
     accuracy_K: np.ndarray
 
-    def correctness_K(self) -> np.ndarray:
-        """2√(p(1−p)) of each problem drawn: GRPO's E|Â| of correctness alone."""
-        return 2 * np.sqrt(self.accuracy_K * (1 - self.accuracy_K))
+    def correctness_K(self, arm_K: np.ndarray | None = None) -> np.ndarray:
+        """2√(p(1−p)) of each problem drawn: GRPO's E|Â| of correctness alone.
+
+        p is the share of the problem's samples that are right. arm_K, each problem's arm: p is that
+        of all the step's samples in the arm, since one sample a problem always has p(1−p) = 0.
+        """
+        p_K = self.accuracy_K
+        if arm_K is not None:
+            total_A = np.bincount(arm_K, weights=p_K)
+            p_K = (total_A / np.maximum(np.bincount(arm_K), 1))[arm_K]
+        return 2 * np.sqrt(p_K * (1 - p_K))
 
     def advantage_K(self, signal_P: np.ndarray) -> np.ndarray:
         """Mean |advantage| of each problem drawn, from that of the trained groups.

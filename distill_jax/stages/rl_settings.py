@@ -89,7 +89,8 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     )
     arm_signal: str = setting(
         "advantage",
-        "An arm's signal: mean |advantage|, or 2√(p(1−p)) of right answers alone.",
+        "An arm's signal: mean |advantage|, or 2√(p(1−p)) of right answers alone; p is the share "
+        "of a problem's samples, with one of each that of the step's samples in the arm.",
         choices=ARM_SIGNALS,
     )
     mask_truncated: bool = setting(

@@ -270,7 +270,8 @@ class RLStep:
 
     def _learn(self, state: TrainState, collected: Collected, signal_B: np.ndarray) -> TrainState:
         if self.settings.arm_signal == "correctness":
-            signal_K = collected.correctness_K()
+            of_arms = self.curriculum.arms.arm_N[collected.ids_K] if self.G == 1 else None
+            signal_K = collected.correctness_K(of_arms)
         else:
             signal_K = collected.advantage_K(signal_B.reshape(-1, self.G).mean(axis=1))
         learnt = self.curriculum.update(

@@ -61,6 +61,9 @@ def test_collect_trains_on_every_group():
     assert found.useful_K.tolist() == [False, True, False]
     assert found.accuracy_K.tolist() == [0.0, 0.5, 1.0]
     assert found.correctness_K().tolist() == [0.0, 1.0, 0.0]  # 2·√(p(1−p))
+    # Of arms 0, 1, 1: p = 0 and (½ + 1)/2; 2·√(¾·¼) = .866.
+    of_arms_K = found.correctness_K(np.array([0, 1, 1]))
+    np.testing.assert_allclose(of_arms_K, [0.0, 0.8660254, 0.8660254])
     # All are trained on, so that each has the signal of its own group, equal or not.
     assert found.advantage_K(np.array([0.1, 0.2, 0.3])).tolist() == [0.1, 0.2, 0.3]
     assert found.drawn.samples == G
