@@ -19,17 +19,15 @@ from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
-# Problems of all levels alike.
-_EVEN = "rl.curriculum.method=uniform; rl.arm_signal=advantage"
 # Verdicts and one number a completion need several answers of a problem to compare. Their learning
 # rate was chosen apart, from one seed (docs/log.md).
 _FOUR = "rl.prompts_per_step=32; rl.samples_per_prompt=4"
-_GROUP = f"{_EVEN}; rl.algorithm=grpo; {_FOUR}; rl.optimizer.learning_rate=0.001"
+_GROUP = f"rl.algorithm=grpo; {_FOUR}; rl.optimizer.learning_rate=0.001"
 _SEQUENCE = f"{_GROUP}; rl.rewards.credit=sequence; rl.rewards.student_weight=0.0"
 _NO_TEACHER = f"{_SEQUENCE}; rl.rewards.intrinsic_weight=0.0"
 _INTRINSIC = f"{_SEQUENCE}; rl.rewards.momentum=0.9"
 # On-policy distillation: log π_T − log π_S of each token is its advantage, cut and else as it is.
-_TOKEN = f"{_EVEN}; rl.rewards.credit=token; rl.rewards.token_clip=0.3; rl.rewards.normaliser=none"
+_TOKEN = "rl.rewards.credit=token; rl.rewards.token_clip=0.3; rl.rewards.normaliser=none"
 _CUSTOM = f"{_NO_TEACHER}; rl.rewards.custom=distill_jax.rewards.controls"
 _DISTILL = "stages=('pretrain', 'distill', 'evaluate')"
 _OWN = f"{_DISTILL}; distill.data=student_samples; distill.samples_per_prompt"
@@ -62,14 +60,13 @@ def _tiny() -> RunConfig:
 def _smoke() -> RunConfig:
     # One arm of each kind, one seed: each is a process of some 20 s.
     whole, wide = _experiment(), presets.tiny()
-    names = ("start", "main", "token", "correctness", "sft_teacher")
+    names = ("start", "exact", "token", "correctness", "sft_teacher")
     arms = tuple(arm for arm in whole.arms if arm.split(":")[0] in names)
     main = wide.plan["rl"]
     assert isinstance(main, RLSettings)
     base = presets.smoke().replace(
-        "rl", start="base", algorithm=main.algorithm, rewards=main.rewards,
-        arm_signal=main.arm_signal, curriculum=main.curriculum,
-    )  # fmt: skip
+        "rl", start="base", algorithm=main.algorithm, rewards=main.rewards
+    )
     return dataclasses.replace(
         base.replace("distill", start="base", loss=_LOSS),
         stages=wide.stages,
@@ -83,18 +80,17 @@ def _experiment() -> ExperimentSettings:
         name="credit",
         arms=(
             "start: stages=('pretrain', 'evaluate'); evaluate.teacher=True",
-            # configs/rl.py.
-            "main:",
-            # The gradient is that of stage distill with reverse KL on own samples.
-            f"exact: {_EVEN}",
+            # configs/rl.py; the gradient is that of stage distill with reverse KL on own samples.
+            "exact:",
             f"sft_teacher: {_SAMPLES}; distill.teacher_samples.only_right=False",
             f"correctness: {_NO_TEACHER}; rl.rewards.correctness_weight=1.0",
             f"self: {_INTRINSIC}; rl.teacher.source=start",
             f"token: {_TOKEN}",
             f"intrinsic: {_INTRINSIC}",
-            f"exact_32: {_EVEN}; {_FOUR}",
-            f"both: {_EVEN}; rl.prompts_per_step=64; rl.samples_per_prompt=2; "
+            f"exact_32: {_FOUR}",
+            "both: rl.prompts_per_step=64; rl.samples_per_prompt=2; "
             "rl.rewards.correctness_weight=0.1",
+            "curriculum: rl.curriculum.method=self_evolving; rl.arm_signal=correctness",
             f"permuted_token: {_TOKEN}; {_FOUR}; rl.rewards.control=permuted",
             f"token_32: {_TOKEN}; {_FOUR}",
             f"random: {_CUSTOM}:coin",
@@ -111,7 +107,7 @@ def _experiment() -> ExperimentSettings:
             "rl.curriculum.method=self_evolving; rl.arm_signal=correctness",
             f"intrinsic_ppo: {_INTRINSIC.replace('grpo', 'ppo')}; rl.ppo.kl_coef=0.0",
         ),
-        references=("start", "main"),
+        references=("start", "exact"),
     )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import ml_collections
 
 from distill_jax.core.sharding import MeshSettings
-from distill_jax.curriculum.settings import CurriculumSettings
 from distill_jax.data.sources import DataSettings
 from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.evaluation.runner import EvaluateSettings
@@ -125,10 +124,9 @@ def tiny() -> RunConfig:
                 teacher_samples=TeacherSampleSettings(problems=3200),
                 optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=10),
             ),
-            # The student learns from the teacher's distribution at each token of its own answers;
-            # verdicts on these answers say from which level problems are drawn. One answer of each
-            # problem: more problems teach more than more answers. What these settings were chosen
-            # from: docs/experiments.md, docs/log.md.
+            # The teacher's distribution at each token of the student's own answers, and no gold
+            # answer. One answer of each problem: more problems teach more than more answers.
+            # What these settings were chosen from: docs/experiments.md, docs/log.md.
             "rl": changed(
                 TINY_GRPO,
                 start="base",
@@ -145,8 +143,6 @@ def tiny() -> RunConfig:
                     credit="exact",
                     student_weight=1.0,
                 ),
-                arm_signal="correctness",
-                curriculum=CurriculumSettings(method="self_evolving"),
             ),
             "evaluate": EvaluateSettings(problems=500, samples=4, batch_multiple=16),
         },
