@@ -19,9 +19,10 @@ from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.optimizer import OptimizerSettings
 
+# As many rows, of fewer problems.
+_FOUR = "rl.prompts_per_step=32; rl.samples_per_prompt=4"
 # Verdicts and one number a completion need several answers of a problem to compare. Their learning
 # rate was chosen apart, from one seed (docs/log.md).
-_FOUR = "rl.prompts_per_step=32; rl.samples_per_prompt=4"
 _GROUP = f"rl.algorithm=grpo; {_FOUR}; rl.optimizer.learning_rate=0.001"
 _SEQUENCE = f"{_GROUP}; rl.rewards.credit=sequence; rl.rewards.student_weight=0.0"
 _NO_TEACHER = f"{_SEQUENCE}; rl.rewards.intrinsic_weight=0.0"

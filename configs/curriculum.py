@@ -57,7 +57,8 @@ def _tiny() -> RunConfig:
         # numbers of steps.
         optimizer=OptimizerSettings(learning_rate=3e-3, schedule="constant", warmup_steps=10),
     )
-    # A student that has begun to calculate: after all of tiny's steps nothing is left to learn.
+    # A student of all levels that has begun to calculate: after many more steps nothing is left
+    # to learn.
     student = dataclasses.replace(base.student, steps=400, level_shares=())
     return _with_arms(_with_distill(dataclasses.replace(base, student=student), distill))
 

@@ -1,7 +1,8 @@
 """The presets: each a whole RunConfig, written as differences to the settings' own defaults.
 
 tiny       no download, CPU: everything is made here; minutes
-grpo       as tiny, by GRPO on verified answers and one number a completion of the teacher's
+grpo       no download, CPU: models that half of the time answer without working; GRPO on verified
+           answers and on the teacher's reward of each completion
 smoke      seconds, for tests: every stage of a main job; learns nothing to speak of
 qwen_1_5b  Qwen2.5-7B-Instruct teaches Qwen2.5-Math-1.5B on GSM8K
 qwen_7b    Qwen2.5-32B-Instruct teaches Qwen2.5-Math-7B on GSM8K
@@ -35,8 +36,8 @@ from distill_jax.training.records import RecordSettings
 # Each preset defines stages sft and distill, too; they run where `stages` names them.
 MAIN_STAGES = ("pretrain", "rl", "evaluate")
 WITH_SFT = ("pretrain", "sft", "rl", "evaluate")
-# GRPO on verified answers and on one number a completion of the teacher's, for models as small as
-# those of tiny; a config gives `start`.
+# GRPO on verified answers and on the teacher's reward of each completion, for models as small as
+# those of tiny.
 TINY_GRPO = RLSettings(
     start="sft",
     algorithm="grpo",
@@ -173,7 +174,7 @@ def grpo() -> RunConfig:
 
 
 def smoke() -> RunConfig:
-    """Models and steps of `tiny` cut to seconds; with the stages and the GRPO of larger models."""
+    """Models and steps of `tiny` cut to seconds; with stage sft, and GRPO for the exact KL."""
     base = tiny()
     small = functools.partial(
         dataclasses.replace, hidden_size=32, intermediate_size=64, num_layers=2, steps=4

@@ -7,10 +7,10 @@ Any setting: --config.rl.steps=100. All of them with their meaning: docs/config.
 
 import ml_collections
 
-from configs.presets import config_for, smoke, tiny
+from configs.presets import config_for, grpo, smoke, tiny
 
 # Of the presets that train their models.
-PRESETS = {"tiny": tiny, "smoke": smoke}
+PRESETS = {"tiny": tiny, "grpo": grpo, "smoke": smoke}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:

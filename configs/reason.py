@@ -94,7 +94,7 @@ def _tiny() -> RunConfig:
     return dataclasses.replace(
         base,
         preset="reason",
-        # Fewer steps than tiny: its student is near 100%, which leaves nothing to improve.
+        # Few steps: a student near 100% leaves nothing to improve.
         teacher=dataclasses.replace(base.teacher, steps=800),
         student=dataclasses.replace(base.student, steps=420, level_shares=()),
         stages=tuple(plan),

@@ -1,7 +1,7 @@
 """Two results on the same problems: is one better, and by how much?
 
     python -m launch.compare --workdir=runs/tiny                # what stage evaluate left there
-    python -m launch.compare --workdir=runs/tiny teacher sft
+    python -m launch.compare --workdir=runs/tiny teacher rl
     python -m launch.compare A.json B.jsonl --json=difference.json
 
 A and B are results of stage evaluate or exports of launch.export_answers, as files or as names

@@ -96,8 +96,12 @@ def _of_completions(rows: Rows) -> list[Finding]:
 
 
 def _reward(metrics: Rows) -> Finding:
-    """Accuracy and the unscaled intrinsic reward: `reward` changes with the running scale."""
+    """Accuracy and the unscaled intrinsic reward: `reward` changes with the running scale.
+
+    With credit=exact the KL to the teacher, which should fall, is in the intrinsic reward's place.
+    """
     names = ("accuracy", "rewards/intrinsic/mean")
+    gap = trend(metrics, "teacher/kl")
     known = [found for name in names if (found := trend(metrics, name)) is not None]
     if not known and (found := trend(metrics, "reward")) is not None:
         known = [found]
@@ -106,18 +110,23 @@ def _reward(metrics: Rows) -> Finding:
     first, last = known[0], known[-1]
     if (short := _too_short(first)) is not None:
         return short
-    tries = {**_STEP_SIZE, "rl.rewards.intrinsic_weight": "another; 0 is correctness alone"}
+    tries = dict(_STEP_SIZE)
+    if gap is None:
+        tries["rl.rewards.intrinsic_weight"] = "another; 0 is correctness alone"
     if first.direction < 0:
         return Finding("", BAD, f"{first.name} falls", first, tries)
     if max(first.direction, last.direction) > 0:
         return Finding("", OK, trend=first)
+    if gap is not None and gap.direction < 0:
+        return Finding("", OK, f"{gap.name} falls, {first.name} does not move yet", gap)
     if first.name == "accuracy" and min(first.first, first.last) >= 0.95:
         return Finding("", OK, "solved from the start", first)
     if last.direction < 0:
         return Finding("", LOOK, f"{last.name} falls, {first.name} does not move", last, tries)
-    tries = {
-        "rl.optimizer.learning_rate": "higher, if KL and clip fraction are small",
-        "rl.samples_per_prompt": "more, so that a group differs",
+    tries = {"rl.optimizer.learning_rate": "higher, if KL and clip fraction are small"}
+    if gap is None:
+        tries["rl.samples_per_prompt"] = "more, so that a group differs"
+    tries |= {
         "rl.steps": "more",
         "start.steps": "more, if nothing is right at the start",
     }

@@ -64,16 +64,17 @@ def paired_p(differences: Sequence[float]) -> float | None:
 
 
 def equal_within(differences: Sequence[float]) -> float | None:
-    """The least margin within which the mean difference is shown to lie; None for one seed.
+    """The least margin within which the mean difference of shares is shown to lie, at most 1.
 
     By two one-sided t tests at 5% each (Schuirmann, 1987): the 90% t interval is within ± margin.
     A difference that is not significant may still be large; a small margin says that it is not.
+    None for one seed, and for differences without a spread, which leave a t test nothing.
     """
     n, mean = len(differences), float(np.mean(differences))
-    if n < 2:
+    if n < 2 or np.std(differences) < 1e-12:
         return None
     half = float(special.stdtrit(n - 1, 0.95) * np.std(differences, ddof=1) / math.sqrt(n))
-    return abs(mean) + half
+    return min(1.0, abs(mean) + half)
 
 
 def of_arm(rows: Rows, arm: str) -> list[Mapping[str, Any]]:

@@ -97,7 +97,7 @@ def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str])
         "In points, paired by seed; p of Student's t over seeds, adjusted for several arms by "
         "Holm, bold below 0.05. With few seeds only large differences can be significant. Equal "
         "within: the least margin within which two one-sided t tests at 5% show the difference at "
-        "pass@1 to lie."
+        "pass@1 to lie, not adjusted for several arms."
     )
     out: list[Block] = [Text(text)]
     for reference in references:

@@ -85,8 +85,8 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
 
 def _of_all_samples(sampled: Mapping[str, Any]) -> float:
     """pass@k of as many samples as there are; pass@1 of one."""
-    largest = max(sampled.get("pass@k") or {"1": None}, key=int)
-    return (sampled["pass@k"][largest] if largest != "1" else sampled["pass@1"])["mean"]
+    of_k = sampled.get("pass@k")
+    return (of_k[max(of_k, key=int)] if of_k else sampled["pass@1"])["mean"]
 
 
 def last_subject(workdir: Path, view: RunView) -> tuple[str, dict[str, Any]]:

@@ -195,7 +195,8 @@ class Job:
         if full:
             student = dataclasses.replace(student, rank=0)
 
-        parts, compared = [self._base("teacher")] * rl.loads_teacher + [base], 0
+        parts = [self._base("teacher"), base] if rl.loads_teacher else [base]
+        compared = 0
         if rl.rewards.intrinsic_weight and not rl.teacher.is_remote:
             role = "teacher" if rl.teacher.is_model else "student"
             length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)

@@ -149,7 +149,7 @@ def _rewards(stage: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:
         intrinsic += f", less {student:g} of the student's own"
     if rewards.get("credit") == "token":
         intrinsic += f", credit a token with γ {rewards['discount']:g}"
-    if rewards.get("credit") == "exact":
+    if rewards.get("credit") == "exact" and rewards["intrinsic_weight"]:
         intrinsic = "exact KL(student‖teacher) of each token, in the loss"
     if rewards.get("control", "none") != "none":
         intrinsic += f", {rewards['control']}"

@@ -221,7 +221,7 @@ class RewardSettings:
                 "form=raw with credit=token",
                 wanted="form=canonical: a raw reward holds the value of the state that follows",
             )
-        if self.credit == "exact":
+        if self.exact:
             self._check_exact()
         self._check_length()
 

@@ -42,7 +42,7 @@ class ExactBatch:
 
     Attributes:
         policy: of the algorithm's loss; the KL is over its loss mask.
-        end_BR: f32, 1 on the token with which a completion ended.
+        end_BR: f32, 1 on the token with which a completion ended, trained on or not.
         teacher: "teacher_tokens_BT" and "teacher_prompt_len_B", int32, the same responses behind
             the teacher's own prompts; {} where it reads the student's.
     """
@@ -86,6 +86,7 @@ def policy(
             temperature=temperature, vocab=vocab,
         )  # fmt: skip
         # logits/τ = (hidden/τ)·headᵀ: the kernel's own temperature would divide the teacher's, too.
+        # In bfloat16 with τ ≠ 1 this rounds the states once more.
         hidden_ND = hidden_BRD.reshape(-1, hidden_BRD.shape[-1]) / temperature
         head_VD = model.head_VD(join(trainable, frozen))
         mask_BR = batch.policy.loss_mask_BR

@@ -134,6 +134,16 @@ def test_every_setting_that_is_named_exists():
         check_name(config, name)
 
 
+def test_the_exact_kl_stands_for_the_intrinsic_reward():
+    gone = ("rewards/intrinsic/mean", "frac_reward_zero_std", "frac_groups_all_wrong")
+    falls = run(without=gone, accuracy=FLAT, teacher__kl=line(0.4, 0.1))["reward"]
+    assert falls.status == OK and "teacher/kl falls" in falls.said
+    stays = run(without=gone, accuracy=FLAT, teacher__kl=line(0.4, 0.4))["reward"]
+    assert stays.status == LOOK
+    # Weight 0 would leave nothing, and no group compares samples.
+    assert not {"rl.rewards.intrinsic_weight", "rl.samples_per_prompt"} & set(stays.suggestions)
+
+
 def test_on_policy_distillation_has_the_troubles_that_need_no_reward():
     curves = {
         "student/mass": line(0.5, 0.6),

@@ -38,9 +38,10 @@ def test_paired_p_is_scipys() -> None:
 
 def test_margin_of_equality_by_hand() -> None:
     # mean 1, s = 1, t(2, .95) = 2.91999, half = 2.91999 / √3 = 1.68585
-    assert comparison.equal_within([0, 1, 2]) == pytest.approx(2.68585, abs=1e-5)
-    assert comparison.equal_within([0, -1, -2]) == pytest.approx(2.68585, abs=1e-5)
-    assert comparison.equal_within([0.25]) is None and comparison.equal_within([0, 0]) == 0.0
+    assert comparison.equal_within([0, 0.1, 0.2]) == pytest.approx(0.268585, abs=1e-6)
+    assert comparison.equal_within([0, -0.1, -0.2]) == pytest.approx(0.268585, abs=1e-6)
+    assert comparison.equal_within([0.0, 0.9]) == 1.0
+    assert comparison.equal_within([0.25]) is None and comparison.equal_within([0, 0]) is None
 
 
 @pytest.mark.parametrize("margin", [0.02, 0.05])

@@ -35,7 +35,7 @@ def test_differences_by_hand(tmp_path: Path) -> None:
     )
     # Mean .2 of .1 and .3; half the interval is t(1, .975) = 12.7062 times .1.
     assert "| second | +20.0 [-100.0, +100.0] | 0.295 |" in text
-    # Equal within 20 + t(1, .95)·10 = 20 + 6.3138·10 points of pass@1: nothing is shown.
+    # Equal within 20 + t(1, .95)·10 = 20 + 6.3138·10 points of pass@1.
     assert "| +0.0 [+0.0, +0.0] | 1.000 | 83.1 |" in text and "| pass@8 |" in text
     assert "### Less first\n" in text and "Less second" not in text
     assert "| second | 2 | 70.0 [0.0, 100.0] |" in text

@@ -55,15 +55,25 @@ class Draws:
         return np.array(ids), made, judged(*verdicts, ids=ids)
 
 
+def test_one_sample_a_problem_has_the_signal_of_its_arm():
+    right, wrong = [1], [0]
+    found = first(right, wrong, wrong, wrong, right, wrong, wrong)
+    assert found.correctness_K().tolist() == [0.0] * 7
+    # Arm 0 has 1 right of 4: 2·√(¼·¾·4/3) = 1; arm 1 one of 2: p(1−p)·2 = ½, at most ¼; arm 2 one
+    # sample, which says nothing.
+    signal_K = found.correctness_K(np.array([0, 0, 0, 0, 1, 1, 2]))
+    np.testing.assert_allclose(signal_K, [1.0] * 6 + [np.nan])
+    # 1 of 5: 2·√(4/25·5/4).
+    (of_five, *_) = found.correctness_K(np.array([0, 0, 0, 0, 2, 0, 2]))
+    np.testing.assert_allclose(of_five, 2 * np.sqrt(0.2))
+
+
 def test_collect_trains_on_every_group():
     found = first(WRONG, MIXED, RIGHT)
     assert found.ids_K.tolist() == [1, 2, 3] and found.owner_P.tolist() == [0, 1, 2]
     assert found.useful_K.tolist() == [False, True, False]
     assert found.accuracy_K.tolist() == [0.0, 0.5, 1.0]
     assert found.correctness_K().tolist() == [0.0, 1.0, 0.0]  # 2·√(p(1−p))
-    # Of arms 0, 1, 1: p = 0 and (½ + 1)/2; 2·√(¾·¼) = .866.
-    of_arms_K = found.correctness_K(np.array([0, 1, 1]))
-    np.testing.assert_allclose(of_arms_K, [0.0, 0.8660254, 0.8660254])
     # All are trained on, so that each has the signal of its own group, equal or not.
     assert found.advantage_K(np.array([0.1, 0.2, 0.3])).tolist() == [0.1, 0.2, 0.3]
     assert found.drawn.samples == G
