@@ -51,17 +51,19 @@ class Collected(NamedTuple):
     def correctness_K(self, arm_K: np.ndarray | None = None) -> np.ndarray:
         """2√(p(1−p)) of each problem drawn: GRPO's E|Â| of correctness alone.
 
-        p is the share of the problem's samples that are right. arm_K, each problem's arm, is for one
-        sample a problem, where p(1−p) is always 0: then p(1−p) is that of the arm, without bias from
-        its n samples of the step; NaN of one. It is an upper bound: problems of an arm that differ
-        count as spread.
+        p is the share of the problem's samples that are right. arm_K, each problem's arm, is for
+        one sample a problem, where p(1−p) is always 0: then p(1−p) is that of the arm, without bias
+        from its n samples of the step; NaN of one. It is an upper bound: problems of an arm that
+        differ count as spread.
         """
-        p_K, scale_K = self.accuracy_K, 1.0
+        p_K = self.accuracy_K
+        spread_K = p_K * (1 - p_K)
         if arm_K is not None:
             n_K = np.bincount(arm_K)[arm_K]
             p_K = np.bincount(arm_K, weights=p_K)[arm_K] / n_K
-            scale_K = np.where(n_K > 1, n_K / np.maximum(n_K - 1, 1), np.nan)
-        return 2 * np.sqrt(np.minimum(p_K * (1 - p_K) * scale_K, 0.25))
+            unbiased_K = p_K * (1 - p_K) * n_K / np.maximum(n_K - 1, 1)
+            spread_K = np.where(n_K > 1, np.minimum(unbiased_K, 0.25), np.nan)
+        return 2 * np.sqrt(spread_K)
 
     def advantage_K(self, signal_P: np.ndarray) -> np.ndarray:
         """Mean |advantage| of each problem drawn, from that of the trained groups.
