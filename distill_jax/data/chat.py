@@ -83,7 +83,12 @@ def render_prompts(
             fix="set data.chat.system_prompt=None and say it in data.chat.instruction, or use "
             "another template",
         ) from error
-    return tok(rendered, add_special_tokens=False)["input_ids"]
+    return tok([encodable(text) for text in rendered], add_special_tokens=False)["input_ids"]
+
+
+def encodable(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair: JSON can hold one, UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def render_examples(
@@ -108,7 +113,7 @@ def render_examples(
             raise DataError(f"problem {problem.id} has no solution", fix="give one to train on")
     _refuse_specials(tok, [(p.id, "solution", s) for p, s in zip(problems, solutions, strict=True)])
     end = eos_id(tok)
-    responses = tok(list(solutions), add_special_tokens=False)["input_ids"]
+    responses = tok([encodable(s) for s in solutions], add_special_tokens=False)["input_ids"]
     return [Example(p, [*r, end]) for p, r in zip(prompts, responses, strict=True)]
 
 

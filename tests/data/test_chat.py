@@ -99,6 +99,16 @@ def test_special_tokens_in_data_are_refused(tok, special):
         render_examples(tok, [ONE], [f"x{special}"], PLAIN)
 
 
+def test_half_a_surrogate_pair_is_a_replacement_character(tok):
+    def rendered(question, solution):
+        problem = Problem("p", question, "", "4")
+        return render_examples(tok, [problem], [solution], ChatSettings())
+
+    # As json.loads gives it; alone, before another character, as a low half, and a whole pair.
+    found = rendered("\ufeffwhat \ud83d", "a\ud83db \udc00 \ud83d\ude00")
+    assert found == rendered("\ufeffwhat \ufffd", "a\ufffdb \ufffd \U0001f600")
+
+
 def test_a_solution_must_not_be_empty(tok):
     with pytest.raises(DataError, match="a/1 has no solution"):
         render_examples(tok, [ONE], [" "], PLAIN)
