@@ -18,6 +18,7 @@ from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
 from distill_jax.data import concise_pairs, trace_rows
+from distill_jax.data.chat import encodable
 from distill_jax.data.concise_pairs import NATURAL, STRIPPED, Sample
 from distill_jax.data.problem import Problem
 from distill_jax.data.trace_rows import Trace
@@ -152,7 +153,8 @@ def _verified(
 ) -> list[Sample | None]:
     """The completions that the task judges right now, with their lengths; None for the others."""
     task, tok = run.data.task, run.data.tokenizer
-    tokens = tok(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    whole = [encodable(text) for text in texts]
+    tokens = tok(whole, add_special_tokens=False)["input_ids"] if whole else []
     lengths = list(map(len, tokens))
     out: list[Sample | None] = []
     for start in range(0, len(texts), s.batch):
@@ -208,7 +210,9 @@ def _doubt(
     for question, samples in of_question.items():
         scores: list[float] = [float("nan")] * len(samples)
         if question in read:
-            ids = tok([one.text for one in samples], add_special_tokens=False)["input_ids"]
+            ids = tok([encodable(one.text) for one in samples], add_special_tokens=False)[
+                "input_ids"
+            ]
             steps = scorer.score([read[question]] * len(samples), ids)
             whole = [bool(np.isfinite(one).all()) for one in steps]
             found = scorer.aggregate(steps).tolist()

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from distill_jax.data.chat import encodable
 from distill_jax.data.tokenizer import eos_id
 from distill_jax.data.trace_rows import Trace
 from distill_jax.run.run import Run
@@ -69,7 +70,7 @@ def traces(
             continue
         ended = one.kind == failures.OK
         if one.ids is None:
-            tokens = tokenizer(one.text, add_special_tokens=False)["input_ids"]
+            tokens = tokenizer(encodable(one.text), add_special_tokens=False)["input_ids"]
             ids = [*tokens, end] if ended else tokens
         else:
             ids = list(one.ids)
