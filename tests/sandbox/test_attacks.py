@@ -6,8 +6,6 @@ Each pass is a process of its own (`attacks/campaign.py`): it may be hit without
 import ctypes
 import json
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +14,8 @@ import pytest
 from distill_jax.sandbox import landlock
 from tests.profile import NIGHTLY, nightly
 from tests.sandbox.attacks import ATTACKS
+from tests.sandbox.processes import run_alone
 
-ROOT = Path(__file__).resolve().parents[2]
 PASS_S = 280
 
 pytestmark = [
@@ -33,18 +31,7 @@ def campaign(folder: Path, *arguments: str) -> dict:
         AssertionError: the pass itself was ended, which an attack may have done.
     """
     report = folder / "report.json"
-    command = [sys.executable, "-m", "tests.sandbox.attacks.campaign", str(report), *arguments]
-    with subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            _, stderr = process.communicate(timeout=PASS_S)
-        finally:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-    assert process.returncode == 0, stderr[-3000:]
+    run_alone("tests.sandbox.attacks.campaign", str(report), *arguments, timeout=PASS_S)
     told = json.loads(report.read_text())
     print({name: value for name, value in told.items() if name != "findings"})
     return told

@@ -1,4 +1,4 @@
-"""credit=exact: the KL to the teacher in a policy's loss, beside token credit and distillation."""
+"""credit=exact: the KL to the teacher in a policy's loss, against token credit and distillation."""
 
 import functools
 
@@ -180,8 +180,8 @@ def test_it_is_added_to_the_loss_of_the_other_terms(pair):
 
 
 def test_masked_tokens_change_nothing(pair):
-    # The last token of each answer is masked. The teacher's state that it is drawn from is NaN: the
-    # token before it has an embedding of NaN, and is told from its own state, which is finite.
+    # The last token of each answer is masked. Its teacher state is NaN, because the embedding of
+    # the token before it is NaN. That earlier token is trained on: its own state is finite.
     batch = rollout(pair, paid=False)
     kept = batch.loss_mask_BR * (np.arange(5) < ANSWER[:, None] - 1)
     tokens_BT, targets_BR = batch.tokens_BT.copy(), batch.targets_BR.copy()
