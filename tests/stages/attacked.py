@@ -169,10 +169,15 @@ class Attacked:
         effects = [one for one in seen if "answers/worker.py" not in one]
         effects = [one for one in effects if "the gold token" not in one]  # rows hold it
         wanted = {found.program for one in sources if (found := programs.extract(fenced(one)))}
-        return {
-            "attacks": len(sources), "ran": len(self.ran & wanted),
-            "not_run": len(wanted - self.ran - {None}), "effects": effects,
+        # Stage synthesis puts "?" for half a surrogate pair where it reads an answer.
+        missed = {
+            one for one in wanted - self.ran - {None}
+            if one.encode("utf-8", "replace").decode() not in self.ran
         }  # fmt: skip
+        return {
+            "attacks": len(sources), "ran": len(self.ran & wanted), "not_run": len(missed),
+            "effects": effects,
+        }
 
 
 def _texts(directory: Path) -> Iterator[str]:
