@@ -175,7 +175,9 @@ class Attacked:
             if one.encode("utf-8", "replace").decode() not in self.ran
         }  # fmt: skip
         return {
-            "attacks": len(sources), "ran": len(self.ran & wanted), "not_run": len(missed),
+            "attacks": len(sources),
+            "ran": len(self.ran & wanted),
+            "not_run": len(missed),
             "effects": effects,
         }
 
