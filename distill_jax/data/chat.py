@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from distill_jax.core.errors import DataError
 from distill_jax.core.settings import setting
+from distill_jax.core.text import encodable
 from distill_jax.data.problem import Problem
 from distill_jax.data.tokenizer import FastTokenizer, eos_id
 
@@ -84,11 +85,6 @@ def render_prompts(
             "another template",
         ) from error
     return tok([encodable(text) for text in rendered], add_special_tokens=False)["input_ids"]
-
-
-def encodable(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair: JSON can hold one, UTF-8 cannot."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def render_examples(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
+from distill_jax.core.text import encodable
 from distill_jax.data.token_bytes import text_and_ends, token_bytes
 from distill_jax.data.tokenizer import FastTokenizer
 from distill_jax.reasoning import program_steps
@@ -217,7 +218,7 @@ def tokenise(tok: FastTokenizer, steps: Sequence[str]) -> list[list[int]]:
     blank = [number for number, step in enumerate(steps) if not step.strip()]
     if blank:
         raise DataError(f"step {blank[0]} is blank", wanted="a text", fix="drop the step")
-    return tok([step.strip() for step in steps], add_special_tokens=False)["input_ids"]
+    return tok([encodable(step.strip()) for step in steps], add_special_tokens=False)["input_ids"]
 
 
 def encode(

@@ -16,9 +16,9 @@ import numpy as np
 from distill_jax.core import sharding, unread
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
+from distill_jax.core.text import encodable
 from distill_jax.core.unread import Unread, off
 from distill_jax.data import concise_pairs, trace_rows
-from distill_jax.data.chat import encodable
 from distill_jax.data.concise_pairs import NATURAL, STRIPPED, Sample
 from distill_jax.data.problem import Problem
 from distill_jax.data.trace_rows import Trace

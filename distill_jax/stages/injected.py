@@ -20,6 +20,7 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
+from distill_jax.core.text import encodable
 from distill_jax.data.problem import Problem
 from distill_jax.data.sources import SPLITS
 from distill_jax.evaluation.process_bench import NONE_WRONG
@@ -155,7 +156,7 @@ def _rows(run: Run, stage: Stage[InjectedSettings]) -> Iterator[dict[str, Any]]:
 def _add_tokens(run: Run, rows: Sequence[dict[str, Any]], how: Format) -> None:
     """Adds "step_tokens" to rows of steps; DataError where they are not as many."""
     tok = run.data.tokenizer
-    texts = [how.joint.join(row["steps"]) for row in rows]
+    texts = [encodable(how.joint.join(row["steps"])) for row in rows]
     for row, ids in zip(rows, tok(texts, add_special_tokens=False)["input_ids"], strict=True):
         row["step_tokens"] = [one.tokens for one in steps.split_tokens(tok, ids, how)]
         if len(row["step_tokens"]) != len(row["steps"]):

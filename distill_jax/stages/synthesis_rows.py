@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distill_jax.data.chat import encodable
+from distill_jax.core.text import encodable
 from distill_jax.data.tokenizer import eos_id
 from distill_jax.data.trace_rows import Trace
 from distill_jax.run.run import Run

@@ -3,6 +3,8 @@
 import json
 from typing import Any, NamedTuple
 
+from distill_jax.core.text import encodable
+
 OK = "ok"
 # Of an attempt: worth another one as it is.
 TRANSIENT = ("rate_limit", "timeout", "connection", "server", "malformed")
@@ -57,8 +59,7 @@ def read(raw: str) -> Response:
         choice = body["choices"][0]
         message = choice["message"]
         content, refusal = message.get("content"), message.get("refusal")
-        # Half a surrogate pair, which JSON can hold, no tokenizer and no file takes.
-        text = content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
+        text = encodable(content) if isinstance(content, str) else ""
         if content is not None and not isinstance(content, str):
             return Response("malformed")
         finish, usage = choice.get("finish_reason"), _usage(body.get("usage"))

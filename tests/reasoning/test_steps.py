@@ -126,6 +126,11 @@ def test_step_token(tok):
         steps.tokenise(tok, ["a", " \n"])
 
 
+def test_half_a_surrogate_pair_in_a_step_is_a_replacement_character(tok):
+    found = steps.tokenise(tok, ["a \ud83d", "\ud83d\ude00"])
+    assert found == steps.tokenise(tok, ["a \ufffd", "\U0001f600"])
+
+
 def test_steps_of_a_sentencepiece_tokenizer():
     tok = sentence_piece(["Step 1: 2+3=5 ки", "Step 2"] * 3)
     found = ids(tok, "Step 1: 2+3=5\n\n Step 2")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.errors import DataError
+from distill_jax.core.text import encodable
 from distill_jax.data.fences import fenced
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.evaluation.solve_settings import SolveSettings
@@ -169,10 +170,9 @@ class Attacked:
         effects = [one for one in seen if "answers/worker.py" not in one]
         effects = [one for one in effects if "the gold token" not in one]  # rows hold it
         wanted = {found.program for one in sources if (found := programs.extract(fenced(one)))}
-        # Stage synthesis puts "?" for half a surrogate pair where it reads an answer.
+        # Stage synthesis replaces half a surrogate pair where it reads an answer.
         missed = {
-            one for one in wanted - self.ran - {None}
-            if one.encode("utf-8", "replace").decode() not in self.ran
+            one for one in wanted - self.ran - {None} if encodable(one) not in self.ran
         }  # fmt: skip
         return {
             "attacks": len(sources),

@@ -82,6 +82,9 @@ def test_rows(tmp_path: Path, form: str):
         spaces = Format(separator=" ")
         with pytest.raises(DataError, match="p: 3 steps are 2 as tokens.*set separator"):
             injected._add_tokens(run, [{"id": "p", "steps": ["Tom", "has", "3"]}], spaces)
+        half = [{"id": "p", "steps": ["Tom \ud83d", "has 3"]}]
+        injected._add_tokens(run, half, Format())
+        assert half[0]["steps"] == ["Tom \ud83d", "has 3"] and len(half[0]["step_tokens"]) == 2
         found = read(run, "injected")
         assert [row.tokens for row in found] == [row["step_tokens"] for row in lines]
         assert [first_label(row) for row in found] == labels

@@ -35,7 +35,7 @@ FULL = {
         ),
         (raw(usage={"prompt_tokens": 9}), Response("ok", "an answer")),
         (raw(usage={"prompt_tokens": -1, "completion_tokens": True}), Response("ok", "an answer")),
-        (raw("half \ud83d"), Response("ok", "half ?")),
+        (raw("half \ud83d"), Response("ok", "half \ufffd")),
         (raw(finish="length"), Response("length", "an answer")),
         (raw(None, finish="length"), Response("length")),
         (raw(finish="content_filter"), Response("content_filter", "an answer")),
