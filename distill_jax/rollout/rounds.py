@@ -20,7 +20,7 @@ from distill_jax.core import rng, sharding
 from distill_jax.core.batching import filled, padded
 from distill_jax.data import chat
 from distill_jax.rollout.completions import FAILED, MODEL, PROMPT, TOOL, Rollout
-from distill_jax.rollout.sampler import Sampler, SamplingSettings, Stop
+from distill_jax.rollout.sampler import Ended, Sampler, SamplingSettings, Stop
 from distill_jax.tasks import Task
 
 # Stands where the middle of an output was cut out.
@@ -105,6 +105,7 @@ def generate(
     prompt_ids: Sequence[int],
     samples: int = 1,
     replies: Replies | None = None,
+    ended: Ended | None = None,
 ) -> Rollout:
     """Samples completions of up to settings.rounds turns; see `Sampler.generate`.
 
@@ -116,10 +117,11 @@ def generate(
 
     Args:
         replies: of the task; None: there is one turn.
+        ended: of `Sampler.generate`, where there is one turn; not called where there are more.
     """
     how: dict[str, Any] = {"key": key, "prompt_ids": prompt_ids, "samples": samples}
     if replies is None or settings.rounds == 1:
-        return sampler.generate(weights, prompts, settings, **how)
+        return sampler.generate(weights, prompts, settings, **how, ended=ended)
     stops = [replies.stop] * len(prompts)
     first = sampler.generate(weights, prompts, settings, **how, stops=stops)
     rows = _Rows(first, settings)

@@ -31,6 +31,8 @@ from distill_jax.rollout.sampling import draw
 # Tokens of a completion so far, EOS included -> how many of them it keeps and ends with; None: it
 # goes on.
 Stop = Callable[[Sequence[int]], int | None]
+# Tokens, EOS included, of completions that ended with EOS since the last call.
+Ended = Callable[[Sequence[Sequence[int]]], None]
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ class Sampler:
         firsts: Sequence[int] | None = None,
         stops: Sequence[Stop] | None = None,
         rooms: Sequence[int] | None = None,
+        ended: Ended | None = None,
     ) -> Rollout:
         """Samples completions; row p·samples + g is sample g of prompt p.
 
@@ -253,6 +256,7 @@ class Sampler:
             stops: where completions of each prompt end before EOS; None: nowhere.
             rooms: most tokens of each prompt's completions, 1 to settings.max_new_tokens; None is
                 the latter.
+            ended: called after each segment, for work that can begin before all have ended.
 
         Raises:
             DataError: an empty prompt, no prompt at all, or not one id and room a prompt.
@@ -284,7 +288,7 @@ class Sampler:
         del cache  # as large as that of all rows, where each has its own prompt
         room_B = np.repeat(np.asarray(rooms, np.int32), samples)
         stop_B = None if stops is None else [one for one in stops for _ in range(samples)]
-        return self._decode(weights, carry, settings, room_B, prompt_PT.shape[1], stop_B)
+        return self._decode(weights, carry, settings, room_B, prompt_PT.shape[1], stop_B, ended)
 
     def _decode(
         self,
@@ -294,6 +298,7 @@ class Sampler:
         room_B: np.ndarray,
         first_slot: int,
         stop_B: Sequence[Stop] | None,
+        ended: Ended | None,
     ) -> Rollout:
         steps, count = settings.max_new_tokens, len(room_B)
         total = carry.done_B.shape[0]
@@ -312,6 +317,8 @@ class Sampler:
             tokens[where], logp[where] = out_tokens.T[real], out_logp.T[real]
             if stop_B is not None:
                 self._stop(stop_B, tokens[:, : start + n], row[real & (row < count)], room_B)
+            if ended is not None and len(new := row[real & (row < count) & done]):
+                self._tell(ended, tokens[:, : start + n], new, start)
             live = np.flatnonzero(~done & real)
             live = live[room_B[row[live]] > start + n]
             if not len(live):
@@ -323,6 +330,12 @@ class Sampler:
                 carry = self._compact(carry, keep.astype(np.int32), filler)
                 row = np.where(filler, -1, row[keep])
         return self._finish(tokens[:count], logp[:count], room_B[:count])
+
+    def _tell(self, ended: Ended, drawn_BR: np.ndarray, rows: np.ndarray, start: int) -> None:
+        """Calls `ended` with those rows whose EOS is not before `start`."""
+        places = np.argmax(drawn_BR[rows] == self.eos_id, axis=1)
+        new = [(row, place) for row, place in zip(rows, places, strict=True) if place >= start]
+        ended([drawn_BR[row, : place + 1].tolist() for row, place in new])
 
     def _stop(
         self, stop_B: Sequence[Stop], drawn_BR: np.ndarray, rows: np.ndarray, room_B: np.ndarray

@@ -1,10 +1,10 @@
-"""The process's sandboxes, one for each set of limits, and batches that end at a deadline."""
+"""The process's sandboxes, one for each set of limits, and programs in the background."""
 
 import atexit
 import os
 import threading
-import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Literal
 
 from distill_jax.sandbox.limits import Limits, Result, SandboxError
@@ -13,8 +13,8 @@ from distill_jax.sandbox.pool import Sandbox
 # At most, where a caller gives no number; `pool.MOST_WORKERS` is the most that it may give.
 DEFAULT_WORKERS = 16
 
-# Why a program has no result: the deadline came first, or the machine lost it twice.
-Missing = Literal["late", "lost"]
+# Stands for the result of a program that the machine lost twice.
+Lost = Literal["lost"]
 
 _sandboxes: dict[tuple[int, Limits, int], Sandbox] = {}
 _lock = threading.Lock()
@@ -46,16 +46,11 @@ def close_shared() -> None:
 atexit.register(close_shared)
 
 
-def run_until(
-    sandbox: Sandbox, programs: Sequence[str], deadline_s: float
-) -> list[Result | Missing]:
-    """Runs programs on all workers for at most `deadline_s` seconds.
+def start(sandbox: Sandbox, programs: Sequence[str]) -> list[Future[Result | Lost]]:
+    """Starts programs on all workers and returns at once: a future of each, in order.
 
-    What still runs then ends at its own limits, unread, while the caller goes on. A worker that is
-    lost costs its program alone.
-
-    Returns:
-        One a program, in order: its result, "late" where the deadline came first, or "lost".
+    One whose future is cancelled before its turn does not run. What runs ends at its own limits. A
+    worker that is lost costs its program alone.
 
     Raises:
         TypeError: a program is no str; none is started.
@@ -63,30 +58,21 @@ def run_until(
     for program in programs:
         if not isinstance(program, str):
             raise TypeError(f"a program is {type(program).__name__}, wanted str")
-    end = time.monotonic() + deadline_s
-    found: list[Result | Missing] = ["late"] * len(programs)
-    places = iter(range(len(programs)))  # next() of it is atomic
-    over = threading.Event()
+    futures = [Future[Result | Lost]() for _ in programs]
+    pairs = iter(zip(programs, futures, strict=True))  # next() of it is atomic
 
     def work() -> None:
-        for place in places:
-            if over.is_set():
-                return
+        for program, future in pairs:
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
-                found[place] = sandbox.run(programs[place])
+                future.set_result(sandbox.run(program))
             except (SandboxError, OSError):
-                found[place] = "lost"
+                future.set_result("lost")
 
-    count = min(sandbox.workers, len(programs))
-    threads = [threading.Thread(target=work, name="programs", daemon=True) for _ in range(count)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(0.0, end - time.monotonic()))
-    finally:
-        over.set()
-    return list(found)
+    for _ in range(min(sandbox.workers, len(programs))):
+        threading.Thread(target=work, name="programs", daemon=True).start()
+    return futures
 
 
 def _cores() -> int:

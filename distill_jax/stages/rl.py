@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from distill_jax.core import sharding
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.evaluation.held_out import validation
@@ -42,7 +43,7 @@ from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.kinds import Kind, register
 from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.rl_step import RLStep
-from distill_jax.training import optimizer, value_warmup
+from distill_jax.training import optimizer, replay, value_warmup
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.state import TrainState
@@ -105,12 +106,13 @@ def _run(
     # --- state ---
     tx = _optimizer(s)
     carried = combine.fresh_state(processes=bool(s.process.reward_model))
+    carried |= value_warmup.fresh(s.ppo) | _fresh_replay(run, s)
     state, shardings = states.create(
         trainable,
         tx,
         run.key(stage),
         run.mesh,
-        carried | value_warmup.fresh(s.ppo),
+        carried,
         curriculum.fresh(),
     )
     # --- step ---
@@ -147,6 +149,19 @@ def _run(
     # --- export ---
     export_files.write_stats(directory, export_files.FINAL_STATS)
     return export_files.save_student(run, stage, directory, model.config, state)
+
+
+def _fresh_replay(run: Run, settings: RLSettings) -> dict[str, replay.Buffer]:
+    longest, multiple = run.config.sampling.max_new_tokens, settings.batch_multiple
+    prompt = run.config.data.max_prompt_tokens
+    return replay.fresh(
+        settings.replay,
+        settings.samples_per_prompt,
+        round_up(prompt + longest, multiple),
+        round_up(longest, multiple),
+        reference=bool(settings.reference_weight),
+        top_entropy=settings.group.top_entropy < 1.0,
+    )
 
 
 def _optimizer(settings: RLSettings) -> optax.GradientTransformation:

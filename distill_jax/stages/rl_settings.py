@@ -22,6 +22,7 @@ from distill_jax.run.settings import (
 from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING
 from distill_jax.stages.teacher_settings import ENDPOINT, StageTeacherSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
+from distill_jax.training.replay import ReplaySettings
 from distill_jax.training.state import TRAINABLE
 
 # The signal of a group that stage rl gives its curriculum. With an intrinsic reward the samples of
@@ -108,6 +109,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         64, "Batch lengths are multiples of this.", low=1, affects="rounding"
     )
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
     process: ProcessSettings = field(default_factory=ProcessSettings)
     teacher: StageTeacherSettings = field(default_factory=StageTeacherSettings)
@@ -158,6 +160,14 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 f"rewards.length_weight={length} with algorithm={self.algorithm}",
                 wanted=f"one of {', '.join(tokens)}: group methods whose loss averages over "
                 "tokens; the mean of a sequence's mean favours long wrong answers",
+            )
+        credit = self.rewards.credit
+        if self.replay.groups and (values or credit != "sequence"):
+            got = f"algorithm={self.algorithm}" if values else f"rewards.credit={credit}"
+            raise ConfigError(
+                f"replay.groups={self.replay.groups} with {got}",
+                wanted="a group method and credit=sequence: elsewhere hardly a group is without "
+                "an advantage, and none gives its place away",
             )
         self._check_credit(values)
         if self.oversample > 1 and (values or self.samples_per_prompt < 4):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,16 +17,16 @@ from distill_jax.rewards import bonuses, process
 from distill_jax.rewards.terms import Completions, HostTerms
 from distill_jax.rollout import groups, oversample, rounds
 from distill_jax.rollout.batch import training_batch
-from distill_jax.rollout.completions import Rollout, student_mass
+from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import rl_prepare
+from distill_jax.stages import rl_metrics, rl_prepare
 from distill_jax.stages.exact_teacher import ExactTeacher
 from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher import Teacher
 from distill_jax.tasks import Judged
-from distill_jax.training import exact_credit, losses
+from distill_jax.training import exact_credit, losses, replay
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 from distill_jax.training.batch import PolicyBatch, take_rows
@@ -96,7 +96,8 @@ class RLStep:
         self.uses_reference = self.algorithm.reference_weight(self.algorithm_settings) > 0
         # With one update a rollout, the policy of the update is the one that is trained.
         several_updates = self.settings.num_iterations * self.settings.minibatches > 1
-        self.needs_old = values or by_entropy or several_updates
+        replays = self.settings.replay.groups > 0
+        self.needs_old = values or by_entropy or several_updates or replays
         # --- compiled programs ---
         self.rows = sharding.batch_sharding(run.mesh)
         temperature, vocab = self.sampling.temperature, run.data.vocab
@@ -110,6 +111,9 @@ class RLStep:
             algorithm=self.algorithm, settings=self.algorithm_settings,
             samples=self.G, max_new_tokens=self.sampling.max_new_tokens,
         )  # fmt: skip
+        self._replay = replay.program(
+            self.rows, whole, samples=self.G, max_age=self.settings.replay.max_age
+        )
         self._take = jax.jit(take_rows, out_shardings=self.rows)
         objective = losses.policy if exact is None else exact.objective
         loss, totals = objective(
@@ -164,12 +168,15 @@ class RLStep:
         controlled = self.settings.rewards.control != "none"
         control = (state.key, np.int32(step)) if controlled else None
         scores = None if scored is None else scored()
-        (policy, record), reward_state, metrics = self._prepare(
-            state.reward_state, batch, terms, loss_mask_BR, scores, old, reference, steps,
+        carried = dict(state.reward_state)
+        buffer = carried.pop(replay.KEY, None)
+        (policy, record), carried, metrics = self._prepare(
+            carried, batch, terms, loss_mask_BR, scores, old, reference, steps,
             control,
         )  # fmt: skip
-        state = dataclasses.replace(state, reward_state=reward_state)
         record = sharding.fetch(record)
+        policy, more, replayed = self._replayed(buffer, policy, host, record, step)
+        state = dataclasses.replace(state, reward_state=carried | more)
         if self.step_scorer is not None:
             process.refuse_hacking(
                 self.settings.process, sharding.fetch(state.reward_state["process"])
@@ -187,8 +194,8 @@ class RLStep:
         clock.note("time/update", updated)
         if guard is not None:
             guard.record({**metrics, **updated})
-        metrics = {**metrics, **updated, **self._rollout_metrics(host, collected.judged)}
-        metrics |= {**turns, **self.terms.metrics(), **oversampled, **clock.times}
+        metrics = {**metrics, **updated, **rl_metrics.of_rollout(host, collected.judged, self.G)}
+        metrics |= {**turns, **self.terms.metrics(), **oversampled, **replayed, **clock.times}
         metrics |= self.run.data.task.metrics(collected.judged)
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if self.teacher is not None:
@@ -224,9 +231,14 @@ class RLStep:
             prompt_ids=range(len(ids_P)),
             samples=self.G * self.settings.oversample,
             replies=self.run.data.replies(),
+            ended=self._begin if self.run.data.task.begins else None,
         )
         texts = [self.run.data.text(row) for row in rollout.own]
         return Drawn([data.problems[i] for i in ids_P], prompts, rollout, texts)
+
+    def _begin(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Starts what the verdicts on completions need while others are still drawn."""
+        self.run.data.task.begin([self.run.data.text(row) for row in tokens])
 
     def _judge(self, drawn: Drawn) -> Judged:
         judged = self.run.data.task.judge(drawn.repeated(), drawn.texts, drawn.rollout.ended_B)
@@ -295,6 +307,24 @@ class RLStep:
             return old, None
         return old, self._reference(self.reference, self.frozen, batch).logp_BR
 
+    def _replayed(
+        self,
+        buffer: replay.Buffer | None,
+        policy: PolicyBatch,
+        host: RolloutBatch,
+        record: Mapping[str, np.ndarray],
+        step: int,
+    ) -> tuple[PolicyBatch, dict[str, replay.Buffer], dict[str, Any]]:
+        """(batch, what the state carries, metrics) with earlier groups in it; see `replay.mix`."""
+        if buffer is None:
+            return policy, {}, {}
+        key = rng.stream_key(self.run.key(self.stage), "replay", step)
+        lengths_B, rewards_B = host.response_len_B, record["reward_B"]
+        policy, buffer, metrics = self._replay(
+            buffer, policy, lengths_B, rewards_B, key, np.int32(step)
+        )
+        return policy, {replay.KEY: buffer}, metrics
+
     # --- updates ------------------------------------------------------------------------------
 
     def _updates(
@@ -318,28 +348,9 @@ class RLStep:
                     state, self.fixed, rows_of_part, np.int32(number), last
                 )
                 seen.append(metrics)
-        return state, _mean_of(seen)
+        return state, rl_metrics.mean_of(seen)
 
     # --- records ------------------------------------------------------------------------------
-
-    def _rollout_metrics(self, host: RolloutBatch, judged: Judged) -> dict[str, float]:
-        length_B, ended_B = host.response_mask_BR.sum(axis=1).astype(np.int32), host.ended_B
-        ended = length_B[ended_B]
-        right_PG = judged.right_B.reshape(-1, self.G)
-        return {
-            "completions/mean_length": float(length_B.mean()),
-            "completions/min_length": float(length_B.min()),
-            "completions/max_length": float(length_B.max()),
-            "completions/clipped_ratio": float(1.0 - ended_B.mean()),
-            "completions/mean_terminated_length": float(ended.mean()) if len(ended) else 0.0,
-            "student/mass": student_mass(host.behaviour_logp_BR, host.response_mask_BR),
-            "rewards/correctness/undecided": float(judged.undecided_B.mean()),
-            "accuracy": float(judged.right_B.mean()),
-            # Groups from which correctness alone learns nothing.
-            "frac_groups_all_right": float(right_PG.all(axis=1).mean()),
-            "frac_groups_all_wrong": float((~right_PG).all(axis=1).mean()),
-            "step_tokens": int(host.prompt_len_B.sum() + host.response_len_B.sum()),
-        }
 
     def _table(
         self, drawn: Drawn, correctness_B: np.ndarray, record: Mapping[str, np.ndarray]
@@ -367,16 +378,3 @@ class RLStep:
             return {}
         tokens = rollout.tokens_BR[row, : rollout.length_B[row]]
         return {"transcript": self.run.data.text(tokens)}
-
-
-def _mean_of(seen: list[dict[str, Any]]) -> dict[str, Any]:
-    seen, out = sharding.fetch(seen), {}
-    for name in seen[0]:
-        values = np.stack([m[name] for m in seen])
-        if name.endswith("max"):
-            out[name] = values.max()
-        elif name.endswith("min"):
-            out[name] = values.min()
-        else:
-            out[name] = values.sum() if name == "skipped" else values.mean()
-    return out

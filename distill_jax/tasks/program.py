@@ -19,7 +19,7 @@ from distill_jax.sandbox.shared import close_shared
 from distill_jax.tasks import observed
 from distill_jax.tasks.observed import Observed
 from distill_jax.tasks.program_check import ProgramCheck, check_program_batch
-from distill_jax.tasks.program_runs import Outcome, run_programs
+from distill_jax.tasks.program_runs import Outcome, begin, run_programs
 from distill_jax.tasks.task import Judged, Reply, TextTask
 
 __all__ = ["ProgramCheck", "ProgramSettings", "ProgramTask", "check_program_batch"]
@@ -71,6 +71,7 @@ class ProgramTask(TextTask):
     """
 
     takes_turns = True
+    begins = True
     repeatable = False  # time limits depend on the load of the machine
 
     def __init__(
@@ -99,6 +100,13 @@ class ProgramTask(TextTask):
         """The worked solution where it holds a program; a bare answer would be hard-coded."""
         has = not bare and texts_of.extract(problem.solution).program is not None
         return problem.solution if has else None
+
+    def begin(self, texts: Sequence[str]) -> None:
+        """Starts the completions' programs: see `Task.begin`."""
+        found = [texts_of.extract(text).program for text in texts]
+        how = self._how()
+        del how["deadline_s"]  # counts from when the verdict is asked for
+        begin([program for program in found if program is not None], **how)
 
     def judge(
         self, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray

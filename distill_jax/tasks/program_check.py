@@ -3,12 +3,13 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from distill_jax import answers
 from distill_jax.answers.check import states_none
 from distill_jax.reasoning import programs as texts_of
 from distill_jax.sandbox import Limits
-from distill_jax.tasks.program_runs import UNDECIDED, Outcome, run_programs
+from distill_jax.tasks.program_runs import UNDECIDED, Outcome, begin, run_programs
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ def check_program_batch(
         if given is not None and len(given) != len(programs):
             raise ValueError(f"{len(programs)} programs and {len(given)} {name}")
     end = time.monotonic() + deadline_s
-    outcomes = run_programs(programs, deadline_s=deadline_s, limits=limits, workers=workers)
+    how: dict[str, Any] = {"limits": limits, "workers": workers}
+    begin(programs, **how)
+    # While they run.
+    static = {program: _static(program) for program in programs}
+    left_s = max(0.0, end - time.monotonic())
+    outcomes = run_programs(programs, deadline_s=left_s, **how)
     equal = [None] * len(programs) if golds is None else _equal(outcomes, golds)
     variants: dict[int, str] = {}
     for row, (program, outcome) in enumerate(zip(programs, outcomes, strict=True)):
@@ -84,19 +90,16 @@ def check_program_batch(
             if (variant := texts_of.perturbed(program, questions[row])) is not None:
                 variants[row] = variant
     left_s = max(0.0, end - time.monotonic())
-    again = (
-        run_programs(list(variants.values()), deadline_s=left_s, limits=limits, workers=workers)
-        if variants
-        else []
-    )
+    again = run_programs(list(variants.values()), deadline_s=left_s, **how) if variants else []
     changed = dict(zip(variants, again, strict=True))
     asked: Sequence[str | None] = questions or [None] * len(programs)
     return [
         ProgramCheck(
             ran=outcome.ran,
-            assertions=texts_of.assertions(program),
+            assertions=static[program].assertions,
             equal=equal[row],
-            hardcoded=_hardcoded(program, asked[row], outcome, changed.get(row)),
+            hardcoded=static[program].constant
+            or _ignores(program, asked[row], outcome, changed.get(row)),
             status=outcome.status,
             printed=outcome.printed,
             seconds=outcome.seconds,
@@ -120,11 +123,21 @@ def _equal(outcomes: Sequence[Outcome], golds: Sequence[str]) -> list[bool | Non
     ]  # fmt: skip
 
 
-def _hardcoded(
+class _Static(NamedTuple):
+    """What a program's text alone shows."""
+
+    assertions: int
+    constant: bool
+
+
+def _static(program: str) -> _Static:
+    return _Static(texts_of.assertions(program), texts_of.is_constant(program))
+
+
+def _ignores(
     program: str, question: str | None, first: Outcome, again: Outcome | None
 ) -> bool | None:
-    if texts_of.is_constant(program):
-        return True
+    """Whether the answer does not depend on the question's numbers; None where not tested."""
     if again is None:
         ignored = question is not None and first.ran and texts_of.ignores(program, question)
         return True if ignored else None

@@ -1,14 +1,18 @@
-"""Programs run in the process's sandbox: how each ended and what it printed, remembered."""
+"""Programs run in the process's sandbox: how each ended and what it printed, remembered.
+
+`begin` starts programs in the background; `run_programs` waits for those, and runs the others.
+"""
 
 import hashlib
 import re
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from distill_jax import answers
 from distill_jax.sandbox import Limits, Result
-from distill_jax.sandbox.shared import Missing, run_until, shared
+from distill_jax.sandbox.shared import Lost, shared, start
 
 # Endings that are the same at every run, so that a program need not run twice. Time limits depend
 # on the load of the machine.
@@ -56,49 +60,79 @@ class Outcome(NamedTuple):
         return self.status in ("ok", "no_output")
 
 
-_known: dict[tuple[Limits, bytes], Outcome] = {}
+_Key = tuple[Limits, bytes]
+_known: dict[_Key, Outcome] = {}
+_begun: dict[_Key, Future[Result | Lost]] = {}
 
 
-def run_programs(
-    programs: Sequence[str], *, deadline_s: float, limits: Limits, workers: int = 0
-) -> list[Outcome]:
-    """How each program ends; equal ones run once, and those that ran before do not run again.
+def begin(programs: Sequence[str], *, limits: Limits, workers: int = 0) -> None:
+    """Starts programs that `run_programs` will be asked for, and returns at once.
+
+    Equal ones run once, and those that ran before do not run again.
 
     Args:
-        programs: B texts.
-        deadline_s: for all of them; those that have not ended by then are late.
-        limits: of each program.
+        programs: texts.
+        limits: of each.
         workers: of the process's sandbox; 0: one a core, at most 16.
 
     Raises:
         SandboxError: this machine cannot hold programs.
     """
-    end = time.monotonic() + deadline_s
-    new = [p for p in dict.fromkeys(programs) if (limits, _digest(p)) not in _known]
-    found: dict[str, Outcome] = {}
+    keys = {(limits, _digest(program)): program for program in programs}
+    new = {key: one for key, one in keys.items() if key not in _known and key not in _begun}
     if new:
-        sandbox = shared(limits, workers)
-        left = max(0.0, end - time.monotonic())
-        found = dict(zip(new, map(_outcome, run_until(sandbox, new, left)), strict=True))
-    out = [found[p] if p in found else _known[limits, _digest(p)] for p in programs]
+        futures = start(shared(limits, workers), list(new.values()))
+        _begun.update(zip(new, futures, strict=True))
+
+
+def run_programs(
+    programs: Sequence[str], *, deadline_s: float, limits: Limits, workers: int = 0
+) -> list[Outcome]:
+    """How each program ends; waits for those that were begun, and runs the others.
+
+    Args:
+        programs: B texts.
+        deadline_s: for all of them, from now; those that have not ended by then are late.
+        limits, workers: of `begin`.
+
+    Raises:
+        SandboxError: this machine cannot hold programs.
+    """
+    end = time.monotonic() + deadline_s
+    begin(programs, limits=limits, workers=workers)
+    keys = [(limits, _digest(program)) for program in programs]
+    found: dict[_Key, Outcome] = {}
+    begun = {key: _begun.pop(key) for key in dict.fromkeys(keys) if key in _begun}
+    try:
+        for key, future in begun.items():
+            found[key] = _outcome(future, max(0.0, end - time.monotonic()))
+    finally:
+        for future in begun.values():
+            future.cancel()  # what is late need not begin
+    out = [found[key] if key in found else _known[key] for key in keys]
     if len(_known) + len(found) > _REMEMBERED:
         _known.clear()
-    for program, one in found.items():
-        if one.status in _REPEATABLE:
-            _known[limits, _digest(program)] = one
+    _known.update({key: one for key, one in found.items() if one.status in _REPEATABLE})
     return out
 
 
 def forget() -> None:
     """Forgets what programs printed; the next run of each is a real one."""
     _known.clear()
+    for future in _begun.values():
+        future.cancel()
+    _begun.clear()
 
 
 def _digest(program: str) -> bytes:
     return hashlib.blake2b(program.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _outcome(result: Result | Missing) -> Outcome:
+def _outcome(future: Future[Result | Lost], left_s: float) -> Outcome:
+    try:
+        result = future.result(left_s)
+    except TimeoutError:
+        return Outcome("late")
     if isinstance(result, str):
         return Outcome(result)
     seconds, stdout = result.wall_ms / 1e3, result.stdout

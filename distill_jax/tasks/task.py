@@ -44,8 +44,10 @@ class Task(Protocol):
     Attributes:
         takes_turns: whether the task ever replies.
         repeatable: `observe` finds the same at every call.
+        begins: whether `begin` does anything.
     """
 
+    begins: bool
     takes_turns: bool
     repeatable: bool
 
@@ -65,6 +67,9 @@ class Task(Protocol):
 
         None where the task would accept none.
         """
+
+    def begin(self, texts: Sequence[str]) -> None:
+        """Starts, in the background, what `judge` will need of completions that have ended."""
 
     def judge(
         self, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray
@@ -131,6 +136,7 @@ class TextTask:
 
     repeatable = True
     takes_turns = False
+    begins = False
 
     def __init__(
         self, settings: DataSettings, tokenizer: Any, programs: Any = None, rounds: int = 1
@@ -156,6 +162,9 @@ class TextTask:
     def response(self, problem: Problem, *, bare: bool) -> str | None:
         """The worked solution; `#### answer` if bare, or where there is none."""
         return bare_answer(problem) if bare or not problem.solution else problem.solution
+
+    def begin(self, texts: Sequence[str]) -> None:
+        """Nothing: see `Task.begin`."""
 
     def judge(
         self, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray

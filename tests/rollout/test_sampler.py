@@ -32,9 +32,9 @@ def make(model, mesh=None, eos=EOS):
     return Sampler(model, mesh or tiny.mesh(), eos_id=eos, pad_id=PAD, vocab=VOCAB)
 
 
-def generate(sampler, params, settings, prompts=PROMPTS, ids=IDS, samples=3, key=KEY):
-    weights = sampler.weights(params, settings)
-    return sampler.generate(weights, prompts, settings, key=key, prompt_ids=ids, samples=samples)
+def generate(sampler, params, settings, prompts=PROMPTS, ids=IDS, samples=3, key=KEY, **how):
+    how |= {"key": key, "prompt_ids": ids, "samples": samples}
+    return sampler.generate(sampler.weights(params, settings), prompts, settings, **how)
 
 
 def assert_same(got, want):
@@ -360,6 +360,22 @@ def test_eos_counts_and_nothing_stands_after_it(built):
         assert np.all(out.behaviour_logp_BR[row, :n] < 0)
         assert np.all(out.behaviour_logp_BR[row, n:] == 0) and np.all(tokens[n:] == PAD)
         assert out.ended_B[row] or n == 12
+
+
+@pytest.mark.parametrize("segment", [1, 5, 24])
+def test_who_asks_is_told_of_each_completion_once_when_it_ends(built, thinned, segment):
+    model, params, _ = built
+    eos, got, _ = thinned
+    calls = []
+    settings = dataclasses.replace(LONG[0], segment=segment)
+    out = generate(make(model, eos=eos), params, settings, *LONG[1:], ended=calls.append)
+    assert_same(out, got)
+    rows = zip(got.tokens_BR, got.length_B, got.ended_B, strict=True)
+    wanted = [tokens[:n].tolist() for tokens, n, ended in rows if ended]
+    assert sorted(one for call in calls for one in call) == sorted(wanted)
+    segments = {(len(one) - 1) // segment for one in wanted}
+    found = [{(len(one) - 1) // segment for one in call} for call in calls if call]
+    assert found == [{one} for one in sorted(segments)]
 
 
 # --- what is refused ------------------------------------------------------------------------------

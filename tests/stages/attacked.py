@@ -204,13 +204,13 @@ def main() -> None:
     watch = Watch()
     try:
         attacked = Attacked(given.report.parent, watch, share=given.share)
-        run_until = program_runs.run_until
+        start = program_runs.start
 
-        def noted(sandbox: Any, sources: Any, deadline_s: float) -> Any:
+        def noted(sandbox: Any, sources: Any) -> Any:
             attacked.ran |= set(sources)
-            return run_until(sandbox, sources, deadline_s)
+            return start(sandbox, sources)
 
-        program_runs.run_until = noted
+        program_runs.start = noted
         generate = Sampler.generate
 
         def ended(self: Sampler, *given: Any, **how: Any) -> Rollout:

@@ -22,7 +22,7 @@ from distill_jax.sandbox import shared
 from distill_jax.stages import runner
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.stages.traces import TraceSettings
-from distill_jax.tasks import program_runs
+from distill_jax.tasks import ProgramTask, program_runs
 from tests.sandbox.processes import zygotes
 from tests.stages.small import copy_stages, rows, small, weights
 
@@ -68,12 +68,29 @@ def config(**changes: Any) -> RunConfig:
     return dataclasses.replace(made, plan=plan, stages=tuple(plan))
 
 
+# Completions of stage rl that ended, and those whose programs began while others were drawn.
+ENDED, BEGUN = list[str](), list[str]()
+
+
+def noted_begin(self: ProgramTask, texts: list[str], real: Any = ProgramTask.begin) -> None:
+    BEGUN.extend(texts)
+    real(self, texts)
+
+
+def noted_judge(self: RLStep, drawn: Any, real: Any = RLStep._judge) -> Any:
+    pairs = zip(drawn.texts, drawn.rollout.ended_B, strict=True)
+    ENDED.extend(text for text, ended in pairs if ended)
+    return real(self, drawn)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A work directory in which all stages have run."""
     workdir = tmp_path_factory.mktemp("programs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Data, "text", says)
+        patch.setattr(ProgramTask, "begin", noted_begin)
+        patch.setattr(RLStep, "_judge", noted_judge)
         program_runs.forget()
         shared.close_shared()
         before = zygotes()  # of sandboxes that other files hold
@@ -101,6 +118,11 @@ def test_rewards_are_what_the_programs_print(whole: Path) -> None:
     assert first["rewards/correctness/undecided"] == 0
     # Every complete fence that prints states an answer, and it must have ended.
     assert 0 <= first["rewards/format/mean"] <= 1
+
+
+def test_programs_begin_while_others_are_drawn(whole: Path) -> None:
+    del whole
+    assert BEGUN and sorted(BEGUN) == sorted(ENDED)
 
 
 def test_traces_and_votes_read_the_printed_answer(whole: Path) -> None:

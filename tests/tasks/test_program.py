@@ -128,16 +128,34 @@ def test_as_many_golds_and_questions_as_programs():
 def test_equal_programs_run_once_and_are_remembered(monkeypatch):
     ran = []
 
-    def run_until(sandbox, programs, deadline_s):
+    def start(sandbox, programs):
         ran.append(list(programs))
-        return shared.run_until(sandbox, programs, deadline_s)
+        return shared.start(sandbox, programs)
 
-    monkeypatch.setattr(program_runs, "run_until", run_until)
+    monkeypatch.setattr(program_runs, "start", start)
     program_runs.forget()
     check(["print(1)", "print(2)", "print(1)"])
     found = check(["print(2)", "print(3)", "1 / 0"])
     assert ran == [["print(1)", "print(2)"], ["print(3)", "1 / 0"]]
     assert [one.printed for one in found] == ["2", "3", None]
+    # What a rollout began is waited for; a second beginning of the same changes nothing.
+    task().begin([fenced("print(4)"), "no program", fenced("print(4)")])
+    task().begin([fenced("print(4)"), fenced("print(1)"), fenced("print(5)")])
+    found = judge([fenced(f"print({n})") for n in (4, 5, 6)], ["4", "5", "7"])
+    assert found.right_B.tolist() == [True, True, False]
+    assert ran[2:] == [["print(4)\n"], ["print(1)\n", "print(5)\n"], ["print(6)\n"]]
+
+
+def test_what_was_begun_counts_from_the_verdict_and_is_dropped_when_it_is_late():
+    program_runs.forget()
+    slow = "x = 0\nfor i in range(10**12): x += i\nprint(x)"
+    how = {"limits": Limits(wall_s=60.0, cpu_s=60.0), "workers": 1}
+    program_runs.begin([slow, "print(1)"], **how)
+    found = check_program_batch([slow, "print(1)"], ["1"] * 2, deadline_s=0.5, **how)
+    assert [one.status for one in found] == ["late", "late"]
+    assert not program_runs._begun
+    shared.close_shared()
+    assert check_program_batch(["print(1)"], ["1"], **how)[0].equal is True
 
 
 def test_a_batch_ends_at_its_deadline_and_the_rest_is_undecided():
@@ -240,11 +258,12 @@ def test_each_completion_meets_the_answer_of_its_own_problem():
 
 
 def test_what_the_machine_cannot_run_is_undecided(monkeypatch):
-    def lost(sandbox, programs, deadline_s):
-        return ["lost"] * len(programs)
+    def lost(program):
+        raise SandboxError("two zygotes were lost")
 
     program_runs.forget()
-    monkeypatch.setattr(program_runs, "run_until", lost)
+    settings = ProgramSettings(wall_s=20.0)
+    monkeypatch.setattr(shared.shared(settings.limits()), "run", lost)
     found = judge([fenced("print(7)"), "no program"])
     assert found.undecided_B.tolist() == [True, False] and not found.right_B.any()
 
