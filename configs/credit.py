@@ -5,7 +5,8 @@ What does a reward on every token add, and is it the teacher's knowledge that he
 The student knows problems of three steps; of those of four and five steps it has seen one row in a
 hundred. Every arm starts from that student and ends at equal training tokens. Controls: the student
 as its own teacher, the teacher's rewards in another order, length, form and chance.
-Presets: --config=configs/credit.py:smoke, see presets.py.
+Presets: --config=configs/credit.py:smoke, see presets.py. `:grpo` is another task: students
+that half of the time answer without working, so that certainty alone has something to teach.
 """
 
 import dataclasses
@@ -112,7 +113,29 @@ def _experiment() -> ExperimentSettings:
     )
 
 
-PRESETS = {"tiny": _tiny, "smoke": _smoke}
+def _grpo() -> RunConfig:
+    base = presets.grpo().replace(
+        "rl", steps=400, max_tokens=600_000, eval_every=25, eval_problems=200
+    )
+    base = base.replace("evaluate", problems=500, samples=8, teacher=False, distribution=False)
+    no_gold, no_teacher = "rl.rewards.correctness_weight=0.0", "rl.rewards.intrinsic_weight=0.0"
+    experiment = ExperimentSettings(
+        name="credit",
+        arms=(
+            "start: stages=('pretrain', 'evaluate'); evaluate.teacher=True",
+            f"correctness: {no_teacher}",
+            f"intrinsic: {no_gold}",
+            f"self: {no_gold}; rl.teacher.source=start",
+            f"length: {no_gold}; {no_teacher}; "
+            "rl.rewards.custom=distill_jax.rewards.controls:length_31",
+        ),
+        seeds=(0, 1, 2),
+        references=("start", "intrinsic"),
+    )
+    return dataclasses.replace(base, experiment=experiment)
+
+
+PRESETS = {"tiny": _tiny, "smoke": _smoke, "grpo": _grpo}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
