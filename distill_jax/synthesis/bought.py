@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import DataError
+from distill_jax.core.text import encodable
 from distill_jax.data.problem import Problem, content_hash
 from distill_jax.data.rows import read_rows
 
@@ -70,7 +71,7 @@ def _bought(row: Mapping[str, Any], where: str) -> Bought:
     tokens, model = row.get("tokens"), row.get("model")
     ended = row.get("ended", row.get("finish_reason") != "length")
     return Bought(
-        None if text is None else text.encode("utf-8", "replace").decode(),
+        None if text is None else encodable(text),
         ended is not False,
         model if isinstance(model, str) else "",
         tokens if type(tokens) is int else None,
