@@ -4,7 +4,9 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Self
 
@@ -55,6 +57,8 @@ class Sandbox:
         self._closing = threading.Lock()
         self._workers = [Worker(limits, layers, start_timeout_s) for _ in range(workers)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._waiting: deque[tuple[str, Future[Result]]] = deque()  # of `start`, and its threads
+        self._starting, self._threads = threading.Lock(), 0
         with contextlib.ExitStack() as failed:
             for worker in self._workers:
                 failed.callback(worker.close)
@@ -152,6 +156,41 @@ class Sandbox:
         if len(found) < len(todo):  # a thread ended by what nobody foresaw must not shift the rest
             raise SandboxError(f"{len(todo) - len(found)} of {len(todo)} programs were not run")
         return found
+
+    def start(self, programs: Sequence[str]) -> list[Future[Result]]:
+        """Starts programs and returns at once: a future of each, in order, with what `run` does.
+
+        They take turns with those that were started before. One whose future is cancelled before
+        its turn does not run.
+
+        Raises:
+            TypeError: a program is no str; none is started.
+        """
+        for program in programs:
+            _check_text(program)
+        futures = [Future[Result]() for _ in programs]
+        with self._starting:
+            self._waiting.extend(zip(programs, futures, strict=True))
+            more = min(len(self._workers) - self._threads, len(futures))
+            self._threads += more
+        for _ in range(more):
+            threading.Thread(target=self._work, name="programs", daemon=True).start()
+        return futures
+
+    def _work(self) -> None:
+        """Runs what waits, until nothing does."""
+        while True:
+            with self._starting:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                program, future = self._waiting.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self.run(program))
+            except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+                future.set_exception(error)
 
     def close(self) -> None:
         """Ends every process; running calls raise SandboxError. May be called again."""

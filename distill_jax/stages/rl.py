@@ -152,7 +152,7 @@ def _run(
 
 
 def _fresh_replay(run: Run, settings: RLSettings) -> dict[str, replay.Buffer]:
-    longest, multiple = run.config.sampling.max_new_tokens, settings.batch_multiple
+    longest, multiple = run.config.sampling.response_tokens, settings.batch_multiple
     prompt = run.config.data.max_prompt_tokens
     return replay.fresh(
         settings.replay,

@@ -161,13 +161,14 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 wanted=f"one of {', '.join(tokens)}: group methods whose loss averages over "
                 "tokens; the mean of a sequence's mean favours long wrong answers",
             )
-        credit = self.rewards.credit
-        if self.replay.groups and (values or credit != "sequence"):
-            got = f"algorithm={self.algorithm}" if values else f"rewards.credit={credit}"
+        if self.replay.groups and (values or rewards.intrinsic_weight):
+            got = f"rewards.intrinsic_weight={rewards.intrinsic_weight}"
             raise ConfigError(
-                f"replay.groups={self.replay.groups} with {got}",
-                wanted="a group method and credit=sequence: elsewhere hardly a group is without "
-                "an advantage, and none gives its place away",
+                f"replay.groups={self.replay.groups} with "
+                + (f"algorithm={self.algorithm}" if values else got),
+                wanted="a group method without the teacher's reward: with it hardly a group is "
+                "without an advantage, and none gives its place away",
+                fix="rewards.intrinsic_weight=0, rewards.credit=sequence, and a group method",
             )
         self._check_credit(values)
         if self.oversample > 1 and (values or self.samples_per_prompt < 4):

@@ -19,7 +19,7 @@ from distill_jax.sandbox.shared import close_shared
 from distill_jax.tasks import observed
 from distill_jax.tasks.observed import Observed
 from distill_jax.tasks.program_check import ProgramCheck, check_program_batch
-from distill_jax.tasks.program_runs import Outcome, begin, run_programs
+from distill_jax.tasks.program_runs import Outcome, abandon, begin, run_programs
 from distill_jax.tasks.task import Judged, Reply, TextTask
 
 __all__ = ["ProgramCheck", "ProgramSettings", "ProgramTask", "check_program_batch"]
@@ -29,7 +29,7 @@ INSTRUCTION = (
     "the problem, checks its results with assert, and prints the answer as its last line."
 )
 
-# Programs that are judged under one deadline: no more than a step of reinforcement learning draws.
+# A deadline is given for so many programs, and twice as many have twice as long.
 BATCH = 512
 # A completion of several rounds that did not end.
 TRUNCATED = texts_of.Extracted(None, f"{texts_of.NO_PROGRAM}:truncated")
@@ -47,7 +47,8 @@ class ProgramSettings:
     memory_mb: int = setting(512, "MiB of address space that a program may take.", low=128)
     deadline_s: float = setting(
         60.0,
-        f"Seconds that {BATCH} programs may take; what has not ended then is undecided.",
+        f"Seconds that {BATCH} programs may take together, more in proportion; what has not ended "
+        "then is undecided.",
         low=0.1,
         affects="nothing",
     )
@@ -104,9 +105,7 @@ class ProgramTask(TextTask):
     def begin(self, texts: Sequence[str]) -> None:
         """Starts the completions' programs: see `Task.begin`."""
         found = [texts_of.extract(text).program for text in texts]
-        how = self._how()
-        del how["deadline_s"]  # counts from when the verdict is asked for
-        begin([program for program in found if program is not None], **how)
+        begin([program for program in found if program is not None], **self._how())
 
     def judge(
         self, problems: Sequence[Problem], texts: Sequence[str], ended_B: np.ndarray
@@ -148,10 +147,7 @@ class ProgramTask(TextTask):
         """The output of each turn's last program, in a fence: see `Task.respond`."""
         found = [texts_of.extract(text).program for text in texts]
         given = [program for program in found if program is not None]
-        outcomes: list[Outcome] = []
-        for start in range(0, len(given), BATCH):
-            outcomes += run_programs(given[start : start + BATCH], **self._how())
-        each = iter(outcomes)
+        each = iter(run_programs(given, deadline_s=self._deadline_s(given), **self._how()))
         return [None if program is None else _reply(next(each)) for program in found]
 
     def is_void(self, text: str) -> bool:
@@ -214,7 +210,7 @@ class ProgramTask(TextTask):
         questions: Sequence[str] | None = None,
         ended_B: np.ndarray | None = None,
     ) -> list[ProgramCheck]:
-        """What the program of each completion did, batch by batch."""
+        """What the program of each completion did."""
         found = [texts_of.extract(text) for text in texts]
         if ended_B is not None and self.rounds > 1:
             pairs = zip(found, ended_B, strict=True)
@@ -222,29 +218,28 @@ class ProgramTask(TextTask):
         equal = None if golds is None else False
         out = [ProgramCheck(False, 0, equal, None, one.failure, None, 0.0) for one in found]
         rows = [row for row, one in enumerate(found) if one.program is not None]
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            checks = check_program_batch(
-                [str(found[row].program) for row in some],
-                None if golds is None else [golds[row] for row in some],
-                questions=None if questions is None else [questions[row] for row in some],
-                **self._how(),
-            )
-            for row, check in zip(some, checks, strict=True):
-                out[row] = check
+        checks = check_program_batch(
+            [str(found[row].program) for row in rows],
+            None if golds is None else [golds[row] for row in rows],
+            questions=None if questions is None else [questions[row] for row in rows],
+            deadline_s=self._deadline_s(rows),
+            **self._how(),
+        )
+        for row, check in zip(rows, checks, strict=True):
+            out[row] = check
         return out
 
     def _how(self) -> dict[str, Any]:
-        """Deadline and limits of a batch."""
-        settings = self.programs
-        return {
-            "deadline_s": settings.deadline_s,
-            "limits": settings.limits(),
-            "workers": settings.workers,
-        }
+        """How programs are run."""
+        return {"limits": self.programs.limits(), "workers": self.programs.workers}
+
+    def _deadline_s(self, programs: Sequence[Any]) -> float:
+        """Seconds that so many programs may take together, from when the verdict is asked for."""
+        return self.programs.deadline_s * -(-len(programs) // BATCH)
 
     def close(self) -> None:
         """Ends the process's sandboxes; they start again where a program is run."""
+        abandon()
         close_shared()
 
 

@@ -4,15 +4,17 @@
 """
 
 import hashlib
+import os
 import re
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from distill_jax import answers
-from distill_jax.sandbox import Limits, Result
-from distill_jax.sandbox.shared import Lost, shared, start
+from distill_jax.sandbox import Limits, Result, SandboxError
+from distill_jax.sandbox.shared import shared
 
 # Endings that are the same at every run, so that a program need not run twice. Time limits depend
 # on the load of the machine.
@@ -61,8 +63,11 @@ class Outcome(NamedTuple):
 
 
 _Key = tuple[Limits, bytes]
+_lock = threading.Lock()
 _known: dict[_Key, Outcome] = {}
-_begun: dict[_Key, Future[Result | Lost]] = {}
+_begun: dict[_Key, Future[Result]] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begun.clear)  # the threads stay behind
 
 
 def begin(programs: Sequence[str], *, limits: Limits, workers: int = 0) -> None:
@@ -78,10 +83,15 @@ def begin(programs: Sequence[str], *, limits: Limits, workers: int = 0) -> None:
     Raises:
         SandboxError: this machine cannot hold programs.
     """
+    with _lock:
+        _begin(programs, limits, workers)
+
+
+def _begin(programs: Sequence[str], limits: Limits, workers: int) -> None:
     keys = {(limits, _digest(program)): program for program in programs}
     new = {key: one for key, one in keys.items() if key not in _known and key not in _begun}
     if new:
-        futures = start(shared(limits, workers), list(new.values()))
+        futures = shared(limits, workers).start(list(new.values()))
         _begun.update(zip(new, futures, strict=True))
 
 
@@ -99,42 +109,49 @@ def run_programs(
         SandboxError: this machine cannot hold programs.
     """
     end = time.monotonic() + deadline_s
-    begin(programs, limits=limits, workers=workers)
     keys = [(limits, _digest(program)) for program in programs]
-    found: dict[_Key, Outcome] = {}
-    begun = {key: _begun.pop(key) for key in dict.fromkeys(keys) if key in _begun}
+    with _lock:
+        _begin(programs, limits, workers)
+        begun = {key: _begun.pop(key) for key in dict.fromkeys(keys) if key in _begun}
+        known = {key: _known[key] for key in keys if key in _known}
     try:
         for key, future in begun.items():
-            found[key] = _outcome(future, max(0.0, end - time.monotonic()))
+            known[key] = _outcome(future, max(0.0, end - time.monotonic()))
     finally:
         for future in begun.values():
             future.cancel()  # what is late need not begin
-    out = [found[key] if key in found else _known[key] for key in keys]
-    if len(_known) + len(found) > _REMEMBERED:
-        _known.clear()
-    _known.update({key: one for key, one in found.items() if one.status in _REPEATABLE})
-    return out
+    with _lock:
+        if len(_known) + len(begun) > _REMEMBERED:
+            _known.clear()
+        _known.update({key: known[key] for key in begun if known[key].status in _REPEATABLE})
+    return [known[key] for key in keys]
+
+
+def abandon() -> None:
+    """Drops what was begun and nobody has asked for; what runs ends at its limits, unread."""
+    with _lock:
+        for future in _begun.values():
+            future.cancel()
+        _begun.clear()
 
 
 def forget() -> None:
     """Forgets what programs printed; the next run of each is a real one."""
+    abandon()
     _known.clear()
-    for future in _begun.values():
-        future.cancel()
-    _begun.clear()
 
 
 def _digest(program: str) -> bytes:
     return hashlib.blake2b(program.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _outcome(future: Future[Result | Lost], left_s: float) -> Outcome:
+def _outcome(future: Future[Result], left_s: float) -> Outcome:
     try:
         result = future.result(left_s)
     except TimeoutError:
         return Outcome("late")
-    if isinstance(result, str):
-        return Outcome(result)
+    except (SandboxError, OSError):
+        return Outcome("lost")
     seconds, stdout = result.wall_ms / 1e3, result.stdout
     if len(stdout) > 2 * PRINTED_CHARACTERS:
         stdout = stdout[:PRINTED_CHARACTERS] + CUT + stdout[-PRINTED_CHARACTERS:]

@@ -34,8 +34,8 @@ class ReplaySettings:
 
     groups: int = setting(
         0,
-        "Groups with unequal rewards that are kept; in later steps they take the places of groups "
-        "whose rewards are equal. 0 is off.",
+        "Groups with unequal rewards that are kept; in later steps those that fit into the padded "
+        "batch take the places of groups whose rewards are equal. 0 is off.",
         low=0,
     )
     max_age: int = setting(
@@ -159,11 +159,11 @@ def mix(
     fits_P = _fits(now.prompt_len_B, length_PG, buffer.rows)
     born_P = jnp.full(score_P.shape, step, jnp.int32)
     every = jax.tree.map(
-        lambda a, b: jnp.concatenate([a, b]),
+        lambda a, b: jnp.concatenate([a, b]),  # of equal scores the newer ones stay
+        Buffer(_resized(now, buffer.rows), length_PG, jnp.where(fits_P, score_P, 0.0), born_P),
         dataclasses.replace(
             buffer, score_N=jnp.where(kept_N & (age_N < max_age), buffer.score_N, 0.0)
         ),
-        Buffer(_resized(now, buffer.rows), length_PG, jnp.where(fits_P, score_P, 0.0), born_P),
     )
     best_N = jax.lax.top_k(every.score_N, len(buffer.score_N))[1]
     after = jax.tree.map(lambda leaf: leaf[best_N], every)

@@ -27,7 +27,8 @@ class Scripted:
     def __init__(self):
         self.calls = []
 
-    def generate(self, weights, prompts, settings, *, key, prompt_ids, samples):
+    def generate(self, weights, prompts, settings, *, key, prompt_ids, samples, ended):
+        assert ended is None
         self.calls.append((len(prompts), settings, list(prompt_ids)))
         rows = [[p[-1] + g % 2, 99] for p in prompts for g in range(samples)]
         tokens = np.array(rows)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import pytest
 
 from distill_jax.core.batching import round_up
@@ -19,6 +20,7 @@ from distill_jax.stages.step_bench import StepBenchSettings
 from distill_jax.stages.step_judge import StepJudgeSettings
 from distill_jax.stages.step_labels import StepLabelSettings
 from distill_jax.stages.traces import TraceSettings
+from distill_jax.training import replay
 from tests.stages.small import small
 
 PROMPT, NEW = 64, 24
@@ -97,6 +99,19 @@ def test_a_start_that_is_the_teacher_is_a_copy_of_what_is_trained_where_no_refer
     for one in (rl, full):
         with_kl = dataclasses.replace(one, group=dataclasses.replace(one.group, beta=0.1))
         assert not any("as teacher" in name for name in parts(with_kl))
+
+
+@pytest.mark.parametrize("more", [{}, {"beta": 0.1, "top_entropy": 0.8}])
+def test_the_replay_buffer_is_what_the_state_holds(more: dict[str, float]) -> None:
+    how = {f"rl__group__{name}": value for name, value in more.items()}
+    rl = small(rl__replay__groups=5, rl__rewards__intrinsic_weight=0.0, **how).plan["rl"]
+    T, R = (round_up(length, rl.batch_multiple) for length in (PROMPT + NEW, NEW))
+    buffer = replay.fresh(
+        rl.replay, rl.samples_per_prompt, T, R, reference=bool(more), top_entropy=bool(more)
+    )[replay.KEY]
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(buffer.rows))
+    # Lengths, scores and steps are less than a hundredth of it, and not counted.
+    assert held == parts(rl)["replay buffer"] + buffer.rows.prompt_len_B.nbytes
 
 
 @pytest.mark.parametrize("source", ["model", "start"])

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -262,15 +263,27 @@ def test_a_killed_zygote_is_replaced_and_nothing_is_lost(monkeypatch: pytest.Mon
         try:
             ready(self, kind)
         finally:
+            ended.clear()
             starts.release()
+
+    ended, run = list[bytes](), Worker.run
+
+    def counted_run(self: Worker, program: bytes) -> Any:
+        result = run(self, program)
+        ended.append(program)
+        return result
 
     monkeypatch.setattr(Worker, "spawn", held_spawn)
     monkeypatch.setattr(Worker, "ready", released_ready)
+    monkeypatch.setattr(Worker, "run", counted_run)
     with Sandbox(workers=2, layers=Layers(syntax=False)) as own:
-        # Leaves the programs time to run between two blows.
+        # After each start of a zygote ten programs end before the next blow, however slow all is.
         def strike() -> None:
-            while not stop.wait(0.4):
+            while not stop.wait(0.01):
                 with starts, starts:
+                    if len(ended) < 10:
+                        continue
+                    ended.clear()
                     os.kill(chance.choice(sorted(zygotes() - others)), signal.SIGKILL)
 
         striker = threading.Thread(target=strike)

@@ -25,6 +25,7 @@ from distill_jax.rollout.sampler import Rollout, Sampler
 from distill_jax.run.config import RunConfig
 from distill_jax.run.data import Data
 from distill_jax.run.run import Run
+from distill_jax.sandbox import Sandbox
 from distill_jax.stages import runner
 from distill_jax.stages.concise import ConciseSettings
 from distill_jax.stages.evolve_settings import EvolveSettings
@@ -204,13 +205,13 @@ def main() -> None:
     watch = Watch()
     try:
         attacked = Attacked(given.report.parent, watch, share=given.share)
-        start = program_runs.start
+        start = Sandbox.start
 
-        def noted(sandbox: Any, sources: Any) -> Any:
+        def noted(sandbox: Sandbox, sources: Any) -> Any:
             attacked.ran |= set(sources)
             return start(sandbox, sources)
 
-        program_runs.start = noted
+        Sandbox.start = noted  # type: ignore
         generate = Sampler.generate
 
         def ended(self: Sampler, *given: Any, **how: Any) -> Rollout:

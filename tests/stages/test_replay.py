@@ -43,6 +43,9 @@ def test_stopped_it_goes_on_to_the_same_bits(begun: Path, tmp_path: Path) -> Non
         test_credit.run(begun, tmp_path / "broken", **REPLAY)
     assert test_credit.run(begun, tmp_path / "broken", **REPLAY) == whole
     assert weights(tmp_path / "broken", "rl") == weights(tmp_path / "whole", "rl")
+    # One update a rollout: log-probabilities of before are needed all the same.
+    one = test_credit.run(begun, tmp_path / "one", **{**REPLAY, "rl__minibatches": 1})
+    assert max(row["replay/share"] for row in one) > 0 and one[0]["replay/share"] == 0
     without = test_credit.run(begun, tmp_path / "off", **{**REPLAY, "rl__replay__groups": 0})
     assert without[0]["grad_norm"] == whole[0]["grad_norm"]
     assert weights(tmp_path / "off", "rl") != weights(tmp_path / "whole", "rl")
@@ -52,7 +55,7 @@ def test_stopped_it_goes_on_to_the_same_bits(begun: Path, tmp_path: Path) -> Non
     ("changes", "said"),
     [
         ({"algorithm": "ppo"}, "replay.groups=3 with algorithm=ppo"),
-        ({"rewards__credit": "token"}, "replay.groups=3 with rewards.credit=token"),
+        ({"rewards__intrinsic_weight": 0.5}, "replay.groups=3 with rewards.intrinsic_weight=0.5"),
     ],
 )
 def test_refused_where_no_group_is_without_an_advantage(changes: dict[str, Any], said: str) -> None:

@@ -13,7 +13,7 @@ from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
 from distill_jax.data.tokenizer import train_tokenizer
 from distill_jax.reasoning.programs import fenced
-from distill_jax.sandbox import Limits, SandboxError, pool, shared
+from distill_jax.sandbox import Limits, Sandbox, SandboxError, pool, shared
 from distill_jax.tasks import (
     TASKS,
     ProgramSettings,
@@ -128,11 +128,11 @@ def test_as_many_golds_and_questions_as_programs():
 def test_equal_programs_run_once_and_are_remembered(monkeypatch):
     ran = []
 
-    def start(sandbox, programs):
+    def start(sandbox, programs, real=Sandbox.start):
         ran.append(list(programs))
-        return shared.start(sandbox, programs)
+        return real(sandbox, programs)
 
-    monkeypatch.setattr(program_runs, "start", start)
+    monkeypatch.setattr(Sandbox, "start", start)
     program_runs.forget()
     check(["print(1)", "print(2)", "print(1)"])
     found = check(["print(2)", "print(3)", "1 / 0"])
@@ -151,11 +151,29 @@ def test_what_was_begun_counts_from_the_verdict_and_is_dropped_when_it_is_late()
     slow = "x = 0\nfor i in range(10**12): x += i\nprint(x)"
     how = {"limits": Limits(wall_s=60.0, cpu_s=60.0), "workers": 1}
     program_runs.begin([slow, "print(1)"], **how)
+    running, waiting = program_runs._begun.values()
     found = check_program_batch([slow, "print(1)"], ["1"] * 2, deadline_s=0.5, **how)
     assert [one.status for one in found] == ["late", "late"]
-    assert not program_runs._begun
+    assert not program_runs._begun and waiting.cancelled() and not running.cancelled()
     shared.close_shared()
     assert check_program_batch(["print(1)"], ["1"], **how)[0].equal is True
+
+
+def test_what_was_begun_and_never_asked_for_is_dropped_with_the_task():
+    program_runs.forget()
+    one = task()
+    one.begin([fenced("print(2)"), fenced("print(7)")])
+    one.close()
+    assert not program_runs._begun
+    # A sandbox that was closed meanwhile would have lost it.
+    assert judge([fenced("print(7)")]).right_B.tolist() == [True]
+
+
+def test_a_defect_of_the_sandbox_is_raised_at_once(monkeypatch):
+    program_runs.forget()
+    monkeypatch.setattr(shared.shared(LIMITS), "run", lambda program: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        check(["print(1)", "print(2)"], ["1", "2"])
 
 
 def test_a_batch_ends_at_its_deadline_and_the_rest_is_undecided():
@@ -347,21 +365,22 @@ def test_no_prompt_depends_on_the_answer():
     assert first == second and "How many?\nProgram." in tok.decode(first)
 
 
-def test_more_programs_than_a_batch_are_judged_in_several(monkeypatch):
-    sizes = []
+def test_a_deadline_grows_with_the_number_of_programs(monkeypatch):
+    given = []
 
-    def run(programs, **how):
-        sizes.append(len(programs))
+    def run(programs, *, deadline_s, **how):
+        given.append(deadline_s)
         return [program_runs.Outcome("ok", "7")] * len(programs)
 
     monkeypatch.setattr(program_check, "run_programs", run)
     monkeypatch.setattr(program, "BATCH", 3)
-    texts = [fenced(f"print({n} - {n} + 7)") for n in range(7)]
-    found = judge(["nothing", *texts])
-    assert found.right_B.tolist() == [False] + [True] * 7 and sizes == [3, 3, 1]
+    for count, parts in ((2, 1), (3, 1), (7, 3)):
+        texts = [fenced(f"print({n} - {n} + 7)") for n in range(count)]
+        found = judge(["nothing", *texts])
+        assert found.right_B.tolist() == [False] + [True] * count
+        assert given.pop() == pytest.approx(parts * 60.0, abs=1.0) and not given
 
 
-# 10,000 at night: none of them leaves a process, a thread or a descriptor.
 def test_keys_guesses_and_what_can_be_left_out():
     noted = "So:\n```python\n# pens\nx = 15 - 6\nx -= 2  # used\nprint(x)\n# end\n```\nDone."
     bare = fenced("n = 15 - 6\nn -= 2\nprint(n)")

@@ -108,20 +108,36 @@ def test_a_kept_group_is_dropped_when_it_is_old(mix):
         assert marks(out) == [wanted] and int(metrics["replay/kept"]) == kept
 
 
-def test_widths(mix):
+@pytest.mark.parametrize(
+    ("widths", "fits"),
+    [
+        ({"T": 6, "R": 4}, True),
+        ({"T": 8, "R": 6}, True),
+        ({"T": 5, "R": 6}, False),  # prompt and response are 6 tokens
+        ({"T": 8, "R": 3}, False),  # the response is 4
+    ],
+)
+def test_widths(mix, widths, fits):
     long = batch([1], [[1, 0]], [[4, 2]])
     buffer = mix(fresh(), long, 0)[1]
-    # A batch too narrow for it: its place stays. A wider one: padded.
-    narrow = batch([9], [[1, 1]], T=5, R=3)
-    assert marks(mix(buffer, narrow, 1)[0]) == [9]
-    out = mix(buffer, batch([9], [[1, 1]], T=8, R=6), 1)[0]
-    wide = batch([1], [[1, 0]], [[4, 2]], T=8, R=6)[0]
-    same(out, wide)
-    # A row that the buffer is too narrow for is not kept; one that fits without its padding is.
-    narrow = fresh(T=5, R=3)
-    assert int(mix(narrow, long, 0)[2]["replay/kept"]) == 0
-    fits = batch([1], [[1, 0]], [[3, 2]])
-    assert int(mix(narrow, fits, 0)[2]["replay/kept"]) == 1
+    T, R = widths["T"], widths["R"]
+    lengths = [[min(R, T - 2)] * 2]
+    out = mix(buffer, batch([9], [[1, 1]], lengths, **widths), 1)[0]
+    assert marks(out) == [1 if fits else 9]
+    if fits:  # padded where it is narrower
+        same(out, batch([1], [[1, 0]], [[4, 2]], **widths)[0])
+    # Nor is a group kept by a buffer that it does not fit into.
+    assert int(mix(fresh(**widths), long, 0)[2]["replay/kept"]) == fits
+    # What counts is the longest row without its padding.
+    short = batch([1], [[1, 0]], [[3, 2]])
+    assert int(mix(fresh(T=5, R=3), short, 0)[2]["replay/kept"]) == 1
+
+
+def test_of_equal_scores_the_newest_stay(mix):
+    buffer = fresh(groups=2)
+    for step in range(3):
+        buffer = mix(buffer, batch([10 + step, 20 + step], [[1, 0], [0, 1]]), step)[1]
+    assert np.asarray(buffer.step_N).tolist() == [2, 2]
 
 
 def test_what_is_masked_is_no_advantage(mix):
@@ -131,6 +147,8 @@ def test_what_is_masked_is_no_advantage(mix):
     found = mix(fresh(), (dataclasses.replace(policy, loss_mask_BR=masked), lengths, rewards), 0)
     np.testing.assert_allclose(found[1].score_N, [0.5, 0, 0])
     assert np.asarray(found[1].rows.tokens_BT)[0, 0, 0] == 2
+    # The mean is over what is trained: short responses count as much as long ones.
+    np.testing.assert_allclose(mix(fresh(), batch([1], [[1, 0]], [[1, 3]]), 0)[1].score_N[0], 0.5)
 
 
 def rates(step):
