@@ -12,7 +12,8 @@ from distill_jax.core import rng, sharding
 from distill_jax.core.batching import filled
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.curriculum.rewards import bounded_gap
-from distill_jax.data import batching, chat
+from distill_jax.data import batching, chat, padding
+from distill_jax.data.padding import PaddedLengths
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation.distribution import compare_on_responses, token_means
 from distill_jax.evaluation.held_out import validation
@@ -24,8 +25,8 @@ from distill_jax.rollout import completions, rounds
 from distill_jax.rollout.completions import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
+from distill_jax.stages import supervised, teacher_prompts
 from distill_jax.stages import teacher as teachers
-from distill_jax.stages import teacher_prompts
 from distill_jax.stages.distill_rows import Rows
 from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.first_rollout import Guard
@@ -98,6 +99,7 @@ class DistillStep:
         self._compares = self.settings.loss.kd_weight > 0
         listed = self._compares and self.settings.loss.top_k
         self._scorer = self._top_k_scorer() if listed else None
+        self._lengths = self._given_lengths()
         self._updates = {}
         for given in (True, False):
             # Only the future term, which is of drawn tokens, depends on how they are drawn.
@@ -131,7 +133,7 @@ class DistillStep:
             problems = [self.rows.problems[i] for i in index_B]
             drawn = self._draw(state, step, problems, examples)
             examples, rollout, metrics, records = drawn
-        host = self._packed(examples)
+        host = self._packed(examples, () if own else self._lengths)
         if own:  # outputs between its turns are not the student's
             mask_BR, ended_B = rollout.mask_BR, rollout.ended_B
             R = min(mask_BR.shape[1], host["loss_mask_BR"].shape[1])
@@ -167,6 +169,26 @@ class DistillStep:
         metrics["epoch"] = (step + 1) * len(index) / len(self.curriculum.arms.kept)
         metrics["step_tokens"] = int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
         return state, metrics, records
+
+    def _given_lengths(self) -> Sequence[PaddedLengths]:
+        """What batches of given responses are padded to; empty where there are none.
+
+        A curriculum that looks at its state takes other batches than those that are counted here:
+        shuffled ones of all its problems.
+        """
+        s, curriculum = self.settings, self.curriculum
+        if s.data == "student_samples":
+            return ()
+        kept, known = curriculum.arms.kept, curriculum.method.one_shuffle
+        batches = (
+            kept[batching.batch_indices(curriculum.seed, step, s.prompts, len(kept))]
+            for step in range(s.steps)
+        )
+        planned = padding.plan(
+            batching.lengths_of(self.rows.examples), batches, multiple=MULTIPLE, known=known
+        )
+        supervised.tell_lengths(self.run, planned)
+        return planned.chosen
 
     def weights(self, state: TrainState) -> Any:
         """Decode weights of the student in this state."""
@@ -276,12 +298,20 @@ class DistillStep:
         examples = chat.render_examples(self.run.data.tokenizer, problems, texts, task.chat)
         limit = self.config.sampling.max_new_tokens
         examples = [e for e in examples if len(e.response) <= limit]
-        out = []
-        for start in range(0, len(examples), size):
-            rows = range(start, min(start + size, len(examples)))
-            part = [examples[i] for i in filled(rows, size)]
-            out.append((self._packed(part), len(rows)))
-        return out
+        parts = [
+            range(start, min(start + size, len(examples)))
+            for start in range(0, len(examples), size)
+        ]
+        batches = [filled(rows, size) for rows in parts]
+        chosen: Sequence[PaddedLengths] = ()
+        if batches:
+            held = batching.lengths_of(examples)
+            chosen = padding.plan(held, batches, multiple=MULTIPLE).chosen
+        packed = [self._packed([examples[i] for i in index], chosen) for index in batches]
+        return [(host, len(rows)) for host, rows in zip(packed, parts, strict=True)]
 
-    def _packed(self, examples: Sequence[chat.Example]) -> dict[str, np.ndarray]:
-        return batching.pack_examples(examples, pad_id=self.run.data.pad_id, multiple=MULTIPLE)
+    def _packed(
+        self, examples: Sequence[chat.Example], chosen: Sequence[PaddedLengths]
+    ) -> dict[str, np.ndarray]:
+        pad_id = self.run.data.pad_id
+        return batching.pack_examples(examples, pad_id=pad_id, multiple=MULTIPLE, chosen=chosen)

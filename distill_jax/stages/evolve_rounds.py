@@ -124,7 +124,6 @@ class Rounds:
             self.base,
             self.s.own_rows if own else 0,
             f"{self.run.seed(self.stage)}/{number}",
-            self.run.data.pad_id,
         )
         student = self._with(begin)
         name = f"{self.stage.name} round {number}"

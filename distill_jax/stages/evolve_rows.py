@@ -13,7 +13,6 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example, Prompts
 from distill_jax.data.trace_rows import Trace
 from distill_jax.stages.evolve_draw import Drawn
-from distill_jax.stages.supervised import MULTIPLE
 
 
 class MixedRows:
@@ -23,29 +22,29 @@ class MixedRows:
         own, base: rendered rows; base may be empty if `own_rows` is the batch.
         own_rows: own solutions of a batch.
         seed: of the order, any text.
-        pad_id: fills rows.
     """
 
-    def __init__(
-        self, own: Sequence[Example], base: Sequence[Example], own_rows: int, seed: str, pad_id: int
-    ):
-        self.own, self.base, self.own_rows, self.pad_id = own, base, own_rows, pad_id
+    def __init__(self, own: Sequence[Example], base: Sequence[Example], own_rows: int, seed: str):
+        self.own, self.base, self.own_rows = own, base, own_rows
         self.seeds = [int(digest.of(f"{seed}/{part}")[:16], 16) for part in ("own", "base")]
 
     @property
     def examples(self) -> Sequence[Example]:
-        """All rows."""
+        """All rows, own ones first."""
         return [*self.own, *self.base]
 
-    def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
-        """Batch `step`: see `batching.pack_examples`."""
-        counts = (self.own_rows, size - self.own_rows)
-        chosen: list[Example] = []
-        for rows, count, seed in zip((self.own, self.base), counts, self.seeds, strict=True):
-            if count:
-                index = batching.batch_indices(seed, step, count, len(rows))
-                chosen += [rows[i] for i in index]
-        return batching.pack_examples(chosen, pad_id=self.pad_id, multiple=MULTIPLE)
+    def indices(self, step: int, size: int) -> np.ndarray:
+        """Numbers of the examples of batch `step`, int64 [size]."""
+        parts = (
+            (self.seeds[0], self.own_rows, len(self.own), 0),
+            (self.seeds[1], size - self.own_rows, len(self.base), len(self.own)),
+        )
+        chosen = [
+            batching.batch_indices(seed, step, count, rows) + offset
+            for seed, count, rows, offset in parts
+            if count
+        ]
+        return np.concatenate(chosen)
 
 
 def row(pool: Prompts, one: Drawn, round_: int, accepted: bool) -> dict[str, Any]:

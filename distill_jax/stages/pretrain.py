@@ -92,7 +92,8 @@ def _train(
     state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
     loss, totals = losses.sft(model, run.data.vocab)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=settings.accumulate)
-    step = supervised.examples_step(run, rows, update, frozen, settings.batch_size)
+    size = settings.batch_size
+    step = supervised.examples_step(run, rows, update, frozen, size, steps=steps)
     # --- loop, export ---
     length = TrainSettings(steps=steps, max_skipped=settings.max_skipped)
     state = loop.train(run, f"{stage.name} {role}", directory, length, state, step)

@@ -78,6 +78,11 @@ class SFTSettings(TrainSettings, kind="sft", makes="student"):
     answer_only: float = setting(
         0.0, "Fraction of rows that show only the final answer.", low=0.0, high=1.0
     )
+    sort_window: int = setting(
+        1,
+        "Steps whose rows are sorted by length into batches, for less padding; 1: not sorted.",
+        low=1,
+    )
 
     def shared(self) -> tuple[str, ...]:
         return (*STUDENT_TRAINING, _LENGTH)

@@ -32,7 +32,12 @@ def _rows(run: Run, stage: Stage[SFTSettings]) -> ExampleRows:
     s = stage.settings
     path = run.rows(s.data) if s.data else None
     return ExampleRows(
-        run, answer_only=s.answer_only, seed=run.seed(stage), path=path, only_right=s.only_right
+        run,
+        answer_only=s.answer_only,
+        seed=run.seed(stage),
+        path=path,
+        only_right=s.only_right,
+        window=s.sort_window,
     )
 
 
@@ -61,7 +66,7 @@ def train(
     state, shardings = states.create(trainable, tx, key, run.mesh)
     loss, totals = losses.sft(student.model, run.data.vocab)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
-    step = supervised.examples_step(run, rows, update, frozen, s.batch_size)
+    step = supervised.examples_step(run, rows, update, frozen, s.batch_size, steps=s.steps)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)

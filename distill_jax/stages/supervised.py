@@ -9,7 +9,7 @@ import numpy as np
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
-from distill_jax.data import batching, chat
+from distill_jax.data import batching, chat, padding
 from distill_jax.data.batching import bare_answer
 from distill_jax.data.chat import Example, Prompts
 from distill_jax.data.problem import Problem
@@ -32,12 +32,12 @@ class Examples(Protocol):
     def examples(self) -> Sequence[Example]:
         """All rows."""
 
-    def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
-        """Batch `step`, as `pack_examples` gives it."""
+    def indices(self, step: int, size: int) -> np.ndarray:
+        """Numbers of the examples of batch `step`, int64 [size]."""
 
 
 class ExampleRows:
-    """Rendered training examples, packed in batches; responses fit sampling.max_new_tokens.
+    """Rendered training examples, and which a batch takes; responses fit sampling.max_new_tokens.
 
     Args:
         run: tokenizer, training problems, settings.
@@ -46,6 +46,7 @@ class ExampleRows:
         path: file of solutions; None: those of the training problems.
         only_right: of a file's rows with verdicts leave out the wrong ones.
         shows: which rows are trained on; None: all.
+        window: see `batching.windowed_indices`.
 
     Attributes:
         examples: the rows, rendered; longer ones are dropped and counted.
@@ -65,6 +66,7 @@ class ExampleRows:
         path: Path | None = None,
         only_right: bool = True,
         shows: Shows | None = None,
+        window: int = 1,
     ):
         pool = run.data.problems("train")
         if path is not None:
@@ -96,13 +98,12 @@ class ExampleRows:
             )
         bare = sum(s == bare_answer(p) for s, p in zip(solutions, problems, strict=True))
         self.bare_answers = bare / len(problems)
-        self.seed, self.pad_id = seed, run.data.pad_id
+        self.seed, self.window = seed, window
+        self._length_N = batching.lengths_of(self.examples)[:, 0]
 
-    def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
-        """Batch `step`, as `pack_examples` gives it."""
-        index = batching.batch_indices(self.seed, step, size, len(self.examples))
-        examples = [self.examples[i] for i in index]
-        return batching.pack_examples(examples, pad_id=self.pad_id, multiple=MULTIPLE)
+    def indices(self, step: int, size: int) -> np.ndarray:
+        """Numbers of the examples of batch `step`, int64 [size]."""
+        return batching.windowed_indices(self.seed, step, size, self._length_N, self.window)
 
 
 def _given(
@@ -181,11 +182,33 @@ def step_fn(run: Run, draw: Draw, update: Any, frozen: Any, *, size: int, of: in
     return step
 
 
-def examples_step(run: Run, rows: Examples, update: Any, frozen: Any, batch_size: int) -> StepFn:
-    """The step on rendered examples."""
+def examples_step(
+    run: Run, rows: Examples, update: Any, frozen: Any, batch_size: int, *, steps: int
+) -> StepFn:
+    """The step on rendered examples, in batches of few lengths; steps: of the whole stage."""
+    examples = rows.examples
+    batches = (rows.indices(step, batch_size) for step in range(steps))
+    planned = padding.plan(batching.lengths_of(examples), batches, multiple=MULTIPLE)
+    tell_lengths(run, planned)
 
     def draw(number: int) -> tuple[dict[str, np.ndarray], int]:
-        host = rows.batch(number, batch_size)
+        host = batching.pack_examples(
+            [examples[i] for i in rows.indices(number, batch_size)],
+            pad_id=run.data.pad_id,
+            multiple=MULTIPLE,
+            chosen=planned.chosen,
+        )
         return host, int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
 
-    return step_fn(run, draw, update, frozen, size=batch_size, of=len(rows.examples))
+    return step_fn(run, draw, update, frozen, size=batch_size, of=len(examples))
+
+
+def tell_lengths(run: Run, planned: padding.PaddingPlan) -> None:
+    """Says which lengths the batches of a stage are padded to."""
+    lengths = ", ".join(f"{T}/{R}" for T, R in planned.chosen)
+    few = len(planned.chosen) == planned.needed
+    why = "" if few else f" ({planned.padding_before:.0%} with all {planned.needed} lengths)"
+    run.say(
+        f"train: batches are padded to rows/responses of {lengths}, "
+        f"padding is {planned.padding:.0%} of their tokens{why}"
+    )

@@ -62,7 +62,7 @@ def train(
     trainable, frozen = states.split(student.params, "lora")
     state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
     update = make_update(*losses.sft(student.model, run.data.vocab), tx, run.mesh, shardings)
-    inner = supervised.examples_step(run, given, update, frozen, s.batch_size)
+    inner = supervised.examples_step(run, given, update, frozen, s.batch_size, steps=s.steps)
 
     def step(state: Any, number: int) -> Any:
         if number in BREAK_AT:

@@ -73,7 +73,7 @@ def sft_update(where: Path, name: str) -> tuple[states.TrainState, Any, dict[str
     state, shardings = states.create(trainable, tx, rng.run_key(0), ctx.mesh)
     update = make_update(*losses.sft(student.model, ctx.data.vocab), tx, ctx.mesh, shardings)
     step = supervised.examples_step(
-        ctx, supervised.ExampleRows(ctx, answer_only=0.5, seed=0), update, frozen, 8
+        ctx, supervised.ExampleRows(ctx, answer_only=0.5, seed=0), update, frozen, 8, steps=1
     )
     state, metrics, _ = step(state, 0)
     return state, frozen, {k: float(v) for k, v in metrics.items()}
