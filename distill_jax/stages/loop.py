@@ -14,6 +14,7 @@ from distill_jax.run.run import Run
 from distill_jax.run.settings import TrainSettings
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.checkpoint import Checkpointer
+from distill_jax.training.compiled import Compilations
 from distill_jax.training.progress import Progress
 from distill_jax.training.records import Recorder
 from distill_jax.training.state import TrainState
@@ -62,9 +63,10 @@ def train(
             state, start, ended = restored.state, restored.step, restored.meta.get("ended", False)
             tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
             run.say(f"{name}: resuming after step {start} of {total}")
-        clock = _StepTime()
-        recorder = _recorder(run, name, directory, start)
-        with recorder, Progress(name, total, start=start, console=run.console) as progress:
+        recorder, compiled = _recorder(run, name, directory, start), Compilations()
+        clock = _StepTime(compiled)
+        progress = Progress(name, total, start=start, console=run.console)
+        with recorder, compiled, progress:
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
             for step in range(start, total):
@@ -175,22 +177,40 @@ class _Skips:
 class _StepTime:
     """Mean seconds of a step since the last logged figure, without evaluation and saving.
 
-    A mean: a single step's time would include the devices' remaining work for earlier steps.
+    A mean: a single step's time would include the devices' remaining work for earlier steps. Steps
+    that compiled a program are counted by their programs instead.
     """
 
-    def __init__(self) -> None:
-        self._seconds, self._steps, self._begun = 0.0, 0, 0.0
+    def __init__(self, compiled: Compilations) -> None:
+        self._compiled, self._begun = compiled, 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._seconds, self._steps, self._programs, self._compiling = 0.0, 0, 0, 0.0
 
     def start(self) -> None:
+        self._compiled.take()
         self._begun = time.perf_counter()
 
     def stop(self, figures: dict[str, Any]) -> None:
-        """Adds the mean to the figures, where there are any, and begins a new one."""
-        self._seconds += time.perf_counter() - self._begun
-        self._steps += 1
-        if figures:
+        """Adds the figures of time to others, where there are any, and begins new ones.
+
+        step_time where a step compiled nothing; perf/compiled_programs and perf/compile_time where
+        one did.
+        """
+        seconds, (programs, compiling) = time.perf_counter() - self._begun, self._compiled.take()
+        if programs:
+            self._programs, self._compiling = self._programs + programs, self._compiling + compiling
+        else:
+            self._seconds, self._steps = self._seconds + seconds, self._steps + 1
+        if not figures:
+            return
+        if self._steps:
             figures["step_time"] = self._seconds / self._steps
-            self._seconds, self._steps = 0.0, 0
+        if self._programs:
+            figures["perf/compiled_programs"] = self._programs
+            figures["perf/compile_time"] = self._compiling
+        self._clear()
 
 
 def _headline(figures: Mapping[str, Any]) -> dict[str, Any]:

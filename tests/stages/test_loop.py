@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from distill_jax.stages import loop
 from distill_jax.training import checkpoint_reader
 from distill_jax.training import state as states
 from distill_jax.training.checkpoint import Checkpointer
+from distill_jax.training.records import read_rows
 from distill_jax.training.step import make_update
 from tests.stages.small import rows, small
 
@@ -171,6 +173,28 @@ def test_step_time_is_a_mean_without_evaluation(tmp_path: Path) -> None:
 
     toy = Toy(tmp_path)
     toy.run(2, eval_every=1, evaluate=lambda state: time.sleep(0.2) or {"eval/x": 1.0})
-    from distill_jax.training.records import read_rows
-
     assert read_rows(tmp_path / "metrics.jsonl")[-1]["step_time"] < 0.2
+
+
+def test_steps_that_compile_are_marked_and_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy, now = Toy(tmp_path, records__every=2), [0.0]
+    grown = jax.jit(lambda x: x + 1)
+
+    def at(step: int) -> None:
+        fresh = step in (0, 3)  # the first step, and one of another shape
+        now[0] += 100.0 if fresh else float(step)
+        grown(np.ones(2 + step if fresh else 2, np.float32))
+
+    toy.at = at
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    toy.run(6)
+    found = read_rows(tmp_path / "metrics.jsonl")
+    # Rows after steps 1, 2, 4 and 6; steps count from 0 in `at`.
+    assert [row.get("step_time") for row in found] == [None, 1.0, 2.0, 4.5]
+    assert [row.get("perf/compiled_programs", 0) > 0 for row in found] == [True, False, True, False]
+    assert all(
+        (row.get("perf/compile_time", 0.0) > 0) == (i in (0, 2)) for i, row in enumerate(found)
+    )
+    assert found[2]["perf/compiled_programs"] == 1
