@@ -112,6 +112,20 @@ def shardings(tree: Any, axes: Any, mesh: AnyMesh) -> Any:
     )
 
 
+def abstract(tree: Any, sharding: Any) -> Any:
+    """The tree of arrays (or shapes) as ShapeDtypeStructs, so sharded, to compile for.
+
+    `sharding` is one sharding for all leaves, or a tree of them.
+    """
+
+    def one(leaf: Any, where: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    if isinstance(sharding, NamedSharding):
+        return jax.tree.map(lambda leaf: one(leaf, sharding), tree)
+    return jax.tree.map(one, tree, sharding)
+
+
 def place(tree: Any, sharding: Any) -> Any:
     """A tree of host arrays, the same in every process, put on the mesh.
 
