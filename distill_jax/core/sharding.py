@@ -75,7 +75,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: AnyMesh) -> int:
     """Into how many parts a batch is split."""
     return int(mesh.shape["data"] * mesh.shape["fsdp"])
 

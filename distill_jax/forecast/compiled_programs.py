@@ -20,7 +20,8 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards import teacher as teachers
 from distill_jax.rewards.length_buckets import NAMES
-from distill_jax.rollout.sampler import Sampler, decode_weights
+from distill_jax.rollout.sampler import Sampler
+from distill_jax.rollout.weights import decode_shardings, decode_weights, gather
 from distill_jax.run import models
 from distill_jax.run.settings import Shared
 from distill_jax.training import distillation, exact_credit, losses, optimizer
@@ -117,7 +118,7 @@ class Programs:
         yield from self._sampler(model, P, G * settings.oversample)
         if settings.rewards.intrinsic_weight and not settings.teacher.is_remote:
             if not settings.rewards.exact:
-                yield self._teacher_scores(settings, model)
+                yield self.teacher_scores(settings, model)
         algorithm = ALGORITHMS[settings.algorithm]
         if settings.uses_values:
             width = model.config.hidden_size
@@ -150,15 +151,19 @@ class Programs:
     def _sampler(self, model: QwenModel, prompts: int, samples: int) -> Planned:
         """Of drawing so many samples of each of so many prompts."""
         settings = self.config.sampling
-        sampler = Sampler(model, self.mesh, eos_id=0, pad_id=0, vocab=self.vocab)
-        programs, of = sampler.programs, type(sampler.programs)
-        params = self._params(model)
-        lowered = decode_weights.lower(model, params, settings.merge_lora, self.vocab)
-        weights = _outputs(lowered, (yield Lowered("weights", lowered)))
+        programs = self._sampling(model)
+        of: Any = type(programs)
+        made = self.weights(model)
+        weights = outputs(made.program, (yield made))
+        if self.mesh.shape["fsdp"] > 1:
+            where = decode_shardings(weights, self.mesh)
+            layer, lies = weights["body"]["layers"][0], where["body"]["layers"][0]
+            yield Lowered("weights of a layer, whole", gather(lies).lower(layer))
+            weights = sharding.abstract(weights, where)
         P = round_up(prompts, sharding.batch_shards(self.mesh))
         T = round_up(self.config.data.max_prompt_tokens, settings.prompt_multiple)
-        lowered = of.prefill.lower(programs, weights, self._int(P, T), self._int(P))
-        hidden_PD, cache = _outputs(lowered, (yield Lowered("prefill", lowered)))
+        prefill = self.prefill(model, weights, prompts)
+        hidden_PD, cache = outputs(prefill.program, (yield prefill))
         host = jax.ShapeDtypeStruct
         key_data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
         numbers = [host((P,), jnp.int32), host((P,), jnp.uint32), host((P,), jnp.uint32)]
@@ -166,17 +171,35 @@ class Programs:
         lowered = of.start.lower(
             programs, hidden_PD, cache, *numbers, key_data, host((), jnp.int32), samples, slots
         )
-        carry = _outputs(lowered, (yield Lowered("start", lowered)))
+        carry = outputs(lowered, (yield Lowered("start", lowered)))
         steps = min(settings.segment, settings.max_new_tokens)
         offsets = host((2,), jnp.int32)
         lowered = of.segment.lower(programs, weights, carry, offsets, steps, settings)
-        carry = _outputs(lowered, (yield Lowered("segment", lowered)))[0]
+        carry = outputs(lowered, (yield Lowered("segment", lowered)))[0]
         half = P * samples // 2
         if half % sharding.batch_shards(self.mesh) == 0:
             kept = host((half,), jnp.int32), host((half,), jnp.bool_)
             yield Lowered("compact", of.compact.lower(programs, carry, *kept))
 
-    def _teacher_scores(self, settings: Any, student: QwenModel) -> Lowered:
+    def weights(self, model: QwenModel) -> Lowered:
+        """Decode weights, split as the trained ones are."""
+        params, merge = self._params(model), self.config.sampling.merge_lora
+        return Lowered("weights", decode_weights.lower(model, params, merge, self.vocab))
+
+    def prefill(self, model: QwenModel, weights: Any, prompts: int) -> Lowered:
+        """Of so many prompts, with weights that are placed in any way."""
+        P = round_up(prompts, sharding.batch_shards(self.mesh))
+        T = round_up(self.config.data.max_prompt_tokens, self.config.sampling.prompt_multiple)
+        programs = self._sampling(model)
+        of: Any = type(programs)
+        lowered = of.prefill.lower(programs, weights, self._int(P, T), self._int(P))
+        return Lowered("prefill", lowered)
+
+    def _sampling(self, model: QwenModel) -> Any:
+        return Sampler(model, self.mesh, eos_id=0, pad_id=0, vocab=self.vocab).programs
+
+    def teacher_scores(self, settings: Any, student: QwenModel) -> Lowered:
+        """The intrinsic reward of a stage rl; student: the teacher with source=start."""
         response = self.config.sampling.response_tokens
         T = round_up(
             settings.teacher.longest_prompt(self.config) + response, settings.batch_multiple
@@ -293,6 +316,6 @@ class Programs:
         return {"teacher_tokens_BT": tokens_BT, "teacher_prompt_len_B": self._int(B)}
 
 
-def _outputs(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> Any:
+def outputs(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> Any:
     """What the program returns, as placed shapes."""
     return sharding.abstract(lowered.out_info, compiled.output_shardings)
