@@ -75,7 +75,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: AnyMesh) -> int:
     """Into how many parts a batch is split."""
     return int(mesh.shape["data"] * mesh.shape["fsdp"])
 
@@ -110,6 +110,20 @@ def shardings(tree: Any, axes: Any, mesh: AnyMesh) -> Any:
     return jax.tree.map(
         lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh)), tree, axes
     )
+
+
+def abstract(tree: Any, sharding: Any) -> Any:
+    """The tree of arrays (or shapes) as ShapeDtypeStructs, so sharded, to compile for.
+
+    `sharding` is one sharding for all leaves, or a tree of them.
+    """
+
+    def one(leaf: Any, where: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    if isinstance(sharding, NamedSharding):
+        return jax.tree.map(lambda leaf: one(leaf, sharding), tree)
+    return jax.tree.map(one, tree, sharding)
 
 
 def place(tree: Any, sharding: Any) -> Any:

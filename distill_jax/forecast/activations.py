@@ -155,11 +155,5 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
 
 
 def decoding(program: Program, rows: int) -> int:
-    """Bytes of a decode segment without its weights and cache: logits twice, gathered weights.
-
-    Under fsdp the weights of all layers are gathered before the first step of a segment.
-    """
-    g, size = program.geometry, program.itemsize
-    D = g.hidden_size
-    gathered = g.num_layers * program.layer_kernels + 2 * program.vocab * D
-    return 2 * _F32 * rows * program.vocab + (size * gathered if program.fsdp > 1 else 0)
+    """Bytes of a decode segment without its weights and cache: logits twice."""
+    return 2 * _F32 * rows * program.vocab

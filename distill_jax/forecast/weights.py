@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh
 
 from distill_jax.core import sharding
 from distill_jax.core.sharding import AnyMesh
@@ -57,7 +58,8 @@ class _Int8(NamedTuple):
 
 
 def decode_bytes(geometry: QwenConfig, settings: ModelSettings, mesh: AnyMesh) -> int:
-    """The copy of the weights that decoding reads, in compute_dtype."""
+    """The copy of the weights that decoding reads, in compute_dtype: whole but for tensor."""
+    mesh = AbstractMesh((1, 1, mesh.shape["tensor"]), sharding.AXES)
     copy = weights_bytes(geometry, settings, mesh, dtype=settings.compute_dtype)
     if geometry.tie_embeddings:  # a head next to the embedding
         shape = (geometry.vocab_size, geometry.hidden_size)

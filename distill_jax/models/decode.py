@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from distill_jax.models.attention import Implementation, attention
 from distill_jax.models.cache import KVCache
@@ -34,6 +35,7 @@ class Decoding:
     compute_dtype: Any
     fuse: bool
     attention_impl: Implementation
+    rows: NamedSharding | None
 
     def decode_params(self, params: dict[str, Any], merge_lora: bool = True) -> Weights:
         """Weights as `prefill` and `decode` want them; the params tree itself stays as it is.
@@ -85,7 +87,7 @@ class Decoding:
             and T slots. Slots of padding hold arbitrary finite values: give them position −1.
         """
         config, (rows, time) = self.config, tokens_PT.shape
-        x = jnp.take(weights["embedding"], tokens_PT.reshape(-1), axis=0)
+        x = self._by_rows(jnp.take(weights["embedding"], tokens_PT.reshape(-1), axis=0))
         rope = rope_table(config, jnp.arange(time))
         keys, values = [], []
         for layer, window in zip(weights["layers"], config.windows, strict=True):
@@ -94,7 +96,7 @@ class Decoding:
             out = attention(q, k, v, window=window, implementation=self.attention_impl)
             keys.append(k.transpose(0, 2, 3, 1))
             values.append(v.transpose(0, 2, 1, 3))
-            x = _finish_block(config, layer, x, out.reshape(rows * time, -1))
+            x = self._by_rows(_finish_block(config, layer, x, out.reshape(rows * time, -1)))
         last_PD = x.reshape(rows, time, -1)[jnp.arange(rows), lengths_P - 1]
         hidden_PD = rms_norm(last_PD, weights["norm"], config.rms_norm_eps)
         return hidden_PD, KVCache(tuple(keys), tuple(values))
@@ -139,6 +141,11 @@ class Decoding:
             x_BD = _finish_block(config, layer, x_BD, out)
         hidden_BD = rms_norm(x_BD, weights["norm"], config.rms_norm_eps)
         return hidden_BD, KVCache(tuple(keys), tuple(values))
+
+    def _by_rows(self, x_ND: jax.Array) -> jax.Array:
+        if self.rows is None or x_ND.shape[0] % self.rows.mesh.size:
+            return x_ND
+        return jax.lax.with_sharding_constraint(x_ND, self.rows)
 
 
 def _projection(pairs, scale: float, merge_lora: bool, dtype: jnp.dtype) -> Weights:

@@ -204,11 +204,6 @@ class QwenModel(Decoding):
         x_ND = rms_norm(x_ND, base["norm"]["scale"], self.config.rms_norm_eps)
         return x_ND.reshape(batch, time, -1)
 
-    def _by_rows(self, x_ND: jax.Array) -> jax.Array:
-        if self.rows is None or x_ND.shape[0] % self.rows.mesh.size:
-            return x_ND
-        return jax.lax.with_sharding_constraint(x_ND, self.rows)
-
     def _run_layers(self, block, stacked, x_ND, dropout_key) -> jax.Array:
         config = self.config
         layer_keys = None

@@ -41,7 +41,7 @@ class TeacherScorer:
         self.model, self.params, self.alpha, self.vocab = model, params, alpha, vocab
         self.kind = "scores"
         self.alphas: tuple[float, ...] = (float(alpha),)
-        self._score = _scoring(model, float(alpha), vocab, sharding.batch_sharding(mesh))
+        self._score = scoring_program(model, float(alpha), vocab, sharding.batch_sharding(mesh))
 
     def score(self, batch: dict[str, Any]) -> TeacherScores:
         """Scores of a batch as `rollout.groups.training_batch` makes it.
@@ -53,10 +53,10 @@ class TeacherScorer:
 
 
 @functools.lru_cache(maxsize=32)
-def _scoring(
+def scoring_program(
     model: QwenModel, alpha: float, vocab: int, where: Any
 ) -> Callable[..., TeacherScores]:
-    """One program of equal teachers."""
+    """(params, arrays NAMES of a batch) -> TeacherScores; one program of equal teachers."""
 
     def score(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
         targets_BR = batch["targets_BR"]

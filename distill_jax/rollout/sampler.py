@@ -27,6 +27,7 @@ from distill_jax.models import cache as kv
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.completions import Rollout as Rollout
 from distill_jax.rollout.sampling import draw
+from distill_jax.rollout.weights import decode_weights, gathered
 
 # Tokens of a completion so far, EOS included -> how many of them it keeps and ends with; None: it
 # goes on.
@@ -194,15 +195,6 @@ class _Programs:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def decode_weights(model: QwenModel, params: Any, merge_lora: bool, vocab: int) -> dict[str, Any]:
-    """See `Sampler.weights`; shared by all samplers of a model."""
-    # The head in the dtype of the trainer's matmul: a float32 head would be read whole at every
-    # step and give other scores than in training.
-    head_VD = model.head_VD(params)[:vocab].astype(model.compute_dtype)
-    return {"body": model.decode_params(params, merge_lora), "head_VD": head_VD}
-
-
 class Sampler:
     """Draws completions from a model's weights; holds none.
 
@@ -224,8 +216,12 @@ class Sampler:
         self._segment, self._compact = self.programs.segment, self.programs.compact
 
     def weights(self, params: Any, settings: SamplingSettings) -> Any:
-        """Per-layer weights for decoding, LoRA merged out of place or kept as an adapter."""
-        return decode_weights(self.model, params, settings.merge_lora, self.vocab)
+        """Per-layer weights for decoding, LoRA merged out of place or kept as an adapter.
+
+        Each device holds them whole, but for what the tensor axis splits.
+        """
+        made = decode_weights(self.model, params, settings.merge_lora, self.vocab)
+        return gathered(made, self.mesh)
 
     def generate(
         self,

@@ -44,6 +44,23 @@ def initialiser(model: QwenModel, mesh: Any) -> Any:
     return jax.jit(model.init, out_shardings=param_shardings(model.shapes(), mesh))
 
 
+def build(
+    settings: ModelSettings, geometry: QwenConfig, *, lora: LoraConfig | None, mesh: Mesh
+) -> QwenModel:
+    """The model object of a role's settings on a mesh, whose devices need not be here."""
+    return QwenModel(
+        geometry,
+        lora,
+        compute_dtype=settings.compute_dtype,
+        param_dtype=settings.param_dtype,
+        unroll=settings.unroll,
+        remat=settings.remat,
+        attention_impl=cast(Any, settings.attention),  # `choices` makes it of that Literal
+        fuse=mesh.shape["tensor"] == 1,
+        rows=sharding.batch_sharding(mesh),
+    )
+
+
 class Models:
     """The teacher and the student.
 
@@ -87,18 +104,7 @@ class Models:
 
     def build(self, role: str, geometry: QwenConfig, *, lora: LoraConfig | None) -> QwenModel:
         """The model object of a role."""
-        s = self.settings_of(role)
-        return QwenModel(
-            geometry,
-            lora,
-            compute_dtype=s.compute_dtype,
-            param_dtype=s.param_dtype,
-            unroll=s.unroll,
-            remat=s.remat,
-            attention_impl=cast(Any, s.attention),  # `choices` makes it a value of that Literal
-            fuse=self.mesh.shape["tensor"] == 1,
-            rows=sharding.batch_sharding(self.mesh),
-        )
+        return build(self.settings_of(role), geometry, lora=lora, mesh=self.mesh)
 
     def lora_of(self, role: str) -> LoraConfig | None:
         """The student's adapter; the teacher has none."""

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.forecast.compiled_programs import Programs
 from distill_jax.models import lora
 from distill_jax.models.qwen import QwenModel
 from distill_jax.report import panels
@@ -99,5 +100,12 @@ def starting_student(run: Run, settings: Any) -> tuple[QwenModel, dict[str, Any]
 
 
 KIND = register(
-    Kind(DistillSettings, _run, check=_check, prepare=_prepare, panels=panels.DISTILLATION)
+    Kind(
+        DistillSettings,
+        _run,
+        check=_check,
+        prepare=_prepare,
+        programs=Programs.distillation,
+        panels=panels.DISTILLATION,
+    )
 )

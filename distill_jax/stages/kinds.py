@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.forecast.compiled_programs import Planned, Programs
 from distill_jax.forecast.memory import Job, Part
 from distill_jax.report.panels import Panel
 from distill_jax.report.view import RunView, StageView
@@ -29,6 +30,8 @@ class Kind:
         prepare: (run, stage) -> what `run` is given. Called before any stage begins: it reads the
             data, checks whatever can be known before work, and loads no model.
         forecast: (job, settings) -> parts of the memory on one device; None: no forecast.
+        programs: (programs, settings) -> what its training compiles, for `launch.compile_check`;
+            None: not covered.
         panels: learning curves in the report; (): `report.panels.DEFAULT`.
         always: it is started again when complete, and does only what is new.
     """
@@ -38,6 +41,7 @@ class Kind:
     check: Callable[[Run, Stage[Any]], None] = _nothing
     prepare: Callable[[Run, Stage[Any]], Any] = _nothing
     forecast: Callable[[Job, Any], list[Part]] | None = None
+    programs: Callable[[Programs, Any], Planned] | None = None
     panels: tuple[Panel, ...] = ()
     always: bool = False
 

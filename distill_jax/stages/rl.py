@@ -18,6 +18,7 @@ from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.curriculum.curriculum import Curriculum
 from distill_jax.evaluation.held_out import validation
+from distill_jax.forecast.compiled_programs import Programs
 from distill_jax.forecast.memory import Job
 from distill_jax.inference import process_scorer
 from distill_jax.inference.process_scorer import ProcessScorer
@@ -226,6 +227,7 @@ KIND = register(
         check=_check,
         prepare=_prepare,
         forecast=Job.reinforcement,
+        programs=Programs.reinforcement,
         panels=panels.REINFORCEMENT,
     )
 )

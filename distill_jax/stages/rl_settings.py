@@ -237,6 +237,29 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         algorithm = ALGORITHMS[self.algorithm]
         return algorithm.reference_weight(self.ppo if algorithm.uses_values else self.group)
 
+    def of_algorithm(self, longest: int) -> Any:
+        """Settings of the algorithm, for completions of at most so many tokens."""
+        return self.ppo if self.uses_values else self.group.at_length(longest)
+
+    @property
+    def uses_values(self) -> bool:
+        """Whether the algorithm trains a value head."""
+        return ALGORITHMS[self.algorithm].uses_values
+
+    @property
+    def by_entropy(self) -> bool:
+        """Whether tokens are chosen by the policy's entropy before the update."""
+        return not self.uses_values and self.group.top_entropy < 1.0
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether the policy before the update is scored.
+
+        With one update a rollout, it is the one that is trained.
+        """
+        several = self.num_iterations * self.minibatches > 1
+        return self.uses_values or self.by_entropy or several or self.replay.groups > 0
+
     def shared(self) -> tuple[str, ...]:
         teacher = ("teacher",) if self.loads_teacher else ()
         return (*STUDENT_TRAINING, "sampling", *teacher)

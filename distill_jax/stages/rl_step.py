@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,11 +35,6 @@ from distill_jax.training.losses import PolicyScores
 from distill_jax.training.progress import PartTimes
 from distill_jax.training.state import TrainState
 from distill_jax.training.step import make_update
-
-
-@functools.lru_cache(maxsize=32)
-def _score(where: Any, model: QwenModel, **how: Any) -> Callable[..., PolicyScores]:
-    return jax.jit(functools.partial(losses.score_policy, model, **how), out_shardings=where)
 
 
 class RLStep:
@@ -89,19 +84,16 @@ class RLStep:
         self.all_right = bool(self.settings.rewards.length_weight)
         # --- the algorithm, and what it needs of the policy before the update ---
         self.algorithm = ALGORITHMS[self.settings.algorithm]
-        group = self.settings.group.at_length(self.sampling.max_new_tokens)
-        values = self.algorithm.uses_values
-        self.algorithm_settings = self.settings.ppo if values else group
-        by_entropy = not values and group.top_entropy < 1.0
-        self.uses_reference = self.algorithm.reference_weight(self.algorithm_settings) > 0
-        # With one update a rollout, the policy of the update is the one that is trained.
-        several_updates = self.settings.num_iterations * self.settings.minibatches > 1
-        replays = self.settings.replay.groups > 0
-        self.needs_old = values or by_entropy or several_updates or replays
+        self.algorithm_settings = self.settings.of_algorithm(self.sampling.max_new_tokens)
+        values, by_entropy = self.algorithm.uses_values, self.settings.by_entropy
+        self.uses_reference = self.settings.reference_weight > 0
+        self.needs_old = self.settings.needs_old
         # --- compiled programs ---
         self.rows = sharding.batch_sharding(run.mesh)
         temperature, vocab = self.sampling.temperature, run.data.vocab
-        score = functools.partial(_score, self.rows, model, temperature=temperature, vocab=vocab)
+        score = functools.partial(
+            losses.policy_scorer, self.rows, model, temperature=temperature, vocab=vocab
+        )
         self._score, self._reference = score(values=values, entropy=by_entropy), score(values=False)
         # The reward state is part of the train state: with another sharding the update would
         # compile again.

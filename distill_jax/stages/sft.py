@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from distill_jax.evaluation.held_out import validation
+from distill_jax.forecast.compiled_programs import Programs
 from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.run.models import Loaded
@@ -94,6 +95,7 @@ KIND = register(
         check=_check,
         prepare=_prepare,
         forecast=Job.supervised,
+        programs=Programs.supervised,
         panels=panels.SUPERVISED,
     )
 )

@@ -1,6 +1,7 @@
 """Losses of stages: the place where a model's scores meet the kernels."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -179,3 +180,12 @@ def score_policy(
     value_BR = value_head.apply(trainable["value_head"], scored.hidden_BRD)
     end_B = jnp.take_along_axis(value_BR, batch.response_len_B[:, None], axis=1)[:, 0]
     return PolicyScores(scored.logp_BR[:, :R], entropy_BR, value_BR[:, :R], end_B)
+
+
+@functools.lru_cache(maxsize=32)
+def policy_scorer(where: Any, model: QwenModel, **how: Any) -> Callable[..., PolicyScores]:
+    """(trainable, frozen, batch) -> `score_policy` of these keywords, split as `where`.
+
+    One program of equal arguments.
+    """
+    return jax.jit(functools.partial(score_policy, model, **how), out_shardings=where)

@@ -1,5 +1,6 @@
 """TrainState: everything that a step changes, and how it lies on the mesh."""
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -97,19 +98,33 @@ def create(
     curriculum_state: Any = (),
 ) -> tuple[TrainState, TrainState]:
     """A fresh state on the mesh, and the tree of its shardings."""
-
-    def build(trainable: dict[str, Any], key: jax.Array) -> TrainState:
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(
-            step=zero,
-            trainable=trainable,
-            opt_state=tx.init(trainable),
-            reward_state=reward_state,
-            curriculum_state=curriculum_state,
-            skipped=zero,
-            skipped_in_row=zero,
-            key=key,
-        )
-
+    build = functools.partial(_fresh, tx, reward_state, curriculum_state)
     where = state_shardings(jax.eval_shape(build, trainable, key), tx, mesh)
     return jax.jit(build, out_shardings=where)(trainable, key), where
+
+
+def shapes(trainable: dict[str, Any], tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """What `create` would return without rewards and curriculum, as placed ShapeDtypeStructs."""
+    build = functools.partial(_fresh, tx, (), ())
+    found = jax.eval_shape(build, trainable, jax.eval_shape(lambda: jax.random.key(0)))
+    return sharding.abstract(found, state_shardings(found, tx, mesh))
+
+
+def _fresh(
+    tx: optax.GradientTransformation,
+    reward_state: Any,
+    curriculum_state: Any,
+    trainable: dict[str, Any],
+    key: jax.Array,
+) -> TrainState:
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        step=zero,
+        trainable=trainable,
+        opt_state=tx.init(trainable),
+        reward_state=reward_state,
+        curriculum_state=curriculum_state,
+        skipped=zero,
+        skipped_in_row=zero,
+        key=key,
+    )

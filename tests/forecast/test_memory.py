@@ -25,7 +25,8 @@ from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards.teacher import TeacherScorer
-from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings, decode_weights
+from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
+from distill_jax.rollout.weights import decode_shardings, decode_weights
 from distill_jax.run import console
 from distill_jax.run.models import Models
 from distill_jax.run.run import Run, Stage
@@ -199,9 +200,8 @@ def test_decoding(mesh: str) -> None:
     sampler = Sampler(model, where, eos_id=1, pad_id=0, vocab=sizes[-1])
     settings = SamplingSettings(max_new_tokens=new, segment=4)
     params = shapes(model, where)
-    made = decode_weights.lower(model, params, True, sizes[-1]).compile()
     weights = jax.eval_shape(lambda x: decode_weights(model, x, True, sizes[-1]), params)
-    weights = abstract(weights, made.output_shardings)
+    weights = abstract(weights, decode_shardings(weights, where))
     g, S, size = model.config, prompt + new, jax.ShapeDtypeStruct
 
     def buffers(*shape: int) -> Any:
