@@ -80,7 +80,7 @@ def check_program_batch(
     how: dict[str, Any] = {"limits": limits, "workers": workers}
     begin(programs, **how)
     # While they run.
-    static = {program: _static(program) for program in programs}
+    static = {program: _static(program) for program in dict.fromkeys(programs)}
     left_s = max(0.0, end - time.monotonic())
     outcomes = run_programs(programs, deadline_s=left_s, **how)
     equal = [None] * len(programs) if golds is None else _equal(outcomes, golds)
