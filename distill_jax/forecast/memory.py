@@ -194,7 +194,6 @@ class Job:
         full, base, student = rl.trainable == "full", self._base("student"), self.program("student")
         if full:
             student = dataclasses.replace(student, rank=0)
-
         parts = [self._base("teacher"), base] if rl.loads_teacher else [base]
         compared = 0
         if rl.rewards.intrinsic_weight and not rl.teacher.is_remote:
@@ -213,11 +212,7 @@ class Job:
         start = rl.rewards.intrinsic_weight and rl.teacher.source == "start"
         kept = "reference" if rl.reference_weight else "start as teacher" if start else ""
         parts += self._trained(rl.optimizer, values=values, kept=kept, full=full)
-        if rl.replay.groups:
-            wide, arrays = round_up(R, rl.batch_multiple), 5 + bool(rl.reference_weight)
-            of_row = T + (arrays + (rl.group.top_entropy < 1)) * wide
-            held = 4 * rl.replay.groups * rl.samples_per_prompt * of_row
-            parts.append(Part("replay buffer", held, True))
+        parts += [Part("replay buffer", rl.replay_bytes(T, R), True)] * bool(rl.replay.groups)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         update += compared + base.bytes * full  # gradients of all weights
         drawn = B * rl.oversample

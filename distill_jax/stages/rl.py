@@ -161,7 +161,7 @@ def _fresh_replay(run: Run, settings: RLSettings) -> dict[str, replay.Buffer]:
         round_up(prompt + longest, multiple),
         round_up(longest, multiple),
         reference=bool(settings.reference_weight),
-        top_entropy=settings.group.top_entropy < 1.0,
+        top_entropy=settings.by_entropy,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar
 
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
@@ -22,7 +23,7 @@ from distill_jax.run.settings import (
 from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING
 from distill_jax.stages.teacher_settings import ENDPOINT, StageTeacherSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
-from distill_jax.training.replay import ReplaySettings
+from distill_jax.training.replay import ReplaySettings, held_bytes
 from distill_jax.training.state import TRAINABLE
 
 # The signal of a group that stage rl gives its curriculum. With an intrinsic reward the samples of
@@ -236,6 +237,14 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         """Weight of the KL to the student as it starts; with 0 no copy of it is kept."""
         algorithm = ALGORITHMS[self.algorithm]
         return algorithm.reference_weight(self.ppo if algorithm.uses_values else self.group)
+
+    def replay_bytes(self, tokens: int, responses: int) -> int:
+        """Bytes of the replay buffer, of rows and responses of at most so many tokens."""
+        reference, responses = bool(self.reference_weight), round_up(responses, self.batch_multiple)
+        return held_bytes(
+            self.replay, self.samples_per_prompt, tokens, responses,
+            reference=reference, top_entropy=self.by_entropy,
+        )  # fmt: skip
 
     def of_algorithm(self, longest: int) -> Any:
         """Settings of the algorithm, for completions of at most so many tokens."""

@@ -100,6 +100,13 @@ def fresh(
     return {KEY: Buffer(rows, jnp.zeros(of_group, jnp.int32), jnp.zeros((count,)), empty)}
 
 
+def held_bytes(
+    settings: ReplaySettings, samples: int, tokens: int, responses: int, **has: bool
+) -> int:
+    """Bytes of the rows that `fresh` makes, by its arguments."""
+    return 4 * settings.groups * samples * (tokens + (5 + sum(has.values())) * responses)
+
+
 @functools.lru_cache(maxsize=32)
 def program(rows: Any, whole: Any, **how: Any) -> Callable[..., Any]:
     """`mix`, jitted once for equal keywords; the batch is split as `rows`."""

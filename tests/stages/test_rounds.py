@@ -95,8 +95,8 @@ def test_what_is_evaluated_and_distilled_has_the_same_turns(
 
     pack = DistillStep._packed
 
-    def packing(self: DistillStep, examples: Any) -> dict[str, np.ndarray]:
-        packed.append(pack(self, examples))
+    def packing(self: DistillStep, *given: Any) -> dict[str, np.ndarray]:
+        packed.append(pack(self, *given))
         return packed[-1]
 
     monkeypatch.setattr(DistillStep, "_packed", packing)
