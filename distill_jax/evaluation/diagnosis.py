@@ -226,7 +226,7 @@ def _groups(metrics: Rows) -> Finding:
     easy = accuracy is not None and accuracy.last > 0.9
     tries = {
         "rl.dynamic_sampling": "1 or 2: other prompts instead of such groups",
-        "rl.replay.groups": "64: earlier groups instead, without new completions",
+        "rl.replay.groups": "64: earlier groups instead, if verdicts alone are paid",
         "rl.samples_per_prompt": "more",
         "sampling.temperature": "higher" if easy else "1",
         "data.source": "harder problems" if easy else "easier problems, or more sft first",

@@ -157,8 +157,8 @@ class Programs:
         weights = outputs(made.program, (yield made))
         if self.mesh.shape["fsdp"] > 1:
             where = decode_shardings(weights, self.mesh)
-            layer, lies = weights["body"]["layers"][0], where["body"]["layers"][0]
-            yield Lowered("weights of a layer, whole", gather(lies).lower(layer))
+            layer, placement = weights["body"]["layers"][0], where["body"]["layers"][0]
+            yield Lowered("weights of a layer, whole", gather(placement).lower(layer))
             weights = sharding.abstract(weights, where)
         P = round_up(prompts, sharding.batch_shards(self.mesh))
         T = round_up(self.config.data.max_prompt_tokens, settings.prompt_multiple)

@@ -59,13 +59,13 @@ def _axes(names: list[str], rank: int) -> tuple[str | None, ...]:
 
 
 def gathered(weights: dict[str, Any], mesh: AnyMesh) -> dict[str, Any]:
-    """The result of `decode_weights`, each leaf as `decode_shardings` says; takes it apart."""
+    """The result of `decode_weights`, placed as `decode_shardings` says; changes it in place."""
     if mesh.shape["fsdp"] == 1:  # nothing is split over it
         return weights
     where = decode_shardings(weights, mesh)
     body, layers = weights["body"], weights["body"]["layers"]
-    for index, lies in enumerate(where["body"]["layers"]):
-        layers[index] = gather(lies)(layers[index])
+    for index, placement in enumerate(where["body"]["layers"]):
+        layers[index] = gather(placement)(layers[index])
     for name in body.keys() - {"layers"}:
         body[name] = gather(where["body"][name])(body[name])
     return {"body": body, "head_VD": gather(where["head_VD"])(weights["head_VD"])}

@@ -14,7 +14,7 @@ from distill_jax.run.run import Run
 from distill_jax.run.settings import TrainSettings
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.checkpoint import Checkpointer
-from distill_jax.training.compiled import Compilations
+from distill_jax.training.compilations import Compilations
 from distill_jax.training.progress import Progress
 from distill_jax.training.records import Recorder
 from distill_jax.training.state import TrainState

@@ -67,7 +67,7 @@ HOW: dict[str, Any] = {
 
 
 def all_lengths(patch: pytest.MonkeyPatch) -> None:
-    """Each batch needs lengths of its own."""
+    """No two batches need the same lengths."""
     for module in (supervised, distill_step):
         patch.setattr(module, "MULTIPLE", 1)
 

@@ -43,7 +43,7 @@ def test_stopped_it_goes_on_to_the_same_bits(begun: Path, tmp_path: Path) -> Non
         test_credit.run(begun, tmp_path / "broken", **REPLAY)
     assert test_credit.run(begun, tmp_path / "broken", **REPLAY) == whole
     assert weights(tmp_path / "broken", "rl") == weights(tmp_path / "whole", "rl")
-    # One update a rollout: log-probabilities of before are needed all the same.
+    # With one update a rollout, too, replay stores the log-probabilities before the update.
     one = test_credit.run(begun, tmp_path / "one", **{**REPLAY, "rl__minibatches": 1})
     assert max(row["replay/share"] for row in one) > 0 and one[0]["replay/share"] == 0
     without = test_credit.run(begun, tmp_path / "off", **{**REPLAY, "rl__replay__groups": 0})
