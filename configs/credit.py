@@ -7,6 +7,7 @@ hundred. Every arm starts from that student and ends at equal training tokens. C
 as its own teacher, the teacher's rewards in another order, length, form and chance.
 Presets: --config=configs/credit.py:smoke, see presets.py. `:grpo` is another task: students
 that half of the time answer without working, so that certainty alone has something to teach.
+`:noisy` is a third: an imperfect teacher, and verdicts of which some are false.
 """
 
 import dataclasses
@@ -135,7 +136,38 @@ def _grpo() -> RunConfig:
     return dataclasses.replace(base, experiment=experiment)
 
 
-PRESETS = {"tiny": _tiny, "smoke": _smoke, "grpo": _grpo}
+def _noisy() -> RunConfig:
+    base = _grpo()
+    tiny = presets.tiny()
+    base = dataclasses.replace(
+        base,
+        # Both end before they have learnt the arithmetic.
+        teacher=dataclasses.replace(tiny.teacher, steps=600),
+        student=dataclasses.replace(tiny.student, steps=450, level_shares=()),
+    ).replace("rl", max_tokens=400_000)
+    no_gold, no_teacher = "rl.rewards.correctness_weight=0.0", "rl.rewards.intrinsic_weight=0.0"
+    noise = f"{no_gold}; rl.rewards.custom=distill_jax.rewards.controls:noisy"
+    exact = f"{no_gold}; rl.rewards.credit=exact; rl.rewards.student_weight=1.0"
+    experiment = ExperimentSettings(
+        name="credit",
+        arms=(
+            "start: stages=('pretrain', 'evaluate'); evaluate.teacher=True",
+            f"correctness: {no_teacher}",
+            f"noisy_20: {noise}_20; {no_teacher}",
+            f"noisy_40: {noise}_40; {no_teacher}",
+            f"intrinsic: {no_gold}",
+            f"exact: {exact}",
+            "both:",
+            f"both_40: {noise}_40",
+            f"self: {no_gold}; rl.teacher.source=start",
+        ),
+        seeds=(0, 1, 2),
+        references=("start", "correctness", "noisy_40", "intrinsic"),
+    )
+    return dataclasses.replace(base, preset="noisy", experiment=experiment)
+
+
+PRESETS = {"tiny": _tiny, "smoke": _smoke, "grpo": _grpo, "noisy": _noisy}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:

@@ -154,7 +154,7 @@ def grpo() -> RunConfig:
     """Models that half of the time answer without working, as rows of the web do.
 
     GRPO finds which of their two styles is right more often. Nothing of the teacher's knowledge is
-    needed for that: in a pilot of one seed the student as its own teacher learnt as much.
+    needed for that: the student as its own teacher learns as much (docs/experiments.md).
     """
     base = tiny()
     rl = changed(
