@@ -6,9 +6,8 @@ The student knows problems of three steps; of those of four and five steps it ha
 hundred. Every arm starts from that student and ends at equal training tokens. Controls: the student
 as its own teacher, the teacher's rewards in another order, length, form and chance.
 Presets: --config=configs/credit.py:smoke, see presets.py. `:teacher` has five seeds of the six arms
-that docs/experiments.md reads at equal FLOPs; where the whole experiment has run, it only writes
-the report again. `:grpo` is another task: students that half of the time answer without working, so
-that certainty alone has something to teach.
+that docs/experiments.md reads at equal FLOPs. `:grpo` is another task: students that half of the
+time answer without working, so that certainty alone has something to teach.
 """
 
 import dataclasses
@@ -71,7 +70,7 @@ def _teacher() -> RunConfig:
         seeds=(0, 1, 2, 3, 4),
         references=("start", "intrinsic", "exact_32"),
     )
-    return dataclasses.replace(whole, experiment=experiment)
+    return dataclasses.replace(whole, preset="teacher", experiment=experiment)
 
 
 def _smoke() -> RunConfig:
