@@ -52,6 +52,10 @@ def test_a_run_without_training_is_what_the_curves_begin_with() -> None:
     assert values["written", 0] == pytest.approx(0.65)  # half of .5 to .8
     change = comparison.changes(found.rows, ["start", "fast"], "start", VALUE)["fast"]
     assert change.interval.mean == pytest.approx((0.4 + 0.2) / 2)
+    # A curve that begins after other training begins with another student.
+    late = row("late", 0, (5, 50, 0.8), (60, 90, 0.9))
+    found = budgets.read([start[0], FAST, late], FLOPS)
+    assert found is not None and found.rows[0][VALUE] == 0.5
     # Its teacher has spent all of the budget, and the student is as it was.
     found = budgets.read([*start, row("cheap", 0, (0, 0, 0.5), (12, 9, 0.9)), written], FLOPS)
     assert found is not None and found.budget == 12

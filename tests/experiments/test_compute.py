@@ -209,6 +209,20 @@ def test_the_students_own_start_costs_what_the_student_does(tmp_path: Path) -> N
     assert found.parts is not None and found.parts["teacher"] == FORWARD
 
 
+def test_answers_are_written_by_the_teacher(tmp_path: Path) -> None:
+    how = {"data": "teacher_samples", "batch_size": 2, "loss__kd_weight": 0.0}
+    run(tmp_path, **{f"distill__{name}": value for name, value in how.items()})
+    figures = {"teacher_prefilled_tokens": 30, "teacher_sampled_tokens": 40}
+    (tmp_path / "distill").mkdir()
+    done = {"figures": figures}
+    (tmp_path / "distill" / "done.json").write_text(json.dumps(done), encoding="utf-8")
+    rows = {"distill": [logged(1, 12, num_response_tokens=6)]}
+    found = compute.operations(tmp_path, rows)
+    written = 2 * (84 * 70 + 20 * 40) + 16 * (30 * 3 / 2 + 40 * 3 + 40 * 3 / 2)
+    assert found.parts is not None and found.parts["teacher"] == written
+    assert [found.at(step) for step in (0, 1)] == [written, written + UPDATE]
+
+
 def test_a_run_without_training_has_spent_nothing(tmp_path: Path) -> None:
     found = compute.operations(tmp_path, {})
     assert found.parts == dict.fromkeys((*compute.PARTS, "all"), 0.0)
