@@ -127,7 +127,7 @@ class DistillStep:
         index_B = np.tile(index, self.settings.samples)
         examples = [self.rows.examples[i] for i in index_B]
         own = draws(self.settings, self.key, step)
-        metrics: dict[str, Any] = {}
+        metrics: dict[str, Any] = rounds.counts(()) if self.settings.draws else {}
         records: list[dict[str, Any]] = []
         if own:
             problems = [self.rows.problems[i] for i in index_B]
@@ -168,6 +168,7 @@ class DistillStep:
             metrics["on_policy"] = float(own)
         metrics["epoch"] = (step + 1) * len(index) / len(self.curriculum.arms.kept)
         metrics["step_tokens"] = int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
+        metrics["step_response_tokens"] = int(host["response_len_B"].sum())
         return state, metrics, records
 
     def _given_lengths(self) -> Sequence[PaddedLengths]:
@@ -215,6 +216,7 @@ class DistillStep:
             samples=samples,
             replies=self.run.data.replies(),
         )
+        counts = rounds.counts([(prompts, rollout)])
         order = np.arange(len(given)).reshape(len(prompts), samples).T.reshape(-1)
         rollout = Rollout(*(leaf[order] for leaf in rollout))
         if step == 0 and self.guard is not None:
@@ -231,6 +233,7 @@ class DistillStep:
             "completions/clipped_ratio": float(1.0 - rollout.ended_B.mean()),
             "accuracy": float(judged.right_B.mean()),
             "student/mass": completions.student_mass(rollout.behaviour_logp_BR, rollout.mask_BR),
+            **counts,
         }
         records = [
             {

@@ -128,9 +128,9 @@ class RLStep:
         guard = self.guard if step == 0 else None
         if guard is not None:
             guard.check(drawn.rollout)
-        collected, oversampled = None, dict[str, float]()
+        collected, oversampled, draws = None, dict[str, float](), [drawn]
         if self.settings.dynamic_sampling or self.settings.oversample > 1:
-            collected, oversampled = self._chosen(drawn, weights, before, ids_P, step)
+            collected, oversampled = self._chosen(draws, weights, before, ids_P, step)
             drawn = collected.drawn
         host = training_batch(
             drawn.prompts,
@@ -188,7 +188,7 @@ class RLStep:
             guard.record({**metrics, **updated})
         metrics = {**metrics, **updated, **rl_metrics.of_rollout(host, collected.judged, self.G)}
         metrics |= {**turns, **self.terms.metrics(), **oversampled, **replayed, **clock.times}
-        metrics |= self.run.data.task.metrics(collected.judged)
+        metrics |= self.run.data.task.metrics(collected.judged) | rl_metrics.of_draws(draws)
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if self.teacher is not None:
             metrics |= self.teacher.metrics()
@@ -246,9 +246,12 @@ class RLStep:
         return groups.collect(drawn, judged, ids_P, all_right=self.all_right)
 
     def _chosen(
-        self, drawn: Drawn, weights: Any, curriculum_state: Any, ids_P: np.ndarray, step: int
+        self, draws: list[Drawn], weights: Any, curriculum_state: Any, ids_P: np.ndarray, step: int
     ) -> tuple[Collected, dict[str, float]]:
-        """The groups after oversampling and dynamic sampling, with oversampling's metrics."""
+        """The groups after oversampling and dynamic sampling, with oversampling's metrics.
+
+        draws: the first one of the step; further ones are added.
+        """
         counts: list[dict[str, float]] = []
 
         def kept(drawn: Drawn, number: int) -> tuple[Drawn, Judged]:
@@ -265,9 +268,10 @@ class RLStep:
 
         def draw(seen: np.ndarray, number: int) -> tuple[np.ndarray, Drawn, Judged]:
             more_P = self.curriculum.problem_ids(curriculum_state, step, seen)
-            return more_P, *kept(self._draw(weights, more_P, step, number), number)
+            draws.append(self._draw(weights, more_P, step, number))
+            return more_P, *kept(draws[-1], number)
 
-        first = self._collect(*kept(drawn, 0), ids_P)
+        first = self._collect(*kept(draws[0], 0), ids_P)
         most = self.settings.dynamic_sampling
         found = groups.replace_equal(first, most, draw, all_right=self.all_right)
         return found, oversample.total(counts)

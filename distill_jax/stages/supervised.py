@@ -177,7 +177,10 @@ def step_fn(run: Run, draw: Draw, update: Any, frozen: Any, *, size: int, of: in
     def step(state: TrainState, number: int) -> Any:
         host, tokens = draw(number)
         state, metrics = update(state, frozen, sharding.place(host, where), zero, one)
-        return state, {**metrics, "epoch": (number + 1) * size / of, "step_tokens": tokens}, []
+        counts = {"step_tokens": tokens}
+        if "response_len_B" in host:
+            counts["step_response_tokens"] = int(host["response_len_B"].sum())
+        return state, {**metrics, "epoch": (number + 1) * size / of, **counts}, []
 
     return step
 
