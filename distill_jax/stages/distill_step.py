@@ -25,7 +25,7 @@ from distill_jax.rollout import completions, rounds
 from distill_jax.rollout.completions import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import supervised, teacher_prompts
+from distill_jax.stages import given_batches, teacher_prompts
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.distill_rows import Rows
 from distill_jax.stages.distill_settings import DistillSettings
@@ -99,7 +99,7 @@ class DistillStep:
         self._compares = self.settings.loss.kd_weight > 0
         listed = self._compares and self.settings.loss.top_k
         self._scorer = self._top_k_scorer() if listed else None
-        self._lengths = self._given_lengths()
+        self._pack_given = self._given_batches()
         self._updates = {}
         for given in (True, False):
             # Only the future term, which is of drawn tokens, depends on how they are drawn.
@@ -133,13 +133,15 @@ class DistillStep:
             problems = [self.rows.problems[i] for i in index_B]
             drawn = self._draw(state, step, problems, examples)
             examples, rollout, metrics, records = drawn
-        host = self._packed(examples, () if own else self._lengths)
+        given = None if own else self._pack_given
+        host = self._packed(examples) if given is None else given(examples)
         if own:  # outputs between its turns are not the student's
             mask_BR, ended_B = rollout.mask_BR, rollout.ended_B
             R = min(mask_BR.shape[1], host["loss_mask_BR"].shape[1])
             host["loss_mask_BR"][:, :R] *= mask_BR[:, :R]
-        place_BB = np.eye(len(index_B), dtype=np.float32)
-        batch = sharding.place({**host, "place_BB": place_BB}, self._rows)
+        rows = np.eye(len(index_B), dtype=np.float32)
+        places = {} if "place_BE" in host else {"place_BB": rows}
+        batch = sharding.place({**host, **places}, self._rows)
         read = batch
         if self._prompts is not None:  # the student has drawn
             read = teachers.reread(self.run, host, self._prompts.of(problems), MULTIPLE)
@@ -167,28 +169,28 @@ class DistillStep:
         if self.settings.lmbda:
             metrics["on_policy"] = float(own)
         metrics["epoch"] = (step + 1) * len(index) / len(self.curriculum.arms.kept)
-        metrics["step_tokens"] = int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
+        metrics["step_tokens"] = given_batches.tokens_of(host)
         return state, metrics, records
 
-    def _given_lengths(self) -> Sequence[PaddedLengths]:
-        """What batches of given responses are padded to; empty where there are none.
+    def _given_batches(self) -> given_batches.Pack | None:
+        """How batches of given responses become arrays; None where there are none.
 
         A curriculum that looks at its state takes other batches than those that are counted here:
         shuffled ones of all its problems.
         """
         s, curriculum = self.settings, self.curriculum
         if s.data == "student_samples":
-            return ()
+            return None
         kept, known = curriculum.arms.kept, curriculum.method.one_shuffle
         batches = (
             kept[batching.batch_indices(curriculum.seed, step, s.prompts, len(kept))]
             for step in range(s.steps)
         )
-        planned = padding.plan(
-            batching.lengths_of(self.rows.examples), batches, multiple=MULTIPLE, known=known
-        )
-        supervised.tell_lengths(self.run, planned)
-        return planned.chosen
+        examples = self.rows.examples
+        if s.packing:
+            how = {"budget": s.packing, "accumulate": s.accumulate, "multiple": MULTIPLE}
+            return given_batches.packed(self.run, examples, batches, **how)
+        return given_batches.padded(self.run, examples, batches, multiple=MULTIPLE, known=known)
 
     def weights(self, state: TrainState) -> Any:
         """Decode weights of the student in this state."""
@@ -311,7 +313,7 @@ class DistillStep:
         return [(host, len(rows)) for host, rows in zip(packed, parts, strict=True)]
 
     def _packed(
-        self, examples: Sequence[chat.Example], chosen: Sequence[PaddedLengths]
+        self, examples: Sequence[chat.Example], chosen: Sequence[PaddedLengths] = ()
     ) -> dict[str, np.ndarray]:
         pad_id = self.run.data.pad_id
         return batching.pack_examples(examples, pad_id=pad_id, multiple=MULTIPLE, chosen=chosen)

@@ -80,8 +80,15 @@ class SFTSettings(TrainSettings, kind="sft", makes="student"):
     )
     sort_window: int = setting(
         1,
-        "Steps whose rows are sorted by length into batches, for less padding; 1: not sorted.",
+        "Steps whose rows are sorted by length into batches, for less padding, or with `packing` "
+        "dealt into batches of nearly as many tokens; 1: as they are drawn.",
         low=1,
+    )
+    packing: int = setting(
+        0,
+        "Tokens of a packed row, at most: the examples of a step share few rows, positions and "
+        "attention apart. 0: one example a row.",
+        low=0,
     )
 
     def shared(self) -> tuple[str, ...]:

@@ -1,0 +1,85 @@
+"""How the batches of a stage on given responses become arrays: padded, or packed into few rows."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from distill_jax.core import sharding
+from distill_jax.data import batching, packing, padding
+from distill_jax.data.chat import Example
+from distill_jax.run.run import Run
+
+# The examples of a batch -> its arrays.
+Pack = Callable[[Sequence[Example]], dict[str, np.ndarray]]
+
+
+def padded(
+    run: Run,
+    examples: Sequence[Example],
+    batches: Iterable[np.ndarray],
+    *,
+    multiple: int,
+    known: bool = True,
+) -> Pack:
+    """One example a row, in few lengths: see `padding.plan` and `batching.pack_examples`."""
+    planned = padding.plan(batching.lengths_of(examples), batches, multiple=multiple, known=known)
+    few = len(planned.chosen) == planned.needed
+    why = "" if few else f" ({planned.padding_before:.0%} with all {planned.needed} lengths)"
+    run.say(
+        f"train: batches are padded to rows/responses of {_said(planned.chosen)}, "
+        f"padding is {planned.padding:.0%} of their tokens{why}"
+    )
+
+    def pack(batch: Sequence[Example]) -> dict[str, np.ndarray]:
+        return batching.pack_examples(
+            batch, pad_id=run.data.pad_id, multiple=multiple, chosen=planned.chosen
+        )
+
+    return pack
+
+
+def packed(
+    run: Run,
+    examples: Sequence[Example],
+    batches: Iterable[np.ndarray],
+    *,
+    budget: int,
+    accumulate: int,
+    multiple: int,
+) -> Pack:
+    """Several examples a row of at most `budget` tokens: see `packing.plan` and `packing.pack`.
+
+    Raises:
+        DataError: an example is longer than the budget.
+    """
+    parts = accumulate * sharding.batch_shards(run.mesh)
+    planned = packing.plan(
+        batching.lengths_of(examples), batches, budget=budget, parts=parts, multiple=multiple
+    )
+    run.say(
+        f"train: batches are packed into {planned.rows} rows, of tokens/response tokens "
+        f"{_said(planned.chosen)}, padding is {planned.padding:.0%} of their tokens"
+    )
+
+    def pack(batch: Sequence[Example]) -> dict[str, np.ndarray]:
+        return packing.pack(
+            batch,
+            batching.lengths_of(batch),
+            pad_id=run.data.pad_id,
+            rows=planned.rows,
+            multiple=multiple,
+            chosen=planned.chosen,
+        )
+
+    return pack
+
+
+def tokens_of(host: Mapping[str, np.ndarray]) -> int:
+    """Tokens of a batch without padding."""
+    if "segment_BT" in host:
+        return int((host["segment_BT"] > 0).sum())
+    return int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
+
+
+def _said(chosen: Sequence[padding.PaddedLengths]) -> str:
+    return ", ".join(f"{T}/{R}" for T, R in chosen)
