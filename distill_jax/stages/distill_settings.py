@@ -16,7 +16,7 @@ from distill_jax.run.settings import (
     Shared,
     TrainSettings,
 )
-from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING
+from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING, lengths_of_drawn
 from distill_jax.stages.teacher_settings import StageTeacherSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.state import TRAINABLE
@@ -80,6 +80,7 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
     samples_per_prompt: int = setting(
         1, "Samples of each problem that a step draws, with data=student_samples.", low=1
     )
+    drawn_lengths: int = lengths_of_drawn()
     max_clipped: float = setting(
         MAX_CLIPPED,
         "Refuse to train where more of the first rollout's completions than this share are cut "

@@ -25,7 +25,7 @@ from distill_jax.rollout import completions, rounds
 from distill_jax.rollout.completions import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import given_batches, teacher_prompts
+from distill_jax.stages import batch_shapes, teacher_prompts
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.distill_rows import Rows
 from distill_jax.stages.distill_settings import DistillSettings
@@ -99,7 +99,8 @@ class DistillStep:
         self._compares = self.settings.loss.kd_weight > 0
         listed = self._compares and self.settings.loss.top_k
         self._scorer = self._top_k_scorer() if listed else None
-        self._pack_given = self._given_batches()
+        self._pack_given = self._for_given()
+        self._drawn_lengths = self._for_drawn()
         self._updates = {}
         for given in (True, False):
             # Only the future term, which is of drawn tokens, depends on how they are drawn.
@@ -134,7 +135,7 @@ class DistillStep:
             drawn = self._draw(state, step, problems, examples)
             examples, rollout, metrics, records = drawn
         given = None if own else self._pack_given
-        host = self._packed(examples) if given is None else given(examples)
+        host = self._packed(examples, self._drawn_lengths) if given is None else given(examples)
         if own:  # outputs between its turns are not the student's
             mask_BR, ended_B = rollout.mask_BR, rollout.ended_B
             R = min(mask_BR.shape[1], host["loss_mask_BR"].shape[1])
@@ -169,10 +170,10 @@ class DistillStep:
         if self.settings.lmbda:
             metrics["on_policy"] = float(own)
         metrics["epoch"] = (step + 1) * len(index) / len(self.curriculum.arms.kept)
-        metrics["step_tokens"] = given_batches.tokens_of(host)
+        metrics["step_tokens"] = batch_shapes.tokens_of(host)
         return state, metrics, records
 
-    def _given_batches(self) -> given_batches.Pack | None:
+    def _for_given(self) -> batch_shapes.Pack | None:
         """How batches of given responses become arrays; None where there are none.
 
         A curriculum that looks at its state takes other batches than those that are counted here:
@@ -189,8 +190,15 @@ class DistillStep:
         examples = self.rows.examples
         if s.packing:
             how = {"budget": s.packing, "accumulate": s.accumulate, "multiple": MULTIPLE}
-            return given_batches.packed(self.run, examples, batches, **how)
-        return given_batches.padded(self.run, examples, batches, multiple=MULTIPLE, known=known)
+            return batch_shapes.packed(self.run, examples, batches, **how)
+        return batch_shapes.padded(self.run, examples, batches, multiple=MULTIPLE, known=known)
+
+    def _for_drawn(self) -> Sequence[PaddedLengths]:
+        """What batches of the student's own responses are padded to; empty where there are none."""
+        if not self.settings.draws:
+            return ()
+        prompts, limit = [one.prompt for one in self.rows.examples], self.settings.drawn_lengths
+        return batch_shapes.of_drawn(self.run, prompts, multiple=MULTIPLE, limit=limit)
 
     def weights(self, state: TrainState) -> Any:
         """Decode weights of the student in this state."""
@@ -313,7 +321,7 @@ class DistillStep:
         return [(host, len(rows)) for host, rows in zip(packed, parts, strict=True)]
 
     def _packed(
-        self, examples: Sequence[chat.Example], chosen: Sequence[PaddedLengths] = ()
+        self, examples: Sequence[chat.Example], chosen: Sequence[PaddedLengths]
     ) -> dict[str, np.ndarray]:
         pad_id = self.run.data.pad_id
         return batching.pack_examples(examples, pad_id=pad_id, multiple=MULTIPLE, chosen=chosen)

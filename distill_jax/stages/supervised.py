@@ -16,7 +16,7 @@ from distill_jax.data.packing import check as check_packing
 from distill_jax.data.problem import Problem
 from distill_jax.data.rows import problem_of_row, read_rows
 from distill_jax.run.run import Run
-from distill_jax.stages import given_batches
+from distill_jax.stages import batch_shapes
 from distill_jax.stages.loop import StepFn
 from distill_jax.training.state import TrainState
 
@@ -208,14 +208,14 @@ def examples_step(
     examples = rows.examples
     batches = (rows.indices(step, batch_size) for step in range(steps))
     if packing:
-        pack = given_batches.packed(
+        pack = batch_shapes.packed(
             run, examples, batches, budget=packing, accumulate=accumulate, multiple=MULTIPLE
         )
     else:
-        pack = given_batches.padded(run, examples, batches, multiple=MULTIPLE)
+        pack = batch_shapes.padded(run, examples, batches, multiple=MULTIPLE)
 
     def draw(number: int) -> tuple[dict[str, np.ndarray], int]:
         host = pack([examples[i] for i in rows.indices(number, batch_size)])
-        return host, given_batches.tokens_of(host)
+        return host, batch_shapes.tokens_of(host)
 
     return step_fn(run, draw, update, frozen, size=batch_size, of=len(examples))

@@ -1,4 +1,4 @@
-"""How the batches of a stage on given responses become arrays: padded, or packed into few rows."""
+"""How batches become arrays of few shapes: given responses padded or packed, drawn ones padded."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -26,7 +26,7 @@ def padded(
     few = len(planned.chosen) == planned.needed
     why = "" if few else f" ({planned.padding_before:.0%} with all {planned.needed} lengths)"
     run.say(
-        f"train: batches are padded to rows/responses of {_said(planned.chosen)}, "
+        f"train: batches are padded to rows/responses of {padding.said(planned.chosen)}, "
         f"padding is {planned.padding:.0%} of their tokens{why}"
     )
 
@@ -58,7 +58,7 @@ def packed(
     )
     run.say(
         f"train: batches are packed into {planned.rows} rows, of tokens/response tokens "
-        f"{_said(planned.chosen)}, padding is {planned.padding:.0%} of their tokens"
+        f"{padding.said(planned.chosen)}, padding is {planned.padding:.0%} of their tokens"
     )
 
     def pack(batch: Sequence[Example]) -> dict[str, np.ndarray]:
@@ -74,12 +74,24 @@ def packed(
     return pack
 
 
+def of_drawn(
+    run: Run, prompts: Sequence[Sequence[int]], *, multiple: int, limit: int
+) -> tuple[padding.PaddedLengths, ...]:
+    """What batches of these prompts with drawn responses are padded to: see `padding.of_drawn`.
+
+    limit: 0: (), each batch to its own.
+    """
+    if not limit:
+        return ()
+    prompt_N = np.array([len(prompt) for prompt in prompts])
+    most = run.config.sampling.response_tokens
+    chosen = padding.of_drawn(prompt_N, most, multiple=multiple, limit=limit)
+    run.say(f"train: drawn responses are padded to rows/responses of {padding.said(chosen)}")
+    return chosen
+
+
 def tokens_of(host: Mapping[str, np.ndarray]) -> int:
     """Tokens of a batch without padding."""
     if "segment_BT" in host:
         return int((host["segment_BT"] > 0).sum())
     return int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
-
-
-def _said(chosen: Sequence[padding.PaddedLengths]) -> str:
-    return ", ".join(f"{T}/{R}" for T, R in chosen)
