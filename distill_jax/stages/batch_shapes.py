@@ -1,16 +1,23 @@
 """How batches become arrays of few shapes: given responses padded or packed, drawn ones padded."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from distill_jax.core import sharding
 from distill_jax.data import batching, packing, padding
 from distill_jax.data.chat import Example
 from distill_jax.run.run import Run
+from distill_jax.training.ahead import Ahead
 
-# The examples of a batch -> its arrays.
-Pack = Callable[[Sequence[Example]], dict[str, np.ndarray]]
+
+class Batches(NamedTuple):
+    """How the examples of a batch become its arrays, and the lengths that these may have."""
+
+    pack: Callable[[Sequence[Example]], dict[str, np.ndarray]]
+    chosen: Sequence[padding.PaddedLengths]
 
 
 def padded(
@@ -20,7 +27,7 @@ def padded(
     *,
     multiple: int,
     known: bool = True,
-) -> Pack:
+) -> Batches:
     """One example a row, in few lengths: see `padding.plan` and `batching.pack_examples`."""
     planned = padding.plan(batching.lengths_of(examples), batches, multiple=multiple, known=known)
     few = len(planned.chosen) == planned.needed
@@ -35,7 +42,7 @@ def padded(
             batch, pad_id=run.data.pad_id, multiple=multiple, chosen=planned.chosen
         )
 
-    return pack
+    return Batches(pack, planned.chosen)
 
 
 def packed(
@@ -46,7 +53,7 @@ def packed(
     budget: int,
     accumulate: int,
     multiple: int,
-) -> Pack:
+) -> Batches:
     """Several examples a row of at most `budget` tokens: see `packing.plan` and `packing.pack`.
 
     Raises:
@@ -71,7 +78,7 @@ def packed(
             chosen=planned.chosen,
         )
 
-    return pack
+    return Batches(pack, planned.chosen)
 
 
 def of_drawn(
@@ -88,6 +95,20 @@ def of_drawn(
     chosen = padding.of_drawn(prompt_N, most, multiple=multiple, limit=limit)
     run.say(f"train: drawn responses are padded to rows/responses of {padding.said(chosen)}")
     return chosen
+
+
+def compiled_ahead(
+    run: Run, update: Callable[..., Any], chosen: Sequence[padding.PaddedLengths]
+) -> Callable[..., Any]:
+    """The update; on accelerators a thread compiles its programs before they are needed.
+
+    Not on CPU, where compiling would take the cores that the steps need, nor in several processes,
+    which have to compile in one order.
+    """
+    on_cpu = run.mesh.devices.flat[0].platform == "cpu"
+    if on_cpu or jax.process_count() > 1 or len(chosen) < 2:
+        return update
+    return Ahead(update, chosen, run.say)
 
 
 def tokens_of(host: Mapping[str, np.ndarray]) -> int:

@@ -99,7 +99,7 @@ class DistillStep:
         self._compares = self.settings.loss.kd_weight > 0
         listed = self._compares and self.settings.loss.top_k
         self._scorer = self._top_k_scorer() if listed else None
-        self._pack_given = self._for_given()
+        self._given = self._for_given()
         self._drawn_lengths = self._for_drawn()
         self._updates = {}
         for given in (True, False):
@@ -118,6 +118,10 @@ class DistillStep:
             self._updates[given] = make_update(
                 loss, totals, tx, run.mesh, shardings, accumulate=self.settings.accumulate
             )
+        if self._given is not None and self._scorer is None:  # stored top k has other axes
+            self._updates[True] = batch_shapes.compiled_ahead(
+                run, self._updates[True], self._given.chosen
+            )
 
     def __call__(
         self, state: TrainState, step: int
@@ -134,8 +138,10 @@ class DistillStep:
             problems = [self.rows.problems[i] for i in index_B]
             drawn = self._draw(state, step, problems, examples)
             examples, rollout, metrics, records = drawn
-        given = None if own else self._pack_given
-        host = self._packed(examples, self._drawn_lengths) if given is None else given(examples)
+        if own or self._given is None:
+            host = self._packed(examples, self._drawn_lengths)
+        else:
+            host = self._given.pack(examples)
         if own:  # outputs between its turns are not the student's
             mask_BR, ended_B = rollout.mask_BR, rollout.ended_B
             R = min(mask_BR.shape[1], host["loss_mask_BR"].shape[1])
@@ -173,7 +179,7 @@ class DistillStep:
         metrics["step_tokens"] = batch_shapes.tokens_of(host)
         return state, metrics, records
 
-    def _for_given(self) -> batch_shapes.Pack | None:
+    def _for_given(self) -> batch_shapes.Batches | None:
         """How batches of given responses become arrays; None where there are none.
 
         A curriculum that looks at its state takes other batches than those that are counted here:

@@ -59,7 +59,7 @@ class OutcomeRows(prm_rows.LabelledRows):
             for one in chosen
         ]
         packed = batching.pack_examples(
-            examples, pad_id=self.pad_id, multiple=MULTIPLE, chosen=self._chosen
+            examples, pad_id=self.pad_id, multiple=MULTIPLE, chosen=self.chosen
         )
         label_B = np.array([one.outcome for one in chosen], np.float32)
         packed |= {
@@ -73,7 +73,7 @@ class OutcomeRows(prm_rows.LabelledRows):
         return batching.batch_indices(self.seed, step, self.settings.batch_size, len(self.train))
 
     @cached_property
-    def _chosen(self) -> tuple[PaddedLengths, ...]:
+    def chosen(self) -> tuple[PaddedLengths, ...]:
         """What the stage's batches are padded to."""
         rows = [one.row for one in self.train]
         lengths_N2 = np.array([(len(row.tokens), len(row.tokens) - row.start) for row in rows])

@@ -208,14 +208,15 @@ def examples_step(
     examples = rows.examples
     batches = (rows.indices(step, batch_size) for step in range(steps))
     if packing:
-        pack = batch_shapes.packed(
+        made = batch_shapes.packed(
             run, examples, batches, budget=packing, accumulate=accumulate, multiple=MULTIPLE
         )
     else:
-        pack = batch_shapes.padded(run, examples, batches, multiple=MULTIPLE)
+        made = batch_shapes.padded(run, examples, batches, multiple=MULTIPLE)
 
     def draw(number: int) -> tuple[dict[str, np.ndarray], int]:
-        host = pack([examples[i] for i in rows.indices(number, batch_size)])
+        host = made.pack([examples[i] for i in rows.indices(number, batch_size)])
         return host, batch_shapes.tokens_of(host)
 
+    update = batch_shapes.compiled_ahead(run, update, made.chosen)
     return step_fn(run, draw, update, frozen, size=batch_size, of=len(examples))

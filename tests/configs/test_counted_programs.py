@@ -6,7 +6,6 @@ others are counted by the shapes of the arrays that they are given.
 
 import dataclasses
 import types
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -163,11 +162,11 @@ def test_given_responses(stage: str, packing: int, most: int, padding: float) ->
         for total, response in ROWS[:TRAIN]
     ]
     index = [batching.batch_indices(0, step, s.batch_size, TRAIN) for step in range(s.steps)]
-    pack: Callable[..., Any] = batch_shapes.padded(stub, examples, index, multiple=MULTIPLE)
+    found = batch_shapes.padded(stub, examples, index, multiple=MULTIPLE)
     if packing:
         how: dict[str, Any] = {"budget": packing, "accumulate": s.accumulate}
-        pack = batch_shapes.packed(stub, examples, index, **how, multiple=MULTIPLE)
-    made = [pack([examples[i] for i in one]) for one in index]
+        found = batch_shapes.packed(stub, examples, index, **how, multiple=MULTIPLE)
+    made = [found.pack([examples[i] for i in one]) for one in index]
     assert len({(one["tokens_BT"].shape, one["targets_BR"].shape) for one in made}) <= most
     real = sum(batch_shapes.tokens_of(one) for one in made)
     assert sum(one["tokens_BT"].size for one in made) / real - 1 <= padding

@@ -11,7 +11,8 @@ import pytest
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.run.run import Run
-from distill_jax.stages import distill_step, rl_step, runner, supervised
+from distill_jax.stages import batch_shapes, distill_step, rl_step, runner, supervised
+from distill_jax.training.ahead import Ahead
 from tests.data.gsm8k_like import lengths
 from tests.stages.distilled import WAYS
 from tests.stages.small import copy_stages, rows, small, weights
@@ -95,6 +96,27 @@ def test_broken_off_it_is_padded_to_the_same_lengths(
         runner.run(alone, workdir)
     runner.run(alone, workdir)
     assert len(shapes) == 6 + 8 and len(set(shapes)) == 6
+    assert rows(workdir, stage) == rows(whole, stage)
+    assert weights(workdir, stage) == weights(whole, stage)
+
+
+@pytest.mark.parametrize("stage", ["sft", "distill"])
+def test_programs_compiled_ahead_change_nothing(
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+) -> None:
+    """As on accelerators; on CPU nothing is compiled ahead."""
+    all_lengths(monkeypatch)
+    monkeypatch.setattr(
+        batch_shapes, "compiled_ahead", lambda run, update, chosen: Ahead(update, chosen, run.say)
+    )
+    workdir = copy_stages(whole, tmp_path / "run", "pretrain")
+    capsys.readouterr()
+    runner.run(small(**{**HOW, "stages": (stage,)}), workdir)
+    assert capsys.readouterr().err.count("compiled ahead: rows/responses of") >= 1
     assert rows(workdir, stage) == rows(whole, stage)
     assert weights(workdir, stage) == weights(whole, stage)
 
