@@ -248,7 +248,10 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
         teacher=TeacherSettings(path=teacher, **big),
         student=ModelSettings(path=student, **big),
         lora=LoraConfig(rank=8, alpha=16.0, dropout=0.1),
-        sampling=SamplingSettings(temperature=0.7, max_new_tokens=480),
+        # One width of prompts, two numbers of rows: few programs, which take long to compile.
+        sampling=SamplingSettings(
+            temperature=0.7, max_new_tokens=480, prompt_multiple=256, row_counts=2
+        ),
         checkpoint=CheckpointSettings(every=50, keep=2, keep_best="eval/accuracy"),
         plan={
             "sft": SFTSettings(
@@ -257,15 +260,18 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
                 batch_size=32,
                 accumulate=4,
                 eval_every=100,
+                eval_problems=128,
                 eval_batch=128,
                 optimizer=supervised,
             ),
             "distill": DistillSettings(
                 start="base",
                 steps=700,
+                drawn_lengths=6,
                 batch_size=32,
                 accumulate=4,
                 eval_every=100,
+                eval_problems=128,
                 eval_batch=128,
                 optimizer=supervised,
             ),
@@ -273,12 +279,14 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
                 start="sft",
                 algorithm="ppo",
                 steps=1000,
+                drawn_lengths=6,
                 prompts_per_step=32,
                 samples_per_prompt=4,
                 num_iterations=2,
                 minibatches=2,
                 accumulate=4,
                 eval_every=100,
+                eval_problems=128,
                 eval_batch=128,
                 buckets=BucketSettings(lengths=4, rows=32),
                 optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),

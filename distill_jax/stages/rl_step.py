@@ -20,7 +20,7 @@ from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import rl_metrics, rl_prepare
+from distill_jax.stages import batch_shapes, rl_metrics, rl_prepare
 from distill_jax.stages.exact_teacher import ExactTeacher
 from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.rl_settings import RLSettings
@@ -95,6 +95,10 @@ class RLStep:
             losses.policy_scorer, self.rows, model, temperature=temperature, vocab=vocab
         )
         self._score, self._reference = score(values=values, entropy=by_entropy), score(values=False)
+        self._lengths = batch_shapes.of_drawn(
+            run, run.data.problems("train").prompts,
+            multiple=self.settings.batch_multiple, limit=self.settings.drawn_lengths,
+        )  # fmt: skip
         # The reward state is part of the train state: with another sharding the update would
         # compile again.
         whole = sharding.replicated(run.mesh)
@@ -133,12 +137,9 @@ class RLStep:
             collected, oversampled = self._chosen(draws, weights, before, ids_P, step)
             drawn = collected.drawn
         host = training_batch(
-            drawn.prompts,
-            drawn.rollout,
-            self.G,
-            pad_id=self.run.data.pad_id,
-            multiple=self.settings.batch_multiple,
-        )
+            drawn.prompts, drawn.rollout, self.G, pad_id=self.run.data.pad_id,
+            multiple=self.settings.batch_multiple, chosen=self._lengths,
+        )  # fmt: skip
         clock.note("time/rollout")
         # --- the teacher is launched first: the host judges while the device scores ---
         batch = sharding.place(host, self.rows)
