@@ -88,6 +88,7 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
     out = [
         ("preset", f"{config['preset']}, seed {config['seed']}"),
         ("data", config["data"]["source"]),
+        ("prompt", _prompt(config["data"].get("chat", {}))),
         ("teacher", _model(config["teacher"]) if both else "not in this run"),
         ("student", f"{_model(config['student'])}; {adapter}"),
         ("sampling", f"temperature {sampling['temperature']:g}, {cut}"),
@@ -105,10 +106,23 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
     return out
 
 
+def _prompt(chat: Mapping[str, Any]) -> str:
+    """What is said to the model besides the question."""
+    said = {
+        "system message": chat.get("system_prompt"),
+        "after the question": chat.get("instruction"),
+        "worked examples from": chat.get("shots"),
+        "solutions end in": "\\boxed{ANSWER}" if chat.get("boxed") else None,
+    }
+    return "; ".join(f"{name}: {text}" for name, text in said.items() if text) or "the question"
+
+
 def _evaluation(settings: Mapping[str, Any]) -> str:
     of = f" of {settings['benchmark']}" if settings.get("benchmark") else ""
-    samples = f"{settings['samples']} samples at temperature {settings['temperature']:g}"
-    return f"{settings['problems']} problems{of}; greedy, and {samples}"
+    found = f"{settings['problems']} problems{of}; greedy"
+    if not settings["samples"]:
+        return found
+    return f"{found}, and {settings['samples']} samples at temperature {settings['temperature']:g}"
 
 
 def _given(settings: Mapping[str, Any]) -> str:
