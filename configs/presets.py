@@ -4,7 +4,8 @@ tiny       no download, CPU: everything is made here; minutes
 grpo       no download, CPU: models that half of the time answer without working; GRPO on verified
            answers and on the teacher's reward of each completion
 smoke      seconds, for tests: every stage of a main job; learns nothing to speak of
-smollm2    SmolLM2-135M-Instruct learns GSM8K from itself with the worked solution in its prompt;
+smollm2    SmolLM2-135M-Instruct learns the form of GSM8K's solutions, then from itself with the
+           worked solution in its prompt;
            no hub for the weights: python -m launch.get_model smollm2-135m models/smollm2
 qwen_0_5b  Qwen2.5-1.5B-Instruct teaches Qwen2.5-0.5B on GSM8K
 qwen_1_5b  Qwen2.5-7B-Instruct teaches Qwen2.5-Math-1.5B on GSM8K

@@ -25,7 +25,8 @@ from distill_jax.training.optimizer import OptimizerSettings
 from distill_jax.training.records import RecordSettings
 
 # The field's instruction, by family of models: where each family's model card puts it. Without it
-# 59% of 32 answers of SmolLM2 to GSM8K ended in prose, in which no final answer is found.
+# 59% of 32 answers of SmolLM2 to GSM8K ended in prose, in which no final answer is found; with it
+# 56% did: the smallest models learn the form in stage sft.
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 ASKED = {
     "qwen": ChatSettings(system_prompt=BOXED, boxed=True),
@@ -101,10 +102,12 @@ def smollm2() -> RunConfig:
     )
     return RunConfig(
         preset="smollm2",
-        stages=("rl", "evaluate"),
+        # Of 32 answers of the released model none is right and 47% do not end: form comes first.
+        stages=("sft", "rl", "evaluate"),
         # The template's own system message and the instruction take 45.
         data=DataSettings(source="gsm8k", chat=ASKED["smollm2"], max_prompt_tokens=320),
-        student=ModelSettings(path="./models/smollm2"),
+        # Scanned: on a CPU the first update of 30 unrolled layers took 409 s, mostly compilation.
+        student=ModelSettings(path="./models/smollm2", unroll=False),
         lora=LoraConfig(rank=16, alpha=32.0),
         sampling=SamplingSettings(max_new_tokens=256),
         checkpoint=CheckpointSettings(every=25, keep=2),
@@ -133,7 +136,7 @@ def smollm2() -> RunConfig:
             ),
             # The teacher's distribution at each token of the student's own answers.
             "rl": RLSettings(
-                start="base",
+                start="sft",
                 algorithm="bnpo",
                 steps=100,
                 prompts_per_step=64,

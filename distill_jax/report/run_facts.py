@@ -7,6 +7,8 @@ from distill_jax.report.run_data import RunData, StageRecord
 from distill_jax.report.sections import Block, Facts, Table, Text
 from distill_jax.training.progress import clock
 
+_PLAIN = "the question"
+
 
 def lead(data: RunData) -> str:
     """A sentence on the settings."""
@@ -20,7 +22,8 @@ def lead(data: RunData) -> str:
     ]
     parts = [f"Preset `{config['preset']}`", f"seed {config['seed']}"]
     parts += [f"data `{config['data']['source']}`", *algorithms]
-    return f"{', '.join(parts)}."
+    prompt = _prompt(config["data"].get("chat", {}))
+    return f"{', '.join(parts)}." + ("" if prompt == _PLAIN else f" Prompt: {prompt}.")
 
 
 def state(data: RunData) -> str:
@@ -114,7 +117,7 @@ def _prompt(chat: Mapping[str, Any]) -> str:
         "worked examples from": chat.get("shots"),
         "solutions end in": "\\boxed{ANSWER}" if chat.get("boxed") else None,
     }
-    return "; ".join(f"{name}: {text}" for name, text in said.items() if text) or "the question"
+    return "; ".join(f"{name}: {text}" for name, text in said.items() if text) or _PLAIN
 
 
 def _evaluation(settings: Mapping[str, Any]) -> str:

@@ -115,6 +115,10 @@ def test_what_the_model_is_asked_is_in_the_report():
         == "after the question: Use a box.; solutions end in: \\boxed{ANSWER}"
     )
     assert run_facts._prompt({}) == "the question"
+    config = {**CONFIG, "data": {**CONFIG["data"], "chat": chat}}
+    said = "rl by `grpo`. Prompt: after the question: Use a box.; solutions end in"
+    assert said in run_facts.lead(dataclasses.replace(data(), config=config))
+    assert "Prompt" not in run_facts.lead(data())
 
 
 def test_few_problems_are_named():
