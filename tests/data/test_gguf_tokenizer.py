@@ -31,6 +31,14 @@ def test_it_is_the_same_tokenizer():
     }
 
 
+@pytest.mark.parametrize(("name", "type_"), [("spare", 5), ("[PAD430]", 4), ("[PAD430]", 1)])
+def test_rows_without_a_token(name, type_):
+    texts, types = (list(VALUES[f"tokenizer.ggml.{x}"]) for x in ("tokens", "token_type"))
+    texts[430], types[430] = name, type_
+    found = {**VALUES, "tokenizer.ggml.tokens": texts, "tokenizer.ggml.token_type": types}
+    assert len(tokenizer_of(found)) == len(TRAINED)
+
+
 # Single bytes, "12" and " 12" as tokens: what a text is split into shows in where they are used.
 PIECES = ["1", "2", "Ġ", "a", "A", "'", "l", "12", "Ġ12", "'l", "'ll", "Ċ", "<s>"]
 
