@@ -73,9 +73,7 @@ class Guard:
         if without > MOST_WITHOUT * count:
             self.run.say(
                 f"{self.name}: {without} of the {count} completions of the first step state no "
-                "answer that is found, and count as wrong wherever answers are judged: ask for a "
-                "form in data.chat.instruction (the presets of real models ask for \\boxed{}), or "
-                "start from stage sft"
+                f"answer that is found, and count as wrong where answers are judged: {self._ask()}"
             )
 
     def record(self, metrics: Mapping[str, Any]) -> None:
@@ -92,6 +90,19 @@ class Guard:
                 f"{self.name}: where the student ends the teacher gives {self.end} a probability "
                 f"of {mass:.3f}: does it end with another token, or read other prompts?"
             )
+
+    def _ask(self) -> str:
+        """How a student comes to state its answers."""
+        chat = self.run.config.data.chat
+        if chat.instruction or chat.system_prompt:
+            return (
+                f"start from stage sft ({self.name}.start=sft), whose solutions show the form, or "
+                "ask for another one in data.chat.instruction"
+            )
+        return (
+            "ask for a form in data.chat.instruction (the presets of real models ask for "
+            f"\\boxed{{}}), or start from stage sft ({self.name}.start=sft)"
+        )
 
     def _refuse(self, cut: int, count: int, others: Mapping[str, int]) -> None:
         limit = self.run.config.sampling.max_new_tokens

@@ -40,7 +40,7 @@ def test_rows_without_a_token(name, type_):
 
 
 # Single bytes, "12" and " 12" as tokens: what a text is split into shows in where they are used.
-PIECES = ["1", "2", "Ġ", "a", "A", "'", "l", "12", "Ġ12", "'l", "'ll", "Ċ", "<s>"]
+PIECES = ["1", "2", "Ġ", "a", "A", "'", "l", "12", "Ġ12", "'l", "'ll", "Ċ", "aA", "<s>"]
 
 
 def made(pre, **values):
@@ -50,9 +50,9 @@ def made(pre, **values):
             "tokenizer.ggml.model": "gpt2",
             "tokenizer.ggml.pre": pre,
             "tokenizer.ggml.tokens": PIECES,
-            "tokenizer.ggml.token_type": [1] * 12 + [3],
+            "tokenizer.ggml.token_type": [1] * 13 + [3],
             "tokenizer.ggml.merges": merges,
-            "tokenizer.ggml.bos_token_id": 12,
+            "tokenizer.ggml.bos_token_id": 13,
             **values,
         }
     )
@@ -69,6 +69,8 @@ def made(pre, **values):
         ("smollm", "A'll", ["A", "'ll"]),
         ("llama-bpe", "A'll", ["A", "'ll"]),
         ("smollm", "a<s>a", ["a", "<s>", "a"]),
+        ("smollm", "aA", ["a", "A"]),
+        ("llama-bpe", "aA", ["aA"]),  # a whole word is its token, whatever the merges make of it
     ],
 )
 def test_how_each_family_splits(pre, text, pieces):
@@ -77,9 +79,9 @@ def test_how_each_family_splits(pre, text, pieces):
 
 def test_the_first_token_is_added_where_the_file_says_so():
     assert made("smollm")("a")["input_ids"] == [3]
-    assert made("smollm", **{"tokenizer.ggml.add_bos_token": True})("a")["input_ids"] == [12, 3]
+    assert made("smollm", **{"tokenizer.ggml.add_bos_token": True})("a")["input_ids"] == [13, 3]
     # As Llama 3's own tokenizer does, where the file does not say.
-    assert made("llama-bpe")("a")["input_ids"] == [12, 3]
+    assert made("llama-bpe")("a")["input_ids"] == [13, 3]
     assert made("llama-bpe")("a", add_special_tokens=False)["input_ids"] == [3]
     assert made("smollm").bos_token == "<s>" and made("smollm").eos_token is None
 

@@ -10,6 +10,7 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.data import tokenizer as tokenizers
+from distill_jax.data.chat import ChatSettings
 from distill_jax.rollout.completions import MODEL, PROMPT, TOOL, Rollout
 from distill_jax.stages import runner
 from distill_jax.stages.first_rollout import Guard
@@ -30,7 +31,7 @@ def rollout(*responses: list[int], role: list[int] | None = None) -> Rollout:
     return Rollout(tokens, length_B, ended_B, np.zeros(tokens.shape, np.float32), roles)
 
 
-def guard(directory: Path, most: float = 0.5) -> tuple[Guard, list[str]]:
+def guard(directory: Path, most: float = 0.5, instruction: str = "") -> tuple[Guard, list[str]]:
     said: list[str] = []
     run: Any = SimpleNamespace(
         data=SimpleNamespace(
@@ -39,7 +40,10 @@ def guard(directory: Path, most: float = 0.5) -> tuple[Guard, list[str]]:
             text=lambda tokens: " ".join(map(str, tokens)),
             task=SimpleNamespace(is_void=lambda text: "1" not in text.split()),
         ),
-        config=SimpleNamespace(sampling=SimpleNamespace(max_new_tokens=7)),
+        config=SimpleNamespace(
+            sampling=SimpleNamespace(max_new_tokens=7),
+            data=SimpleNamespace(chat=ChatSettings(instruction=instruction)),
+        ),
         say=said.append,
     )
     stage: Any = SimpleNamespace(name="rl_2", settings=SimpleNamespace(max_clipped=most))
@@ -93,6 +97,9 @@ def test_answers_that_are_not_found_are_worth_a_word(tmp_path: Path) -> None:
     assert "data.chat.instruction" in line and "\\boxed{}" in line
     found = json.loads((tmp_path / FILE).read_text())
     assert found["completions/no_answer_ratio"] == 0.6
+    held, said = guard(tmp_path, instruction="Use a box.")
+    held.check(rollout([2, END]))
+    assert "start from stage sft (rl_2.start=sft), whose solutions show the form" in said[0]
 
 
 def test_a_student_with_another_end_token(tmp_path: Path) -> None:
