@@ -52,6 +52,7 @@ REQUIRED = [
 ]
 TENSORBOARD = ["tensorboardX>=2.6"]
 INT8 = ["qwix>=0.1.8"]
+GGUF = ["gguf>=0.17"]
 API = ["openai>=2,<4"]
 MATH_VERIFY = ["math-verify[antlr4_13_2]>=0.9,<0.10"]
 TEST = [
@@ -60,6 +61,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     *API,
+    *GGUF,
     *INT8,
     *MATH_VERIFY,
     *TENSORBOARD,
@@ -81,6 +83,7 @@ setup(
         **{name: by_python(f"jax[{name}]", JAX) for name in ("cuda12", "cuda13", "tpu")},
         "api": API,
         "tensorboard": TENSORBOARD,
+        "gguf": GGUF,
         "int8": INT8,
         "math-verify": MATH_VERIFY,
         "wandb": ["wandb>=0.19"],

@@ -10,7 +10,6 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
 from distill_jax.data import batching, chat
-from distill_jax.data.batching import bare_answer
 from distill_jax.data.chat import Example, Prompts
 from distill_jax.data.packing import check as check_packing
 from distill_jax.data.problem import Problem
@@ -100,7 +99,8 @@ class ExampleRows:
                 f"train: {without} of {len(problems)} problems have no worked solution, "
                 "their rows show the bare answer"
             )
-        bare = sum(s == bare_answer(p) for s, p in zip(solutions, problems, strict=True))
+        plain = [run.data.task.response(problem, bare=True) for problem in problems]
+        bare = sum(s == p for s, p in zip(solutions, plain, strict=True))
         self.bare_answers = bare / len(problems)
         lengths_N2 = batching.lengths_of(self.examples)
         if packing:
