@@ -59,6 +59,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    "pyyaml>=6.0",
     *API,
     *INT8,
     *MATH_VERIFY,
