@@ -7,6 +7,7 @@ directory that knows its config: `MADE` says which command of the documents make
 
 import importlib.util
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from distill_jax.core.files import CONFIG_FILE, write_json
 from distill_jax.run.config import build, to_dict
-from tests.documents import ROOT, Command, commands, documents
+from tests.documents import ROOT, Command, commands, documents, spans, tables
 from tests.launch import batch
 from tests.stages.small import environment
 
@@ -58,6 +59,8 @@ MADE = {
     "runs/reason": ("reason", "tiny"),
 }  # fmt: skip
 FOLDERS = "tests|configs|launch|distill_jax|docs"
+# Steps of the ladder of docs/install.md that take seconds, and what the page says that they print.
+CHEAP = {1: "[CpuDevice(id=0)]", 2: "due", 5: "filter    yes  seccomp on x86_64", 7: "peak"}
 # Words that stand for a value.
 MEANT = {"PRESET": "tiny", "N": "2"}
 
@@ -129,6 +132,23 @@ def test_what_must_be_refused(tmp_path: Path) -> None:
         "no parser": ["-m", "launch.arguments", "x"],
     }
     assert set(parsed(asked, place(tmp_path, asked.values()))) == set(asked)
+
+
+def test_cheap_steps_of_the_install_ladder_print_what_the_page_says(tmp_path: Path) -> None:
+    ladder = next(t for t in tables(ROOT / "docs" / "install.md") if "last line" in t[0])
+    rows = {int(row["step"].partition(".")[0]): row for row in ladder}
+    assert list(rows) == list(range(1, len(rows) + 1))
+    asked = {}
+    for number, ending in CHEAP.items():
+        (command,) = spans(rows[number]["command"])
+        assert ending in rows[number]["last line"]
+        asked[str(number)] = shlex.split(command)[1:]
+    done = batch.run(asked, environment(), cwd=place(tmp_path, []))
+    for number, ending in CHEAP.items():
+        one = done[str(number)]
+        assert one.code == 0 and ending in one.stdout + one.stderr, (number, one.stderr)
+    assert done["1"].stdout.endswith(f"{CHEAP[1]}\n")
+    assert done["5"].stdout.endswith(f"{CHEAP[5]}\n")
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
