@@ -36,7 +36,7 @@ def guarded(job, argv):
     with arguments.OneLine():
         if len(argv) > 1:
             raise ConfigError(f"stray argument {argv[1]!r}")
-        if module != "launch.bench":
+        if module != "launch.bench" and "config" in flags.FLAGS:
             config = build(flags.FLAGS["config"].value)
             given = set(config_flags.get_override_values(flags.FLAGS["config"]))
             refuse_ignored(config, Path("none"), given)
