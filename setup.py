@@ -60,6 +60,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    "pyyaml>=6.0",
     *API,
     *GGUF,
     *INT8,
@@ -87,6 +88,8 @@ setup(
         "int8": INT8,
         "math-verify": MATH_VERIFY,
         "wandb": ["wandb>=0.19"],
+        # The site: mkdocs build. Later majors of both are other programs.
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10"],
         "dev": [*TEST, "mypy>=1.15", "ruff>=0.11", "types-cachetools>=7.0"],
     },
 )
