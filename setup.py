@@ -43,6 +43,7 @@ REQUIRED = [
     "optax>=0.2.6",
     "orbax-checkpoint>=0.12,<0.13",
     "pyarrow>=17",
+    "pyyaml>=6",
     "rich>=13",
     "safetensors>=0.5",
     "scipy>=1.13",
