@@ -54,6 +54,7 @@ REQUIRED = [
 TENSORBOARD = ["tensorboardX>=2.6"]
 INT8 = ["qwix>=0.1.8"]
 API = ["openai>=2,<4"]
+SERVE = ["starlette>=1.0,<2", "uvicorn>=0.40"]
 MATH_VERIFY = ["math-verify[antlr4_13_2]>=0.9,<0.10"]
 TEST = [
     "hypothesis>=6.100",
@@ -63,6 +64,7 @@ TEST = [
     *API,
     *INT8,
     *MATH_VERIFY,
+    *SERVE,
     *TENSORBOARD,
 ]
 
@@ -81,6 +83,7 @@ setup(
         "parity": ["torch==2.13.0", "peft>=0.17", "trl>=1.16,<1.17"],
         **{name: by_python(f"jax[{name}]", JAX) for name in ("cuda12", "cuda13", "tpu")},
         "api": API,
+        "serve": SERVE,
         "tensorboard": TENSORBOARD,
         "int8": INT8,
         "math-verify": MATH_VERIFY,

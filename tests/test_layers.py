@@ -23,7 +23,7 @@ LAYERS = [
     {"distill_jax.run"},
     {"distill_jax.forecast", "distill_jax.inference"},
     {"distill_jax.evaluation"},
-    {"distill_jax.report"},
+    {"distill_jax.report", "distill_jax.serving"},
     {"distill_jax.stages", "distill_jax.handover"},
     {"distill_jax.experiments"},
     {"launch"},
