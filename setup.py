@@ -43,6 +43,7 @@ REQUIRED = [
     "optax>=0.2.6",
     "orbax-checkpoint>=0.12,<0.13",
     "pyarrow>=17",
+    "pyyaml>=6",
     "rich>=13",
     "safetensors>=0.5",
     "scipy>=1.13",
@@ -54,6 +55,7 @@ TENSORBOARD = ["tensorboardX>=2.6"]
 INT8 = ["qwix>=0.1.8"]
 GGUF = ["gguf>=0.17"]
 API = ["openai>=2,<4"]
+SERVE = ["starlette>=1.0,<2", "uvicorn>=0.40"]
 MATH_VERIFY = ["math-verify[antlr4_13_2]>=0.9,<0.10"]
 TEST = [
     "hypothesis>=6.100",
@@ -65,6 +67,7 @@ TEST = [
     *GGUF,
     *INT8,
     *MATH_VERIFY,
+    *SERVE,
     *TENSORBOARD,
 ]
 
@@ -83,6 +86,7 @@ setup(
         "parity": ["torch==2.13.0", "peft>=0.17", "trl>=1.16,<1.17"],
         **{name: by_python(f"jax[{name}]", JAX) for name in ("cuda12", "cuda13", "tpu")},
         "api": API,
+        "serve": SERVE,
         "tensorboard": TENSORBOARD,
         "gguf": GGUF,
         "int8": INT8,

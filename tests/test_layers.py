@@ -23,8 +23,8 @@ LAYERS = [
     {"distill_jax.run"},
     {"distill_jax.forecast", "distill_jax.inference"},
     {"distill_jax.evaluation"},
-    {"distill_jax.report"},
-    {"distill_jax.stages"},
+    {"distill_jax.report", "distill_jax.serving"},
+    {"distill_jax.stages", "distill_jax.handover"},
     {"distill_jax.experiments"},
     {"launch"},
     {"configs"},  # settings of a program of launch/ live beside it, so configs may import launch

@@ -81,16 +81,14 @@ def render_prompts(
             wanted="chat_template in tokenizer_config.json, or <|im_start|> and <|im_end|>",
             fix="add the template of a chat model that has the same tokens",
         )
-    _refuse_specials(tok, [(p.id, "question", p.question) for p in problems])
+    check_no_specials(tok, [(p.id, "question", p.question) for p in problems])
     shots = _shots(settings)
-    _refuse_specials(tok, [(p.id, "text", p.question + p.solution) for p in shots])
+    check_no_specials(tok, [(p.id, "text", p.question + p.solution) for p in shots])
     try:
-        rendered = tok.apply_chat_template(
+        return render_messages(
+            tok,
             [messages(problem, settings) for problem in problems],
-            tokenize=False,
-            add_generation_prompt=True,
             enable_thinking=settings.enable_thinking,
-            date_string=_DATE,
         )
     except TemplateError as error:
         raise DataError(
@@ -99,6 +97,26 @@ def render_prompts(
             fix="set data.chat.system_prompt=None and say it in data.chat.instruction, or use "
             "another template",
         ) from error
+
+
+def render_messages(
+    tok: FastTokenizer,
+    conversations: Sequence[Sequence[dict[str, str]]],
+    *,
+    enable_thinking: bool,
+) -> list[list[int]]:
+    """Token ids of conversations of {role, content} up to where the next response begins.
+
+    Raises:
+        TemplateError: the template refuses one.
+    """
+    rendered = tok.apply_chat_template(
+        list(map(list, conversations)),
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=enable_thinking,
+        date_string=_DATE,
+    )
     return tok([encodable(text) for text in rendered], add_special_tokens=False)["input_ids"]
 
 
@@ -122,7 +140,9 @@ def render_examples(
     for problem, solution in zip(problems, solutions, strict=True):
         if not solution.strip():
             raise DataError(f"problem {problem.id} has no solution", fix="give one to train on")
-    _refuse_specials(tok, [(p.id, "solution", s) for p, s in zip(problems, solutions, strict=True)])
+    check_no_specials(
+        tok, [(p.id, "solution", s) for p, s in zip(problems, solutions, strict=True)]
+    )
     end = eos_id(tok)
     responses = tok([encodable(s) for s in solutions], add_special_tokens=False)["input_ids"]
     return [Example(p, [*r, end]) for p, r in zip(prompts, responses, strict=True)]
@@ -222,8 +242,14 @@ def decode(tok: FastTokenizer, response: Sequence[int]) -> str:
     return str(tok.decode(list(response), skip_special_tokens=True))
 
 
-def _refuse_specials(tok: FastTokenizer, texts: Sequence[tuple[str, str, str]]) -> None:
-    """A special token inside data would end or open a turn: refuse it, naming the row."""
+def check_no_specials(tok: FastTokenizer, texts: Sequence[tuple[str, str, str]]) -> None:
+    """A special token inside data would end or open a turn: refuse it, naming the row.
+
+    texts: (id of the row, name of the part, text).
+
+    Raises:
+        DataError: one holds a special token.
+    """
     # all_special_tokens lists only those with a role (EOS, pad), not <|im_start|>.
     specials = [token.content for token in tok.added_tokens_decoder.values() if token.special]
     for problem_id, part, text in texts:

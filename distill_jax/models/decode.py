@@ -86,6 +86,20 @@ class Decoding:
             hidden_PD after the final norm at each row's last real token, and a cache of P rows
             and T slots. Slots of padding hold arbitrary finite values: give them position −1.
         """
+        x_PTD, cache = self._prompts(weights, tokens_PT)
+        last_PD = x_PTD[jnp.arange(len(tokens_PT)), lengths_P - 1]
+        return rms_norm(last_PD, weights["norm"], self.config.rms_norm_eps), cache
+
+    def states(self, weights: Weights, tokens_PT: jax.Array) -> jax.Array:
+        """hidden_PTD after the final norm at every position: what predicts the token after it.
+
+        Args: as those of `prefill`; arbitrary finite values at padding.
+        """
+        x_PTD, _ = self._prompts(weights, tokens_PT)
+        return rms_norm(x_PTD, weights["norm"], self.config.rms_norm_eps)
+
+    def _prompts(self, weights: Weights, tokens_PT: jax.Array) -> tuple[jax.Array, KVCache]:
+        """Before the final norm: x_PTD, and the cache."""
         config, (rows, time) = self.config, tokens_PT.shape
         x = self._by_rows(jnp.take(weights["embedding"], tokens_PT.reshape(-1), axis=0))
         rope = rope_table(config, jnp.arange(time))
@@ -97,9 +111,7 @@ class Decoding:
             keys.append(k.transpose(0, 2, 3, 1))
             values.append(v.transpose(0, 2, 1, 3))
             x = self._by_rows(_finish_block(config, layer, x, out.reshape(rows * time, -1)))
-        last_PD = x.reshape(rows, time, -1)[jnp.arange(rows), lengths_P - 1]
-        hidden_PD = rms_norm(last_PD, weights["norm"], config.rms_norm_eps)
-        return hidden_PD, KVCache(tuple(keys), tuple(values))
+        return x.reshape(rows, time, -1), KVCache(tuple(keys), tuple(values))
 
     def decode(
         self,

@@ -17,7 +17,8 @@ from distill_jax.models import hf_layout
 from distill_jax.models import safetensor_files as files
 from distill_jax.models.qwen_config import QwenConfig
 
-_HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "tokenizer.model"]
+# The README names the licence, for the card of an export.
+_HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "tokenizer.model", "README.md"]
 
 
 def model_dir(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
@@ -168,7 +169,7 @@ def save_hf(
     max_shard_bytes: int = 5_000_000_000,
     head: Mapping[str, np.ndarray] | None = None,
     about: Mapping[str, Any] | None = None,
-    texts: Mapping[str, Mapping[str, Any]] | None = None,
+    texts: Mapping[str, str | Mapping[str, Any]] | None = None,
 ) -> None:
     """Write a directory that transformers loads, atomically; replaces an older model there.
 
@@ -182,7 +183,7 @@ def save_hf(
         max_shard_bytes: largest weight file; a tensor that is larger gets its own file.
         head: further tensors by name, small ones; they are written to the last file.
         about: entries of config.json that replace the configuration's.
-        texts: further JSON files by name.
+        texts: further files by name: a text, or what is written as JSON.
 
     Raises:
         CheckpointError: a tree that does not fit the configuration, or a target that holds
@@ -205,8 +206,7 @@ def save_hf(
                 files.write_tensors(fresh / file, tensors)
         if fresh is not None:
             _write_texts(fresh, out, plan, [base_params, dict(head)], tokenizer)
-            for name, values in (texts or {}).items():
-                files.write_json(fresh / name, values)
+            files.write_texts(fresh, texts or {})
     barrier(f"save_hf {directory}")
 
 

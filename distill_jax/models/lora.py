@@ -188,16 +188,20 @@ def _dropped_adapter(x_NI: jax.Array, linear: Linear, key: jax.Array) -> jax.Arr
     return down @ (linear.lora_B[...] * linear.lora.scale).astype(x_NI.dtype)
 
 
-def merge(base: dict[str, Any], lora: dict[str, Any], scale: float) -> dict[str, Any]:
-    """A new base tree with every adapter added to its kernel, in the base's dtypes.
+def merge(
+    base: dict[str, Any], lora: dict[str, Any], scale: float, dtype: Any = None
+) -> dict[str, Any]:
+    """A new base tree with every adapter added to its kernel.
 
     base holds {"kernel": [L, in, out]} where lora, unless it is {}, holds {"lora_A": [L, in, r],
-    "lora_B": [L, r, out]}. The sum is formed in float32.
+    "lora_B": [L, r, out]}. The sum is formed in float32 and rounded once, to `dtype`, or to the
+    kernel's own where that is None; leaves without an adapter keep theirs.
     """
     if not lora:
         return base
     if "lora_A" in lora:
         delta = jnp.einsum("...ir,...ro->...io", lora["lora_A"], lora["lora_B"]) * scale
         kernel = base["kernel"]
-        return {**base, "kernel": (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)}
-    return {**base, **{name: merge(base[name], lora[name], scale) for name in lora}}
+        total = kernel.astype(jnp.float32) + delta
+        return {**base, "kernel": total.astype(dtype or kernel.dtype)}
+    return {**base, **{name: merge(base[name], lora[name], scale, dtype) for name in lora}}

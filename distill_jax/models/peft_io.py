@@ -56,7 +56,7 @@ def save_adapter(
     *,
     tokenizer: Any = None,
     further: Mapping[str, Any] | None = None,
-    texts: Mapping[str, Mapping[str, Any]] | None = None,
+    texts: Mapping[str, str | Mapping[str, Any]] | None = None,
 ) -> None:
     """Write an adapter that `peft.PeftModel.from_pretrained` loads, atomically.
 
@@ -70,7 +70,7 @@ def save_adapter(
         base_model_name: hub id or directory of the base model, for adapter_config.json.
         tokenizer: saved along (`save_pretrained`) when given.
         further: LoRA trees of the same settings by file name, in the same form.
-        texts: further JSON files by name.
+        texts: further files by name: a text, or what is written as JSON.
 
     Raises:
         CheckpointError: a tree that does not fit the configurations.
@@ -85,10 +85,9 @@ def save_adapter(
             for file, tensors in files_of.items():
                 files.write_tensors(fresh / file, tensors)
             files.write_json(fresh / CONFIG, _adapter_config(lora, str(base_model_name)))
-            for name, values in (texts or {}).items():
-                files.write_json(fresh / name, values)
             if tokenizer is not None:
                 tokenizer.save_pretrained(str(fresh))
+            files.write_texts(fresh, texts or {})
     barrier(f"save_adapter {directory}")
 
 

@@ -152,6 +152,15 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def write_texts(directory: Path, texts: Mapping[str, str | Mapping[str, Any]]) -> None:
+    """Write files by name: a text as it is, a mapping as JSON."""
+    for name, content in texts.items():
+        if isinstance(content, str):
+            (directory / name).write_text(content, encoding="utf-8")
+        else:
+            write_json(directory / name, content)
+
+
 @contextlib.contextmanager
 def replaced_directory(target: Path) -> Iterator[Path]:
     """A fresh directory next to `target` that takes its name when the block ends well.

@@ -11,12 +11,17 @@ from distill_jax.report import sections as s
 
 def write(report: s.Report, path: Path, images: Path) -> None:
     """Writes the Markdown file, and PNG files into the directory `images` at or below its own."""
+    files.write_text(path, text(report, path.parent, images))
+
+
+def text(report: s.Report, directory: Path, images: Path) -> str:
+    """The Markdown text of a file in `directory`; curves become PNG files in `images`."""
     parts = [f"# {report.title}", report.lead]
     for section in report.shown("markdown"):
         if section.blocks:
             parts.append(f"## {section.title}")
-            parts += [_block(block, path.parent, images) for block in section.blocks]
-    files.write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+            parts += [_block(block, directory, images) for block in section.blocks]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _block(block: s.Block, directory: Path, images: Path) -> str:

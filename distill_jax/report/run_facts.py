@@ -36,9 +36,9 @@ def state(data: RunData) -> str:
 
 def blocks(data: RunData) -> list[Block]:
     """Settings, stages, machine."""
-    settings, machine = Facts(_settings(data)), Facts(_machine(data.stages))
+    facts, made = Facts(settings(data)), Facts(machine(data.stages))
     titles = [Text(title, "heading") for title in ("Settings", "Stages", "Made by")]
-    return [titles[0], settings, titles[1], _stages(data.stages), titles[2], machine]
+    return [titles[0], facts, titles[1], _stages(data.stages), titles[2], made]
 
 
 def _stages(stages: Sequence[StageRecord]) -> Table:
@@ -53,7 +53,8 @@ def _stages(stages: Sequence[StageRecord]) -> Table:
     return Table(header, rows, "stages of this work directory", 4)
 
 
-def _machine(stages: Sequence[StageRecord]) -> list[tuple[str, str]]:
+def machine(stages: Sequence[StageRecord]) -> list[tuple[str, str]]:
+    """Commit, devices, machine, versions and command of all starts."""
     starts = [start for stage in stages for start in stage.starts]
 
     def all_of(describe: Callable[[Mapping[str, Any]], str]) -> str:
@@ -77,7 +78,7 @@ def _machine(stages: Sequence[StageRecord]) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(data: RunData) -> list[tuple[str, str]]:
+def settings(data: RunData) -> list[tuple[str, str]]:
     """The settings that matter most; all of them are in run.json."""
     config = data.config
     if not config:
@@ -97,15 +98,15 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
         ("sampling", f"temperature {sampling['temperature']:g}, {cut}"),
     ]
     for stage in data.view.stages:
-        settings = data.settings_of(stage.name)
-        if "steps" in settings and "optimizer" in settings:
-            out.append((stage.name, _training(settings)))
-        if "rewards" in settings:
-            out += _rewards(stage.name, settings["rewards"])
-        if stage.kind == "evaluate" and settings:
-            out.append((stage.name, _evaluation(settings)))
-        elif settings and "optimizer" not in settings:
-            out.append((stage.name, _given(settings)))
+        own = data.settings_of(stage.name)
+        if "steps" in own and "optimizer" in own:
+            out.append((stage.name, _training(own)))
+        if "rewards" in own:
+            out += _rewards(stage.name, own["rewards"])
+        if stage.kind == "evaluate" and own:
+            out.append((stage.name, _evaluation(own)))
+        elif own and "optimizer" not in own:
+            out.append((stage.name, _given(own)))
     return out
 
 

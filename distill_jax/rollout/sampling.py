@@ -28,20 +28,28 @@ def truncate(logits_BV: jax.Array, top_k: int, top_p: float) -> jax.Array:
     of equal float32 probabilities at that of the nucleus.
     """
     if 0 < top_k < logits_BV.shape[-1]:
-        border_B1 = _greatest_border(logits_BV, lambda from_BV: _count(from_BV) >= top_k)
-        logits_BV = jnp.where(logits_BV < border_B1, -jnp.inf, logits_BV)
-    if top_p < 1.0:
-        max_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
-        weight_BV = jnp.exp(logits_BV - max_B1)
+        logits_BV = _top(logits_BV, top_k)
+    return _nucleus(logits_BV, top_p) if top_p < 1.0 else logits_BV
 
-        def mass(from_BV: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.where(from_BV, weight_BV, 0.0), axis=-1, keepdims=True)
 
-        # The empty set has mass 0, and top_p may be 0 in float32: the goal is more than that.
-        goal_B1 = jnp.maximum(top_p * mass(weight_BV >= 0), jnp.finfo(jnp.float32).tiny)
-        border_B1 = _greatest_border(weight_BV, lambda from_BV: mass(from_BV) >= goal_B1)
-        logits_BV = jnp.where(weight_BV < border_B1, -jnp.inf, logits_BV)
-    return logits_BV
+def _top(logits_BV: jax.Array, k: int | jax.Array) -> jax.Array:
+    """−inf outside the top k, an int or int32 [B, 1]."""
+    border_B1 = _greatest_border(logits_BV, lambda from_BV: _count(from_BV) >= k)
+    return jnp.where(logits_BV < border_B1, -jnp.inf, logits_BV)
+
+
+def _nucleus(logits_BV: jax.Array, top_p: float | jax.Array) -> jax.Array:
+    """−inf outside the nucleus of mass top_p, a float or f32 [B, 1]."""
+    max_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
+    weight_BV = jnp.exp(logits_BV - max_B1)
+
+    def mass(from_BV: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(from_BV, weight_BV, 0.0), axis=-1, keepdims=True)
+
+    # The empty set has mass 0, and top_p may be 0 in float32: the goal is more than that.
+    goal_B1 = jnp.maximum(top_p * mass(weight_BV >= 0), jnp.finfo(jnp.float32).tiny)
+    border_B1 = _greatest_border(weight_BV, lambda from_BV: mass(from_BV) >= goal_B1)
+    return jnp.where(weight_BV < border_B1, -jnp.inf, logits_BV)
 
 
 def _count(kept_BV: jax.Array) -> jax.Array:
@@ -122,6 +130,39 @@ def draw(
     token_B = invert_cdf(prob_BV, uniform_B)
     chosen_B = _pick(scaled_BV, token_B)
     return Draw(token_B, chosen_B - max_B1[:, 0] - jnp.log(jnp.sum(prob_BV, axis=-1)))
+
+
+def draw_rows(
+    logits_BV: jax.Array,
+    uniform_B: jax.Array,
+    *,
+    temperature_B: jax.Array,
+    top_k_B: jax.Array,
+    top_p_B: jax.Array,
+) -> Draw:
+    """As `draw`, with settings of each row: f32, int32, f32 arrays [B].
+
+    The same token as `draw` gives with a row's settings; logp_B is log softmax(logits) of it, at
+    temperature 1 and of all tokens, whatever it was drawn with.
+    """
+    vocab, greedy_B = logits_BV.shape[-1], temperature_B == 0.0
+    scaled_BV = logits_BV / jnp.where(greedy_B, 1.0, temperature_B)[:, None]
+    k_B1 = jnp.where((top_k_B > 0) & (top_k_B < vocab), top_k_B, vocab)[:, None]
+    p_B1 = top_p_B[:, None]
+
+    def top(x_BV: jax.Array) -> jax.Array:
+        return jnp.where(k_B1 < vocab, _top(x_BV, k_B1), x_BV)
+
+    def nucleus(x_BV: jax.Array) -> jax.Array:
+        return jnp.where(p_B1 < 1.0, _nucleus(x_BV, p_B1), x_BV)
+
+    # The passes over the vocabulary are skipped where no row asks for them.
+    cut_BV = jax.lax.cond(jnp.any(k_B1 < vocab), top, lambda x: x, scaled_BV)
+    cut_BV = jax.lax.cond(jnp.any(p_B1 < 1.0), nucleus, lambda x: x, cut_BV)
+    prob_BV = jnp.exp(cut_BV - jnp.max(cut_BV, axis=-1, keepdims=True))
+    drawn_B = invert_cdf(prob_BV, uniform_B)
+    token_B = jnp.where(greedy_B, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), drawn_B)
+    return Draw(token_B, _pick(jax.nn.log_softmax(logits_BV), token_B))
 
 
 def _pick(x_BV: jax.Array, index_B: jax.Array) -> jax.Array:

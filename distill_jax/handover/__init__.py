@@ -1,0 +1,1 @@
+"""A trained model handed over: a directory for other tools, its model card, the hub."""

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible endpoint for a model: chat, completions, log-probabilities of prompts."""

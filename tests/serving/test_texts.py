@@ -1,0 +1,55 @@
+"""Text as tokens come: nothing is taken back, stop strings end it wherever they are cut."""
+
+import pytest
+
+from distill_jax.serving.texts import Text
+
+
+class Bytes:
+    """A tokenizer with a token a byte; 0 is special."""
+
+    def decode(self, tokens, skip_special_tokens):
+        assert skip_special_tokens
+        return bytes(one for one in tokens if one).decode("utf-8", "replace")
+
+
+def run(text: str, stops=(), size=1, end=()):
+    """(pieces, whether it was stopped) of a text that comes in parts of so many bytes."""
+    raw, made = [*text.encode(), *end], Text(Bytes(), stops)
+    parts = [raw[i : i + size] for i in range(0, len(raw), size)]
+    out = [made.add(part, last=i + 1 == len(parts)) for i, part in enumerate(parts)]
+    return [piece.text for piece in out], made.stopped
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize(
+    ("text", "stops", "wanted"),
+    [
+        ("plain text", (), "plain text"),
+        ("één 漢字 🙂 end", (), "één 漢字 🙂 end"),
+        ("Answer: 7\n\nQuestion: more", ("\n\nQuestion:",), "Answer: 7"),
+        ("a b c d", ("c", "b"), "a "),
+        ("almost STO", ("STOP",), "almost STO"),
+        ("aaab", ("aab",), "a"),
+        ("x🙂y", ("🙂",), "x"),
+        ("stop at once", ("stop",), ""),
+        ("no stop", ("", "zzz"), "no stop"),
+    ],
+)
+def test_text_up_to_the_first_stop(text, stops, wanted, size):
+    pieces, stopped = run(text, stops, size)
+    assert "".join(pieces) == wanted
+    assert stopped == (wanted != text)
+    assert not any("�" in piece for piece in pieces)
+
+
+def test_text_comes_as_soon_as_it_is_sure():
+    pieces, _ = run("ab STOx", ("STOP",))
+    assert pieces == ["a", "b", " ", "", "", "", "STOx"]
+    assert run("é!")[0] == ["", "é", "!"]
+
+
+def test_what_is_broken_at_the_end_is_shown():
+    made = Text(Bytes())
+    assert made.add([0xC3]).text == "" and made.add([], last=True).text == "�"
+    assert run("done", end=[0])[0][-1] == ""
