@@ -1,4 +1,4 @@
-"""The endpoint: routes, limits, key, and what a client is told where something is wrong."""
+"""The endpoint: routes, limits, key, and the answers to requests that are wrong."""
 
 import asyncio
 import contextlib

@@ -31,7 +31,7 @@ class RefusedError(Exception):
 
 
 class Sampling(NamedTuple):
-    """How completions are drawn and told; seed None: another one each time."""
+    """How completions are drawn and sent; a request without a seed gets another one each time."""
 
     room: int
     n: int
