@@ -1,6 +1,8 @@
-"""Collectives are found in HLO text, with their loops, bytes and largest array."""
+"""Loops, arrays and collectives are found in HLO text, these with bytes and largest array."""
 
-from distill_jax.forecast.hlo_collectives import Array, collectives
+from distill_jax.forecast import hlo_collectives, hlo_text
+from distill_jax.forecast.hlo_collectives import Collective
+from distill_jax.forecast.hlo_text import Array
 
 # As the TPU compiler writes: tiles in layouts, untyped operands, no known_trip_count.
 LOOP = """\
@@ -45,6 +47,10 @@ ENTRY %main (x: f32[16,4]) -> f32[4] {
 """
 
 
+def collectives(text: str) -> list[Collective]:
+    return hlo_collectives.collectives(hlo_text.parse(text))
+
+
 def test_a_collective_in_a_loop_runs_at_each_turn() -> None:
     inside = next(one for one in collectives(LOOP) if one.loops)
     assert (inside.kind, inside.loops, inside.times) == ("all-gather", 1, 5)
@@ -84,6 +90,20 @@ ENTRY"""
     text = LOOP.replace("body=%body.1, m=", "body=%outer, m=").replace("ENTRY", outer)
     (inside,) = [one for one in collectives(text) if one.loops]
     assert (inside.loops, inside.times) == (2, 25)
+
+
+def test_trip_counts_are_known_or_none() -> None:
+    assert hlo_text.trip_counts(hlo_text.parse(LOOP)) == [5]
+    unknown = hlo_text.parse(LOOP.replace("constant(5)", "parameter(1)"))
+    assert hlo_text.trip_counts(unknown) == [None]
+
+
+def test_what_a_fusion_computes_inside_is_not_in_memory() -> None:
+    found = hlo_text.in_memory(hlo_text.parse(LOOP))
+    assert {Array("bf16", (256, 256)), Array("f32", (16, 4)), Array("f32", (2, 4))} <= found
+    inside = LOOP.replace("%sum = f32[4]{0}", "%r = f32[7]{0} negate(%q)\n  %sum = f32[4]{0}")
+    found = hlo_text.in_memory(hlo_text.parse(inside))
+    assert Array("f32", (4,)) in found and Array("f32", (7,)) not in found
 
 
 def entry(*lines: str) -> str:
