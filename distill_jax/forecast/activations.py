@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from distill_jax.models.head.chunks import num_chunks
+from distill_jax.models.head.chunks import cut_of
 from distill_jax.models.qwen_config import QwenConfig
 
 _F32 = 4
@@ -98,9 +98,13 @@ def _kept(program: Program, T: int) -> int:
 
 def _logits(program: Program, tokens: int, *, shards: int = 1) -> int:
     """float32 elements of one chunk's logits."""
-    # The chunks are those of the whole batch; each holds as many tokens of every device.
-    chunks = num_chunks(tokens * shards, program.geometry.vocab_size, None)
-    return -(-tokens // chunks) * program.vocab
+    cut = cut_of(tokens * shards, program.geometry.vocab_size, None, shards)
+    return -(-tokens // cut.chunks) * program.vocab
+
+
+def _whole_head(program: Program) -> int:
+    """Elements of the head where its chunks need it gathered over fsdp."""
+    return program.vocab * program.geometry.hidden_size if program.fsdp > 1 else 0
 
 
 def _weights_at_once(program: Program) -> int:
@@ -123,7 +127,7 @@ def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
     mlp = size * N * (2 * D + 3 * F)
     layer = max(attention, mlp) + size * _weights_at_once(program)
     head = _F32 * _logits(program, rows.rows * rows.R, shards=shards)
-    return max(layer, head + size * rows.rows * rows.R * D)
+    return max(layer, head + size * (rows.rows * rows.R * D + _whole_head(program)))
 
 
 def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
@@ -144,7 +148,7 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
         backward = max(backward, weights * 5 // 4)
     backward *= size * N
     chunk = _logits(program, rows.rows * rows.R, shards=shards)
-    head = 2 * _F32 * chunk + size * rows.rows * rows.R * D
+    head = 2 * _F32 * chunk + size * (rows.rows * rows.R * D + _whole_head(program))
     if recomputed:
         saved = size * L * N * D
         return saved + max(block + backward + kernels, head)

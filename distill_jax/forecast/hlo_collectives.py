@@ -18,6 +18,9 @@ KINDS = (
 # Of these the type of `NAME-start` is (operands, results, ...); of all-reduce it is the results.
 _START_HOLDS_OPERANDS = ("all-gather", "collective-permute")
 
+_ASYNCHRONOUS = 'custom_call_target="AsyncCollectiveStart"'
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
+
 
 @dataclass(frozen=True)
 class Collective:
@@ -50,12 +53,31 @@ def collectives(module: Module) -> list[Collective]:
     """All collectives that the module's entry reaches.
 
     A computation that several operations call is counted for each of them.
+
+    The TPU compiler repeats an asynchronous collective, with its channel, in each fusion that
+    overlaps with it; it counts where it starts.
     """
-    return [
-        _collective(one.operation.opcode.removesuffix("-start"), one)
+    begun = {
+        name
+        for name, operations in module.computations.items()
+        if any(_ASYNCHRONOUS in one.rest for one in operations)
+    }
+    found = [
+        one
         for one in hlo_text.reached(module)
         if one.operation.opcode.removesuffix("-start") in KINDS
     ]
+    carried = {_channel(one) for one in found if one.computation in begun} - {""}
+    return [
+        _collective(one.operation.opcode.removesuffix("-start"), one)
+        for one in found
+        if one.computation in begun or _channel(one) not in carried
+    ]
+
+
+def _channel(placed: Placed) -> str:
+    found = _CHANNEL.search(placed.operation.rest)
+    return found[1] if found else ""
 
 
 def _collective(kind: str, placed: Placed) -> Collective:

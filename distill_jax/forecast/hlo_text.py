@@ -66,6 +66,7 @@ class Placed(NamedTuple):
 
     Attributes:
         operation: the operation.
+        computation: that it is in.
         types: result types by name in its computation.
         loops: while loops around it.
         times: how often it runs; a loop of unknown length counts once.
@@ -73,6 +74,7 @@ class Placed(NamedTuple):
     """
 
     operation: Operation
+    computation: str
     types: dict[str, str]
     loops: int
     times: int
@@ -158,7 +160,7 @@ def _inside(module: Module, name: str, loops: int, times: int, fused: bool) -> I
     operations = module.computations[name]
     types = {one.name: one.type for one in operations}
     for one in operations:
-        yield Placed(one, types, loops, times, fused)
+        yield Placed(one, name, types, loops, times, fused)
         if one.opcode in _CALLED_BEFORE:
             continue
         again = one.opcode == "while"

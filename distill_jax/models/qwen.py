@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.models.attention import Attention, Implementation
 from distill_jax.models.decode import Decoding
@@ -100,6 +101,20 @@ def _unstack(leaf: jax.Array) -> tuple[jax.Array, ...]:
 
 
 _unstack.defvjp(lambda leaf: (_unstack(leaf), None), lambda _, slices: (jnp.stack(slices),))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gathered(split: NamedSharding, whole: NamedSharding, leaf: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(leaf, whole)
+
+
+def _gathered_backward(split: NamedSharding, whole: NamedSharding, _: Any, grad: jax.Array) -> Any:
+    return (jax.lax.with_sharding_constraint(grad, split),)
+
+
+_gathered.defvjp(
+    lambda split, whole, leaf: (_gathered(split, whole, leaf), None), _gathered_backward
+)
 
 
 @dataclass(frozen=True)
@@ -235,6 +250,28 @@ class QwenModel(Decoding):
         if self.config.tie_embeddings:
             return base["embed_tokens"]["embedding"]
         return base["lm_head"]["kernel"]
+
+    def whole_head_VD(self, params: Params) -> jax.Array:
+        """`head_VD`, gathered over fsdp, for what applies it to many chunks of tokens.
+
+        XLA would gather it for each chunk. Its gradient is split as the head is.
+        """
+        head_VD = self.head_VD(params)
+        if self.rows is None or self.rows.mesh.shape["fsdp"] == 1:
+            return head_VD
+        split, whole = (
+            NamedSharding(
+                self.rows.mesh,
+                sharding.partition_spec(("vocab", width), head_VD.shape, self.rows.mesh),
+            )
+            for width in ("embed", None)
+        )
+        return _gathered(split, whole, head_VD)
+
+    @property
+    def shards(self) -> int:
+        """Devices that rows of activations are split over."""
+        return 1 if self.rows is None else sharding.batch_shards(self.rows.mesh)
 
 
 _AXES: Mapping[str, tuple[str | None, str | None]] = {

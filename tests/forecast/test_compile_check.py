@@ -1,7 +1,8 @@
 """The programs of preset smoke, compiled for a TPU slice: what each moves between devices.
 
 Six samples of a prompt are six rows on a device, an extent that no weights have; so an array of a
-collective is known by its extents.
+collective is known by its extents. The head takes twelve tokens of a device at a time, so that
+these models, too, have several chunks.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from distill_jax.forecast import compiled
 from distill_jax.forecast.compiled import Compiled
 from distill_jax.forecast.compiled_programs import Planned, Programs, outputs
 from distill_jax.forecast.topology import tpu_devices
+from distill_jax.models.head import chunks
 from distill_jax.run.config import RunConfig
 from distill_jax.stages.dry_run import job
 from launch import compile_check
@@ -28,6 +30,7 @@ TOPOLOGY = "v5e:2x4"
 MESHES = {"1x8x1": (1, 8, 1), "2x2x2": (2, 2, 2), "1x4x2": (1, 4, 2)}
 PROMPTS, TOKENS, ROWS = 4, 64, 6  # of a prompt, rows on a device
 SLOTS = TOKENS + 16
+WIDTH, HEAD_ROWS, CHUNK = 32, 320, 12
 
 
 def config() -> RunConfig:
@@ -50,7 +53,9 @@ def found(request: pytest.FixtureRequest) -> Slice:
     mesh = sharding.make_mesh(settings, tpu_devices(TOPOLOGY))
     shapes = job(plan, mesh).geometries
     planner = Programs(plan, shapes["teacher"], shapes["student"], mesh)
-    programs = compile_check.run(plan, TOPOLOGY, settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CHUNK_ELEMENTS", CHUNK * HEAD_ROWS)
+        programs = compile_check.run(plan, TOPOLOGY, settings)
     return Slice(settings, planner, {f"{one.stage} {one.name}": one for one in programs})
 
 
@@ -97,7 +102,7 @@ def test_prefill_with_whole_weights_moves_partial_sums_alone(found: Slice) -> No
         assert prefill.collectives == ()
     rows = math.ceil(PROMPTS / (found.mesh.data * found.mesh.fsdp))
     for one in prefill.collectives:
-        assert (one.kind, one.largest.shape) == ("all-reduce", (rows * TOKENS, 32))
+        assert (one.kind, one.largest.shape) == ("all-reduce", (rows * TOKENS, WIDTH))
 
 
 def test_prefill_with_split_weights_keeps_its_rows_split(found: Slice) -> None:
@@ -113,3 +118,31 @@ def test_prefill_with_split_weights_keeps_its_rows_split(found: Slice) -> None:
     whole = max(PROMPTS, shards) * TOKENS  # of all devices; each looks their embeddings up
     layers = [x for x in prefill.collectives if "_take" not in x.op_name]
     assert layers and not any(whole in x.largest.shape for x in layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [("sft update", 1), ("distill update", 2), ("rl teacher scores", 1), ("rl update", 1)],
+)
+def test_each_head_is_gathered_once(found: Slice, name: str, heads: int) -> None:
+    size = HEAD_ROWS // found.mesh.tensor * WIDTH
+    gathers = [
+        x
+        for x in found.programs[name].collectives
+        if x.kind == "all-gather" and math.prod(x.largest.shape) == size
+        if "_take" not in x.op_name  # of the embedding
+    ]
+    assert {x.loops for x in gathers} == {0}
+    # The unit multiplies bfloat16: a float32 head goes as three arrays, or as fewer for fewer bits.
+    assert heads <= sum(x.bytes for x in gathers) / (2 * size) <= 3 * heads
+
+
+@pytest.mark.parametrize("name", ["sft update", "distill update", "rl teacher scores", "rl update"])
+def test_no_logits_beyond_a_chunk(found: Slice, name: str) -> None:
+    rows = HEAD_ROWS // found.mesh.tensor
+    tokens = {
+        math.prod(x.shape[:-1])
+        for x in found.programs[name].arrays
+        if x.dtype == "f32" and x.shape[-1:] == (rows,)
+    }
+    assert 1 < max(tokens) <= CHUNK

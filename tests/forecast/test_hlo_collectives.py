@@ -130,6 +130,28 @@ def test_asynchronous_collectives_are_counted_once_by_their_result() -> None:
     assert all(one.loops == 0 for one in found.values())
 
 
+def test_an_asynchronous_gather_is_counted_where_it_starts() -> None:
+    # As the TPU compiler writes; the loop's body calls %fused.1 at each turn.
+    start = """\
+%start.1 (s: f32[4,2]) -> (f32[4,2], f32[4,16]) {
+  %s = f32[4,2]{1,0} parameter(0)
+  %g = f32[4,16]{1,0} all-gather(%s), channel_id=54, dimensions={1}
+  ROOT %c = (f32[4,2], f32[4,16]) custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}
+
+ENTRY"""
+    going = "%g.1 = f32[4,16]{1,0} all-gather(%q), channel_id=54\n  %sum = f32[4]{0}"
+    call = "%a = (f32[4,2], f32[4,16]) fusion(%x), kind=kCustom, calls=%start.1\n  %loop ="
+    text = LOOP.replace("%sum = f32[4]{0}", going).replace("ENTRY", start).replace("%loop =", call)
+
+    def gathers(text: str) -> list[str]:
+        found = [x for x in collectives(text) if not x.loops and x.kind == "all-gather"]
+        return [str(x.result[0]) for x in found]
+
+    assert gathers(text) == ["f32[4,16]"]
+    assert len(gathers(text.replace("=54", "=55", 1))) == 2
+
+
 def test_several_arrays_in_one_gather() -> None:
     text = entry(
         "%x = s8[4]{0} parameter(0)",
