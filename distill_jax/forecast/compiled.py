@@ -52,16 +52,15 @@ class Compiled:
         return sum(one.bytes * one.times for one in chosen)
 
 
-def compile_all(stage: str, planned: Planned) -> list[Compiled]:
+def each(stage: str, planned: Planned) -> Iterator[Compiled]:
     """Compiles what a method of `Programs` plans, in its order."""
-    found: list[Compiled] = []
-    with _uncached(), contextlib.suppress(StopIteration):
+    with contextlib.suppress(StopIteration):
         lowered = next(planned)
         while True:
-            compiled, about = _compile(stage, lowered)
-            found.append(about)
+            with _uncached():
+                compiled, about = _compile(stage, lowered)
+            yield about
             lowered = planned.send(compiled)
-    return found
 
 
 @contextlib.contextmanager

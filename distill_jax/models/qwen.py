@@ -131,7 +131,7 @@ class QwenModel(Decoding):
         param_dtype: of freshly drawn base weights; adapters are float32.
         unroll: layers one after another in the program (fast), or one scan (small program).
         remat: recompute each block in the backward pass, saving its activations' memory.
-        attention_impl: see `attention.attention`.
+        attention_impl: see `attention.attention`; None chooses by platform.
         fuse: join kernels that share an input; turn off when the mesh splits tensors.
         rows: where activations [rows, ...] lie, or None to leave it to XLA. Needed under fsdp: in
             scanned layers and in updates XLA would split the states' width as it finds the
@@ -148,16 +148,16 @@ class QwenModel(Decoding):
     param_dtype: Any = jnp.float32
     unroll: bool = True
     remat: bool = False
-    attention_impl: Implementation = None
+    attention_impl: Implementation | None = None
     fuse: bool = True
     rows: NamedSharding | None = None
     graph: Any = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         compute, stored = jnp.dtype(self.compute_dtype), jnp.dtype(self.param_dtype)
-        if self.attention_impl not in (None, "xla", "cudnn"):
+        if self.attention_impl not in (None, "products", "xla", "cudnn"):
             got = f"attention_impl={self.attention_impl!r}"
-            raise ConfigError(got, wanted="None, 'xla' or 'cudnn'")
+            raise ConfigError(got, wanted="None, 'products', 'xla' or 'cudnn'")
         if self.attention_impl == "cudnn" and compute == jnp.float32:
             got = "attention_impl='cudnn' with compute_dtype float32"
             raise ConfigError(got, wanted="bfloat16 or float16", fix="set attention_impl='xla'")
@@ -207,7 +207,7 @@ class QwenModel(Decoding):
                 (batch, time),
                 window=window,
                 fuse=self.fuse,
-                implementation=self.attention_impl,
+                implementation=self.implementation,
                 dropout_key=key,
             )
             return self._by_rows(x_ND)

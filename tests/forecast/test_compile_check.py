@@ -113,7 +113,7 @@ def test_prefill_with_split_weights_keeps_its_rows_split(found: Slice) -> None:
         weights = outputs(made.program, (yield made))
         yield planner.prefill(planner.student, weights, PROMPTS)
 
-    prefill = compiled.compile_all("rl", plan())[-1]
+    prefill = list(compiled.each("rl", plan()))[-1]
     shards = found.mesh.data * found.mesh.fsdp
     whole = max(PROMPTS, shards) * TOKENS  # of all devices; each looks their embeddings up
     layers = [x for x in prefill.collectives if "_take" not in x.op_name]
