@@ -52,6 +52,7 @@ REQUIRED = [
 ]
 TENSORBOARD = ["tensorboardX>=2.6"]
 INT8 = ["qwix>=0.1.8"]
+GGUF = ["gguf>=0.17"]
 API = ["openai>=2,<4"]
 MATH_VERIFY = ["math-verify[antlr4_13_2]>=0.9,<0.10"]
 TEST = [
@@ -59,7 +60,9 @@ TEST = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    "pyyaml>=6.0",
     *API,
+    *GGUF,
     *INT8,
     *MATH_VERIFY,
     *TENSORBOARD,
@@ -81,9 +84,12 @@ setup(
         **{name: by_python(f"jax[{name}]", JAX) for name in ("cuda12", "cuda13", "tpu")},
         "api": API,
         "tensorboard": TENSORBOARD,
+        "gguf": GGUF,
         "int8": INT8,
         "math-verify": MATH_VERIFY,
         "wandb": ["wandb>=0.19"],
+        # The site: mkdocs build. Later majors of both are other programs.
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10"],
         "dev": [*TEST, "mypy>=1.15", "ruff>=0.11", "types-cachetools>=7.0"],
     },
 )

@@ -5,8 +5,10 @@ What does a reward on every token add, and is it the teacher's knowledge that he
 The student knows problems of three steps; of those of four and five steps it has seen one row in a
 hundred. Every arm starts from that student and ends at equal training tokens. Controls: the student
 as its own teacher, the teacher's rewards in another order, length, form and chance.
-Presets: --config=configs/credit.py:smoke, see presets.py. `:grpo` is another task: students
-that half of the time answer without working, so that certainty alone has something to teach.
+Presets: --config=configs/credit.py:smoke, see presets.py. `:teacher` has five seeds of the six arms
+that docs/experiments.md reads at equal FLOPs. `:grpo` is another task: students that half of the
+time answer without working, so that certainty alone has something to teach. In `:weak` the teacher
+is worse than the student.
 """
 
 import dataclasses
@@ -57,6 +59,19 @@ def _tiny() -> RunConfig:
     plan = base.replace("rl", **training).replace("distill", batch_size=128, loss=_LOSS, **training)
     plan = plan.replace("evaluate", problems=500, samples=8, teacher=False, distribution=False)
     return dataclasses.replace(plan, experiment=_experiment())
+
+
+def _teacher() -> RunConfig:
+    names = ("start", "exact", "exact_32", "token", "token_32", "intrinsic")
+    whole = _tiny()
+    arms = {arm.split(":")[0]: arm for arm in whole.experiment.arms}
+    experiment = dataclasses.replace(
+        whole.experiment,
+        arms=tuple(arms[name] for name in names),
+        seeds=(0, 1, 2, 3, 4),
+        references=("start", "intrinsic", "exact_32"),
+    )
+    return dataclasses.replace(whole, preset="teacher", experiment=experiment)
 
 
 def _smoke() -> RunConfig:
@@ -119,6 +134,7 @@ def _grpo() -> RunConfig:
     )
     base = base.replace("evaluate", problems=500, samples=8, teacher=False, distribution=False)
     no_gold, no_teacher = "rl.rewards.correctness_weight=0.0", "rl.rewards.intrinsic_weight=0.0"
+    noise = "rl.rewards.custom=distill_jax.rewards.controls:noisy"
     experiment = ExperimentSettings(
         name="credit",
         arms=(
@@ -128,6 +144,10 @@ def _grpo() -> RunConfig:
             f"self: {no_gold}; rl.teacher.source=start",
             f"length: {no_gold}; {no_teacher}; "
             "rl.rewards.custom=distill_jax.rewards.controls:length_31",
+            f"noisy_20: {no_gold}; {no_teacher}; {noise}_20",
+            f"noisy_40: {no_gold}; {no_teacher}; {noise}_40",
+            "both:",
+            f"both_40: {no_gold}; {noise}_40",
         ),
         seeds=(0, 1, 2),
         references=("start", "intrinsic"),
@@ -135,7 +155,27 @@ def _grpo() -> RunConfig:
     return dataclasses.replace(base, experiment=experiment)
 
 
-PRESETS = {"tiny": _tiny, "smoke": _smoke, "grpo": _grpo}
+def _weak() -> RunConfig:
+    base = _tiny()
+    return dataclasses.replace(
+        base,
+        preset="weak",
+        # Pretraining ends before the teacher has learnt the arithmetic.
+        teacher=dataclasses.replace(base.teacher, steps=600),
+        experiment=ExperimentSettings(
+            name="credit",
+            arms=(
+                "start: stages=('pretrain', 'evaluate'); evaluate.teacher=True",
+                "exact:",
+                f"intrinsic: {_INTRINSIC}",
+            ),
+            seeds=(0, 1, 2),
+            references=("start",),
+        ),
+    )
+
+
+PRESETS = {"tiny": _tiny, "smoke": _smoke, "teacher": _teacher, "grpo": _grpo, "weak": _weak}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:

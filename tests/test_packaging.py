@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import distill_jax
@@ -88,7 +89,7 @@ def test_constraints_hold_what_setup_asks_for_and_name_no_host(package):
     assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", line) for line in lines)
     extras = package["extras_require"]
     for name, wanted in requirements(
-        [*package["install_requires"], *extras["dev"], *extras["parity"]], "3.11"
+        [*package["install_requires"], *extras["dev"], *extras["parity"], *extras["docs"]], "3.11"
     ).items():
         (version,) = pinned[re.sub(r"[-_.]+", "-", name).lower()].specifier
         assert wanted.specifier.contains(version.version), name
@@ -120,3 +121,15 @@ assert not library.INSTALLED and "[math-verify]" in library.MISSING
 """
     # None in sys.modules makes the import raise ModuleNotFoundError, as if it were not installed.
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_the_citation_names_this_version_and_licence():
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= said.keys()
+    assert said["version"] == distill_jax.__version__
+    assert said["license"] == "Apache-2.0"
+
+
+def test_the_changelog_begins_with_this_version_or_the_next():
+    numbers = re.findall(r"^## ([\d.]+) ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert distill_jax.__version__ in numbers[:2] and numbers == sorted(numbers, reverse=True)

@@ -2,6 +2,7 @@
 
 from distill_jax.answers.check import Verdict, check_batch, equivalent, equivalent_batch
 from distill_jax.answers.extract import Answer, extract, printed
+from distill_jax.answers.flexible import flexible_right
 
 __all__ = [
     "Answer",
@@ -10,5 +11,6 @@ __all__ = [
     "equivalent",
     "equivalent_batch",
     "extract",
+    "flexible_right",
     "printed",
 ]

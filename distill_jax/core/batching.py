@@ -15,6 +15,22 @@ def padded(n: int, multiple: int) -> int:
     return multiple << (-(-n // multiple) - 1).bit_length()
 
 
+def quartered(live: int, current: int, *, first: int, counts: int, parts: int) -> int:
+    """A quarter of `current` rows where it holds the live ones and may be, else `current`.
+
+    A quarter at a time, so that each size is shrunk to one other alone: few pairs are compiled.
+
+    Args:
+        live: rows that are needed.
+        first: rows before any shrinking.
+        counts: different sizes there may be, `first` included.
+        parts: every size is a multiple of it.
+    """
+    size, rest = divmod(current, 4)
+    fits = rest == 0 and size >= live and size % parts == 0
+    return size if fits and first < size * 4**counts else current
+
+
 def filled(rows: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
     """Row numbers, the last one repeated up to `size` entries: int [size].
 

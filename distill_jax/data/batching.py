@@ -54,6 +54,26 @@ def windowed_indices(
     return by_length[place * batch_size : (place + 1) * batch_size]
 
 
+def dealt_indices(
+    seed: int, step: int, batch_size: int, length_N: np.ndarray, window: int
+) -> np.ndarray:
+    """As `windowed_indices`, with nearly as many tokens in each batch: for packed rows.
+
+    The rows of `window` steps in a row are dealt by falling length, one to each batch a round, the
+    longer to those with fewer tokens. With window=1 it is `batch_indices`.
+    """
+    number, inside = divmod(step, window)
+    index = batch_indices(seed, number, window * batch_size, len(length_N))
+    falling = index[np.argsort(-length_N[index], kind="stable")].reshape(batch_size, window)
+    total_W, dealt = np.zeros(window, np.int64), []
+    for round_W in falling:
+        given_W = np.empty_like(round_W)
+        given_W[np.argsort(total_W, kind="stable")] = round_W
+        total_W += length_N[given_W]
+        dealt.append(given_W[inside])
+    return np.array(dealt) if window > 1 else index
+
+
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_rows: int) -> np.ndarray:
     bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, 1])

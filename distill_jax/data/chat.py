@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import compress
+from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import TemplateError
 
-from distill_jax.core.errors import DataError
+from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
 from distill_jax.core.text import encodable
 from distill_jax.data.problem import Problem
+from distill_jax.data.rows import problem_of_row, read_rows
 from distill_jax.data.tokenizer import FastTokenizer, eos_id
 
 # Llama 3's templates write a date: by default today's, which a resumed run would not repeat.
@@ -19,10 +22,20 @@ _DATE = "26 Jul 2024"
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """How a question becomes a prompt."""
+    """How a question becomes a prompt, and a worked solution the response to it."""
 
     system_prompt: str | None = setting(None, "System message before the question; None for none.")
     instruction: str = setting("", "Text put after the question, on a line of its own.")
+    shots: str = setting(
+        "",
+        "Worked examples before each question, as earlier turns: all rows of a .jsonl, .json or "
+        ".parquet file with question and solution (or answer with ####); empty: none.",
+    )
+    boxed: bool = setting(
+        False,
+        "Worked solutions end in \\boxed{ANSWER} instead of a line '#### ANSWER', as the "
+        "instruction of the presets for real models asks.",
+    )
     enable_thinking: bool = setting(False, "Handed to chat templates that know it (Qwen3).")
 
 
@@ -69,6 +82,8 @@ def render_prompts(
             fix="add the template of a chat model that has the same tokens",
         )
     _refuse_specials(tok, [(p.id, "question", p.question) for p in problems])
+    shots = _shots(settings)
+    _refuse_specials(tok, [(p.id, "text", p.question + p.solution) for p in shots])
     try:
         rendered = tok.apply_chat_template(
             [messages(problem, settings) for problem in problems],
@@ -149,14 +164,57 @@ def fitting_prompts(
 
 
 def messages(problem: Problem, settings: ChatSettings) -> list[dict[str, str]]:
-    """The {role, content} of a prompt, as chat templates and endpoints take them."""
-    question = problem.question
-    if settings.instruction:
-        question = f"{question}\n{settings.instruction}"
-    found = [{"role": "user", "content": question}]
+    """The {role, content} of a prompt, as chat templates and endpoints take them.
+
+    Raises:
+        ConfigError: no file settings.shots.
+        DataError: that file, or a row of it, cannot be used.
+    """
+
+    def asked(one: Problem) -> dict[str, str]:
+        rest = f"\n{settings.instruction}" if settings.instruction else ""
+        return {"role": "user", "content": one.question + rest}
+
+    found = []
     if settings.system_prompt is not None:
-        found.insert(0, {"role": "system", "content": settings.system_prompt})
-    return found
+        found.append({"role": "system", "content": settings.system_prompt})
+    for shot in _shots(settings):
+        answered = solution_text(shot.solution, shot.answer, settings)
+        found += [asked(shot), {"role": "assistant", "content": answered}]
+    return [*found, asked(problem)]
+
+
+def solution_text(solution: str, answer: str, settings: ChatSettings) -> str:
+    r"""A worked solution as the settings want it written; answer: its final answer.
+
+    With `boxed` a last line "#### 72" becomes "The final answer is \boxed{72}."; a solution with
+    neither mark gets that line, one with a box stays.
+    """
+    if not settings.boxed or "\\boxed" in solution:
+        return solution
+    worked = solution.rpartition("####")[0] if "####" in solution else solution
+    return f"{worked.rstrip()}\nThe final answer is \\boxed{{{answer}}}.".lstrip()
+
+
+def _shots(settings: ChatSettings) -> tuple[Problem, ...]:
+    path = Path(settings.shots).expanduser()
+    if not settings.shots:
+        return ()
+    if not path.is_file():
+        raise ConfigError(f"no file data.chat.shots={settings.shots}", wanted="worked examples")
+    return _read_shots(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read_shots(path: Path, changed: int) -> tuple[Problem, ...]:
+    """changed: when the file was, so that another content is read again."""
+    del changed
+    rows = enumerate(read_rows(path), 1)
+    found = [problem_of_row(row, where, f"{path}/{i}") for i, (where, row) in rows]
+    for one in found:
+        if not one.solution.strip():
+            raise DataError(f"{one.id} has no solution", wanted="a worked example in each row")
+    return tuple(found)
 
 
 def decode(tok: FastTokenizer, response: Sequence[int]) -> str:

@@ -1,7 +1,8 @@
 """The few lengths that a stage's batches are padded to, chosen before its first step.
 
 Each pair of padded lengths is a compiled program. The choice depends on the rows and on which of
-them each step takes, never on what has run: a resumed stage compiles the same programs.
+them each step takes (`plan`), or on the prompts and the longest response alone (`of_drawn`), never
+on what has run: a resumed stage compiles the same programs.
 """
 
 from collections import Counter
@@ -73,6 +74,11 @@ def choose(counts: Mapping[PaddedLengths, int], *, limit: int = LIMIT) -> tuple[
     return tuple(chosen[::-1])
 
 
+def said(chosen: Sequence[PaddedLengths]) -> str:
+    """The lengths, for people: T/R, T/R, …"""
+    return ", ".join(f"{T}/{R}" for T, R in chosen)
+
+
 def smallest(needed: PaddedLengths, chosen: Sequence[PaddedLengths]) -> PaddedLengths:
     """The cheapest of the chosen lengths, as `choose` counts, that holds a batch.
 
@@ -86,6 +92,43 @@ def smallest(needed: PaddedLengths, chosen: Sequence[PaddedLengths]) -> PaddedLe
             wanted=f"at most one of (rows, responses) {', '.join(str(tuple(x)) for x in chosen)}",
         )
     return min(fitting, key=lambda one: _ROW_COST * one.T + one.R)
+
+
+def of_drawn(
+    prompt_N: np.ndarray, most: int, *, multiple: int, limit: int = LIMIT
+) -> tuple[PaddedLengths, ...]:
+    """Lengths that hold every batch of these prompts with responses that are yet to be drawn.
+
+    All that such batches can need, if they are at most `limit`: then each is padded as
+    `padded_lengths` says. Else R takes limit − 1 even steps up to `most`, T has room for R and a
+    prompt that 19 of 20 do not exceed; the last one has room for the longest prompt. A batch that
+    does not fit takes the next.
+
+    Args:
+        prompt_N: int, tokens of each prompt.
+        most: tokens of the longest response.
+        multiple: of all lengths.
+        limit: at least 1.
+    """
+    shortest, longest = int(prompt_N.min()), int(prompt_N.max())
+    possible = [
+        PaddedLengths(T, R)
+        for R in range(multiple, round_up(most, multiple) + 1, multiple)
+        for T in range(
+            round_up(shortest + R - multiple + 1, multiple),
+            round_up(longest + min(R, most), multiple) + 1,
+            multiple,
+        )
+    ]
+    if len(possible) <= limit:
+        return tuple(sorted(possible))
+    usual = int(np.quantile(prompt_N, 0.95, method="higher"))
+    steps = [(usual, -(-most * part // (limit - 1))) for part in range(1, limit)]
+    pairs = {
+        PaddedLengths(round_up(prompt + step, multiple), round_up(step, multiple))
+        for prompt, step in [*steps, (longest, most)]
+    }
+    return tuple(sorted(pairs))
 
 
 class PaddingPlan(NamedTuple):
@@ -105,7 +148,11 @@ class PaddingPlan(NamedTuple):
 
 
 def plan(
-    lengths_N2: np.ndarray, batches: Iterable[np.ndarray], *, multiple: int, known: bool = True
+    lengths_N2: np.ndarray,
+    batches: Iterable[np.ndarray],
+    *,
+    multiple: int,
+    known: bool = True,
 ) -> PaddingPlan:
     """What to pad the batches of a stage to.
 

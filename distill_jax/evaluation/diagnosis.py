@@ -253,6 +253,9 @@ def _first_rollout(first: Mapping[str, Any]) -> Finding:
         said += f"; {100 * other:.0f}% contain another end token, which ends nothing here"
     if cut > 0.2 or other > 0.1:
         tries["rl.start"] = "a student of stage sft, which teaches it to end"
+    if (without := first.get("completions/no_answer_ratio", 0.0)) > 1 / 3:
+        said += f"; {100 * without:.0f}% state no answer that is found"
+        tries["data.chat.instruction"] = "one that asks for a form, e.g. \\boxed{}"
     if mass is not None and mass < 0.1:
         tries["teacher.path"] = "a teacher that ends with the student's token (instruct, not base)"
     if not tries:

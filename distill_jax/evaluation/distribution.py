@@ -12,7 +12,7 @@ import numpy as np
 from distill_jax.core import sharding
 from distill_jax.core.batching import filled, round_up
 from distill_jax.core.errors import CheckpointError
-from distill_jax.data import batching
+from distill_jax.data import batching, padding
 from distill_jax.data.chat import Example
 from distill_jax.evaluation import intervals, subjects
 from distill_jax.evaluation.held_out import (
@@ -51,7 +51,7 @@ def compare(
         student, teacher: Q and P; of the same tokenizer.
         prompts, responses: token ids of N each; responses as drawn, EOS counted, none empty.
         batch: answers compared at a time.
-        multiple: row lengths are multiples of this.
+        multiple: row lengths are multiples of this, of at most six (`padding.plan`).
         outputs: in each response, as `completions.Output`: then each turn of the model counts as a
             response, given all before it.
         tick: called with the number of responses just compared.
@@ -60,15 +60,18 @@ def compare(
         prompts, responses = _turns(prompts, responses, outputs)
     size = round_up(min(batch, len(prompts)), sharding.batch_shards(run.mesh))
     # Rows of similar length share a batch.
-    order = np.argsort(
-        [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], kind="stable"
-    )
+    pairs = zip(prompts, responses, strict=True)
+    lengths_N2 = np.array([(len(p) + len(r), len(r)) for p, r in pairs])
+    order = np.argsort(lengths_N2[:, 0], kind="stable")
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    chosen = padding.plan(lengths_N2, batches, multiple=multiple).chosen
     found: list[tuple[TokenComparison, np.ndarray]] = []
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+    for rows in batches:
         # The repeats that fill the last batch are dropped below.
         examples = [Example(list(prompts[i]), list(responses[i])) for i in filled(rows, size)]
-        packed = batching.pack_examples(examples, pad_id=run.data.pad_id, multiple=multiple)
+        packed = batching.pack_examples(
+            examples, pad_id=run.data.pad_id, multiple=multiple, chosen=chosen
+        )
         placed = sharding.place(packed, sharding.batch_sharding(run.mesh))
         scores = sharding.fetch(compare_on_responses(student, teacher, placed, run.data.vocab))
         host = TokenComparison(*(x_BR[: len(rows)] for x_BR in scores))

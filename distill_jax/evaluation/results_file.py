@@ -31,7 +31,7 @@ def write_evaluation(
     before = read_json(path)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     # Greedy decoding's figures are first in each group, those of the samples below "sampled".
-    greedy, sampled = result["greedy"], result["sampled"]
+    greedy, sampled = result["greedy"], result["sampled"] or {}
     shares = ["mean_length", "terminated", "undecided", "hacking", "levels"]
     if "programs" in greedy:  # of task program
         shares.append("programs")
@@ -44,14 +44,16 @@ def write_evaluation(
         "accuracy": greedy["accuracy"]["mean"],
         "accuracy_interval": [greedy["accuracy"]["low"], greedy["accuracy"]["high"]],
         "num_problems": result["num_problems"],
+        # Of the last number of each answer, as lm-evaluation-harness' flexible extraction.
+        "flexible_accuracy": greedy.get("flexible"),
         "answer_rate": said,
         # Without the limit on tokens an accuracy cannot be compared with another.
         "max_new_tokens": result.get("max_new_tokens"),
         "truncation_rate": 1.0 - greedy["terminated"],
-        "pass@1": sampled["pass@1"],
+        "pass@1": sampled.get("pass@1"),
         "pass@k": sampled.get("pass@k"),
         "maj@k": sampled.get("maj@k"),
-        "reasoning_quality": {**greedy["reasoning"], "sampled": sampled["reasoning"]},
+        "reasoning_quality": {**greedy["reasoning"], "sampled": sampled.get("reasoning")},
         "distillation_effect": result["distribution"],
         "statistics": {
             "num_problems": result["num_problems"],
@@ -60,7 +62,7 @@ def write_evaluation(
             "sampled": {
                 "samples": result["samples"],
                 "temperature": result["temperature"],
-                **{name: sampled[name] for name in shares},
+                **{name: sampled[name] for name in shares if name in sampled},
             },
         },
         "training": _training(run, subject),

@@ -28,7 +28,10 @@ from distill_jax.tasks import TASKS, Task
 class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
     """Evaluation of a model on held-out problems."""
 
-    UNREAD: ClassVar = (Unread(("compare_batch",), ("distribution",), off),)
+    UNREAD: ClassVar = (
+        Unread(("compare_batch",), ("distribution",), off),
+        Unread(("temperature",), ("samples",), off),
+    )
 
     benchmark: str = setting(
         "",
@@ -41,7 +44,9 @@ class EvaluateSettings(StageSettings, kind="evaluate", makes="results"):
         choices=("", *TASKS),
     )
     problems: int = setting(500, "Problems of the test split, the first ones.", low=1)
-    samples: int = setting(4, "Sampled completions of each problem, for pass@1.", low=1)
+    samples: int = setting(
+        4, "Sampled completions of each problem, for pass@1; 0: greedy alone.", low=0
+    )
     temperature: float = setting(1.0, "Temperature of those samples.", above=0.0)
     batch: int = setting(256, "Completions decoded at a time.", low=1, affects="rounding")
     teacher: bool = setting(True, "Evaluate the teacher too.", affects="nothing")
@@ -115,7 +120,9 @@ def evaluate(
         task: judges the answers.
 
     Returns:
-        JSON-able; accuracies in [0, 1] with 95% intervals, of both decodings what `measures` gives.
+        JSON-able; accuracies in [0, 1] with 95% intervals, of both decodings what `measures` gives;
+        "sampled" is None with samples=0. "flexible" is the accuracy by the last number of each text
+        (`Task.flexible`), over the problems where that says something; None where it never does.
     """
     problems = data.problems
     runs: dict[str, dict[str, Any]] = {}
@@ -123,6 +130,8 @@ def evaluate(
         ("greedy", 0.0, 1),
         ("sampled", settings.temperature, settings.samples),
     ):
+        if not samples:
+            continue
         drawn = generate.answers(
             sampler,
             weights,
@@ -139,7 +148,14 @@ def evaluate(
         runs[name] = _judged(problems, drawn, samples, text, task)
     levels = [p.level for p in problems]
     greedy_N = runs["greedy"]["right_PG"][:, 0]
-    sampled_N = runs["sampled"]["right_PG"].mean(axis=1)
+    sampled = None
+    if settings.samples:
+        sampled_N = runs["sampled"]["right_PG"].mean(axis=1)
+        sampled = {
+            "pass@1": mean_interval(sampled_N)._asdict(),
+            "levels": _per_level(levels, sampled_N, mean_interval),
+            **runs["sampled"]["summary"],
+        }
     return {
         "benchmark": settings.split,
         "num_problems": len(problems),
@@ -151,11 +167,7 @@ def evaluate(
             "levels": _per_level(levels, greedy_N, lambda x: wilson(int(x.sum()), len(x))),
             **runs["greedy"]["summary"],
         },
-        "sampled": {
-            "pass@1": mean_interval(sampled_N)._asdict(),
-            "levels": _per_level(levels, sampled_N, mean_interval),
-            **runs["sampled"]["summary"],
-        },
+        "sampled": sampled,
         "problems": _individual(problems, runs, settings.samples),
     }
 
@@ -181,9 +193,21 @@ def _judged(
             "terminated": float(np.mean(drawn.ended_B)),
             "undecided": float(np.mean(judged.undecided_B)),
             **measures(problems, texts, own, drawn.ended_B, right_PG, judged.stated),
+            "flexible": _flexible(task.flexible(repeated, texts), samples),
             **task.figures(repeated, texts, judged),
         },
     }
+
+
+def _flexible(right: Sequence[bool | None], samples: int) -> dict[str, Any] | None:
+    """Accuracy of verdicts, prompt-major, over the problems that have them."""
+    known = [one for one in right if one is not None]
+    if not known:
+        return None
+    share_P = np.array(known, float).reshape(-1, samples).mean(axis=1)
+    count = len(share_P)
+    found = wilson(float(share_P.sum()), count) if samples == 1 else mean_interval(share_P)
+    return {**found._asdict(), "problems": count}
 
 
 def _per_level(
@@ -197,7 +221,8 @@ def _per_level(
 
 
 def _individual(problems: Any, runs: dict[str, Any], samples: int) -> list[dict[str, Any]]:
-    greedy, sampled = runs["greedy"], runs["sampled"]
+    greedy = runs["greedy"]
+    sampled = runs.get("sampled") or {"texts": [], "tokens": [], "right_PG": [()] * len(problems)}
     return [
         {
             "id": problem.id,

@@ -239,7 +239,7 @@ class Solver:
             for one in some
         ]
         # A verifier gets no agent's system message and no instruction how to answer a problem.
-        chat = dataclasses.replace(self.run.config.data.chat, instruction="")
+        chat = dataclasses.replace(self.run.config.data.chat, instruction="", shots="")
         fits, drawn = self._review(requests, chat, decoding, self.limits.whole(0.0))
         places = {(one.problem, one.candidate.slot): place for place, one in enumerate(fits)}
         out: list[list[Candidate]] = [[] for _ in asked]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from distill_jax.core import unread
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import check_name
+from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.run.config import RunConfig, build, to_config_dict, upstream
 from distill_jax.run.given import ignored
 from distill_jax.run.record import stage_key
@@ -87,7 +88,13 @@ def config_of(base: RunConfig, arm: Arm | None, seed: int) -> RunConfig:
         except TypeError as error:
             wanted = f"as {operator.attrgetter(name)(config)!r}"
             raise ConfigError(f"arm {arm.name} has {name}={value!r}", wanted=wanted) from error
-    return build(config)
+    made = build(config)
+    for name in made.stages:
+        stage = made.plan[name]
+        if isinstance(stage, EvaluateSettings) and not stage.samples:
+            wanted = "at least 1: arms are compared by pass@1"
+            raise ConfigError(f"arm {arm.name} has {name}.samples=0", wanted=wanted)
+    return made
 
 
 def refuse_ignored(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.experiments import comparison, figures, pooled
+from distill_jax.experiments import budgets, comparison, compute, figures, pooled
 from distill_jax.experiments.arms import Arm
 from distill_jax.report.sections import Block, Bold, Bullets, Curves, Report, Section, Table, Text
 
@@ -39,6 +39,7 @@ def build(
         sections = [
             Section("arms", "Arms compared", _accuracies(rows, names)),
             Section("differences", "Differences", _all_differences(rows, names, compared)),
+            *_equal_budgets(rows, names, compared),
             Section("plots", "Plots", [Curves(FIGURE, figures.plots(rows, all_arms), legend)]),
         ]
         for key, title in (("levels", "level"), ("subjects", "subject")):
@@ -100,13 +101,18 @@ def _all_differences(rows: Rows, arms: Sequence[str], references: Sequence[str])
         "pass@1 to lie, not adjusted for several arms."
     )
     out: list[Block] = [Text(text)]
+    columns = dict(zip(comparison.FIGURES, _figure_names(rows), strict=True))
     for reference in references:
-        out += [Text(f"Less {reference}", "heading"), _differences(rows, arms, reference)]
+        table = _differences(rows, arms, reference, columns, "pass@1")
+        out += [Text(f"Less {reference}", "heading"), table]
     return out
 
 
-def _differences(rows: Rows, arms: Sequence[str], reference: str) -> Table:
-    found = [comparison.changes(rows, arms, reference, f) for f in comparison.FIGURES]
+def _differences(
+    rows: Rows, arms: Sequence[str], reference: str, columns: Mapping[str, str], equal: str
+) -> Table:
+    """columns: figure of the rows -> its title; equal: the figure of "equal within"."""
+    found = [comparison.changes(rows, arms, reference, figure) for figure in columns]
     cells = []
     for arm in found[0]:  # all figures have the same arms
         row = [arm]
@@ -114,13 +120,84 @@ def _differences(rows: Rows, arms: Sequence[str], reference: str) -> Table:
             text = percent(change.interval, sign=True)
             p_value = "–" if change.adjusted is None else f"{change.adjusted:.3f}"
             row += [Bold(text) if change.significant else text, p_value]
-        margin = found[comparison.FIGURES.index("pass@1")][arm].margin
+        margin = found[list(columns).index(equal)][arm].margin
         cells.append([*row, "–" if margin is None else f"{100 * margin:.1f}"])
     header = ["arm"]
-    for name in _figure_names(rows):
+    for name in columns.values():
         header += [name, "p, adjusted"]
     header.append("equal within")
     return Table(header, cells, f"arms less {reference}")
+
+
+# --- equal budgets --------------------------------------------------------------------------------
+
+_OF_FLOPS = (
+    "Floating-point operations by formula: 2 a weight and token forwards, as much again backwards "
+    "for the activations and where weights are trained for these, and the products of attention, "
+    "at the mean length of a row; the head on responses alone. Of real tokens: padding, "
+    "completions that are decoded on after their end, evaluation, recomputation, the adapters' own "
+    "products, the optimiser and pretraining are not counted. Sampling and update are the "
+    "student's; teacher: its scores of tokens and the answers that it writes; other: further "
+    "forward passes of the student."
+)
+_OF_SECONDS = (
+    "Seconds of training steps, each at the mean of its logged interval, without compilation, "
+    "evaluation and saving. They mean something only if the runs were alone on equal machines."
+)
+_BETWEEN = (
+    "Accuracy in % is that of the learning curves on validation, greedy, on a straight line "
+    "between two evaluations, at the most that all these runs have spent: {}."
+)
+
+
+def _equal_budgets(rows: Rows, arms: Sequence[str], references: Sequence[str]) -> list[Section]:
+    out = []
+    for unit, said, title in (
+        (budgets.FLOPS, Text(_OF_FLOPS), "At equal FLOPs"),
+        (budgets.SECONDS, Text(_OF_SECONDS, "warning"), "At equal seconds of training"),
+    ):
+        reading = budgets.read(rows, unit)
+        if reading is None:
+            continue
+        of_flops = unit == budgets.FLOPS
+        budget = f"{reading.budget:.3g} FLOPs" if of_flops else f"{reading.budget:,.0f} s"
+        blocks: list[Block] = [said, Text(_BETWEEN.format(budget))]
+        estimated = of_flops and any(row["flops"]["estimated"] for row in reading.rows)
+        if estimated:
+            blocks.append(Text(_ESTIMATED))
+        blocks.append(_at_budget(reading.rows, arms, of_flops))
+        if reading.skipped:
+            blocks += [Text("Not read:"), Bullets(reading.skipped)]
+        read = {row["arm"] for row in reading.rows}
+        for reference in (name for name in references if name in read):
+            columns = {budgets.VALUE: "accuracy"}
+            table = _differences(reading.rows, arms, reference, columns, budgets.VALUE)
+            blocks += [Text(f"Less {reference}", "heading"), table]
+        out.append(Section(unit, title, blocks))
+    return out
+
+
+_ESTIMATED = (
+    "Some runs are of an earlier version, which recorded the tokens of responses as the mean "
+    "length of logged steps alone: theirs are estimated from it."
+)
+
+
+def _at_budget(rows: Rows, arms: Sequence[str], of_flops: bool) -> Table:
+    parts = ("all", *compute.PARTS) if of_flops else ()
+    most = max([row["flops"]["parts"]["all"] for row in rows if parts], default=1.0)
+    power = 3 * int(np.log10(max(most, 1.0)) // 3)
+    header = ["arm", "seeds", *(f"{part}, 1e{power} FLOPs" for part in parts[:1]), *parts[1:]]
+    cells = []
+    for arm in arms:
+        found = comparison.of_arm(rows, arm)
+        if found:
+            spent = [np.mean([row["flops"]["parts"][part] for row in found]) for part in parts]
+            value = comparison.over_seeds([row[budgets.VALUE] for row in found], 0.0, 1.0)
+            line = [arm, str(len(found)), *(f"{x / 10**power:.2f}" for x in spent)]
+            cells.append([*line, _mean([row["tokens at budget"] for row in found]), percent(value)])
+    header += ["training tokens by then", "accuracy by then"]
+    return Table(header, cells, "arms at an equal budget")
 
 
 def _groups(rows: Rows, arms: Sequence[str], key: str) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 from distill_jax.core.errors import DataError
 from distill_jax.core.files import read_json, write_json, write_text
 from distill_jax.evaluation import learning
-from distill_jax.experiments import pooled
+from distill_jax.experiments import compute, pooled
 from distill_jax.report import view as views
 from distill_jax.report.view import RunView
 from distill_jax.training.records import METRICS_FILE, read_rows
@@ -36,8 +36,10 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         arm, seed, subject, greedy, pass@1 and pass@k of all samples (shares), samples, levels and
         subjects {name: {greedy, pass@1, problems}}, agreement (see `agreement`), mean_length,
         terminated, tokens (of the stages that led to the subject, and "all"), seconds (likewise),
-        curve [{tokens, accuracy}] on validation, gain_tokens and gain_steps (`convergence`),
-        curriculum [{step, p: {arm: share}}], measures (`pooled.measures`).
+        flops ({parts: {part: operations} or None, estimated, missing}, see `compute.Spent`), curve
+        [{step, tokens, flops, seconds, accuracy}] on validation, flops and seconds (of training)
+        None where unknown, gain_tokens and gain_steps (`convergence`), curriculum
+        [{step, p: {arm: share}}], measures (`pooled.measures`).
 
     Raises:
         CheckpointError: a file is not JSON.
@@ -56,6 +58,11 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
             seconds[directory.name] = done["seconds"]
     last = rows.get(subject, [])
     curve = _curve(last, sum(tokens.values()) - tokens.get(subject, 0))
+    spent, times = compute.operations(workdir, rows), compute.training_seconds(workdir, rows)
+    for point in curve:
+        step = point["step"]
+        point["flops"] = spent.at(step)
+        point["seconds"] = None if times is None else float(np.interp(step, *times))
     problems = result["problems"]
     write_json(workdir / "history.json", history(last))
     write_json(workdir / "curriculum_data.json", curriculum(last))
@@ -76,6 +83,7 @@ def collect(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         "subjects": _groups(problems, "subject"),
         "tokens": {**tokens, "all": sum(tokens.values())},
         "seconds": {**seconds, "all": sum(seconds.values())},
+        "flops": {n: getattr(spent, n) for n in ("parts", "estimated", "missing")},
         "curve": curve,
         **convergence(curve),
         "curriculum": _selection(last),

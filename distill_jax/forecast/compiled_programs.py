@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from distill_jax.core import sharding
 from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError
+from distill_jax.data import packing
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
@@ -85,7 +86,7 @@ class Programs:
         trainable, frozen = states.split(self._params(self.student), "lora")
         state = states.shapes(trainable, tx, self.mesh)
         loss, totals = losses.sft(self.student, self.vocab)
-        batch = self._given(settings.batch_size)
+        batch = self._packed(settings) if settings.packing else self._given(settings.batch_size)
         if self._wanted("update"):
             yield self._update("update", settings, tx, loss, totals, state, frozen, batch)
 
@@ -98,16 +99,16 @@ class Programs:
                 yield from self._sampler(model, rows, settings.samples)
         tx, loss = optimizer.make(settings.optimizer, settings.updates()), settings.loss
         teacher = self.teacher if settings.teacher.is_model else model
-        batch = self._given(settings.batch_size)
-        batch["place_BB"] = self._float(settings.batch_size, settings.batch_size)
+        own = self._given(settings.batch_size)
+        own["place_BB"] = self._float(settings.batch_size, settings.batch_size)
         if loss.kd_weight and loss.top_k:
-            B, R = batch["targets_BR"].shape
-            batch["teacher_ids_XK"] = self._int(B, R, loss.top_k)
-            batch["teacher_logp_XK"] = self._float(B, R, loss.top_k)
-            batch["teacher_log_tail_X"] = self._float(B, R)
+            B, R = own["targets_BR"].shape
+            own["teacher_ids_XK"] = self._int(B, R, loss.top_k)
+            own["teacher_logp_XK"] = self._float(B, R, loss.top_k)
+            own["teacher_log_tail_X"] = self._float(B, R)
         elif loss.kd_weight:
             frozen = {**frozen, "teacher": self._params(teacher)}
-            batch |= self._reread(settings.teacher, settings.batch_size, _MULTIPLE)
+            own |= self._reread(settings.teacher, settings.batch_size, _MULTIPLE)
         state = states.shapes(trainable, tx, self.mesh)
         kinds = [settings.data != "student_samples"] + [False] * (settings.lmbda > 0)
         for given in kinds:
@@ -118,6 +119,7 @@ class Programs:
                 drawn_at=self.config.sampling.temperature if future else 1.0,
             )  # fmt: skip
             name = "update" if given else "update on own samples"
+            batch = self._packed(settings) if given and settings.packing else own
             if self._wanted(name):
                 yield self._update(name, settings, tx, *objective, state, frozen, batch)
 
@@ -273,6 +275,16 @@ class Programs:
             "targets_BR": self._int(B, R),
             "loss_mask_BR": self._float(B, R),
         }
+
+    def _packed(self, settings: Any) -> dict[str, Any]:
+        """Rows as `packing.pack` makes them, on the mesh."""
+        E, T = settings.batch_size, settings.packing
+        longest = self.config.data.max_prompt_tokens + self.config.sampling.response_tokens
+        parts = settings.accumulate * sharding.batch_shards(self.mesh)
+        B = packing.most_rows(E, longest, budget=T, parts=parts)
+        ints = ("tokens_BT", "segment_BT", "targets_BR", "at_BR", "example_BR")
+        made: dict[str, Any] = {name: self._int(B, T) for name in ints}
+        return {**made, "loss_mask_BR": self._float(B, T), "place_BE": self._float(B, E)}
 
     def _rollout(self, B: int, multiple: int) -> RolloutBatch:
         new = self.config.sampling.response_tokens

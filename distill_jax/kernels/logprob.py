@@ -46,6 +46,37 @@ def _gather_bwd(size: int, saved: Any, grad_BRD: jax.Array) -> Any:
 gather_response.defvjp(_gather_fwd, _gather_bwd)
 
 
+@jax.custom_vjp
+def gather_packed(hidden_BTD: jax.Array, at_BR: jax.Array) -> jax.Array:
+    """The hidden states [B, R, D] that score the tokens at these positions; 0 past the sequence.
+
+    For rows that hold the responses of several examples. The gradient is a gather too, as that of
+    `gather_response`.
+
+    Args:
+        hidden_BTD: float.
+        at_BR: int32, positions of response tokens, at least 1, strictly ascending in a row up to
+            its last one; from there on T + 1, which no token has.
+    """
+    return _take(hidden_BTD, at_BR - 1)
+
+
+def _packed_fwd(hidden_BTD: jax.Array, at_BR: jax.Array) -> Any:
+    return gather_packed(hidden_BTD, at_BR), (at_BR, jnp.zeros((hidden_BTD.shape[1], 0)))
+
+
+def _packed_bwd(saved: Any, grad_BRD: jax.Array) -> Any:
+    at_BR, carry_T0 = saved
+    next_T = jnp.arange(carry_T0.shape[0], dtype=jnp.int32) + 1
+    slot_BT = jax.vmap(lambda at_R: jnp.searchsorted(at_R, next_T))(at_BR)
+    last = at_BR.shape[1] - 1
+    found_BT = jnp.take_along_axis(at_BR, jnp.minimum(slot_BT, last), axis=1) == next_T
+    return _take(grad_BRD, jnp.where(found_BT, slot_BT, -1)), None
+
+
+gather_packed.defvjp(_packed_fwd, _packed_bwd)
+
+
 def _take(x_BTX: jax.Array, index_BR: jax.Array) -> jax.Array:
     size = x_BTX.shape[1]
     inside_BR = (index_BR >= 0) & (index_BR < size)

@@ -21,6 +21,7 @@ def attention(
     v_BTKh: jax.Array,
     *,
     window: int | jax.Array | None = None,
+    segment_BT: jax.Array | None = None,
     implementation: Implementation = "products",
 ) -> jax.Array:
     """Causal attention of each sequence on itself; padding at the right is hidden by causality.
@@ -31,6 +32,8 @@ def attention(
         v_BTKh: values.
         window: W: a key is seen when 0 <= index_q − index_k < W; None sees all before it. May be
             a traced scalar (layers of both kinds in one scan).
+        segment_BT: int32, of packed rows: a key is seen by queries of its own segment alone. None:
+            a row is one sequence, and no mask is made where the implementation needs none.
         implementation: "products" written here, the fastest on CPU, or "xla" or "cudnn" of
             `jax.nn.dot_product_attention`.
 
@@ -39,14 +42,15 @@ def attention(
     """
     batch, time, heads, size = q_BTHh.shape
     if implementation == "products":
-        out = _products(q_BTHh, k_BTKh, v_BTKh, _mask(time, window))
+        out = _products(q_BTHh, k_BTKh, v_BTKh, _mask(time, window, segment_BT))
     else:
         static_window = window is None or isinstance(window, int)
+        plain = static_window and segment_BT is None
         out = jax.nn.dot_product_attention(
             q_BTHh,
             k_BTKh,
             v_BTKh,
-            mask=None if static_window else _mask(time, window),
+            mask=None if plain else _mask(time, window, segment_BT),
             is_causal=True,
             local_window_size=(window - 1, 0) if isinstance(window, int) else None,
             implementation=implementation,
@@ -54,16 +58,20 @@ def attention(
     return out.reshape(batch, time, heads * size)
 
 
-def _mask(time: int, window: int | jax.Array | None) -> jax.Array:
-    """bool [1, 1, T, S]: which keys a query sees."""
+def _mask(
+    time: int, window: int | jax.Array | None, segment_BT: jax.Array | None = None
+) -> jax.Array:
+    """bool [1, 1, T, S], with segments [B, 1, T, S]: which keys a query sees."""
     distance_TS = jnp.arange(time)[:, None] - jnp.arange(time)[None, :]
     seen = distance_TS >= 0
     if window is not None:
         seen &= distance_TS < window
-    return seen[None, None]
+    if segment_BT is None:
+        return seen[None, None]
+    return seen[None, None] & (segment_BT[:, None, :, None] == segment_BT[:, None, None, :])
 
 
-def _products(q_BTHh, k_BTKh, v_BTKh, mask_11TS) -> jax.Array:
+def _products(q_BTHh, k_BTKh, v_BTKh, mask_X1TS) -> jax.Array:
     """Batched products over (row, kv head); a group's queries are stacked, keys never repeated."""
     batch, time, heads, size = q_BTHh.shape
     kv_heads = k_BTKh.shape[2]
@@ -71,28 +79,28 @@ def _products(q_BTHh, k_BTKh, v_BTKh, mask_11TS) -> jax.Array:
     q = q_BTHh.reshape(batch, time, kv_heads, group, size).transpose(0, 2, 3, 1, 4)
     q = (q * size**-0.5).reshape(batch, kv_heads, group * time, size)
     k, v = k_BTKh.transpose(0, 2, 1, 3), v_BTKh.transpose(0, 2, 1, 3)
-    out = _attend(q, k, v, mask_11TS)
+    out = _attend(q, k, v, mask_X1TS)
     out = out.reshape(batch, kv_heads, group, time, size).transpose(0, 3, 1, 2, 4)
     return out.reshape(batch, time, heads, size)
 
 
 @jax.custom_vjp
-def _attend(q_BKQh, k_BKSh, v_BKSh, mask_11TS) -> jax.Array:
-    """softmax(q·kᵀ)·v, Q = group·T stacked queries of one kv head, q already scaled.
+def _attend(q_BKQh, k_BKSh, v_BKSh, mask_X1TS) -> jax.Array:
+    """softmax(q·kᵀ)·v, Q = group·T stacked queries of one kv head, q already scaled; X is 1 or B.
 
     Memory traffic over [Q, S] decides the time, so the weights stay unnormalised (the [Q, h]
     output is divided instead) and the backward pass takes Σ_s w·dw from the output (as
     FlashAttention does) instead of another sweep.
     """
-    return _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_11TS)[0]
+    return _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_X1TS)[0]
 
 
-def _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_11TS):
+def _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_X1TS):
     batch, kv_heads, queries, _ = q_BKQh.shape
-    time = mask_11TS.shape[-1]
+    time = mask_X1TS.shape[-1]
     scores = jnp.einsum("bkqh,bksh->bkqs", q_BKQh, k_BKSh, preferred_element_type=jnp.float32)
     scores = scores.reshape(batch, kv_heads, queries // time, time, time)
-    scores = jnp.where(mask_11TS[:, :, None], scores, _MASKED)
+    scores = jnp.where(mask_X1TS[:, :, None], scores, _MASKED)
     raised = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     raised = raised.reshape(batch, kv_heads, queries, time)
     inverse = 1.0 / jnp.sum(raised, axis=-1, keepdims=True)
@@ -143,6 +151,7 @@ class Attention(nnx.Module):
         shape: tuple[int, int],
         *,
         window: int | jax.Array | None = None,
+        segment_BT: jax.Array | None = None,
         fuse: bool = True,
         implementation: Implementation = "products",
         dropout_key: jax.Array | None = None,
@@ -159,6 +168,7 @@ class Attention(nnx.Module):
             apply_rope(k, rope),
             v,
             window=window,
+            segment_BT=segment_BT,
             implementation=implementation,
         )
         out_ND = out.reshape(x_ND.shape[0], -1)

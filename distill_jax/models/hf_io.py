@@ -4,7 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -114,8 +114,15 @@ def load_hf(
         return config, read_base(reader, leaves, param_dtype, targets, convert)
 
 
+class Tensors(Protocol):
+    """Tensors by their names in a checkpoint."""
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, as a checkpoint stores it."""
+
+
 def read_base(
-    reader: files.TensorReader,
+    reader: Tensors,
     leaves: list[hf_layout.Leaf],
     param_dtype: Any,
     shardings: Any = None,

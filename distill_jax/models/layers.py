@@ -52,6 +52,17 @@ def rope_frequencies(config: QwenConfig) -> np.ndarray:
     return plain if scaling is None else scaling.frequencies(plain, theta)
 
 
+def segment_positions(segment_BT: jax.Array) -> jax.Array:
+    """Positions that begin at 0 in each run of equal segment numbers: int32 [B, T].
+
+    segment_BT: int32, as `attention.attention` takes them.
+    """
+    index_T = jnp.arange(segment_BT.shape[1], dtype=jnp.int32)
+    before_BT = jnp.pad(segment_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    begins_BT = jnp.where(segment_BT != before_BT, index_T, 0)
+    return index_T - jax.lax.cummax(begins_BT, axis=1)
+
+
 def rope_table(config: QwenConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
     """cos and sin of the angles at positions (int [...]), YaRN's attention factor included.
 

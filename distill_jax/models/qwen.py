@@ -15,7 +15,7 @@ from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.models.attention import Attention, Implementation
 from distill_jax.models.decode import Decoding
-from distill_jax.models.layers import MLP, RMSNorm, rms_norm, rope_table
+from distill_jax.models.layers import MLP, RMSNorm, rms_norm, rope_table, segment_positions
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen_config import QwenConfig
 
@@ -182,13 +182,20 @@ class QwenModel(Decoding):
         return jax.tree.map(lambda leaf: leaf, _shapes(self, widest))
 
     def hidden(
-        self, params: Params, tokens_BT: jax.Array, *, dropout_key: jax.Array | None = None
+        self,
+        params: Params,
+        tokens_BT: jax.Array,
+        *,
+        segment_BT: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
     ) -> jax.Array:
         """Hidden states after the final norm; logits are hidden_BTD @ head_VD(params).T.
 
         Args:
             params: {"base", "lora"}; gradients by "lora" alone cost none for the base.
             tokens_BT: int32 [B, T], padded at the right, where causality hides it.
+            segment_BT: int32, of rows that hold several sequences: one number a sequence, in one
+                run. Positions start again at 0 in each, and none sees another. None: a row is one.
             dropout_key: typed key that switches LoRA dropout on.
 
         Returns:
@@ -196,7 +203,8 @@ class QwenModel(Decoding):
         """
         batch, time = tokens_BT.shape
         base, lora = params["base"], params["lora"]
-        rope = rope_table(self.config, jnp.arange(time))
+        positions = jnp.arange(time) if segment_BT is None else segment_positions(segment_BT)
+        rope = rope_table(self.config, positions)
         x_ND = jnp.take(base["embed_tokens"]["embedding"], tokens_BT.reshape(-1), axis=0)
         x_ND = self._by_rows(x_ND.astype(self.compute_dtype))
 
@@ -206,6 +214,7 @@ class QwenModel(Decoding):
                 rope,
                 (batch, time),
                 window=window,
+                segment_BT=segment_BT,
                 fuse=self.fuse,
                 implementation=self.implementation,
                 dropout_key=key,

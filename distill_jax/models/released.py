@@ -1,4 +1,4 @@
-"""The released geometries of dense Qwen2.5, Qwen2.5-Math and Qwen3: no files, no network needed."""
+"""Released geometries, without files or network: dense Qwen2.5, Qwen2.5-Math, Qwen3; SmolLM2."""
 
 from typing import Any
 
@@ -67,8 +67,18 @@ for _name, _wide in _SIZES_3.items():
         PRESETS[f"qwen3_{_name}_base"] = _qwen3(*_wide, **_BASE)
 
 
+# Other families, by hub id.
+_OTHERS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": QwenConfig(
+        "llama", 49152, 576, 1536, 30, 9, 3, 64, qkv_bias=False, rope_theta=100_000.0,
+        rms_norm_eps=1e-5, max_position_embeddings=8192, bos_token_id=1, eos_token_id=2,
+        pad_token_id=2,
+    ),
+}  # fmt: skip
+
+
 def released(path: str) -> QwenConfig | None:
     """The geometry of a hub id such as Qwen/Qwen2.5-32B-Instruct; None for any other name."""
     owner, _, name = path.partition("/")
     key = name.lower().replace(".", "_").replace("-", "_")
-    return PRESETS.get(key) if owner == "Qwen" else None
+    return PRESETS.get(key) if owner == "Qwen" else _OTHERS.get(path)

@@ -3,14 +3,53 @@
 The head is not applied to prompt positions, nor beyond the batch's longest response.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from distill_jax.kernels.logprob import gather_response
+from distill_jax.kernels.logprob import gather_packed, gather_response
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.qwen import QwenModel
+
+
+class Packed(NamedTuple):
+    """Where the examples of packed rows lie, both int32: segment_BT as `QwenModel.hidden` takes
+    it, at_BR the positions of the response tokens as `gather_packed` does."""
+
+    segment_BT: jax.Array
+    at_BR: jax.Array
+
+
+def placed_in(batch: Mapping[str, Any]) -> "jax.Array | Packed":
+    """Where the responses of a batch lie: its Packed arrays, else its prompt_len_B."""
+    if "segment_BT" in batch:
+        return Packed(batch["segment_BT"], batch["at_BR"])
+    return batch["prompt_len_B"]
+
+
+def response_states(
+    model: QwenModel,
+    params: Any,
+    tokens_BT: jax.Array,
+    place: "jax.Array | Packed",
+    size: int,
+    *,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """States that the response tokens are drawn from: [B, R, D], R = size; 0 past the sequence.
+
+    place: prompt_len_B int32, at least 1, of rows without a gap between prompt and response; or
+    Packed.
+    """
+    if isinstance(place, Packed):
+        hidden_BTD = model.hidden(
+            params, tokens_BT, segment_BT=place.segment_BT, dropout_key=dropout_key
+        )
+        return gather_packed(hidden_BTD, place.at_BR)
+    hidden_BTD = model.hidden(params, tokens_BT, dropout_key=dropout_key)
+    return gather_response(hidden_BTD, place, size)
 
 
 class ResponseScores(NamedTuple):
@@ -30,7 +69,7 @@ def response_scores(
     model: QwenModel,
     params: Any,
     tokens_BT: jax.Array,
-    prompt_len_B: jax.Array,
+    place: jax.Array | Packed,
     targets_BR: jax.Array,
     *,
     temperature: float = 1.0,
@@ -45,7 +84,7 @@ def response_scores(
     Args:
         model, params: student or teacher.
         tokens_BT: int32, right padded, prompt and response without a gap.
-        prompt_len_B: int32, at least 1.
+        place: prompt_len_B int32, at least 1, or Packed: see `response_states`.
         targets_BR: int32, the response's tokens; scores beyond its length are meaningless.
         temperature: divides the logits of logp and entropy.
         alphas: soft temperatures of value_ABR.
@@ -54,9 +93,8 @@ def response_scores(
         dropout_key: for LoRA dropout; None is deterministic.
     """
     B, R = targets_BR.shape
-    hidden_BTD = model.hidden(params, tokens_BT, dropout_key=dropout_key)
     # Positions past the sequence belong to padding and give states of 0.
-    hidden_BRD = gather_response(hidden_BTD, prompt_len_B, R)
+    hidden_BRD = response_states(model, params, tokens_BT, place, R, dropout_key=dropout_key)
     scores = head_scores(
         hidden_BRD.reshape(B * R, -1),
         model.whole_head_VD(params),

@@ -57,6 +57,7 @@ def _lines(rows: Metrics, metrics: Mapping[str, str]) -> list[Series]:
 
 def levels(results: Mapping[str, Any], kind: str, view: RunView) -> Plot | None:
     """Greedy or sampled accuracy of every subject at every level, with 95% intervals, or None."""
+    results = {subject: result for subject, result in results.items() if result[kind]}
     known = sorted({n for r in results.values() for n in r[kind]["levels"]}, key=int)
     if not known:
         return None
@@ -72,7 +73,7 @@ def levels(results: Mapping[str, Any], kind: str, view: RunView) -> Plot | None:
 def checkpoints(results: Mapping[int, Mapping[str, Any]]) -> Plot:
     """Accuracy on held-out problems over the steps of a stage, with 95% intervals."""
     greedy = {step: result["greedy"]["accuracy"] for step, result in results.items()}
-    sampled = {step: result["sampled"]["pass@1"] for step, result in results.items()}
+    sampled = {s: (result["sampled"] or {}).get("pass@1") for s, result in results.items()}
     series = _estimates("greedy", greedy, "joined") + _estimates("pass@1", sampled, "joined")
     return Plot("accuracy on held-out problems", series, limits=SHARE)
 

@@ -53,10 +53,12 @@ def _paired(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     if not ids:
         return ["0", *["–"] * 6]
     greedy = [np.array([side[key]["greedy_right"] for key in ids], bool) for side in rows]
-    share = [np.array([np.mean(side[key]["sampled_right"]) for key in ids]) for side in rows]
     cells = [str(len(ids))]
     cells += [_percent(intervals.wilson(int(one.sum()), len(ids))) for one in greedy]
     cells += [_percent(intervals.mcnemar(greedy[1], greedy[0]))]
+    if not (a["sampled"] and b["sampled"]):
+        return [*cells, *["–"] * 3]
+    share = [np.array([np.mean(side[key]["sampled_right"]) for key in ids]) for side in rows]
     cells += [_percent(intervals.mean_interval(one)) for one in share]
     return [*cells, _percent(intervals.paired(share[1], share[0]))]
 

@@ -7,6 +7,8 @@ from distill_jax.report.run_data import RunData, StageRecord
 from distill_jax.report.sections import Block, Facts, Table, Text
 from distill_jax.training.progress import clock
 
+_PLAIN = "the question"
+
 
 def lead(data: RunData) -> str:
     """A sentence on the settings."""
@@ -20,7 +22,8 @@ def lead(data: RunData) -> str:
     ]
     parts = [f"Preset `{config['preset']}`", f"seed {config['seed']}"]
     parts += [f"data `{config['data']['source']}`", *algorithms]
-    return f"{', '.join(parts)}."
+    prompt = _prompt(config["data"].get("chat", {}))
+    return f"{', '.join(parts)}." + ("" if prompt == _PLAIN else f" Prompt: {prompt}.")
 
 
 def state(data: RunData) -> str:
@@ -88,6 +91,7 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
     out = [
         ("preset", f"{config['preset']}, seed {config['seed']}"),
         ("data", config["data"]["source"]),
+        ("prompt", _prompt(config["data"].get("chat", {}))),
         ("teacher", _model(config["teacher"]) if both else "not in this run"),
         ("student", f"{_model(config['student'])}; {adapter}"),
         ("sampling", f"temperature {sampling['temperature']:g}, {cut}"),
@@ -105,10 +109,23 @@ def _settings(data: RunData) -> list[tuple[str, str]]:
     return out
 
 
+def _prompt(chat: Mapping[str, Any]) -> str:
+    """What is said to the model besides the question."""
+    said = {
+        "system message": chat.get("system_prompt"),
+        "after the question": chat.get("instruction"),
+        "worked examples from": chat.get("shots"),
+        "solutions end in": "\\boxed{ANSWER}" if chat.get("boxed") else None,
+    }
+    return "; ".join(f"{name}: {text}" for name, text in said.items() if text) or _PLAIN
+
+
 def _evaluation(settings: Mapping[str, Any]) -> str:
     of = f" of {settings['benchmark']}" if settings.get("benchmark") else ""
-    samples = f"{settings['samples']} samples at temperature {settings['temperature']:g}"
-    return f"{settings['problems']} problems{of}; greedy, and {samples}"
+    found = f"{settings['problems']} problems{of}; greedy"
+    if not settings["samples"]:
+        return found
+    return f"{found}, and {settings['samples']} samples at temperature {settings['temperature']:g}"
 
 
 def _given(settings: Mapping[str, Any]) -> str:

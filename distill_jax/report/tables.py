@@ -68,6 +68,7 @@ def _by_decoding(results: Results, view: RunView, columns: Columns, caption: str
         [view.label(name), kind, *(cell(result[kind]) for cell in columns.values())]
         for name, result in results.items()
         for kind in DECODINGS
+        if result[kind]
     ]
     return Table(["model", "decoding", *columns], rows, caption, 2)
 
@@ -79,14 +80,17 @@ def accuracy(results: Results, view: RunView) -> Table:
         "all": lambda part: _percent(part["accuracy"] if "accuracy" in part else part["pass@1"]),
         "cut off": lambda part: _form(1.0 - part["terminated"]),
     }
+    if any(r["greedy"].get("flexible") for r in results.values()):
+        columns["last number"] = lambda part: _percent(part.get("flexible"))
     for level in levels:
         columns[f"level {level}"] = lambda part, n=level: _percent(part["levels"].get(n))
     limits = sorted({r["max_new_tokens"] for r in results.values() if "max_new_tokens" in r})
     tokens = f" with at most {' or '.join(map(str, limits))} new tokens" if limits else ""
     caption = f"% right of {_count(results)} held-out problems{tokens} [95% interval]"
     table = _by_decoding(results, view, columns, caption)
-    for row, result in zip(table.rows[1::2], results.values(), strict=True):
-        assert isinstance(row, list)
+    drawn = [result for result in results.values() if result["sampled"]]
+    named = [row for row in table.rows if isinstance(row, list) and row[1] == "sampled"]
+    for row, result in zip(named, drawn, strict=True):
         row[1] = f"pass@1 ({result['samples']} at T={result['temperature']:g})"
     return table
 
@@ -125,11 +129,11 @@ def differences(results: Results, earlier: str, later: str) -> dict[str, interva
     def columns(name: str) -> list[np.ndarray]:
         return [np.array([np.mean(p[name]) for p in problems]) for problems in (before, after)]
 
-    before_N, after_N = columns("sampled_right")
-    return {
-        "greedy": intervals.mcnemar(*columns("greedy_right")),
-        "pass@1": intervals.paired(before_N, after_N),
-    }
+    found = {"greedy": intervals.mcnemar(*columns("greedy_right"))}
+    if results[earlier]["sampled"] and results[later]["sampled"]:
+        before_N, after_N = columns("sampled_right")
+        found["pass@1"] = intervals.paired(before_N, after_N)
+    return found
 
 
 def difference_lines(results: Results, view: RunView) -> list[str]:
@@ -229,7 +233,7 @@ PROGRAMS: Columns = {
 
 def samples(results: Results, view: RunView) -> Table | None:
     """pass@k and maj@k; None with one sample."""
-    known = {name: r for name, r in results.items() if "pass@k" in r["sampled"]}
+    known = {name: r for name, r in results.items() if "pass@k" in (r["sampled"] or {})}
     budgets = [k for r in list(known.values())[:1] for k in r["sampled"]["pass@k"] if k != "1"]
     columns: dict[str, Any] = {}
     for kind in ("pass@k", "maj@k"):
@@ -253,7 +257,7 @@ def checkpoints(results: Mapping[int, Any]) -> Table:
     """Accuracy and divergence from the teacher over the steps of a stage."""
     rows = []
     for step, result in results.items():
-        shares = result["greedy"]["accuracy"], result["sampled"]["pass@1"]
+        shares = result["greedy"]["accuracy"], (result["sampled"] or {}).get("pass@1")
         divergence = (result.get("distribution") or {}).get("reverse_kl")
         rows.append([str(step), *map(_percent, shares), number_cell(divergence)])
     header = ["step", "greedy", "pass@1", DISTRIBUTION["reverse_kl"]]

@@ -5,22 +5,36 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill_jax.core.batching import round_up
+from distill_jax.data import padding
+from distill_jax.data.padding import PaddedLengths
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.rollout.sampler import Rollout
 
 
 def training_batch(
-    prompts: Sequence[Sequence[int]], rollout: Rollout, samples: int, *, pad_id: int, multiple: int
+    prompts: Sequence[Sequence[int]],
+    rollout: Rollout,
+    samples: int,
+    *,
+    pad_id: int,
+    multiple: int,
+    chosen: Sequence[PaddedLengths] = (),
 ) -> RolloutBatch:
     """The batch of B = P·samples completions of P prompts' token ids.
 
-    T and R are rounded up to multiples of `multiple`, for few compiled programs. Padding is never
-    scored, never attended to.
+    T and R are rounded up to multiples of `multiple`, or are the cheapest of the chosen lengths
+    that holds those (`padding.smallest`), for few compiled programs; R ends with the rollout's
+    columns. Padding is never scored, never attended to.
+
+    Raises:
+        DataError: none of the chosen lengths holds the batch.
     """
     prompt_len_B = np.repeat([len(p) for p in prompts], samples).astype(np.int32)
     longest = int(rollout.length_B.max())
-    R = min(round_up(longest, multiple), max(rollout.tokens_BR.shape[1], longest))
     T = round_up(int((prompt_len_B + rollout.length_B).max()), multiple)
+    needed = PaddedLengths(T, round_up(longest, multiple))
+    T, R = padding.smallest(needed, chosen) if chosen else needed
+    R = min(R, max(rollout.tokens_BR.shape[1], longest))
     tokens_BT = np.full((len(prompt_len_B), T), pad_id, np.int32)
     for row in range(len(prompt_len_B)):
         prompt, n = prompts[row // samples], int(rollout.length_B[row])

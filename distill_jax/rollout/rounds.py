@@ -10,7 +10,7 @@ ids. That prefix is read (prefilled) again for each turn; metric tools/prefilled
 
 import bisect
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -267,12 +267,7 @@ def trained(
         rollout: B completions.
         mask_BR: f32, 1 on the tokens that are trained.
     """
-    samples = len(rollout.length_B) // len(prompts)
-    calls = [
-        (len(prompts[row // samples]) + one.stop, one.failed)
-        for row, between in enumerate(rollout.outputs)
-        for one in between
-    ]
+    calls = _calls(prompts, rollout)
     void_B = void_turns(replies, rollout)
     metrics = {
         "tools/call_frequency": len(calls) / len(void_B),
@@ -281,3 +276,29 @@ def trained(
         "void_turn_ratio": float(void_B.mean()),
     }
     return mask_BR * ~void_B[:, None], metrics
+
+
+def _calls(prompts: Sequence[Sequence[int]], rollout: Rollout) -> list[tuple[int, bool]]:
+    """Of each output: tokens of the prefix that is read again after it, whether its call failed."""
+    samples = len(rollout.length_B) // len(prompts)
+    return [
+        (len(prompts[row // samples]) + one.stop, one.failed)
+        for row, between in enumerate(rollout.outputs)
+        for one in between
+    ]
+
+
+def counts(draws: Iterable[tuple[Sequence[Sequence[int]], Rollout]]) -> dict[str, int]:
+    """Tokens that drawing completions takes, without padding, whatever becomes of them.
+
+    draws: prompts, token ids, and their completions, prompt-major; of each draw of a step.
+
+    Returns:
+        step_prefilled_tokens, of each prompt once and of prefixes that are read again;
+        step_sampled_tokens, those that the model draws.
+    """
+    prefilled = sampled = 0
+    for prompts, rollout in draws:
+        prefilled += sum(map(len, prompts)) + sum(n for n, _ in _calls(prompts, rollout))
+        sampled += int(rollout.mask_BR.sum())
+    return {"step_prefilled_tokens": prefilled, "step_sampled_tokens": sampled}

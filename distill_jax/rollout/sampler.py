@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from distill_jax.core import rng, sharding
-from distill_jax.core.batching import filled, round_up
+from distill_jax.core.batching import filled, quartered, round_up
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread
@@ -57,6 +57,13 @@ class SamplingSettings:
     )
     segment: int = setting(
         32, "Decode steps between two checks which rows have ended.", low=1, affects="rounding"
+    )
+    row_counts: int = setting(
+        0,
+        "Different numbers of rows that a batch is decoded with, at most: while its rows end it "
+        "shrinks to a quarter, once a segment. 0: to halves, as far as they go.",
+        low=0,
+        affects="rounding",
     )
     prompt_multiple: int = setting(
         64, "Prompts are padded to a multiple of this.", low=1, affects="rounding"
@@ -320,6 +327,9 @@ class Sampler:
             if not len(live):
                 break
             size = self._batch_size(len(live), len(row))
+            if (counts := settings.row_counts) > 0:
+                parts = sharding.batch_shards(self.mesh)
+                size = quartered(len(live), len(row), first=total, counts=counts, parts=parts)
             if size < len(row) and start + n < steps:
                 keep = filled(live, size)
                 filler = np.arange(size) >= len(live)

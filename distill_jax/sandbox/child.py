@@ -21,6 +21,22 @@ PROGRAM = "<program>"  # the file name in tracebacks
 TRACEBACK_CHARS = 8000
 OWN_BYTES = 4 * TRACEBACK_CHARS + 1  # what the runner may add to a program's standard error
 DEPTH = 1000  # of recursion, as Python has it
+# What a first run would fill in each child; the second ends with a traceback.
+_SAMPLES = {
+    """import math
+total = 0
+for number in range(3):
+    total += number * 2
+
+def double(x):
+    return 2 * x
+
+assert double(total) == 12
+print(f"{double(total)} {math.sqrt(total):.2f}")
+""": 0,
+    "x = 3 * 7\nassert x == 20, x\nprint(x)\n": 1,
+}
+_ROUNDS = 20  # an interpreter specialises code that has run some eight times
 _OWN_CODES = (frames.EXIT_MEMORY, frames.EXIT_POLICY, frames.EXIT_SETUP)
 _MOST_FDS = os.sysconf("SC_OPEN_MAX")
 
@@ -37,15 +53,43 @@ def prepare() -> None:
     vars(sys).update(stdout=out, __stdout__=out, stderr=err, __stderr__=err)
 
 
+def warm_up() -> None:
+    """Runs programs of this module in the zygote, so that no child is the first to do it.
+
+    Caches of types, specialised bytecode and formatted errors are then there; a child that fills
+    them pays for the work, and for a copy of each page that it writes to.
+
+    Raises:
+        RuntimeError: a sample ended otherwise than it should.
+    """
+    kept, main, depth = vars(sys).copy(), sys.modules["__main__"], sys.getrecursionlimit()
+    nowhere = _stream(io.FileIO(os.devnull, "w"))
+    vars(sys).update(stdout=nowhere, stderr=nowhere)
+    try:
+        for program, wanted in list(_SAMPLES.items()) * _ROUNDS:
+            if (code := _execute(program.encode(), syntax=True)) != wanted:
+                raise RuntimeError(f"a sample program ended with {code}, wanted {wanted}")
+    finally:
+        vars(sys).update(stdout=kept["stdout"], stderr=kept["stderr"])
+        sys.modules["__main__"] = main
+        sys.setrecursionlimit(depth)
+        linecache.cache.pop(PROGRAM, None)
+        gc.disable()
+        nowhere.close()
+
+
 def _text(fd: int) -> io.TextIOWrapper:
     reader, writer = os.pipe()
     os.dup2(writer, fd)
     os.close(reader)
     os.close(writer)
-    buffered = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+    return _stream(io.FileIO(fd, "w", closefd=False))
+
+
+def _stream(file: io.FileIO) -> io.TextIOWrapper:
     # Line by line, so that what was printed before a kill is there.
     return io.TextIOWrapper(
-        buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True
+        io.BufferedWriter(file), encoding="utf-8", errors="backslashreplace", line_buffering=True
     )
 
 
@@ -65,15 +109,15 @@ def run(confinement: Confinement, parent: int, fds: tuple[int, int, int], syntax
         os.closerange(3, _MOST_FDS)
         confinement.apply(parent)
         code = 1
-        code = _read_and_execute(syntax)
+        with io.FileIO(0, "r") as payload:
+            raw = payload.readall()
+        code = _execute(raw, syntax)
     finally:
         os._exit(code)
 
 
-def _read_and_execute(syntax: bool) -> int:
+def _execute(raw: bytes, syntax: bool) -> int:
     out, err = sys.stdout, sys.stderr  # the program may put others there
-    with io.FileIO(0, "r") as payload:
-        raw = payload.readall()
     if "random" in sys.modules:  # its fork handler has just seeded it from the system
         sys.modules["random"].seed(0)
     gc.enable()

@@ -18,7 +18,13 @@ ZYGOTE = "distill_jax.sandbox.zygote"
 LEAVE_S = 2.0  # a zygote asked to end has this long before it is killed
 
 # Equal hashes in every process make the order of sets, and so results, repeatable.
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+# Symbols of libraries are looked up by the zygote, not again by each child.
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "LC_ALL": "C.UTF-8",
+    "LD_BIND_NOW": "1",
+}
 _KEPT = ("LD_LIBRARY_PATH", "PYTHONHOME")  # without these some interpreters do not start
 
 

@@ -57,6 +57,7 @@ def _prepare(given: dict[str, str], host: int) -> Supervisor:
         sys.path += given["path"].split(os.pathsep)
     preload.everything(sympy=given["kind"] == "sympy")
     child.prepare()
+    child.warm_up()
     layers = given["layers"].split(",")
     confinement = Confinement(
         memory_bytes=int(given["memory_mb"]) << 20,

@@ -73,7 +73,12 @@ def _teacher_samples(run: Run, stage: Stage[DistillSettings], path: Path, teache
         f"{stage.name}: {sum(right)} of {count} solutions of the teacher are right, {ended} ended "
         "with EOS"
     )
-    figures = {"teacher_accuracy": sum(right) / count, "teacher_terminated": ended / count}
+    figures = {
+        "teacher_accuracy": sum(right) / count,
+        "teacher_terminated": ended / count,
+        "teacher_prefilled_tokens": sum(map(len, pool.prompts)),
+        "teacher_sampled_tokens": sum(int(part.length_B.sum()) for part in parts),
+    }
     return Rows(
         [pool.problems[i // each] for i in kept],
         [Example(pool.prompts[i // each], tokens[i]) for i in kept],

@@ -16,7 +16,7 @@ from distill_jax.run.settings import (
     Shared,
     TrainSettings,
 )
-from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING
+from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING, lengths_of_drawn
 from distill_jax.stages.teacher_settings import StageTeacherSettings
 from distill_jax.training.distillation import DistillLossSettings
 from distill_jax.training.state import TRAINABLE
@@ -44,6 +44,7 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
     UNREAD: ClassVar = (
         *TrainSettings.UNREAD,
         Unread(("teacher_samples",), ("data",), lambda data: data != "teacher_samples"),
+        Unread(("packing",), ("data",), lambda data: data == "student_samples"),
         Unread(
             ("samples_per_prompt", "max_clipped"),
             ("data",),
@@ -70,9 +71,16 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
         high=1.0,
     )
     batch_size: int = setting(32, "Rows a step, of batch_size/samples_per_prompt problems.", low=1)
+    packing: int = setting(
+        0,
+        "Tokens of a packed row, at most: the given examples of a step share few rows, positions "
+        "and attention apart. 0: one example a row.",
+        low=0,
+    )
     samples_per_prompt: int = setting(
         1, "Samples of each problem that a step draws, with data=student_samples.", low=1
     )
+    drawn_lengths: int = lengths_of_drawn()
     max_clipped: float = setting(
         MAX_CLIPPED,
         "Refuse to train where more of the first rollout's completions than this share are cut "
@@ -144,10 +152,26 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
                 f"teacher.prompt={self.teacher.prompt!r} with data={self.data}",
                 wanted="data=student_samples: the prompt may show the solution that is learnt on",
             )
+        if self.packing:
+            self._check_packing()
         if self.cache.megabytes and not self.loss.top_k:
             raise ConfigError(
                 f"cache.megabytes={self.cache.megabytes} with loss.top_k=0",
                 wanted="loss.top_k above 0: whole distributions are never stored",
+            )
+
+    def _check_packing(self) -> None:
+        if self.loss.kd_weight and self.loss.top_k:
+            raise ConfigError(
+                f"packing={self.packing} with loss.top_k={self.loss.top_k}",
+                wanted="loss.top_k=0: the teacher's top k is stored for whole rows",
+            )
+        if self.data != "student_samples" and not CURRICULA[self.curriculum.method].one_shuffle:
+            one_shuffle = [name for name, one in CURRICULA.items() if one.one_shuffle]
+            raise ConfigError(
+                f"packing={self.packing} with curriculum.method={self.curriculum.method}",
+                wanted=f"{', '.join(one_shuffle)}: rows are chosen from batches that are known "
+                "before the first step",
             )
 
     def _check_future(self) -> None:

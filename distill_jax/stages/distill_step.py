@@ -25,7 +25,7 @@ from distill_jax.rollout import completions, rounds
 from distill_jax.rollout.completions import Rollout
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import supervised, teacher_prompts
+from distill_jax.stages import batch_shapes, teacher_prompts
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.distill_rows import Rows
 from distill_jax.stages.distill_settings import DistillSettings
@@ -99,7 +99,8 @@ class DistillStep:
         self._compares = self.settings.loss.kd_weight > 0
         listed = self._compares and self.settings.loss.top_k
         self._scorer = self._top_k_scorer() if listed else None
-        self._lengths = self._given_lengths()
+        self._given = self._for_given()
+        self._drawn_lengths = self._for_drawn()
         self._updates = {}
         for given in (True, False):
             # Only the future term, which is of drawn tokens, depends on how they are drawn.
@@ -117,6 +118,10 @@ class DistillStep:
             self._updates[given] = make_update(
                 loss, totals, tx, run.mesh, shardings, accumulate=self.settings.accumulate
             )
+        if self._given is not None and self._scorer is None:  # stored top k has other axes
+            self._updates[True] = batch_shapes.compiled_ahead(
+                run, self._updates[True], self._given.chosen
+            )
 
     def __call__(
         self, state: TrainState, step: int
@@ -127,19 +132,23 @@ class DistillStep:
         index_B = np.tile(index, self.settings.samples)
         examples = [self.rows.examples[i] for i in index_B]
         own = draws(self.settings, self.key, step)
-        metrics: dict[str, Any] = {}
+        metrics: dict[str, Any] = rounds.counts(()) if self.settings.draws else {}
         records: list[dict[str, Any]] = []
         if own:
             problems = [self.rows.problems[i] for i in index_B]
             drawn = self._draw(state, step, problems, examples)
             examples, rollout, metrics, records = drawn
-        host = self._packed(examples, () if own else self._lengths)
+        if own or self._given is None:
+            host = self._packed(examples, self._drawn_lengths)
+        else:
+            host = self._given.pack(examples)
         if own:  # outputs between its turns are not the student's
             mask_BR, ended_B = rollout.mask_BR, rollout.ended_B
             R = min(mask_BR.shape[1], host["loss_mask_BR"].shape[1])
             host["loss_mask_BR"][:, :R] *= mask_BR[:, :R]
-        place_BB = np.eye(len(index_B), dtype=np.float32)
-        batch = sharding.place({**host, "place_BB": place_BB}, self._rows)
+        rows = np.eye(len(index_B), dtype=np.float32)
+        places = {} if "place_BE" in host else {"place_BB": rows}
+        batch = sharding.place({**host, **places}, self._rows)
         read = batch
         if self._prompts is not None:  # the student has drawn
             read = teachers.reread(self.run, host, self._prompts.of(problems), MULTIPLE)
@@ -167,28 +176,36 @@ class DistillStep:
         if self.settings.lmbda:
             metrics["on_policy"] = float(own)
         metrics["epoch"] = (step + 1) * len(index) / len(self.curriculum.arms.kept)
-        metrics["step_tokens"] = int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
+        metrics["step_tokens"] = batch_shapes.tokens_of(host)
+        metrics["step_response_tokens"] = batch_shapes.response_tokens_of(host)
         return state, metrics, records
 
-    def _given_lengths(self) -> Sequence[PaddedLengths]:
-        """What batches of given responses are padded to; empty where there are none.
+    def _for_given(self) -> batch_shapes.Batches | None:
+        """How batches of given responses become arrays; None where there are none.
 
         A curriculum that looks at its state takes other batches than those that are counted here:
         shuffled ones of all its problems.
         """
         s, curriculum = self.settings, self.curriculum
         if s.data == "student_samples":
-            return ()
+            return None
         kept, known = curriculum.arms.kept, curriculum.method.one_shuffle
         batches = (
             kept[batching.batch_indices(curriculum.seed, step, s.prompts, len(kept))]
             for step in range(s.steps)
         )
-        planned = padding.plan(
-            batching.lengths_of(self.rows.examples), batches, multiple=MULTIPLE, known=known
-        )
-        supervised.tell_lengths(self.run, planned)
-        return planned.chosen
+        examples = self.rows.examples
+        if s.packing:
+            how = {"budget": s.packing, "accumulate": s.accumulate, "multiple": MULTIPLE}
+            return batch_shapes.packed(self.run, examples, batches, **how)
+        return batch_shapes.padded(self.run, examples, batches, multiple=MULTIPLE, known=known)
+
+    def _for_drawn(self) -> Sequence[PaddedLengths]:
+        """What batches of the student's own responses are padded to; empty where there are none."""
+        if not self.settings.draws:
+            return ()
+        prompts, limit = [one.prompt for one in self.rows.examples], self.settings.drawn_lengths
+        return batch_shapes.of_drawn(self.run, prompts, multiple=MULTIPLE, limit=limit)
 
     def weights(self, state: TrainState) -> Any:
         """Decode weights of the student in this state."""
@@ -215,6 +232,7 @@ class DistillStep:
             samples=samples,
             replies=self.run.data.replies(),
         )
+        counts = rounds.counts([(prompts, rollout)])
         order = np.arange(len(given)).reshape(len(prompts), samples).T.reshape(-1)
         rollout = Rollout(*(leaf[order] for leaf in rollout))
         if step == 0 and self.guard is not None:
@@ -231,6 +249,7 @@ class DistillStep:
             "completions/clipped_ratio": float(1.0 - rollout.ended_B.mean()),
             "accuracy": float(judged.right_B.mean()),
             "student/mass": completions.student_mass(rollout.behaviour_logp_BR, rollout.mask_BR),
+            **counts,
         }
         records = [
             {

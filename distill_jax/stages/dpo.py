@@ -10,7 +10,15 @@ from distill_jax.forecast.memory import Job
 from distill_jax.report import panels
 from distill_jax.report.panels import Panel
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import checks, dpo_guard, dpo_reference, export_files, loop, supervised
+from distill_jax.stages import (
+    batch_shapes,
+    checks,
+    dpo_guard,
+    dpo_reference,
+    export_files,
+    loop,
+    supervised,
+)
 from distill_jax.stages.dpo_rows import PairRows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.kinds import Kind, register
@@ -67,6 +75,7 @@ def _run(
     state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
     loss, totals = preference(student.model, s.objective, run.data.vocab)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
+    update = batch_shapes.compiled_ahead(run, update, rows.chosen)
 
     def draw(number: int) -> tuple[dict[str, np.ndarray], int]:
         host = rows.batch(number, s.batch_size)

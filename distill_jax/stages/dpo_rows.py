@@ -8,8 +8,9 @@ import numpy as np
 
 from distill_jax.core import digest
 from distill_jax.core.errors import ConfigError, DataError
-from distill_jax.data import batching, chat, pair_rows
+from distill_jax.data import batching, chat, padding, pair_rows
 from distill_jax.data.chat import Example
+from distill_jax.data.padding import PaddedLengths
 from distill_jax.data.pair_rows import Completion, Pair
 from distill_jax.data.problem import Problem
 from distill_jax.data.tokenizer import eos_id
@@ -39,6 +40,7 @@ class PairRows:
         reference: f32 [N, 2], log-probabilities of the completions under the reference; None until
             the stage sets them, and where the loss has no reference.
         figures: numbers of rows and pairs, for done.json and for people.
+        chosen: what the stage's batches are padded to.
 
     Raises:
         DataError: the file cannot be read, no pair is left, or tokens are of another tokenizer.
@@ -64,6 +66,9 @@ class PairRows:
         if not kept:
             without = self.figures.get("problems_without_pair", 0)
             _refuse_none(stage, path, len(given), without, s.longest(run.config))
+        steps = (self._index(step, s.batch_size) for step in range(s.steps))
+        self.chosen = padding.plan(self.lengths(), steps, multiple=MULTIPLE).chosen
+        run.say(f"{stage.name}: pairs are padded to rows/responses of {padding.said(self.chosen)}")
         if s.prefer == "short" and s.loss in ("sigmoid", "robust", "hinge") and not s.sft_weight:
             run.say(
                 f"{stage.name}: loss={s.loss} sums over tokens: with prefer=short it is lowered by "
@@ -79,16 +84,18 @@ class PairRows:
 
     def batch(self, step: int, size: int) -> dict[str, np.ndarray]:
         """Batch `step`, as `training.preference.preference` wants it."""
-        index = batching.batch_indices(self.seed, step, size, len(self.pairs))
-        out = self.pack(index)
+        index = self._index(step, size)
+        out = self.pack(index, self.chosen)
         return out if self.reference is None else {**out, "reference_BC": self.reference[index]}
 
-    def pack(self, index: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    def pack(
+        self, index: Sequence[int] | np.ndarray, chosen: Sequence[PaddedLengths]
+    ) -> dict[str, np.ndarray]:
         """These pairs as tokens_BCT, targets_BCR, prompt_len_BC, response_len_BC int32 and
-        loss_mask_BCR f32; C = 2: chosen, rejected."""
+        loss_mask_BCR f32, in one of the chosen lengths; C = 2: chosen, rejected."""
         pairs = [self.pairs[i] for i in index]
         flat = [Example(one.prompt, ids) for one in pairs for ids in (one.chosen, one.rejected)]
-        packed = batching.pack_examples(flat, pad_id=self.pad_id, multiple=MULTIPLE)
+        packed = batching.pack_examples(flat, pad_id=self.pad_id, multiple=MULTIPLE, chosen=chosen)
         return {
             name.replace("_B", "_BC"): rows.reshape(-1, 2, *rows.shape[1:])
             for name, rows in packed.items()
@@ -97,13 +104,17 @@ class PairRows:
     def reference_per_token(self, step: int, size: int) -> float:
         """Mean log-probability of a token of the batch's chosen completions under the reference."""
         assert self.reference is not None
-        index = batching.batch_indices(self.seed, step, size, len(self.pairs))
+        index = self._index(step, size)
         tokens = sum(len(self.pairs[i].chosen) for i in index)
         return float(self.reference[index, 0].sum(dtype=np.float64)) / tokens
 
-    def sizes(self) -> np.ndarray:
-        """Tokens of the longer side of each pair, prompt included."""
-        return np.array([len(p) + max(len(c), len(r)) for p, c, r in self.pairs])
+    def lengths(self) -> np.ndarray:
+        """Tokens of the longer side of each pair, with its prompt and without, int64 [N, 2]."""
+        longer = [max(len(c), len(r)) for _, c, r in self.pairs]
+        return np.array([(len(x.prompt) + n, n) for x, n in zip(self.pairs, longer, strict=True)])
+
+    def _index(self, step: int, size: int) -> np.ndarray:
+        return batching.batch_indices(self.seed, step, size, len(self.pairs))
 
 
 def _refuse_none(

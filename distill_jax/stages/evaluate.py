@@ -91,7 +91,7 @@ def _run(
     return {
         name: {
             "greedy": result["greedy"]["accuracy"]["mean"],
-            "pass@1": result["sampled"]["pass@1"]["mean"],
+            "pass@1": result["sampled"]["pass@1"]["mean"] if result["sampled"] else None,
         }
         for name, result in results.items()
     }

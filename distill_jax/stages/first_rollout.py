@@ -19,6 +19,9 @@ from distill_jax.run.run import Run, Stage
 from distill_jax.training.records import FIRST_ROLLOUT_FILE
 
 CLIPPED, OTHER_END = "completions/clipped_ratio", "completions/other_end_ratio"
+NO_ANSWER = "completions/no_answer_ratio"
+# More completions without an answer that is found are worth a word.
+MOST_WITHOUT = 1 / 3
 # π_T of the end token where the student ends.
 MASS_AT_END = "teacher/mass_at_end"
 # The teacher rather goes on where the student ends.
@@ -53,18 +56,25 @@ class Guard:
             ConfigError: a larger share than `max_clipped` is cut off.
         """
         count, others = len(rollout.ended_B), other_ends(rollout, self.others)
-        found = np.array([np.sum(~rollout.ended_B), *others.sum(axis=1)], np.int32)
+        without = sum(self.run.data.task.is_void(self.run.data.text(row)) for row in rollout.own)
+        found = np.array([np.sum(~rollout.ended_B), without, *others.sum(axis=1)], np.int32)
         # Every process goes by what process 0 found.
-        cut, *each = map(int, sharding.of_first_process(found))
+        cut, without, *each = map(int, sharding.of_first_process(found))
         any_B = others.any(axis=0)
         self.figures = {
             "completions": count,
             CLIPPED: cut / count,
             OTHER_END: float(any_B.mean()),
+            NO_ANSWER: without / count,
         }
         write_json(self.path, self.figures)
         if cut > self.most * count:
             self._refuse(cut, count, dict(zip(self.others.values(), each, strict=True)))
+        if without > MOST_WITHOUT * count:
+            self.run.say(
+                f"{self.name}: {without} of the {count} completions of the first step state no "
+                f"answer that is found, and count as wrong where answers are judged: {self._ask()}"
+            )
 
     def record(self, metrics: Mapping[str, Any]) -> None:
         """Adds what the teacher's scores say to the figures, where there are any.
@@ -80,6 +90,19 @@ class Guard:
                 f"{self.name}: where the student ends the teacher gives {self.end} a probability "
                 f"of {mass:.3f}: does it end with another token, or read other prompts?"
             )
+
+    def _ask(self) -> str:
+        """How a student comes to state its answers."""
+        chat = self.run.config.data.chat
+        if chat.instruction or chat.system_prompt:
+            return (
+                f"start from stage sft ({self.name}.start=sft), whose solutions show the form, or "
+                "ask for another one in data.chat.instruction"
+            )
+        return (
+            "ask for a form in data.chat.instruction (the presets of real models ask for "
+            f"\\boxed{{}}), or start from stage sft ({self.name}.start=sft)"
+        )
 
     def _refuse(self, cut: int, count: int, others: Mapping[str, int]) -> None:
         limit = self.run.config.sampling.max_new_tokens

@@ -44,9 +44,9 @@ def train(
         directory: of the stage; checkpoints go to `checkpoints/`.
         settings: steps, max_tokens, max_skipped and eval_every are read.
         state: fresh state; replaced by the checkpoint's if there is one.
-        step_fn: step counts from 0; metrics hold the host integer `step_tokens`, summed up to
-            `num_tokens`, and may hold `ended`, whether training ends with this step. A function of
-            its arguments: a resumed run equals an uninterrupted one.
+        step_fn: step counts from 0; metrics hold the host integer `step_tokens`, and may hold more
+            of the name `step_…`: see `_Totals`; and `ended`, whether training ends with this step.
+            A function of its arguments: a resumed run equals an uninterrupted one.
         evaluate: figures of a state, logged under their own names; also called before step 0.
         on_save: called with (step, state, figures) when a checkpoint is made, for other files.
 
@@ -58,10 +58,10 @@ def train(
     with Checkpointer(directory / "checkpoints", run.config.checkpoint) as checkpoints:
         restored = checkpoints.restore_latest(state)
         skips = _Skips(settings.max_skipped, checkpoints)
-        start, tokens, ended = 0, 0, False
+        start, totals, ended = 0, _Totals(), False
         if restored is not None:
             state, start, ended = restored.state, restored.step, restored.meta.get("ended", False)
-            tokens, skips.good = int(restored.meta["num_tokens"]), restored.meta["good_step"]
+            totals, skips.good = _Totals(restored.meta), restored.meta["good_step"]
             run.say(f"{name}: resuming after step {start} of {total}")
         recorder, compiled = _recorder(run, name, directory, start), Compilations()
         clock = _StepTime(compiled)
@@ -70,18 +70,19 @@ def train(
             if start == 0 and eval_every and evaluate is not None:
                 recorder.metrics(0, dict(evaluate(state)))
             for step in range(start, total):
-                if ended or 0 < max_tokens <= tokens:  # resumed after the last step
+                if ended or 0 < max_tokens <= totals.tokens:  # resumed after the last step
                     break
                 clock.start()
                 state, metrics, completions = step_fn(state, step)
                 metrics = dict(metrics)
-                tokens += int(metrics.pop("step_tokens"))
+                totals.add(metrics)
                 ended = bool(metrics.pop("ended", False))
-                done, last = step + 1, ended or step + 1 == total or 0 < max_tokens <= tokens
+                done = step + 1
+                last = ended or done == total or 0 < max_tokens <= totals.tokens
                 skips.note(state, now=last)
                 figures: dict[str, Any] = {}
                 if recorder.settings.metrics_due(done) or last:
-                    figures = {**sharding.fetch(metrics), "num_tokens": tokens}
+                    figures = {**sharding.fetch(metrics), **totals.sums}
                 clock.stop(figures)
                 if eval_every and evaluate is not None and (done % eval_every == 0 or last):
                     figures.update(evaluate(state))
@@ -92,7 +93,7 @@ def train(
                 progress.update(done, _headline(figures))
                 asked = run.stop.due(done)
                 if last or asked or skips.may_save(done, state):
-                    meta = {"num_tokens": tokens, "good_step": skips.good_after(done, state)}
+                    meta = {**totals.sums, "good_step": skips.good_after(done, state)}
                     meta["ended"] = ended  # a resumed run ends here, too
                     checkpoints.save(done, state, meta, {k: float(x) for k, x in figures.items()})
                     if on_save is not None:
@@ -120,6 +121,33 @@ def _recorder(run: Run, name: str, directory: Path, start: int) -> Recorder:
         config=run.config_dict,
         console=run.console,
     )
+
+
+class _Totals:
+    """Counts of steps summed up since step 0: metrics `step_NAME` become `num_NAME`.
+
+    A step gives the same names each time. A run that goes on from a checkpoint of an earlier
+    version does not sum up what that did not: such a sum would not be of all steps.
+
+    Args:
+        meta: of the checkpoint that a run goes on from; None: there is none.
+    """
+
+    def __init__(self, meta: Mapping[str, Any] | None = None):
+        self.sums = {n: int(x) for n, x in (meta or {}).items() if n.startswith("num_")}
+        self._fresh = meta is None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on."""
+        return self.sums.get("num_tokens", 0)
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Takes the counts of a step out of its metrics."""
+        for name in [name for name in metrics if name.startswith("step_")]:
+            count, total = int(metrics.pop(name)), f"num_{name.removeprefix('step_')}"
+            if self._fresh or total in self.sums:
+                self.sums[total] = self.sums.get(total, 0) + count
 
 
 class _Skips:

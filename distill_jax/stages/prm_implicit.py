@@ -18,7 +18,7 @@ from distill_jax.models import implicit_io
 from distill_jax.models.implicit_io import Implicit
 from distill_jax.models.qwen import QwenModel
 from distill_jax.run.run import REWARD_MODEL, Run, Stage
-from distill_jax.stages import loop, prm_rows, reference, supervised
+from distill_jax.stages import batch_shapes, loop, prm_rows, reference, supervised
 from distill_jax.stages.prm_outcomes import OutcomeRows
 from distill_jax.stages.prm_settings import PRMSettings
 from distill_jax.training import optimizer
@@ -43,6 +43,7 @@ def run_stage(
     state, shardings = states.create(trainable, tx, run.key(stage), run.mesh)
     loss, totals = outcomes(model, s.beta, run.data.vocab)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
+    update = batch_shapes.compiled_ahead(run, update, rows.chosen)
     size, of = s.batch_size, len(rows.train)
     step = supervised.step_fn(run, rows.batch, update, frozen, size=size, of=of)
 

@@ -1,14 +1,16 @@
 """What stage prm learns on with head=implicit: whole solutions, right or wrong."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from distill_jax.core import digest
 from distill_jax.core.errors import DataError
-from distill_jax.data import batching, rows, trace_rows
+from distill_jax.data import batching, padding, rows, trace_rows
 from distill_jax.data.chat import Example
+from distill_jax.data.padding import PaddedLengths
 from distill_jax.data.step_rows import PRM800K, Labels, StepRow
 from distill_jax.reasoning import steps
 from distill_jax.reasoning.steps import Encoded
@@ -50,13 +52,15 @@ class OutcomeRows(prm_rows.LabelledRows):
     def batch(self, step: int) -> tuple[dict[str, np.ndarray], int]:
         """(batch `step`, as `training.process_losses.outcomes` wants it, its tokens)."""
         assert self.reference is not None
-        index = batching.batch_indices(self.seed, step, self.settings.batch_size, len(self.train))
+        index = self._index(step)
         chosen = [self.train[i] for i in index]
         examples = [
             Example(one.row.tokens[: one.row.start], one.row.tokens[one.row.start :])
             for one in chosen
         ]
-        packed = batching.pack_examples(examples, pad_id=self.pad_id, multiple=MULTIPLE)
+        packed = batching.pack_examples(
+            examples, pad_id=self.pad_id, multiple=MULTIPLE, chosen=self.chosen
+        )
         label_B = np.array([one.outcome for one in chosen], np.float32)
         packed |= {
             "reference_B": np.array([self.reference[i].sum() for i in index], np.float32),
@@ -64,6 +68,17 @@ class OutcomeRows(prm_rows.LabelledRows):
             "weight_B": self._weights(label_B),
         }
         return packed, sum(len(one.row.tokens) for one in chosen)
+
+    def _index(self, step: int) -> np.ndarray:
+        return batching.batch_indices(self.seed, step, self.settings.batch_size, len(self.train))
+
+    @cached_property
+    def chosen(self) -> tuple[PaddedLengths, ...]:
+        """What the stage's batches are padded to."""
+        rows = [one.row for one in self.train]
+        lengths_N2 = np.array([(len(row.tokens), len(row.tokens) - row.start) for row in rows])
+        steps = (self._index(step) for step in range(self.settings.steps))
+        return padding.plan(lengths_N2, steps, multiple=MULTIPLE).chosen
 
     def _read(self, run: Run, path: Path) -> list[StepRow]:
         _, first = next(iter(rows.read_rows(path)), ("", {}))

@@ -81,6 +81,15 @@ class Store:
             os.fsync(handle.fileno())
 
 
+def batches(sizes: np.ndarray, size: int) -> list[list[int]]:
+    """Numbers of the rows of each batch that is scored: rows of similar length share one.
+
+    sizes: tokens of each row; size: rows of a batch, of the last one perhaps fewer.
+    """
+    order = np.argsort(sizes, kind="stable").tolist()
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 def log_probs(
     run: Run,
     stage: Stage[Any],
@@ -97,7 +106,7 @@ def log_probs(
     Args:
         run, stage, directory: settings and place.
         score: of a batch's rows.
-        sizes: tokens of each row; rows of similar length share a batch.
+        sizes: tokens of each row; see `batches`.
         made_from: digests of what the scores depend on besides weights and dtypes.
 
     Raises:
@@ -112,12 +121,10 @@ def log_probs(
     }
     store, total = Store(directory / REFERENCE_FILE, made), len(sizes)
     size = s.batch_size // s.accumulate  # what an update has room for
-    order = np.argsort(sizes, kind="stable").tolist()
     after, done = f"the reference's scores of {total} rows are kept", len(store.logp)
     with Progress("reference", total, start=done, unit="rows", console=run.console) as progress:
         tick = generate.stopping(run, progress, done, f"{stage.name} was asked to stop;", after)
-        for start in range(0, total, size):
-            index = order[start : start + size]
+        for index in batches(sizes, size):
             if all(i in store.logp for i in index):
                 continue
             logp = score(index)

@@ -1,12 +1,15 @@
 """Metrics of an rl step, under TRL's names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from distill_jax.core import sharding
 from distill_jax.data.rollout_batch import RolloutBatch
+from distill_jax.rollout import rounds
 from distill_jax.rollout.completions import student_mass
+from distill_jax.rollout.groups import Drawn
 from distill_jax.tasks import Judged
 
 
@@ -28,7 +31,13 @@ def of_rollout(host: RolloutBatch, judged: Judged, samples: int) -> dict[str, fl
         "frac_groups_all_right": float(right_PG.all(axis=1).mean()),
         "frac_groups_all_wrong": float((~right_PG).all(axis=1).mean()),
         "step_tokens": int(host.prompt_len_B.sum() + host.response_len_B.sum()),
+        "step_response_tokens": int(host.response_len_B.sum()),
     }
+
+
+def of_draws(draws: Sequence[Drawn]) -> dict[str, int]:
+    """Tokens of all that a step has drawn, trained on or not: see `rounds.counts`."""
+    return rounds.counts((one.prompts, one.rollout) for one in draws)
 
 
 def mean_of(seen: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from distill_jax.run.settings import (
     Shared,
     TrainSettings,
 )
-from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING
+from distill_jax.stages.settings import MAX_CLIPPED, STUDENT_TRAINING, lengths_of_drawn
 from distill_jax.stages.teacher_settings import ENDPOINT, StageTeacherSettings
 from distill_jax.training.algorithms import ALGORITHMS, GroupSettings, PPOSettings
 from distill_jax.training.replay import ReplaySettings, held_bytes
@@ -109,6 +109,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     batch_multiple: int = setting(
         64, "Batch lengths are multiples of this.", low=1, affects="rounding"
     )
+    drawn_lengths: int = lengths_of_drawn()
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)

@@ -20,7 +20,7 @@ from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import rl_metrics, rl_prepare
+from distill_jax.stages import batch_shapes, rl_metrics, rl_prepare
 from distill_jax.stages.exact_teacher import ExactTeacher
 from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.rl_settings import RLSettings
@@ -95,6 +95,10 @@ class RLStep:
             losses.policy_scorer, self.rows, model, temperature=temperature, vocab=vocab
         )
         self._score, self._reference = score(values=values, entropy=by_entropy), score(values=False)
+        self._lengths = batch_shapes.of_drawn(
+            run, run.data.problems("train").prompts,
+            multiple=self.settings.batch_multiple, limit=self.settings.drawn_lengths,
+        )  # fmt: skip
         # The reward state is part of the train state: with another sharding the update would
         # compile again.
         whole = sharding.replicated(run.mesh)
@@ -128,17 +132,14 @@ class RLStep:
         guard = self.guard if step == 0 else None
         if guard is not None:
             guard.check(drawn.rollout)
-        collected, oversampled = None, dict[str, float]()
+        collected, oversampled, draws = None, dict[str, float](), [drawn]
         if self.settings.dynamic_sampling or self.settings.oversample > 1:
-            collected, oversampled = self._chosen(drawn, weights, before, ids_P, step)
+            collected, oversampled = self._chosen(draws, weights, before, ids_P, step)
             drawn = collected.drawn
         host = training_batch(
-            drawn.prompts,
-            drawn.rollout,
-            self.G,
-            pad_id=self.run.data.pad_id,
-            multiple=self.settings.batch_multiple,
-        )
+            drawn.prompts, drawn.rollout, self.G, pad_id=self.run.data.pad_id,
+            multiple=self.settings.batch_multiple, chosen=self._lengths,
+        )  # fmt: skip
         clock.note("time/rollout")
         # --- the teacher is launched first: the host judges while the device scores ---
         batch = sharding.place(host, self.rows)
@@ -188,7 +189,7 @@ class RLStep:
             guard.record({**metrics, **updated})
         metrics = {**metrics, **updated, **rl_metrics.of_rollout(host, collected.judged, self.G)}
         metrics |= {**turns, **self.terms.metrics(), **oversampled, **replayed, **clock.times}
-        metrics |= self.run.data.task.metrics(collected.judged)
+        metrics |= self.run.data.task.metrics(collected.judged) | rl_metrics.of_draws(draws)
         metrics |= self.curriculum.metrics(before, state.curriculum_state, step)
         if self.teacher is not None:
             metrics |= self.teacher.metrics()
@@ -246,9 +247,12 @@ class RLStep:
         return groups.collect(drawn, judged, ids_P, all_right=self.all_right)
 
     def _chosen(
-        self, drawn: Drawn, weights: Any, curriculum_state: Any, ids_P: np.ndarray, step: int
+        self, draws: list[Drawn], weights: Any, curriculum_state: Any, ids_P: np.ndarray, step: int
     ) -> tuple[Collected, dict[str, float]]:
-        """The groups after oversampling and dynamic sampling, with oversampling's metrics."""
+        """The groups after oversampling and dynamic sampling, with oversampling's metrics.
+
+        draws: the first one of the step; further ones are added.
+        """
         counts: list[dict[str, float]] = []
 
         def kept(drawn: Drawn, number: int) -> tuple[Drawn, Judged]:
@@ -265,9 +269,10 @@ class RLStep:
 
         def draw(seen: np.ndarray, number: int) -> tuple[np.ndarray, Drawn, Judged]:
             more_P = self.curriculum.problem_ids(curriculum_state, step, seen)
-            return more_P, *kept(self._draw(weights, more_P, step, number), number)
+            draws.append(self._draw(weights, more_P, step, number))
+            return more_P, *kept(draws[-1], number)
 
-        first = self._collect(*kept(drawn, 0), ids_P)
+        first = self._collect(*kept(draws[0], 0), ids_P)
         most = self.settings.dynamic_sampling
         found = groups.replace_equal(first, most, draw, all_right=self.all_right)
         return found, oversample.total(counts)

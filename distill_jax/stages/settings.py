@@ -1,7 +1,7 @@
 """The settings of stages pretrain and sft, and what stages that train a student share."""
 
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
@@ -24,6 +24,19 @@ STUDENT_TRAINING = ("seed", "tokenizer_size", *TASK, *TRAINING_DATA, "student", 
 # A student that seldom ends has to learn that first: rewards and divergences do not teach it.
 MAX_CLIPPED = 0.5
 _LENGTH = "sampling.max_new_tokens"
+
+
+def lengths_of_drawn() -> Any:
+    """A setting of stages that train on what they draw."""
+    return setting(
+        0,
+        "Different lengths that batches of drawn responses are padded to, at most, known before "
+        "the first step; 0: each batch to its own.",
+        low=0,
+        affects="rounding",
+    )
+
+
 # Settings of the models that their training from scratch depends on.
 _TO_TRAIN = tuple(
     f"{role}.{one.name}" for role in ("teacher", "student") for one in fields(ModelSettings)
@@ -80,8 +93,15 @@ class SFTSettings(TrainSettings, kind="sft", makes="student"):
     )
     sort_window: int = setting(
         1,
-        "Steps whose rows are sorted by length into batches, for less padding; 1: not sorted.",
+        "Steps whose rows are sorted by length into batches, for less padding, or with `packing` "
+        "dealt into batches of nearly as many tokens; 1: as they are drawn.",
         low=1,
+    )
+    packing: int = setting(
+        0,
+        "Tokens of a packed row, at most: the examples of a step share few rows, positions and "
+        "attention apart. 0: one example a row.",
+        low=0,
     )
 
     def shared(self) -> tuple[str, ...]:

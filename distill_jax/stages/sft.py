@@ -39,6 +39,7 @@ def _rows(run: Run, stage: Stage[SFTSettings]) -> ExampleRows:
         path=path,
         only_right=s.only_right,
         window=s.sort_window,
+        packing=s.packing,
     )
 
 
@@ -55,10 +56,13 @@ def train(
     student: Loaded,
     rows: Examples,
     key: jax.Array,
+    *,
+    packing: int = 0,
 ) -> TrainState:
     """Trains a student's adapter on rows; the last state. A complete directory's is read.
 
     name: for the progress bar and the records. s: TrainSettings with a batch_size. key: of dropout.
+    packing: tokens of a packed row; 0: rows are not packed.
     """
     sampler = run.models.sampler(student.model)
     # --- state, update ---
@@ -67,7 +71,8 @@ def train(
     state, shardings = states.create(trainable, tx, key, run.mesh)
     loss, totals = losses.sft(student.model, run.data.vocab)
     update = make_update(loss, totals, tx, run.mesh, shardings, accumulate=s.accumulate)
-    step = supervised.examples_step(run, rows, update, frozen, s.batch_size, steps=s.steps)
+    how = {"steps": s.steps, "packing": packing, "accumulate": s.accumulate}
+    step = supervised.examples_step(run, rows, update, frozen, s.batch_size, **how)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         weights = sampler.weights(states.join(state.trainable, frozen), run.config.sampling)
@@ -80,10 +85,10 @@ def train(
 def _run(
     run: Run, stage: Stage[SFTSettings], directory: Path, given: ExampleRows | None
 ) -> dict[str, Any]:
-    rows = given or _rows(run, stage)
-    student = run.load_student(stage.settings.start)
+    rows, s = given or _rows(run, stage), stage.settings
+    student = run.load_student(s.start)
     key = run.key(stage)
-    state = train(run, stage.name, directory, stage.settings, student, rows, key)
+    state = train(run, stage.name, directory, s, student, rows, key, packing=s.packing)
     counts = export_files.save_student(run, stage, directory, student.model.config, state)
     return {**counts, "bare_answers": rows.bare_answers}
 

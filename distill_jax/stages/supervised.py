@@ -9,12 +9,13 @@ import numpy as np
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
-from distill_jax.data import batching, chat, padding
-from distill_jax.data.batching import bare_answer
+from distill_jax.data import batching, chat
 from distill_jax.data.chat import Example, Prompts
+from distill_jax.data.packing import check as check_packing
 from distill_jax.data.problem import Problem
 from distill_jax.data.rows import problem_of_row, read_rows
 from distill_jax.run.run import Run
+from distill_jax.stages import batch_shapes
 from distill_jax.stages.loop import StepFn
 from distill_jax.training.state import TrainState
 
@@ -46,7 +47,8 @@ class ExampleRows:
         path: file of solutions; None: those of the training problems.
         only_right: of a file's rows with verdicts leave out the wrong ones.
         shows: which rows are trained on; None: all.
-        window: see `batching.windowed_indices`.
+        window: see `batching.windowed_indices`, with packing `batching.dealt_indices`.
+        packing: tokens of a packed row; 0: rows are not packed.
 
     Attributes:
         examples: the rows, rendered; longer ones are dropped and counted.
@@ -54,7 +56,7 @@ class ExampleRows:
         bare_answers: share of all rows that show the answer alone.
 
     Raises:
-        DataError: no row fits.
+        DataError: no row fits; one is longer than a packed row.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ExampleRows:
         only_right: bool = True,
         shows: Shows | None = None,
         window: int = 1,
+        packing: int = 0,
     ):
         pool = run.data.problems("train")
         if path is not None:
@@ -96,14 +99,18 @@ class ExampleRows:
                 f"train: {without} of {len(problems)} problems have no worked solution, "
                 "their rows show the bare answer"
             )
-        bare = sum(s == bare_answer(p) for s, p in zip(solutions, problems, strict=True))
+        plain = [run.data.task.response(problem, bare=True) for problem in problems]
+        bare = sum(s == p for s, p in zip(solutions, plain, strict=True))
         self.bare_answers = bare / len(problems)
-        self.seed, self.window = seed, window
-        self._length_N = batching.lengths_of(self.examples)[:, 0]
+        lengths_N2 = batching.lengths_of(self.examples)
+        if packing:
+            check_packing(lengths_N2, packing, MULTIPLE)
+        self._choose = batching.dealt_indices if packing else batching.windowed_indices
+        self.seed, self.window, self._length_N = seed, window, lengths_N2[:, 0]
 
     def indices(self, step: int, size: int) -> np.ndarray:
         """Numbers of the examples of batch `step`, int64 [size]."""
-        return batching.windowed_indices(self.seed, step, size, self._length_N, self.window)
+        return self._choose(self.seed, step, size, self._length_N, self.window)
 
 
 def _given(
@@ -177,38 +184,42 @@ def step_fn(run: Run, draw: Draw, update: Any, frozen: Any, *, size: int, of: in
     def step(state: TrainState, number: int) -> Any:
         host, tokens = draw(number)
         state, metrics = update(state, frozen, sharding.place(host, where), zero, one)
-        return state, {**metrics, "epoch": (number + 1) * size / of, "step_tokens": tokens}, []
+        counts = {"step_tokens": tokens}
+        if "response_len_B" in host or "segment_BT" in host:
+            counts["step_response_tokens"] = batch_shapes.response_tokens_of(host)
+        return state, {**metrics, "epoch": (number + 1) * size / of, **counts}, []
 
     return step
 
 
 def examples_step(
-    run: Run, rows: Examples, update: Any, frozen: Any, batch_size: int, *, steps: int
+    run: Run,
+    rows: Examples,
+    update: Any,
+    frozen: Any,
+    batch_size: int,
+    *,
+    steps: int,
+    packing: int = 0,
+    accumulate: int = 1,
 ) -> StepFn:
-    """The step on rendered examples, in batches of few lengths; steps: of the whole stage."""
+    """The step on rendered examples, in batches of few shapes.
+
+    steps: of the whole stage. packing: tokens of a packed row; 0: one example a row. accumulate:
+    microbatches, which packed rows divide into.
+    """
     examples = rows.examples
     batches = (rows.indices(step, batch_size) for step in range(steps))
-    planned = padding.plan(batching.lengths_of(examples), batches, multiple=MULTIPLE)
-    tell_lengths(run, planned)
+    if packing:
+        made = batch_shapes.packed(
+            run, examples, batches, budget=packing, accumulate=accumulate, multiple=MULTIPLE
+        )
+    else:
+        made = batch_shapes.padded(run, examples, batches, multiple=MULTIPLE)
 
     def draw(number: int) -> tuple[dict[str, np.ndarray], int]:
-        host = batching.pack_examples(
-            [examples[i] for i in rows.indices(number, batch_size)],
-            pad_id=run.data.pad_id,
-            multiple=MULTIPLE,
-            chosen=planned.chosen,
-        )
-        return host, int(host["prompt_len_B"].sum() + host["response_len_B"].sum())
+        host = made.pack([examples[i] for i in rows.indices(number, batch_size)])
+        return host, batch_shapes.tokens_of(host)
 
+    update = batch_shapes.compiled_ahead(run, update, made.chosen)
     return step_fn(run, draw, update, frozen, size=batch_size, of=len(examples))
-
-
-def tell_lengths(run: Run, planned: padding.PaddingPlan) -> None:
-    """Says which lengths the batches of a stage are padded to."""
-    lengths = ", ".join(f"{T}/{R}" for T, R in planned.chosen)
-    few = len(planned.chosen) == planned.needed
-    why = "" if few else f" ({planned.padding_before:.0%} with all {planned.needed} lengths)"
-    run.say(
-        f"train: batches are padded to rows/responses of {lengths}, "
-        f"padding is {planned.padding:.0%} of their tokens{why}"
-    )

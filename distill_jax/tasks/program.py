@@ -175,6 +175,11 @@ class ProgramTask(TextTask):
         questions = [problem.question for problem in problems]
         return [one.hardcoded is True for one in self._checked(texts, questions=questions)]
 
+    def flexible(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool | None]:
+        """None of each: numbers of a program's text are no answers."""
+        del problems
+        return [None] * len(texts)
+
     def metrics(self, judged: Judged) -> dict[str, float]:
         """Shares of completions whose program ran, asserts something, prints a literal."""
         details = judged.details

@@ -119,6 +119,12 @@ class Task(Protocol):
         Judge it before it counts: leaving out what looked needless may change the answer.
         """
 
+    def flexible(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool | None]:
+        """Whether the last number of each completion is its gold answer, whatever is around it.
+
+        None where that says nothing. A figure to compare with others' evaluations, never a reward.
+        """
+
     def metrics(self, judged: Judged) -> dict[str, float]:
         """Metrics of a training step besides its verdicts; {} where there are none."""
 
@@ -160,8 +166,12 @@ class TextTask:
         )
 
     def response(self, problem: Problem, *, bare: bool) -> str | None:
-        """The worked solution; `#### answer` if bare, or where there is none."""
-        return bare_answer(problem) if bare or not problem.solution else problem.solution
+        """The worked solution; the answer alone if bare, or where there is none.
+
+        As `chat.solution_text` writes it: `#### answer`, or in a box.
+        """
+        text = bare_answer(problem) if bare or not problem.solution else problem.solution
+        return chat.solution_text(text, problem.answer, self.chat)
 
     def begin(self, texts: Sequence[str]) -> None:
         """Nothing: see `Task.begin`."""
@@ -215,6 +225,11 @@ class TextTask:
         """None: each step of a worked solution may be needed."""
         del text
         return None
+
+    def flexible(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool | None]:
+        """As lm-evaluation-harness extracts; None where the gold answer is no number."""
+        pairs = zip(problems, texts, strict=True)
+        return [answers.flexible_right(problem.answer, text) for problem, text in pairs]
 
     def metrics(self, judged: Judged) -> dict[str, float]:
         """None: a text's verdict is all that is known of it."""

@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.masked import masked_mean, masked_sum
+from distill_jax.core.masked import masked_sum
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
 from distill_jax.kernels.divergence import KINDS, branch
 from distill_jax.kernels.future import cost_to_go, less_other_samples
-from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head.loss import Term, head_loss
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.head.terms import cross_entropy, divergence, top_k_divergence
 from distill_jax.models.qwen import QwenModel
-from distill_jax.training.own_tokens import on_own_tokens, placed, stored_top_k
+from distill_jax.models.response import placed_in, response_states
+from distill_jax.training.own_tokens import of_examples, on_own_tokens, stored_top_k
 from distill_jax.training.state import join
 from distill_jax.training.step import LossFn, TotalsFn
 
@@ -88,9 +88,10 @@ def response_hidden(
     model: QwenModel, params: Any, batch: Any, dropout_key: jax.Array | None = None
 ) -> jax.Array:
     """States that the response tokens are drawn from: [B·R, D]."""
-    hidden_BTD = model.hidden(params, batch["tokens_BT"], dropout_key=dropout_key)
     size = batch["targets_BR"].shape[1]
-    hidden_BRD = gather_response(hidden_BTD, batch["prompt_len_B"], size)
+    hidden_BRD = response_states(
+        model, params, batch["tokens_BT"], placed_in(batch), size, dropout_key=dropout_key
+    )
     return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
 
 
@@ -193,8 +194,9 @@ def distill(
 ) -> tuple[LossFn, TotalsFn]:
     """The loss on response tokens, EOS included: mean over the batch's tokens.
 
-    The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR; `frozen` holds the
-    teacher's parameters under "teacher". With top_k the batch holds the fields of a
+    The batch holds tokens_BT, targets_BR, loss_mask_BR, and prompt_len_B or, where rows hold
+    several given examples, segment_BT and at_BR; `frozen` holds the teacher's parameters under
+    "teacher". With top_k the batch holds the fields of a
     `TopK` of axes [B, R] instead, as "teacher_ids_XK" and so on. A teacher with its own prompts
     needs the batch's READ arrays a second time, as "teacher_tokens_BT" and so on.
 
@@ -214,9 +216,9 @@ def distill(
 
     Metrics: "kl" or "jsd", the divergence without T², where it counts; "kl_to_go", the mean C_t
     without T², with `future`; "ce", the cross-entropy, where it counts; "rows_B", the divergence
-    of each row without T² (with kd_weight 0 the cross-entropy), a mean over its tokens, where the
-    batch holds place_BB, the identity: each row's place in the whole batch, to which microbatches
-    add up; and those of `own_tokens.on_own_tokens` where the tokens were not given.
+    of each example without T² (with kd_weight 0 the cross-entropy), a mean over its tokens, where
+    the batch holds their places, to which microbatches add up: see `own_tokens.of_examples`; and
+    those of `own_tokens.on_own_tokens` where the tokens were not given.
     """
     ce_weight = settings.ce_weight if given else 0.0
 
@@ -226,8 +228,7 @@ def distill(
     def loss(trainable: Any, frozen: Any, batch: Any, tokens: jax.Array, key: jax.Array):
         params = join(trainable, frozen)
         hidden_ND = response_hidden(student, params, batch, key)
-        head_VD = student.whole_head_VD(params)
-        mask_BR = batch["loss_mask_BR"]
+        head_VD, mask_BR = student.whole_head_VD(params), batch["loss_mask_BR"]
         mean_N = mask_BR.reshape(-1) / tokens
         terms = {}
         if settings.kd_weight:
@@ -254,8 +255,8 @@ def distill(
                 value += settings.kd_weight * settings.future * settings.temperature**2 * term
         else:
             value_BR = per_token["ce"].reshape(mask_BR.shape)
-        if "place_BB" in batch:
-            metrics["rows_B"] = placed(masked_mean(value_BR, mask_BR, axis=1), batch)
+        if batch.keys() & {"place_BB", "place_BE"}:
+            metrics["rows_B"] = of_examples(value_BR, mask_BR, batch)
         if "ce" in terms:
             metrics["ce"] = masked_sum(per_token["ce"], mask_BR.reshape(-1)) / tokens
         return value, metrics

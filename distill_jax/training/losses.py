@@ -12,7 +12,7 @@ from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.policy_losses import Normaliser, normaliser
 from distill_jax.models import value_head
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import response_scores
+from distill_jax.models.response import placed_in, response_scores
 from distill_jax.training.algorithms import Algorithm
 from distill_jax.training.batch import PolicyBatch
 from distill_jax.training.state import join
@@ -23,7 +23,8 @@ from distill_jax.training.step import LossFn, Metrics, TotalsFn
 def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
     """Cross-entropy on response tokens, EOS included: mean over the batch's tokens.
 
-    The batch holds tokens_BT, prompt_len_B, targets_BR, loss_mask_BR.
+    The batch holds tokens_BT, targets_BR, loss_mask_BR, and prompt_len_B or, where rows hold
+    several examples, segment_BT and at_BR.
     """
 
     def totals(batch: Any) -> jax.Array:
@@ -34,7 +35,7 @@ def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
             model,
             join(trainable, frozen),
             batch["tokens_BT"],
-            batch["prompt_len_B"],
+            placed_in(batch),
             batch["targets_BR"],
             vocab=vocab,
             dropout_key=key,

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from distill_jax.core.masked import masked_sum
+from distill_jax.core.masked import masked_mean, masked_sum
 from distill_jax.models.head.listed import TopK
 from distill_jax.models.head.top_k import head_top_k
 
@@ -86,6 +86,22 @@ def on_own_tokens(
             mass_B = jnp.take_along_axis(mass_BR, last_B1, axis=1)[:, 0]
             figures["last_mass_B"] = placed(mass_B, batch)
     return figures
+
+
+def of_examples(value_BR: jax.Array, mask_BR: jax.Array, batch: Any) -> jax.Array:
+    """A microbatch's means over the tokens of each example of the whole batch, 0 elsewhere.
+
+    Args:
+        value_BR, mask_BR: float32.
+        batch: place_BB, the identity, where each row is one example. Of packed rows place_BE, 1
+            where a row holds an example, and example_BR, int32, the example of each token.
+    """
+    if "place_BE" not in batch:
+        return placed(masked_mean(value_BR, mask_BR, axis=1), batch)
+    place_BE = batch["place_BE"]
+    of_BRE = batch["example_BR"][:, :, None] == jnp.arange(place_BE.shape[1])
+    mean_BE = masked_mean(value_BR[:, :, None], mask_BR[:, :, None] * of_BRE, axis=1)
+    return jnp.sum(place_BE * mean_BE, axis=0)
 
 
 def placed(value_B: jax.Array, batch: Any) -> jax.Array:

@@ -141,7 +141,7 @@ def mix(
 
     Returns:
         (policy batch, buffer, metrics: "replay/share" of the groups, their mean "replay/age" in
-        steps, "replay/kept", and "step_tokens", all tokens of the batch).
+        steps, "replay/kept", and "step_tokens" and "step_response_tokens" of the whole batch).
     """
     now = jax.tree.map(lambda leaf: leaf.reshape(-1, samples, *leaf.shape[1:]), policy)
     length_PG, reward_PG = length_B.reshape(-1, samples), reward_B.reshape(-1, samples)
@@ -180,6 +180,7 @@ def mix(
         "replay/age": jnp.sum(jnp.where(replaced_P, age_N[source_P], 0)) / jnp.maximum(replaced, 1),
         "replay/kept": jnp.sum(after.score_N > 0),
         "step_tokens": jnp.sum(rows.prompt_len_B) + jnp.sum(length_PG_after),
+        "step_response_tokens": jnp.sum(length_PG_after),
     }
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows), after, metrics
 

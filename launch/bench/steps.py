@@ -17,6 +17,7 @@ import numpy as np
 from distill_jax.core import rng, sharding
 from distill_jax.core.settings import setting
 from distill_jax.data.rollout_batch import RolloutBatch
+from distill_jax.forecast import flops
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
@@ -157,8 +158,10 @@ class Bench:
 
         seconds = self.measure(f"{mode}_step_s", run, s.sft_rows * s.sft_tokens)
         if s.peak_flops:
-            work = roofline.train_flops(self.config, s.sft_rows, s.sft_tokens, mode)
-            self.figures[f"{mode}_step_s"]["mfu"] = work / seconds / s.peak_flops
+            tokens = s.sft_rows * s.sft_tokens
+            work = flops.of_rows(tokens, tokens, s.sft_rows)
+            rate = flops.update(self.config, work, mode) / seconds
+            self.figures[f"{mode}_step_s"]["mfu"] = rate / s.peak_flops
 
     def forward(self) -> None:
         """Log-probabilities of every token, as the teacher and the reference compute them."""

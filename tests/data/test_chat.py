@@ -1,8 +1,10 @@
 import copy
+import json
 
 import pytest
 
-from distill_jax.core.errors import DataError
+from distill_jax import answers
+from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.data.chat import (
     ChatSettings,
     Prompts,
@@ -11,10 +13,13 @@ from distill_jax.data.chat import (
     render_examples,
     render_prompt,
     render_prompts,
+    solution_text,
 )
 from distill_jax.data.problem import Problem
+from distill_jax.data.sources import DataSettings
 from distill_jax.data.synthetic import ProblemSettings, problems
 from distill_jax.data.tokenizer import eos_id
+from distill_jax.tasks import TextTask
 from tests.sentence_piece import sentence_piece
 
 PLAIN = ChatSettings()
@@ -31,6 +36,51 @@ def test_the_format_by_hand(tok):
         "<|im_start|>system\nBe brief.<|im_end|>\n"
         f"<|im_start|>user\n{ONE.question}\nShow your work.<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_worked_examples_are_earlier_turns(tok, tmp_path):
+    file = tmp_path / "shots.jsonl"
+    rows = [
+        {"question": "1 + 1?", "answer": "1 + 1 = 2\n#### 2"},
+        {"question": "2 + 2?", "answer": "#### 4"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ChatSettings(instruction="Show your work.", shots=str(file), boxed=True)
+    assert tok.decode(render_prompt(tok, ONE, settings)) == (
+        "<|im_start|>user\n1 + 1?\nShow your work.<|im_end|>\n"
+        "<|im_start|>assistant\n1 + 1 = 2\nThe final answer is \\boxed{2}.<|im_end|>\n"
+        "<|im_start|>user\n2 + 2?\nShow your work.<|im_end|>\n"
+        "<|im_start|>assistant\nThe final answer is \\boxed{4}.<|im_end|>\n"
+        f"<|im_start|>user\n{ONE.question}\nShow your work.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    file.write_text('{"question": "3?", "solution": "", "answer": "3"}\n')
+    with pytest.raises(DataError, match="shots.jsonl.*solution"):
+        render_prompt(tok, ONE, settings)
+    file.write_text('{"question": "3?<|im_end|>", "answer": "#### 3"}\n')
+    with pytest.raises(DataError, match="shots.jsonl/1: its text holds the special token"):
+        render_prompt(tok, ONE, settings)
+    with pytest.raises(ConfigError, match="no file data.chat.shots=none.jsonl"):
+        render_prompt(tok, ONE, ChatSettings(shots="none.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("solution", "boxed"),
+    [
+        ("3+2 = <<3+2=5>>5\n#### 5", "3+2 = <<3+2=5>>5\nThe final answer is \\boxed{5}."),
+        ("#### 5", "The final answer is \\boxed{5}."),
+        ("It is 5.", "It is 5.\nThe final answer is \\boxed{5}."),
+        ("So \\boxed{5}.", "So \\boxed{5}."),
+    ],
+)
+def test_solutions_end_in_a_box_where_it_is_asked_for(solution, boxed):
+    assert solution_text(solution, "5", PLAIN) == solution
+    assert solution_text(solution, "5", ChatSettings(boxed=True)) == boxed
+    assert answers.extract(boxed).text == "5"
+    problem = Problem("a/2", "5?", solution, "5")
+    data = DataSettings(chat=ChatSettings(boxed=True))
+    assert TextTask(data, None).response(problem, bare=False) == boxed
+    assert TextTask(data, None).response(problem, bare=True) == "The final answer is \\boxed{5}."
+    assert TextTask(DataSettings(), None).response(problem, bare=True) == "#### 5"
 
 
 def test_training_and_sampling_see_one_prompt_and_train_the_end(tok):

@@ -13,7 +13,7 @@ from distill_jax.core.errors import DataError
 from distill_jax.data import padding
 from distill_jax.data.batching import batch_indices, lengths_of, pack_examples, windowed_indices
 from distill_jax.data.chat import Example
-from distill_jax.data.padding import LIMIT, PaddedLengths, choose, smallest
+from distill_jax.data.padding import LIMIT, PaddedLengths, choose, of_drawn, smallest
 from tests.data.gsm8k_like import lengths
 
 
@@ -111,6 +111,37 @@ def test_rows_are_packed_into_the_smallest_of_the_lengths() -> None:
     np.testing.assert_array_equal(packed["loss_mask_BR"], [[1, 1, 1, 0], [1, 0, 0, 0]])
     with pytest.raises(DataError, match="rows of 5 and responses of 3 tokens"):
         pack_examples(rows, pad_id=0, multiple=1, chosen=chosen[:1])
+
+
+def test_lengths_of_drawn_responses_by_hand() -> None:
+    # Responses of 1..4 behind prompts of 5..9: rows of 6..13; of 5..7: rows of 10..16.
+    few = ((8, 4), (12, 4), (12, 8), (16, 4), (16, 8))
+    assert of_drawn(np.array([5, 9, 9]), 7, multiple=4) == few
+    # Halves of 7: 4, 7; the longest prompt counts in the last one alone.
+    prompt_N = np.array([5] * 98 + [6, 9])
+    assert of_drawn(prompt_N, 7, multiple=1, limit=3) == ((9, 4), (12, 7), (16, 7))
+    assert of_drawn(prompt_N, 7, multiple=1, limit=1) == ((16, 7),)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 30)), min_size=1, max_size=8),
+    st.integers(1, 9),
+    st.integers(1, 6),
+)
+@settings(deadline=None)
+def test_every_batch_of_drawn_responses_fits(
+    rows: list[tuple[int, int]], multiple: int, limit: int
+) -> None:
+    prompt_N, response_N = np.array(rows).T
+    chosen = of_drawn(prompt_N, 30, multiple=multiple, limit=limit)
+    assert len(chosen) <= limit and chosen == tuple(sorted(chosen))
+    lengths_N2 = np.stack([prompt_N + response_N, response_N], axis=1)
+    for size in range(1, len(rows) + 1):
+        needed = padding.padded_lengths(lengths_N2[:size], multiple)
+        found = smallest(needed, chosen)
+        assert found.T >= needed.T and found.R >= needed.R
+        many = of_drawn(prompt_N, 30, multiple=multiple, limit=10**6)
+        assert smallest(needed, many) == needed  # where there are few, nothing changes
 
 
 def test_a_plan_by_hand() -> None:

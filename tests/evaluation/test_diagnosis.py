@@ -187,6 +187,16 @@ def test_the_first_rollout(cut, other, mass, status, tries):
     assert ("another end token" in found.said) == (other > 0)
 
 
+def test_a_first_rollout_without_answers():
+    first = {"completions": 32, "completions/clipped_ratio": 0.0}
+    some = {**first, "completions/no_answer_ratio": 0.3}
+    assert diagnose([{"step": 1}], stage="rl", first=some)[0].status == OK
+    many = {**first, "completions/no_answer_ratio": 0.59}
+    found = diagnose([{"step": 1}], stage="rl", first=many)[0]
+    assert "59% state no answer" in found.said and found.status != OK
+    assert set(found.suggestions) == {"data.chat.instruction"}
+
+
 def test_settings_are_those_of_the_algorithm():
     entropy = {"entropy": line(0.9, 0.1), "kl": line(0, 1)}
     ppo, group = run(**entropy), run(without=PPO, **entropy)

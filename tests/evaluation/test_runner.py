@@ -1,5 +1,6 @@
 """Evaluation of a scripted model: scores by hand, going on after a stop."""
 
+import dataclasses
 import json
 
 import jax
@@ -74,6 +75,38 @@ def test_scores_by_hand():
     assert [r["id"] for r in rows] == ["p0", "p1", "p2", "p3", "p4"]
     assert rows[2]["greedy"] == "#### 12" and rows[2]["sampled"] == ["#### 12", "#### 13"]
     assert rows[2]["sampled_right"] == [True, False] and not rows[3]["greedy_right"]
+    json.dumps(got, allow_nan=False)
+
+
+def test_the_last_number_of_the_text_next_to_the_strict_figure():
+    def prose(tokens):
+        return f"So it is {tokens[0]} now." if tokens[0] != 12 else f"#### {tokens[0]} of 3"
+
+    settings = EvaluateSettings(samples=2, batch=4, temperature=0.9)
+    data = problems()
+    data.problems[4] = dataclasses.replace(data.problems[4], answer="x + 1")
+    got = runner.evaluate(
+        Scripted(), lambda: None, data, settings, LIMITS, key=KEY, text=prose, task=TASK
+    )
+    assert got["greedy"]["accuracy"]["mean"] == 0.0  # 12 of 3 is another answer
+    # Right by hand: 20 and 11, of 20, 11, 12 and 77; the fifth gold answer is no number.
+    flexible = got["greedy"]["flexible"]
+    assert (flexible["mean"], flexible["problems"]) == (0.5, 4)
+    # Of two samples the first: each of those two is right half of the time.
+    assert got["sampled"]["flexible"]["mean"] == 0.25
+    none = Prompts([data.problems[4]], [[14]], 0)
+    got = runner.evaluate(
+        Scripted(), lambda: None, none, settings, LIMITS, key=KEY, text=prose, task=TASK
+    )
+    assert got["greedy"]["flexible"] is None
+
+
+def test_greedy_alone():
+    sampler = Scripted()
+    got = run(sampler, samples=0, temperature=1.0)
+    assert got["greedy"] == run(Scripted())["greedy"] and got["sampled"] is None
+    assert {s.temperature for _, s, _ in sampler.calls} == {0.0}
+    assert all(row["sampled"] == row["sampled_right"] == [] for row in got["problems"])
     json.dumps(got, allow_nan=False)
 
 

@@ -48,6 +48,12 @@ def test_wrong_arms_are_told(texts: list[str], said: str) -> None:
         arms.parse(texts, BASE)
 
 
+def test_an_arm_without_samples_is_refused() -> None:
+    (arm,) = arms.parse(["a: evaluate.samples=0"], BASE)
+    with pytest.raises(ConfigError, match="arm a has evaluate.samples=0; wanted: at least 1"):
+        arms.config_of(BASE, arm, 0)
+
+
 def test_an_arm_that_sets_what_it_ignores_is_refused(tmp_path: Path) -> None:
     def check(*texts: str, given: tuple[str, ...] = (), **changes: Any) -> None:
         base = small(**changes)

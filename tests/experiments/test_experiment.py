@@ -16,7 +16,7 @@ from jax._src import xla_bridge
 
 from configs import presets, saved
 from distill_jax.core.errors import ConfigError
-from distill_jax.experiments import results
+from distill_jax.experiments import compute, results
 from distill_jax.report import figures
 from distill_jax.rewards import controls
 from distill_jax.run.config import build
@@ -140,6 +140,14 @@ def test_rows_tell_what_the_files_do(done: tuple[Path, str]) -> None:
         row["eval/accuracy"] for row in metrics if "eval/accuracy" in row
     ]
     assert metrics[-1]["rewards/custom/mean"] > 0
+    # What sft has spent is in the first point of rl's curve.
+    assert base["flops"] == {
+        "parts": dict.fromkeys((*compute.PARTS, "all"), 0.0), "estimated": False, "missing": ""
+    }  # fmt: skip
+    spent, before = coin["flops"]["parts"], start["flops"]["parts"]
+    assert not coin["flops"]["estimated"] and spent["sampling"] > 0 and before["sampling"] == 0
+    flops = [point["flops"] for point in coin["curve"]]
+    assert flops[0] == before["all"] and flops[-1] == spent["all"] and flops == sorted(flops)
 
 
 def test_history_and_pairs_of_a_run(done: tuple[Path, str]) -> None:

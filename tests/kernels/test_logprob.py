@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from distill_jax.kernels.logprob import gather_response, response_positions
+from distill_jax.kernels.logprob import gather_packed, gather_response, response_positions
 
 
 class Hand(chex.TestCase):
@@ -48,3 +48,30 @@ def test_a_response_is_scored_by_the_token_before():
     at = gather_response(logits, jnp.array([2]), 3)
     logp = jax.nn.log_softmax(at)[0, jnp.arange(3), tokens[0, 2:]]
     np.testing.assert_allclose(logp, np.zeros(3), atol=1e-5)
+
+
+# Positions of response tokens, at least 1: any set of them, as packed rows may have.
+places = st.sets(st.integers(1, 7), max_size=5).map(sorted)
+
+
+@hypothesis.given(st.lists(places, min_size=3, max_size=3), st.integers(0, 99))
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_packed_gather_and_gradient_equal_indexing(at, seed):
+    hidden, weight = np.random.default_rng(seed).normal(size=(2, 3, 7, 2)).astype(np.float32)
+    weight = weight[:, :5]
+    at_BR = np.full((3, 5), 8, np.int32)
+    expected, grad = np.zeros((3, 5, 2), np.float32), np.zeros_like(hidden)
+    for b, row in enumerate(at):
+        for t, place in enumerate(row):
+            at_BR[b, t] = place
+            expected[b, t] = hidden[b, place - 1]
+            grad[b, place - 1] = weight[b, t]
+    out, got = PACKED(jnp.asarray(hidden), at_BR, weight)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(got, grad)
+
+
+@jax.jit
+def PACKED(hidden, at_BR, weight):  # noqa: N802
+    out = gather_packed(hidden, at_BR)
+    return out, jax.grad(lambda h: (gather_packed(h, at_BR) * weight).sum())(hidden)

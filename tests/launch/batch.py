@@ -35,7 +35,9 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(commands: Mapping[str, Sequence[str]], env: Mapping[str, str]) -> dict[str, Done]:
+def run(
+    commands: Mapping[str, Sequence[str]], env: Mapping[str, str], cwd: Path = ROOT
+) -> dict[str, Done]:
     """Runs all at once; each is what follows `python`: -m MODULE ... or -c PROGRAM ..."""
     with tempfile.TemporaryDirectory() as place:
         asked = [
@@ -46,7 +48,7 @@ def run(commands: Mapping[str, Sequence[str]], env: Mapping[str, str]) -> dict[s
             input=json.dumps(asked),
             capture_output=True,
             text=True,
-            cwd=ROOT,
+            cwd=cwd,
             env=dict(env),
         )
         assert made.returncode == 0, made.stderr

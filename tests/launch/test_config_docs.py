@@ -1,4 +1,4 @@
-"""docs/config.md is what the settings say."""
+"""docs/config.md and docs/core.md are what the settings say."""
 
 from dataclasses import dataclass, field
 
@@ -41,6 +41,16 @@ def test_render() -> None:
 def test_the_file_is_up_to_date() -> None:
     written = config_docs.TARGET.read_text(encoding="utf-8")
     assert written == config_docs.render(), "run: python -m launch.config_docs"
+    core = config_docs.CORE_TARGET.read_text(encoding="utf-8")
+    assert core == config_docs.render_core(), "run: python -m launch.config_docs"
+
+
+def test_core_settings_have_the_rows_of_all_settings_and_none_twice() -> None:
+    every = {line for line in config_docs.render().splitlines() if line.startswith("| `")}
+    core = [line for line in config_docs.render_core().splitlines() if line.startswith("| `")]
+    assert set(core) <= every and len(set(core)) == len(core)
+    named = [name for names in config_docs.CORE.values() for name in names]
+    assert [row.split("`")[1] for row in core] == named
 
 
 def test_every_setting_has_a_doc() -> None:

@@ -42,6 +42,45 @@ def test_attention_equals_loops(implementation, window, traced):
     np.testing.assert_allclose(got, _oracle(q, k, v, window), atol=2e-6)
 
 
+# Rows of segments of 1, 3 and 2 positions, and of 4 and 2.
+SEGMENTS = np.array([[1, 2, 2, 2, 3, 3], [1, 1, 1, 1, 0, 0]], np.int32)
+RUNS = [(0, 0, 1), (0, 1, 4), (0, 4, 6), (1, 0, 4), (1, 4, 6)]
+
+
+@pytest.mark.parametrize("implementation", [None, "xla"])
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_segment_attends_as_if_it_were_alone(implementation, window, traced):
+    q, k, v = _inputs()
+    given = jnp.asarray(window or 2**30) if traced else window
+    how = {"window": given, "segment_BT": SEGMENTS, "implementation": implementation}
+    got = np.asarray(attention(q, k, v, **how))
+    for row, start, end in RUNS:
+        at = slice(row, row + 1), slice(start, end)
+        np.testing.assert_allclose(got[at], _oracle(q[at], k[at], v[at], window), atol=2e-6)
+
+
+@pytest.mark.parametrize("implementation", [None, "xla"])
+def test_gradients_of_segments_equal_those_of_each_alone(implementation):
+    q, k, v = _inputs()
+    weight = jax.random.normal(jax.random.key(9), (2, 6, 32))
+
+    def whole(q, k, v):
+        out = attention(q, k, v, segment_BT=SEGMENTS, implementation=implementation)
+        return jnp.sum(out * weight)
+
+    def apart(q, k, v):
+        sums = []
+        for row, start, end in RUNS:
+            at = slice(row, row + 1), slice(start, end)
+            out = attention(q[at], k[at], v[at], implementation=implementation)
+            sums.append(jnp.sum(out * weight[at]))
+        return sum(sums)
+
+    for got, want in zip(*(jax.grad(f, (0, 1, 2))(q, k, v) for f in (whole, apart)), strict=True):
+        np.testing.assert_allclose(got, want, atol=5e-6)
+
+
 @pytest.mark.parametrize("heads,kv_heads", [(4, 4), (4, 1), (6, 2)])
 def test_groups_read_their_kv_head(heads, kv_heads):
     q, k, v = _inputs(heads=heads, kv_heads=kv_heads)

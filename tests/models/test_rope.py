@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.models.layers import apply_rope, rms_norm, rope_frequencies, rope_table
+from distill_jax.models.layers import (
+    apply_rope,
+    rms_norm,
+    rope_frequencies,
+    rope_table,
+    segment_positions,
+)
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.rope_scaling import Llama3Scaling, YarnConfig
 
@@ -79,3 +85,10 @@ def test_rms_norm_takes_its_statistics_in_float32():
     want = rms_norm(x.astype(jnp.float32), jnp.ones(512), 1e-6)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
+
+
+def test_positions_begin_at_zero_in_each_segment():
+    # Rope shows differences of positions alone: the model's output would hardly tell.
+    segment_BT = jnp.array([[1, 1, 2, 2, 2, 3, 0, 0], [5, 4, 4, 4, 4, 4, 4, 4]])
+    want = [[0, 1, 0, 1, 2, 0, 0, 1], [0, 0, 1, 2, 3, 4, 5, 6]]
+    np.testing.assert_array_equal(segment_positions(segment_BT), want)

@@ -106,7 +106,9 @@ def test_a_whole_sequence_past_8000(tmp_path):
     check(jax_logits(config, base, tokens_BT)[:, -64:], torch_logits(model, tokens_BT)[:, -64:])
 
 
-@pytest.mark.parametrize("case", ["qwen2_theta", "qwen2_yarn", "qwen3_yarn", "llama_llama3"])
+@pytest.mark.parametrize(
+    "case", ["qwen2_theta", "qwen2_yarn", "qwen3_yarn", "llama_yarn", "llama_llama3"]
+)
 def test_rope_in_the_older_place(checkpoints, case, tmp_path):
     _, model = checkpoints[case]
     model.save_pretrained(tmp_path)
@@ -135,6 +137,7 @@ def test_scalings_and_windows_matter(checkpoints):
     plain = {
         "qwen2_yarn": {"rope_scaling": None},
         "qwen3_window": {"layer_types": ()},
+        "llama_yarn": {"rope_scaling": None},
         "llama_llama3": {"rope_scaling": None},
         "mistral_window": {"layer_types": ()},
     }

@@ -59,6 +59,7 @@ CASES = {
     ),
     "llama_tied": ("llama", {**LLAMA[1], "tie_word_embeddings": True}),
     "llama_llama3": ("llama", {**LLAMA[1], **rope(1e4, **LLAMA3), "max_position_embeddings": 1024}),
+    "llama_yarn": ("llama", {**LLAMA[1], **rope(1e4, **YARN), "head_dim": 16}),
     "mistral_untied": ("mistral", {**MISTRAL[1], "head_dim": 16}),
     "mistral_window": ("mistral", {**MISTRAL[1], "sliding_window": 5}),
 }

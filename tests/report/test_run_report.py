@@ -9,7 +9,7 @@ from rich.console import Console
 
 from configs import presets, reason
 from distill_jax.evaluation import intervals
-from distill_jax.report import markdown, programs, run_data, run_facts, run_report, tables
+from distill_jax.report import markdown, plots, programs, run_data, run_facts, run_report, tables
 from distill_jax.report.panels import Panel
 from distill_jax.report.run_data import RunData, StageRecord
 from distill_jax.report.sections import Facts
@@ -72,6 +72,53 @@ def test_accuracy_by_hand():
     assert table.rows[2][3] == "10.0%"  # 90% ended with EOS
     limits = {name: {**one, "max_new_tokens": 512} for name, one in RESULTS.items()}
     assert "20 held-out problems with at most 512 new" in tables.accuracy(limits, RUN).caption
+
+
+def test_the_last_number_has_a_column_where_it_was_read():
+    flexible = intervals.wilson(17, 20)._asdict()
+    one = RESULTS["rl"]
+    read = {**one, "greedy": {**one["greedy"], "flexible": flexible}}
+    table = tables.accuracy({"sft": RESULTS["sft"], "rl": read}, RUN)
+    assert table.header[2:5] == ["all", "cut off", "last number"]
+    cells = [row[4] for row in table.rows]
+    assert cells[2].startswith("85.0 [") and cells[:2] == ["–", "–"]  # sft is of an older version
+
+
+def test_a_report_of_greedy_decoding_alone(tmp_path):
+    alone = {name: {**one, "samples": 0, "sampled": None} for name, one in RESULTS.items()}
+    for one in alone.values():
+        one["problems"] = [{**p, "sampled": [], "sampled_right": []} for p in one["problems"]]
+    table = tables.accuracy(alone, RUN)
+    assert [row[1] for row in table.rows] == ["greedy"] * 3
+    assert set(tables.differences(alone, "sft", "rl")) == {"greedy"}
+    mixed = {"sft": RESULTS["sft"], "rl": alone["rl"]}
+    assert [row[1] for row in tables.accuracy(mixed, RUN).rows] == [
+        "greedy", "pass@1 (2 at T=1)", "greedy",
+    ]  # fmt: skip
+    assert set(tables.differences(mixed, "sft", "rl")) == {"greedy"}
+    assert tables.samples(alone, RUN) is None
+    (row,) = tables.checkpoints({5: alone["rl"]}).rows
+    assert row[2] == "–"
+    assert plots.levels(alone, "sampled", RUN) is None
+    (series,) = plots.checkpoints({5: alone["rl"], 10: alone["rl"]}).series
+    assert series.label == "greedy"
+    text = write(data(results=alone, others={"scores": alone}), tmp_path)
+    assert "| student after rl (start: sft) | greedy | 75.0 [" in text and "pass@1 (" not in text
+    settings = {"problems": 9, "samples": 0, "temperature": 1.0}
+    assert run_facts._evaluation(settings) == "9 problems; greedy"
+
+
+def test_what_the_model_is_asked_is_in_the_report():
+    chat = {"system_prompt": None, "instruction": "Use a box.", "shots": "", "boxed": True}
+    assert (
+        run_facts._prompt(chat)
+        == "after the question: Use a box.; solutions end in: \\boxed{ANSWER}"
+    )
+    assert run_facts._prompt({}) == "the question"
+    config = {**CONFIG, "data": {**CONFIG["data"], "chat": chat}}
+    said = "rl by `grpo`. Prompt: after the question: Use a box.; solutions end in"
+    assert said in run_facts.lead(dataclasses.replace(data(), config=config))
+    assert "Prompt" not in run_facts.lead(data())
 
 
 def test_few_problems_are_named():

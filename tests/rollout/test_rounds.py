@@ -281,6 +281,13 @@ def test_void_turns_leave_the_loss_and_calls_are_counted():
         "tools/prefilled_tokens": 14.0,
         "void_turn_ratio": pytest.approx(1 / 3),
     }
+    # Each prompt once, and those prefixes; of the roles above 4, 4 and 2 tokens are the model's.
+    prompts = [[1, 2], [1, 2], [1, 2]]
+    counted = {"step_prefilled_tokens": 6 + 14, "step_sampled_tokens": 10}
+    assert rounds.counts([(prompts, out)]) == counted
+    assert rounds.counts([(prompts, out)] * 2) == {n: 2 * count for n, count in counted.items()}
+    # Three samples of one prompt.
+    assert rounds.counts([([[1, 2]], out)])["step_prefilled_tokens"] == 2 + 14
     assert out.outputs == [[(2, 5, False)], [(2, 5, True)], []]
     assert out.own == [[1, 7, 18, 19], [7, 2, 7, 7], [18, 5]]
 

@@ -230,6 +230,18 @@ def test_rows_that_ended_leave_the_batch_and_change_nothing(built, thinned, monk
     assert got.ended_B.sum() >= 6 and len(set(got.length_B)) > 3
 
 
+def test_few_numbers_of_rows_change_nothing(built, thinned):
+    model, params, _ = built
+    eos, want, _ = thinned
+    settings, prompts, *rest = LONG
+    sampler, sizes = make(model, eos=eos), []
+    compact = sampler._compact
+    sampler._compact = lambda c, k, f: sizes.append(len(k)) or compact(c, k, f)
+    few = dataclasses.replace(settings, row_counts=2)
+    assert_same(generate(sampler, params, few, prompts, *rest), want)
+    assert sizes == [2]
+
+
 def test_over_all_axes_samples_are_the_same_and_the_cache_is_split(built, thinned, monkeypatch):
     model, params, _ = built
     mesh, (eos, want, _) = tiny.mesh(2, 2, 2), thinned

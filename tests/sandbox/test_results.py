@@ -1,6 +1,8 @@
 """Every status, each limit, and what comes back with it."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -239,3 +241,20 @@ def test_a_crash_is_an_error(unchecked: Sandbox) -> None:
 def test_impossible_limits(field: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"limit {next(iter(field))}=.*wanted: .*fix: "):
         Limits(**field)  # type: ignore[arg-type]
+
+
+def test_warming_up_leaves_no_trace_in_the_zygote() -> None:
+    script = """
+import gc, linecache, sys
+from distill_jax.sandbox import child
+gc.disable()
+def state():
+    return (sys.modules["__main__"], sys.getrecursionlimit(), sys.stdout, sys.stderr,
+            gc.isenabled(), child.PROGRAM in linecache.cache)
+before = state()
+child.warm_up()
+assert state() == before, (before, state())
+print("the same")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "the same\n", done.stderr

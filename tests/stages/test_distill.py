@@ -50,6 +50,17 @@ def test_metrics_have_the_names_users_know(trained: Trained, name: str) -> None:
     assert evaluated <= found[-1].keys()
     tokens = [row["num_tokens"] for row in found]
     assert tokens == sorted(tokens) and tokens[0] > 8
+    responses = np.diff([0, *(row["num_response_tokens"] for row in found)])
+    assert (responses >= 8).all() and found[-1]["num_response_tokens"] < tokens[-1]
+    # The student's own tokens alone are sampled.
+    if name == "student" or any("on_policy" in row for row in found):
+        drawn = [name == "student" or row["on_policy"] == 1.0 for row in found]
+        sampled = np.diff([0, *(row["num_sampled_tokens"] for row in found)])
+        np.testing.assert_array_equal(sampled, np.where(drawn, responses, 0))
+        prefilled = np.diff([0, *(row["num_prefilled_tokens"] for row in found)])
+        np.testing.assert_array_equal(prefilled > 0, drawn)
+    else:
+        assert "num_sampled_tokens" not in found[-1]
 
 
 def test_completions_are_the_students_own(trained: Trained) -> None:

@@ -5,15 +5,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.inference.generate import Answers
 from distill_jax.run.config import RunConfig
+from distill_jax.run.models import Loaded
 from distill_jax.run.run import ROWS_FILE, Run, Stage
 from distill_jax.run.settings import StageSettings
-from distill_jax.stages import dpo, dpo_guard, dpo_reference, runner
+from distill_jax.stages import dpo, dpo_guard, dpo_reference, dpo_rows, runner
 from distill_jax.stages.dpo_rows import PairRows
 from distill_jax.stages.dpo_settings import DPOSettings
 from distill_jax.stages.kinds import Kind, register
@@ -92,6 +94,36 @@ def test_metrics_have_the_names_users_know(trained: tuple[Path, RunConfig]) -> N
     assert figures["pairs"] == figures["rows"] == 12 and figures["steps"] == STEPS
     info = json.loads((trained[0] / "dpo" / "adapter" / "model_info.json").read_text())
     assert info["config_summary"]["loss"] == "sigmoid"
+
+
+def test_batches_and_reference_have_few_lengths(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (dpo_rows, dpo_reference):
+        monkeypatch.setattr(module, "MULTIPLE", 1)
+    found = given(40)
+    for number, row in enumerate(found):  # no two of equal length
+        row["chosen"] = "so " * number + row["chosen"]
+    how = {"steps": 30, "batch_size": 2, "max_length": 256}
+    run = Run(config(write(tmp_path / "pairs.jsonl", found), **how), begun)
+    stage = run.stage("dpo")
+    pairs = PairRows(run, stage)
+    shapes = [
+        (made["tokens_BCT"].shape, made["targets_BCR"].shape)
+        for made in (pairs.batch(step, 2) for step in range(30))
+    ]
+    assert len(set(shapes)) == len(pairs.chosen) == 6
+    scored: list[Any] = []
+
+    def score(model: Any, params: Any, batch: Any, *, vocab: int) -> Any:
+        scored.append((batch["tokens_BCT"].shape, batch["targets_BCR"].shape))
+        return jnp.zeros((2, 2))
+
+    monkeypatch.setattr(dpo_reference, "_score", score)
+    (tmp_path / "dpo").mkdir()
+    student = Loaded(None, None)  # type: ignore[arg-type]
+    dpo_reference.log_probs(run, stage, tmp_path / "dpo", student, pairs)
+    assert len(scored) == 20 and len(set(scored)) == 6
 
 
 def test_another_start_is_another_reference(

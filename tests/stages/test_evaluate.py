@@ -226,6 +226,23 @@ def test_the_comparison_can_be_made_later(
         assert before.read_bytes() == after.read_bytes()
 
 
+def test_greedy_alone(finished: Path, tmp_path: Path) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", *DONE)
+    runner.run(only(evaluate__samples=0), workdir)
+    runner.run(only(evaluate__samples=0), workdir)  # and again, which finds them
+    for name in ("teacher", *STUDENTS):
+        one, whole = result(workdir, name), result(finished, name)
+        assert one["sampled"] is None and one["greedy"] == whole["greedy"]
+        assert one["greedy"]["flexible"]["problems"] == 4
+    written = view(workdir, "rl")
+    assert written["pass@1"] is None and written["accuracy"] == one["greedy"]["accuracy"]["mean"]
+    assert written["flexible_accuracy"] == one["greedy"]["flexible"]
+    figures = json.loads((workdir / "evaluate" / "done.json").read_text())["figures"]
+    assert figures["rl"]["pass@1"] is None
+    text = (workdir / "report.md").read_text(encoding="utf-8")
+    assert "last number" in text and "Several samples" not in text
+
+
 def test_agreement_by_batches_of_any_size(finished: Path) -> None:
     found = []
     for size in (8, 32):

@@ -11,8 +11,10 @@ import pytest
 from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.run.run import Run
-from distill_jax.stages import distill_step, runner, supervised
+from distill_jax.stages import batch_shapes, distill_step, rl_step, runner, supervised
+from distill_jax.training.ahead import Ahead
 from tests.data.gsm8k_like import lengths
+from tests.stages.distilled import WAYS
 from tests.stages.small import copy_stages, rows, small, weights
 
 pytestmark = pytest.mark.slow
@@ -96,3 +98,65 @@ def test_broken_off_it_is_padded_to_the_same_lengths(
     assert len(shapes) == 6 + 8 and len(set(shapes)) == 6
     assert rows(workdir, stage) == rows(whole, stage)
     assert weights(workdir, stage) == weights(whole, stage)
+
+
+@pytest.mark.parametrize("stage", ["sft", "distill"])
+def test_programs_compiled_ahead_change_nothing(
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+) -> None:
+    """As on accelerators; on CPU nothing is compiled ahead."""
+    all_lengths(monkeypatch)
+    monkeypatch.setattr(
+        batch_shapes, "compiled_ahead", lambda run, update, chosen: Ahead(update, chosen, run.say)
+    )
+    workdir = copy_stages(whole, tmp_path / "run", "pretrain")
+    capsys.readouterr()
+    runner.run(small(**{**HOW, "stages": (stage,)}), workdir)
+    assert capsys.readouterr().err.count("compiled ahead: rows/responses of") >= 1
+    assert rows(workdir, stage) == rows(whole, stage)
+    assert weights(workdir, stage) == weights(whole, stage)
+
+
+DRAWN: dict[str, dict[str, Any]] = {
+    "rl": {"rl__batch_multiple": 8, "rl__eval_every": 0, "rl__optimizer__eps": 1e-3},
+    "distill": {
+        **{f"distill__{name}": value for name, value in WAYS["student"].items()},
+        "distill__optimizer__eps": 1e-3,
+        "distill__eval_every": 0,
+    },
+}
+
+
+@pytest.mark.parametrize("stage", DRAWN)
+def test_drawn_responses_in_one_length_train_as_in_their_own(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    module, name = {"rl": (rl_step, "training_batch"), "distill": (batching, "pack_examples")}[
+        stage
+    ]
+    real = getattr(module, name)
+
+    def made(*arguments: Any, **how: Any) -> Any:
+        batch = real(*arguments, **how)
+        tokens_BT = batch["tokens_BT"] if isinstance(batch, dict) else batch.tokens_BT
+        shapes.append(tokens_BT.shape)
+        return batch
+
+    monkeypatch.setattr(module, name, made)
+    found = []
+    for limit in (0, 1):
+        workdir = copy_stages(begun, tmp_path / str(limit), "pretrain", "sft")
+        how = {f"{stage}__steps": 3, f"{stage}__drawn_lengths": limit}
+        runner.run(small(stages=(stage,), **DRAWN[stage], **how), workdir)
+        found.append(rows(workdir, stage))
+    alone, one = shapes[:3], shapes[3:]
+    assert len(set(one)) == 1 and one[0][1] >= max(T for _, T in alone)
+    for got, want in zip(*found, strict=True):
+        assert got.keys() == want.keys()
+        for figure in want:
+            np.testing.assert_allclose(got[figure], want[figure], rtol=1e-3, atol=1e-5)

@@ -10,6 +10,7 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.data import tokenizer as tokenizers
+from distill_jax.data.chat import ChatSettings
 from distill_jax.rollout.completions import MODEL, PROMPT, TOOL, Rollout
 from distill_jax.stages import runner
 from distill_jax.stages.first_rollout import Guard
@@ -30,11 +31,19 @@ def rollout(*responses: list[int], role: list[int] | None = None) -> Rollout:
     return Rollout(tokens, length_B, ended_B, np.zeros(tokens.shape, np.float32), roles)
 
 
-def guard(directory: Path, most: float = 0.5) -> tuple[Guard, list[str]]:
+def guard(directory: Path, most: float = 0.5, instruction: str = "") -> tuple[Guard, list[str]]:
     said: list[str] = []
     run: Any = SimpleNamespace(
-        data=SimpleNamespace(tokenizer=TOKENIZER, eos_id=END),
-        config=SimpleNamespace(sampling=SimpleNamespace(max_new_tokens=7)),
+        data=SimpleNamespace(
+            tokenizer=TOKENIZER,
+            eos_id=END,
+            text=lambda tokens: " ".join(map(str, tokens)),
+            task=SimpleNamespace(is_void=lambda text: "1" not in text.split()),
+        ),
+        config=SimpleNamespace(
+            sampling=SimpleNamespace(max_new_tokens=7),
+            data=SimpleNamespace(chat=ChatSettings(instruction=instruction)),
+        ),
         say=said.append,
     )
     stage: Any = SimpleNamespace(name="rl_2", settings=SimpleNamespace(max_clipped=most))
@@ -59,7 +68,10 @@ def test_other_ends_of_tokenizers() -> None:
 def test_half_cut_off_is_taken_and_one_more_is_not(tmp_path: Path) -> None:
     half = rollout([1, END], [END], [1, 2, 3], [1, 2, 3])
     guard(tmp_path)[0].check(half)
-    want = {"completions": 4, "completions/clipped_ratio": 0.5, "completions/other_end_ratio": 0.0}
+    want = {
+        "completions": 4, "completions/clipped_ratio": 0.5, "completions/other_end_ratio": 0.0,
+        "completions/no_answer_ratio": 0.25,
+    }  # fmt: skip
     assert json.loads((tmp_path / FILE).read_text()) == want
     more = rollout([1, END], [1, 2, 3], [1, 2, 3], [1, 2, END, 4])
     with pytest.raises(ConfigError) as refused:
@@ -72,6 +84,22 @@ def test_half_cut_off_is_taken_and_one_more_is_not(tmp_path: Path) -> None:
     assert "raise sampling.max_new_tokens, or set rl_2.max_clipped=1" in said
     assert json.loads((tmp_path / FILE).read_text())["completions/clipped_ratio"] == 0.75
     guard(tmp_path, most=1.0)[0].check(rollout([1], [2]))  # all, and it is to go on
+
+
+def test_answers_that_are_not_found_are_worth_a_word(tmp_path: Path) -> None:
+    # A third is taken, one more is said; the padding and what the model did not draw do not count.
+    held, said = guard(tmp_path)
+    held.check(rollout([1, END], [1, 2, END], [2, END]))
+    assert said == []
+    held.check(rollout([1, END], [2, 3, END], [2, END], [1, END], [3, END]))
+    (line,) = said
+    assert line.startswith("rl_2: 3 of the 5 completions of the first step state no answer")
+    assert "data.chat.instruction" in line and "\\boxed{}" in line
+    found = json.loads((tmp_path / FILE).read_text())
+    assert found["completions/no_answer_ratio"] == 0.6
+    held, said = guard(tmp_path, instruction="Use a box.")
+    held.check(rollout([2, END]))
+    assert "start from stage sft (rl_2.start=sft), whose solutions show the form" in said[0]
 
 
 def test_a_student_with_another_end_token(tmp_path: Path) -> None:
@@ -93,13 +121,13 @@ def test_a_student_with_another_end_token(tmp_path: Path) -> None:
 def test_the_teachers_mass_at_the_end_is_added(tmp_path: Path) -> None:
     for mass, warned in ((0.6, False), (0.05, True)):
         one, said = guard(tmp_path)
-        one.check(rollout([1, END], [END]))
+        one.check(rollout([1, END], [1, END]))
         one.record({"teacher/mass_at_end": np.float32(mass)})
         found = json.loads((tmp_path / FILE).read_text())
         assert found["teacher/mass_at_end"] == pytest.approx(mass) and found["completions"] == 2
         assert bool(said) == warned
     assert "rl_2: where the student ends the teacher gives <|im_end|> a probability" in said[0]
-    one.check(rollout([1, END], [END]))
+    one.check(rollout([1, END], [1, END]))
     one.record({})
     assert "teacher/mass_at_end" not in json.loads((tmp_path / FILE).read_text())
 

@@ -113,6 +113,13 @@ def test_stopped_it_goes_on_to_the_same_bits(begun: Path, tmp_path: Path) -> Non
         dropped = row["oversample/dropped_right"] + row["oversample/dropped_wrong"]
         assert kept == dropped and kept % 16 == 0
         assert 0.5 < row["oversample/accuracy"] <= 1 and row["oversample/dropped_tokens"] > 0
+    # All draws count, what dynamic sampling discards as well.
+    totals = ("num_sampled_tokens", "num_response_tokens")
+    sampled, trained = (np.diff([0, *(row[name] for row in whole)]) for name in totals)
+    dropped_tokens = [row["oversample/dropped_tokens"] for row in whole]
+    rounds = [(r["oversample/kept_right"] + r["oversample/kept_wrong"]) // 16 for r in whole]
+    more = sampled - trained - dropped_tokens
+    np.testing.assert_array_equal(more > 0, [n > 1 for n in rounds])
     with sigterm(RLStep, 1, "saved at step 2 of 3"):
         run(begun, tmp_path / "broken", **how)
     assert run(begun, tmp_path / "broken", **how) == whole

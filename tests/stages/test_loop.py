@@ -136,6 +136,31 @@ def test_sigterm_saves_and_the_next_run_goes_on(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(tmp_path.parent, tmp_path.name)] == [1, 2, 3, 4, 5, 6]
 
 
+def test_counts_of_steps_are_summed_up_over_a_resume(tmp_path: Path) -> None:
+    class Counts(Toy):
+        def step(self, state, number):
+            state, metrics, completions = super().step(state, number)
+            return state, {**metrics, "step_sampled_tokens": number}, completions
+
+    toy = Counts(tmp_path)
+    toy.at = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 2 else None
+    with toy.context.stop, pytest.raises(Interrupted):
+        toy.run(5)
+    Counts(tmp_path).run(5)
+    found = rows(tmp_path, ".")
+    assert [row["num_sampled_tokens"] for row in found] == [0, 1, 3, 6, 10]
+    assert [row["num_tokens"] for row in found] == [3, 6, 9, 12, 15]
+    assert not any(name.startswith("step_s") for row in found for name in row)
+
+
+def test_a_count_that_began_later_is_not_logged(tmp_path: Path) -> None:
+    """A run of an earlier version goes on: its earlier steps were not counted."""
+    totals = loop._Totals({"num_tokens": 30, "good_step": 1, "ended": False})
+    metrics = {"loss": 1.0, "step_tokens": 3, "step_sampled_tokens": 2}
+    totals.add(metrics)
+    assert totals.sums == {"num_tokens": 33} and metrics == {"loss": 1.0}
+
+
 def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
 

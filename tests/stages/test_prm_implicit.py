@@ -15,7 +15,7 @@ from distill_jax.models import implicit_io, reward_model_io
 from distill_jax.models.reward_model_io import PRM_CONFIG
 from distill_jax.run.config import RunConfig
 from distill_jax.run.run import Run
-from distill_jax.stages import checks, reference, runner
+from distill_jax.stages import checks, prm_outcomes, reference, runner
 from distill_jax.stages.prm_implicit import outcome_figures
 from distill_jax.stages.prm_outcomes import OutcomeRows
 from distill_jax.stages.prm_settings import PRMSettings
@@ -207,6 +207,20 @@ def test_outcomes_of_rows(begun: Path, tmp_path: Path) -> None:
     prm800k = {"question": {"problem": "q"}, "label": {"steps": [chosen]}}
     with pytest.raises(DataError, match="prm800k with head=implicit; wanted: whole solutions"):
         given(begun, write(path, [prm800k]))
+
+
+def test_batches_have_few_lengths(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prm_outcomes, "MULTIPLE", 1)
+    found = labelled(60)
+    for number, row in enumerate(found):
+        row["completions"][0] += " so" * (number % 30)
+    path = write(tmp_path / "rows.jsonl", found)
+    rows = given(begun, path, batch_size=2, steps=40, validation_share=0.0)
+    rows.reference = [np.zeros(1)] * len(rows.train)
+    shapes = [rows.batch(step)[0]["tokens_BT"].shape for step in range(40)]
+    assert 3 < len(set(shapes)) <= 6
 
 
 def test_rows_of_traces(begun: Path, tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def test_supervised_metrics(finished: Path) -> None:
     assert all(("step_time" in row) != ("perf/compiled_programs" in row) for row in full)
     tokens = [row["num_tokens"] for row in full]
     assert tokens == sorted(tokens) and tokens[0] > 8
+    assert all(8 <= row["num_response_tokens"] < row["num_tokens"] for row in full)
+    assert not any("num_sampled_tokens" in row for row in full)
 
 
 def test_rl_metrics_have_the_names_users_know(finished: Path) -> None:
@@ -119,6 +121,12 @@ def test_rl_metrics_have_the_names_users_know(finished: Path) -> None:
     for row in found[1:]:
         assert names <= row.keys(), names - row.keys()
         assert row["sampling/sampling_logp_difference/max"] < 1e-3
+        # All that was drawn is trained on; a prompt is read once for its 4 samples.
+        assert row["num_sampled_tokens"] == row["num_response_tokens"]
+        assert 4 * row["num_prefilled_tokens"] == row["num_tokens"] - row["num_sampled_tokens"]
+    # 16 completions in each of two steps.
+    both = 16 * sum(row["completions/mean_length"] for row in found[1:])
+    assert found[-1]["num_sampled_tokens"] == pytest.approx(both)
     # After one rollout the running scale is that rollout's root mean square.
     drawn = [r["intrinsic"] for r in rows(finished, "rl", "completions.jsonl") if r["step"] == 1]
     rms = np.sqrt(np.mean(np.square(drawn)))

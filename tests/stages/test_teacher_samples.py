@@ -106,6 +106,9 @@ def test_samples_are_kept_as_drawn(whole: tuple[Run, Rows]) -> None:
     ended = np.mean([end for _, end in kept.values()])
     assert found.figures["rows"] == 12
     assert found.figures["teacher_terminated"] == pytest.approx(ended)
+    read, drawn = (sum(map(len, x)) for x in (pool.prompts[:12], [t for t, _ in kept.values()]))
+    assert found.figures["teacher_prefilled_tokens"] == read
+    assert found.figures["teacher_sampled_tokens"] == drawn
 
 
 def test_a_batch_has_its_own_key(whole: tuple[Run, Rows]) -> None:

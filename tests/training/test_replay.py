@@ -86,6 +86,7 @@ def test_a_group_of_equal_rewards_gives_its_place_to_the_earlier_one(mix):
     assert float(metrics["replay/age"]) == 1 and int(metrics["replay/kept"]) == 2
     # Prompts of 2; responses of 4, 4 (replayed), 4, 4, 1, 2.
     assert int(metrics["step_tokens"]) == 6 * 2 + 19
+    assert int(metrics["step_response_tokens"]) == 19
 
 
 def test_rewards_that_differ_more_stay_and_are_drawn_more_often(mix):

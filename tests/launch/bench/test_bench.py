@@ -12,6 +12,7 @@ import pytest
 from configs import bench as configs
 from distill_jax.core.errors import ConfigError, MeshError
 from distill_jax.core.settings import build
+from distill_jax.forecast import flops
 from distill_jax.models.released import PRESETS
 from launch import arguments
 from launch.bench import distill, roofline
@@ -116,21 +117,6 @@ def test_presets_build(preset):
     assert geometry(settings.model).num_layers > 0
 
 
-def test_matrix_parameters_by_hand():
-    # A layer: q and o 128·128 each, k and v 128·64 each, MLP 3·128·384; the head 512·128.
-    layer = 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 384
-    assert roofline.matrix_parameters(geometry("small")) == 3 * layer + 512 * 128
-
-
-def test_training_work_by_hand():
-    config = dataclasses.replace(geometry("small"))
-    weights = 2.0 * roofline.matrix_parameters(config) * 2 * 10
-    # Scores and values: 2·2·heads·head_dim a pair, half of the 10² pairs, 3 layers, 2 rows.
-    attention = 2 * 2 * 4 * 32 * (10 * 10 / 2) * 3 * 2
-    assert roofline.train_flops(config, 2, 10, "full") == pytest.approx(3 * weights + 3 * attention)
-    assert roofline.train_flops(config, 2, 10, "lora") == pytest.approx(2 * weights + 3 * attention)
-
-
 def test_decode_bound_of_a_released_model():
     # Batch 1, no context to speak of: bandwidth over 2 bytes a weight (7B: 7.07e9 of them that
     # are multiplied, the embedding is only looked up).
@@ -139,7 +125,7 @@ def test_decode_bound_of_a_released_model():
     assert bound == pytest.approx(4.3e12 / (2 * 7.07e9), rel=0.01)
     # A cache costs: 28 layers, 4 kv heads of 128, keys and values, 2 bytes: 57,344 a position.
     longer = roofline.decode_tokens_per_s(config, 64, 320, 0, "bfloat16", 4.3e12)
-    weights = 2 * roofline.matrix_parameters(config)
+    weights = 2 * (flops.layer_parameters(config) + flops.head_parameters(config))
     assert longer == pytest.approx(64 * 4.3e12 / (weights + 64 * 320 * 57_344))
 
 
