@@ -36,7 +36,7 @@ ASKED = {
 
 def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
     big: dict[str, Any] = {
-        "param_dtype": "bfloat16", "compute_dtype": "bfloat16", "remat": True,
+        "param_dtype": "bfloat16", "compute_dtype": "bfloat16", "remat": True, "unroll": None,
     }  # fmt: skip
     # Rank, learning rates and lengths of the intrinsic-reward system's published code.
     supervised = OptimizerSettings(learning_rate=2e-5, warmup_steps=100)

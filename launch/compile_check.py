@@ -8,6 +8,7 @@ no network is needed. The table and `--json` hold compile seconds, memory, FLOPs
 collectives of each program.
 """
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
@@ -30,11 +31,22 @@ from launch.main import CONFIG
 
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "TPU slice to compile for.")
 _MESH = flags.DEFINE_list("mesh", None, "Extents data,fsdp,tensor; without: the config's mesh.")
+_ONLY = flags.DEFINE_list(
+    "only", [], "Names of programs, e.g. score,update; a sampler's come together. Without: all."
+)
 _JSON = flags.DEFINE_string("json", None, "File to write all figures to.")
 
 
-def run(config: RunConfig, topology: str, mesh: MeshSettings) -> list[Compiled]:
+def run(
+    config: RunConfig,
+    topology: str,
+    mesh: MeshSettings,
+    only: Collection[str] = (),
+    said: Callable[[str], None] = lambda line: None,
+) -> list[Compiled]:
     """The compiled programs of all stages of the plan that have some.
+
+    only: see `Programs`; said: called with a line for each compiled program.
 
     Raises:
         MissingExtraError: libtpu is not installed.
@@ -44,15 +56,18 @@ def run(config: RunConfig, topology: str, mesh: MeshSettings) -> list[Compiled]:
     devices = tpu_devices(topology)
     over = sharding.make_mesh(mesh, devices)
     shapes = job(config, over).geometries
-    programs = Programs(config, shapes["teacher"], shapes["student"], over)
-    found = []
+    programs = Programs(config, shapes["teacher"], shapes["student"], over, only)
+    found: list[Compiled] = []
     for name in config.order:
         stage = Stage(name, config.plan[name])
         if (planned := kind_of(stage).programs) is not None:
-            found += compiled.compile_all(name, planned(programs, stage.settings))
+            for one in compiled.each(name, planned(programs, stage.settings)):
+                said(f"{one.stage}: {one.name}: {one.seconds:.1f} s")
+                found.append(one)
     if not found:
         raise ConfigError(
-            f"no programs for the plan {config.order}", wanted="a stage of kind sft, distill or rl"
+            f"no programs for the plan {config.order}, only={sorted(only)}",
+            wanted="a stage of kind sft, distill or rl, and names of its programs",
         )
     return found
 
@@ -78,7 +93,7 @@ def _job(guard: arguments.OneLine) -> None:
     jax.config.update("jax_platforms", "cpu")  # a TPU that is here would be taken otherwise
     config = build(CONFIG.value)
     mesh = mesh_of(_MESH.value, config)
-    found = run(config, _TOPOLOGY.value, mesh)
+    found = run(config, _TOPOLOGY.value, mesh, _ONLY.value, Console(stderr=True).print)
     extents = "×".join(str(n) for n in mesh.shape(len(tpu_devices(_TOPOLOGY.value))))
     title = f"{config.preset} on {_TOPOLOGY.value}, data×fsdp×tensor {extents}"
     for table in compiled.tables(found, title):

@@ -16,6 +16,7 @@ class Shallow:
 
     hidden_size: int
     tied: bool
+    shards: int = 1
 
     @property
     def config(self):
@@ -34,6 +35,9 @@ class Shallow:
     def head_VD(self, params):
         base = params["base"]
         return base["embed_tokens"]["embedding"] if self.tied else base["lm_head"]["kernel"]
+
+    def whole_head_VD(self, params):
+        return self.head_VD(params)
 
 
 def build(*, width=16, rows=tiny.ROWS, tied=True, lora=True, seed=0):

@@ -65,6 +65,11 @@ def make_mesh(settings: MeshSettings, devices: list[jax.Device] | None = None) -
     return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
 
 
+def platform(mesh: AnyMesh) -> str | None:
+    """Of the mesh's devices, which need not be here: "cpu", "gpu" or "tpu"; None if abstract."""
+    return None if isinstance(mesh, AbstractMesh) else str(mesh.devices.flat[0].platform)
+
+
 def replicated(mesh: AnyMesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
@@ -94,8 +99,8 @@ def check_batch(name: str, size: int, mesh: Mesh) -> None:
 def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: AnyMesh):
     """Mesh axes for an array with these logical axes.
 
-    An extent that its mesh axis does not divide stays whole (e.g. 2 kv heads over tensor=4), so
-    that every model fits every mesh.
+    An extent that its mesh axis does not divide stays whole. Heads are not seen here, only heads
+    times width: `run.models.build` refuses a tensor axis that would split them inside.
     """
     parts: list[Any] = []
     for name, extent in zip(axes, shape, strict=True):

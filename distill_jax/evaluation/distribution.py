@@ -169,10 +169,11 @@ def _compare(
 ) -> TokenComparison:
     scores = head_comparison(
         response_hidden(student, student_params, batch),
-        student.head_VD(student_params),
+        student.whole_head_VD(student_params),
         response_hidden(teacher, teacher_params, batch),
-        teacher.head_VD(teacher_params),
+        teacher.whole_head_VD(teacher_params),
         valid_vocab=vocab,
+        shards=student.shards,
     )
     return TokenComparison(*(x_N.reshape(batch["targets_BR"].shape) for x_N in scores))
 

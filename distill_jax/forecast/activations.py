@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from distill_jax.models.head.chunks import num_chunks
+from distill_jax.models.head.chunks import cut_of
 from distill_jax.models.qwen_config import QwenConfig
 
 _F32 = 4
@@ -98,9 +98,19 @@ def _kept(program: Program, T: int) -> int:
 
 def _logits(program: Program, tokens: int, *, shards: int = 1) -> int:
     """float32 elements of one chunk's logits."""
-    # The chunks are those of the whole batch; each holds as many tokens of every device.
-    chunks = num_chunks(tokens * shards, program.geometry.vocab_size, None)
-    return -(-tokens // chunks) * program.vocab
+    cut = cut_of(tokens * shards, program.geometry.vocab_size, None, shards)
+    return -(-tokens // cut.chunks) * program.vocab
+
+
+def _gathered_head(program: Program) -> tuple[int, int]:
+    """Bytes of the head, gathered over fsdp: those held all the time, and those with logits only.
+
+    The TPU compiler gathers it while the layers run, and so holds it all the time.
+    """
+    if program.fsdp == 1:
+        return 0, 0
+    whole = program.itemsize * program.vocab * program.geometry.hidden_size
+    return (0, whole) if program.cpu else (whole, 0)
 
 
 def _weights_at_once(program: Program) -> int:
@@ -122,8 +132,9 @@ def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
     attention = size * N * (D + q + weights) + _F32 * N * weights
     mlp = size * N * (2 * D + 3 * F)
     layer = max(attention, mlp) + size * _weights_at_once(program)
-    head = _F32 * _logits(program, rows.rows * rows.R, shards=shards)
-    return max(layer, head + size * rows.rows * rows.R * D)
+    early, late = _gathered_head(program)
+    head = _F32 * _logits(program, rows.rows * rows.R, shards=shards) + late
+    return early + max(layer, head + size * rows.rows * rows.R * D)
 
 
 def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
@@ -144,14 +155,15 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
         backward = max(backward, weights * 5 // 4)
     backward *= size * N
     chunk = _logits(program, rows.rows * rows.R, shards=shards)
-    head = 2 * _F32 * chunk + size * rows.rows * rows.R * D
+    early, late = _gathered_head(program)
+    head = 2 * _F32 * chunk + size * rows.rows * rows.R * D + late
     if recomputed:
         saved = size * L * N * D
-        return saved + max(block + backward + kernels, head)
+        return early + saved + max(block + backward + kernels, head)
     if program.unroll:
         cut = kernels if program.cpu else 0
-        return L * (block + cut + size * N * D) + max(backward, head) + kernels
-    return L * block + max(block + size * N * D + kernels, head)
+        return early + L * (block + cut + size * N * D) + max(backward, head) + kernels
+    return early + L * block + max(block + size * N * D + kernels, head)
 
 
 def decoding(program: Program, rows: int) -> int:

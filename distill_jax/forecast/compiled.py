@@ -10,10 +10,13 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from rich.table import Table
 
+from distill_jax.forecast import hlo_text
 from distill_jax.forecast.compiled_programs import Lowered, Planned
 from distill_jax.forecast.hlo_collectives import Collective, collectives
+from distill_jax.forecast.hlo_text import Array
 
 MB = 10**6
+_LARGEST = 8  # arrays of a program that are listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Compiled:
             own.
         flops: by the compiler, which counts the body of a loop once; 0 where it does not say.
         collectives: of the optimised program.
+        loops: how often each of its loops turns; None where the compiler does not say.
+        arrays: all kinds of arrays that its operations leave in memory.
     """
 
     stage: str
@@ -38,6 +43,8 @@ class Compiled:
     aliased: int
     flops: float
     collectives: tuple[Collective, ...]
+    loops: tuple[int | None, ...]
+    arrays: frozenset[Array]
 
     def moved(self, *, in_loops: bool) -> int:
         """Bytes that collectives return, inside or outside of loops, in one call."""
@@ -45,16 +52,15 @@ class Compiled:
         return sum(one.bytes * one.times for one in chosen)
 
 
-def compile_all(stage: str, planned: Planned) -> list[Compiled]:
+def each(stage: str, planned: Planned) -> Iterator[Compiled]:
     """Compiles what a method of `Programs` plans, in its order."""
-    found: list[Compiled] = []
-    with _uncached(), contextlib.suppress(StopIteration):
+    with contextlib.suppress(StopIteration):
         lowered = next(planned)
         while True:
-            compiled, about = _compile(stage, lowered)
-            found.append(about)
+            with _uncached():
+                compiled, about = _compile(stage, lowered)
+            yield about
             lowered = planned.send(compiled)
-    return found
 
 
 @contextlib.contextmanager
@@ -77,6 +83,7 @@ def _compile(stage: str, lowered: Lowered) -> tuple[jax.stages.Compiled, Compile
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
     cost = compiled.cost_analysis() or {}
+    module = hlo_text.parse(compiled.as_text() or "")
     about = Compiled(
         stage,
         lowered.name,
@@ -86,7 +93,9 @@ def _compile(stage: str, lowered: Lowered) -> tuple[jax.stages.Compiled, Compile
         memory.temp_size_in_bytes,
         memory.alias_size_in_bytes,
         float(cost.get("flops", 0.0)),
-        tuple(collectives(compiled.as_text() or "")),
+        tuple(collectives(module)),
+        tuple(hlo_text.trip_counts(module)),
+        hlo_text.in_memory(module),
     )
     return compiled, about
 
@@ -94,6 +103,8 @@ def _compile(stage: str, lowered: Lowered) -> tuple[jax.stages.Compiled, Compile
 def as_dict(found: Compiled) -> dict[str, Any]:
     """For JSON: bytes on one device."""
     out = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+    largest = sorted(found.arrays, key=lambda array: -array.bytes)[:_LARGEST]
+    out["arrays"] = [str(array) for array in largest]
     out["collectives"] = [
         {
             "kind": one.kind,

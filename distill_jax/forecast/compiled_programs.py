@@ -5,7 +5,7 @@ one, whose output shardings the next may take. Lengths and rows are the greatest
 allow, as in `memory.py`. No array is made and no weights are read.
 """
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,8 @@ from distill_jax.training.batch import PolicyBatch, ScoredRollout
 from distill_jax.training.exact_credit import ExactBatch
 from distill_jax.training.step import make_update
 
+# Programs of drawing, each of shapes that the one before gives.
+SAMPLER = ("weights", "weights of a layer, whole", "prefill", "start", "segment", "compact")
 # Rows of supervised batches are padded to a multiple of this.
 _MULTIPLE = 16
 
@@ -53,18 +55,23 @@ class Programs:
         config: the run's.
         teacher, student: geometries.
         mesh: of devices to compile for.
+        only: names of the programs that are wanted, and with them what their shapes come from;
+            none is all.
 
     Raises:
         ConfigError: a teacher in int8, which this does not cover.
     """
 
-    def __init__(self, config: Shared, teacher: QwenConfig, student: QwenConfig, mesh: Mesh):
+    def __init__(
+        self, config: Shared, teacher: QwenConfig, student: QwenConfig, mesh: Mesh,
+        only: Collection[str] = (),
+    ):  # fmt: skip
         if config.teacher.int8:
             raise ConfigError(
                 "teacher.quantise=int8",
                 wanted="none: quantised weights are not covered by the compile check",
             )
-        self.config, self.mesh = config, mesh
+        self.config, self.mesh, self.only = config, mesh, frozenset(only)
         self.rows, self.whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         self.student = self._model(config.student, student).replace(lora=config.lora)
         self.teacher = self._model(config.teacher, teacher)
@@ -80,14 +87,16 @@ class Programs:
         state = states.shapes(trainable, tx, self.mesh)
         loss, totals = losses.sft(self.student, self.vocab)
         batch = self._packed(settings) if settings.packing else self._given(settings.batch_size)
-        yield self._update("update", settings, tx, loss, totals, state, frozen, batch)
+        if self._wanted("update"):
+            yield self._update("update", settings, tx, loss, totals, state, frozen, batch)
 
     def distillation(self, settings: Any) -> Planned:
         """Programs of a stage that distils a teacher, as of distill."""
         model, trainable, frozen = self._trained(settings.trainable)
         if settings.draws:
             rows = settings.batch_size // settings.samples
-            yield from self._sampler(model, rows, settings.samples)
+            if self._wanted(*SAMPLER):
+                yield from self._sampler(model, rows, settings.samples)
         tx, loss = optimizer.make(settings.optimizer, settings.updates()), settings.loss
         teacher = self.teacher if settings.teacher.is_model else model
         own = self._given(settings.batch_size)
@@ -111,15 +120,17 @@ class Programs:
             )  # fmt: skip
             name = "update" if given else "update on own samples"
             batch = self._packed(settings) if given and settings.packing else own
-            yield self._update(name, settings, tx, *objective, state, frozen, batch)
+            if self._wanted(name):
+                yield self._update(name, settings, tx, *objective, state, frozen, batch)
 
     def reinforcement(self, settings: Any) -> Planned:
         """Programs of a stage that samples, scores and updates, as of rl."""
         model, trainable, frozen = self._trained(settings.trainable)
         P, G = settings.prompts_per_step, settings.samples_per_prompt
-        yield from self._sampler(model, P, G * settings.oversample)
+        if self._wanted(*SAMPLER):
+            yield from self._sampler(model, P, G * settings.oversample)
         if settings.rewards.intrinsic_weight and not settings.teacher.is_remote:
-            if not settings.rewards.exact:
+            if not settings.rewards.exact and self._wanted("teacher scores"):
                 yield self.teacher_scores(settings, model)
         algorithm = ALGORITHMS[settings.algorithm]
         if settings.uses_values:
@@ -128,7 +139,7 @@ class Programs:
             trainable = sharding.abstract(trainable, states.param_shardings(trainable, self.mesh))
         how: dict[str, Any] = {"temperature": self.config.sampling.temperature, "vocab": self.vocab}
         rollout = self._rollout(P * G, settings.batch_multiple)
-        if settings.needs_old or settings.reference_weight:
+        if (settings.needs_old or settings.reference_weight) and self._wanted("score"):
             score: Any = losses.policy_scorer(
                 self.rows, model, values=settings.uses_values, entropy=settings.by_entropy, **how
             )
@@ -146,7 +157,11 @@ class Programs:
         tx = optimizer.make(settings.optimizer, settings.updates())
         state = states.shapes(trainable, tx, self.mesh)
         loss, totals = objective(model, algorithm, about, **how)
-        yield self._update("update", settings, tx, loss, totals, state, frozen, batch)
+        if self._wanted("update"):
+            yield self._update("update", settings, tx, loss, totals, state, frozen, batch)
+
+    def _wanted(self, *names: str) -> bool:
+        return not self.only or not self.only.isdisjoint(names)
 
     # --- programs -----------------------------------------------------------------------------
 
@@ -231,9 +246,7 @@ class Programs:
     # --- shapes -------------------------------------------------------------------------------
 
     def _model(self, settings: Any, geometry: QwenConfig) -> QwenModel:
-        model = models.build(settings, geometry, lora=None, mesh=self.mesh)
-        # None asks for the platform of this process, and not for that of the mesh.
-        return model.replace(attention_impl=model.attention_impl or "xla")
+        return models.build(settings, geometry, lora=None, mesh=self.mesh)
 
     def _params(self, model: QwenModel) -> Any:
         found = model.shapes()

@@ -21,6 +21,7 @@ from distill_jax.forecast.weights import decode_bytes, device_bytes, weights_byt
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.reward_model_io import IMPLICIT
+from distill_jax.run.models import unrolled
 from distill_jax.run.settings import ModelSettings, Shared
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
@@ -29,8 +30,7 @@ from distill_jax.training.algorithms import ALGORITHMS
 GB = 10**9
 # Rows of supervised batches are padded to a multiple of this.
 _SFT_MULTIPLE = 16
-# Rows that a reward model reads at a time, and the least length of them, as
-# inference.step_batches has both.
+# Rows that a reward model reads at a time, and their least length: of inference.step_batches.
 SCORED, SCORED_LENGTH = 64, 32
 # About as many tokens ask for a review, besides the problem and the candidate.
 _REVIEW = 128
@@ -116,7 +116,7 @@ class Job:
             settings.compute_dtype,
             fsdp=self.mesh.shape["fsdp"],
             tensor=self.mesh.shape["tensor"],
-            unroll=settings.unroll,
+            unroll=unrolled(settings, self.mesh),
             remat=settings.remat,
             rank=self.config.lora.rank if adapted else 0,
             dropout=dropout and self.config.lora.dropout > 0,

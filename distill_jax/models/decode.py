@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from distill_jax.core import sharding
 from distill_jax.models.attention import Implementation, attention
 from distill_jax.models.cache import KVCache
 from distill_jax.models.layers import apply_rope, rms_norm, rope_table, silu_gate
@@ -34,7 +35,7 @@ class Decoding:
     lora: LoraConfig | None
     compute_dtype: Any
     fuse: bool
-    attention_impl: Implementation
+    attention_impl: Implementation | None
     rows: NamedSharding | None
 
     def decode_params(self, params: dict[str, Any], merge_lora: bool = True) -> Weights:
@@ -107,7 +108,7 @@ class Decoding:
         for layer, window in zip(weights["layers"], config.windows, strict=True):
             normed = rms_norm(x, layer["input_norm"], config.rms_norm_eps).reshape(rows, time, -1)
             q, k, v = _heads(config, layer, normed, rope)
-            out = attention(q, k, v, window=window, implementation=self.attention_impl)
+            out = attention(q, k, v, window=window, implementation=self.implementation)
             keys.append(k.transpose(0, 2, 3, 1))
             values.append(v.transpose(0, 2, 1, 3))
             x = self._by_rows(_finish_block(config, layer, x, out.reshape(rows * time, -1)))
@@ -153,6 +154,18 @@ class Decoding:
             x_BD = _finish_block(config, layer, x_BD, out)
         hidden_BD = rms_norm(x_BD, weights["norm"], config.rms_norm_eps)
         return hidden_BD, KVCache(tuple(keys), tuple(values))
+
+    @property
+    def implementation(self) -> Implementation:
+        """Of attention: the one asked for, else that of the platform of the rows' mesh.
+
+        Without `rows` the model runs where the process does.
+        """
+        if self.attention_impl is not None:
+            return self.attention_impl
+        mesh = None if self.rows is None else self.rows.mesh
+        where = jax.devices()[0].platform if mesh is None else sharding.platform(mesh)
+        return "products" if where == "cpu" else "xla"
 
     def _by_rows(self, x_ND: jax.Array) -> jax.Array:
         if self.rows is None or x_ND.shape[0] % self.rows.mesh.size:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.models.attention import Attention, Implementation
 from distill_jax.models.decode import Decoding
@@ -102,6 +103,20 @@ def _unstack(leaf: jax.Array) -> tuple[jax.Array, ...]:
 _unstack.defvjp(lambda leaf: (_unstack(leaf), None), lambda _, slices: (jnp.stack(slices),))
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gathered(split: NamedSharding, whole: NamedSharding, leaf: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(leaf, whole)
+
+
+def _gathered_backward(split: NamedSharding, whole: NamedSharding, _: Any, grad: jax.Array) -> Any:
+    return (jax.lax.with_sharding_constraint(grad, split),)
+
+
+_gathered.defvjp(
+    lambda split, whole, leaf: (_gathered(split, whole, leaf), None), _gathered_backward
+)
+
+
 @dataclass(frozen=True)
 class QwenModel(Decoding):
     """A model's static part: hashable, so that jitted functions may close over it.
@@ -116,7 +131,7 @@ class QwenModel(Decoding):
         param_dtype: of freshly drawn base weights; adapters are float32.
         unroll: layers one after another in the program (fast), or one scan (small program).
         remat: recompute each block in the backward pass, saving its activations' memory.
-        attention_impl: see `attention.attention`.
+        attention_impl: see `attention.attention`; None chooses by platform.
         fuse: join kernels that share an input; turn off when the mesh splits tensors.
         rows: where activations [rows, ...] lie, or None to leave it to XLA. Needed under fsdp: in
             scanned layers and in updates XLA would split the states' width as it finds the
@@ -133,16 +148,16 @@ class QwenModel(Decoding):
     param_dtype: Any = jnp.float32
     unroll: bool = True
     remat: bool = False
-    attention_impl: Implementation = None
+    attention_impl: Implementation | None = None
     fuse: bool = True
     rows: NamedSharding | None = None
     graph: Any = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         compute, stored = jnp.dtype(self.compute_dtype), jnp.dtype(self.param_dtype)
-        if self.attention_impl not in (None, "xla", "cudnn"):
+        if self.attention_impl not in (None, "products", "xla", "cudnn"):
             got = f"attention_impl={self.attention_impl!r}"
-            raise ConfigError(got, wanted="None, 'xla' or 'cudnn'")
+            raise ConfigError(got, wanted="None, 'products', 'xla' or 'cudnn'")
         if self.attention_impl == "cudnn" and compute == jnp.float32:
             got = "attention_impl='cudnn' with compute_dtype float32"
             raise ConfigError(got, wanted="bfloat16 or float16", fix="set attention_impl='xla'")
@@ -201,7 +216,7 @@ class QwenModel(Decoding):
                 window=window,
                 segment_BT=segment_BT,
                 fuse=self.fuse,
-                implementation=self.attention_impl,
+                implementation=self.implementation,
                 dropout_key=key,
             )
             return self._by_rows(x_ND)
@@ -244,6 +259,28 @@ class QwenModel(Decoding):
         if self.config.tie_embeddings:
             return base["embed_tokens"]["embedding"]
         return base["lm_head"]["kernel"]
+
+    def whole_head_VD(self, params: Params) -> jax.Array:
+        """`head_VD`, gathered over fsdp, for what applies it to many chunks of tokens.
+
+        XLA would gather it for each chunk. Its gradient is split as the head is.
+        """
+        head_VD = self.head_VD(params)
+        if self.rows is None or self.rows.mesh.shape["fsdp"] == 1:
+            return head_VD
+        split, whole = (
+            NamedSharding(
+                self.rows.mesh,
+                sharding.partition_spec(("vocab", width), head_VD.shape, self.rows.mesh),
+            )
+            for width in ("embed", None)
+        )
+        return _gathered(split, whole, head_VD)
+
+    @property
+    def shards(self) -> int:
+        """Devices that rows of activations are split over."""
+        return 1 if self.rows is None else sharding.batch_shards(self.rows.mesh)
 
 
 _AXES: Mapping[str, tuple[str | None, str | None]] = {

@@ -97,13 +97,14 @@ def response_scores(
     hidden_BRD = response_states(model, params, tokens_BT, place, R, dropout_key=dropout_key)
     scores = head_scores(
         hidden_BRD.reshape(B * R, -1),
-        model.head_VD(params),
+        model.whole_head_VD(params),
         targets_BR.reshape(-1),
         temperature=temperature,
         alphas=alphas,
         valid_vocab=vocab,
         entropy=entropy,
         hits=hits,
+        shards=model.shards,
     )
     # As `kernels.intrinsic.soft_value`, from logsumexp(Q/α).
     values = [alpha * lse_N for lse_N, alpha in zip(scores.lse_AN, alphas, strict=True)]

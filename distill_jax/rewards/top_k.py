@@ -66,7 +66,7 @@ def _scoring(
         hidden_BTD = model.hidden(params, batch["tokens_BT"])
         hidden_ND = gather_response(hidden_BTD, batch["prompt_len_B"], R).reshape(B * R, -1)
         how: dict[str, Any] = {"valid_vocab": vocab, "temperature": temperature, "mesh": mesh}
-        top = head_top_k(hidden_ND, model.head_VD(params), k, **how)
+        top = head_top_k(hidden_ND, model.whole_head_VD(params), k, **how)
         return TopK(*(x.reshape(B, R, *x.shape[1:]) for x in top))
 
     return jax.jit(score, out_shardings=sharding.batch_sharding(mesh))

@@ -11,7 +11,8 @@ import jax
 from jax.sharding import Mesh
 
 from distill_jax.core import rng, sharding
-from distill_jax.core.errors import CheckpointError, ConfigError
+from distill_jax.core.errors import CheckpointError, ConfigError, MeshError
+from distill_jax.core.sharding import AnyMesh
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.models import hf_io, peft_io, quantised
 from distill_jax.models.lora import LoraConfig
@@ -44,16 +45,40 @@ def initialiser(model: QwenModel, mesh: Any) -> Any:
     return jax.jit(model.init, out_shardings=param_shardings(model.shapes(), mesh))
 
 
+def unrolled(settings: ModelSettings, mesh: AnyMesh) -> bool:
+    """Whether a model's layers come one after another in its programs, instead of in a scan.
+
+    TPUs, and collectives of weights in loops, make a scan compile several times faster and take a
+    third of the temporaries. An abstract mesh counts as one of GPUs.
+    """
+    if settings.unroll is not None:
+        return settings.unroll
+    where = sharding.platform(mesh) or "gpu"
+    return where == "cpu" or (where == "gpu" and mesh.shape["fsdp"] == 1)
+
+
 def build(
     settings: ModelSettings, geometry: QwenConfig, *, lora: LoraConfig | None, mesh: Mesh
 ) -> QwenModel:
-    """The model object of a role's settings on a mesh, whose devices need not be here."""
+    """The model object of a role's settings on a mesh, whose devices need not be here.
+
+    Raises:
+        MeshError: the tensor axis would split kv heads inside, which costs a gather of the cache at
+            every decode step.
+    """
+    heads, tensor = geometry.num_kv_heads, mesh.shape["tensor"]
+    if heads % tensor:
+        raise MeshError(
+            f"mesh.tensor={tensor} with a model of {heads} kv heads",
+            wanted=f"a divisor of {heads}",
+            fix="lower mesh.tensor and raise mesh.fsdp",
+        )
     return QwenModel(
         geometry,
         lora,
         compute_dtype=settings.compute_dtype,
         param_dtype=settings.param_dtype,
-        unroll=settings.unroll,
+        unroll=unrolled(settings, mesh),
         remat=settings.remat,
         attention_impl=cast(Any, settings.attention),  # `choices` makes it of that Literal
         fuse=mesh.shape["tensor"] == 1,

@@ -61,9 +61,9 @@ class ModelSettings:
     )
     param_dtype: str = setting("float32", "Dtype of the weights in memory.", choices=DTYPES)
     compute_dtype: str = setting("float32", "Dtype of matrix products.", choices=DTYPES)
-    unroll: bool = setting(
+    unroll: bool | None = setting(
         True,
-        "Unroll the layers (CPU, GPU) instead of scanning them (TPU).",
+        "Unroll the layers instead of scanning them; None: on CPU, and on GPU without fsdp.",
         affects="rounding",
     )
     remat: bool = setting(

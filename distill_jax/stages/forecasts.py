@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from distill_jax.core import sharding
 from distill_jax.forecast import limits
 from distill_jax.forecast.memory import Forecast, Job
 from distill_jax.models import hf_io
@@ -28,7 +29,7 @@ def of_stage(run: Run, stage: Stage[Any], due: Collection[str] = ()) -> Forecast
     teacher, student = (shapes.get(role) or next(iter(shapes.values())) for role in ROLES)
     paths = stage.settings.further_models().items()
     further = {name: hf_io.load_config(hf_io.model_dir(path)) for name, path in paths}
-    cpu = jax.default_backend() == "cpu"
+    cpu = sharding.platform(run.mesh) == "cpu"
     job = Job(run.config, teacher, student, run.mesh, cpu=cpu, further=further)
     return job.forecast(stage.name, parts(job, stage.settings))
 

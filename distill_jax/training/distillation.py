@@ -125,7 +125,9 @@ def compared(
     prompts = {name: batch[f"teacher_{name}"] for name in READ if f"teacher_{name}" in batch}
     teacher_NE = response_hidden(teacher, params, {**batch, **prompts})
     targets_N = batch["targets_BR"].reshape(-1) if own else None
-    return divergence(teacher_NE, teacher.head_VD(params), weights_N, targets_N=targets_N, **how)
+    return divergence(
+        teacher_NE, teacher.whole_head_VD(params), weights_N, targets_N=targets_N, **how
+    )
 
 
 def future_term(
@@ -139,6 +141,7 @@ def future_term(
     samples: int,
     drawn_at: float,
     vocab: int,
+    shards: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
     """(0 with the gradient Σ_t (C_t − b_t)·∇log π(a_t) / tokens, the mean C_t).
 
@@ -158,6 +161,7 @@ def future_term(
         samples: rows of each prompt, in the order of `kernels.future`.
         drawn_at: temperature that they were drawn at.
         vocab: tokens that exist.
+        shards: devices that the rows are split over.
     """
     targets_BR, mask_BR = batch["targets_BR"], batch["loss_mask_BR"]
     to_go_BR = cost_to_go(value_BR, mask_BR, gamma=gamma)
@@ -165,7 +169,12 @@ def future_term(
     # A masked state may be anything, and 0·NaN is NaN.
     kept_ND = jnp.where(mask_BR.reshape(-1, 1) > 0, hidden_ND, 0.0)
     scores = head_scores(
-        kept_ND, head_VD, targets_BR.reshape(-1), temperature=drawn_at, valid_vocab=vocab
+        kept_ND,
+        head_VD,
+        targets_BR.reshape(-1),
+        temperature=drawn_at,
+        valid_vocab=vocab,
+        shards=shards,
     )
     logp_BR = scores.logp_N.reshape(mask_BR.shape)
     term = masked_sum(advantage_BR * logp_BR, mask_BR) / tokens
@@ -218,16 +227,16 @@ def distill(
 
     def loss(trainable: Any, frozen: Any, batch: Any, tokens: jax.Array, key: jax.Array):
         params = join(trainable, frozen)
-        hidden_ND, head_VD = response_hidden(student, params, batch, key), student.head_VD(params)
-        mask_BR = batch["loss_mask_BR"]
+        hidden_ND = response_hidden(student, params, batch, key)
+        head_VD, mask_BR = student.whole_head_VD(params), batch["loss_mask_BR"]
         mean_N = mask_BR.reshape(-1) / tokens
         terms = {}
         if settings.kd_weight:
             terms["kd"] = compared(settings, teacher, frozen, batch, mean_N, own=not given)
         if ce_weight:
-            targets_N = batch["targets_BR"].reshape(-1)
-            terms["ce"] = cross_entropy(targets_N, ce_weight * mean_N)
-        value, values = head_loss(hidden_ND, head_VD, list(terms.values()), valid_vocab=vocab)
+            terms["ce"] = cross_entropy(batch["targets_BR"].reshape(-1), ce_weight * mean_N)
+        how = {"valid_vocab": vocab, "shards": student.shards}
+        value, values = head_loss(hidden_ND, head_VD, list(terms.values()), **how)
         per_token = dict(zip(terms, values, strict=True))
         metrics: dict[str, jax.Array] = {}
         if "kd" in terms:
@@ -241,6 +250,7 @@ def distill(
                 term, metrics["kl_to_go"] = future_term(
                     hidden_ND, head_VD, value_BR, batch, tokens,
                     gamma=settings.future_discount, samples=samples, drawn_at=drawn_at, vocab=vocab,
+                    shards=student.shards,
                 )  # fmt: skip
                 value += settings.kd_weight * settings.future * settings.temperature**2 * term
         else:

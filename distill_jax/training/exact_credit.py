@@ -88,7 +88,7 @@ def policy(
         # logits/τ = (hidden/τ)·headᵀ: the kernel's own temperature would divide the teacher's, too.
         # In bfloat16 with τ ≠ 1 this rounds the states once more.
         hidden_ND = hidden_BRD.reshape(-1, hidden_BRD.shape[-1]) / temperature
-        head_VD = model.head_VD(join(trainable, frozen))
+        head_VD = model.whole_head_VD(join(trainable, frozen))
         mask_BR = batch.policy.loss_mask_BR
         given = {
             "tokens_BT": batch.policy.tokens_BT,
@@ -98,7 +98,9 @@ def policy(
         }
         mean_N = weight * mask_BR.reshape(-1) / norm.tokens
         term = compared(_REVERSE, teacher, frozen, given, mean_N, own=True)
-        exact, (value_N2,) = head_loss(hidden_ND, head_VD, [term], valid_vocab=vocab)
+        exact, (value_N2,) = head_loss(
+            hidden_ND, head_VD, [term], valid_vocab=vocab, shards=model.shards
+        )
         kl_BR, logp_BR = (x_N.reshape(mask_BR.shape) for x_N in value_N2.T)
         return value + exact, {**metrics, **_figures(kl_BR, logp_BR, batch, norm)}
 

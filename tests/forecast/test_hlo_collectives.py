@@ -1,6 +1,8 @@
-"""Collectives are found in HLO text, with their loops, bytes and largest array."""
+"""Loops, arrays and collectives are found in HLO text, these with bytes and largest array."""
 
-from distill_jax.forecast.hlo_collectives import Array, collectives
+from distill_jax.forecast import hlo_collectives, hlo_text
+from distill_jax.forecast.hlo_collectives import Collective
+from distill_jax.forecast.hlo_text import Array
 
 # As the TPU compiler writes: tiles in layouts, untyped operands, no known_trip_count.
 LOOP = """\
@@ -45,6 +47,10 @@ ENTRY %main (x: f32[16,4]) -> f32[4] {
 """
 
 
+def collectives(text: str) -> list[Collective]:
+    return hlo_collectives.collectives(hlo_text.parse(text))
+
+
 def test_a_collective_in_a_loop_runs_at_each_turn() -> None:
     inside = next(one for one in collectives(LOOP) if one.loops)
     assert (inside.kind, inside.loops, inside.times) == ("all-gather", 1, 5)
@@ -86,6 +92,20 @@ ENTRY"""
     assert (inside.loops, inside.times) == (2, 25)
 
 
+def test_trip_counts_are_known_or_none() -> None:
+    assert hlo_text.trip_counts(hlo_text.parse(LOOP)) == [5]
+    unknown = hlo_text.parse(LOOP.replace("constant(5)", "parameter(1)"))
+    assert hlo_text.trip_counts(unknown) == [None]
+
+
+def test_what_a_fusion_computes_inside_is_not_in_memory() -> None:
+    found = hlo_text.in_memory(hlo_text.parse(LOOP))
+    assert {Array("bf16", (256, 256)), Array("f32", (16, 4)), Array("f32", (2, 4))} <= found
+    inside = LOOP.replace("%sum = f32[4]{0}", "%r = f32[7]{0} negate(%q)\n  %sum = f32[4]{0}")
+    found = hlo_text.in_memory(hlo_text.parse(inside))
+    assert Array("f32", (4,)) in found and Array("f32", (7,)) not in found
+
+
 def entry(*lines: str) -> str:
     body = "\n".join(f"  {line}" for line in lines)
     return f"HloModule m\n\nENTRY %main (x: bf16[4,2]) -> bf16[32,2] {{\n{body}\n}}\n"
@@ -108,6 +128,28 @@ def test_asynchronous_collectives_are_counted_once_by_their_result() -> None:
     assert found["collective-permute"].bytes == 4 * 2 * 2
     assert found["all-reduce"].bytes == (3 + 5) * 4
     assert all(one.loops == 0 for one in found.values())
+
+
+def test_an_asynchronous_gather_is_counted_where_it_starts() -> None:
+    # As the TPU compiler writes; the loop's body calls %fused.1 at each turn.
+    start = """\
+%start.1 (s: f32[4,2]) -> (f32[4,2], f32[4,16]) {
+  %s = f32[4,2]{1,0} parameter(0)
+  %g = f32[4,16]{1,0} all-gather(%s), channel_id=54, dimensions={1}
+  ROOT %c = (f32[4,2], f32[4,16]) custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}
+
+ENTRY"""
+    going = "%g.1 = f32[4,16]{1,0} all-gather(%q), channel_id=54\n  %sum = f32[4]{0}"
+    call = "%a = (f32[4,2], f32[4,16]) fusion(%x), kind=kCustom, calls=%start.1\n  %loop ="
+    text = LOOP.replace("%sum = f32[4]{0}", going).replace("ENTRY", start).replace("%loop =", call)
+
+    def gathers(text: str) -> list[str]:
+        found = [x for x in collectives(text) if not x.loops and x.kind == "all-gather"]
+        return [str(x.result[0]) for x in found]
+
+    assert gathers(text) == ["f32[4,16]"]
+    assert len(gathers(text.replace("=54", "=55", 1))) == 2
 
 
 def test_several_arrays_in_one_gather() -> None:

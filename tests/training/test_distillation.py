@@ -175,7 +175,7 @@ class Disturbed:
     """A student whose states at places that score no response token are moved far away."""
 
     def __init__(self, model):
-        self.model, self.head_VD = model, model.head_VD
+        self.model, self.shards, self.whole_head_VD = model, model.shards, model.whole_head_VD
 
     def hidden(self, params, tokens_BT, **how):
         place_T = jnp.arange(tokens_BT.shape[1])

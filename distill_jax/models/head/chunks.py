@@ -1,14 +1,15 @@
 """The LM head on chunks of tokens: number of chunks, splitting and joining, both passes."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from distill_jax.core.errors import ConfigError
 
-# Elements of one chunk's float32 logits (268 MB): many tokens share one reading of the head.
+# Elements of one chunk's float32 logits on a device (268 MB): many tokens share one reading of
+# the head.
 CHUNK_ELEMENTS = 2**26
 # Replaces −inf at logits of padding rows; finite, so that 0·x stays 0.
 NEVER = -1e30
@@ -30,43 +31,67 @@ def valid_vocab_size(valid_vocab: int | None, *rows: int) -> int:
     return vocab
 
 
-def num_chunks(tokens: int, vocab: int, chunk_tokens: int | None) -> int:
-    """The number of chunks: a divisor of `tokens` if one is near, to avoid padding."""
+class Cut(NamedTuple):
+    """How N tokens are cut.
+
+    Attributes:
+        chunks: their number.
+        shards: devices that the tokens are split over, of each of which a chunk holds as many;
+            1 where they do not divide N.
+    """
+
+    chunks: int
+    shards: int = 1
+
+
+def cut_of(tokens: int, vocab: int, chunk_tokens: int | None, shards: int = 1) -> Cut:
+    """Chunks of at most `chunk_tokens` tokens of each device; None chooses by CHUNK_ELEMENTS.
+
+    Their number divides a device's tokens if such a one is near, to avoid padding.
+
+    Raises:
+        ConfigError: chunk_tokens is below 1.
+    """
     if chunk_tokens is not None and chunk_tokens < 1:
         raise ConfigError(f"chunk_tokens={chunk_tokens}", wanted="at least 1")
-    size = chunk_tokens or max(1, CHUNK_ELEMENTS // vocab)
-    least = max(1, math.ceil(tokens / size))
+    shards = shards if tokens % shards == 0 else 1
+    own, size = tokens // shards, chunk_tokens or max(1, CHUNK_ELEMENTS // vocab)
+    least = max(1, math.ceil(own / size))
     for count in range(least, 2 * least):
-        if tokens % count == 0:
-            return count
-    return least
+        if own % count == 0:
+            return Cut(count, shards)
+    return Cut(least, shards)
 
 
-def split(x: jax.Array, chunks: int) -> jax.Array:
-    """[N, ...] -> [chunks, n, ...], row i in chunk i mod chunks; padded with zeros.
+def split(x: jax.Array, cut: Cut) -> jax.Array:
+    """[N, ...] -> [chunks, n, ...]: row i of each device's in chunk i mod chunks; padded with 0.
 
     Strided, because consecutive rows are on one device of a mesh: each chunk must hold rows of
     every device, otherwise the devices would work one after another.
     """
-    short = -x.shape[0] % chunks
+    chunks, shards = cut
+    short = -(x.shape[0] // shards) % chunks
     if short:
-        x = jnp.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1))
+        x = x.reshape(shards, -1, *x.shape[1:])
+        x = jnp.pad(x, [(0, 0), (0, short)] + [(0, 0)] * (x.ndim - 2))
+        x = x.reshape(-1, *x.shape[2:])
     return jnp.swapaxes(x.reshape(x.shape[0] // chunks, chunks, *x.shape[1:]), 0, 1)
 
 
-def join(x: jax.Array, tokens: int) -> jax.Array:
+def join(x: jax.Array, cut: Cut, tokens: int) -> jax.Array:
     """The inverse of `split`."""
-    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])[:tokens]
+    x = jnp.swapaxes(x, 0, 1).reshape(cut.shards, -1, *x.shape[2:])
+    return x[:, : tokens // cut.shards].reshape(tokens, *x.shape[2:])
 
 
-def chunked(function: Any, chunks: int, rows: Any, start: Any = ()) -> tuple[Any, Any]:
+def chunked(function: Any, cut: Cut, rows: Any, start: Any = ()) -> tuple[Any, Any]:
     """Scans `function(carry, rows) -> (carry, out)` over chunks of the first axis of `rows`."""
-    if chunks == 1:
+    if cut.chunks == 1:
         return function(start, rows)
     tokens = jax.tree.leaves(rows)[0].shape[0]
-    parts = jax.tree.map(lambda x: split(x, chunks), rows)
+    parts = jax.tree.map(lambda x: split(x, cut), rows)
     carry, out = jax.lax.scan(function, start, parts)
-    return carry, jax.tree.map(lambda x: join(x, tokens), out)
+    return carry, jax.tree.map(lambda x: join(x, cut, tokens), out)
 
 
 def chunk_logits(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.kernels.divergence import cosine_similarity, divergence_of_logp
-from distill_jax.models.head.chunks import chunk_logits, chunked, num_chunks, valid_vocab_size
+from distill_jax.models.head.chunks import chunk_logits, chunked, cut_of, valid_vocab_size
 
 
 class TokenComparison(NamedTuple):
@@ -38,6 +38,7 @@ def head_comparison(
     *,
     valid_vocab: int | None = None,
     chunk_tokens: int | None = None,
+    shards: int = 1,
 ) -> TokenComparison:
     """All measures in one pass over the chunks, at temperature 1, without gradients.
 
@@ -49,7 +50,8 @@ def head_comparison(
         teacher_hidden_NE, teacher_head_WE: float; W may differ from V.
         valid_vocab: tokens that both share, at most min(V, W); later rows are padding.
             None = all rows, for which V must equal W.
-        chunk_tokens: tokens of one chunk; None chooses.
+        chunk_tokens: tokens of one chunk on each device; None chooses.
+        shards: devices that the tokens are split over.
 
     Raises:
         ConfigError: an impossible vocabulary or chunk.
@@ -59,7 +61,7 @@ def head_comparison(
     chex.assert_equal_shape_prefix([student_hidden_ND, teacher_hidden_NE], 1)
     sizes = (student_head_VD.shape[0], teacher_head_WE.shape[0])
     vocab = valid_vocab_size(valid_vocab, *sizes)
-    chunks = num_chunks(student_hidden_ND.shape[0], sum(sizes), chunk_tokens)
+    cut = cut_of(student_hidden_ND.shape[0], sum(sizes), chunk_tokens, shards)
     student_head_VD = student_head_VD.astype(student_hidden_ND.dtype)
     teacher_head_WE = teacher_head_WE.astype(teacher_hidden_NE.dtype)
 
@@ -70,7 +72,7 @@ def head_comparison(
         student_nV = chunk_logits(student_nD, student_head_VD)[:, :vocab]
         return carry, _compare(teacher_nV, student_nV)
 
-    return chunked(one, chunks, (student_hidden_ND, teacher_hidden_NE))[1]
+    return chunked(one, cut, (student_hidden_ND, teacher_hidden_NE))[1]
 
 
 def _compare(teacher_NV: jax.Array, student_NV: jax.Array) -> TokenComparison:

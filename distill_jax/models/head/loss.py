@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from distill_jax.models.head.chunks import (
+    Cut,
     chunk_logits,
     chunked,
-    num_chunks,
+    cut_of,
     through_head,
     valid_vocab_size,
 )
@@ -53,6 +54,7 @@ def head_loss(
     *,
     valid_vocab: int | None = None,
     chunk_tokens: int | None = None,
+    shards: int = 1,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The sum of all terms on logits = hidden·headᵀ, and each term's value of each token.
 
@@ -65,7 +67,8 @@ def head_loss(
         terms: of the loss.
         valid_vocab: rows from here on are padding and never enter, at most V and every term's
             columns. None = all rows, which must equal each term's columns.
-        chunk_tokens: tokens of one chunk; None chooses.
+        chunk_tokens: tokens of one chunk on each device; None chooses.
+        shards: devices that the tokens are split over.
 
     Returns:
         float32 scalar; float32 [N] or [N, C] of each term.
@@ -82,8 +85,8 @@ def head_loss(
     sizes = (head_VD.shape[0], *(term.columns for term in terms if term.columns))
     vocab = valid_vocab_size(valid_vocab, *sizes)
     # The logits of student and teachers are in memory at once.
-    chunks = num_chunks(hidden_ND.shape[0], sum(sizes), chunk_tokens)
-    call = _Call(tuple((term.measure, term.settings) for term in terms), vocab, chunks)
+    cut = cut_of(hidden_ND.shape[0], sum(sizes), chunk_tokens, shards)
+    call = _Call(tuple((term.measure, term.settings) for term in terms), vocab, cut)
     weights = tuple(term.weights_N.astype(jnp.float32) for term in terms)
     rows, shared = jax.lax.stop_gradient(
         (tuple(term.rows for term in terms), tuple(term.shared for term in terms))
@@ -97,7 +100,7 @@ class _Call(NamedTuple):
 
     measures: tuple[tuple[Callable[..., Any], Hashable], ...]
     vocab: int
-    chunks: int
+    cut: Cut
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -138,7 +141,7 @@ def _pass(
 
     start_VD = jnp.zeros(head_VD.shape, jnp.float32) if wanted[1] else None
     head_grad_VD, (values, hidden_grad_ND) = chunked(
-        one, call.chunks, (hidden_ND, weights, rows), start_VD
+        one, call.cut, (hidden_ND, weights, rows), start_VD
     )
     sums = [jnp.sum(_counted(w, v) * w) for w, v in zip(weights, values, strict=True)]
     total = sum(sums, start=jnp.zeros(()))

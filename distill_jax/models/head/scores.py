@@ -17,9 +17,10 @@ from jax.custom_derivatives import SymbolicZero
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.models.head.chunks import (
+    Cut,
     chunk_logits,
     chunked,
-    num_chunks,
+    cut_of,
     through_head,
     valid_vocab_size,
 )
@@ -51,7 +52,7 @@ class _Wanted(NamedTuple):
     valid_vocab: int
     entropy: bool
     hits: bool
-    chunks: int
+    cut: Cut
 
 
 def head_scores(
@@ -65,6 +66,7 @@ def head_scores(
     entropy: bool = False,
     hits: bool = False,
     chunk_tokens: int | None = None,
+    shards: int = 1,
 ) -> TokenScores:
     """Scores of N tokens under logits = hidden·headᵀ, with gradients in hidden and head.
 
@@ -78,7 +80,8 @@ def head_scores(
         valid_vocab: rows from here on are padding and excluded; None = all rows.
         entropy: whether to return entropy_N.
         hits: whether to return hit_N.
-        chunk_tokens: tokens of one chunk; None chooses by CHUNK_ELEMENTS.
+        chunk_tokens: tokens of one chunk on each device; None chooses by CHUNK_ELEMENTS.
+        shards: devices that the tokens are split over.
 
     Raises:
         ConfigError: a temperature, alpha, valid_vocab or chunk_tokens that is impossible.
@@ -98,7 +101,7 @@ def head_scores(
         valid_vocab=vocab,
         entropy=entropy,
         hits=hits,
-        chunks=num_chunks(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens),
+        cut=cut_of(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens, shards),
     )
     return _scores(wanted, hidden_ND, head_VD, targets_N)
 
@@ -175,7 +178,7 @@ def _forward(
 ) -> tuple[dict[str, Any], jax.Array | None, dict[str, jax.Array]]:
     """The scores, the logits if there is one chunk, and `_slopes` if asked."""
     head_VD = head_VD.astype(hidden_ND.dtype)
-    if wanted.chunks == 1:
+    if wanted.cut.chunks == 1:
         logits_NV = chunk_logits(hidden_ND, head_VD, wanted.valid_vocab)
         return _measure(wanted, logits_NV, targets_N), logits_NV, {}
 
@@ -186,7 +189,7 @@ def _forward(
         # XLA removes the slopes that the backward pass does not use.
         return carry, (kept, _slopes(wanted, logits_nV, rows, kept, head_VD) if slopes else {})
 
-    _, (kept, slope) = chunked(one, wanted.chunks, (hidden_ND, targets_N))
+    _, (kept, slope) = chunked(one, wanted.cut, (hidden_ND, targets_N))
     return kept, None, slope
 
 
@@ -260,7 +263,7 @@ def _scores_bwd(wanted: _Wanted, saved: Any, out: TokenScores) -> Any:
 
     start = None if want_head is None else jnp.zeros(head_VD.shape, jnp.float32)
     inputs = (hidden_ND, logits_NV, rows)
-    head_grad, hidden_grad = chunked(one, wanted.chunks, inputs, start)
+    head_grad, hidden_grad = chunked(one, wanted.cut, inputs, start)
     return hidden_grad, None if head_grad is None else head_grad.astype(head_VD.dtype), None
 
 

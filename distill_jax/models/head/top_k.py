@@ -13,7 +13,7 @@ from distill_jax.models.head.chunks import (
     NEVER,
     chunk_logits,
     chunked,
-    num_chunks,
+    cut_of,
     valid_vocab_size,
 )
 from distill_jax.models.head.listed import TopK
@@ -38,7 +38,7 @@ def head_top_k(
         k: tokens kept, 1 to valid_vocab.
         valid_vocab: rows from here on are padding and never enter; None = all rows count.
         temperature: divides the logits, > 0; for distillation the same T as the student's.
-        chunk_tokens: tokens of one chunk; None chooses.
+        chunk_tokens: tokens of one chunk on each device; None chooses.
         mesh: the tokens are split over its data and fsdp axes. Without it XLA gathers the logits
             of a chunk on every device, because it does not split a top-k by rows.
 
@@ -64,8 +64,9 @@ def head_top_k(
         rows = sharding.batch_sharding(mesh).spec
         return carry, jax.shard_map(read, mesh=mesh, in_specs=rows, out_specs=rows)(logits_nV)
 
-    chunks = num_chunks(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens)
-    return chunked(one, chunks, hidden_ND)[1]
+    shards = 1 if mesh is None else sharding.batch_shards(mesh)
+    cut = cut_of(hidden_ND.shape[0], head_VD.shape[0], chunk_tokens, shards)
+    return chunked(one, cut, hidden_ND)[1]
 
 
 def listed_and_tail(logits_NV: jax.Array, ids_NK: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -300,18 +300,34 @@ def test_frozen_head_costs_two_matmuls_a_chunk():
 
 def test_default_chunks(monkeypatch):
     monkeypatch.setattr(head_chunks, "CHUNK_ELEMENTS", 100)
-    assert head_chunks.num_chunks(10, 10, None) == 1
-    assert head_chunks.num_chunks(30, 10, None) == 3
-    assert head_chunks.num_chunks(35, 10, None) == 5  # at least 4; 5 divides, so nothing is padded
-    assert head_chunks.num_chunks(13, 10, None) == 2  # no divisor near: padded
-    assert head_chunks.num_chunks(7, 1000, None) == 7  # a row over the budget still goes alone
+    of = head_chunks.cut_of
+    assert of(10, 10, None) == (1, 1)
+    assert of(30, 10, None) == (3, 1)
+    assert of(35, 10, None) == (5, 1)  # at least 4; 5 divides, so nothing is padded
+    assert of(13, 10, None) == (2, 1)  # no divisor near: padded
+    assert of(7, 1000, None) == (7, 1)  # a row over the budget still goes alone
+    assert of(30, 10, None, 3) == (1, 3)  # a budget for each of three devices
+    assert of(66, 10, None, 2) == (4, 2)  # 66 has the divisor 6, but each device has 33: padded
+    assert of(31, 10, None, 2) == (4, 1)  # of no even split
 
 
-@pytest.mark.parametrize("tokens,chunks", itertools.product([1, 6, 7], [1, 2, 3, 7]))
-def test_split_and_join_are_inverse(tokens, chunks):
+@pytest.mark.parametrize(
+    "tokens,cut", itertools.product([6, 12, 21], [(1, 1), (2, 1), (3, 3), (7, 1), (5, 3)])
+)
+def test_split_and_join_are_inverse(tokens, cut):
+    cut = head_chunks.Cut(*cut)
     x = np.arange(2.0 * tokens, dtype=np.float32).reshape(tokens, 2)
-    run = jax.jit(lambda x: head_chunks.join(head_chunks.split(x, chunks), tokens))
+    run = jax.jit(lambda x: head_chunks.join(head_chunks.split(x, cut), cut, tokens))
     np.testing.assert_array_equal(run(x), x)
+
+
+@pytest.mark.parametrize("own", [6, 7])
+def test_a_chunk_holds_as_many_tokens_of_each_device(own):
+    device_N = np.repeat(np.arange(3), own)
+    parts = head_chunks.split(device_N + 1, head_chunks.Cut(2, 3))
+    of_each = np.asarray(parts).reshape(2, 3, -1)  # a chunk is split over the devices again
+    real = of_each > 0
+    assert (of_each == np.arange(1, 4)[:, None])[real].all() and real.sum() == 3 * own
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy import special
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.core.sharding import MeshSettings, batch_sharding, make_mesh
+from distill_jax.core.sharding import MeshSettings, batch_sharding, batch_shards, make_mesh
 from distill_jax.kernels.divergence import top_k_tail_divergence
 from distill_jax.models.head.top_k import head_top_k, listed_and_tail
 from tests.models.head.gathers import gathered
@@ -89,11 +89,11 @@ def test_on_a_mesh_no_logits_are_gathered(shape):
     mesh = make_mesh(MeshSettings(*shape))
     rng = np.random.default_rng(0)
     hidden, head = (rng.standard_normal(s, np.float32) for s in ((64, 16), (328, 16)))
-    split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+    split, shards = NamedSharding(mesh, PartitionSpec("tensor", "fsdp")), batch_shards(mesh)
     placed = jax.device_put(hidden, batch_sharding(mesh)), jax.device_put(head, split)
 
     def run(mesh):
-        how = {"valid_vocab": 320, "chunk_tokens": 16, "mesh": mesh}
+        how = {"valid_vocab": 320, "chunk_tokens": 16 // shards if mesh else 16, "mesh": mesh}
         return jax.jit(lambda *x: head_top_k(*x, 5, **how)).lower(*placed).compile()
 
     ours, plain = run(mesh), run(None)
