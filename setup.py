@@ -62,7 +62,6 @@ TEST = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
-    "pyyaml>=6.0",
     *API,
     *GGUF,
     *INT8,

@@ -39,7 +39,7 @@ class Ahead:
         update: jitted, (state, frozen, batch, …); arrays of the batch whose names end in T or R
             have the padded lengths of rows or responses as their last axis.
         chosen: all lengths of the batches.
-        say: told of each program, with its seconds.
+        say: called with a line for each program and its seconds.
     """
 
     def __init__(
