@@ -83,6 +83,10 @@ def inputs(run: Run, stage: Stage[Any], *, contents: bool) -> dict[str, str]:
             found |= _of_function(setting, value)
         elif value and (ref == "file" or value not in run.config.plan) and read(value):
             found |= _of_path(run, setting, ref, value)
+    shots = run.config.data.chat.shots
+    if "data.chat.shots" in setting_values(run.config, stage.name, rounding=False)[1]:
+        if shots and read(shots):
+            found["worked examples of data.chat.shots"] = run.digest(Path(shots).expanduser())
     for split in stage.settings.splits():
         if read(run.data.source_of(split)):
             found[f"{split} problems"] = run.data.digest(split)

@@ -185,3 +185,14 @@ def test_a_directory_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path
         text = str(error.value)
         assert "was made by an earlier version" in text and f"format {FORMAT}" in text
         assert "\n" not in text
+
+
+def test_other_worked_examples_in_the_same_file_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "shots.jsonl"
+    file.write_text('{"question": "1 + 1?", "solution": "#### 2"}\n')
+    config = small(data__chat__shots=str(file))
+    written(tmp_path / "run", config, complete=("pretrain",), begun="sft")
+    look(tmp_path / "run", "sft", data__chat__shots=str(file))
+    file.write_text('{"question": "1 + 2?", "solution": "#### 3"}\n')
+    with pytest.raises(ConfigError, match="worked examples of data.chat.shots"):
+        look(tmp_path / "run", "sft", data__chat__shots=str(file))
