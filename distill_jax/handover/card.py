@@ -162,6 +162,8 @@ def _usage(model: Exported) -> str:
     ends = f"An answer ends with `{model.end}`"
     if not model.adapter:
         ends += ", which `generation_config.json` names; decoding is greedy unless you ask for more"
+    if model.chat.shots:
+        ends += ". The worked examples that stood before each question are left out here"
     return "```python\n" + "\n".join(code) + f"\n```\n\n{ends}."
 
 
@@ -199,9 +201,21 @@ def _front(data: RunData, model: Exported, license: str) -> str:
 def _without_paths(text: str, data: RunData, model: Exported) -> str:
     """The text with local paths cut to their last part: a card is read by others."""
     for path in sorted(_paths({**data.config, "": model.base}), key=len, reverse=True):
-        if "/" in path and Path(path).expanduser().exists():
+        if _is_local(path):
             text = text.replace(path, Path(path).name)
     return text
+
+
+def _is_local(text: str) -> bool:
+    """Whether a setting's text is a path of this machine, or was one."""
+    if "/" not in text or not Path(text).name or "\n" in text:
+        return False
+    if text.startswith(("/", "~")) and len(Path(text).parts) > 2:
+        return True
+    try:
+        return Path(text).exists()
+    except OSError:  # too long for a name: it is none
+        return False
 
 
 def _paths(values: Mapping[str, Any] | Sequence[Any]) -> Iterator[str]:

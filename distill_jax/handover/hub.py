@@ -20,8 +20,9 @@ SENT = (
     "*.safetensors", files.INDEX, "tokenizer*", "vocab.json", "merges.txt", "added_tokens.json",
     "special_tokens_map.json", "chat_template.jinja",
 )  # fmt: skip
-# Weights of an earlier version would be loaded with, or instead of, the new ones.
-REPLACED = ("*.safetensors", files.INDEX)
+# An earlier version's would be loaded with, or instead of, the new ones: its weights, but also the
+# settings of an adapter where a merged model follows.
+REPLACED = tuple(name for name in SENT if name not in (card.FILE, "LICENSE*"))
 _TOKEN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
 _FAILURES = (hub_errors.HTTPError, OSError)
 

@@ -73,7 +73,10 @@ def warm_up() -> None:
         vars(sys).update(stdout=kept["stdout"], stderr=kept["stderr"])
         sys.modules["__main__"] = main
         sys.setrecursionlimit(depth)
+        # No program sees lines of ours; entries without lines spare it the look for the files.
         linecache.cache.pop(PROGRAM, None)
+        for name in linecache.cache:
+            linecache.cache[name] = (0, None, [], name)
         gc.disable()
         nowhere.close()
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from distill_jax.serving import answers, bodies, wanted
-from distill_jax.serving.engine import ClosedError, Engine, QueueFullError
+from distill_jax.serving.engine import ClosedError, Engine, QueueFullError, TooManyError
 from distill_jax.serving.requests import EngineFailedError, Jobs
 from distill_jax.serving.served import Served
 from distill_jax.serving.wanted import RefusedError
@@ -140,6 +140,9 @@ class Door:
                 return await handler(request)
             except RefusedError as error:
                 return _error(error.message, error.status, error.code)
+            except TooManyError as error:
+                most = f"the queue of this server holds {self.engine.queue}"
+                return _error(f"{error} completions in one request: {most}", 400)
             except QueueFullError:
                 return _error(_BUSY, 429, headers={"retry-after": "1"})
             except (ClosedError, EngineFailedError):

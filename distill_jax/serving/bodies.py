@@ -1,5 +1,6 @@
 """Bodies of answers, in OpenAI's form, and vLLM's for log-probabilities of prompts."""
 
+import functools
 import time
 import uuid
 from collections.abc import Sequence
@@ -53,7 +54,13 @@ class Token(NamedTuple):
 
 def texts(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
     """The text of each token by itself."""
-    return [str(tokenizer.decode([token])) for token in tokens]
+    return [_text(tokenizer, token) for token in tokens]
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _text(tokenizer: Any, token: int) -> str:
+    # Prompts with their most probable tokens are millions of them.
+    return str(tokenizer.decode([token]))
 
 
 def drawn_tokens(tokenizer: Any, event: Drawn) -> list[Token]:
@@ -123,7 +130,7 @@ def prompt_logprobs(
         if count:
             listed = zip(scores.top_ids[place][:count], scores.top_logp[place][:count], strict=True)
             for rank, (id, value) in enumerate(listed, 1):
-                text = str(tokenizer.decode([id]))
+                text = _text(tokenizer, id)
                 entry[str(id)] = {"logprob": value, "rank": rank, "decoded_token": text}
         found.append(entry)
     return found

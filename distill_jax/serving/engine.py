@@ -58,6 +58,10 @@ class QueueFullError(Exception):
     """No room for more waiting requests."""
 
 
+class TooManyError(Exception):
+    """More completions in one request than the queue holds; asking again does not help."""
+
+
 class ClosedError(Exception):
     """The engine takes no requests any more."""
 
@@ -103,6 +107,7 @@ class Engine:
         self.counts, self.failed, self.on_failure = Counts(), False, on_failure
         self._draws: deque[Draw] = deque()
         self._reads: deque[Read] = deque()
+        self._reading: list[Read] = []
         self._rows: dict[int, _Row] = {}
         self._closed = False
         self._changed = threading.Condition()
@@ -123,12 +128,15 @@ class Engine:
         """Adds requests, all or none.
 
         Raises:
+            TooManyError: more than ever may wait.
             QueueFullError: too many would wait.
             ClosedError: the engine has ended.
         """
         with self._changed:
             if self._closed or self.failed:
                 raise ClosedError
+            if len(jobs) > self.queue:
+                raise TooManyError(len(jobs))
             if self.waiting + len(jobs) > self.queue:
                 raise QueueFullError
             for job in jobs:
@@ -141,7 +149,8 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Requests that have not begun."""
-        return sum(not job.cancelled for queue in (self._draws, self._reads) for job in queue)
+        with self._changed:
+            return sum(not job.cancelled for queue in (self._draws, self._reads) for job in queue)
 
     @property
     def running(self) -> int:
@@ -162,6 +171,7 @@ class Engine:
                 left: list[Draw | Read] = [
                     *self._draws,
                     *self._reads,
+                    *self._reading,
                     *(row.job for row in self._rows.values()),
                 ]
                 self._draws.clear()
@@ -189,6 +199,7 @@ class Engine:
                 batch = [job for job in waiting if self._kind(job) == kind][: self.reader.rows]
             chosen = set(map(id, batch))
             self._reads = deque(job for job in waiting if id(job) not in chosen)
+            self._reading = batch
         if not batch:
             return
         self.counts.reads += 1
@@ -200,6 +211,7 @@ class Engine:
             batch, self.reader.read(rows, hows, tops=batch[0].tops), strict=True
         ):
             job.put(scores)
+        self._reading = []
 
     def _kind(self, job: Read) -> tuple[int, bool]:
         return min(w for w in self.reader.widths if w >= len(job.tokens)), job.tops

@@ -54,7 +54,7 @@ class Jobs:
         self._jobs.append(make(*parts, put))
 
     def submit(self) -> None:
-        """Raises QueueFullError or ClosedError."""
+        """Raises TooManyError, QueueFullError or ClosedError."""
         self._engine.submit(self._jobs)
 
     async def next(self) -> tuple[int, Drawn | Scores]:

@@ -160,6 +160,7 @@ class _Programs:
         """The state with a prefilled prompt in a row, and none of the row's earlier tokens."""
 
         def put(old: jax.Array, new: jax.Array) -> jax.Array:
+            old = old.at[row].set(0)  # attention gives a NaN of the request before no weight of 0
             start = (row, *(jnp.int32(0) for _ in range(old.ndim - 1)))
             return jax.lax.dynamic_update_slice(old, new.astype(old.dtype), start)
 

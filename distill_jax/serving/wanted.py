@@ -11,6 +11,9 @@ from distill_jax.core.text import encodable
 
 TOP = 5  # most probable tokens that can be listed
 _STOPS, _PROMPTS, _MOST_N = 16, 256, 128
+_STOP_CHARACTERS = 256
+# Below it float32 logits overflow when they are divided by the temperature.
+_COLDEST = 1e-5
 _DEFAULT_TOKENS = 16  # of OpenAI's completions
 # Settings that would change the answer and are not known here, and the values that change nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -181,17 +184,20 @@ def _sampling(body: Mapping[str, Any], most: int, default: int, *, least: int) -
         raise RefusedError("stop must be a text or a list of texts")
     if len(stops) > _STOPS:
         raise RefusedError(f"stop may hold at most {_STOPS} texts")
+    if any(len(one) > _STOP_CHARACTERS for one in stops):
+        raise RefusedError(f"a text of stop may have at most {_STOP_CHARACTERS} characters")
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise RefusedError("stream_options must be an object")
     seed = body.get("seed")
     top_k = _integer(body, "top_k", 0)
+    temperature = _number(body, "temperature", 1.0, 0.0, 100.0)
     return Sampling(
         room=room,
         n=n,
-        temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
+        temperature=temperature if temperature >= _COLDEST else 0.0,
         top_p=_number(body, "top_p", 1.0, 0.0, 1.0),
-        top_k=max(top_k, 0),  # vLLM's −1 is off
+        top_k=min(max(top_k, 0), 2**31 - 1),  # vLLM's −1 is off
         seed=secrets.randbits(31) if seed is None else _integer(body, "seed", 0) % 2**31,
         stops=tuple(encodable(one) for one in stops),
         stream=_flag(body, "stream"),

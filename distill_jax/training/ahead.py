@@ -33,7 +33,8 @@ class Ahead:
     Its first call starts a thread that lowers and compiles the update for each of the other
     lengths, one after another, from the shapes of that call's arguments. JAX keeps what is compiled
     for the calls that follow. A call whose program is being compiled waits for it; one whose
-    program is not begun compiles it itself. The results are those of the update.
+    program is not begun compiles it itself. The results are those of the update. The process does
+    not end before the compilation that is in progress.
 
     Args:
         update: jitted, (state, frozen, batch, …); arrays of the batch whose names end in T or R

@@ -99,3 +99,9 @@ def test_the_first_token_is_added_where_the_file_says_so():
 def test_other_tokenizers_are_named(change, says):
     with pytest.raises(CheckpointError, match=says):
         tokenizer_of({**VALUES, **change})
+
+
+def test_a_row_without_a_token_between_others():
+    """The tokenizer's size would end before the last token, which could never be drawn."""
+    with pytest.raises(CheckpointError, match="13 tokens of the file have ids up to 13"):
+        made("smollm", **{"tokenizer.ggml.token_type": [1] * 12 + [5, 3]})

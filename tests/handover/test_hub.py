@@ -86,7 +86,11 @@ def test_a_new_repository_is_private(model: Path) -> None:
         "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     } & {path.name for path in model.iterdir()}  # fmt: skip
     assert {"README.md", "config.json", "model.safetensors"} <= set(sent["allow_patterns"])
-    assert sent["delete_patterns"] == ["*.safetensors", "model.safetensors.index.json"]
+    # All that a model consists of: an adapter's settings would be loaded with a merged model.
+    assert {"*.safetensors", "adapter_config.json", "chat_template.jinja"} <= set(
+        sent["delete_patterns"]
+    )
+    assert not {"README.md", "LICENSE*"} & set(sent["delete_patterns"])
 
 
 def test_public_only_when_asked_to(model: Path) -> None:

@@ -250,7 +250,8 @@ from distill_jax.sandbox import child
 gc.disable()
 def state():
     return (sys.modules["__main__"], sys.getrecursionlimit(), sys.stdout, sys.stderr,
-            gc.isenabled(), child.PROGRAM in linecache.cache)
+            gc.isenabled(), child.PROGRAM in linecache.cache,
+            [lines for _, _, lines, _ in linecache.cache.values() if lines])
 before = state()
 child.warm_up()
 assert state() == before, (before, state())

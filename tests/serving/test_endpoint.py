@@ -277,7 +277,9 @@ def test_a_full_queue(served: Served) -> None:
         with pytest.raises(openai.RateLimitError):
             client(one).chat.completions.create(**GREEDY)
         many = {"model": "little", "prompt": [[1, 2]] * 3, "max_tokens": 1, "prompt_logprobs": 0}
-        assert ask(one, "/v1/completions", many).status == 429
+        found = ask(one, "/v1/completions", many)  # more than ever fit: no "ask again"
+        assert found.status == 400 and "3 completions" in json.dumps(found.body)
+        assert ask(one, "/v1/completions", {**many, "prompt": [[1, 2]] * 2}).status == 429
         for line in lines:
             line.close()
         wait(lambda: one.engine.running == one.engine.waiting == 0)
@@ -316,6 +318,30 @@ def test_a_failing_engine_tells_its_clients(served: Served) -> None:
         wait(lambda: one.engine.failed)
         assert ask(one, "/health").status == 503
         assert ask(one, "/v1/completions", PROMPT).status == 503
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_failing_read_is_answered_too(served: Served) -> None:
+    with running(served, rows=1) as one:
+
+        def broken(*given: Any, **how: Any) -> Any:
+            raise SystemError("no device")
+
+        one.engine.reader.read = broken  # type: ignore[method-assign]
+        body = {"model": "little", "prompt": [1, 2], "max_tokens": 1, "prompt_logprobs": 0}
+        assert ask(one, "/v1/completions", body).status == 503
+
+
+def test_extreme_settings_harm_nobody(server: Running) -> None:
+    """Each of them alone ended the server, or the answers of later requests."""
+    before = ask(server, "/v1/completions", {**PROMPT, "temperature": 0})
+    for more in ({"top_k": 2**40}, {"temperature": 2e-38}, {"temperature": 1e-30, "top_p": 0.5}):
+        assert ask(server, "/v1/completions", {**PROMPT, **more}).status == 200
+    after = ask(server, "/v1/completions", {**PROMPT, "temperature": 0})
+    assert after.status == 200
+    assert after.body["choices"][0]["text"] == before.body["choices"][0]["text"]
+    cold = ask(server, "/v1/completions", {**PROMPT, "temperature": 2e-38})
+    assert cold.body["choices"][0]["text"] == before.body["choices"][0]["text"]
 
 
 def test_equal_to_the_rollouts_sampler(server: Running) -> None:

@@ -95,6 +95,17 @@ def test_samples_of_one_prompt_are_those_of_the_sampler(built):
     np.testing.assert_array_equal(got_BN, out.tokens_BR)
 
 
+def test_a_row_keeps_nothing_of_the_request_before(built):
+    """A NaN in the values of a slot would pass a weight of 0."""
+    slots = slots_of(built, rows=1)
+    cache = slots._state.cache
+    broken = cache._replace(v=tuple(one * jnp.nan for one in cache.v))
+    slots._state = slots._state._replace(cache=broken)
+    slots.begin([0], PROMPTS[0], [HOWS[0]])
+    drawn = [token for _ in range(NEW // STEPS) for token in slots.segment()[0][0].tolist()]
+    assert drawn == by_sampler(built, PROMPTS[0], HOWS[0])
+
+
 def test_few_programs_serve_all_requests(built):
     slots = slots_of(built)
     slots.warm_up()

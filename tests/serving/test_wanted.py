@@ -95,6 +95,13 @@ def test_a_chat() -> None:
     assert wanted.chat(HELLO, 100, 50).sampling.room == 50
 
 
+def test_what_float32_and_int32_hold() -> None:
+    how = wanted.completion({"prompt": "a", "top_k": 2**40, "temperature": 2e-38}, 100).sampling
+    assert (how.top_k, how.temperature) == (2**31 - 1, 0.0)
+    with pytest.raises(RefusedError, match="at most 256 characters"):
+        wanted.completion({"prompt": "a", "stop": ["x", "y" * 257]}, 100)
+
+
 def test_completions() -> None:
     for given, prompts in (
         ("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [[1, 2]]), ([[1], [2, 3]], [[1], [2, 3]]),
