@@ -163,7 +163,7 @@ def _usage(model: Exported) -> str:
     if not model.adapter:
         ends += ", which `generation_config.json` names; decoding is greedy unless you ask for more"
     if model.chat.shots:
-        ends += ". The worked examples that stood before each question are left out here"
+        ends += ". The worked examples that stood before each question are omitted here"
     return "```python\n" + "\n".join(code) + f"\n```\n\n{ends}."
 
 

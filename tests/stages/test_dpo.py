@@ -357,7 +357,7 @@ def test_pairs_that_teach_nothing_are_counted(
     (two,) = found.pairs
     assert tok.decode(two.chosen) == good["chosen"] + tok.eos_token
     assert good["prompt"] in tok.decode(two.prompt) and tok.decode(two.prompt).endswith("\n")
-    batch = found.pack([0, 0])
+    batch = found.pack([0, 0], found.chosen)
     assert batch["tokens_BCT"].shape[:2] == (2, 2)
     n = len(two.prompt)
     for side, ids in enumerate((two.chosen, two.rejected)):
