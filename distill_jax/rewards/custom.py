@@ -124,7 +124,8 @@ class CustomReward:
         reply = json.loads(raw)
         if "error" in reply:
             raise RewardError(
-                f"{self.path} raised\n{reply['error']}", fix="mend it and run the command again"
+                f"{self.path} raised\n{reply['error']}",
+                fix="mend it, delete the directory of the stage, and run the command again",
             )
         values = reply["values"]
         if len(values) != count:

@@ -129,5 +129,7 @@ class _Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.exit_code = self.exit_code or code
         if not self.should_exit:
-            self._say(f"stopping: {self._engine.running} answers and those that wait are finished")
+            self._say(
+                f"stopping: {self._engine.running} running answers and those that wait end first"
+            )
         self.should_exit = True

@@ -208,7 +208,8 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
             raise ConfigError(
                 f"samples_per_prompt=1 {got}",
                 wanted="at least 2: the group's mean is the baseline",
-                fix="or take rewards.credit=exact or token without what compares completions: "
+                fix="raise samples_per_prompt (configs/rl.py:grpo has 8), or take "
+                "rewards.credit=exact or token without what compares completions: "
                 "rewards.token_baseline=none, intrinsic_weight as the only weight, no "
                 "overlong_buffer, dynamic_sampling or reward model",
             )
