@@ -24,6 +24,32 @@ from distill_jax.core.errors import ConfigError, RewardError
 WORKER = Path(__file__).with_name("custom_worker.py")
 
 
+def check_function(path: str, deadline_s: float) -> None:
+    """Looks the function up in a process of its own, before any stage begins.
+
+    Raises:
+        ConfigError: its module cannot be imported, or has no such function.
+        RewardError: the import takes too long.
+    """
+    command = [sys.executable, str(WORKER), path, "--check"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=deadline_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RewardError(
+            f"the import of {path} took more than {deadline_s} s",
+            fix="make it faster, or raise rl.rewards.custom_deadline_s",
+        ) from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ConfigError(
+            f"custom={path}: {lines[-1] if lines else f'exit code {done.returncode}'}",
+            wanted="module:function that can be imported from the current directory",
+            fix="correct the name, or the module",
+        )
+
+
 class CustomReward:
     """Calls the function; starts its process at the first call, and again after a late one.
 

@@ -1,6 +1,7 @@
 """The process that a user's reward function runs in: JSON lines in, JSON lines out.
 
 Started by `custom.py` as `python custom_worker.py module:function`; loads nothing of the project.
+With a further argument, --check, it only looks the function up.
 """
 
 import importlib
@@ -21,13 +22,12 @@ def main(path: str) -> None:
     os.dup2(2, 1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    module, _, name = path.partition(":")
     function = None
     for line in requests:
         # A user's code may raise anything; what it was goes to the run, which ends with it.
         try:
             if function is None:
-                function = getattr(importlib.import_module(module), name)
+                function = find(path)
             values = function(**json.loads(line))
             reply: dict[str, Any] = {
                 "values": [None if value is None else float(value) for value in values]
@@ -38,6 +38,12 @@ def main(path: str) -> None:
         replies.flush()
 
 
+def find(path: str) -> Any:
+    """The function; raises what its module raises, and AttributeError where it has none."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())  # as `python -m` has it
-    main(sys.argv[1])
+    (find if "--check" in sys.argv else main)(sys.argv[1])

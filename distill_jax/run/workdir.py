@@ -13,7 +13,8 @@ def check_workdir(workdir: Path, *, make: bool = True) -> None:
     """Makes the work directory, if files can be made there; make: False only checks.
 
     Raises:
-        ConfigError: it, or a folder above it, is a file or may not be written to.
+        ConfigError: it, or a folder above it, is a file or may not be written to; it holds a
+            model, whose config.json a run would replace.
     """
     check_local(workdir, "--workdir")
     place = workdir.absolute()
@@ -24,6 +25,13 @@ def check_workdir(workdir: Path, *, make: bool = True) -> None:
     if not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(
             f"--workdir={workdir}: no permission to write in {place}", fix="choose another"
+        )
+    found = read_json(workdir / CONFIG_FILE) if workdir.is_dir() else None
+    if found is not None and not (isinstance(found, dict) and "plan" in found):
+        raise ConfigError(
+            f"--workdir={workdir}: its {CONFIG_FILE} is none of a run, but e.g. of a model",
+            wanted="a work directory, or a new one",
+            fix="name another directory",
         )
     try:
         if make:

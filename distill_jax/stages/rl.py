@@ -24,6 +24,7 @@ from distill_jax.inference import process_scorer
 from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.report import panels
 from distill_jax.rewards import adaptive, combine
+from distill_jax.rewards.custom import check_function
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.console import write_json
 from distill_jax.run.models import Loaded
@@ -58,6 +59,8 @@ def _check(run: Run, stage: Stage[RLSettings]) -> None:
         label += f" / ({name}.minibatches×{name}.accumulate)"
     sharding.check_batch(label, rows // parts, run.mesh)
     checks.check_training(stage)
+    if s.rewards.weights["custom"]:
+        check_function(s.rewards.custom, s.rewards.custom_deadline_s)
     if s.further_models():
         teacher_routes.check(run, stage)
     reward_model = stage.settings.process.reward_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError, RewardError
-from distill_jax.rewards.custom import CustomReward
+from distill_jax.rewards.custom import CustomReward, check_function
 from distill_jax.rewards.settings import RewardSettings
 
 SOURCE = """
@@ -86,6 +86,17 @@ def test_values_and_what_does_not_apply(call):
 def test_a_function_that_fails_ends_the_run(call, name, message):
     with pytest.raises(RewardError, match=message):
         ask(call(name), ["a", "b"])
+
+
+def test_a_function_is_looked_up_before_it_is_needed(call):
+    call("length")  # the module is in the current directory
+    check_function("own_rewards:length", 60.0)
+    with pytest.raises(ConfigError, match="has no attribute 'missing'"):
+        check_function("own_rewards:missing", 60.0)
+    with pytest.raises(ConfigError, match="No module named 'nowhere'"):
+        check_function("nowhere:length", 60.0)
+    with pytest.raises(RewardError, match="took more than 0.001 s"):
+        check_function("own_rewards:length", 0.001)
 
 
 def test_a_late_batch_does_not_apply_and_the_next_one_does(call):

@@ -358,3 +358,13 @@ def test_long_prompts_are_dropped_and_counted(mine: Path, tmp_path: Path) -> Non
     assert context.data.dropped() == {"train": 1, "validation": 0, "test": 0}
     config = from_files(mine, data__on_long_prompt="error")
     fails(config, tmp_path, DataError, "wanted: at most max_prompt_tokens=64")
+
+
+def test_a_models_directory_as_work_directory(sources: Path, tmp_path: Path) -> None:
+    """A run would replace the model's config.json by its own."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "qwen2"}')
+    fails(from_files(sources), model, ConfigError, "is none of a run")
+    assert (model / "config.json").read_text() == '{"model_type": "qwen2"}'
+    assert [path.name for path in model.iterdir()] == ["config.json"]
