@@ -77,7 +77,8 @@ def guarded(job: Callable[[OneLine], None], argv: Sequence[str]) -> None:
     with OneLine() as guard:
         if len(argv) > 1:
             got = f"stray argument {argv[1]!r}"
-            raise ConfigError(got, wanted="flags alone, e.g. --workdir=DIR")
+            fix = f"--config.{argv[1]}" if "=" in argv[1] else ""
+            raise ConfigError(got, wanted="flags alone, e.g. --workdir=DIR", fix=fix)
         job(guard)
 
 
@@ -120,6 +121,11 @@ def parse(argv: Sequence[str], example: str) -> list[str]:
         if not asks_help:
             check(argv[1:], example)
         return flags.FLAGS(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        if "." not in error.flagname:
+            fail(error)
+        fix = f"--config.{error.flagname}=VALUE"
+        fail(ConfigError(f"no flag --{error.flagname}", wanted="settings after config.", fix=fix))
     except (DistillError, flags.Error) as error:
         fail(error)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,17 @@ def test_a_stray_argument_is_refused(parsed: None, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         arguments.guarded(raiser(ZeroDivisionError()), ["main", "smoke"])
     assert "stray argument 'smoke'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        arguments.guarded(raiser(ZeroDivisionError()), ["main", "rl.steps=3"])
+    assert "fix: --config.rl.steps=3" in capsys.readouterr().err
+
+
+def test_a_setting_without_config_names_the_flag() -> None:
+    """The pages write settings without it."""
+    command = [sys.executable, "-m", "launch.main", "--config=configs/rl.py:smoke", "--rl.steps=3"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "no flag --rl.steps" in done.stderr and "--config.rl.steps=VALUE" in done.stderr
 
 
 @pytest.fixture
