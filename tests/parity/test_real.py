@@ -49,8 +49,8 @@ def likes(split: str) -> list[str]:
     return [
         json.dumps(
             {
-                "question": f"A baker fills {n} trays with 12 rolls each. He sells {n + 5} rolls in "
-                "the morning and half of the rest at noon. How many rolls did he sell at noon, "
+                "question": f"A baker fills {n} trays with 12 rolls each. He sells {n + 5} rolls "
+                "in the morning and half of the rest at noon. How many did he sell at noon, "
                 "rounded down?",
                 "answer": f"There are {n}*12=<<{n}*12={n * 12}>>{n * 12} rolls.\n"
                 f"After the morning {n * 12 - n - 5} are left.\n"
