@@ -115,7 +115,8 @@ def test_greedy_text_equals_transformers(directory, config, tmp_path):
 
 def test_one_step_of_sft_and_of_rl(run):
     (sft,) = [row for row in read_rows(run.workdir / "sft" / "metrics.jsonl") if "loss" in row]
-    assert 0.3 < sft["loss"] < 2.0  # nats a token of a worked solution, by a model that reads it
+    # Nats a token of a worked solution, by a model that reads it; one that does not is at 10.8.
+    assert 0.3 < sft["loss"] < 3.0
     (rl,) = [row for row in read_rows(run.workdir / "rl" / "metrics.jsonl") if "loss" in row]
     assert np.isfinite(rl["loss"])
 
