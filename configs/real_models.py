@@ -39,7 +39,15 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
         "param_dtype": "bfloat16", "compute_dtype": "bfloat16", "remat": True, "unroll": None,
     }  # fmt: skip
     # Rank, learning rates and lengths of the intrinsic-reward system's published code.
-    supervised = OptimizerSettings(learning_rate=2e-5, warmup_steps=100)
+    supervised: dict[str, Any] = {
+        "start": "base",
+        "steps": 700,
+        "batch_size": 32,
+        "optimizer": OptimizerSettings(learning_rate=2e-5, warmup_steps=100),
+    }
+    common: dict[str, Any] = {
+        "accumulate": 4, "eval_every": 100, "eval_problems": 128, "eval_batch": 128,
+    }  # fmt: skip
     return RunConfig(
         preset=preset,
         stages=("sft", "rl", "evaluate"),
@@ -54,27 +62,8 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
         ),
         checkpoint=CheckpointSettings(every=50, keep=2, keep_best="eval/accuracy"),
         plan={
-            "sft": SFTSettings(
-                start="base",
-                steps=700,
-                batch_size=32,
-                accumulate=4,
-                eval_every=100,
-                eval_problems=128,
-                eval_batch=128,
-                optimizer=supervised,
-            ),
-            "distill": DistillSettings(
-                start="base",
-                steps=700,
-                drawn_lengths=6,
-                batch_size=32,
-                accumulate=4,
-                eval_every=100,
-                eval_problems=128,
-                eval_batch=128,
-                optimizer=supervised,
-            ),
+            "sft": SFTSettings(**supervised, **common),
+            "distill": DistillSettings(**supervised, **common),
             "rl": RLSettings(
                 start="sft",
                 algorithm="ppo",
@@ -84,10 +73,7 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
                 samples_per_prompt=4,
                 num_iterations=2,
                 minibatches=2,
-                accumulate=4,
-                eval_every=100,
-                eval_problems=128,
-                eval_batch=128,
+                **common,
                 buckets=BucketSettings(lengths=4, rows=32),
                 optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
                 rewards=RewardSettings(

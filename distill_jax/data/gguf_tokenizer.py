@@ -51,7 +51,7 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
         for i, (text, type_) in enumerate(zip(texts, types, strict=True))
         if type_ != _UNUSED and not re.fullmatch(rf"\[PAD{i}\]", text)
     }
-    if max(used.values()) + 1 != len(used):
+    if max(used.values(), default=-1) + 1 != len(used):
         raise CheckpointError(
             f"{len(used)} tokens of the file have ids up to {max(used.values())}",
             wanted="rows without a token at the end alone",

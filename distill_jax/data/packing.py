@@ -1,7 +1,7 @@
 """Packs the examples of a batch into few rows, whose number and lengths are known before step 0.
 
-A packed row holds several examples one after another, each a segment of its own. A batch has the
-examples that it would have unpacked: its loss and gradient differ by rounding alone.
+A packed row holds several examples, one after another; each is a segment. Packing does not change
+which examples a batch has, so loss and gradient differ by rounding alone.
 """
 
 from collections import Counter

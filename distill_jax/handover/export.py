@@ -1,4 +1,4 @@
-"""A student of a run as a directory of its own: a whole model, or an adapter in PEFT's form."""
+"""Writes a student of a run to a directory: a whole model, or a PEFT adapter."""
 
 import errno
 from pathlib import Path

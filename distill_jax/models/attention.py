@@ -32,8 +32,8 @@ def attention(
         v_BTKh: values.
         window: W: a key is seen when 0 <= index_q − index_k < W; None sees all before it. May be
             a traced scalar (layers of both kinds in one scan).
-        segment_BT: int32, of packed rows: a key is seen by queries of its own segment alone. None:
-            a row is one sequence, and no mask is made where the implementation needs none.
+        segment_BT: int32, for packed rows: a query sees only keys of the same segment. None: a row
+            is one sequence, and no mask is made where the implementation needs none.
         implementation: "products" written here, the fastest on CPU, or "xla" or "cudnn" of
             `jax.nn.dot_product_attention`.
 

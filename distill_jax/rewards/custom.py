@@ -25,7 +25,7 @@ WORKER = Path(__file__).with_name("custom_worker.py")
 
 
 def check_function(path: str, deadline_s: float) -> None:
-    """Looks the function up in a process of its own, before any stage begins.
+    """Imports the function in a separate process, before any stage begins.
 
     Raises:
         ConfigError: its module cannot be imported, or has no such function.

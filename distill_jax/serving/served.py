@@ -1,4 +1,4 @@
-"""The model that is served, of a work directory or of a directory of its own, and its limits."""
+"""The model to serve, from a work directory or a model directory, and its limits."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -46,6 +46,11 @@ class DistillSettings(TrainSettings, kind="distill", makes="student"):
         Unread(("teacher_samples",), ("data",), lambda data: data != "teacher_samples"),
         Unread(("packing",), ("data",), lambda data: data == "student_samples"),
         Unread(
+            ("drawn_lengths",),
+            ("data", "lmbda"),
+            lambda data, lmbda: data != "student_samples" and not lmbda,
+        ),
+        Unread(
             ("samples_per_prompt", "max_clipped"),
             ("data",),
             lambda data: data != "student_samples",

@@ -94,14 +94,12 @@ class Guard:
     def _ask(self) -> str:
         """How a student comes to state its answers."""
         chat = self.run.config.data.chat
+        start = f"start from a student that was trained on solutions ({self.name}.start)"
         if chat.instruction or chat.system_prompt:
-            return (
-                f"start from stage sft ({self.name}.start=sft), whose solutions show the form, or "
-                "ask for another one in data.chat.instruction"
-            )
+            return f"{start}, or ask for another form in data.chat.instruction"
         return (
             "ask for a form in data.chat.instruction (the presets of real models ask for "
-            f"\\boxed{{}}), or start from stage sft ({self.name}.start=sft)"
+            f"\\boxed{{}}), or {start}"
         )
 
     def _refuse(self, cut: int, count: int, others: Mapping[str, int]) -> None:
@@ -111,7 +109,7 @@ class Guard:
             f"sampling.max_new_tokens={limit} without {self.end}"
         )
         fix = (
-            f"start from a student that ends ({self.name}.start=sft, after stage sft), raise "
+            f"start from a student that ends ({self.name}.start: one trained on solutions), raise "
             f"sampling.max_new_tokens, or set {self.name}.max_clipped=1"
         )
         if any(others.values()):

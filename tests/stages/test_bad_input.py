@@ -368,3 +368,8 @@ def test_a_models_directory_as_work_directory(sources: Path, tmp_path: Path) -> 
     fails(from_files(sources), model, ConfigError, "is none of a run")
     assert (model / "config.json").read_text() == '{"model_type": "qwen2"}'
     assert [path.name for path in model.iterdir()] == ["config.json"]
+
+
+def test_a_reward_function_that_is_not_there(sources: Path, tmp_path: Path) -> None:
+    asked = from_files(sources, rl__rewards__custom="nowhere:reward")
+    fails(asked, tmp_path / "run", ConfigError, "custom=nowhere:reward: ", "No module named")

@@ -80,7 +80,7 @@ def test_half_cut_off_is_taken_and_one_more_is_not(tmp_path: Path) -> None:
     assert "3 of the 4 completions of rl_2's first step are cut off" in said
     assert "max_new_tokens=7 without <|im_end|>;" in said and "endoftext" not in said
     assert "wanted: at most 50% of them (rl_2.max_clipped)" in said
-    assert "fix: start from a student that ends (rl_2.start=sft" in said
+    assert "fix: start from a student that ends (rl_2.start: one trained on" in said
     assert "raise sampling.max_new_tokens, or set rl_2.max_clipped=1" in said
     assert json.loads((tmp_path / FILE).read_text())["completions/clipped_ratio"] == 0.75
     guard(tmp_path, most=1.0)[0].check(rollout([1], [2]))  # all, and it is to go on
@@ -99,7 +99,7 @@ def test_answers_that_are_not_found_are_worth_a_word(tmp_path: Path) -> None:
     assert found["completions/no_answer_ratio"] == 0.6
     held, said = guard(tmp_path, instruction="Use a box.")
     held.check(rollout([2, END]))
-    assert "start from stage sft (rl_2.start=sft), whose solutions show the form" in said[0]
+    assert "start from a student that was trained on solutions (rl_2.start)" in said[0]
 
 
 def test_a_student_with_another_end_token(tmp_path: Path) -> None:
