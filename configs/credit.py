@@ -8,7 +8,7 @@ as its own teacher, the teacher's rewards in another order, length, form and cha
 Presets: --config=configs/credit.py:smoke, see presets.py. `:teacher` has five seeds of the six arms
 that docs/experiments.md reads at equal FLOPs. `:grpo` is another task: students that half of the
 time answer without working, so that certainty alone has something to teach. In `:weak` the teacher
-is worse than the student.
+is worse than the student. `:ppo` asks what PPO lacks on the same reward.
 """
 
 import dataclasses
@@ -30,6 +30,8 @@ _GROUP = f"rl.algorithm=grpo; {_FOUR}; rl.optimizer.learning_rate=0.001"
 _SEQUENCE = f"{_GROUP}; rl.rewards.credit=sequence; rl.rewards.student_weight=0.0"
 _NO_TEACHER = f"{_SEQUENCE}; rl.rewards.intrinsic_weight=0.0"
 _INTRINSIC = f"{_SEQUENCE}; rl.rewards.momentum=0.9"
+_PPO = f"{_INTRINSIC.replace('grpo', 'ppo')}; rl.ppo.kl_coef=0.0"
+_VAPO = "rl.ppo.critic_lam=1.0; rl.ppo.value_warmup_steps=20; rl.ppo.lam_alpha=0.05"
 # On-policy distillation: log π_T − log π_S of each token is its advantage, cut and else as it is.
 _TOKEN = "rl.rewards.credit=token; rl.rewards.token_clip=0.3; rl.rewards.normaliser=none"
 _CUSTOM = f"{_NO_TEACHER}; rl.rewards.custom=distill_jax.rewards.controls"
@@ -122,10 +124,32 @@ def _experiment() -> ExperimentSettings:
             "distill.curriculum.method=self_evolving",
             f"correctness_curriculum: {_NO_TEACHER}; rl.rewards.correctness_weight=1.0; "
             "rl.curriculum.method=self_evolving; rl.arm_signal=correctness",
-            f"intrinsic_ppo: {_INTRINSIC.replace('grpo', 'ppo')}; rl.ppo.kl_coef=0.0",
+            f"intrinsic_ppo: {_PPO}",
+            # More of the rows that it was pretrained on, 2,000 tokens a step.
+            "pretrain_longer: stages=('pretrain', 'evaluate'); student.steps=1900",
         ),
         references=("start", "exact"),
     )
+
+
+def _ppo() -> RunConfig:
+    reverse = "rl.rewards.student_weight=1.0"
+    base = _tiny()
+    experiment = ExperimentSettings(
+        name="credit",
+        arms=(
+            "start: stages=('pretrain', 'evaluate'); evaluate.teacher=True",
+            f"intrinsic: {_INTRINSIC}",
+            f"intrinsic_ppo: {_PPO}",
+            f"ppo_slow: {_PPO}; rl.optimizer.learning_rate=0.0003",
+            f"ppo_vapo: {_PPO}; {_VAPO}",
+            f"ppo_reverse: {_PPO}; {reverse}",
+            f"ppo_reverse_vapo: {_PPO}; {reverse}; {_VAPO}",
+        ),
+        seeds=(0, 1),
+        references=("start", "intrinsic_ppo"),
+    )
+    return dataclasses.replace(base, preset="ppo", experiment=experiment)
 
 
 def _grpo() -> RunConfig:
@@ -175,7 +199,14 @@ def _weak() -> RunConfig:
     )
 
 
-PRESETS = {"tiny": _tiny, "smoke": _smoke, "teacher": _teacher, "grpo": _grpo, "weak": _weak}
+PRESETS = {
+    "tiny": _tiny,
+    "smoke": _smoke,
+    "teacher": _teacher,
+    "ppo": _ppo,
+    "grpo": _grpo,
+    "weak": _weak,
+}
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:

@@ -1,9 +1,10 @@
 """What a program's tree says of its answer: assertions that check something, constants, inputs."""
 
 import ast
+import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
 from distill_jax.reasoning.program_trees import parsed
@@ -25,21 +26,37 @@ def assertions(program: str) -> int:
     `assert 1 == 1`, `assert x == x`, `assert (x == 2, "text")` and assertions on literals alone do
     not count.
     """
-    tree = parsed(program)
-    if tree is None:
+    if "assert" not in program:
         return 0
-    names = _computed(tree)
-    tests = [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    nodes = _nodes(program)
+    tests = [node.test for node in nodes if isinstance(node, ast.Assert)]
     try:
+        names = _computed(nodes) if tests else set[str]()
         return sum(_can_fail(test, names) for test in tests)
     except RecursionError:
         return 0
 
 
-def _computed(tree: ast.Module) -> set[str]:
+# Rewards ask twice about each program, while it runs. `ast.walk` takes twice as long.
+@functools.lru_cache(maxsize=1)
+def _nodes(program: str) -> tuple[ast.AST, ...]:
+    """Every node of a program's tree, its root first; none where it does not parse."""
+    tree = parsed(program)
+    found: list[ast.AST] = [] if tree is None else [tree]
+    for node in found:
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                found.extend(one for one in value if isinstance(one, ast.AST))
+            elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+                found.append(value)
+    return tuple(found)
+
+
+def _computed(nodes: Sequence[ast.AST]) -> set[str]:
     """Names that are bound to something else than a literal."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Assign():
                 if not _literal(node.value):
@@ -107,16 +124,14 @@ def is_constant(program: str) -> bool:
     them; arithmetic is computed, even on literals: `print(15 - 6)` works an answer out. Only a
     print outside of functions, loops and branches is judged; `perturbed` finds the rest.
     """
-    tree = parsed(program)
-    if tree is None:
-        return False
-    prints = [node for node in ast.walk(tree) if _is_print(node)]
-    if not prints:
+    nodes = _nodes(program)
+    prints = [node for node in nodes if _is_print(node)]
+    if not prints or not isinstance(tree := nodes[0], ast.Module):
         return False
     last = max(prints, key=lambda node: (node.lineno, node.col_offset))
     alone = any(isinstance(one, ast.Expr) and one.value is last for one in tree.body)
     try:
-        names = _constant_names(tree)
+        names = _constant_names(nodes) if alone else set[str]()
         return alone and all(_constant(argument, names) for argument in last.args)
     except RecursionError:
         return False
@@ -126,17 +141,17 @@ def _is_print(node: ast.AST) -> TypeGuard[ast.Call]:
     return isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"
 
 
-def _constant_names(tree: ast.Module) -> set[str]:
+def _constant_names(nodes: Sequence[ast.AST]) -> set[str]:
     """Names that are only ever assigned constants, or names that are."""
     values: dict[str, list[ast.expr]] = {}
     assigned: set[ast.Name] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name):
                     assigned.add(target)
                     values.setdefault(target.id, []).append(node.value)
-    stored = (n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    stored = (n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
     names = set(values) - {node.id for node in stored if node not in assigned}
     while wrong := {n for n in names if not all(_constant(value, names) for value in values[n])}:
         names -= wrong
