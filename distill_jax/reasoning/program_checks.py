@@ -1,13 +1,12 @@
 """What a program's tree says of its answer: assertions that check something, constants, inputs."""
 
 import ast
-import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
-from distill_jax.reasoning.program_trees import parsed
+from distill_jax.reasoning.program_trees import all_nodes, parsed
 
 _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 _CONVERSIONS = ("str", "int", "float", "repr", "round", "abs", "Fraction", "Decimal", "Integer")
@@ -28,29 +27,13 @@ def assertions(program: str) -> int:
     """
     if "assert" not in program:
         return 0
-    nodes = _nodes(program)
+    nodes = all_nodes(program)
     tests = [node.test for node in nodes if isinstance(node, ast.Assert)]
     try:
         names = _computed(nodes) if tests else set[str]()
         return sum(_can_fail(test, names) for test in tests)
     except RecursionError:
         return 0
-
-
-# Rewards ask twice about each program, while it runs. `ast.walk` takes twice as long.
-@functools.lru_cache(maxsize=1)
-def _nodes(program: str) -> tuple[ast.AST, ...]:
-    """Every node of a program's tree, its root first; none where it does not parse."""
-    tree = parsed(program)
-    found: list[ast.AST] = [] if tree is None else [tree]
-    for node in found:
-        for name in node._fields:
-            value = getattr(node, name, None)
-            if isinstance(value, list):
-                found.extend(one for one in value if isinstance(one, ast.AST))
-            elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
-                found.append(value)
-    return tuple(found)
 
 
 def _computed(nodes: Sequence[ast.AST]) -> set[str]:
@@ -124,7 +107,7 @@ def is_constant(program: str) -> bool:
     them; arithmetic is computed, even on literals: `print(15 - 6)` works an answer out. Only a
     print outside of functions, loops and branches is judged; `perturbed` finds the rest.
     """
-    nodes = _nodes(program)
+    nodes = all_nodes(program)
     prints = [node for node in nodes if _is_print(node)]
     if not prints or not isinstance(tree := nodes[0], ast.Module):
         return False

@@ -1,6 +1,7 @@
 """Programs as trees, never run: parsed, stripped of comments, compared."""
 
 import ast
+import functools
 import hashlib
 import io
 import re
@@ -26,6 +27,25 @@ def parsed(program: str) -> ast.Module | None:
             return ast.parse(program)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+# Rewards ask several times about each program of a step. `ast.walk` takes twice as long.
+@functools.lru_cache(maxsize=256)
+def all_nodes(program: str) -> tuple[ast.AST, ...]:
+    """Every node of a program's tree but the contexts of names, the `Module` first.
+
+    Nobody may change them: they are remembered. None where it does not parse.
+    """
+    tree = parsed(program)
+    found: list[ast.AST] = [] if tree is None else [tree]
+    for node in found:
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                found.extend(one for one in value if isinstance(one, ast.AST))
+            elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+                found.append(value)
+    return tuple(found)
 
 
 # --- comments -------------------------------------------------------------------------------------

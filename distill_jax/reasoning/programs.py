@@ -16,11 +16,12 @@ from distill_jax.reasoning.program_fences import (
     extract,
     is_closed,
 )
-from distill_jax.reasoning.program_trees import normalised, parsed, strip_comments
+from distill_jax.reasoning.program_trees import all_nodes, normalised, parsed, strip_comments
 
 __all__ = [
     "NO_PROGRAM",
     "Extracted",
+    "all_nodes",
     "assertions",
     "extract",
     "fenced",

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from distill_jax import answers
 from distill_jax.sandbox import Limits, Result, SandboxError
 from distill_jax.sandbox.shared import shared
+from distill_jax.tasks import program_bundles
 
 # Endings that are the same at every run, so that a program need not run twice. Time limits depend
 # on the load of the machine.
@@ -41,7 +42,7 @@ class Outcome(NamedTuple):
             lost (the machine's failure).
         printed: the answer that it printed last, where status is ok; else None.
         error: the end of its standard error.
-        seconds: of wall time.
+        seconds: of wall time; its part where several ran in one process.
         stdout: what it printed, its middle cut out and marked where that is long.
         lines: that it printed, blank ones not counted, where status is ok.
         line: from 1, of the top-level statement that raised, or what syntax or policy refuses;
@@ -91,7 +92,7 @@ def _begin(programs: Sequence[str], limits: Limits, workers: int) -> None:
     keys = {(limits, _digest(program)): program for program in programs}
     new = {key: one for key, one in keys.items() if key not in _known and key not in _begun}
     if new:
-        futures = shared(limits, workers).start(list(new.values()))
+        futures = program_bundles.start(shared(limits, workers), list(new.values()), limits)
         _begun.update(zip(new, futures, strict=True))
 
 

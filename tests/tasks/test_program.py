@@ -13,13 +13,14 @@ from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings
 from distill_jax.data.tokenizer import train_tokenizer
 from distill_jax.reasoning.programs import fenced
-from distill_jax.sandbox import Limits, Sandbox, SandboxError, pool, shared
+from distill_jax.sandbox import Limits, SandboxError, pool, shared
 from distill_jax.tasks import (
     TASKS,
     ProgramSettings,
     ProgramTask,
     Reply,
     program,
+    program_bundles,
     program_check,
     program_runs,
 )
@@ -128,11 +129,11 @@ def test_as_many_golds_and_questions_as_programs():
 def test_equal_programs_run_once_and_are_remembered(monkeypatch):
     ran = []
 
-    def start(sandbox, programs, real=Sandbox.start):
+    def start(sandbox, programs, limits, real=program_bundles.start):
         ran.append(list(programs))
-        return real(sandbox, programs)
+        return real(sandbox, programs, limits)
 
-    monkeypatch.setattr(Sandbox, "start", start)
+    monkeypatch.setattr(program_bundles, "start", start)
     program_runs.forget()
     check(["print(1)", "print(2)", "print(1)"])
     found = check(["print(2)", "print(3)", "1 / 0"])
@@ -149,10 +150,11 @@ def test_equal_programs_run_once_and_are_remembered(monkeypatch):
 def test_what_was_begun_counts_from_the_verdict_and_is_dropped_when_it_is_late():
     program_runs.forget()
     slow = "x = 0\nfor i in range(10**12): x += i\nprint(x)"
+    other = "import math\nprint(1)"
     how = {"limits": Limits(wall_s=60.0, cpu_s=60.0), "workers": 1}
-    program_runs.begin([slow, "print(1)"], **how)
+    program_runs.begin([slow, other], **how)
     running, waiting = program_runs._begun.values()
-    found = check_program_batch([slow, "print(1)"], ["1"] * 2, deadline_s=0.5, **how)
+    found = check_program_batch([slow, other], ["1"] * 2, deadline_s=0.5, **how)
     assert [one.status for one in found] == ["late", "late"]
     assert not program_runs._begun and waiting.cancelled() and not running.cancelled()
     shared.close_shared()
@@ -178,7 +180,7 @@ def test_a_defect_of_the_sandbox_is_raised_at_once(monkeypatch):
 
 def test_a_batch_ends_at_its_deadline_and_the_rest_is_undecided():
     slow = "x = 0\nfor i in range(10**12): x += i\nprint(x)"
-    programs = ["print(1)", *(f"# {n}\n{slow}" for n in range(40)), "print(2)"]
+    programs = ["print(1)", *(f"# {n}\n{slow}" for n in range(40)), "import math\nprint(2)"]
     how = {"limits": Limits(wall_s=60.0, cpu_s=60.0), "workers": 1}
     start = time.monotonic()
     found = check_program_batch(programs, ["1"] * 42, deadline_s=3.0, **how)
