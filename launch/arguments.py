@@ -170,8 +170,9 @@ def check(argv: Sequence[str], example: str) -> str:
     """
     config = value_of("config", argv)
     if not config:
-        fix = f"e.g. --config={example}, or --workdir of an earlier run"
-        raise ConfigError("no --config", fix=fix)
+        workdir = value_of("workdir", argv)
+        got = f"no --config, and no run in {workdir}" if workdir else "no --config"
+        raise ConfigError(got, fix=f"e.g. --config={example}, or --workdir of an earlier run")
     _check_configs()
     path, colon, preset = config.partition(":")
     made = _try_config(Path(path), preset if colon else None)

@@ -108,8 +108,19 @@ def publish(api: Any, directory: Path, repository: str, *, public: bool = False)
         raise EndpointError("HF_HUB_OFFLINE is set", fix="unset it to publish") from error
     except _FAILURES as error:
         said = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise EndpointError(f"the hub did not take {repository}: {said}", fix=_TOKEN) from error
+        raise EndpointError(
+            f"the hub did not take {repository}: {said}", fix=_fix(error)
+        ) from error
     return str(commit.commit_url)
+
+
+def _fix(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    # The hub hides from strangers that a repository exists.
+    if status in (401, 403, 404) or isinstance(error, hub_errors.LocalTokenNotFoundError):
+        return _TOKEN
+    again = "the same command tries again"
+    return f"look at the network and the disk; {again}" if status is None else again
 
 
 def _is_private(api: Any, repository: str) -> bool | None:

@@ -195,7 +195,7 @@ class RLStep:
             metrics |= self.teacher.metrics()
         problems = len(self.curriculum.arms.kept)
         metrics["epoch"] = (step + 1) * self.settings.prompts_per_step / problems
-        return state, metrics, self._table(drawn, on_host["correctness"], record)
+        return state, metrics, self._table(drawn, on_host, record)
 
     def weights(self, state: TrainState) -> Any:
         """Decode weights of the student in this state."""
@@ -350,7 +350,10 @@ class RLStep:
     # --- records ------------------------------------------------------------------------------
 
     def _table(
-        self, drawn: Drawn, correctness_B: np.ndarray, record: Mapping[str, np.ndarray]
+        self,
+        drawn: Drawn,
+        terms: Mapping[str, np.ndarray],
+        record: Mapping[str, np.ndarray],
     ) -> list[dict[str, Any]]:
         # One sample of every prompt, then the next of every prompt: a short table shows many.
         order = np.arange(len(drawn.texts)).reshape(-1, self.G).T.reshape(-1)
@@ -360,7 +363,11 @@ class RLStep:
                 "completion": drawn.texts[i],
                 **self._transcript(drawn.rollout, int(i)),
                 "gold": drawn.problems[i // self.G].answer,
-                "correctness": float(correctness_B[i]),
+                # NaN where a term does not apply.
+                **{
+                    name: None if np.isnan(value_B[i]) else float(value_B[i])
+                    for name, value_B in terms.items()
+                },
                 # With credit=exact no completion is paid by the teacher.
                 "intrinsic": None if self.exact else float(record["intrinsic_B"][i]),
                 "reward": float(record["reward_B"][i]),

@@ -34,7 +34,7 @@ class FakeHub:
         if self.error is not None:
             raise self.error
         if self.private is None:
-            raise hub_errors.RepositoryNotFoundError("404", response=_Response())
+            raise hub_errors.RepositoryNotFoundError("404", response=_Response(404))
         return SimpleNamespace(private=self.private)
 
     def create_repo(self, repo_id: str, **how: Any) -> None:
@@ -50,6 +50,9 @@ class _Response:
 
     headers: dict[str, str] = {}
     request = None
+
+    def __init__(self, status_code: int):
+        self.status_code = status_code
 
 
 @pytest.fixture(autouse=True)
@@ -114,9 +117,10 @@ def test_a_repository_that_exists_keeps_its_visibility(model: Path, private: boo
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (hub_errors.HfHubHTTPError("401 Client Error\nmore", response=_Response()), "401 Client"),
-        (hub_errors.HTTPError("no route to host"), "no route to host"),
-        (hub_errors.LocalTokenNotFoundError("Token is required"), "Token is required"),
+        (hub_errors.HfHubHTTPError("401 Client\nx", response=_Response(401)), "401.*fix: log in"),
+        (hub_errors.HfHubHTTPError("503 Server", response=_Response(503)), "503.*fix: the same"),
+        (hub_errors.HTTPError("no route to host"), "no route to host; fix: look at the network"),
+        (hub_errors.LocalTokenNotFoundError("Token is required"), "required; fix: log in"),
         (hub_errors.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set; fix: unset it"),
     ],
 )

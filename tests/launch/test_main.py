@@ -33,6 +33,7 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     ("argv", "message"),
     [
         ([], "no --config; fix: e.g. --config=configs/rl.py"),
+        (["--workdir=nope"], "no --config, and no run in nope; fix: "),
         (["--config=configs/none.py"], "no config file configs/none.py; wanted: "),
         (["--config=configs/rl.py:"], "preset '' of configs/rl.py; wanted: one of tiny"),
         (["--config=configs/rl.py:hue"], "preset 'hue' of configs/rl.py; wanted: one of tiny"),

@@ -8,6 +8,7 @@ import pytest
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.stages.rl_step import RLStep
+from distill_jax.training.records import read_rows
 from tests.stages import test_credit
 from tests.stages.small import small, weights
 from tests.stages.stopping import sigterm
@@ -39,6 +40,8 @@ def test_stopped_it_goes_on_to_the_same_bits(begun: Path, tmp_path: Path) -> Non
         assert np.isfinite(row["loss"]) and row["replay/kept"] <= 3
         # An equal group stays where nothing is kept for it.
         assert row["replay/share"] <= row["frac_reward_zero_std"] + 1e-6
+    shown = read_rows(tmp_path / "whole" / "rl" / "completions.jsonl")
+    assert {row["custom"] for row in shown} == {0.0, 1.0}
     with sigterm(RLStep, 1, "saved at step 2 of 4"):
         test_credit.run(begun, tmp_path / "broken", **REPLAY)
     assert test_credit.run(begun, tmp_path / "broken", **REPLAY) == whole
