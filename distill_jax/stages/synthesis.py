@@ -6,6 +6,7 @@ written, which stays: a better reader of answers needs no new ones.
 """
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -181,7 +182,8 @@ def wanted_of(run: Run, s: SynthesisSettings, problems: Sequence[Problem]) -> li
     """The requests, sample by sample, so that a budget covers all problems first."""
     e, label = s.endpoint, client.label(s.endpoint)
     settings = run.data.task.chat
-    prompt = chat.ChatSettings(
+    prompt = dataclasses.replace(
+        settings,
         system_prompt=settings.system_prompt if e.system is None else e.system or None,
         instruction=settings.instruction if e.instruction is None else e.instruction,
     )

@@ -6,12 +6,15 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distill_jax.core.errors import ConfigError, DataError, EndpointError
 from distill_jax.data import trace_rows
+from distill_jax.data.chat import ChatSettings
+from distill_jax.data.problem import Problem
 from distill_jax.data.sources import DataSettings, load
 from distill_jax.reasoning import programs
 from distill_jax.run.run import Run
@@ -176,6 +179,19 @@ def test_the_endpoint_sees_questions_and_instruction_and_no_answer(
         assert message["role"] == "user" and message["content"].endswith(f"\n{INSTRUCTION}")
         assert not any(gold in json.dumps(body) for _, _, gold in GOLD if gold is not None)
         assert body["temperature"] == 0.7 and body["max_tokens"] == 64 and body["model"] == "big"
+
+
+def test_worked_examples_go_to_the_endpoint(
+    server: Server, questions: Path, tmp_path: Path
+) -> None:
+    shots = tmp_path / "shots.jsonl"
+    shots.write_text(json.dumps({"question": "1+1?", "solution": "It is 2.", "answer": "2"}))
+    asked = ChatSettings(system_prompt="Be brief.", instruction="Think.", shots=str(shots))
+    ours: Any = SimpleNamespace(data=SimpleNamespace(task=SimpleNamespace(chat=asked)))
+    problem = Problem("p", "2+2?", "", "4", None, None, {})
+    (one,) = synthesis.wanted_of(ours, settings(server, questions, samples=1), [problem])
+    contents = [message["content"] for message in one.request.body["messages"]]
+    assert contents == ["Be brief.", "1+1?\nThink.", "It is 2.", "2+2?\nThink."]
 
 
 def test_what_is_made_is_read_by_the_stages_that_learn(whole: Path) -> None:
