@@ -1,6 +1,7 @@
 """python -m launch.bench --config=configs/bench.py
 
-Presets: cpu (default; the shape of third_party/peers), gpu_1_5b, gpu_7b, smoke (seconds).
+Presets: cpu (default; the shape of third_party/peers), gpu_1_5b, gpu_7b, smoke (seconds);
+gpu_run and gpu_run_smoke of launch/bench/gpu_run.sh.
 """
 
 import dataclasses
@@ -34,17 +35,23 @@ _GPU = BenchSettings(
     peak_bandwidth=4.3e12,
 )
 
+_SMOKE = BenchSettings(
+    repeats=2, warmup=1, sft_rows=4, sft_tokens=16, prompts=2, samples=2, prompt_tokens=8,
+    completion_tokens=8, generate_rows=(4,), distill_tokens=256, distill_width=8,
+    distill_vocab=4096, draw_rows=2, score_rows=2,
+    score_steps=2, score_step_tokens=4, unroll=False,
+)  # fmt: skip
+
 PRESETS = {
     "cpu": BenchSettings(),
-    "smoke": BenchSettings(
-        repeats=2, warmup=1, sft_rows=4, sft_tokens=16, prompts=2, samples=2, prompt_tokens=8,
-        completion_tokens=8, generate_rows=(4,), distill_tokens=256, distill_width=8,
-        distill_vocab=4096, draw_rows=2, score_rows=2,
-        score_steps=2, score_step_tokens=4, unroll=False,
-    ),
+    "smoke": _SMOKE,
     "gpu_1_5b": _GPU,
     "gpu_7b": dataclasses.replace(_GPU, model="qwen2_5_7b", sft_rows=16, accumulate=2),
-}  # fmt: skip
+    # The peaks are those of the card that it runs on (launch/bench/roofline.py).
+    "gpu_run": dataclasses.replace(_GPU, generate_rows=(64, 256), repeats=3),
+    # With peaks that no device has: a rehearsal must reach the fractions, too.
+    "gpu_run_smoke": dataclasses.replace(_SMOKE, segment=4, peak_flops=1e12, peak_bandwidth=1e11),
+}
 
 
 def get_config(preset: str = "cpu") -> ml_collections.ConfigDict:

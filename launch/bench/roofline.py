@@ -1,9 +1,17 @@
-"""What the hardware allows: bytes of a decode step."""
+"""What the hardware allows: its peaks, and the bytes of a decode step."""
 
 import jax.numpy as jnp
 
 from distill_jax.forecast import flops
 from distill_jax.models.qwen_config import QwenConfig
+
+# Part of a device's name -> bf16 products, FLOP/s, and a copy, bytes/s; both as measured on one.
+PEAKS = {"H100": (790e12, 3.0e12), "H200": (790e12, 4.3e12)}
+
+
+def peaks(device: str) -> tuple[float, float] | None:
+    """FLOP/s and bytes/s of a device of this name; None: not known."""
+    return next((both for name, both in PEAKS.items() if name in device), None)
 
 
 def decode_tokens_per_s(

@@ -168,7 +168,10 @@ class Bench:
         s, scorer = self.settings, self.scorer()
         batch = sharding.place(self.supervised_rows(s.sft_rows), self.rows)
         tokens = s.sft_rows * s.sft_tokens
-        self.measure("teacher_forward_s", lambda: scorer.score(batch), tokens)
+        seconds = self.measure("teacher_forward_s", lambda: scorer.score(batch), tokens)
+        if s.peak_flops:
+            rate = flops.forward(self.config, flops.of_rows(tokens, tokens, s.sft_rows)) / seconds
+            self.figures["teacher_forward_s"]["mfu"] = rate / s.peak_flops
 
     def _update(self, objective: tuple[Any, Any], mode: str) -> tuple[Any, TrainState, Any]:
         """The compiled update of a (loss, totals), its first state, and the frozen weights."""

@@ -1,0 +1,1 @@
+"""The steps of gpu_run.sh: what a first run on a GPU measures."""
