@@ -74,7 +74,7 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
                 num_iterations=2,
                 minibatches=2,
                 **common,
-                buckets=BucketSettings(lengths=4, rows=32),
+                buckets=BucketSettings(lengths=8, tokens=512),
                 optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
                 rewards=RewardSettings(
                     correctness_weight=0.3, intrinsic_weight=0.7, right=1.0, wrong=-0.5

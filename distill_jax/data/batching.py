@@ -102,6 +102,16 @@ def bucket_sizes(longest: int, *, count: int = 4, multiple: int = 8) -> tuple[in
     return tuple(sorted({round_up(step, multiple) for step in steps}))
 
 
+def growing_sizes(longest: int, *, count: int, multiple: int = 16) -> tuple[int, ...]:
+    """Up to `count` sizes from an eighth of `longest` up to it, each the same factor larger.
+
+    They are multiples, the last holds `longest`. So a length wastes about the same share of its
+    size wherever it lies: with 8 sizes at most a quarter, apart from multiples and short rows.
+    """
+    steps = [longest * 8 ** (part / max(1, count - 1) - 1) for part in range(count - 1)]
+    return tuple(sorted({round_up(round(step), multiple) for step in [*steps, longest]}))
+
+
 def pack_examples(
     examples: Sequence[Example],
     *,

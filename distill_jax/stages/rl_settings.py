@@ -46,7 +46,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         Unread(("buckets",), ("teacher.source",), lambda source: source == ENDPOINT),
         Unread(("cache", "buckets"), ("rewards.credit",), lambda credit: credit == "exact"),
         Unread(
-            ("buckets.rows",),
+            ("buckets.rows", "buckets.tokens"),
             ("buckets.lengths", "teacher.models"),
             lambda lengths, models: lengths == 1 and not models,
         ),

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import digest, sharding
-from distill_jax.data.batching import bucket_sizes
 from distill_jax.data.problem import Problem
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.evaluation import subjects
@@ -169,11 +168,10 @@ def _scoring(run: Run, settings: RLSettings, loaded: Loaded) -> Scorer:
         made = BucketedTeacher(
             made,
             run.mesh,
-            sizes=bucket_sizes(
-                longest, count=settings.buckets.lengths, multiple=settings.batch_multiple
-            ),
+            sizes=settings.buckets.sizes(longest, settings.batch_multiple),
             rows=settings.buckets.rows,
             response=sampling.response_tokens,
+            tokens=settings.buckets.tokens,
         )
     return made
 

@@ -5,7 +5,7 @@ import pytest
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import DataError
-from distill_jax.data.batching import bucket_sizes
+from distill_jax.data.batching import bucket_sizes, growing_sizes
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher
 from distill_jax.rewards.teacher import TeacherScorer
@@ -48,8 +48,10 @@ class Spy:
         return self.teacher.score(batch)
 
 
-def bucketed(teacher, mesh=None, rows=3, sizes=SIZES):
-    return BucketedTeacher(Spy(teacher), mesh or tiny.mesh(), sizes=sizes, rows=rows, response=R)
+def bucketed(teacher, mesh=None, rows=3, sizes=SIZES, tokens=0):
+    mesh = mesh or tiny.mesh()
+    how = {"sizes": sizes, "rows": rows, "response": R, "tokens": tokens}
+    return BucketedTeacher(Spy(teacher), mesh, **how)
 
 
 def totals(batch):
@@ -68,6 +70,23 @@ def test_scores_are_those_without_buckets(plain, rows):
     own = np.array([min(s for s in SIZES if s >= n) for n in totals(batch)])
     want = [(rows, s, min(R, s)) for s in SIZES for _ in range(-(-np.sum(own == s) // rows))]
     assert teacher.teacher.shapes == want and len(set(want)) > 1
+
+
+def test_calls_of_so_many_tokens(plain):
+    """Shorter rows go more to a call; scores and their bits are as with rows."""
+    batch, teacher = make(rows=11), bucketed(plain, tokens=2 * T)
+    assert teacher.rows_of == {4: 2 * T // 4, 8: 2 * T // 8, T: 2}
+    scores = teacher.score(batch)
+    close(scores, plain.score(batch), batch)
+    assert {(B, S) for B, S, _ in teacher.teacher.shapes} <= {
+        (B, S) for S, B in teacher.rows_of.items()
+    }
+    whole = cut(scores, batch)
+    for some in ([4], [10, 2, 7]):
+        assert cut(teacher.score(take(batch, some)), take(batch, some)) == [whole[i] for i in some]
+    # On each device of a mesh, and one row there at least.
+    mesh = tiny.mesh(1, 8, 1)
+    assert bucketed(plain, mesh, tokens=5).rows_of == {4: 8, 8: 8, T: 8}
 
 
 def test_few_programs_whatever_the_batches(model):
@@ -158,6 +177,13 @@ def test_over_a_mesh(model, plain, extents):
 def test_sizes_are_even_steps_up_to_the_longest():
     assert bucket_sizes(992, count=4, multiple=64) == (256, 512, 768, 1024)
     assert bucket_sizes(992, count=1, multiple=64) == (1024,)
+
+
+def test_growing_sizes_are_each_longer_by_one_factor():
+    # 992 · 8^(−1, −6/7, …, 0) = 124, 167, 225, 302, 407, 548, 737, 992, to multiples of 16.
+    assert growing_sizes(992, count=8) == (128, 176, 240, 304, 416, 560, 752, 992)
+    assert growing_sizes(992, count=1) == (992,)
+    assert growing_sizes(10, count=3) == (16,)
 
 
 def test_a_row_beyond_every_size_is_refused(plain):

@@ -105,7 +105,10 @@ def test_buckets_stand_below_the_cache(how: dict[str, Any], tmp_path: Path) -> N
     assert isinstance(teacher, CachedTeacher)
     assert isinstance(teacher.teacher, BucketedTeacher)
     # 64 prompt and 24 new tokens in thirds of 88, each a multiple of 8; 4 rows on 2 × 4 devices.
-    assert (teacher.teacher.sizes, teacher.teacher.rows) == ((32, 64, 88), 8)
+    assert teacher.teacher.rows_of == {32: 8, 64: 8, 88: 8}
+    # Within 100 tokens a device three, one and one; from an eighth of 88 on, multiples of 16.
+    how = {**how, "rl__buckets__tokens": 100}
+    assert scorer(Run(small(**how), tmp_path / "tokens")).rows_of == {16: 48, 32: 24, 96: 8}
     assert isinstance(scorer(Run(small(**how), tmp_path)), BucketedTeacher)
 
 
