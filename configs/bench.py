@@ -5,16 +5,33 @@ gpu_run and gpu_run_smoke of launch/bench/gpu_run.sh.
 """
 
 import dataclasses
+from typing import Any
 
 import ml_collections
 
+from configs.presets import PRESETS as RUNS
 from distill_jax.core.settings import to_config_dict
+from distill_jax.stages.rl_settings import RLSettings
 from launch.bench.steps import BenchSettings
+
+
+def _as_run(preset: str) -> dict[str, Any]:
+    """What the updates of a run of this preset compute with; layers as on one GPU."""
+    run = RUNS[preset]()
+    student, rl = run.student, run.plan["rl"]
+    assert isinstance(rl, RLSettings) and student.unroll is None
+    return {
+        "dtype": student.compute_dtype,
+        "attention": student.attention,
+        "remat": student.remat,
+        "lora_rank": run.lora.rank,
+        "accumulate": rl.accumulate,
+    }
+
 
 _GPU = BenchSettings(
     model="qwen2_5_1_5b",
-    dtype="bfloat16",
-    attention="cudnn",
+    **_as_run("qwen_1_5b"),
     sft_rows=32,
     sft_tokens=512,
     full=False,
@@ -46,7 +63,14 @@ PRESETS = {
     "cpu": BenchSettings(),
     "smoke": _SMOKE,
     "gpu_1_5b": _GPU,
-    "gpu_7b": dataclasses.replace(_GPU, model="qwen2_5_7b", sft_rows=16, accumulate=2),
+    "gpu_7b": dataclasses.replace(
+        # A run of this size is split over fsdp, with scanned layers.
+        _GPU,
+        model="qwen2_5_7b",
+        **_as_run("qwen_7b"),
+        unroll=False,
+        sft_rows=16,
+    ),
     # The peaks are those of the card that it runs on (launch/bench/roofline.py).
     "gpu_run": dataclasses.replace(_GPU, generate_rows=(64, 256), repeats=3),
     # With peaks that no device has: a rehearsal must reach the fractions, too.

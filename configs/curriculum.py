@@ -82,7 +82,7 @@ def _math() -> RunConfig:
     assert isinstance(plain, DistillSettings)
     curriculum = dataclasses.replace(plain.curriculum, arms="level_subject")
     distill = dataclasses.replace(
-        plain, steps=1000, batch_size=16, accumulate=4, curriculum=curriculum
+        plain, steps=1000, batch_size=16, packing=0, accumulate=4, curriculum=curriculum
     )
     base = _with_distill(base, distill).replace("evaluate", problems=500)
     whole = _with_arms(base, "start: stages=('evaluate',)", ("distill", "evaluate"))

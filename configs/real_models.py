@@ -34,20 +34,25 @@ ASKED = {
 }
 
 
-def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
+def _qwen(
+    preset: str, teacher: str, student: str, accumulate: int, buckets: BucketSettings
+) -> RunConfig:
     big: dict[str, Any] = {
         "param_dtype": "bfloat16", "compute_dtype": "bfloat16", "remat": True, "unroll": None,
     }  # fmt: skip
-    # Rank, learning rates and lengths of the intrinsic-reward system's published code.
+    # Rank, learning rates and lengths of the intrinsic-reward system's published code. The 32 rows
+    # share a few of 1,024 tokens, the fewest that hold the longest prompt and completion: 15% of
+    # padding on GSM8K (8 devices 19%), 92% without. In one microbatch: each has rows of all
+    # devices, and more of them would leave nothing to share.
     supervised: dict[str, Any] = {
         "start": "base",
         "steps": 700,
         "batch_size": 32,
+        "packing": 1024,
+        "accumulate": 1,
         "optimizer": OptimizerSettings(learning_rate=2e-5, warmup_steps=100),
     }
-    common: dict[str, Any] = {
-        "accumulate": 4, "eval_every": 100, "eval_problems": 128, "eval_batch": 128,
-    }  # fmt: skip
+    common: dict[str, Any] = {"eval_every": 100, "eval_problems": 128, "eval_batch": 128}
     return RunConfig(
         preset=preset,
         stages=("sft", "rl", "evaluate"),
@@ -73,8 +78,9 @@ def _qwen(preset: str, teacher: str, student: str) -> RunConfig:
                 samples_per_prompt=4,
                 num_iterations=2,
                 minibatches=2,
+                accumulate=accumulate,
                 **common,
-                buckets=BucketSettings(lengths=8, tokens=512),
+                buckets=buckets,
                 optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
                 rewards=RewardSettings(
                     correctness_weight=0.3, intrinsic_weight=0.7, right=1.0, wrong=-0.5
@@ -111,6 +117,7 @@ def smollm2() -> RunConfig:
                 start="base",
                 steps=200,
                 batch_size=32,
+                packing=1024,
                 accumulate=8,
                 eval_every=50,
                 optimizer=OptimizerSettings(learning_rate=3e-4, warmup_steps=10),
@@ -153,16 +160,20 @@ def smollm2() -> RunConfig:
     )
 
 
+# Of the teacher's scoring on one device, and under fsdp, where each call gathers the weights.
+_ONE, _SPLIT = BucketSettings(lengths=8, tokens=512), BucketSettings(lengths=4, tokens=1024)
+
+
 def qwen_0_5b() -> RunConfig:
     """One GPU of 24 GB."""
-    return _qwen("qwen_0_5b", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-0.5B")
+    return _qwen("qwen_0_5b", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-0.5B", 4, _ONE)
 
 
 def qwen_1_5b() -> RunConfig:
     """One GPU of 80 GB or more."""
-    return _qwen("qwen_1_5b", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-Math-1.5B")
+    return _qwen("qwen_1_5b", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-Math-1.5B", 4, _ONE)
 
 
 def qwen_7b() -> RunConfig:
     """Eight GPUs of 80 GB, or a TPU slice of as much memory."""
-    return _qwen("qwen_7b", "Qwen/Qwen2.5-32B-Instruct", "Qwen/Qwen2.5-Math-7B")
+    return _qwen("qwen_7b", "Qwen/Qwen2.5-32B-Instruct", "Qwen/Qwen2.5-Math-7B", 1, _SPLIT)

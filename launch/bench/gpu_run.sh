@@ -53,7 +53,7 @@ fi
 
 measure env 40 env
 measure parity 60 parity
-measure forward 60 forward
+measure forward 80 forward
 measure generate 110 generate
 measure update 130 update
 measure transformers 90 transformers

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from configs.presets import MAIN_STAGES, PRESETS, WITH_SFT
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError
 from distill_jax.experiments import arms
 from distill_jax.inference import agents
@@ -85,6 +86,16 @@ def test_stages_of_the_configs() -> None:
         assert config.stages == ("distill", "evaluate")
         config = build(load(ROOT / "configs" / "rl.py").get_config(preset))
         assert config.stages == ("sft", "rl", "evaluate")  # nothing to pretrain
+
+
+@pytest.mark.parametrize("preset", ["smollm2", "qwen_0_5b", "qwen_1_5b", "qwen_7b"])
+def test_packed_rows_of_real_models_hold_the_longest_example(preset: str) -> None:
+    config = PRESETS[preset]()
+    longest = config.data.max_prompt_tokens + config.sampling.response_tokens
+    packed = {name for name in ("sft", "distill") if config.plan[name].packing}
+    assert packed == ({"sft"} if preset == "smollm2" else {"sft", "distill"})
+    for name in packed:
+        assert config.plan[name].packing >= round_up(longest, supervised.MULTIPLE)
 
 
 def test_saved_settings_are_read_again(tmp_path: Path) -> None:

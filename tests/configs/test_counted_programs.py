@@ -151,8 +151,8 @@ def test_an_update_of_rl(run: Any) -> None:
 
 
 @pytest.mark.parametrize("stage", ["sft", "distill"])
-@pytest.mark.parametrize(("packing", "most", "padding"), [(0, 6, 1.2), (1024, 2, 0.15)])
-def test_given_responses(stage: str, packing: int, most: int, padding: float) -> None:
+@pytest.mark.parametrize(("packed", "most", "padding"), [(False, 6, 1.2), (True, 2, 0.15)])
+def test_given_responses(stage: str, packed: bool, most: int, padding: float) -> None:
     s: Any = CONFIG.plan[stage]
     stub: Any = types.SimpleNamespace(
         data=types.SimpleNamespace(pad_id=PAD), say=lambda _: None, mesh=tiny.mesh()
@@ -163,8 +163,8 @@ def test_given_responses(stage: str, packing: int, most: int, padding: float) ->
     ]
     index = [batching.batch_indices(0, step, s.batch_size, TRAIN) for step in range(s.steps)]
     found = batch_shapes.padded(stub, examples, index, multiple=MULTIPLE)
-    if packing:
-        how: dict[str, Any] = {"budget": packing, "accumulate": s.accumulate}
+    if packed:
+        how: dict[str, Any] = {"budget": s.packing, "accumulate": s.accumulate}
         found = batch_shapes.packed(stub, examples, index, **how, multiple=MULTIPLE)
     made = [found.pack([examples[i] for i in one]) for one in index]
     assert len({(one["tokens_BT"].shape, one["targets_BR"].shape) for one in made}) <= most

@@ -35,10 +35,12 @@ def env(settings: BenchSettings, arm: str) -> None:
 
 
 def forward(settings: BenchSettings, arm: str) -> None:
-    """Scoring of every token, as by the teacher."""
-    bench = Bench(settings)
-    bench.forward()
-    figures(bench, arm)
+    """Scoring of every token, as by the teacher; on a GPU also with cuDNN's attention."""
+    cudnn = [("cudnn", f"{arm}, attention cudnn")] if jax.default_backend() == "gpu" else []
+    for attention_impl, name in ((settings.attention, arm), *cudnn):
+        bench = Bench(dataclasses.replace(settings, attention=attention_impl))
+        bench.forward()
+        figures(bench, name)
 
 
 def generate(settings: BenchSettings, arm: str) -> None:

@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from jax.sharding import AbstractMesh
 
 from configs import bench as configs
+from configs import presets
+from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError, MeshError
 from distill_jax.core.settings import build
 from distill_jax.forecast import flops
 from distill_jax.models.released import PRESETS
+from distill_jax.run.models import unrolled
 from launch import arguments
 from launch.bench import distill, roofline
 from launch.bench.steps import Bench, BenchSettings, geometry
@@ -115,6 +119,21 @@ def test_presets_build(preset):
     settings = build(BenchSettings, configs.get_config(preset))
     assert settings == configs.PRESETS[preset]
     assert geometry(settings.model).num_layers > 0
+
+
+@pytest.mark.parametrize(("bench", "run"), [("gpu_1_5b", "qwen_1_5b"), ("gpu_7b", "qwen_7b")])
+def test_presets_compute_as_those_of_runs(bench: str, run: str) -> None:
+    mine, whole = configs.PRESETS[bench], presets.PRESETS[run]()
+    student, rl = whole.student, whole.plan["rl"]
+    model = str(student.path).lower().replace("-math", "").replace("-", "_").replace(".", "_")
+    assert model.endswith(mine.model)
+    assert (mine.dtype, mine.attention) == (student.compute_dtype, student.attention)
+    assert (mine.remat, mine.accumulate) == (student.remat, rl.accumulate)
+    assert mine.lora_rank == whole.lora.rank
+    # An abstract mesh counts as one of GPUs: of one, and of eight under fsdp.
+    fsdp = {"gpu_1_5b": 1, "gpu_7b": 8}[bench]
+    mesh = AbstractMesh((1, fsdp, 1), sharding.AXES)
+    assert mine.unroll == unrolled(student, mesh)
 
 
 def test_decode_bound_of_a_released_model():

@@ -54,7 +54,7 @@ def test_speeds_come_with_their_share_of_the_roofline(rehearsal: list[dict]) -> 
         assert 0 < x["min"] <= x["median"] <= x["max"]
         assert x["tokens_per_s"] > 0
         assert x.get("mfu", x.get("roofline_fraction", 0)) > 0, x
-    assert len([x for x in figures if x["arm"].startswith("update")]) == 7
+    assert len([x for x in figures if x["arm"].startswith("update")]) == 6
 
 
 def test_transformers_is_measured_or_says_what_is_missing(rehearsal: list[dict]) -> None:
