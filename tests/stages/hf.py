@@ -25,11 +25,19 @@ def tokenizer(seed: int = 0):
 
 
 def write_model(
-    directory: Path, *, rows: int, tok=None, seed: int = 0, noise: float = 0.0, **changes
+    directory: Path,
+    *,
+    rows: int,
+    tok=None,
+    seed: int = 0,
+    noise: float = 0.0,
+    padding: float = 0.0,
+    **changes,
 ) -> Path:
     """A model whose embedding has this many rows, more than there are tokens.
 
-    With noise on its weights it says more than one token over and over.
+    With noise on its weights it says more than one token over and over; with noise `padding` on
+    the head's rows of no token, whoever reads them gets large logits.
     """
     fields = {
         "model_type": "qwen2",
@@ -44,12 +52,17 @@ def write_model(
         **changes,
     }
     config = QwenConfig(**fields)
-    params = _init(QwenModel(config), jax.random.key(seed))
+    model = QwenModel(config)
+    params = _init(model, jax.random.key(seed))
     rng = np.random.default_rng(seed)
     base = jax.tree.map(
-        lambda x: np.asarray(x + noise * rng.standard_normal(x.shape), x.dtype), params["base"]
+        lambda x: np.array(x + noise * rng.standard_normal(x.shape), x.dtype), params["base"]
     )
-    hf_io.save_hf(directory, config, base, tokenizer=tok or tokenizer())
+    tok = tok or tokenizer()
+    if padding:
+        unread_VD = model.head_VD({"base": base})[len(tok) :]
+        unread_VD += padding * rng.standard_normal(unread_VD.shape)
+    hf_io.save_hf(directory, config, base, tokenizer=tok)
     return directory
 
 
