@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from distill_jax.serving import server
 from distill_jax.serving.engine import Engine
 from distill_jax.serving.served import Served
+from distill_jax.serving.slots import Decoding, Slots
 
 
 class Running(NamedTuple):
@@ -73,3 +77,19 @@ def ask(
         text = response.read().decode()
     shown = {name.lower(): value for name, value in response.getheaders()}
     return Reply(response.status, json.loads(text) if text else None, shown)
+
+
+def drawn(served: Served, prompt: list[int], hows: list[Decoding], room: int) -> list[list[int]]:
+    """What rows of their own draw, without a server."""
+    slots = Slots(
+        served.model, served.weights, rows=len(hows), prompt=served.prompt, new=32, steps=8
+    )
+    slots.begin(range(len(hows)), prompt, hows)
+    parts = [slots.segment()[0] for _ in range(-(-room // 8))]
+    rows = np.concatenate(parts, axis=1)[:, :room].tolist()
+    ends = set(served.ends)
+    return [[*itertools.takewhile(lambda t: t not in ends, row)] for row in rows]
+
+
+def decoded(served: Served, tokens: list[int]) -> str:
+    return served.tokenizer.decode(tokens, skip_special_tokens=True)

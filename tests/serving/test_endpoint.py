@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import itertools
 import json
 import socket
 import threading
@@ -16,9 +15,9 @@ from distill_jax.core import rng
 from distill_jax.data.chat import render_messages
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
 from distill_jax.serving.served import Served
-from distill_jax.serving.slots import Decoding, Slots
+from distill_jax.serving.slots import Decoding
 from tests import tiny
-from tests.serving.endpoint import Running, ask, running, wait
+from tests.serving.endpoint import Running, ask, decoded, drawn, running, wait
 
 pytestmark = pytest.mark.slow
 
@@ -30,22 +29,6 @@ LONG = {**ASK, "temperature": 0, "max_tokens": 3000}
 
 def client(server: Running, key: str = "none") -> openai.OpenAI:
     return openai.OpenAI(base_url=server.url, api_key=key, max_retries=0, timeout=120)
-
-
-def drawn(served: Served, prompt: list[int], hows: list[Decoding], room: int) -> list[list[int]]:
-    """What rows of their own draw, without a server."""
-    slots = Slots(
-        served.model, served.weights, rows=len(hows), prompt=served.prompt, new=32, steps=8
-    )
-    slots.begin(range(len(hows)), prompt, hows)
-    parts = [slots.segment()[0] for _ in range(-(-room // 8))]
-    rows = np.concatenate(parts, axis=1)[:, :room].tolist()
-    ends = set(served.ends)
-    return [[*itertools.takewhile(lambda t: t not in ends, row)] for row in rows]
-
-
-def decoded(served: Served, tokens: list[int]) -> str:
-    return served.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def chat_ids(served: Served) -> list[int]:
