@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from distill_jax.models.head.chunks import cut_of
 from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.models.response import parts_of
 
 _F32 = 4
 
@@ -135,6 +136,12 @@ def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
     early, late = _gathered_head(program)
     head = _F32 * _logits(program, rows.rows * rows.R, shards=shards) + late
     return early + max(layer, head + size * rows.rows * rows.R * D)
+
+
+def scoring_in_parts(program: Program, rows: Rows, *, shards: int = 1) -> int:
+    """As `scoring`, where the call cuts its rows as `models.response.in_parts` does."""
+    parts = parts_of(rows.rows, rows.T).chunks
+    return scoring(program, rows._replace(rows=-(-rows.rows // parts)), shards=shards)
 
 
 def update(program: Program, rows: Rows, *, shards: int = 1) -> int:

@@ -202,9 +202,10 @@ class Job:
             buckets = rl.buckets.lengths > 1 or rl.teacher.models
             calls = rl.buckets.rows if buckets else B
             if rl.rewards.exact:  # the loss runs the teacher on a microbatch
-                compared = self._scoring(role, part, length, R)
+                placed = self.rows(part, length, R)
+                compared = activations.scoring(self.program(role), placed, shards=self.shards)
             else:
-                held = self._scoring(role, calls, length, R + 1)
+                held = self._scoring(self.program(role), calls, length, R + 1)
                 parts.append(Part("teacher scoring: activations", held, False))
                 parts += self._further_teachers(calls, length, R + 1)
         if rl.process.reward_model:
@@ -216,7 +217,7 @@ class Job:
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         update += compared + base.bytes * full  # gradients of all weights
         drawn = B * rl.oversample
-        before = activations.scoring(student, self.rows(B, T, R + int(values)), shards=self.shards)
+        before = self._scoring(student, B, T, R + int(values))
         return [
             *parts,
             Part("rollout: decode weights, cache, logits", self._rollout(drawn, turns=True), False),
@@ -236,10 +237,9 @@ class Job:
             parts.append(Part(f"teacher {name} scoring: activations", held, False))
         return parts
 
-    def _scoring(self, role: str, rows: int, T: int, R: int) -> int:
-        """Activations of scoring so many rows at a time."""
-        placed = self.rows(rows, T, R)
-        return activations.scoring(self.program(role), placed, shards=self.shards)
+    def _scoring(self, program: Program, rows: int, T: int, R: int) -> int:
+        """Activations of scoring so many rows in a call."""
+        return activations.scoring_in_parts(program, self.rows(rows, T, R), shards=self.shards)
 
     def solving(
         self, candidates: tuple[int, int], reviews: int, scores: int, *, beams: bool = False

@@ -1,17 +1,23 @@
 """Scores of the response tokens of a batch: hidden states, then the head in chunks.
 
-The head is not applied to prompt positions, nor beyond the batch's longest response.
+The head is not applied to prompt positions, nor beyond the batch's longest response. A forward
+pass over a whole rollout takes some of its rows at a time: see `in_parts`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from distill_jax.kernels.logprob import gather_packed, gather_response
+from distill_jax.models.head.chunks import Cut, chunked, cut_of
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.qwen import QwenModel
+
+# Tokens of a part on one device: as many as fill a matrix unit and hide the reading, or under fsdp
+# the gathering, of the weights.
+PART_TOKENS = 2**14
 
 
 class Packed(NamedTuple):
@@ -117,3 +123,25 @@ def response_scores(
         hidden_BRD,
         None if scores.hit_N is None else scores.hit_N.reshape(B, R),
     )
+
+
+def parts_of(rows: int, time: int, shards: int = 1) -> Cut:
+    """How `in_parts` cuts so many rows of so many tokens, split over `shards` devices."""
+    return cut_of(rows, 1, max(1, PART_TOKENS // time), shards)
+
+
+def in_parts(score: Callable[[Any], Any], batch: Any, time: int, shards: int = 1) -> Any:
+    """score(batch), computed for at most PART_TOKENS tokens of each device at a time.
+
+    Activations are then those of a part, however large a rollout is. Where all rows are one part,
+    the program is that of score(batch).
+
+    Args:
+        score: of arrays like those of `batch` with any number of rows; its results have rows as
+            their first axis, and none depends on another row.
+        batch: arrays [B, ...].
+        time: tokens of a row.
+        shards: devices that the rows are split over; each has some in every part.
+    """
+    cut = parts_of(jax.tree.leaves(batch)[0].shape[0], time, shards)
+    return chunked(lambda nothing, rows: (nothing, score(rows)), cut, batch)[1]

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import response_scores
+from distill_jax.models.response import in_parts, response_scores
 from distill_jax.rewards.length_buckets import NAMES
 
 
@@ -58,7 +58,7 @@ def scoring_program(
 ) -> Callable[..., TeacherScores]:
     """(params, arrays NAMES of a batch) -> TeacherScores; one program of equal teachers."""
 
-    def score(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
+    def of_rows(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
         targets_BR = batch["targets_BR"]
         # One more position than responses have tokens: the state after the last of them.
         longer = jnp.pad(targets_BR, ((0, 0), (0, 1)))
@@ -69,5 +69,9 @@ def scoring_program(
         value_BR = scores.value_ABR[0]
         end_B = jnp.take_along_axis(value_BR, batch["response_len_B"][:, None], axis=1)[:, 0]
         return TeacherScores(scores.logit_BR[:, :-1], value_BR[:, :-1], end_B)
+
+    def score(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
+        T = batch["tokens_BT"].shape[1]
+        return in_parts(functools.partial(of_rows, params), batch, T, model.shards)
 
     return jax.jit(score, out_shardings=where)

@@ -17,6 +17,10 @@ from distill_jax.kernels.logprob import gather_response
 from distill_jax.models.head.listed import TopK
 from distill_jax.models.head.top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
+from distill_jax.models.response import in_parts
+
+# Arrays of a batch that a scorer reads.
+NAMES = ("tokens_BT", "prompt_len_B", "targets_BR")
 
 
 class TopKScorer:
@@ -51,8 +55,7 @@ class TopKScorer:
         Raises:
             ConfigError: an impossible k, vocabulary or temperature.
         """
-        names = ("tokens_BT", "prompt_len_B", "targets_BR")
-        return self._score(self.params, {name: batch[name] for name in names})
+        return self._score(self.params, {name: batch[name] for name in NAMES})
 
 
 @functools.lru_cache(maxsize=32)
@@ -61,12 +64,16 @@ def _scoring(
 ) -> Callable[..., TopK]:
     """One program of equal models."""
 
-    def score(params: Any, batch: dict[str, jax.Array]) -> TopK:
+    def of_rows(params: Any, batch: dict[str, jax.Array]) -> TopK:
         B, R = batch["targets_BR"].shape
         hidden_BTD = model.hidden(params, batch["tokens_BT"])
         hidden_ND = gather_response(hidden_BTD, batch["prompt_len_B"], R).reshape(B * R, -1)
         how: dict[str, Any] = {"valid_vocab": vocab, "temperature": temperature, "mesh": mesh}
         top = head_top_k(hidden_ND, model.whole_head_VD(params), k, **how)
         return TopK(*(x.reshape(B, R, *x.shape[1:]) for x in top))
+
+    def score(params: Any, batch: dict[str, jax.Array]) -> TopK:
+        T = batch["tokens_BT"].shape[1]
+        return in_parts(functools.partial(of_rows, params), batch, T, model.shards)
 
     return jax.jit(score, out_shardings=sharding.batch_sharding(mesh))

@@ -12,7 +12,7 @@ from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.policy_losses import Normaliser, normaliser
 from distill_jax.models import value_head
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import placed_in, response_scores
+from distill_jax.models.response import in_parts, placed_in, response_scores
 from distill_jax.training.algorithms import Algorithm
 from distill_jax.training.batch import PolicyBatch
 from distill_jax.training.state import join
@@ -185,8 +185,13 @@ def score_policy(
 
 @functools.lru_cache(maxsize=32)
 def policy_scorer(where: Any, model: QwenModel, **how: Any) -> Callable[..., PolicyScores]:
-    """(trainable, frozen, batch) -> `score_policy` of these keywords, split as `where`.
+    """(trainable, frozen, batch) -> `score_policy` of these keywords in parts, split as `where`.
 
     One program of equal arguments.
     """
-    return jax.jit(functools.partial(score_policy, model, **how), out_shardings=where)
+
+    def score(trainable: Any, frozen: Any, batch: RolloutBatch) -> PolicyScores:
+        of_rows = functools.partial(score_policy, model, trainable, frozen, **how)
+        return in_parts(of_rows, batch, batch.tokens_BT.shape[1], model.shards)
+
+    return jax.jit(score, out_shardings=where)

@@ -20,7 +20,7 @@ from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.memory import Job
 from distill_jax.forecast.weights import weights_bytes
 from distill_jax.models import cache as kv
-from distill_jax.models import quantised
+from distill_jax.models import quantised, response
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
@@ -108,25 +108,30 @@ def near(compiled: Any, forecast_bytes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "rows", "mesh", "unroll"),
+    ("sizes", "rows", "mesh", "unroll", "parts"),
     [
-        (NARROW, (16, 64, 32), "one", True),
-        (WIDE, (16, 128, 64), "one", False),
-        (NARROW, (8, 256, 32), "one", False),
-        ((64, 160, 2, 4, 2, 16384), (16, 64, 32), "one", True),
-        (WIDE, (64, 128, 64), "fsdp", False),
-        (WIDE, (64, 128, 64), "all", True),
+        (NARROW, (16, 64, 32), "one", True, 1),
+        (WIDE, (16, 128, 64), "one", False, 1),
+        (WIDE, (64, 128, 64), "one", False, 4),
+        (NARROW, (8, 256, 32), "one", False, 1),
+        ((64, 160, 2, 4, 2, 16384), (16, 64, 32), "one", True, 1),
+        (WIDE, (64, 128, 64), "fsdp", False, 1),
+        (WIDE, (64, 128, 64), "all", True, 1),
     ],
 )
-def test_scoring(sizes: Any, rows: Any, mesh: str, unroll: bool) -> None:
+def test_scoring(
+    monkeypatch: pytest.MonkeyPatch, sizes: Any, rows: Any, mesh: str, unroll: bool, parts: int
+) -> None:
     where = tiny.mesh(*MESHES[mesh])
+    monkeypatch.setattr(response, "PART_TOKENS", rows[0] * rows[1] // parts)
     model = model_of(sizes, where, unroll=unroll)
-    teacher = TeacherScorer(model, None, where, alpha=1.0, vocab=sizes[-1])
+    # A program of equal arguments is kept: an alpha for each number of parts.
+    teacher = TeacherScorer(model, None, where, alpha=float(parts), vocab=sizes[-1])
     names = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
     compiled = teacher._score.lower(shapes(model, where), batch_of(*rows, where, names)).compile()
     B, T, R = rows
     shards = sharding.batch_shards(where)
-    found = activations.scoring(
+    found = activations.scoring_in_parts(
         program_of(sizes, where, unroll=unroll), Rows(B // shards, T, R + 1), shards=shards
     )
     near(compiled, found)

@@ -3,8 +3,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from distill_jax.models.response import response_scores
+from distill_jax.models import response
+from distill_jax.models.response import in_parts, response_scores
 from tests import tiny
 from tests.tiny import VOCAB
 
@@ -100,3 +102,27 @@ def test_gradient_equals_finite_differences():
     slope = float(along(0.0)[1])
     numeric = float(along(3e-3)[0] - along(-3e-3)[0]) / 6e-3
     np.testing.assert_allclose(slope, numeric, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shards", "tokens", "part"),
+    [
+        (12, 1, 24, 12),  # exactly as many as are allowed: whole
+        (12, 1, 23, 6),  # 11 rows: two parts
+        (12, 2, 4, 4),  # two rows of each device
+        (11, 1, 6, 3),  # no number near divides 11: the last part is padded
+        (3, 1, 1, 1),  # a row is longer than a part: one at a time
+    ],
+)
+def test_a_call_takes_its_rows_in_parts(monkeypatch, rows, shards, tokens, part):
+    monkeypatch.setattr(response, "PART_TOKENS", tokens)
+    seen, x_B2 = set(), np.arange(2.0 * rows).reshape(rows, 2)
+
+    def score(batch):
+        seen.add(batch["x"].shape)
+        return {"sum": batch["x"].sum(axis=1), "twice": 2 * batch["x"], "none": None}
+
+    got = jax.jit(lambda batch: in_parts(score, batch, 2, shards))({"x": x_B2})
+    assert seen == {(part, 2)}
+    np.testing.assert_array_equal(got["sum"], x_B2.sum(axis=1))
+    np.testing.assert_array_equal(got["twice"], 2 * x_B2)

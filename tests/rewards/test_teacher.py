@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from distill_jax.core import sharding
+from distill_jax.models import response
+from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards import combine
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.rewards.teacher import TeacherScorer
@@ -61,6 +63,28 @@ def test_q_and_v_equal_the_naive_logits(teacher, alpha):
     for row, n, q, value in naive(teacher, alpha):
         np.testing.assert_allclose(got.q_BR[row, :n], q, atol=1e-5)
         np.testing.assert_allclose(got.value_BR[row, :n], value[:-1], atol=1e-5)
+        np.testing.assert_allclose(got.end_value_B[row], value[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_few_rows_at_a_time_give_the_same_scores(teacher, monkeypatch, fsdp):
+    monkeypatch.setattr(response, "PART_TOKENS", 32 // fsdp)  # two rows of sixteen
+    seen, hidden = set(), QwenModel.hidden
+
+    def noted(self, params, tokens_BT, **how):
+        seen.add(tokens_BT.shape)
+        return hidden(self, params, tokens_BT, **how)
+
+    monkeypatch.setattr(QwenModel, "hidden", noted)
+    model, params = teacher
+    where, alpha = tiny.mesh(1, fsdp), 1.25  # of no other test: a program is kept
+    model = model.replace(rows=sharding.batch_sharding(where))
+    host = batch()
+    scored = TeacherScorer(model, tiny.placed(params, where), where, alpha=alpha, vocab=VOCAB)
+    got = scored.score(sharding.place(host.to_score(), sharding.batch_sharding(where)))
+    assert seen == {(2, 16)}
+    for row, n, q, value in naive(teacher, alpha):
+        np.testing.assert_allclose(got.q_BR[row, :n], q, atol=1e-5)
         np.testing.assert_allclose(got.end_value_B[row], value[-1], atol=1e-5)
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError
+from distill_jax.models import response
 from distill_jax.models.head.listed import TopK
+from distill_jax.rewards import top_k
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.rewards.top_k import TopKScorer
@@ -83,6 +85,18 @@ def test_over_a_mesh(model, plain, extents):
     np.testing.assert_allclose(
         np.asarray(got.logp_XK)[inside], np.asarray(want.logp_XK)[inside], atol=1e-5
     )
+
+
+def test_few_rows_at_a_time_give_the_same_tokens(model, plain, monkeypatch):
+    batch = make()
+    monkeypatch.setattr(top_k, "_scoring", top_k._scoring.__wrapped__)  # keeps no program
+    monkeypatch.setattr(response, "PART_TOKENS", 2 * batch["tokens_BT"].shape[1])
+    parts = scorer(model)
+    lowered = parts._score.lower(parts.params, {n: batch[n] for n in top_k.NAMES})
+    assert "stablehlo.while" in lowered.as_text()
+    got, want = parts.score(batch), plain.score(batch)
+    inside = np.arange(R) < batch["response_len_B"][:, None]
+    np.testing.assert_array_equal(np.asarray(got.ids_XK)[inside], np.asarray(want.ids_XK)[inside])
 
 
 @pytest.mark.parametrize("rows", [0, 2, B])

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from distill_jax.models import response
 from distill_jax.training import losses
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
@@ -142,3 +143,19 @@ def test_score_policy_gives_what_is_asked(built):
     assert plain[1:] == (None, None, None) and both[2:] == (None, None)
     np.testing.assert_allclose(plain.logp_BR, both.logp_BR, atol=1e-6)
     assert plain.logp_BR.shape == both.entropy_BR.shape == (8, 5)
+
+
+def test_a_scorer_takes_few_rows_at_a_time(built, monkeypatch):
+    model, params = built
+    trainable, frozen = states.split(params, "lora")
+    _, _, batch = rl_batch.make(model, params, ALGORITHMS["ppo"], rl_batch.settings_of("ppo"))
+    rollout = rl_batch.to_rollout(batch)
+    how = {"temperature": TEMPERATURE, "vocab": VOCAB, "values": True, "entropy": True}
+    trainable = states.with_value_head(trainable, model.config.hidden_size)
+    score = losses.policy_scorer.__wrapped__
+    whole = score(None, model, **how)(trainable, frozen, rollout)
+    monkeypatch.setattr(response, "PART_TOKENS", 3 * rollout.tokens_BT.shape[1])
+    parts = score(None, model, **how)
+    assert parts.lower(trainable, frozen, rollout).as_text().count("stablehlo.while") == 1
+    for got, want in zip(parts(trainable, frozen, rollout), whole, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
