@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.scipy.linalg import block_diag
 
+from distill_jax.core import rng
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.models.quantised import join, product
@@ -182,8 +183,7 @@ def _dropped_adapter(x_NI: jax.Array, linear: Linear, key: jax.Array) -> jax.Arr
         return jnp.zeros((x_NI.shape[0], linear.kernel.shape[1]), x_NI.dtype)
     keep = 1.0 - linear.lora.dropout
     key = jax.random.fold_in(key, zlib.crc32(linear.name.encode()))
-    kept = jax.random.bernoulli(key, keep, x_NI.shape)
-    x_NI = jnp.where(kept, x_NI / keep, 0).astype(x_NI.dtype)
+    x_NI = jnp.where(rng.kept(key, keep, x_NI.shape), x_NI / keep, 0).astype(x_NI.dtype)
     down = x_NI @ linear.lora_A[...].astype(x_NI.dtype)
     return down @ (linear.lora_B[...] * linear.lora.scale).astype(x_NI.dtype)
 

@@ -5,9 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.models.lora import PROJECTIONS, LoraConfig, join_adapters, merge, merged_matmul
+from distill_jax.models.lora import (
+    PROJECTIONS,
+    Linear,
+    LoraConfig,
+    join_adapters,
+    merge,
+    merged_matmul,
+    project,
+)
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from tests import tiny
@@ -178,6 +187,27 @@ def test_dropout_keeps_the_mean():
     bare = run_hidden(model.replace(lora=None), {"base": params["base"], "lora": {}}, TOKENS)
     mean, clean, bare = map(np.asarray, (mean, clean, bare))
     assert np.abs(mean - clean).mean() < 0.2 * np.abs(bare - clean).mean()
+
+
+def test_each_adapter_drops_entries_of_its_own():
+    # Kernels are 0 and adapters the identity, so that an output is the dropped input.
+    lora, one = LoraConfig(rank=16, alpha=16.0, dropout=0.25), np.eye(16, dtype=np.float32)
+    linears = [Linear(name, 16, 16, lora=lora, rngs=nnx.Rngs(0)) for name in PROJECTIONS[:2]]
+    for linear in linears:
+        linear.kernel[...], linear.lora_A[...], linear.lora_B[...] = 0 * one, one, one
+
+    @functools.partial(jax.jit, static_argnames="fuse")
+    def outputs(seed, fuse=True):
+        x_NI = jnp.ones((64, 16))
+        return project(x_NI, linears, fuse=fuse, dropout_key=jax.random.key(seed))
+
+    found = [np.asarray(y) for seed in (0, 1) for y in outputs(seed)]
+    for i, y in enumerate(found):
+        np.testing.assert_allclose(np.unique(y), [0, 4 / 3], atol=1e-6)  # x / keep
+        assert abs((y > 0).mean() - 0.75) < 0.06
+        for other in found[:i]:  # agree as independent ones do: 3/4·3/4 + 1/4·1/4 = .625
+            assert abs((y == other).mean() - 0.625) < 0.06
+    np.testing.assert_array_equal(outputs(0, fuse=False), found[:2])
 
 
 def test_dropout_of_zero_ignores_the_key():
