@@ -70,6 +70,15 @@ def platform(mesh: AnyMesh) -> str | None:
     return None if isinstance(mesh, AbstractMesh) else str(mesh.devices.flat[0].platform)
 
 
+def first_device(mesh: AnyMesh) -> jax.Device | None:
+    """A device of the mesh, of this process where it has one; None if the mesh is abstract."""
+    if isinstance(mesh, AbstractMesh):
+        return None
+    devices = list(mesh.devices.flat)
+    own = jax.process_index()
+    return next((one for one in devices if one.process_index == own), devices[0])
+
+
 def replicated(mesh: AnyMesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())

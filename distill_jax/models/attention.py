@@ -10,8 +10,10 @@ from flax import nnx
 from distill_jax.models.layers import RMSNorm, apply_rope
 from distill_jax.models.lora import Linear, LoraConfig, project
 from distill_jax.models.qwen_config import QwenConfig
+from distill_jax.models.splash import Splash
 
-Implementation = Literal["products", "xla", "cudnn"]
+Named = Literal["products", "xla", "cudnn"]
+Implementation = Named | Splash
 _MASKED = -1e30  # finite, so that no score is NaN
 
 
@@ -35,7 +37,8 @@ def attention(
         segment_BT: int32, for packed rows: a query sees only keys of the same segment. None: a row
             is one sequence, and no mask is made where the implementation needs none.
         implementation: "products" written here, the fastest on CPU, or "xla" or "cudnn" of
-            `jax.nn.dot_product_attention`.
+            `jax.nn.dot_product_attention`, or a Splash, which knows no window: where one hides
+            anything it is not to be given.
 
     Returns:
         [B, T, H·h] in q's dtype; softmax in float32. Rows of padding hold arbitrary finite values.
@@ -43,6 +46,8 @@ def attention(
     batch, time, heads, size = q_BTHh.shape
     if implementation == "products":
         out = _products(q_BTHh, k_BTKh, v_BTKh, _mask(time, window, segment_BT))
+    elif isinstance(implementation, Splash):
+        out = implementation(q_BTHh, k_BTKh, v_BTKh, segment_BT)
     else:
         static_window = window is None or isinstance(window, int)
         plain = static_window and segment_BT is None

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from distill_jax.core import sharding
+from distill_jax.models import attention_choice
 from distill_jax.models.attention import Implementation, attention
 from distill_jax.models.cache import KVCache
 from distill_jax.models.layers import apply_rope, rms_norm, rope_table, silu_gate
@@ -105,10 +105,11 @@ class Decoding:
         x = self._by_rows(jnp.take(weights["embedding"], tokens_PT.reshape(-1), axis=0))
         rope = rope_table(config, jnp.arange(time))
         keys, values = [], []
+        implementation = self.attends(time)
         for layer, window in zip(weights["layers"], config.windows, strict=True):
             normed = rms_norm(x, layer["input_norm"], config.rms_norm_eps).reshape(rows, time, -1)
             q, k, v = _heads(config, layer, normed, rope)
-            out = attention(q, k, v, window=window, implementation=self.implementation)
+            out = attention(q, k, v, window=window, implementation=implementation)
             keys.append(k.transpose(0, 2, 3, 1))
             values.append(v.transpose(0, 2, 1, 3))
             x = self._by_rows(_finish_block(config, layer, x, out.reshape(rows * time, -1)))
@@ -155,17 +156,16 @@ class Decoding:
         hidden_BD = rms_norm(x_BD, weights["norm"], config.rms_norm_eps)
         return hidden_BD, KVCache(tuple(keys), tuple(values))
 
-    @property
-    def implementation(self) -> Implementation:
-        """Of attention: the one asked for, else that of the platform of the rows' mesh.
-
-        Without `rows` the model runs where the process does.
-        """
+    def attends(
+        self, time: int, *, segments: bool = False, scanned: bool = False
+    ) -> Implementation:
+        """The implementation of attention: asked for, or as `attention_choice.chosen` says."""
         if self.attention_impl is not None:
             return self.attention_impl
         mesh = None if self.rows is None else self.rows.mesh
-        where = jax.devices()[0].platform if mesh is None else sharding.platform(mesh)
-        return "products" if where == "cpu" else "xla"
+        return attention_choice.chosen(
+            self.config, self.compute_dtype, mesh, time, segments=segments, scanned=scanned
+        )
 
     def _by_rows(self, x_ND: jax.Array) -> jax.Array:
         if self.rows is None or x_ND.shape[0] % self.rows.mesh.size:

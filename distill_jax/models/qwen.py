@@ -131,7 +131,7 @@ class QwenModel(Decoding):
         param_dtype: of freshly drawn base weights; adapters are float32.
         unroll: layers one after another in the program (fast), or one scan (small program).
         remat: recompute each block in the backward pass, saving its activations' memory.
-        attention_impl: see `attention.attention`; None chooses by platform.
+        attention_impl: see `attention.attention`; None chooses: see `attention_choice.chosen`.
         fuse: join kernels that share an input; turn off when the mesh splits tensors.
         rows: where activations [rows, ...] lie, or None to leave it to XLA. Needed under fsdp: in
             scanned layers and in updates XLA would split the states' width as it finds the
@@ -207,6 +207,8 @@ class QwenModel(Decoding):
         rope = rope_table(self.config, positions)
         x_ND = jnp.take(base["embed_tokens"]["embedding"], tokens_BT.reshape(-1), axis=0)
         x_ND = self._by_rows(x_ND.astype(self.compute_dtype))
+        segments, scanned = segment_BT is not None, not self.unroll
+        implementation = self.attends(time, segments=segments, scanned=scanned)
 
         def block(weights, x_ND, window, key):
             x_ND = nnx.merge(self.graph, *weights)(
@@ -216,7 +218,7 @@ class QwenModel(Decoding):
                 window=window,
                 segment_BT=segment_BT,
                 fuse=self.fuse,
-                implementation=self.implementation,
+                implementation=implementation,
                 dropout_key=key,
             )
             return self._by_rows(x_ND)

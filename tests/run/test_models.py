@@ -41,10 +41,10 @@ def test_layers_are_scanned_on_tpu_and_where_weights_are_gathered(
 
 
 def test_attention_is_of_the_platform_of_the_mesh() -> None:
-    assert made(on_cpu()).implementation == "products"
-    assert made(abstract(1, 8, 1)).implementation == "xla"
-    assert made(on_cpu(), attention="xla").implementation == "xla"
-    assert QwenModel(GEOMETRY).implementation == "products"  # without a mesh: where tests run
+    assert made(on_cpu()).attends(8) == "products"
+    assert made(abstract(1, 8, 1)).attends(8) == "xla"
+    assert made(on_cpu(), attention="xla").attends(8) == "xla"
+    assert QwenModel(GEOMETRY).attends(8) == "products"  # without a mesh: where tests run
 
 
 def test_a_mesh_that_would_split_a_head_is_refused() -> None:
