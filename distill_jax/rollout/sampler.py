@@ -27,7 +27,7 @@ from distill_jax.models import cache as kv
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.completions import Rollout as Rollout
 from distill_jax.rollout.sampling import draw
-from distill_jax.rollout.weights import decode_weights, gathered
+from distill_jax.rollout.weights import decode_weights, gathered, head_logits
 
 # Tokens of a completion so far, EOS included -> how many of them it keeps and ends with; None: it
 # goes on.
@@ -148,7 +148,6 @@ class _Programs:
     @functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
     def segment(self, weights, carry: Carry, offsets, steps: int, settings: SamplingSettings):
         start, first_slot = offsets[0], offsets[1]
-        head_VD = weights["head_VD"]
         step_N = start + jnp.arange(steps)
         uniform = jax.vmap(
             jax.vmap(lambda k, t: jax.random.uniform(jax.random.fold_in(k, t)), (0, None)),
@@ -158,11 +157,8 @@ class _Programs:
         def body(state, inputs):
             hidden_BD, cache, position_BS, done_B = state
             t, uniform_B = inputs
-            logits_BV = jnp.einsum(
-                "bd,vd->bv", hidden_BD, head_VD, preferred_element_type=jnp.float32
-            )
             token_B, logp_B = draw(
-                logits_BV,
+                head_logits(weights, hidden_BD),
                 uniform_B,
                 temperature=settings.temperature,
                 top_k=settings.top_k,

@@ -2,7 +2,7 @@
 
 The draw inverts the cumulative distribution with one uniform number for each row, in two levels of
 about √V entries: a token costs one random number instead of V, and the short sums keep float32
-accurate at any vocabulary size.
+accurate at any vocabulary size. A large vocabulary comes in blocks of these levels already.
 """
 
 import math
@@ -27,7 +27,7 @@ def truncate(logits_BV: jax.Array, top_k: int, top_p: float) -> jax.Array:
     probable token always stays. Ties at either border all stay: of equal logits at that of top-k,
     of equal float32 probabilities at that of the nucleus.
     """
-    if 0 < top_k < logits_BV.shape[-1]:
+    if 0 < top_k < math.prod(logits_BV.shape[1:]):
         logits_BV = _top(logits_BV, top_k)
     return _nucleus(logits_BV, top_p) if top_p < 1.0 else logits_BV
 
@@ -40,11 +40,11 @@ def _top(logits_BV: jax.Array, k: int | jax.Array) -> jax.Array:
 
 def _nucleus(logits_BV: jax.Array, top_p: float | jax.Array) -> jax.Array:
     """−inf outside the nucleus of mass top_p, a float or f32 [B, 1]."""
-    max_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
-    weight_BV = jnp.exp(logits_BV - max_B1)
+    tokens = _tokens(logits_BV)
+    weight_BV = jnp.exp(logits_BV - jnp.max(logits_BV, axis=tokens, keepdims=True))
 
     def mass(from_BV: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(from_BV, weight_BV, 0.0), axis=-1, keepdims=True)
+        return jnp.sum(jnp.where(from_BV, weight_BV, 0.0), axis=tokens, keepdims=True)
 
     # The empty set has mass 0, and top_p may be 0 in float32: the goal is more than that.
     goal_B1 = jnp.maximum(top_p * mass(weight_BV >= 0), jnp.finfo(jnp.float32).tiny)
@@ -53,7 +53,12 @@ def _nucleus(logits_BV: jax.Array, top_p: float | jax.Array) -> jax.Array:
 
 
 def _count(kept_BV: jax.Array) -> jax.Array:
-    return jnp.sum(kept_BV, axis=-1, keepdims=True, dtype=jnp.int32)
+    return jnp.sum(kept_BV, axis=_tokens(kept_BV), keepdims=True, dtype=jnp.int32)
+
+
+def _tokens(x: jax.Array) -> tuple[int, ...]:
+    """Axes of the vocabulary: [B, V], or [B, R, W]."""
+    return tuple(range(1, x.ndim))
 
 
 def _greatest_border(score_BV: jax.Array, reached: Callable[[jax.Array], jax.Array]) -> jax.Array:
@@ -74,7 +79,8 @@ def _greatest_border(score_BV: jax.Array, reached: Callable[[jax.Array], jax.Arr
         tried_B1 = key_B1 | (top >> i.astype(jnp.uint32))
         return jnp.where(reached(score_BV >= as_float(tried_B1)), tried_B1, key_B1)
 
-    key_B1 = jnp.zeros((*score_BV.shape[:-1], 1), jnp.uint32)
+    ones = [1] * (score_BV.ndim - 1)
+    key_B1 = jnp.zeros((score_BV.shape[0], *ones), jnp.uint32)
     return as_float(jax.lax.fori_loop(0, 32, set_bit, key_B1))
 
 
@@ -84,14 +90,18 @@ def invert_cdf(prob_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
     width = max(1, math.isqrt(vocab - 1) + 1)
     rows = -(-vocab // width)
     prob_BRW = jnp.pad(prob_BV, ((0, 0), (0, rows * width - vocab))).reshape(-1, rows, width)
-    mass_BR = jnp.sum(prob_BRW, axis=-1)
+    return _invert_blocks(prob_BRW, jnp.sum(prob_BRW, axis=-1), uniform_B)
+
+
+def _invert_blocks(prob_BRW: jax.Array, mass_BR: jax.Array, uniform_B: jax.Array) -> jax.Array:
+    """`invert_cdf` of tokens in R blocks of W; mass_BR: their sums."""
     cum_BR = _cumulate(mass_BR)
     goal_B = uniform_B * cum_BR[:, -1]
     row_B = _first_past(mass_BR, cum_BR, goal_B)
     start_B = jnp.where(row_B > 0, _pick(cum_BR, jnp.maximum(row_B - 1, 0)), 0.0)
-    inside_BW = jnp.take_along_axis(prob_BRW, row_B[:, None, None], axis=1)[:, 0]
+    inside_BW = _block(prob_BRW, row_B)
     column_B = _first_past(inside_BW, _cumulate(inside_BW), goal_B - start_B)
-    return (row_B * width + column_B).astype(jnp.int32)
+    return (row_B * prob_BRW.shape[-1] + column_B).astype(jnp.int32)
 
 
 def _first_past(mass_BN: jax.Array, cum_BN: jax.Array, goal_B: jax.Array) -> jax.Array:
@@ -115,14 +125,16 @@ def _cumulate(x_BN: jax.Array) -> jax.Array:
 def draw(
     logits_BV: jax.Array, uniform_B: jax.Array, *, temperature: float, top_k: int, top_p: float
 ) -> Draw:
-    """Draws one token for each row of f32 logits, already cut to the tokens that exist.
+    """Draws one token for each row of f32 logits, −1e30 or less at tokens that do not exist.
 
-    uniform_B is f32 in [0, 1). Temperature 0 is greedy (arg max, ties to the lowest id; logp_B is
-    then 0); top_k 0 and top_p 1 are off.
+    logits_BV is [B, V], or [B, R, W] of a head in R blocks of W tokens (`weights.head_logits`),
+    whose sums need no copy. uniform_B is f32 in [0, 1). Temperature 0 is greedy (arg max, ties to
+    the lowest id; logp_B is then 0); top_k 0 and top_p 1 are off.
     """
+    if logits_BV.ndim == 3:
+        return _draw_blocks(logits_BV, uniform_B, temperature, top_k, top_p)
     if temperature == 0.0:
-        token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-        return Draw(token_B, jnp.zeros(token_B.shape, jnp.float32))
+        return _greedy(jnp.argmax(logits_BV, axis=-1))
     scaled_BV = logits_BV / temperature
     cut_BV = truncate(scaled_BV, top_k, top_p)
     max_B1 = jnp.max(cut_BV, axis=-1, keepdims=True)
@@ -130,6 +142,27 @@ def draw(
     token_B = invert_cdf(prob_BV, uniform_B)
     chosen_B = _pick(scaled_BV, token_B)
     return Draw(token_B, chosen_B - max_B1[:, 0] - jnp.log(jnp.sum(prob_BV, axis=-1)))
+
+
+def _draw_blocks(
+    logits_BRW: jax.Array, uniform_B: jax.Array, temperature: float, top_k: int, top_p: float
+) -> Draw:
+    width = logits_BRW.shape[-1]
+    if temperature == 0.0:
+        row_B = jnp.argmax(jnp.max(logits_BRW, axis=-1), axis=-1)
+        return _greedy(row_B * width + jnp.argmax(_block(logits_BRW, row_B), axis=-1))
+    scaled_BRW = logits_BRW / temperature
+    cut_BRW = truncate(scaled_BRW, top_k, top_p)
+    max_B = jnp.max(cut_BRW, axis=(1, 2))
+    prob_BRW = jnp.exp(cut_BRW - max_B[:, None, None])
+    mass_BR = jnp.sum(prob_BRW, axis=-1)
+    token_B = _invert_blocks(prob_BRW, mass_BR, uniform_B)
+    chosen_B = _pick(_block(scaled_BRW, token_B // width), token_B % width)
+    return Draw(token_B, chosen_B - max_B - jnp.log(jnp.sum(mass_BR, axis=-1)))
+
+
+def _greedy(token_B: jax.Array) -> Draw:
+    return Draw(token_B.astype(jnp.int32), jnp.zeros(token_B.shape, jnp.float32))
 
 
 def draw_rows(
@@ -167,3 +200,7 @@ def draw_rows(
 
 def _pick(x_BV: jax.Array, index_B: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_BV, index_B[:, None], axis=-1)[:, 0]
+
+
+def _block(x_BRW: jax.Array, row_B: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(x_BRW, row_B[:, None, None], axis=1)[:, 0]

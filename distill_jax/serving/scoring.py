@@ -14,6 +14,7 @@ from distill_jax.models.head.scores import head_scores
 from distill_jax.models.head.top_k import head_top_k
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.sampling import draw_rows
+from distill_jax.rollout.weights import head_logits, head_rows
 from distill_jax.serving.slots import Decoding, row_key, widths
 
 # Rows of a pass over several requests; one alone is read alone.
@@ -41,9 +42,11 @@ class Reader:
     """
 
     def __init__(self, model: QwenModel, weights: Any, *, longest: int, top: int):
-        vocab = weights["head_VD"].shape[0]
+        vocab = int(weights["vocab"])
         self.weights, self.widths, self.rows = weights, widths(longest), _ROWS
-        self._read = jax.jit(functools.partial(_read, model, min(top, vocab)), static_argnums=0)
+        self._read = jax.jit(
+            functools.partial(_read, model, vocab, min(top, vocab)), static_argnums=0
+        )
 
     def read(
         self, rows: Sequence[Sequence[int]], hows: Sequence[Decoding], *, tops: bool
@@ -81,20 +84,22 @@ class Reader:
 
 
 def _read(
-    model: QwenModel, top: int, tops: bool, weights: Any, tokens_BT, length_B, keys_B2, settings
-) -> tuple[jax.Array, ...]:
+    model: QwenModel, vocab: int, top: int, tops: bool, weights: Any,
+    tokens_BT, length_B, keys_B2, settings,
+) -> tuple[jax.Array, ...]:  # fmt: skip
     """logp_BT of each token's successor; its top K or empty arrays; what is drawn at the end."""
     B, T = tokens_BT.shape
-    hidden_BTD, head_VD = model.states(weights["body"], tokens_BT), weights["head_VD"]
+    hidden_BTD, head_VD = model.states(weights["body"], tokens_BT), head_rows(weights)
     next_BT = jnp.pad(tokens_BT[:, 1:], ((0, 0), (0, 1)))
     hidden_ND = hidden_BTD.reshape(B * T, -1)
-    logp_BT = head_scores(hidden_ND, head_VD, next_BT.reshape(-1)).logp_N.reshape(B, T)
+    scores = head_scores(hidden_ND, head_VD, next_BT.reshape(-1), valid_vocab=vocab)
+    logp_BT = scores.logp_N.reshape(B, T)
     ids_BTK, top_BTK = jnp.zeros((B, T, 0), jnp.int32), jnp.zeros((B, T, 0))
     if tops:
-        found = head_top_k(hidden_ND, head_VD, top)
+        found = head_top_k(hidden_ND, head_VD, top, valid_vocab=vocab)
         ids_BTK, top_BTK = (x.reshape(B, T, -1) for x in found[:2])
     last_BD = hidden_BTD[jnp.arange(B), length_B - 1]
-    logits_BV = jnp.einsum("bd,vd->bv", last_BD, head_VD, preferred_element_type=jnp.float32)
+    logits_BV = head_logits(weights, last_BD).reshape(B, -1)
     uniform_B = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 0)))(
         jax.random.wrap_key_data(keys_B2)
     )

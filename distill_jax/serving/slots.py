@@ -19,6 +19,7 @@ from distill_jax.data.batching import bucket
 from distill_jax.models.cache import KVCache
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.sampling import draw_rows
+from distill_jax.rollout.weights import head_logits
 
 _SMALLEST = 64
 
@@ -148,7 +149,7 @@ class _Programs:
         keys = [jnp.zeros((*shape, config.head_dim, slots), dtype)] * config.num_layers
         values = [jnp.zeros((*shape, slots, config.head_dim), dtype)] * config.num_layers
         return _State(
-            jnp.zeros((rows, config.hidden_size), weights["head_VD"].dtype),
+            jnp.zeros((rows, config.hidden_size), weights["head_RWD"].dtype),
             KVCache(tuple(keys), tuple(values)),
             jnp.full((rows, slots), -1, jnp.int32),
             jnp.zeros(rows, jnp.int32),
@@ -179,10 +180,7 @@ class _Programs:
         keys_B = jax.random.wrap_key_data(state.key_B2)
 
         def body(state: _State, t: jax.Array) -> Any:
-            logits_BV = jnp.einsum(
-                "bd,vd->bv", state.hidden_BD, weights["head_VD"],
-                preferred_element_type=jnp.float32,
-            )  # fmt: skip
+            logits_BV = head_logits(weights, state.hidden_BD).reshape(len(keys_B), -1)
             uniform_B = jax.vmap(lambda k, n: jax.random.uniform(jax.random.fold_in(k, n)))(
                 keys_B, state.step_B
             )

@@ -330,6 +330,7 @@ def test_decode_weights_are_held_in_the_compute_dtype(merge_lora):
     model, params = tiny.build(compute_dtype=jnp.bfloat16)
     settings = dataclasses.replace(SHORT, merge_lora=merge_lora)
     weights = jax.eval_shape(lambda p: make(model).weights(p, settings), params)
+    assert weights.pop("vocab").dtype == jnp.int32
     assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {jnp.dtype("bfloat16")}
 
 
