@@ -28,7 +28,10 @@ class Compiled:
         seconds: that the compiler took.
         arguments, outputs, temporaries, aliased: bytes; aliased outputs take no memory of their
             own.
-        flops: by the compiler, which counts the body of a loop once; 0 where it does not say.
+        peak: bytes of arguments and live arrays at the fullest moment; temporaries also hold
+            what lies unused between them.
+        flops: by the compiler, which counts the body of a loop once; None where it does not say,
+            as for GPUs that are not here.
         collectives: of the optimised program.
         loops: how often each of its loops turns; None where the compiler does not say.
         arrays: all kinds of arrays that its operations leave in memory.
@@ -41,10 +44,16 @@ class Compiled:
     outputs: int
     temporaries: int
     aliased: int
-    flops: float
+    peak: int
+    flops: float | None
     collectives: tuple[Collective, ...]
     loops: tuple[int | None, ...]
     arrays: frozenset[Array]
+
+    @property
+    def held(self) -> int:
+        """Bytes that a call takes: arguments, outputs that are none of them, temporaries."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries
 
     def moved(self, *, in_loops: bool) -> int:
         """Bytes that collectives return, inside or outside of loops, in one call."""
@@ -82,7 +91,7 @@ def _compile(stage: str, lowered: Lowered) -> tuple[jax.stages.Compiled, Compile
     compiled = lowered.program.compile()
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
-    cost = compiled.cost_analysis() or {}
+    cost: Any = compiled.cost_analysis() or {}
     module = hlo_text.parse(compiled.as_text() or "")
     about = Compiled(
         stage,
@@ -92,7 +101,8 @@ def _compile(stage: str, lowered: Lowered) -> tuple[jax.stages.Compiled, Compile
         memory.output_size_in_bytes,
         memory.temp_size_in_bytes,
         memory.alias_size_in_bytes,
-        float(cost.get("flops", 0.0)),
+        memory.peak_memory_in_bytes,
+        cost.get("flops"),
         tuple(collectives(module)),
         tuple(hlo_text.trip_counts(module)),
         hlo_text.in_memory(module),
@@ -123,7 +133,7 @@ def tables(found: list[Compiled], title: str) -> list[Table]:
     """The programs for people, a row each; then their collectives, a row a kind."""
     out = Table(title=title, caption="of one device; a loop's FLOPs are of one turn")
     out.add_column("program", overflow="fold")
-    for name in ("seconds", "arguments", "outputs", "temporaries", "aliased", "FLOP"):
+    for name in ("seconds", "arguments", "outputs", "temporaries", "aliased", "peak", "FLOP"):
         out.add_column(name, justify="right")
     moves = Table(title="collectives", caption="MB of results, in one call of the program")
     for name in ("program", "where", "kind", "largest array"):
@@ -131,9 +141,10 @@ def tables(found: list[Compiled], title: str) -> list[Table]:
     for name in ("number", "MB"):
         moves.add_column(name, justify="right")
     for one in found:
-        sizes = (one.arguments, one.outputs, one.temporaries, one.aliased, one.flops)
+        sizes = (one.arguments, one.outputs, one.temporaries, one.aliased, one.peak)
+        flops = "not told" if one.flops is None else _short(one.flops)
         name = f"{one.stage}: {one.name}"
-        out.add_row(name, f"{one.seconds:.1f}", *map(_short, sizes))
+        out.add_row(name, f"{one.seconds:.1f}", *map(_short, sizes), flops)
         for where, kind, some in _by_kind(one):
             largest = max((x.largest for x in some), key=lambda array: array.bytes)
             size = sum(x.bytes * x.times for x in some) / MB

@@ -55,7 +55,7 @@ def found(request: pytest.FixtureRequest) -> Slice:
     planner = Programs(plan, shapes["teacher"], shapes["student"], mesh)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "CHUNK_ELEMENTS", CHUNK * HEAD_ROWS)
-        programs = compile_check.run(plan, TOPOLOGY, settings)
+        programs = list(compile_check.run(plan, tpu_devices(TOPOLOGY), settings))
     return Slice(settings, planner, {f"{one.stage} {one.name}": one for one in programs})
 
 
