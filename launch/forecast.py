@@ -1,20 +1,30 @@
 """Prints what a run will hold on each device; reads no weights and needs no network.
 
     python -m launch.forecast --config=configs/rl.py:qwen_7b --devices=8
+    python -m launch.forecast --config=configs/rl.py:qwen_1_5b --compile=h100
 
-The devices need not be here. Models are known by hub id (models/released.py), by a local
+The devices need not be here. With `--compile`, what the programs of stages sft and rl take is not
+by formula but as the compiler says, which takes minutes and needs it (`launch.compile_check`).
+Models are known by hub id (models/released.py), by a local
 directory's config.json, or by the settings where the run trains them.
 """
 
 import json
 from typing import Any
 
+import jax
 from absl import flags
+from jax.sharding import Mesh
 from rich.console import Console
 
+from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.forecast import limits, memory
+from distill_jax.core.sharding import AnyMesh
+from distill_jax.forecast import by_compiler, compiled, limits, memory
+from distill_jax.forecast.compiled_programs import Programs
+from distill_jax.forecast.gpu_target import gpu_devices
 from distill_jax.forecast.memory import Forecast
+from distill_jax.forecast.topology import tpu_devices
 from distill_jax.run.config import RunConfig, build
 from distill_jax.run.run import Stage
 from distill_jax.stages.dry_run import job
@@ -26,19 +36,37 @@ _DEVICES = flags.DEFINE_integer("devices", 1, "Devices of the mesh.", lower_boun
 _DEVICE_GB = flags.DEFINE_float(
     "device_gb", None, "Memory of one device in units of 10⁹ bytes, to compare with."
 )
+_COMPILE = flags.DEFINE_string(
+    "compile", None, "Compile for --devices of a GPU (h100), or for a TPU slice (v5e:2x4)."
+)
 
 
-def run(config: RunConfig, devices: int) -> list[Forecast]:
+def run(
+    config: RunConfig, devices: int, compile_for: list[jax.Device] | None = None
+) -> list[Forecast]:
     """The forecasts of the stages that have one.
+
+    compile_for: as many devices, which need not be here; programs are compiled for them.
 
     Raises:
         ConfigError: none has, a model is not known, or the mesh does not fit the devices.
     """
-    made, found = job(config, memory.abstract_mesh(config, devices)), []
+    mesh: AnyMesh = memory.abstract_mesh(config, devices)
+    if compile_for is not None:
+        mesh = sharding.make_mesh(config.mesh, compile_for)
+    made, found = job(config, mesh), []
     for name in config.stages:
         stage = Stage(name, config.plan[name])
-        if (parts := kind_of(stage).forecast) is not None:
-            found.append(made.forecast(name, parts(made, stage.settings)))
+        kind = kind_of(stage)
+        if kind.forecast is None:
+            continue
+        one = made.forecast(name, kind.forecast(made, stage.settings))
+        if isinstance(mesh, Mesh) and kind.programs is not None:
+            shapes = made.geometries
+            programs = Programs(config, shapes["teacher"], shapes["student"], mesh)
+            planned = kind.programs(programs, stage.settings)
+            one = by_compiler.replaced(one, compiled.each(name, planned))
+        found.append(one)
     if not found:
         raise ConfigError(
             f"no forecast for stages={config.stages}",
@@ -54,9 +82,25 @@ def as_dict(found: Forecast) -> dict[str, Any]:
     return {"stage": found.stage, "devices": found.devices, "parts": parts, "peak": found.peak}
 
 
+def devices_of(name: str, count: int) -> list[jax.Device]:
+    """So many GPUs of this name, or the chips of a TPU slice, however many.
+
+    Raises:
+        MissingExtraError: the compiler is not installed.
+        ConfigError: the compiler does not know them.
+    """
+    return tpu_devices(name) if ":" in name else gpu_devices(name, count)
+
+
 def _job(guard: arguments.OneLine) -> None:
     del guard
-    found = run(build(CONFIG.value), _DEVICES.value)
+    count, compile_for = _DEVICES.value, None
+    if _COMPILE.value:
+        # An accelerator that is here would be taken otherwise.
+        jax.config.update("jax_platforms", "cpu")
+        compile_for = devices_of(_COMPILE.value, count)
+        count = len(compile_for)
+    found = run(build(CONFIG.value), count, compile_for)
     limit = int(_DEVICE_GB.value * memory.GB) if _DEVICE_GB.value else None
     console = Console(stderr=True)
     for one in found:

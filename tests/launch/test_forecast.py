@@ -3,10 +3,14 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from configs import presets
 from distill_jax.core.errors import CheckpointError, ConfigError, MeshError
+from distill_jax.forecast import by_compiler
+from distill_jax.forecast.compiled import Compiled
+from distill_jax.forecast.memory import Forecast, Part
 from distill_jax.models.released import released
 from launch import forecast
 
@@ -73,3 +77,34 @@ def test_a_mesh_that_does_not_fit_is_told() -> None:
 def test_a_config_without_such_a_stage_is_told() -> None:
     with pytest.raises(ConfigError, match="no forecast for stages=.*distill"):
         forecast.run(dataclasses.replace(presets.tiny(), stages=("distill", "evaluate")), 1)
+
+
+def program(name: str, *sizes: int, stage: str = "rl") -> Compiled:
+    """sizes: arguments, outputs, temporaries, aliased."""
+    return Compiled(stage, name, 1.0, *sizes, 0, None, (), (), frozenset())
+
+
+def test_the_compilers_figures_replace_those_of_phases() -> None:
+    names = ("rollout: cache", "student scoring: activations", "update: activations", "later: x")
+    parts = (Part("weights", 100, True), *(Part(name, 7, False) for name in names))
+    programs = [
+        program("prefill", 50, 30, 5, 0),
+        program("segment", 80, 40, 6, 40),  # holds 86
+        program("compact", 45, 20, 3, 1),  # holds 67, besides 35 of weights
+        program("score", 100, 2, 11, 0),
+        program("update", 110, 20, 30, 19),
+        program("update", 0, 0, 999, 0, stage="sft"),
+    ]
+    found = by_compiler.replaced(Forecast("rl", 1, parts), programs)
+    assert [part.bytes for part in found.parts] == [100, 67 + 35, 13, 31, 7]
+    assert found.parts[1].name == "rollout: cache (compiled)" and found.parts[4].name == "later: x"
+    assert found.peak == 202
+
+
+def test_the_update_of_a_stage_compiled_here() -> None:
+    config = dataclasses.replace(presets.smoke(), stages=("sft",))
+    (by_formula,) = forecast.run(config, 1)
+    (found,) = forecast.run(config, 1, jax.devices()[:1])
+    assert found.resident == by_formula.resident
+    assert found.phase.name == "update: activations (compiled)"
+    assert by_formula.phase.bytes / 2 < found.phase.bytes < 2 * by_formula.phase.bytes
