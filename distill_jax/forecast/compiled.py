@@ -102,12 +102,18 @@ def _compile(stage: str, lowered: Lowered) -> tuple[jax.stages.Compiled, Compile
         memory.temp_size_in_bytes,
         memory.alias_size_in_bytes,
         memory.peak_memory_in_bytes,
-        cost.get("flops"),
+        _flops(cost),
         tuple(collectives(module)),
         tuple(hlo_text.trip_counts(module)),
         hlo_text.in_memory(module),
     )
     return compiled, about
+
+
+def _flops(cost: dict[str, float]) -> float | None:
+    """The TPU compiler gives a negative number where it does not know."""
+    flops = cost.get("flops")
+    return None if flops is None or flops < 0 else flops
 
 
 def as_dict(found: Compiled) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import round_up
+from distill_jax.core.batching import quartered, round_up
 from distill_jax.core.errors import ConfigError
 from distill_jax.data import packing
 from distill_jax.data.rollout_batch import RolloutBatch
@@ -193,9 +193,12 @@ class Programs:
         offsets = host((2,), jnp.int32)
         lowered = of.segment.lower(programs, weights, carry, offsets, steps, settings)
         carry = outputs(lowered, (yield Lowered("segment", lowered)))[0]
-        half = P * samples // 2
-        if half % sharding.batch_shards(self.mesh) == 0:
-            kept = host((half,), jnp.int32), host((half,), jnp.bool_)
+        rows, parts = P * samples, sharding.batch_shards(self.mesh)
+        size, counts = rows // 2, settings.row_counts
+        if counts:
+            size = quartered(1, rows, first=rows, counts=counts, parts=parts)
+        if size < rows and size % parts == 0:
+            kept = host((size,), jnp.int32), host((size,), jnp.bool_)
             yield Lowered("compact", of.compact.lower(programs, carry, *kept))
 
     def weights(self, model: QwenModel) -> Lowered:
