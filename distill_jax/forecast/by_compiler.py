@@ -38,7 +38,7 @@ def _phase(part: Part, programs: dict[str, Compiled]) -> Part:
 
 
 def _rollout(programs: dict[str, Compiled]) -> list[int]:
-    """Bytes of each program of drawing; the decode weights are there while rows are left out."""
+    """Bytes of each program of drawing; the decode weights stay while ended rows are dropped."""
     sizes = [programs[name].held for name in ("prefill", "segment") if name in programs]
     if "segment" in programs and "compact" in programs:
         compact = programs["compact"]  # of what a segment carries, which is all but the weights

@@ -148,7 +148,7 @@ def tables(found: list[Compiled], title: str) -> list[Table]:
         moves.add_column(name, justify="right")
     for one in found:
         sizes = (one.arguments, one.outputs, one.temporaries, one.aliased, one.peak)
-        flops = "not told" if one.flops is None else _short(one.flops)
+        flops = "not given" if one.flops is None else _short(one.flops)
         name = f"{one.stage}: {one.name}"
         out.add_row(name, f"{one.seconds:.1f}", *map(_short, sizes), flops)
         for where, kind, some in _by_kind(one):

@@ -55,7 +55,7 @@ def test_operations_are_not_counted_and_the_table_says_so(eight: dict[str, Compi
     screen = io.StringIO()
     for table in compiled.tables(list(eight.values()), "title"):
         Console(file=screen, width=200).print(table)
-    assert screen.getvalue().count("not told") == len(eight)
+    assert screen.getvalue().count("not given") == len(eight)
 
 
 def test_cudnn_attention_compiles_without_a_gpu() -> None:
