@@ -132,6 +132,10 @@ def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
     weights = program.split(program.geometry.num_heads) * rows.T
     attention = size * N * (D + q + weights) + _F32 * N * weights
     mlp = size * N * (2 * D + 3 * F)
+    if program.rank and size < _F32:
+        # Below float32 an adapter's product is added to its kernel's, and both are 2F wide
+        # (lora.project). Found for H100: two such, their half, and the sum before.
+        mlp = size * N * (D + 5 * F)
     layer = max(attention, mlp) + size * _weights_at_once(program)
     early, late = _gathered_head(program)
     head = _F32 * _logits(program, rows.rows * rows.R, shards=shards) + late

@@ -1,0 +1,34 @@
+"""The forecast beside what compilers said of the presets' programs (docs/benchmarks.md).
+
+These programs take minutes to compile, so their figures are kept here: GB of arguments and of
+arguments with live arrays at the fullest moment, on each device; of those that are run without
+an accelerator's compiler the forecast must stay within 15%.
+"""
+
+import pytest
+
+from configs import presets
+from distill_jax.forecast.memory import Forecast
+from launch import forecast
+
+# (preset, devices, phase): GB of arguments that stay, and at the peak.
+FOUND = {
+    ("qwen_1_5b", 1, "rollout"): (0, 7.278),  # one H100
+    ("qwen_1_5b", 1, "student scoring"): (3.13, 15.28),  # one H100
+    ("qwen_1_5b", 8, "rollout"): (0, 4.062),  # v5e:2x4
+    ("qwen_1_5b", 8, "teacher scoring"): (1.905, 4.524),  # v5e:2x4
+    ("qwen_1_5b", 8, "student scoring"): (0.415, 2.79),  # v5e:2x4
+}
+
+
+def of_rl(preset: str, devices: int) -> Forecast:
+    found = forecast.run(getattr(presets, preset)(), devices)
+    return next(one for one in found if one.stage == "rl")
+
+
+@pytest.mark.parametrize(("program", "figures"), FOUND.items(), ids=lambda x: "-".join(map(str, x)))
+def test_a_phase(program: tuple[str, int, str], figures: tuple[float, float]) -> None:
+    preset, devices, phase = program
+    arguments, peak = figures
+    part = next(x for x in of_rl(preset, devices).parts if x.name.startswith(phase))
+    assert part.bytes / 1e9 + arguments == pytest.approx(peak, rel=0.15)
