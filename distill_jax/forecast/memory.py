@@ -200,7 +200,7 @@ class Job:
             role = "teacher" if rl.teacher.is_model else "student"
             length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)
             buckets = rl.buckets.lengths > 1 or rl.teacher.models
-            calls = rl.buckets.rows if buckets else B
+            calls = rl.buckets.rows_of(length, self.shards) if buckets else B  # the largest
             if rl.rewards.exact:  # the loss runs the teacher on a microbatch
                 placed = self.rows(part, length, R)
                 compared = activations.scoring(self.program(role), placed, shards=self.shards)

@@ -93,6 +93,12 @@ class BucketSettings:
         affects="rounding",
     )
 
+    def rows_of(self, time: int, shards: int) -> int:
+        """Rows of a call whose rows have so many tokens, split over so many devices."""
+        if self.tokens:
+            return shards * max(1, self.tokens // time)
+        return round_up(self.rows, shards)
+
     def sizes(self, longest: int, multiple: int) -> tuple[int, ...]:
         """The row lengths; multiple: of even steps."""
         if self.tokens:
@@ -126,9 +132,8 @@ class BucketedTeacher:
         self.kind, self.alphas = teacher.kind, teacher.alphas
         self.sizes, self.response = tuple(sorted(sizes)), response
         self._where, shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
-        self.rows_of = {T: shards * max(1, tokens // T) for T in self.sizes}
-        if not tokens:
-            self.rows_of = dict.fromkeys(self.sizes, round_up(rows, shards))
+        settings = BucketSettings(rows=rows, tokens=tokens)
+        self.rows_of = {T: settings.rows_of(T, shards) for T in self.sizes}
 
     def shape(self, tokens: int) -> tuple[int, int, int]:
         """(rows, T, R) of the call that scores a row of so many tokens.

@@ -124,7 +124,8 @@ def test_an_exact_divergence_runs_the_teacher_in_the_update_alone(source: str) -
     assert ("teacher weights (float32)" in found) == (source == "model")
     made, (T, R) = job(), (round_up(PROMPT + NEW, rl.batch_multiple), NEW)
     rows = rl.prompts_per_step * rl.samples_per_prompt // 2
-    read = made._scoring("teacher" if source == "model" else "student", rows, T, R)
+    role = "teacher" if source == "model" else "student"
+    read = made._scoring(made.program(role), rows, T, R)
     changed = {name for name in found if found[name] != before[name]}
     assert changed == {"update: activations"}
     assert found["update: activations"] == before["update: activations"] + read
