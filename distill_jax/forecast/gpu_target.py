@@ -1,8 +1,8 @@
 """Devices of NVIDIA GPUs that are not here, for the compiler of jax's CUDA plugin to compile for.
 
 The compiler asks for a `GpuTargetConfigProto` in protobuf's text format. Its numbers are what CUDA
-reports of such a GPU (cudaDeviceProp); the names of the fields are those of XLA's
-stream_executor/device_description.proto as jax 0.10.2 has it.
+reports of such a GPU (cudaDeviceProp), read from XLA's h100_sxm.txtpb (commit 0774019); the names
+of the fields are those of XLA's stream_executor/device_description.proto as jax 0.10.2 has it.
 """
 
 import importlib.util

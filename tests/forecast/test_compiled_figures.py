@@ -1,8 +1,7 @@
 """The forecast beside what compilers said of the presets' programs (docs/benchmarks.md).
 
 These programs take minutes to compile, so their figures are kept here: GB of arguments and of
-arguments with live arrays at the fullest moment, on each device; of those that are run without
-an accelerator's compiler the forecast must stay within 15%.
+arguments with live arrays at the fullest moment, on each device.
 """
 
 import pytest
@@ -15,10 +14,14 @@ from launch import forecast
 # (preset, devices, phase): GB of arguments that stay, and at the peak.
 FOUND = {
     ("qwen_1_5b", 1, "rollout"): (0, 7.278),  # one H100
-    ("qwen_1_5b", 1, "student scoring"): (3.13, 15.28),  # one H100
+    ("qwen_1_5b", 1, "student scoring"): (3.125, 15.278),  # one H100
     ("qwen_1_5b", 8, "rollout"): (0, 4.062),  # v5e:2x4
     ("qwen_1_5b", 8, "teacher scoring"): (1.905, 4.524),  # v5e:2x4
-    ("qwen_1_5b", 8, "student scoring"): (0.415, 2.79),  # v5e:2x4
+    ("qwen_1_5b", 8, "student scoring"): (0.415, 2.793),  # v5e:2x4
+    ("qwen_7b", 8, "rollout"): (0, 16.152),  # eight H100
+    ("qwen_7b", 8, "teacher scoring"): (8.193, 12.819),  # eight H100
+    ("qwen_7b", 8, "student scoring"): (1.966, 6.142),  # eight H100
+    ("qwen_7b", 8, "update"): (2.088, 5.552),  # eight H100
 }
 
 
