@@ -1,6 +1,6 @@
 """Completions of many prompts, batch by batch; batches that a store holds are not drawn again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from distill_jax.data.problem import Problem
 from distill_jax.inference.store import AnswerStore, Batch
 from distill_jax.rollout import completions, rounds
 from distill_jax.rollout.rounds import Replies
-from distill_jax.rollout.sampler import Rollout, Sampler, SamplingSettings, Stop
+from distill_jax.rollout.sampler import Part, Rollout, Sampler, SamplingSettings, Stop
 from distill_jax.run.run import Run
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.progress import Progress
@@ -69,8 +69,11 @@ def answers(
     """Draws the completions of all prompts.
 
     A prompt's number seeds its randomness, so the batch size changes only speed and the last bits.
-    The last batch is filled up with repeats, so that one compiled program serves all. Batches are
-    the same at every start, so a resumed program draws the rest as an uninterrupted one does.
+    More completions than a batch holds are drawn by `Sampler.stream`: rows that have ended take
+    waiting completions. One batch alone is drawn by `Sampler.generate`, and so are the batches of
+    completions with several turns, of which one begins when the one before has ended; the last
+    one is filled up with repeats, so that one compiled program serves all. Programs are the same
+    at every start, so a resumed program draws the rest as an uninterrupted one does.
 
     Args:
         sampler, weights: of the model, and its decode weights; called only if a batch is drawn.
@@ -89,41 +92,63 @@ def answers(
         stops, rooms: as `Sampler.generate` takes them, one a prompt.
         replies: completions have sampling.rounds turns, and the task replies; without stops, rooms.
     """
-    ends: dict[str, Any] = {}
     ids = range(len(prompts)) if ids is None else ids
     count = 1 << (len(prompts) - 1).bit_length() if powers else len(prompts)
     size = max(1, min(batch // samples, count))
     # Prompts of similar length share a batch; the order is undone below.
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-    batches = []
-    for start in range(0, len(order), size):
-        rows = order[start : start + size].tolist()
-        problems = tuple(ids[row] for row in rows)
-        done = store.find(decoding, problems) if store is not None else None
-        if done is None:
-            chosen = filled(rows, size)
-            for name, given in (("stops", stops), ("rooms", rooms)):
-                if given is not None:
-                    ends[name] = [given[row] for row in chosen]
-            how: dict[str, Any] = {"key": key, "samples": samples, **ends}
-            how["prompt_ids"] = [ids[row] for row in chosen]
-            put = [prompts[row] for row in chosen]
-            if not ends:
-                out = rounds.generate(sampler, weights(), put, sampling, **how, replies=replies)
-            else:
-                out = sampler.generate(weights(), put, sampling, **how)
-            out = Rollout(*(leaf[: len(rows) * samples] for leaf in out))
-            tokens = [row[:n].tolist() for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
-            more = {} if columns is None else columns(rows, out)
-            if replies is not None:
-                more |= {OUTPUTS: [[list(one) for one in between] for between in out.outputs]}
-            done = Batch(decoding, problems, tokens, out.ended_B.tolist(), more)
-            if store is not None:
-                store.add(done)
-            if tick is not None:
-                tick(len(tokens))
-        batches.append(done)
-    return _joined(batches, order, samples)
+    places = [order[start : start + size].tolist() for start in range(0, len(order), size)]
+    problems = [tuple(ids[row] for row in rows) for rows in places]
+    held = [None if store is None else store.find(decoding, names) for names in problems]
+    missing = [number for number, one in enumerate(held) if one is None]
+    refilled = len(places) > 1 and (replies is None or sampling.rounds == 1)
+
+    def part(number: int) -> Part:
+        rows = places[number] if refilled else filled(places[number], size).tolist()
+        ends = [None if given is None else [given[row] for row in rows] for given in (stops, rooms)]
+        return Part([prompts[row] for row in rows], [ids[row] for row in rows], *ends)
+
+    parts = [part(number) for number in missing]
+    rows_at_once = size * samples if refilled else None
+    how: dict[str, Any] = {"key": key, "samples": samples}
+    drawn = _drawn(sampler, weights, parts, sampling, rows_at_once, replies, how)
+    for number, out in zip(missing, drawn, strict=True):
+        rows = places[number]
+        out = Rollout(*(leaf[: len(rows) * samples] for leaf in out))
+        tokens = [row[:n].tolist() for row, n in zip(out.tokens_BR, out.length_B, strict=True)]
+        more = {} if columns is None else columns(rows, out)
+        if replies is not None:
+            more |= {OUTPUTS: [[list(one) for one in between] for between in out.outputs]}
+        done = Batch(decoding, problems[number], tokens, out.ended_B.tolist(), more)
+        held[number] = done
+        if store is not None:
+            store.add(done)
+        if tick is not None:
+            tick(len(tokens))
+    return _joined([one for one in held if one is not None], order, samples)
+
+
+def _drawn(
+    sampler: Sampler,
+    weights: Callable[[], Any],
+    parts: Sequence[Part],
+    sampling: SamplingSettings,
+    rows: int | None,
+    replies: Replies | None,
+    how: dict[str, Any],
+) -> Iterator[Rollout]:
+    """The completions of each part: in so many rows that are refilled, or part by part."""
+    if rows is not None and parts:
+        yield from sampler.stream(weights(), parts, sampling, rows=rows, **how)
+        return
+    for one in parts:
+        more = {**how, "prompt_ids": one.prompt_ids}
+        if one.stops is None and one.rooms is None:
+            more["replies"] = replies
+            yield rounds.generate(sampler, weights(), one.prompts, sampling, **more)
+        else:
+            more |= {"stops": one.stops, "rooms": one.rooms}
+            yield sampler.generate(weights(), one.prompts, sampling, **more)
 
 
 def _joined(batches: Sequence[Batch], order: np.ndarray, samples: int) -> Answers:

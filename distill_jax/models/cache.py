@@ -5,6 +5,7 @@ with these layouts both products of a decode step run along contiguous memory (m
 CPU cores: half the time of [rows, slots, kv heads, head_dim]).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -36,3 +37,15 @@ def expand(cache: KVCache, repeats: int, total_slots: int) -> KVCache:
         return jnp.pad(jnp.repeat(x, repeats, axis=0), widths)
 
     return KVCache(tuple(grow(k, 3) for k in cache.k), tuple(grow(v, 2) for v in cache.v))
+
+
+def write(buffer: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:
+    """A buffer [B, ...] with one slot of each row replaced, its slots along `axis`.
+
+    slot: int32, one for all rows: a slice is written; or [B], each row's own: one scatter, which
+    XLA does in place, as it does the slice. A slot beyond the last is the last.
+    """
+    update = jax.lax.dynamic_update_slice_in_dim
+    if slot.ndim == 0:
+        return update(buffer, new, slot, axis)
+    return jax.vmap(functools.partial(update, axis=axis - 1))(buffer, new, slot)

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from distill_jax.models import attention_choice
 from distill_jax.models.attention import Implementation, attention
-from distill_jax.models.cache import KVCache
+from distill_jax.models.cache import KVCache, write
 from distill_jax.models.layers import apply_rope, rms_norm, rope_table, silu_gate
 from distill_jax.models.lora import LoraConfig, join_adapters
 from distill_jax.models.quantised import join, product
@@ -131,7 +131,7 @@ class Decoding:
             token_B: int32 [B].
             position_B: int32 [B], the tokens' positions.
             cache: B rows, S slots.
-            slot: int32 scalar, the slot that all rows write to.
+            slot: int32, the slot that all rows write to, or [B], each row's.
             slot_position_BS: int32 [B, S], position held by each slot, −1 for none; already with
                 position_B at `slot`.
 
@@ -145,12 +145,12 @@ class Decoding:
         causal_BS = (slot_position_BS >= 0) & (distance_BS >= 0)
         seen = {w: causal_BS if w is None else causal_BS & (distance_BS < w) for w in windows}
         keys, values = list(cache.k), list(cache.v)
-        update = jax.lax.dynamic_update_slice_in_dim
         for index, (layer, window) in enumerate(zip(weights["layers"], windows, strict=True)):
             normed = rms_norm(x_BD, layer["input_norm"], config.rms_norm_eps)
             q, k, v = _heads(config, layer, normed, rope)
-            keys[index] = update(keys[index], k[..., None].astype(keys[index].dtype), slot, axis=3)
-            values[index] = update(values[index], v[:, :, None].astype(v.dtype), slot, axis=2)
+            k, v = k[..., None].astype(keys[index].dtype), v[:, :, None]
+            keys[index] = write(keys[index], k, slot, axis=3)
+            values[index] = write(values[index], v, slot, axis=2)
             out = _attend_slots(q, keys[index], values[index], seen[window])
             x_BD = _finish_block(config, layer, x_BD, out)
         hidden_BD = rms_norm(x_BD, weights["norm"], config.rms_norm_eps)

@@ -51,15 +51,34 @@ class Watched:
         self.random = np.random.default_rng(0)
         for name in ("prefill", "start", "segment", "compact"):
             setattr(self.sampler, f"_{name}", getattr(self, name))
+        real = self.sampler.programs
+        self.sampler.programs = types.SimpleNamespace(  # type: ignore[assignment]
+            model=real.model, mesh=real.mesh, rows=real.rows, eos_id=EOS, pad_id=PAD,
+            prefill=self.prefill, empty=self.empty, insert=self.insert, segment=self.segment,
+        )  # fmt: skip
 
-    def prefill(self, weights: Any, tokens_PT: Any, lengths_P: Any) -> tuple[None, int]:
+    def prefill(self, weights: Any, tokens_PT: Any, lengths_P: Any) -> tuple[None, Any]:
         self.programs.add(("prefill", tokens_PT.shape))
-        return None, tokens_PT.shape[1]
+        return None, types.SimpleNamespace(num_slots=tokens_PT.shape[1])
 
-    def start(self, hidden: Any, width: int, length_P: Any, *rest: Any) -> Carry:
+    def empty(self, hidden: Any, cache: Any, key_data: Any, rows: int, slots: int) -> Carry:
+        self.programs.add(("empty", rows, cache.num_slots, slots))
+        return Carry(None, slots, None, np.zeros(rows), np.ones(rows, bool), None)  # type: ignore[arg-type]
+
+    def insert(
+        self, carry: Carry, hidden: Any, cache: Any, length_P: Any, key_data: Any, *rows_B: Any
+    ) -> Carry:
+        self.programs.add(
+            ("insert", len(carry.done_B), len(length_P), cache.num_slots, carry.cache)
+        )
+        new_B = rows_B[0] >= 0
+        ends_B = np.where(new_B, self.random.choice(ROWS[:, 1], len(new_B)), carry.length_B)
+        return carry._replace(length_B=ends_B, done_B=carry.done_B & ~new_B)
+
+    def start(self, hidden: Any, cache: Any, length_P: Any, *rest: Any) -> Carry:
         *_, count, samples, slots = rest
         rows = len(length_P) * samples
-        self.programs.add(("start", len(length_P), width, samples, slots))
+        self.programs.add(("start", len(length_P), cache.num_slots, samples, slots))
         ends_B = self.random.choice(ROWS[:, 1], rows)
         ends_B[self.random.random(rows) < self.random.choice([0.0, 0.03])] = 10**6
         done_B = np.arange(rows) >= count * samples
@@ -68,8 +87,10 @@ class Watched:
     def segment(
         self, weights: Any, carry: Carry, offsets: Any, steps: int, settings: SamplingSettings
     ) -> Any:
-        self.programs.add(("segment", len(carry.done_B), carry.cache, steps, settings))
-        drawn = np.arange(offsets[0], offsets[0] + steps)[:, None] + 1 == carry.length_B
+        kind = "segment" if offsets.ndim == 1 else "refilled"
+        self.programs.add((kind, len(carry.done_B), carry.cache, steps, settings))
+        step_NX = np.add.outer(np.arange(steps), offsets[0]).reshape(steps, -1)
+        drawn = step_NX + 1 == carry.length_B
         done_B = carry.done_B | drawn.any(axis=0)
         tokens_NB = np.where(drawn & ~carry.done_B, EOS, EOS + 1)
         return carry._replace(done_B=done_B), (tokens_NB, np.zeros(drawn.shape, np.float32))
@@ -117,10 +138,12 @@ def whole_run(config: Any) -> tuple[Watched, list[tuple[Any, Rollout]]]:
 def test_the_sampler(run: Any) -> None:
     watched, _ = run
     kinds = [name for name, *_ in watched.programs]
-    # Two numbers of rows, drawn and greedy; prompts × samples of rl and of evaluation.
-    wanted = {"prefill": 2, "start": 2, "segment": 4, "compact": 1}
+    # Of one batch: two numbers of rows, drawn and greedy; prompts of rl and of validation.
+    wanted = {"prefill": 3, "start": 2, "segment": 4, "compact": 1}
+    # Of evaluation, whose rows are refilled: drawn and greedy.
+    wanted |= {"empty": 1, "insert": 2, "refilled": 2}
     assert {name: kinds.count(name) for name in wanted} == wanted
-    assert len(watched.programs) <= 12
+    assert len(watched.programs) <= 15
 
 
 def test_without_the_presets_settings_there_are_many_more() -> None:

@@ -14,6 +14,7 @@ from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.rollout.sampler import Rollout, Sampler
 from distill_jax.run.run import Run
 from distill_jax.stages import runner
+from tests.rollout import parts
 from tests.stages import test_evolve, traced
 from tests.stages.traced import plan
 
@@ -37,6 +38,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[list[in
         return out
 
     monkeypatch.setattr(Sampler, "generate", generate)
+    monkeypatch.setattr(Sampler, "stream", parts.stream)
     return found
 
 
