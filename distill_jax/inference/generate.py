@@ -19,6 +19,10 @@ from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.progress import Progress
 
 Tick = Callable[[int], None]
+# From so many batches on refilled rows decode fewer rows × steps than batches that shrink, for a
+# stream keeps all its rows to its end: where batches have one or two sizes; where they have more
+# (docs/benchmarks.md).
+_REFILLED_FROM = 4, 16
 # Column of a store with the outputs in completions of several rounds.
 OUTPUTS = "outputs"
 
@@ -69,11 +73,11 @@ def answers(
     """Draws the completions of all prompts.
 
     A prompt's number seeds its randomness, so the batch size changes only speed and the last bits.
-    More completions than a batch holds are drawn by `Sampler.stream`: rows that have ended take
-    waiting completions. One batch alone is drawn by `Sampler.generate`, and so are the batches of
-    completions with several turns, of which one begins when the one before has ended; the last
-    one is filled up with repeats, so that one compiled program serves all. Programs are the same
-    at every start, so a resumed program draws the rest as an uninterrupted one does.
+    Many batches (4 where sampling.row_counts is 1 or 2, else 16) are drawn by `Sampler.stream`:
+    rows that have ended take waiting completions. Fewer are drawn by `Sampler.generate`, and so
+    are completions with several turns and those of several processes; the last batch is filled up
+    with repeats, so that one compiled program serves all. What the store holds does not count, so
+    a resumed program draws the rest as an uninterrupted one does.
 
     Args:
         sampler, weights: of the model, and its decode weights; called only if a batch is drawn.
@@ -101,7 +105,7 @@ def answers(
     problems = [tuple(ids[row] for row in rows) for rows in places]
     held = [None if store is None else store.find(decoding, names) for names in problems]
     missing = [number for number, one in enumerate(held) if one is None]
-    refilled = len(places) > 1 and (replies is None or sampling.rounds == 1)
+    refilled = _refills(len(places), sampling, replies)
 
     def part(number: int) -> Part:
         rows = places[number] if refilled else filled(places[number], size).tolist()
@@ -126,6 +130,16 @@ def answers(
         if tick is not None:
             tick(len(tokens))
     return _joined([one for one in held if one is not None], order, samples)
+
+
+def _refills(batches: int, sampling: SamplingSettings, replies: Replies | None) -> bool:
+    """Whether a draw of so many batches, those that a store holds included, is one stream."""
+    # The host decides which rows begin from what it fetched, and inserts them by arrays of its own;
+    # no test has run this in several processes.
+    if jax.process_count() > 1 or (replies is not None and sampling.rounds > 1):
+        return False
+    few, many = _REFILLED_FROM
+    return batches >= (few if 0 < sampling.row_counts <= 2 else many)
 
 
 def _drawn(

@@ -85,22 +85,6 @@ class Programs:
         done_B = jnp.arange(len(length_B)) >= prompts * samples
         return self._placed(Carry(hidden_BD, cache, position_BS, length_B, done_B, key_B))
 
-    @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-    def empty(self, hidden_PD, cache, key_data, rows: int, slots: int) -> Carry:
-        """Rows that wait for a prompt, of the dtypes of prefilled ones."""
-        none = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), cache)
-        zero_B = jnp.zeros(rows, jnp.int32)
-        return self._placed(
-            Carry(
-                jnp.zeros((rows, *hidden_PD.shape[1:]), hidden_PD.dtype),
-                kv.expand(none, 1, slots),
-                jnp.full((rows, slots), -1, jnp.int32),
-                zero_B,
-                jnp.ones(rows, bool),
-                rng.sample_keys(jax.random.wrap_key_data(key_data), zero_B, zero_B),
-            )
-        )
-
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def insert(
         self, carry: Carry, hidden_PD, cache, length_P, key_data, source_B, id_B, sample_B

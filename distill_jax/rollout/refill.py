@@ -24,8 +24,8 @@ from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.limits import Stop
 from distill_jax.rollout.sampling_settings import SamplingSettings
 
-# Prompts are prefilled by as many as fill one row in _SHARE, for the keys of those that wait take
-# memory, but by at least so many tokens: XLA's CPU programs for fewer have other last bits.
+# Prompts are prefilled by one for about so many rows, for the keys of those that wait take memory,
+# but by about so many tokens at least: XLA's CPU programs for fewer have other last bits.
 _SHARE, _TOKENS = 4, 1024
 
 
@@ -101,13 +101,18 @@ class Refill:
         self.programs, self.weights, self.settings = programs, weights, settings
         self.samples = samples
         self.key_data = np.asarray(jax.random.key_data(key))
-        self.shards = sharding.batch_shards(programs.mesh)
-        self.most = -(-rows // samples)  # prompts that fill all rows
-        self.rows: list[_Row | None] = [None] * round_up(rows, self.shards)
         # Checked as a whole: nothing is drawn where one prompt is wrong.
         rooms = [self._rooms(part) for part in parts]
         widths = [self._packed(part.prompts)[0].shape[1] for part in parts]
-        self.slots = max(widths, default=0) + settings.max_new_tokens
+        widest = max(widths, default=1)
+        self.slots = widest + settings.max_new_tokens
+        # By the widest, which a resumed draw has, too: numbers of rows change the last bits.
+        shards = sharding.batch_shards(programs.mesh)
+        size = min(-(-rows // samples), max(-(-rows // _SHARE), -(-_TOKENS // widest)))
+        # The rows are a multiple of a chunk's prompts, for they begin as repeats of one.
+        self.repeats = -(-rows // round_up(size, shards))
+        self.size = round_up(-(-rows // self.repeats), shards)
+        self.rows: list[_Row | None] = [None] * (self.size * self.repeats)
         self.parts = deque(zip(parts, rooms, widths, strict=True))
         self.begun: deque[_Begun] = deque()
         self.chunks = self._chunks()
@@ -148,7 +153,10 @@ class Refill:
                 self.rows[row] = _Row(chunk.begun, place, chunk.cache.num_slots)
         given = chunk.hidden_PD, chunk.cache
         if self.carry is None:
-            self.carry = self.programs.empty(*given, self.key_data, count, self.slots)
+            # No prompt of it is real: all rows are free. A program that `generate` has, too.
+            none_P, how = np.zeros(self.size, np.uint32), (0, self.repeats, self.slots)
+            begun = chunk.length_P, none_P, none_P, self.key_data
+            self.carry = self.programs.start(*given, *begun, *how)
         more = chunk.length_P, self.key_data, source_B, id_B, sample_B
         self.carry = self.programs.insert(self.carry, *given, *more)
 
@@ -159,11 +167,9 @@ class Refill:
             steps, G = self.settings.max_new_tokens, self.samples
             self.begun.append(_Begun(part, room_P, G, steps, self.programs.pad_id))
             begun = self.begun[-1]
-            size = min(self.most, max(-(-self.most // _SHARE), -(-_TOKENS // width)))
-            size = round_up(size, self.shards)
-            for first in range(0, len(part.prompts), size):
-                last = min(first + size, len(part.prompts))
-                tokens_PT, length_P = self._packed(part.prompts[first:last], width, size)
+            for first in range(0, len(part.prompts), self.size):
+                last = min(first + self.size, len(part.prompts))
+                tokens_PT, length_P = self._packed(part.prompts[first:last], width, self.size)
                 placed = sharding.place((tokens_PT, length_P), self.programs.rows)
                 hidden_PD, cache = self.programs.prefill(self.weights, *placed)
                 waiting = deque(

@@ -2,8 +2,8 @@
 
 A segment is one compiled program of a fixed number of steps. Between segments the host reads which
 rows have ended and, when at most half are left, drops the ended ones from the batch. A caller's
-`stops` end rows there, too: what a segment drew after that place is cut off. Of a few prompts all
-rows begin together (`generate`); of more, waiting ones take the rows that have ended (`stream`).
+`stops` end rows there, too: what a segment drew after that place is cut off. Rows begin together
+(`generate`), or waiting completions take the rows that have ended (`stream`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -135,18 +135,19 @@ class Sampler:
         """Yields what `generate` draws of each part, in order; all share one batch of rows.
 
         A row whose completion has ended takes the next one that waits, of its part or a later one.
-        For draws with more completions than rows. The batch does not shrink, and what a row draws
-        does not depend on what was drawn before: a part has the same bits whichever parts stand
-        before it. Tokens are those of `generate`; log-probabilities have its bits where all parts
-        are padded to one width, and differ by rounding else, for the cache is as long as the widest
-        part's. Parts are yielded in order.
+        For draws of many times more completions than rows: the batch does not shrink, so its last
+        completions are decoded with all rows. A part has the same bits whichever parts are left
+        out before it, if none of them is wider. Tokens, lengths and ends are those of `generate`,
+        but where a draw falls between two tokens by rounding; log-probabilities are its within
+        1e-5 (float32, tests/rollout/test_refill.py), in general not its bits: batches have other
+        sizes, and the cache is as long as the widest part's. There are no `firsts` and no `ended`.
 
         Args:
             weights, settings, key: as `generate` takes them.
             parts: prompts that are returned together; of similar length, shorter parts first.
             samples: G, of each prompt.
             rows: completions decoded at a time; the cache holds as many. Rounded up to a multiple
-                of the mesh's parts.
+                of the prompts that are prefilled together, and these to one of the mesh's parts.
 
         Raises:
             DataError, ConfigError: as `generate`, before anything is drawn.

@@ -54,16 +54,12 @@ class Watched:
         real = self.sampler.programs
         self.sampler.programs = types.SimpleNamespace(  # type: ignore[assignment]
             model=real.model, mesh=real.mesh, rows=real.rows, eos_id=EOS, pad_id=PAD,
-            prefill=self.prefill, empty=self.empty, insert=self.insert, segment=self.segment,
+            prefill=self.prefill, start=self.start, insert=self.insert, segment=self.segment,
         )  # fmt: skip
 
     def prefill(self, weights: Any, tokens_PT: Any, lengths_P: Any) -> tuple[None, Any]:
         self.programs.add(("prefill", tokens_PT.shape))
         return None, types.SimpleNamespace(num_slots=tokens_PT.shape[1])
-
-    def empty(self, hidden: Any, cache: Any, key_data: Any, rows: int, slots: int) -> Carry:
-        self.programs.add(("empty", rows, cache.num_slots, slots))
-        return Carry(None, slots, None, np.zeros(rows), np.ones(rows, bool), None)  # type: ignore[arg-type]
 
     def insert(
         self, carry: Carry, hidden: Any, cache: Any, length_P: Any, key_data: Any, *rows_B: Any
@@ -139,11 +135,12 @@ def test_the_sampler(run: Any) -> None:
     watched, _ = run
     kinds = [name for name, *_ in watched.programs]
     # Of one batch: two numbers of rows, drawn and greedy; prompts of rl and of validation.
-    wanted = {"prefill": 3, "start": 2, "segment": 4, "compact": 1}
-    # Of evaluation, whose rows are refilled: drawn and greedy.
-    wanted |= {"empty": 1, "insert": 2, "refilled": 2}
+    wanted = {"prefill": 2, "start": 2, "segment": 4, "compact": 1}
+    # Of evaluation, whose rows are refilled: drawn and greedy. Its prefill and its first rows are
+    # those of rl.
+    wanted |= {"insert": 1, "refilled": 2}
     assert {name: kinds.count(name) for name in wanted} == wanted
-    assert len(watched.programs) <= 15
+    assert len(watched.programs) <= 12
 
 
 def test_without_the_presets_settings_there_are_many_more() -> None:

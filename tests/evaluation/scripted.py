@@ -15,7 +15,6 @@ from distill_jax.inference.agents import Agent
 from distill_jax.reasoning.steps import Format
 from distill_jax.rollout.sampler import Rollout, SamplingSettings
 from distill_jax.tasks import TASKS, ProgramSettings
-from tests.rollout import parts
 from tests.stages.hf import tokenizer
 
 KEY = jax.random.key(0)
@@ -33,8 +32,6 @@ class Scripted:
         self.tok, self.say, self.prompts, self.calls = tok, say, [], []
         self.pad_id = chat.eos_id(tok)
         self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=positions))
-
-    stream = parts.stream
 
     def generate(
         self, weights, prompts, settings, *,

@@ -1,5 +1,6 @@
 """The one generator of answers: any batch size, going on from a store, further columns, a stop."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +150,48 @@ def test_a_stop_comes_after_the_batch_is_kept(draw: Draw, tmp_path: Path) -> Non
     with pytest.raises(Interrupted, match=message):
         draw(store=store, tick=tick)
     assert shown == [7, 11] and AnswerStore(store.path, {}).count() == 8
+
+
+@pytest.mark.parametrize("row_counts", [1, 3])
+def test_many_batches_refill_rows_and_a_resumed_draw_goes_on(
+    sampler: Sampler,
+    weights: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    row_counts: int,
+) -> None:
+    """5 batches: enough for a stream where batches hardly shrink, too few where they halve."""
+    limits = dataclasses.replace(LIMITS, row_counts=row_counts, temperature=1.0, top_p=1.0)
+    streams: list[int] = []
+    real = Sampler.stream
+
+    def counted(self: Sampler, weights: Any, parts: Any, *rest: Any, **how: Any) -> Any:
+        streams.append(len(parts))
+        return real(self, weights, parts, *rest, **how)
+
+    def drawn(**how: Any) -> Answers:
+        how = {"samples": 2, "batch": 2, **how}
+        return generate.answers(sampler, lambda: weights, PROMPTS, limits, key=KEY, **how)
+
+    def stop_at_third(count: int) -> None:
+        ticks.append(count)
+        if len(ticks) == 3:
+            raise Interrupted("3")
+
+    ticks: list[int] = []
+    monkeypatch.setattr(Sampler, "stream", counted)
+    whole, one_batch = AnswerStore(tmp_path / "whole.jsonl", {}), drawn(batch=10)
+    assert same(drawn(store=whole), one_batch)
+    cut = AnswerStore(tmp_path / "cut.jsonl", {})
+    with pytest.raises(Interrupted):
+        drawn(store=cut, tick=stop_at_third)
+    assert cut.count() == 6
+    assert same(drawn(store=AnswerStore(cut.path, {})), one_batch)
+    assert cut.path.read_bytes() == whole.path.read_bytes()
+    # Of the draw that was broken off 2 batches are left; the number of all decides.
+    assert streams == ([5, 5, 2] if row_counts == 1 else [])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert not generate._refills(100, limits, None)
 
 
 @pytest.mark.parametrize(("powers", "sizes"), [(False, [5]), (True, [8])])

@@ -150,7 +150,7 @@ def test_few_programs_and_no_copy_of_the_cache_in_the_loop(built):
     settings = dataclasses.replace(LIMITS, max_new_tokens=11, segment=3)
     sampler = make(model)
     weights, kind = sampler.weights(params, settings), type(sampler.programs)
-    names = ("prefill", "empty", "insert", "segment")
+    names = ("prefill", "start", "insert", "segment")
     before = {name: getattr(kind, name)._cache_size() for name in names}
     seen, programs = [], sampler.programs
 
@@ -167,7 +167,7 @@ def test_few_programs_and_no_copy_of_the_cache_in_the_loop(built):
     streamed(sampler, weights, parts_of(5), settings, 1, 5)
     widths = {-(-len(p) // 8) for part in parts_of(5) for p in part.prompts[-1:]}
     after = {name: getattr(kind, name)._cache_size() - before[name] for name in names}
-    assert after["segment"] == 1 and after["empty"] == 1
+    assert after["segment"] == 1 and after["start"] == 1
     assert after["prefill"] <= len(widths) and after["insert"] <= len(widths)
     sampler.programs = programs
     streamed(sampler, weights, parts_of(5)[::-1], settings, 1, 5)

@@ -32,7 +32,6 @@ from distill_jax.stages.evolve_settings import EvolveSettings
 from distill_jax.stages.synthesis_settings import SynthesisSettings
 from distill_jax.tasks import program_runs
 from distill_jax.training.optimizer import OptimizerSettings
-from tests.rollout import parts
 from tests.sandbox.attacks import ATTACKS
 from tests.sandbox.effects import Watch
 from tests.stages import traced
@@ -221,7 +220,6 @@ def main() -> None:
             return out._replace(ended_B=np.ones_like(out.ended_B))
 
         Sampler.generate = ended  # type: ignore
-        Sampler.stream = parts.stream  # type: ignore
         Data.text = lambda self, tokens, tokenizer=None: next(attacked.texts)  # type: ignore
         given.report.write_text(json.dumps(attacked.all()))
     finally:

@@ -16,7 +16,7 @@ from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation import distribution, subjects
 from distill_jax.evaluation.held_out import greedy_answers, held_out
 from distill_jax.evaluation.runner import Sampler
-from distill_jax.inference import store
+from distill_jax.inference import generate, store
 from distill_jax.models import hf_io, peft_io
 from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted, StopSignal
@@ -157,20 +157,31 @@ def test_a_model_alone_with_a_tokenizer_of_its_own(finished: Path, tmp_path: Pat
         tokenizers.check_same_tokenizer(ours, own)  # else this test shows nothing
 
 
+@pytest.mark.parametrize("refilled", [False, True])
 def test_stopped_in_the_middle_it_goes_on(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refilled: bool
 ) -> None:
     # Greedy in batches of two problems and one, sampled in batches of one: six draws a subject.
     # Asked to stop after four of the second subject.
     how = {"evaluate__batch": 2, "evaluate__problems": 3, "evaluate__distribution": False}
     drawn: list[tuple[float, int]] = []
-    real = Sampler.generate
+    real, stream = Sampler.generate, Sampler.stream
 
     def counted(self: Sampler, weights: Any, prompts: Any, settings: Any, **rest: Any) -> Any:
         drawn.extend((settings.temperature, i) for i in dict.fromkeys(rest["prompt_ids"]))
         return real(self, weights, prompts, settings, **rest)
 
+    def streamed(self: Sampler, weights: Any, parts: Any, settings: Any, **rest: Any) -> Any:
+        assert refilled
+        for part, out in zip(parts, stream(self, weights, parts, settings, **rest), strict=True):
+            drawn.extend((settings.temperature, i) for i in part.prompt_ids)
+            yield out
+
     monkeypatch.setattr(Sampler, "generate", counted)
+    monkeypatch.setattr(Sampler, "stream", streamed)
+    if refilled:
+        monkeypatch.setattr(generate, "_REFILLED_FROM", (2, 2))
+        monkeypatch.setattr(Sampler, "generate", None)
     whole = copy_stages(finished, tmp_path / "whole", *DONE)
     runner.run(only(**how), whole)
     in_one_go, drawn[:] = list(drawn), []

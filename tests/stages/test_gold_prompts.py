@@ -14,7 +14,6 @@ from distill_jax.evaluation.runner import EvaluateSettings
 from distill_jax.rollout.sampler import Rollout, Sampler
 from distill_jax.run.run import Run
 from distill_jax.stages import runner
-from tests.rollout import parts
 from tests.stages import test_evolve, traced
 from tests.stages.traced import plan
 
@@ -38,7 +37,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[list[in
         return out
 
     monkeypatch.setattr(Sampler, "generate", generate)
-    monkeypatch.setattr(Sampler, "stream", parts.stream)
     return found
 
 

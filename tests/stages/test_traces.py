@@ -117,14 +117,16 @@ def test_the_report_takes_their_files_for_nothing_else(whole: Run) -> None:
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
     whole: Run, made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Sampler.stream
+    real, calls = Sampler.generate, []
 
     def failing(self: Sampler, *arguments: Any, **how: Any) -> Any:
-        yield next(real(self, *arguments, **how))
-        raise KeyboardInterrupt
+        calls.append(how["prompt_ids"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, *arguments, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Sampler, "stream", failing)
+        patch.setattr(Sampler, "generate", failing)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, made)
         assert not (tmp_path / "traces" / "rows.jsonl").exists()

@@ -14,7 +14,6 @@ from distill_jax.run.config import RunConfig
 from distill_jax.run.settings import StageSettings
 from distill_jax.tasks import Judged
 from distill_jax.tasks.task import TextTask
-from tests.rollout import parts
 from tests.stages.hf import tokenizer, write_model, write_problems
 from tests.stages.small import small
 
@@ -99,7 +98,6 @@ def scripted(
     fake = Scripted(replies)
     generate: Callable[..., Rollout] = lambda self, *args, **how: fake.generate(*args, **how)  # noqa: E731
     monkeypatch.setattr(Sampler, "generate", generate)
-    monkeypatch.setattr(Sampler, "stream", parts.stream)
     return fake
 
 
