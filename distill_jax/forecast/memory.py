@@ -228,11 +228,11 @@ class Job:
 
     def _further_teachers(self, rows: int, T: int, R: int) -> list[Part]:
         """Weights of each, and its scoring of so many rows at a time."""
-        parts, placed = [], self.rows(rows, T, R)
+        parts = []
         for name, geometry in self.further.items():
             size = weights_bytes(geometry, self.config.teacher, self.mesh)
             program = dataclasses.replace(self.program("teacher"), geometry=geometry)
-            held = activations.scoring(program, placed, shards=self.shards)
+            held = self._scoring(program, rows, T, R)
             parts.append(Part(f"teacher {name} weights", size, True))
             parts.append(Part(f"teacher {name} scoring: activations", held, False))
         return parts

@@ -119,8 +119,10 @@ def _fix(error: Exception) -> str:
     # The hub hides from strangers that a repository exists.
     if status in (401, 403, 404) or isinstance(error, hub_errors.LocalTokenNotFoundError):
         return _TOKEN
-    again = "the same command tries again"
-    return f"look at the network and the disk; {again}" if status is None else again
+    if status is None:
+        return "look at the network and the disk; the same command tries again"
+    passing = status in (408, 429) or status >= 500
+    return "the same command tries again" if passing else "mend what the hub names"
 
 
 def _is_private(api: Any, repository: str) -> bool | None:

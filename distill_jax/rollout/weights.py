@@ -83,17 +83,18 @@ def decode_shardings(weights: Any, mesh: AnyMesh) -> Any:
 
     def one(path: Any, leaf: Any) -> NamedSharding:
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        axes = _axes(names, leaf.shape)
+        axes = _axes(names, leaf.shape, mesh.shape["tensor"])
         return NamedSharding(mesh, sharding.partition_spec(axes, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(one, weights)
 
 
-def _axes(names: list[str], shape: tuple[int, ...]) -> tuple[str | None, ...]:
+def _axes(names: list[str], shape: tuple[int, ...], tensor: int) -> tuple[str | None, ...]:
     if names[-1] == "embedding":
         return ("vocab", None)
-    if names[-1] == "head_RWD":  # one block is split inside, several are if they can
-        return (None, "vocab", None) if shape[0] == 1 else ("vocab", None, None)
+    if names[-1] == "head_RWD":  # by blocks where their number allows it, else inside of each
+        by_blocks = shape[0] > 1 and shape[0] % tensor == 0
+        return ("vocab", None, None) if by_blocks else (None, "vocab", None)
     group = next((name for name in names if name in _AXES), None)
     if group is None:
         return (None,) * len(shape)

@@ -27,33 +27,55 @@ _NODES = frozenset((
     ast.Or, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
 ))  # fmt: skip
 _BUILTINS = frozenset("abs bool divmod float int len max min print round str sum".split())
-_MOST_POWER = 16
+# Powers, and products of a program, a power counted by its bits: the longest number then has some
+# 60,000 digits, and no plain program holds its neighbours up.
+_MOST_POWER, _MOST_PRODUCTS, _MOST_DIGITS = 16, 12, 15
 
 
 def is_plain(program: str) -> bool:
     """Whether a program may share a process: see this module.
 
     Refused are also names that begin with an underscore, strings over several lines (a bundle
-    indents them) and carriage returns (they end lines for Python alone).
+    indents them), carriage returns (they end lines for Python alone), lines continued by a
+    backslash (the next line's indentation may then decide), and great numbers.
     """
-    if len(program) > LONGEST or "\r" in program or "\f" in program:
+    if len(program) > LONGEST or any(mark in program for mark in ("\r", "\f", "\\\n")):
         return False
     nodes = texts_of.all_nodes(program)
     if len(nodes) < 2 or not _NODES.issuperset(map(type, nodes)):
         return False
     stored, loaded = set[str](), set[str]()
+    products = 0
     for node in nodes:
         if isinstance(node, ast.Name):
             (loaded if isinstance(node.ctx, ast.Load) else stored).add(node.id)
         elif isinstance(node, ast.Constant | ast.JoinedStr):
-            if node.lineno != node.end_lineno:
+            if node.lineno != node.end_lineno or _is_great(node):
                 return False
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
-            power = node.right
-            if not (isinstance(power, ast.Constant) and power.value in range(_MOST_POWER + 1)):
-                return False
+        elif isinstance(node, ast.BinOp | ast.AugAssign):
+            factor = node.right if isinstance(node, ast.BinOp) else node.value
+            products += _products(node.op, factor)
     names = stored | loaded
-    return loaded - stored <= _BUILTINS and not any(name.startswith("_") for name in names)
+    if products > _MOST_PRODUCTS or any(name.startswith("_") for name in names):
+        return False
+    return loaded - stored <= _BUILTINS
+
+
+def _is_great(node: ast.expr) -> bool:
+    value = getattr(node, "value", None)
+    return isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS
+
+
+def _products(op: ast.operator, factor: ast.expr) -> int:
+    """How many products an operation is; more than there may be for an unknown or great power."""
+    if isinstance(op, ast.Mult):
+        return 1
+    if not isinstance(op, ast.Pow):
+        return 0
+    value = getattr(factor, "value", None)
+    if isinstance(value, int) and 0 <= value <= _MOST_POWER:
+        return value.bit_length()
+    return _MOST_PRODUCTS + 1
 
 
 def start(sandbox: Sandbox, programs: Sequence[str], limits: Limits) -> list[Future[Result]]:
@@ -129,18 +151,24 @@ def _deliver(
         printed = _parts(whole.result(), mark, len(programs))
     again: list[tuple[str, Future[Result]]] = []
     for program, member, text in zip(programs, members, printed, strict=True):
-        if not member.set_running_or_notify_cancel():
-            continue
-        if text is None:
+        if text is None and not member.cancelled():
             again.append((program, member))
+        if text is None or not member.set_running_or_notify_cancel():
             continue
         result, count = whole.result(), len(programs)
         part = result.wall_ms / count, result.cpu_s / count
         member.set_result(
             dataclasses.replace(result, stdout=text, stderr="", wall_ms=part[0], cpu_s=part[1])
         )
-    reruns = sandbox.start([program for program, _ in again])
+    try:
+        reruns = sandbox.start([program for program, _ in again])
+    except RuntimeError as error:  # no thread is to be had: a callback's error reaches nobody
+        for _, member in again:
+            if member.set_running_or_notify_cancel():
+                member.set_exception(error)
+        return
     for (_, member), rerun in zip(again, reruns, strict=True):
+        member.add_done_callback(functools.partial(_cancel, rerun))
         rerun.add_done_callback(functools.partial(_copy, member))
 
 
@@ -154,7 +182,14 @@ def _parts(result: Result, mark: str, count: int) -> list[str | None]:
     return [text if end == "1" else None for text, end in zip(texts, endings, strict=True)]
 
 
+def _cancel(rerun: Future[Result], member: Future[Result]) -> None:
+    if member.cancelled():
+        rerun.cancel()
+
+
 def _copy(member: Future[Result], rerun: Future[Result]) -> None:
+    if rerun.cancelled() or not member.set_running_or_notify_cancel():
+        return
     if (error := rerun.exception()) is not None:
         member.set_exception(error)
     else:

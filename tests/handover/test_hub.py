@@ -119,6 +119,7 @@ def test_a_repository_that_exists_keeps_its_visibility(model: Path, private: boo
     [
         (hub_errors.HfHubHTTPError("401 Client\nx", response=_Response(401)), "401.*fix: log in"),
         (hub_errors.HfHubHTTPError("503 Server", response=_Response(503)), "503.*fix: the same"),
+        (hub_errors.HfHubHTTPError("400 Bad", response=_Response(400)), "400.*fix: mend what"),
         (hub_errors.HTTPError("no route to host"), "no route to host; fix: look at the network"),
         (hub_errors.LocalTokenNotFoundError("Token is required"), "required; fix: log in"),
         (hub_errors.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set; fix: unset it"),

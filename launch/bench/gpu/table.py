@@ -4,12 +4,13 @@ python -m launch.bench.gpu.table DIR/gpu.jsonl
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from launch.arguments import tool_parser
 
 
 def tables(rows: list[dict[str, Any]]) -> list[Table]:
@@ -35,7 +36,9 @@ def tables(rows: list[dict[str, Any]]) -> list[Table]:
 
 def main() -> None:
     """Reads the file that the command line names; other lines are printed as they are."""
-    lines = Path(sys.argv[1]).read_text("utf-8").splitlines()
+    parser = tool_parser("bench.gpu.table", __doc__)
+    parser.add_argument("file", type=Path, metavar="FILE", help="gpu.jsonl of gpu_run.sh")
+    lines = parser.parse_args().file.read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     console = Console(width=120)
     for row in rows:
