@@ -134,8 +134,8 @@ def answers(
 
 def _refills(batches: int, sampling: SamplingSettings, replies: Replies | None) -> bool:
     """Whether a draw of so many batches, those that a store holds included, is one stream."""
-    # The host decides which rows begin from what it fetched, and inserts them by arrays of its own;
-    # no test has run this in several processes.
+    # Each process would have to choose the same rows from the tokens that it has fetched. This has
+    # not been tested with several processes.
     if jax.process_count() > 1 or (replies is not None and sampling.rounds > 1):
         return False
     few, many = _REFILLED_FROM

@@ -1,10 +1,10 @@
-"""Slot refill: rows of one batch whose completions have ended take waiting ones.
+"""Slot refill: when a completion ends, its row of the batch takes the next one that waits.
 
-Each row has its own place in its completion and its own slot of the cache to write to, so its keys
-lie where `Sampler.generate` puts them: the prompt's, then the completion's. In a ring of slots
-shared by all rows they would lie in another order, and sums over them would have other last bits.
-The host decides between segments which rows begin; prompts are prefilled a few at a time, and their
-samples wait with the prompt's keys until rows are free.
+Each row counts its own tokens and writes to its own slot of the cache. So its keys lie in the order
+that `Sampler.generate` uses: first the prompt's, then the completion's. One write slot for all rows
+would be simpler, but another order of the keys changes the last bits of sums over them. Between
+segments the host chooses the rows that begin. Prompts are prefilled a few at a time; their samples
+wait, with the prompt's keys, until rows are free.
 """
 
 from collections import deque

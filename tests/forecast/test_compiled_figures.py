@@ -1,4 +1,4 @@
-"""The forecast beside what compilers said of the presets' programs (docs/benchmarks.md).
+"""The forecast, compared with what compilers report of the presets' programs (docs/benchmarks.md).
 
 These programs take minutes to compile, so their figures are kept here: GB of arguments and of
 arguments with live arrays at the fullest moment, on each device.

@@ -146,7 +146,7 @@ def test_over_all_axes_samples_are_the_same_and_the_cache_is_split(built, monkey
 
 def test_few_programs_and_no_copy_of_the_cache_in_the_loop(built):
     model, params, _, _ = built
-    # Sizes of its own, so that no other test has compiled them.
+    # No other test uses these sizes, so nothing is compiled yet.
     settings = dataclasses.replace(LIMITS, max_new_tokens=11, segment=3)
     sampler = make(model)
     weights, kind = sampler.weights(params, settings), type(sampler.programs)

@@ -55,7 +55,7 @@ def read(served: Served, text: str, continuation: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def told(server: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def harness(server: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Figures and samples of both tasks; of the first half of the questions our text is right."""
     root: Path = tmp_path_factory.mktemp("harness")
     server.served.tokenizer.save_pretrained(root / "tokenizer")
@@ -93,14 +93,16 @@ def told(server: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return found
 
 
-def test_its_texts_are_ours_and_its_figure_follows(told: dict[str, Any], server: Running) -> None:
+def test_its_texts_are_ours_and_its_figure_follows(
+    harness: dict[str, Any], server: Running
+) -> None:
     wanted = [greedy(server.served, one) for one in QUESTIONS]
-    assert [line["resps"][0][0] for line in told["says"]] == wanted
-    assert told["results"]["says"]["exact_match,none"] == 0.5
+    assert [line["resps"][0][0] for line in harness["says"]] == wanted
+    assert harness["results"]["says"]["exact_match,none"] == 0.5
 
 
-def test_its_log_probabilities_are_the_models(told: dict[str, Any], server: Running) -> None:
-    for line in told["reads"]:
+def test_its_log_probabilities_are_the_models(harness: dict[str, Any], server: Running) -> None:
+    for line in harness["reads"]:
         asked = line["arguments"]["gen_args_0"]
         value, _ = line["resps"][0][0]
         wanted = read(server.served, asked["arg_0"], asked["arg_1"])

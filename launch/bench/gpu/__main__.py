@@ -1,4 +1,4 @@
-"""One step of gpu_run.sh, in a process of its own: appends its figures to $OUT/gpu.jsonl.
+"""Runs one step of gpu_run.sh in a separate process and appends its figures to $OUT/gpu.jsonl.
 
 python -m launch.bench.gpu --config=configs/bench.py:gpu_run --step=generate
 """
