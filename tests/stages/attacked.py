@@ -25,12 +25,12 @@ from distill_jax.rollout.sampler import Rollout, Sampler
 from distill_jax.run.config import RunConfig
 from distill_jax.run.data import Data
 from distill_jax.run.run import Run
-from distill_jax.sandbox import Sandbox
+from distill_jax.sandbox import Limits, Sandbox
 from distill_jax.stages import runner
 from distill_jax.stages.concise import ConciseSettings
 from distill_jax.stages.evolve_settings import EvolveSettings
 from distill_jax.stages.synthesis_settings import SynthesisSettings
-from distill_jax.tasks import program_runs
+from distill_jax.tasks import program_bundles, program_runs
 from distill_jax.training.optimizer import OptimizerSettings
 from tests.sandbox.attacks import ATTACKS
 from tests.sandbox.effects import Watch
@@ -205,13 +205,13 @@ def main() -> None:
     watch = Watch()
     try:
         attacked = Attacked(given.report.parent, watch, share=given.share)
-        start = Sandbox.start
+        start = program_bundles.start
 
-        def noted(sandbox: Sandbox, sources: Any) -> Any:
+        def noted(sandbox: Sandbox, sources: Any, limits: Limits) -> Any:
             attacked.ran |= set(sources)
-            return start(sandbox, sources)
+            return start(sandbox, sources, limits)
 
-        Sandbox.start = noted  # type: ignore
+        program_bundles.start = noted  # type: ignore
         generate = Sampler.generate
 
         def ended(self: Sampler, *given: Any, **how: Any) -> Rollout:
