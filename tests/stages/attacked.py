@@ -97,7 +97,8 @@ class Attacked:
 
     def rl(self, sources: list[str]) -> None:
         step = {"prompts_per_step": 4, "samples_per_prompt": SAMPLES, "eval_every": 0}
-        steps = _at_least(len(sources), 4 * SAMPLES)
+        # Of the first step the stage also reads what share of the completions has an answer.
+        steps = 1 + _at_least(len(sources), 4 * SAMPLES)
         how = {"start": "base", "steps": steps, "rewards.intrinsic_weight": 0.0,
                "optimizer.warmup_steps": 0, **step}  # fmt: skip
         made = small(**{f"rl.{name}": value for name, value in how.items()}).plan["rl"]
