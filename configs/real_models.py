@@ -92,7 +92,7 @@ def _qwen(
 
 
 def smollm2() -> RunConfig:
-    """One GPU of any size; a laptop for a few steps. Stage rl has not been run on it yet."""
+    """One GPU of any size; a laptop for a few steps (docs/experiments.md)."""
     # The same weights, which also read the worked solution.
     privileged = StageTeacherSettings(
         source="start",
