@@ -17,11 +17,13 @@ from distill_jax.core.batching import quartered, round_up
 from distill_jax.core.errors import ConfigError
 from distill_jax.data import packing
 from distill_jax.data.rollout_batch import RolloutBatch
+from distill_jax.models.cache import KVCache, SharedPrompts
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards import teacher as teachers
 from distill_jax.rewards.length_buckets import NAMES
-from distill_jax.rollout.sampler import Sampler
+from distill_jax.rollout.sampler import Carry, Sampler
+from distill_jax.rollout.slots import Slots
 from distill_jax.rollout.weights import decode_shardings, decode_weights, gather
 from distill_jax.run import models
 from distill_jax.run.settings import Shared
@@ -33,7 +35,11 @@ from distill_jax.training.exact_credit import ExactBatch
 from distill_jax.training.step import make_update
 
 # Programs of drawing, each of shapes that the one before gives.
-SAMPLER = ("weights", "weights of a layer, whole", "prefill", "start", "segment", "compact")
+# "grow a layer" goes from the first length of a cache to the last, by way of none.
+SAMPLER = (
+    "weights", "weights of a layer, whole", "prefill", "start", "grow a layer", "segment",
+    "compact",
+)  # fmt: skip
 # Rows of supervised batches are padded to a multiple of this.
 _MULTIPLE = 16
 
@@ -181,24 +187,42 @@ class Programs:
         T = round_up(self.config.data.max_prompt_tokens, settings.prompt_multiple)
         prefill = self.prefill(model, weights, prompts)
         hidden_PD, cache = outputs(prefill.program, (yield prefill))
-        host = jax.ShapeDtypeStruct
+        host, most = jax.ShapeDtypeStruct, settings.max_new_tokens
         key_data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
         numbers = [host((P,), jnp.int32), host((P,), jnp.uint32), host((P,), jnp.uint32)]
-        slots = T + settings.max_new_tokens
-        lowered = of.start.lower(
-            programs, hidden_PD, cache, *numbers, key_data, host((), jnp.int32), samples, slots
-        )
+        room = Slots.of(programs.bucket, T, settings, samples)
+        begun = *numbers, key_data, host((), jnp.int32), samples
+        given = hidden_PD, None if room.shared else cache, *begun, room.total
+        lowered = of.start.lower(programs, *given)
         carry = outputs(lowered, (yield Lowered("start", lowered)))
+        if room.shared:
+            length_P: Any = self._int(P)
+            carry = carry._replace(shared=SharedPrompts(cache, length_P))
+        if room.hold(most):
+            layer = KVCache(carry.cache.k[:1], carry.cache.v[:1])
+            grow = of.grow_layer.lower(programs, layer, carry.slot_position_BS, room.total)
+            layer, position_BS = outputs(grow, (yield Lowered("grow a layer", grow)))
+            layers = KVCache(*(x * len(carry.cache.k) for x in layer))
+            carry = carry._replace(cache=layers, slot_position_BS=position_BS)
+        yield from self._decoding(programs, weights, carry, P * samples, room)
+
+    def _decoding(
+        self, programs: Any, weights: Any, carry: Carry, rows: int, room: Slots
+    ) -> Planned:
+        """Of so many rows, in a cache of its full length."""
+        settings, of, host = self.config.sampling, type(programs), jax.ShapeDtypeStruct
         steps = min(settings.segment, settings.max_new_tokens)
         offsets = host((2,), jnp.int32)
         lowered = of.segment.lower(programs, weights, carry, offsets, steps, settings)
         carry = outputs(lowered, (yield Lowered("segment", lowered)))[0]
-        rows, parts = P * samples, sharding.batch_shards(self.mesh)
+        parts = sharding.batch_shards(self.mesh)
         size, counts = rows // 2, settings.row_counts
         if counts:
             size = quartered(1, rows, first=rows, counts=counts, parts=parts)
         if size < rows and size % parts == 0:
-            kept = host((size,), jnp.int32), host((size,), jnp.bool_)
+            kept: Any = host((size,), jnp.int32), host((size,), jnp.bool_)
+            if programs.bucket:  # as where each device has as many rows that go on
+                kept = *kept, room.apart(settings.max_new_tokens), parts > 1
             yield Lowered("compact", of.compact.lower(programs, carry, *kept))
 
     def weights(self, model: QwenModel) -> Lowered:

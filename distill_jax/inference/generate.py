@@ -74,10 +74,12 @@ def answers(
 
     A prompt's number seeds its randomness, so the batch size changes only speed and the last bits.
     Many batches (4 where sampling.row_counts is 1 or 2, else 16) are drawn by `Sampler.stream`:
-    rows that have ended take waiting completions. Fewer are drawn by `Sampler.generate`, and so
-    are completions with several turns and those of several processes; the last batch is filled up
-    with repeats, so that one compiled program serves all. What the store holds does not count, so
-    a resumed program draws the rest as an uninterrupted one does.
+    rows that have ended take waiting completions. With these row_counts any number is on
+    accelerators where samples is 1: the programs of evaluation then serve validation, too. Fewer
+    are drawn by `Sampler.generate`, and so are completions with several turns and those of several
+    processes; the last batch is filled up with repeats, so that one compiled program serves all.
+    What the store holds does not count, so a resumed program draws the rest as an uninterrupted
+    one does.
 
     Args:
         sampler, weights: of the model, and its decode weights; called only if a batch is drawn.
@@ -105,7 +107,8 @@ def answers(
     problems = [tuple(ids[row] for row in rows) for rows in places]
     held = [None if store is None else store.find(decoding, names) for names in problems]
     missing = [number for number, one in enumerate(held) if one is None]
-    refilled = _refills(len(places), sampling, replies)
+    shares = sampler.programs.bucket > 0
+    refilled = _refills(len(places), sampling, replies, alone=shares and samples == 1)
 
     def part(number: int) -> Part:
         rows = places[number] if refilled else filled(places[number], size).tolist()
@@ -132,14 +135,21 @@ def answers(
     return _joined([one for one in held if one is not None], order, samples)
 
 
-def _refills(batches: int, sampling: SamplingSettings, replies: Replies | None) -> bool:
-    """Whether a draw of so many batches, those that a store holds included, is one stream."""
+def _refills(
+    batches: int, sampling: SamplingSettings, replies: Replies | None, *, alone: bool = False
+) -> bool:
+    """Whether a draw of so many batches, those that a store holds included, is one stream.
+
+    alone: prompts are shared by their samples, but each has one only.
+    """
     # Each process would have to choose the same rows from the tokens that it has fetched. This has
     # not been tested with several processes.
     if jax.process_count() > 1 or (replies is not None and sampling.rounds > 1):
         return False
     few, many = _REFILLED_FROM
-    return batches >= (few if 0 < sampling.row_counts <= 2 else many)
+    if not 0 < sampling.row_counts <= 2:
+        return batches >= many
+    return alone or batches >= few
 
 
 def _drawn(

@@ -6,7 +6,7 @@ CPU cores: half the time of [rows, slots, kv heads, head_dim]).
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,33 @@ class KVCache(NamedTuple):
         return self.v[0].shape[2]
 
 
+class SharedPrompts(NamedTuple):
+    """Prompts that groups of rows read together and none writes: P rows of T slots.
+
+    The B = P·G decoded rows come in the order of their prompts; slot t holds position t.
+    """
+
+    cache: KVCache
+    length_P: jax.Array
+
+
+def empty(layers: int, rows: int, kv_heads: int, head_dim: int, slots: int, dtype: Any) -> KVCache:
+    """A cache of zeros."""
+    return KVCache(
+        tuple(jnp.zeros((rows, kv_heads, head_dim, slots), dtype) for _ in range(layers)),
+        tuple(jnp.zeros((rows, kv_heads, slots, head_dim), dtype) for _ in range(layers)),
+    )
+
+
+def joined(first: KVCache, second: KVCache) -> KVCache:
+    """The slots of one cache, then those of another of as many rows."""
+    keys, values = (zip(*both, strict=True) for both in zip(first, second, strict=True))
+    return KVCache(
+        tuple(jnp.concatenate(pair, axis=3) for pair in keys),
+        tuple(jnp.concatenate(pair, axis=2) for pair in values),
+    )
+
+
 def expand(cache: KVCache, repeats: int, total_slots: int) -> KVCache:
     """The cache with each of its rows `repeats` times in a row, zero-filled to `total_slots` slots.
 
@@ -37,6 +64,24 @@ def expand(cache: KVCache, repeats: int, total_slots: int) -> KVCache:
         return jnp.pad(jnp.repeat(x, repeats, axis=0), widths)
 
     return KVCache(tuple(grow(k, 3) for k in cache.k), tuple(grow(v, 2) for v in cache.v))
+
+
+def grown(cache: KVCache, position_BS: jax.Array, slots: int) -> tuple[KVCache, jax.Array]:
+    """A cache with more slots, which hold nothing, and the positions in them."""
+    more = slots - cache.num_slots
+    position_BS = jnp.pad(position_BS, ((0, 0), (0, more)), constant_values=-1)
+    return expand(cache, 1, slots), position_BS
+
+
+def taken(x: jax.Array, index_N: jax.Array, parts: int) -> jax.Array:
+    """Rows of x; with several parts the indices of each are of rows of this part."""
+    if parts == 1:
+        return jnp.take(x, index_N, axis=0)
+    size = len(x) // parts
+    inside_XN = index_N.reshape(parts, -1) - size * jnp.arange(parts)[:, None]
+    take = jax.vmap(lambda rows, index: jnp.take(rows, index, axis=0))
+    found = take(x.reshape(parts, size, *x.shape[1:]), inside_XN)
+    return found.reshape(len(index_N), *x.shape[1:])
 
 
 def write(buffer: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:

@@ -12,7 +12,8 @@ from jax.sharding import NamedSharding
 
 from distill_jax.models import attention_choice
 from distill_jax.models.attention import Implementation, attention
-from distill_jax.models.cache import KVCache, write
+from distill_jax.models.cache import KVCache, SharedPrompts, write
+from distill_jax.models.cache_attention import attend_own, attend_shared
 from distill_jax.models.layers import apply_rope, rms_norm, rope_table, silu_gate
 from distill_jax.models.lora import LoraConfig, join_adapters
 from distill_jax.models.quantised import join, product
@@ -25,7 +26,6 @@ _GROUPS = {
     "gate_up": ("mlp", ("gate_proj", "up_proj")),
     "down": ("mlp", ("down_proj",)),
 }
-_MASKED = -1e30
 
 
 class Decoding:
@@ -123,6 +123,7 @@ class Decoding:
         cache: KVCache,
         slot: jax.Array,
         slot_position_BS: jax.Array,
+        shared: SharedPrompts | None = None,
     ) -> tuple[jax.Array, KVCache]:
         """One token a row.
 
@@ -134,6 +135,7 @@ class Decoding:
             slot: int32, the slot that all rows write to, or [B], each row's.
             slot_position_BS: int32 [B, S], position held by each slot, −1 for none; already with
                 position_B at `slot`.
+            shared: prompts of groups of rows, which `cache` then does not hold.
 
         Returns:
             hidden_BD after the final norm, and the cache with the new token in it.
@@ -144,6 +146,7 @@ class Decoding:
         distance_BS = position_B[:, None] - slot_position_BS
         causal_BS = (slot_position_BS >= 0) & (distance_BS >= 0)
         seen = {w: causal_BS if w is None else causal_BS & (distance_BS < w) for w in windows}
+        prompt_seen = {} if shared is None else _prompts_seen(shared, position_B, set(windows))
         keys, values = list(cache.k), list(cache.v)
         for index, (layer, window) in enumerate(zip(weights["layers"], windows, strict=True)):
             normed = rms_norm(x_BD, layer["input_norm"], config.rms_norm_eps)
@@ -151,7 +154,12 @@ class Decoding:
             k, v = k[..., None].astype(keys[index].dtype), v[:, :, None]
             keys[index] = write(keys[index], k, slot, axis=3)
             values[index] = write(values[index], v, slot, axis=2)
-            out = _attend_slots(q, keys[index], values[index], seen[window])
+            own = keys[index], values[index], seen[window]
+            if shared is None:
+                out = attend_own(q, *own)
+            else:
+                prompt = shared.cache.k[index], shared.cache.v[index], prompt_seen[window]
+                out = attend_shared(q, own, prompt)
             x_BD = _finish_block(config, layer, x_BD, out)
         hidden_BD = rms_norm(x_BD, weights["norm"], config.rms_norm_eps)
         return hidden_BD, KVCache(tuple(keys), tuple(values))
@@ -223,12 +231,11 @@ def _finish_block(config: QwenConfig, layer: Weights, x_ND, attended_NE) -> jax.
     return x_ND + _apply(silu_gate(gate, up), layer["down"], (config.hidden_size,))[0]
 
 
-def _attend_slots(q_BHh, k_BKhS, v_BKSh, seen_BS) -> jax.Array:
-    """One query a row against its cached keys: [B, H·h]."""
-    rows, heads, size = q_BHh.shape
-    kv_heads = k_BKhS.shape[1]
-    q = (q_BHh * size**-0.5).reshape(rows, kv_heads, heads // kv_heads, size)
-    scores = jnp.einsum("bkgh,bkhs->bkgs", q, k_BKhS, preferred_element_type=jnp.float32)
-    scores = jnp.where(seen_BS[:, None, None], scores, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v_BKSh.dtype)
-    return jnp.einsum("bkgs,bksh->bkgh", weights, v_BKSh).reshape(rows, heads * size)
+def _prompts_seen(
+    shared: SharedPrompts, position_B: jax.Array, windows: set[int | None]
+) -> dict[int | None, jax.Array]:
+    """By window, bool [P, G, T]: which tokens of its prompt a row at this position reads."""
+    at_T = jnp.arange(shared.cache.num_slots)
+    real_P1T = (at_T < shared.length_P[:, None])[:, None]
+    distance_PGT = position_B.reshape(len(shared.length_P), -1, 1) - at_T
+    return {w: real_P1T if w is None else real_P1T & (distance_PGT < w) for w in windows}

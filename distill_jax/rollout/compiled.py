@@ -3,9 +3,12 @@
 Rows write their keys and values to slots of the cache: prompts end at slot Tp, generated token t
 has slot Tp + t; unused slots after a short prompt are masked by slot position −1. Where all rows
 are at the same token, the cache is updated by one slice; else by one scatter of a token a row.
+On accelerators the samples of a prompt read its keys where prefill left them (`Carry.shared`),
+token t has slot t of a cache that holds no prompt, and this cache grows as tokens are drawn.
 """
 
 import functools
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,9 +23,17 @@ from distill_jax.rollout.sampling import draw
 from distill_jax.rollout.sampling_settings import SamplingSettings
 from distill_jax.rollout.weights import head_logits
 
+# Slots for the tokens of a row at first, where they grow. Each further number of slots is a further
+# program; with `sampling.row_counts`, which asks for few, the first number is twice as large.
+BUCKET = 128
+_log = logging.getLogger(__name__)
+
 
 class Carry(NamedTuple):
-    """The state between segments, of the rows that are decoded."""
+    """The state between segments, of the rows that are decoded.
+
+    shared: prompts that `cache` does not hold; None: it holds each row's.
+    """
 
     hidden_BD: jax.Array
     cache: kv.KVCache
@@ -30,16 +41,31 @@ class Carry(NamedTuple):
     length_B: jax.Array
     done_B: jax.Array
     key_B: jax.Array
+    shared: kv.SharedPrompts | None = None
+
+
+@functools.cache
+def bucket_of(platform: str | None) -> int:
+    """`Programs.bucket` on a platform; says so once where it is not 0."""
+    if platform in (None, "cpu"):
+        return 0
+    _log.info("decoding on %s: samples share their prompt's keys, caches grow", platform)
+    return BUCKET
 
 
 @dataclass(frozen=True)
 class Programs:
-    """What a sampler compiles, shared by equal ones: of all subjects, stages and runs."""
+    """What a sampler compiles, shared by equal ones: of all subjects, stages and runs.
+
+    bucket: slots for the tokens of a row at first, where samples share a prompt, caches grow, and a
+    device keeps rows of its own; 0, as on CPU: each row holds its prompt and all slots.
+    """
 
     model: QwenModel
     mesh: Mesh
     eos_id: int
     pad_id: int
+    bucket: int = 0
 
     @property
     def rows(self) -> NamedSharding:
@@ -56,7 +82,10 @@ class Programs:
     @functools.partial(jax.jit, static_argnums=0)
     def prefill(self, weights, tokens_PT, lengths_P) -> tuple[jax.Array, kv.KVCache]:
         """As `Decoding.prefill`."""
-        return self.model.prefill(weights["body"], tokens_PT, lengths_P)
+        hidden_PD, cache = self.model.prefill(weights["body"], tokens_PT, lengths_P)
+        if self.bucket:  # it is decoded from as it is
+            cache = jax.lax.with_sharding_constraint(cache, self.cache_sharding)
+        return hidden_PD, cache
 
     @functools.partial(jax.jit, static_argnums=(0, 8, 9))
     def start(
@@ -71,7 +100,10 @@ class Programs:
         samples: int,
         slots: int,
     ) -> Carry:
-        """Rows that begin together: `samples` of each prompt, of which `prompts` are no filler."""
+        """Rows that begin together: `samples` of each prompt, of which `prompts` are no filler.
+
+        cache: of the prompts; None: the rows are to share it, and begin with none of their own.
+        """
         sample_G = jnp.arange(samples, dtype=jnp.uint32)
         key_B = rng.sample_keys(
             jax.random.wrap_key_data(key_data),
@@ -79,8 +111,14 @@ class Programs:
             (first_P[:, None] + sample_G).reshape(-1),
         )
         length_B = jnp.repeat(length_P, samples)
-        position_BS = _prompt_positions(length_B, cache.num_slots, slots)
-        cache = kv.expand(cache, samples, slots)
+        if cache is None:
+            position_BS = _prompt_positions(length_B, 0, slots)
+            g, dtype = self.model.config, self.model.compute_dtype
+            sizes = len(length_B), g.num_kv_heads, g.head_dim, slots
+            cache = kv.empty(g.num_layers, *sizes, dtype)
+        else:
+            position_BS = _prompt_positions(length_B, cache.num_slots, slots)
+            cache = kv.expand(cache, samples, slots)
         hidden_BD = jnp.repeat(hidden_PD, samples, axis=0)
         done_B = jnp.arange(len(length_B)) >= prompts * samples
         return self._placed(Carry(hidden_BD, cache, position_BS, length_B, done_B, key_B))
@@ -142,7 +180,7 @@ class Programs:
             slot = first_slot + t
             position_BS = kv.write(position_BS, place_B[:, None], slot, axis=1)
             hidden_BD, cache = self.model.decode(
-                weights["body"], token_B, place_B, cache, slot, position_BS
+                weights["body"], token_B, place_B, cache, slot, position_BS, carry.shared
             )
             return (hidden_BD, cache, position_BS, done_B), (token_B, logp_B)
 
@@ -155,16 +193,66 @@ class Programs:
         )
         return carry, out
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def compact(self, carry: Carry, keep_N: jax.Array, filler_N: jax.Array) -> Carry:
-        """The rows `keep_N` alone; those that only fill up are not decoded."""
-        kept = jax.tree.map(lambda x: jnp.take(x, keep_N, axis=0), carry)
+    @functools.partial(jax.jit, static_argnums=(0, 4, 5))
+    def compact(
+        self,
+        carry: Carry,
+        keep_N: jax.Array,
+        filler_N: jax.Array,
+        slots: int = 0,
+        apart: bool = False,
+    ) -> Carry:
+        """The rows `keep_N` alone; those that only fill up are not decoded.
+
+        Each then has its prompt in a cache of so many slots; 0: of as many as before. apart: an
+        equal part of them is of each device's rows, in the order of devices, so that none moves.
+        """
+        take = functools.partial(kv.taken, parts=sharding.batch_shards(self.mesh) if apart else 1)
+        shared, own = carry.shared, carry._replace(shared=None)
+        kept = jax.tree.map(lambda x: take(x, keep_N), own)
+        if shared is not None:
+            group = len(carry.done_B) // len(shared.length_P)
+            prompts = jax.tree.map(lambda x: take(x, keep_N // group), shared.cache)
+            T = prompts.num_slots
+            before_NT = _prompt_positions(kept.length_B, T, T)
+            kept = kept._replace(
+                cache=kv.joined(prompts, kept.cache),
+                slot_position_BS=jnp.concatenate([before_NT, kept.slot_position_BS], axis=1),
+            )
+        if slots:
+            cache, position_BS = kv.grown(kept.cache, kept.slot_position_BS, slots)
+            kept = kept._replace(cache=cache, slot_position_BS=position_BS)
         return self._placed(kept._replace(done_B=kept.done_B | filler_N))
+
+    def grow(self, carry: Carry, slots: int) -> Carry:
+        """The carry with so many slots, which takes the place of the one given.
+
+        Layer by layer, and what a layer had is freed: two caches are never in memory together.
+        """
+        position_BS, layers = carry.slot_position_BS, []
+        for k, v in zip(*carry.cache, strict=True):
+            layer, position_BS = self.grow_layer(
+                kv.KVCache((k,), (v,)), carry.slot_position_BS, slots
+            )
+            k.delete()
+            v.delete()
+            layers.append(layer)
+        keys, values = zip(*((layer.k[0], layer.v[0]) for layer in layers), strict=True)
+        return carry._replace(cache=kv.KVCache(keys, values), slot_position_BS=position_BS)
+
+    @functools.partial(jax.jit, static_argnums=(0, 3))
+    def grow_layer(
+        self, layer: kv.KVCache, position_BS, slots: int
+    ) -> tuple[kv.KVCache, jax.Array]:
+        """A layer of the cache with so many slots, and what they hold."""
+        constrain = jax.lax.with_sharding_constraint
+        layer, position_BS = kv.grown(layer, position_BS, slots)
+        return constrain(layer, self.cache_sharding), constrain(position_BS, self.rows)
 
     def _placed(self, carry: Carry) -> Carry:
         """The carry split over the mesh; XLA chooses where the keys go."""
         constrain = jax.lax.with_sharding_constraint
-        rows = [name for name in Carry._fields if name not in ("cache", "key_B")]
+        rows = [name for name in Carry._fields if name not in ("cache", "key_B", "shared")]
         return carry._replace(
             cache=constrain(carry.cache, self.cache_sharding),
             **{name: constrain(getattr(carry, name), self.rows) for name in rows},

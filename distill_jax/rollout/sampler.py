@@ -4,6 +4,11 @@ A segment is one compiled program of a fixed number of steps. Between segments t
 rows have ended and, when at most half are left, drops the ended ones from the batch. A caller's
 `stops` end rows there, too: what a segment drew after that place is cut off. Rows begin together
 (`generate`), or waiting completions take the rows that have ended (`stream`).
+
+On accelerators the samples of a prompt read its keys and values where prefill left them, until the
+first rows are dropped: then each row that stays gets a copy. The cache of tokens grows between
+segments, 128, 256, 512, … slots. Rows of `stream`, and those of later turns, which have prompts of
+their own, share nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,17 +19,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import filled, quartered
+from distill_jax.core.batching import quartered
+from distill_jax.models.cache import SharedPrompts
 from distill_jax.models.qwen import QwenModel
-from distill_jax.rollout import limits
+from distill_jax.rollout import limits, slots
 from distill_jax.rollout.compiled import Carry as Carry
-from distill_jax.rollout.compiled import Programs
+from distill_jax.rollout.compiled import Programs, bucket_of
 from distill_jax.rollout.completions import Rollout as Rollout
 from distill_jax.rollout.limits import Ended as Ended
 from distill_jax.rollout.limits import Stop as Stop
 from distill_jax.rollout.refill import Part as Part
 from distill_jax.rollout.refill import Refill
 from distill_jax.rollout.sampling_settings import SamplingSettings as SamplingSettings
+from distill_jax.rollout.slots import Slots
 from distill_jax.rollout.weights import decode_weights, gathered
 
 
@@ -37,16 +44,28 @@ class Sampler:
         eos_id: ends a completion and is part of it.
         pad_id: fills tokens_BR after the end.
         vocab: number of tokens of the tokenizer; logit rows beyond it are never drawn.
+        bucket: of `Programs`; None: as the mesh's platform wants it.
     """
 
-    def __init__(self, model: QwenModel, mesh: Mesh, *, eos_id: int, pad_id: int, vocab: int):
+    def __init__(
+        self,
+        model: QwenModel,
+        mesh: Mesh,
+        *,
+        eos_id: int,
+        pad_id: int,
+        vocab: int,
+        bucket: int | None = None,
+    ):
         self.model, self.mesh = model, mesh
         self.eos_id, self.pad_id, self.vocab = eos_id, pad_id, vocab
         # Decoding sees no adapter but that of the weights: all students of a base share programs.
-        self.programs = Programs(model.replace(lora=None), mesh, eos_id, pad_id)
+        bucket = bucket_of(sharding.platform(mesh)) if bucket is None else bucket
+        self.programs = Programs(model.replace(lora=None), mesh, eos_id, pad_id, bucket)
         self.cache_sharding, self.rows = self.programs.cache_sharding, self.programs.rows
         self._prefill, self._start = self.programs.prefill, self.programs.start
         self._segment, self._compact = self.programs.segment, self.programs.compact
+        self._grow = self.programs.grow
 
     def weights(self, params: Any, settings: SamplingSettings) -> Any:
         """Per-layer weights for decoding, LoRA merged out of place or kept as an adapter.
@@ -104,23 +123,25 @@ class Sampler:
             longest=settings.max_new_tokens,
             positions=self.model.config.max_position_embeddings,
         )
-        slots = prompt_PT.shape[1] + settings.max_new_tokens
-        hidden_PD, cache = self._prefill(
-            weights, sharding.place(prompt_PT, self.rows), sharding.place(length_P, self.rows)
-        )
+        room = Slots.of(self.programs.bucket, prompt_PT.shape[1], settings, samples)
+        placed = sharding.place((prompt_PT, length_P), self.rows)
+        hidden_PD, cache = self._prefill(weights, *placed)
         padded = len(prompt_PT)
         ids_P, first_P = np.zeros(padded, np.uint32), np.zeros(padded, np.uint32)
         ids_P[: len(prompts)] = np.asarray(prompt_ids, np.uint32)
         first_P[: len(prompts)] = 0 if firsts is None else np.asarray(firsts, np.uint32)
         # Key data travels as numpy: in a multi-process run a local key cannot enter a global jit.
         key_data = np.asarray(jax.random.key_data(key))
-        carry = self._start(
-            hidden_PD, cache, length_P, ids_P, first_P, key_data, len(prompts), samples, slots
-        )
+        begun = length_P, ids_P, first_P, key_data, len(prompts), samples, room.total
+        if room.shared:
+            carry = self._start(hidden_PD, None, *begun)
+            carry = carry._replace(shared=SharedPrompts(cache, placed[1]))
+        else:
+            carry = self._start(hidden_PD, cache, *begun)
         del cache  # as large as that of all rows, where each has its own prompt
         room_B = np.repeat(room_P, samples)
         stop_B = None if stops is None else [one for one in stops for _ in range(samples)]
-        return self._decode(weights, carry, settings, room_B, prompt_PT.shape[1], stop_B, ended)
+        return self._decode(weights, carry, settings, room_B, room, stop_B, ended)
 
     def stream(
         self,
@@ -160,7 +181,7 @@ class Sampler:
         carry: Carry,
         settings: SamplingSettings,
         room_B: np.ndarray,
-        first_slot: int,
+        room: Slots,
         stop_B: Sequence[Stop] | None,
         ended: Ended | None,
     ) -> Rollout:
@@ -172,8 +193,10 @@ class Sampler:
         room_B = np.r_[room_B, np.full(total - count, steps, np.int32)]
         for start in range(0, steps, settings.segment):
             n = min(settings.segment, steps - start)
+            if room.hold(start + n):
+                carry = self._grow(carry, room.total)
             carry, out = self._segment(
-                weights, carry, np.array([start, first_slot], np.int32), n, settings
+                weights, carry, np.array([start, room.first], np.int32), n, settings
             )
             out_tokens, out_logp, done = sharding.fetch((*out, carry.done_B))
             real = row >= 0
@@ -194,13 +217,23 @@ class Sampler:
                 parts = sharding.batch_shards(self.mesh)
                 size = quartered(len(live), len(row), first=total, counts=counts, parts=parts)
             if size < len(row) and start + n < steps:
-                keep = filled(live, size)
-                filler = np.arange(size) >= len(live)
-                carry = self._compact(carry, keep.astype(np.int32), filler)
-                row = np.where(filler, -1, row[keep])
+                carry, kept = self._drop(carry, room, live, size, start + 2 * n)
+                row = np.where(kept.filler_N, -1, row[kept.row_N])
         return limits.finished(
             tokens[:count], logp[:count], room_B[:count], eos_id=self.eos_id, pad_id=self.pad_id
         )
+
+    def _drop(
+        self, carry: Carry, room: Slots, live: np.ndarray, size: int, tokens: int
+    ) -> tuple[Carry, slots.Kept]:
+        """`size` rows with the live ones, with slots for so many tokens, and which these are."""
+        current = carry.done_B.shape[0]
+        if not self.programs.bucket:
+            kept = slots.kept(live, current, size, parts=1)
+            return self._compact(carry, kept.row_N, kept.filler_N), kept
+        kept = slots.kept(live, current, size, sharding.batch_shards(self.mesh))
+        more = room.apart(tokens), kept.apart
+        return self._compact(carry, kept.row_N, kept.filler_N, *more), kept
 
     def _tell(self, ended: Ended, drawn_BR: np.ndarray, rows: np.ndarray, start: int) -> None:
         """Calls `ended` with those rows whose EOS is not before `start`."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from distill_jax.models import decode
+from distill_jax.models import cache_attention
 from distill_jax.models.qwen_config import QwenConfig
 from launch.bench.gpu.lines import note
 from launch.bench.steps import SMALL, Bench, BenchSettings, geometry
@@ -30,7 +30,7 @@ def einsum(q_BHh: jax.Array, k_BKSh: jax.Array, v_BKSh: jax.Array) -> jax.Array:
 def ours(q_BHh: jax.Array, k_BKhS: jax.Array, v_BKSh: jax.Array) -> jax.Array:
     """What the sampler runs."""
     seen_BS = jnp.ones((len(q_BHh), v_BKSh.shape[2]), bool)
-    return decode._attend_slots(q_BHh, k_BKhS, v_BKSh, seen_BS)
+    return cache_attention.attend_own(q_BHh, k_BKhS, v_BKSh, seen_BS)
 
 
 def cudnn(q_BHh: jax.Array, k_BSKh: jax.Array, v_BSKh: jax.Array) -> jax.Array:
