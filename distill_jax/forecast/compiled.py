@@ -10,7 +10,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from rich.table import Table
 
-from distill_jax.forecast import hlo_text
+from distill_jax.forecast import hlo_text, hlo_traffic
 from distill_jax.forecast.compiled_programs import Lowered, Planned
 from distill_jax.forecast.hlo_collectives import Collective, collectives
 from distill_jax.forecast.hlo_text import Array
@@ -30,6 +30,7 @@ class Compiled:
             own.
         peak: bytes of arguments and live arrays at the fullest moment; temporaries also hold
             what lies unused between them.
+        traffic: bytes read and written in main memory in one call, see `hlo_traffic`.
         flops: by the compiler, which counts the body of a loop once; None where it does not say,
             as for GPUs that are not here.
         collectives: of the optimised program.
@@ -45,6 +46,7 @@ class Compiled:
     temporaries: int
     aliased: int
     peak: int
+    traffic: int
     flops: float | None
     collectives: tuple[Collective, ...]
     loops: tuple[int | None, ...]
@@ -102,6 +104,7 @@ def _compile(stage: str, lowered: Lowered) -> tuple[jax.stages.Compiled, Compile
         memory.temp_size_in_bytes,
         memory.alias_size_in_bytes,
         memory.peak_memory_in_bytes,
+        hlo_traffic.traffic(module),
         _flops(cost),
         tuple(collectives(module)),
         tuple(hlo_text.trip_counts(module)),
@@ -139,7 +142,16 @@ def tables(found: list[Compiled], title: str) -> list[Table]:
     """The programs for people, a row each; then their collectives, a row a kind."""
     out = Table(title=title, caption="of one device; a loop's FLOPs are of one turn")
     out.add_column("program", overflow="fold")
-    for name in ("seconds", "arguments", "outputs", "temporaries", "aliased", "peak", "FLOP"):
+    for name in (
+        "seconds",
+        "arguments",
+        "outputs",
+        "temporaries",
+        "aliased",
+        "peak",
+        "traffic",
+        "FLOP",
+    ):
         out.add_column(name, justify="right")
     moves = Table(title="collectives", caption="MB of results, in one call of the program")
     for name in ("program", "where", "kind", "largest array"):
@@ -147,7 +159,7 @@ def tables(found: list[Compiled], title: str) -> list[Table]:
     for name in ("number", "MB"):
         moves.add_column(name, justify="right")
     for one in found:
-        sizes = (one.arguments, one.outputs, one.temporaries, one.aliased, one.peak)
+        sizes = (one.arguments, one.outputs, one.temporaries, one.aliased, one.peak, one.traffic)
         flops = "not given" if one.flops is None else _short(one.flops)
         name = f"{one.stage}: {one.name}"
         out.add_row(name, f"{one.seconds:.1f}", *map(_short, sizes), flops)

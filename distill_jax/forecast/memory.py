@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh
 from distill_jax.core import sharding
 from distill_jax.core.batching import padded, round_up
 from distill_jax.core.sharding import AnyMesh
-from distill_jax.forecast import activations
+from distill_jax.forecast import activations, cache
 from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.weights import decode_bytes, device_bytes, weights_bytes
 from distill_jax.models.qwen import QwenModel
@@ -217,10 +217,11 @@ class Job:
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         update += compared + base.bytes * full  # gradients of all weights
         drawn = B * rl.oversample
+        rollout = self._rollout(drawn, turns=True, prompts=rl.prompts_per_step)
         before = self._scoring(student, B, T, R + int(values))
         return [
             *parts,
-            Part("rollout: decode weights, cache, logits", self._rollout(drawn, turns=True), False),
+            Part("rollout: decode weights, cache, logits", rollout, False),
             *self._later_turns("rollout", drawn),
             Part("student scoring: activations", before, False),
             Part("update: activations", update, False),
@@ -361,26 +362,30 @@ class Job:
         ]
 
     def _rollout(
-        self, B: int, longest: int = 0, *, role: str = "student", new: int = 0, turns: bool = False
-    ) -> int:
-        """A copy of the weights for decoding, the cache of all rows, one segment; see `_drawn`."""
+        self, B: int, longest: int = 0, *, role: str = "student", new: int = 0, turns: bool = False,
+        prompts: int = 0,
+    ) -> int:  # fmt: skip
+        """Decode weights, the cache of all rows, which share `prompts` if any, and one segment."""
         sampling, rows = self.config.sampling, -(-B // self.shards)
         prompt = round_up(longest or self.config.data.max_prompt_tokens, sampling.prompt_multiple)
         if turns and sampling.rounds > 1:  # the last turn is drawn behind all before
             prompt = self._prefix(longest)
-        cache = self._cache(role, rows, prompt + (new or sampling.max_new_tokens))
-        return self._decode_weights(role) + cache + activations.decoding(self.program(role), rows)
+            prompts = 0
+        shared = -(-prompts // self.shards) if prompts < B and not self.cpu else 0
+        program = self.program(role)
+        held = cache.drawn(program, rows, new or sampling.max_new_tokens, prompt, shared)
+        return self._decode_weights(role) + held + activations.decoding(program, rows)
 
     def _later_turns(self, what: str, B: int, longest: int = 0) -> list[Part]:
         """Reading the prefixes of all rows again before their last turn; nothing with one round."""
         sampling, rows, T = self.config.sampling, -(-B // self.shards), self._prefix(longest)
         if sampling.rounds == 1:
             return []
-        placed = self.rows(B, T, 1)
-        read = activations.scoring(self.program("student"), placed, shards=self.shards)
+        placed, student = self.rows(B, T, 1), self.program("student")
+        read = activations.scoring(student, placed, shards=self.shards)
         # The cache of the prefixes is copied into the turn's, which has more slots.
-        copied = self._cache("student", rows, T + sampling.max_new_tokens)
-        held = self._decode_weights("student") + self._cache("student", rows, T) + max(read, copied)
+        copied = cache.held(student, rows, T + sampling.max_new_tokens)
+        held = self._decode_weights("student") + cache.held(student, rows, T) + max(read, copied)
         return [Part(f"later turns of {what}: decode weights, caches, activations", held, False)]
 
     def _prefix(self, longest: int) -> int:
@@ -389,12 +394,6 @@ class Job:
         most = (longest or self.config.data.max_prompt_tokens) + sampling.response_tokens
         most = min(most, geometry.max_position_embeddings)
         return padded(most - 1, sampling.prompt_multiple)
-
-    def _cache(self, role: str, rows: int, slots: int) -> int:
-        """Keys and values of so many rows on one device."""
-        g, program = self.geometries[role], self.program(role)
-        heads = program.split(g.num_kv_heads)
-        return 2 * g.num_layers * rows * heads * g.head_dim * slots * program.itemsize
 
     def _decode_weights(self, role: str) -> int:
         return decode_bytes(self.geometries[role], self.settings(role), self.mesh)

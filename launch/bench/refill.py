@@ -54,7 +54,7 @@ class _Counted:
 
     def __init__(self, real: Any, counts: Counts):
         self.model, self.mesh, self.rows = real.model, real.mesh, real.rows
-        self.eos_id, self.pad_id = real.eos_id, real.pad_id
+        self.eos_id, self.pad_id, self.bucket = real.eos_id, real.pad_id, real.bucket
         self._counts = counts
 
     def prefill(self, weights: Any, tokens_PT: Any, length_P: Any) -> tuple[None, Any]:
@@ -85,7 +85,7 @@ class _Counted:
 
 def _counted(model: QwenModel, counts: Counts) -> Sampler:
     mesh = sharding.make_mesh(sharding.MeshSettings(), jax.devices()[:1])
-    sampler = Sampler(model, mesh, eos_id=1, pad_id=0, vocab=model.config.vocab_size)
+    sampler = Sampler(model, mesh, eos_id=1, pad_id=0, vocab=model.config.vocab_size, bucket=0)
     sampler.programs = counted = _Counted(sampler.programs, counts)  # type: ignore[assignment]
     for name in ("prefill", "start", "segment", "compact"):
         setattr(sampler, f"_{name}", getattr(counted, name))

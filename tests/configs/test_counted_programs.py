@@ -6,7 +6,7 @@ others are counted by the shapes of the arrays that they are given.
 
 import dataclasses
 import types
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.inference import generate
 from distill_jax.rollout.batch import training_batch
+from distill_jax.rollout.compiled import BUCKET
 from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
 from distill_jax.stages import batch_shapes
@@ -36,30 +37,48 @@ def prompts(start: int, count: int) -> list[list[int]]:
     return [[1] * int(total - response) for total, response in ROWS[start : start + count]]
 
 
+class Prompts(NamedTuple):
+    """Stands for a cache of prompts."""
+
+    rows: int
+    num_slots: int
+
+
+def shape_of(carry: Carry) -> tuple[Any, ...]:
+    return len(carry.done_B), carry.cache, None if carry.shared is None else carry.shared.cache
+
+
 class Watched:
-    """A sampler of the preset whose completions have lengths as of GSM8K; none or 3% are cut off.
+    """A sampler of the preset whose completions have lengths as of GSM8K; some are cut off.
+
+    Args:
+        bucket: of the sampler's programs: `BUCKET` on accelerators, 0 on CPU.
+        cut_off: shares of a batch's rows that never end, one drawn for each batch.
 
     Attributes:
-        programs: (name, shapes and static arguments) of all that XLA would compile.
+        programs: (name, shapes and static arguments) of all that XLA would compile. In place of a
+            cache stand its slots, in place of shared prompts their number and slots.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: int, cut_off: tuple[float, ...] = (0.0, 0.03)) -> None:
         shape = dataclasses.replace(tiny.ONE_LAYER, max_position_embeddings=4096)
         model, _ = tiny.build(shape, lora=False)
-        self.sampler = Sampler(model, tiny.mesh(), eos_id=EOS, pad_id=PAD, vocab=VOCAB)
+        how: dict[str, Any] = {"eos_id": EOS, "pad_id": PAD, "vocab": VOCAB}
+        self.sampler = Sampler(model, tiny.mesh(), **how, bucket=bucket)
         self.programs: set[tuple[Any, ...]] = set()
-        self.random = np.random.default_rng(0)
-        for name in ("prefill", "start", "segment", "compact"):
+        self.random, self.cut_off = np.random.default_rng(0), cut_off
+        for name in ("prefill", "start", "segment", "compact", "grow"):
             setattr(self.sampler, f"_{name}", getattr(self, name))
         real = self.sampler.programs
         self.sampler.programs = types.SimpleNamespace(  # type: ignore[assignment]
             model=real.model, mesh=real.mesh, rows=real.rows, eos_id=EOS, pad_id=PAD,
-            prefill=self.prefill, start=self.start, insert=self.insert, segment=self.segment,
+            bucket=bucket, prefill=self.prefill, start=self.start, insert=self.insert,
+            segment=self.segment,
         )  # fmt: skip
 
     def prefill(self, weights: Any, tokens_PT: Any, lengths_P: Any) -> tuple[None, Any]:
         self.programs.add(("prefill", tokens_PT.shape))
-        return None, types.SimpleNamespace(num_slots=tokens_PT.shape[1])
+        return None, Prompts(*tokens_PT.shape)
 
     def insert(
         self, carry: Carry, hidden: Any, cache: Any, length_P: Any, key_data: Any, *rows_B: Any
@@ -74,9 +93,9 @@ class Watched:
     def start(self, hidden: Any, cache: Any, length_P: Any, *rest: Any) -> Carry:
         *_, count, samples, slots = rest
         rows = len(length_P) * samples
-        self.programs.add(("start", len(length_P), cache.num_slots, samples, slots))
+        self.programs.add(("start", len(length_P), cache, samples, slots))
         ends_B = self.random.choice(ROWS[:, 1], rows)
-        ends_B[self.random.random(rows) < self.random.choice([0.0, 0.03])] = 10**6
+        ends_B[self.random.random(rows) < self.random.choice(self.cut_off)] = 10**6
         done_B = np.arange(rows) >= count * samples
         return Carry(None, slots, None, ends_B, done_B, None)  # type: ignore[arg-type]
 
@@ -84,16 +103,22 @@ class Watched:
         self, weights: Any, carry: Carry, offsets: Any, steps: int, settings: SamplingSettings
     ) -> Any:
         kind = "segment" if offsets.ndim == 1 else "refilled"
-        self.programs.add((kind, len(carry.done_B), carry.cache, steps, settings))
+        self.programs.add((kind, *shape_of(carry), steps, settings))
         step_NX = np.add.outer(np.arange(steps), offsets[0]).reshape(steps, -1)
         drawn = step_NX + 1 == carry.length_B
         done_B = carry.done_B | drawn.any(axis=0)
         tokens_NB = np.where(drawn & ~carry.done_B, EOS, EOS + 1)
         return carry._replace(done_B=done_B), (tokens_NB, np.zeros(drawn.shape, np.float32))
 
-    def compact(self, carry: Carry, keep_N: Any, filler_N: Any) -> Carry:
-        self.programs.add(("compact", len(carry.done_B), len(keep_N), carry.cache))
+    def grow(self, carry: Carry, slots: int) -> Carry:
+        self.programs.add(("grow", len(carry.done_B), carry.cache, slots))
+        return carry._replace(cache=slots)  # type: ignore[arg-type]
+
+    def compact(self, carry: Carry, keep_N: Any, filler_N: Any, *how: Any) -> Carry:
+        self.programs.add(("compact", *shape_of(carry), len(keep_N), *how))
         kept = carry._replace(length_B=carry.length_B[keep_N], done_B=carry.done_B[keep_N])
+        if how:
+            kept = kept._replace(cache=how[0], shared=None)
         return kept._replace(done_B=kept.done_B | filler_N)
 
     def rollout(self, step: int, sampling: SamplingSettings, count: int, samples: int) -> Any:
@@ -107,14 +132,14 @@ class Watched:
         generate.answers(self.sampler, lambda: None, given, sampling, key=jax.random.key(0), **how)
 
 
-@pytest.fixture(scope="module")
-def run() -> tuple[Watched, list[tuple[Any, Rollout]]]:
+@pytest.fixture(scope="module", params=[0, BUCKET], ids=["cpu", "accelerator"])
+def run(request: pytest.FixtureRequest) -> tuple[Watched, list[tuple[Any, Rollout]]]:
     """All that a whole run draws, by stage; the rollouts of stage rl."""
-    return whole_run(CONFIG)
+    return whole_run(CONFIG, Watched(request.param))
 
 
-def whole_run(config: Any) -> tuple[Watched, list[tuple[Any, Rollout]]]:
-    watched, sampling = Watched(), config.sampling
+def whole_run(config: Any, watched: Watched) -> tuple[Watched, list[tuple[Any, Rollout]]]:
+    sampling = config.sampling
     rl, evaluate = config.plan["rl"], config.plan["evaluate"]
     drawn = [
         watched.rollout(step, sampling, rl.prompts_per_step, rl.samples_per_prompt)
@@ -131,21 +156,39 @@ def whole_run(config: Any) -> tuple[Watched, list[tuple[Any, Rollout]]]:
     return watched, drawn
 
 
+def counts(watched: Watched) -> dict[str, int]:
+    kinds = [name for name, *_ in watched.programs]
+    return {name: kinds.count(name) for name in kinds}
+
+
 def test_the_sampler(run: Any) -> None:
     watched, _ = run
-    kinds = [name for name, *_ in watched.programs]
-    # Of one batch: two numbers of rows, drawn and greedy; prompts of rl and of validation.
-    wanted = {"prefill": 2, "start": 2, "segment": 4, "compact": 1}
-    # Of evaluation, whose rows are refilled: drawn and greedy. Its prefill and its first rows are
-    # those of rl.
+    if watched.sampler.programs.bucket:
+        # Of rl, whose samples share prompts: rows at first, and those that stay.
+        wanted = {"prefill": 1, "start": 2, "segment": 2, "compact": 1}
+    else:
+        # Of one batch: two numbers of rows, drawn and greedy; prompts of rl and of validation.
+        wanted = {"prefill": 2, "start": 2, "segment": 4, "compact": 1}
+    # Of evaluation, whose rows are refilled: drawn and greedy. Its prefill is that of rl; on CPU
+    # its first rows are, too. On accelerators validation has these programs.
     wanted |= {"insert": 1, "refilled": 2}
-    assert {name: kinds.count(name) for name in wanted} == wanted
+    assert counts(watched) == wanted
     assert len(watched.programs) <= 12
 
 
-def test_without_the_presets_settings_there_are_many_more() -> None:
+def test_the_sampler_on_accelerators_whatever_the_lengths() -> None:
+    # None to all of the rows are cut off: a quarter is left in time for some, never for others.
+    cut_off = tuple(np.linspace(0, 1, 9))
+    watched, _ = whole_run(CONFIG, Watched(BUCKET, cut_off))
+    more = {"segment": 3, "compact": 2, "grow": 1}
+    assert counts(watched) == {"prefill": 1, "start": 2, "insert": 1, "refilled": 2} | more
+    assert len(watched.programs) == 12
+
+
+@pytest.mark.parametrize("bucket", [0, BUCKET])
+def test_without_the_presets_settings_there_are_many_more(bucket: int) -> None:
     sampling = dataclasses.replace(CONFIG.sampling, row_counts=0, prompt_multiple=64)
-    watched, _ = whole_run(dataclasses.replace(CONFIG, sampling=sampling))
+    watched, _ = whole_run(dataclasses.replace(CONFIG, sampling=sampling), Watched(bucket))
     assert len(watched.programs) > 40
 
 

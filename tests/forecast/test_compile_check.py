@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.tpu, pytest.mark.slow]
 TOPOLOGY = "v5e:2x4"
 MESHES = {"1x8x1": (1, 8, 1), "2x2x2": (2, 2, 2), "1x4x2": (1, 4, 2)}
 PROMPTS, TOKENS, ROWS = 4, 64, 6  # of a prompt, rows on a device
-SLOTS = TOKENS + 16
+NEW = 16
 WIDTH, HEAD_ROWS, CHUNK = 32, 320, 12
 
 
@@ -87,7 +87,15 @@ def test_decoding_moves_no_weights_and_no_cache(found: Slice) -> None:
         assert segment.collectives == ()
     for one in segment.collectives:
         # Partial sums of states, and logits: some of each row.
-        assert one.loops == 1 and ROWS in one.largest.shape and SLOTS not in one.largest.shape, one
+        assert one.loops == 1 and ROWS in one.largest.shape, one
+        assert not {NEW, TOKENS} & set(one.largest.shape), one
+
+
+def test_rows_that_stay_where_they_are_move_nothing(found: Slice) -> None:
+    compact = found.programs["rl compact"]
+    # Of a device: half of its rows, with prompts and all slots.
+    assert any({ROWS // 2, TOKENS + NEW} <= set(array.shape) for array in compact.arrays)
+    assert not [one for one in compact.collectives if one.bytes > 1000], compact.collectives
 
 
 def test_decode_weights_are_whole_but_for_tensor(found: Slice) -> None:

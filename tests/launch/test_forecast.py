@@ -81,7 +81,7 @@ def test_a_config_without_such_a_stage_is_told() -> None:
 
 def program(name: str, *sizes: int, stage: str = "rl") -> Compiled:
     """sizes: arguments, outputs, temporaries, aliased."""
-    return Compiled(stage, name, 1.0, *sizes, 0, None, (), (), frozenset())
+    return Compiled(stage, name, 1.0, *sizes, 0, 0, None, (), (), frozenset())
 
 
 def test_the_compilers_figures_replace_those_of_phases() -> None:
