@@ -74,12 +74,10 @@ def answers(
 
     A prompt's number seeds its randomness, so the batch size changes only speed and the last bits.
     Many batches (4 where sampling.row_counts is 1 or 2, else 16) are drawn by `Sampler.stream`:
-    rows that have ended take waiting completions. With these row_counts any number is on
-    accelerators where samples is 1: the programs of evaluation then serve validation, too. Fewer
-    are drawn by `Sampler.generate`, and so are completions with several turns and those of several
-    processes; the last batch is filled up with repeats, so that one compiled program serves all.
-    What the store holds does not count, so a resumed program draws the rest as an uninterrupted
-    one does.
+    rows that have ended take waiting completions; so are fewer where `_refills` says so. Others
+    are drawn by `Sampler.generate`, as those with several turns or of several processes are; the
+    last batch is filled up with repeats, so that one compiled program serves all. What the store
+    holds does not count, so a resumed program draws the rest as an uninterrupted one does.
 
     Args:
         sampler, weights: of the model, and its decode weights; called only if a batch is drawn.
@@ -140,7 +138,8 @@ def _refills(
 ) -> bool:
     """Whether a draw of so many batches, those that a store holds included, is one stream.
 
-    alone: prompts are shared by their samples, but each has one only.
+    alone: the sampler shares prompts, but each has one sample. With one or two row_counts the
+    programs of evaluation, whose rows are refilled, then serve validation, too.
     """
     # Each process would have to choose the same rows from the tokens that it has fetched. This has
     # not been tested with several processes.

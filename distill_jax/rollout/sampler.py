@@ -124,8 +124,8 @@ class Sampler:
             positions=self.model.config.max_position_embeddings,
         )
         room = Slots.of(self.programs.bucket, prompt_PT.shape[1], settings, samples)
-        placed = sharding.place((prompt_PT, length_P), self.rows)
-        hidden_PD, cache = self._prefill(weights, *placed)
+        placed_P = sharding.place(length_P, self.rows)
+        hidden_PD, cache = self._prefill(weights, sharding.place(prompt_PT, self.rows), placed_P)
         padded = len(prompt_PT)
         ids_P, first_P = np.zeros(padded, np.uint32), np.zeros(padded, np.uint32)
         ids_P[: len(prompts)] = np.asarray(prompt_ids, np.uint32)
@@ -135,7 +135,7 @@ class Sampler:
         begun = length_P, ids_P, first_P, key_data, len(prompts), samples, room.total
         if room.shared:
             carry = self._start(hidden_PD, None, *begun)
-            carry = carry._replace(shared=SharedPrompts(cache, placed[1]))
+            carry = carry._replace(shared=SharedPrompts(cache, placed_P))
         else:
             carry = self._start(hidden_PD, cache, *begun)
         del cache  # as large as that of all rows, where each has its own prompt

@@ -1,4 +1,4 @@
-r"""Bytes of a decode step in main memory, by a compiler, beside weights and filled cache.
+r"""Bytes of a decode step in main memory, by a compiler, and of weights and filled cache.
 
     python -m launch.bench.decode_bytes --platform=tpu --rows=64
     python -m launch.bench.decode_bytes --platform=cuda --rows=256

@@ -13,12 +13,12 @@ from launch import forecast
 
 # (preset, devices, phase): GB of arguments that stay, and at the peak.
 FOUND = {
-    ("qwen_1_5b", 1, "rollout"): (0, 7.278),  # one H100
+    ("qwen_1_5b", 1, "rollout"): (0, 5.876),  # one H100
     ("qwen_1_5b", 1, "student scoring"): (3.125, 15.278),  # one H100
-    ("qwen_1_5b", 8, "rollout"): (0, 4.062),  # v5e:2x4
+    ("qwen_1_5b", 8, "rollout"): (0, 3.888),  # v5e:2x4
     ("qwen_1_5b", 8, "teacher scoring"): (1.905, 4.524),  # v5e:2x4
     ("qwen_1_5b", 8, "student scoring"): (0.415, 2.793),  # v5e:2x4
-    ("qwen_7b", 8, "rollout"): (0, 16.152),  # eight H100
+    ("qwen_7b", 8, "rollout"): (0, 15.800),  # eight H100
     ("qwen_7b", 8, "teacher scoring"): (8.193, 12.819),  # eight H100
     ("qwen_7b", 8, "student scoring"): (1.966, 6.142),  # eight H100
     ("qwen_7b", 8, "update"): (2.088, 5.552),  # eight H100

@@ -191,7 +191,23 @@ def test_many_batches_refill_rows_and_a_resumed_draw_goes_on(
     # Of the draw that was broken off 2 batches are left; the number of all decides.
     assert streams == ([5, 5, 2] if row_counts == 1 else [])
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert not generate._refills(100, limits, None)
+    assert not generate._refills(100, limits, None, alone=True)
+
+
+@pytest.mark.parametrize(("samples", "row_counts"), [(1, 2), (2, 2), (1, 0)])
+def test_a_batch_of_single_samples_shares_evaluations_programs_where_prompts_are_shared(
+    weights: Any, sampler: Sampler, monkeypatch: pytest.MonkeyPatch, samples: int, row_counts: int
+) -> None:
+    limits = dataclasses.replace(LIMITS, row_counts=row_counts)
+    how: dict[str, Any] = {"eos_id": tiny.EOS, "pad_id": tiny.PAD, "vocab": tiny.VOCAB}
+    sharing = Sampler(sampler.model, sampler.mesh, **how, bucket=4)
+    drawn = []
+    for one in (sampler, sharing):
+        given = (one, lambda: weights, PROMPTS, limits)
+        drawn.append(generate.answers(*given, key=KEY, batch=20, samples=samples))
+        name = "generate" if (samples, row_counts) == (1, 2) else "stream"
+        monkeypatch.setattr(Sampler, name, None)  # which the other one does not call
+    assert same(*drawn)
 
 
 @pytest.mark.parametrize(("powers", "sizes"), [(False, [5]), (True, [8])])
