@@ -8,7 +8,7 @@
 
 Programs are made from shapes alone and compiled by libtpu or by jax's CUDA plugin, which needs no
 driver; no weights are read, nothing is run and no network is needed. The table and `--json` hold
-compile seconds, memory, FLOPs and the collectives of each program.
+compile seconds, memory, bytes read and written, FLOPs and the collectives of each program.
 """
 
 import math

@@ -10,6 +10,7 @@ import pytest
 from distill_jax.forecast import hlo_text
 from distill_jax.forecast.hlo_collectives import collectives
 from distill_jax.models.cache import KVCache, SharedPrompts
+from distill_jax.rollout.compiled import BUCKET, bucket_of
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
 from distill_jax.rollout.slots import Slots, grown, kept
 from tests import tiny
@@ -183,6 +184,16 @@ def test_rows_that_stay_on_their_device_are_those_that_were_asked_for(shares):
 
 
 # --- bookkeeping ----------------------------------------------------------------------------------
+
+
+def test_accelerators_share_and_say_so_once(caplog):
+    model, _ = tiny.build()
+    plain = Sampler(model, tiny.mesh(), eos_id=EOS, pad_id=PAD, vocab=VOCAB)
+    bucket_of.cache_clear()
+    with caplog.at_level("INFO"):
+        found = [bucket_of(platform) for platform in ("cpu", None, "tpu", "gpu", "tpu")]
+    assert found == [0, 0, BUCKET, BUCKET, BUCKET] and plain.programs.bucket == 0
+    assert [record.args for record in caplog.records] == [("tpu",), ("gpu",)]
 
 
 def test_slots_double_and_leave_no_small_rest():
