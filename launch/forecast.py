@@ -20,10 +20,10 @@ from rich.console import Console
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.sharding import AnyMesh
-from distill_jax.forecast import by_compiler, compiled, limits, memory
+from distill_jax.forecast import by_compiler, compiled, limits
 from distill_jax.forecast.compiled_programs import Programs
 from distill_jax.forecast.gpu_target import gpu_devices
-from distill_jax.forecast.memory import Forecast
+from distill_jax.forecast.parts import GB, Forecast
 from distill_jax.forecast.topology import tpu_devices
 from distill_jax.run.config import RunConfig, build
 from distill_jax.run.run import Stage
@@ -51,7 +51,7 @@ def run(
     Raises:
         ConfigError: none has, a model is not known, or the mesh does not fit the devices.
     """
-    mesh: AnyMesh = memory.abstract_mesh(config, devices)
+    mesh: AnyMesh = sharding.abstract_mesh(config.mesh, devices)
     if compile_for is not None:
         mesh = sharding.make_mesh(config.mesh, compile_for)
     made, found = job(config, mesh), []
@@ -101,7 +101,7 @@ def _job(guard: arguments.OneLine) -> None:
         compile_for = devices_of(_COMPILE.value, count)
         count = len(compile_for)
     found = run(build(CONFIG.value), count, compile_for)
-    limit = int(_DEVICE_GB.value * memory.GB) if _DEVICE_GB.value else None
+    limit = int(_DEVICE_GB.value * GB) if _DEVICE_GB.value else None
     console = Console(stderr=True)
     for one in found:
         console.print(limits.table(one, limit))

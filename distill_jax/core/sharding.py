@@ -65,6 +65,15 @@ def make_mesh(settings: MeshSettings, devices: list[jax.Device] | None = None) -
     return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
 
 
+def abstract_mesh(settings: MeshSettings, devices: int) -> AbstractMesh:
+    """The mesh over so many devices, none of which need exist.
+
+    Raises:
+        MeshError: the extents do not multiply to them.
+    """
+    return AbstractMesh(settings.shape(devices), AXES)
+
+
 def platform(mesh: AnyMesh) -> str | None:
     """Of the mesh's devices, which need not be here: "cpu", "gpu" or "tpu"; None if abstract."""
     return None if isinstance(mesh, AbstractMesh) else str(mesh.devices.flat[0].platform)
@@ -77,6 +86,13 @@ def first_device(mesh: AnyMesh) -> jax.Device | None:
     devices = list(mesh.devices.flat)
     own = jax.process_index()
     return next((one for one in devices if one.process_index == own), devices[0])
+
+
+def processes(mesh: AnyMesh) -> int:
+    """Over how many processes the mesh's devices lie; 1 if the mesh is abstract."""
+    if isinstance(mesh, AbstractMesh):
+        return 1
+    return len({device.process_index for device in mesh.devices.flat})
 
 
 def replicated(mesh: AnyMesh) -> NamedSharding:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from distill_jax.forecast.compiled import Compiled
-from distill_jax.forecast.memory import Forecast, Part
+from distill_jax.forecast.parts import Forecast, Part
 
 # Phases, by how their names begin, whose programs' arguments stay for the whole stage (the rows
 # of a batch, which do not, are small): what they add is the rest.

@@ -244,18 +244,18 @@ class Programs:
 
     def teacher_scores(self, settings: Any, student: QwenModel) -> Lowered:
         """The intrinsic reward of a stage rl; student: the teacher with source=start."""
-        response = self.config.sampling.response_tokens
-        T = round_up(
-            settings.teacher.longest_prompt(self.config) + response, settings.batch_multiple
-        )
-        B = settings.prompts_per_step * settings.samples_per_prompt
+        R, multiple = self.config.sampling.response_tokens, settings.batch_multiple
+        longest = settings.teacher.longest_prompt(self.config) + R
+        B, T = settings.prompts_per_step * settings.samples_per_prompt, round_up(longest, multiple)
         if settings.buckets.lengths > 1 or settings.teacher.models:
-            B = round_up(settings.buckets.rows, sharding.batch_shards(self.mesh))
+            shards = sharding.batch_shards(self.mesh)
+            calls = settings.buckets.calls(longest, R, multiple, shards)
+            B, T, R = max(calls, key=lambda call: (call.rows * call.T, call.T))  # most tokens
         model = self.teacher if settings.teacher.is_model else student
         score: Any = teachers.scoring_program(
             model, float(settings.rewards.alpha), self.vocab, self.rows
         )
-        arrays = (self._int(B, T), self._int(B), self._int(B), self._int(B, response))
+        arrays = (self._int(B, T), self._int(B), self._int(B), self._int(B, R))
         batch = dict(zip(NAMES, arrays, strict=True))
         return Lowered("teacher scores", score.lower(self._params(model), batch))
 

@@ -6,7 +6,7 @@ import jax
 from rich.table import Table
 
 from distill_jax.core.errors import ConfigError
-from distill_jax.forecast.memory import GB, Forecast
+from distill_jax.forecast.parts import GB, Forecast
 
 # Weights and caches are exact and activations within 15% on CPU, but XLA can give up time for
 # memory: a stage cannot run where its forecast is so many times what the device has.

@@ -7,77 +7,34 @@ beyond that differs by platform: see docs/benchmarks.md.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh
 
 from distill_jax.core import sharding
 from distill_jax.core.batching import padded, round_up
 from distill_jax.core.sharding import AnyMesh
 from distill_jax.forecast import activations, cache
 from distill_jax.forecast.activations import Program, Rows
+from distill_jax.forecast.parts import Forecast, Part
 from distill_jax.forecast.weights import decode_bytes, device_bytes, weights_bytes
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.reward_model_io import IMPLICIT
+from distill_jax.rewards.length_buckets import Call
+from distill_jax.rollout import refill
 from distill_jax.run.models import unrolled
 from distill_jax.run.settings import ModelSettings, Shared
 from distill_jax.training import optimizer
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
 
-GB = 10**9
 # Rows of supervised batches are padded to a multiple of this.
 _SFT_MULTIPLE = 16
 # Rows that a reward model reads at a time, and their least length: of inference.step_batches.
 SCORED, SCORED_LENGTH = 64, 32
 # About as many tokens ask for a review, besides the problem and the candidate.
 _REVIEW = 128
-
-
-class Part(NamedTuple):
-    """A line of the table: bytes on one device, and whether they stay for the whole stage."""
-
-    name: str
-    bytes: int
-    stays: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Forecast:
-    """Bytes on each device of one stage: what stays, then what each phase of a step adds.
-
-    Phases follow one another.
-    """
-
-    stage: str
-    devices: int
-    parts: tuple[Part, ...]
-
-    @property
-    def resident(self) -> int:
-        """Bytes that stay."""
-        return sum(part.bytes for part in self.parts if part.stays)
-
-    @property
-    def phase(self) -> Part:
-        """The phase that adds most."""
-        return max((part for part in self.parts if not part.stays), key=lambda part: part.bytes)
-
-    @property
-    def peak(self) -> int:
-        """Bytes at the fullest moment."""
-        return self.resident + self.phase.bytes
-
-
-def abstract_mesh(config: Shared, devices: int) -> AbstractMesh:
-    """The run's mesh over so many devices, none of which need exist.
-
-    Raises:
-        MeshError: the extents do not multiply to them.
-    """
-    return AbstractMesh(config.mesh.shape(devices), sharding.AXES)
 
 
 class Job:
@@ -199,15 +156,17 @@ class Job:
         if rl.rewards.intrinsic_weight and not rl.teacher.is_remote:
             role = "teacher" if rl.teacher.is_model else "student"
             length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)
-            buckets = rl.buckets.lengths > 1 or rl.teacher.models
-            calls = rl.buckets.rows_of(length, self.shards) if buckets else B  # the largest
             if rl.rewards.exact:  # the loss runs the teacher on a microbatch
                 placed = self.rows(part, length, R)
                 compared = activations.scoring(self.program(role), placed, shards=self.shards)
             else:
-                held = self._scoring(self.program(role), calls, length, R + 1)
+                calls = [Call(B, length, R)]
+                if rl.buckets.lengths > 1 or rl.teacher.models:
+                    longest = rl.teacher.longest_prompt(self.config) + R
+                    calls = rl.buckets.calls(longest, R, rl.batch_multiple, self.shards)
+                held = self._largest(self.program(role), calls)
                 parts.append(Part("teacher scoring: activations", held, False))
-                parts += self._further_teachers(calls, length, R + 1)
+                parts += self._further_teachers(calls)
         if rl.process.reward_model:
             parts += self._scorer(min(B, SCORED))
         start = rl.rewards.intrinsic_weight and rl.teacher.source == "start"
@@ -227,23 +186,33 @@ class Job:
             Part("update: activations", update, False),
         ]
 
-    def _further_teachers(self, rows: int, T: int, R: int) -> list[Part]:
-        """Weights of each, and its scoring of so many rows at a time."""
+    def _further_teachers(self, calls: Sequence[Call]) -> list[Part]:
+        """Weights of each, and its scoring in such calls."""
         parts = []
         for name, geometry in self.further.items():
             size = weights_bytes(geometry, self.config.teacher, self.mesh)
             program = dataclasses.replace(self.program("teacher"), geometry=geometry)
-            held = self._scoring(program, rows, T, R)
+            held = self._largest(program, calls)
             parts.append(Part(f"teacher {name} weights", size, True))
             parts.append(Part(f"teacher {name} scoring: activations", held, False))
         return parts
+
+    def _largest(self, program: Program, calls: Sequence[Call]) -> int:
+        """Activations of the call that has most; a value for each token and the end."""
+        return max(self._scoring(program, rows, T, R + 1) for rows, T, R in calls)
 
     def _scoring(self, program: Program, rows: int, T: int, R: int) -> int:
         """Activations of scoring so many rows in a call."""
         return activations.scoring_in_parts(program, self.rows(rows, T, R), shards=self.shards)
 
     def solving(
-        self, candidates: tuple[int, int], reviews: int, scores: int, *, beams: bool = False
+        self,
+        candidates: tuple[int, int],
+        reviews: int,
+        scores: int,
+        *,
+        problems: int,
+        beams: bool = False,
     ) -> list[Part]:
         """A stage that decodes candidates, then reviews of them, and scores rows of both.
 
@@ -254,11 +223,13 @@ class Job:
             candidates: (completions at a time, their prompts).
             reviews: completions at a time, each of its own prompt; 0: none.
             scores: rows that the reward model reads at a time; 0: there is none.
-            beams: the candidates are those of a search.
+            problems: most that are solved, see `writing`.
+            beams: the candidates are those of a search, which continues any number of them.
         """
         parts = [self._base("student"), *(self._scorer(scores) if scores else [])]
         what, longest = ("beams", self.solution) if beams else ("candidates", 0)
-        parts += self._drawn(what, *candidates, longest=longest, turns=True)
+        total = 0 if beams else problems
+        parts += self._drawn(what, *candidates, longest=longest, problems=total, turns=True)
         if reviews:
             longest = self.solution + _REVIEW
             parts += self._drawn("reviews", reviews, reviews, longest=longest, turns=True)
@@ -273,19 +244,21 @@ class Job:
         *,
         longest: int = 0,
         new: int = 0,
+        problems: int = 0,
     ) -> list[Part]:
         """A stage in which one model writes so many completions of so many prompts at a time.
 
         longest: prompt; 0 is data.max_prompt_tokens. new: longest completion; 0 is
-        sampling.max_new_tokens.
+        sampling.max_new_tokens. problems: prompts of the whole draw, whose rows are refilled where
+        they are many; 0: not known, so counted as many.
         """
         # A prompt is never longer than what the model's positions leave.
         room = self.geometries[role].max_position_embeddings - (
             new or self.config.sampling.max_new_tokens
         )
         longest = min(longest or self.config.data.max_prompt_tokens, max(room, 1))
-        drawn = self._drawn(what, completions, prompts, role=role, longest=longest, new=new)
-        return [self._base(role), *drawn]
+        how: dict[str, Any] = {"role": role, "longest": longest, "new": new, "problems": problems}
+        return [self._base(role), *self._drawn(what, completions, prompts, **how)]
 
     def scoring_steps(self, rows: int) -> list[Part]:
         """A stage in which a reward model reads so many solutions at a time."""
@@ -343,23 +316,46 @@ class Job:
         role: str = "student",
         longest: int = 0,
         new: int = 0,
+        problems: int = 0,
         turns: bool = False,
     ) -> list[Part]:
         """Decoding completions of prompts that are read once each; see `writing`.
 
         turns: the student's completions have sampling.rounds turns, as `rollout.rounds` draws them.
         """
-        held = self._rollout(completions, longest, role=role, new=new, turns=turns)
-        T = round_up(
-            longest or self.config.data.max_prompt_tokens, self.config.sampling.prompt_multiple
-        )
+        sampling = self.config.sampling
+        T = round_up(longest or self.config.data.max_prompt_tokens, sampling.prompt_multiple)
+        waiting, kept = 0, 0
+        if sizes := self._refilled(completions, prompts, T, problems, turns):
+            prompts, completions = sizes.prompts, sizes.rows
+            waiting = self._waiting(role, prompts // self.shards, T)
+            slots = T + (new or sampling.max_new_tokens)
+            kept = self._cache(role, completions // self.shards, slots)
+        held = self._rollout(completions, longest, role=role, new=new, turns=turns) + waiting
         read = activations.scoring(self.program(role), self.rows(prompts, T, 1), shards=self.shards)
-        read += self._decode_weights(role)
+        read += self._decode_weights(role) + waiting + kept
+        caches = "caches, " if kept else ""
         return [
             Part(f"{completions} {what}: decode weights, cache, logits", held, False),
-            Part(f"{prompts} prompts of {what}: decode weights, activations", read, False),
+            Part(f"{prompts} prompts of {what}: decode weights, {caches}activations", read, False),
             *(self._later_turns(what, completions, longest) if turns else []),
         ]
+
+    def _refilled(
+        self, completions: int, prompts: int, T: int, problems: int, turns: bool
+    ) -> refill.Sizes | None:
+        """The sizes of a draw that `generate.answers` gives refilled rows; None: in batches."""
+        sampling = self.config.sampling
+        pays = not problems or refill.pays(-(-problems // prompts), sampling)
+        if not pays or (turns and sampling.rounds > 1) or sharding.processes(self.mesh) > 1:
+            return None
+        return refill.sizes_of(completions, completions // prompts, T, self.shards)
+
+    def _waiting(self, role: str, prompts: int, T: int) -> int:
+        """Cache and hidden states of prompts on one device whose completions wait for a row."""
+        program = self.program(role)
+        hidden = prompts * program.geometry.hidden_size * program.itemsize
+        return self._cache(role, prompts, T) + hidden
 
     def _rollout(
         self, B: int, longest: int = 0, *, role: str = "student", new: int = 0, turns: bool = False,

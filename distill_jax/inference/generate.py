@@ -11,7 +11,7 @@ from distill_jax.core.batching import filled
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.inference.store import AnswerStore, Batch
-from distill_jax.rollout import completions, rounds
+from distill_jax.rollout import completions, refill, rounds
 from distill_jax.rollout.rounds import Replies
 from distill_jax.rollout.sampler import Part, Rollout, Sampler, SamplingSettings, Stop
 from distill_jax.run.run import Run
@@ -19,10 +19,6 @@ from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.training.progress import Progress
 
 Tick = Callable[[int], None]
-# From so many batches on refilled rows decode fewer rows × steps than batches that shrink, for a
-# stream keeps all its rows to its end: where batches have one or two sizes; where they have more
-# (docs/benchmarks.md).
-_REFILLED_FROM = 4, 16
 # Column of a store with the outputs in completions of several rounds.
 OUTPUTS = "outputs"
 
@@ -145,10 +141,7 @@ def _refills(
     # not been tested with several processes.
     if jax.process_count() > 1 or (replies is not None and sampling.rounds > 1):
         return False
-    few, many = _REFILLED_FROM
-    if not 0 < sampling.row_counts <= 2:
-        return batches >= many
-    return alone or batches >= few
+    return refill.pays(batches, sampling, alone=alone)
 
 
 def _drawn(

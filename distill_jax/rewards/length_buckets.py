@@ -21,7 +21,7 @@ packed row would have none of these costs, but bits that depend on the rows next
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh
@@ -65,6 +65,14 @@ class RowScorer(Scorer, Protocol):
         """What decides the last bits of a row of so many tokens; local: device, versions, mesh."""
 
 
+class Call(NamedTuple):
+    """The shape of a call: rows, their tokens, those of a response at most."""
+
+    rows: int
+    T: int
+    R: int
+
+
 @dataclass(frozen=True)
 class BucketSettings:
     """Row lengths that the teacher scores in."""
@@ -105,6 +113,11 @@ class BucketSettings:
             return growing_sizes(longest, count=self.lengths)
         return bucket_sizes(longest, count=self.lengths, multiple=multiple)
 
+    def calls(self, longest: int, response: int, multiple: int, shards: int) -> list[Call]:
+        """The call of each row length, shorter ones first; see `sizes` and `rows_of`."""
+        sizes = self.sizes(longest, multiple)
+        return [Call(self.rows_of(T, shards), T, min(response, T)) for T in sizes]
+
 
 class BucketedTeacher:
     """A scorer in length buckets; scores beyond a response's length are 0.
@@ -135,14 +148,14 @@ class BucketedTeacher:
         settings = BucketSettings(rows=rows, tokens=tokens)
         self.rows_of = {T: settings.rows_of(T, shards) for T in self.sizes}
 
-    def shape(self, tokens: int) -> tuple[int, int, int]:
-        """(rows, T, R) of the call that scores a row of so many tokens.
+    def shape(self, tokens: int) -> Call:
+        """Of the call that scores a row of so many tokens.
 
         Raises:
             DataError: no size holds it.
         """
         T = bucket(tokens, self.sizes)
-        return self.rows_of[T], T, min(self.response, T)
+        return Call(self.rows_of[T], T, min(self.response, T))
 
     def program(self, local: str, tokens: int) -> str:
         """The local program at the row's shape."""

@@ -27,6 +27,50 @@ from distill_jax.rollout.sampling_settings import SamplingSettings
 # Prompts are prefilled by one for about so many rows, for the keys of those that wait take memory,
 # but by about so many tokens at least: XLA's CPU programs for fewer have other last bits.
 _SHARE, _TOKENS = 4, 1024
+# From so many batches on refilled rows decode fewer rows × steps than batches that shrink, for a
+# stream keeps all its rows to its end: where batches have one or two sizes; where they have more
+# (docs/benchmarks.md).
+FROM = 4, 16
+
+
+def pays(batches: int, settings: SamplingSettings, *, alone: bool = False) -> bool:
+    """Whether refilled rows decode less than so many batches that shrink as the settings say.
+
+    alone: the sampler shares prompts, but each has one sample: with one or two row_counts the
+    programs of evaluation, whose rows are refilled, then serve any number of batches.
+    """
+    few, many = FROM
+    if not 0 < settings.row_counts <= 2:
+        return batches >= many
+    return alone or batches >= few
+
+
+class Sizes(NamedTuple):
+    """Prompts that are prefilled together; the batch has `repeats` rows for each of them."""
+
+    prompts: int
+    repeats: int
+
+    @property
+    def rows(self) -> int:
+        """Of the batch, which decodes."""
+        return self.prompts * self.repeats
+
+
+def sizes_of(rows: int, samples: int, widest: int, shards: int) -> Sizes:
+    """The sizes of a draw.
+
+    Args:
+        rows: completions that are to be decoded at a time, at least.
+        samples: of each prompt.
+        widest: padded tokens of the widest prompt, which a resumed draw has, too: numbers of rows
+            change the last bits.
+        shards: parts of the mesh that a batch is split into.
+    """
+    size = min(-(-rows // samples), max(-(-rows // _SHARE), -(-_TOKENS // widest)))
+    # The rows are a multiple of a chunk's prompts, for they begin as repeats of one.
+    repeats = -(-rows // round_up(size, shards))
+    return Sizes(round_up(-(-rows // repeats), shards), repeats)
 
 
 class Part(NamedTuple):
@@ -106,13 +150,9 @@ class Refill:
         widths = [self._packed(part.prompts)[0].shape[1] for part in parts]
         widest = max(widths, default=1)
         self.slots = widest + settings.max_new_tokens
-        # By the widest, which a resumed draw has, too: numbers of rows change the last bits.
-        shards = sharding.batch_shards(programs.mesh)
-        size = min(-(-rows // samples), max(-(-rows // _SHARE), -(-_TOKENS // widest)))
-        # The rows are a multiple of a chunk's prompts, for they begin as repeats of one.
-        self.repeats = -(-rows // round_up(size, shards))
-        self.size = round_up(-(-rows // self.repeats), shards)
-        self.rows: list[_Row | None] = [None] * (self.size * self.repeats)
+        sizes = sizes_of(rows, samples, widest, sharding.batch_shards(programs.mesh))
+        self.size, self.repeats = sizes
+        self.rows: list[_Row | None] = [None] * sizes.rows
         self.parts = deque(zip(parts, rooms, widths, strict=True))
         self.begun: deque[_Begun] = deque()
         self.chunks = self._chunks()

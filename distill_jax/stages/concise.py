@@ -22,7 +22,8 @@ from distill_jax.data import concise_pairs, trace_rows
 from distill_jax.data.concise_pairs import NATURAL, STRIPPED, Sample
 from distill_jax.data.problem import Problem
 from distill_jax.data.trace_rows import Trace
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.inference import process_scorer
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage

@@ -6,7 +6,8 @@ from rich.table import Table
 
 from distill_jax.core.errors import DistillError
 from distill_jax.data.sources import PUBLISHED, SPLITS
-from distill_jax.forecast.memory import GB, AnyMesh, Job
+from distill_jax.forecast.memory import AnyMesh, Job
+from distill_jax.forecast.parts import GB
 from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.released import released

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from distill_jax.core.errors import DataError
 from distill_jax.data.chat import Example, Prompts
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.report import panels
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage

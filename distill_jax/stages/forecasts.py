@@ -7,7 +7,8 @@ import jax
 
 from distill_jax.core import sharding
 from distill_jax.forecast import limits
-from distill_jax.forecast.memory import Forecast, Job
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Forecast
 from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.run import geometry

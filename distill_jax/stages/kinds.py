@@ -7,7 +7,8 @@ from typing import Any
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.forecast.compiled_programs import Planned, Programs
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.report.panels import Panel
 from distill_jax.report.view import RunView, StageView
 from distill_jax.run.run import SETTINGS_FILE, Run, Stage

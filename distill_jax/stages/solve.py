@@ -15,7 +15,8 @@ from distill_jax.evaluation import judging, plain_samples, resampling, solve_res
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.evaluation.solver import Counting, Solver, Watch
 from distill_jax.forecast import limits
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.inference import agents as solvers
 from distill_jax.inference import generate, process_scorer
 from distill_jax.inference.agents import Agent
@@ -191,6 +192,7 @@ def _forecast(job: Job, settings: SolveSettings) -> list[Part]:
         (rows, rows if settings.search else at_once),
         reviews=settings.batch if settings.verify or settings.rounds else 0,
         scores=process_scorer.BATCH if settings.reward_model else 0,
+        problems=settings.problems,
         beams=bool(settings.search),
     )
 

@@ -14,7 +14,8 @@ from distill_jax.data.problem import Problem
 from distill_jax.data.step_rows import COUNTS, StepRow
 from distill_jax.evaluation import process_bench, step_metrics
 from distill_jax.evaluation.process_bench import NONE_WRONG
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.inference import process_scorer
 from distill_jax.inference.process_scorer import ProcessScorer
 from distill_jax.reasoning import steps

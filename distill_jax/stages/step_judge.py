@@ -22,7 +22,8 @@ from distill_jax.data import chat
 from distill_jax.data.chat import ChatSettings, Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.rows import read_rows
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.inference import generate
 from distill_jax.inference.store import AnswerStore
 from distill_jax.reasoning import critique, step_labels

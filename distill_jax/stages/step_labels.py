@@ -22,7 +22,8 @@ from distill_jax.data import trace_rows
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.data.trace_rows import Trace
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.inference import generate, monte_carlo
 from distill_jax.inference.monte_carlo import TRUNCATED_AS, Completer, Prefix, SolutionCounts
 from distill_jax.inference.store import AnswerStore

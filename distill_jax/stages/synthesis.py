@@ -21,7 +21,8 @@ from distill_jax.data import chat, rows
 from distill_jax.data.chat import Prompts
 from distill_jax.data.problem import Problem
 from distill_jax.evaluation import subjects
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.run import lock
 from distill_jax.run.console import write_rows
 from distill_jax.run.run import ROWS_FILE, Run, Stage

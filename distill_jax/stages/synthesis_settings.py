@@ -7,7 +7,8 @@ from distill_jax.core import settings, unread
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.run.settings import TASK, TRAINING_DATA, StageSettings
 from distill_jax.stages.traces import DRAWN
 from distill_jax.synthesis.settings import EndpointSettings

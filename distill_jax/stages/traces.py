@@ -20,7 +20,8 @@ from distill_jax.data.chat import Prompts
 from distill_jax.data.trace_rows import Trace
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.subjects import Subject
-from distill_jax.forecast.memory import Job, Part
+from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Part
 from distill_jax.inference import generate
 from distill_jax.inference.generate import Answers
 from distill_jax.inference.store import AnswerStore
@@ -79,7 +80,7 @@ class WriterSettings(StageSettings):
         prompts = max(batch // samples, 1)
         prompts = min(prompts, problems or prompts)
         role = "teacher" if self.teacher else "student"
-        return job.writing(role, what, prompts * samples, prompts, **lengths)
+        return job.writing(role, what, prompts * samples, prompts, problems=problems, **lengths)
 
     def writer(self, run: Run) -> Subject:
         """The model that writes; its weights are not loaded yet."""

@@ -7,7 +7,7 @@ arguments with live arrays at the fullest moment, on each device.
 import pytest
 
 from configs import presets
-from distill_jax.forecast.memory import Forecast
+from distill_jax.forecast.parts import Forecast
 from distill_jax.models import response
 from launch import forecast
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import pytest
 
+from distill_jax.core import sharding
 from distill_jax.core.batching import round_up
 from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.forecast import activations, memory
@@ -26,13 +27,15 @@ from tests.stages.small import small
 PROMPT, NEW = 64, 24
 # Width, feed-forward, layers, heads, kv heads, their width.
 STUDENT = QwenConfig("qwen2", 512, 64, 160, 2, 4, 2, 16, max_position_embeddings=600)
+# Bytes of a slot of its cache: 2 layers, keys and values of 2 heads of 16, 4 bytes.
+SLOT = 2 * 2 * 2 * 16 * 4
 TEACHER = QwenConfig("qwen2", 2048, 128, 512, 3, 4, 1, 32)
 
 
 def job(**changes: Any) -> Job:
     lengths = {"sampling__max_new_tokens": NEW, "data__max_prompt_tokens": PROMPT}
     config = small(**lengths, **changes)
-    return Job(config, TEACHER, STUDENT, memory.abstract_mesh(config, 1))
+    return Job(config, TEACHER, STUDENT, sharding.abstract_mesh(config.mesh, 1))
 
 
 def parts(settings: StageSettings, **changes: Any) -> dict[str, int]:
@@ -51,8 +54,9 @@ def parts(settings: StageSettings, **changes: Any) -> dict[str, int]:
         (StepLabelSettings(n=8, batch=32), 32, 4, PROMPT + NEW, NEW),
         (StepLabelSettings(n=8, batch=32, max_prompt_tokens=40), 32, 4, 40, NEW),
         # A judge is asked in about 256 more; 600 positions leave 200 beside a critique of 400.
-        (StepJudgeSettings(samples=1, batch=32, max_new_tokens=99), 32, 32, 88 + 256, 99),
-        (StepJudgeSettings(samples=1, batch=32, max_new_tokens=400), 32, 32, 200, 400),
+        # A quarter of the rows is read at a time.
+        (StepJudgeSettings(samples=1, batch=32, max_new_tokens=99), 32, 8, 88 + 256, 99),
+        (StepJudgeSettings(samples=1, batch=32, max_new_tokens=400), 32, 8, 200, 400),
     ],
 )  # fmt: skip
 def test_stages_that_write(settings: Any, rows: int, prompts: int, longest: int, new: int) -> None:
@@ -61,11 +65,56 @@ def test_stages_that_write(settings: Any, rows: int, prompts: int, longest: int,
     assert weights == made._base("student").bytes
     assert decoding.startswith(f"{rows} ") and reading.startswith(f"{prompts} prompts of ")
     T = round_up(longest, made.config.sampling.prompt_multiple)
-    # 2 layers, keys and values of 2 heads of 16, 4 bytes.
-    cache = 2 * 2 * 2 * 16 * 4 * rows * (T + new)
+    cache = SLOT * rows * (T + new)
     program, copy = made.program("student"), made._decode_weights("student")
-    assert held == copy + cache + activations.decoding(program, rows)
-    assert read == copy + activations.scoring(program, made.rows(prompts, T, 1))
+    # Two problems are one batch, whose rows are not refilled: no prompt waits.
+    refilled = getattr(settings, "problems", 0) != 2
+    waiting = refilled * (SLOT * prompts * T + 4 * 64 * prompts)
+    assert held == copy + cache + waiting + activations.decoding(program, rows)
+    reading = activations.scoring(program, made.rows(prompts, T, 1))
+    assert read == copy + reading + waiting + refilled * cache
+
+
+def test_rows_are_refilled_where_the_draw_is_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(problems: int, **changes: Any) -> tuple[int, int]:
+        settings = SolveSettings(batch=8, problems=problems, attempts=4)
+        decoding, reading = list(parts(settings, **changes).values())[1:3]
+        return decoding, reading
+
+    one = {"sampling__row_counts": 1}  # from four batches of two problems on
+    few, many = drawn(6, **one), drawn(7, **one)
+    waiting = SLOT * 2 * PROMPT + 4 * 64 * 2
+    assert many[0] - few[0] == waiting
+    assert many[1] - few[1] == waiting + SLOT * 8 * (PROMPT + NEW)
+    assert drawn(7, sampling__row_counts=0) == few  # sixteen, where batches have more sizes
+    assert drawn(31, sampling__row_counts=0) == many
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding, "processes", lambda mesh: 2)
+        assert drawn(31, **one) == few
+    turns = one | {"sampling__rounds": 3, "sampling__output_tokens": 64}
+    assert drawn(31, **turns) == drawn(6, **turns)
+    # Over eight devices: rows and prompts are rounded up to one on each.
+    config = small(sampling__max_new_tokens=NEW, data__max_prompt_tokens=PROMPT, **one)
+    eight = Job(config, TEACHER, STUDENT, sharding.abstract_mesh(config.mesh, 8))
+    decoding = eight.writing("student", "solutions", 8, 2)[1]
+    copy, program = eight._decode_weights("student"), eight.program("student")
+    held = SLOT * (PROMPT + NEW) + SLOT * PROMPT + 4 * 64
+    assert decoding.bytes == copy + held + activations.decoding(program, 1)
+
+
+def test_with_buckets_of_tokens_the_call_of_short_rows_may_be_the_largest() -> None:
+    # Prompts and completions of 88 tokens: rows of 16 and 96, so calls of 32 and 5 rows.
+    found = parts(small(rl__buckets__lengths=2, rl__buckets__tokens=512).plan["rl"])
+    teacher = job().program("teacher")
+
+    def call(rows: int, T: int, R: int) -> int:
+        return activations.scoring_in_parts(teacher, activations.Rows(rows, T, R))
+
+    # A response has at most 24 tokens, and no more than its row; one more value is of its end.
+    short, long = call(32, 16, 16 + 1), call(5, 96, 24 + 1)
+    assert found["teacher scoring: activations"] == short > long
+    even = parts(small(rl__buckets__lengths=2, rl__buckets__rows=5).plan["rl"])
+    assert even["teacher scoring: activations"] == long
 
 
 def test_the_teacher_writes() -> None:

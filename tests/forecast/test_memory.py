@@ -15,9 +15,10 @@ from rich.console import Console
 
 from distill_jax.core import rng, sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.forecast import activations, limits, memory
+from distill_jax.forecast import activations, limits
 from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.memory import Job
+from distill_jax.forecast.parts import Forecast
 from distill_jax.forecast.weights import weights_bytes
 from distill_jax.models import cache as kv
 from distill_jax.models import quantised, response
@@ -284,9 +285,9 @@ def test_adapter_and_optimiser_are_those_of_the_real_state(mesh: str) -> None:
 # --- the whole ------------------------------------------------------------------------------------
 
 
-def made(stage: str, **changes: Any) -> memory.Forecast:
+def made(stage: str, **changes: Any) -> Forecast:
     config = small(**changes)
-    job = Job(config, geometry(WIDE), geometry(NARROW), memory.abstract_mesh(config, 8))
+    job = Job(config, geometry(WIDE), geometry(NARROW), sharding.abstract_mesh(config.mesh, 8))
     parts = {"sft": job.supervised, "rl": job.reinforcement}[stage](config.plan[stage])
     return job.forecast(stage, parts)
 
@@ -328,7 +329,7 @@ def test_settings_move_it_as_they_should() -> None:
 
 def test_a_reward_model_takes_rows_of_its_own_length_and_all_moments() -> None:
     config = small()
-    job = Job(config, geometry(WIDE), geometry(NARROW), memory.abstract_mesh(config, 8))
+    job = Job(config, geometry(WIDE), geometry(NARROW), sharding.abstract_mesh(config.mesh, 8))
 
     def parts(**how: Any) -> dict[str, int]:
         found = job.step_rewards(PRMSettings(batch_size=8, max_length=64, **how))
@@ -345,7 +346,7 @@ def test_a_reward_model_takes_rows_of_its_own_length_and_all_moments() -> None:
 
 def test_a_pair_takes_two_rows() -> None:
     config = small()
-    job = Job(config, geometry(WIDE), geometry(NARROW), memory.abstract_mesh(config, 8))
+    job = Job(config, geometry(WIDE), geometry(NARROW), sharding.abstract_mesh(config.mesh, 8))
 
     def parts(**how: Any) -> dict[str, int]:
         found = job.preference(DPOSettings(**{"batch_size": 16, "max_length": 96, **how}))

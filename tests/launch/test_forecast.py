@@ -10,7 +10,7 @@ from configs import presets
 from distill_jax.core.errors import CheckpointError, ConfigError, MeshError
 from distill_jax.forecast import by_compiler
 from distill_jax.forecast.compiled import Compiled
-from distill_jax.forecast.memory import Forecast, Part
+from distill_jax.forecast.parts import Forecast, Part
 from distill_jax.models.released import released
 from launch import forecast
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.rollout import refill
 from distill_jax.rollout.sampler import Part, Rollout, SamplingSettings
 from tests import tiny
 from tests.rollout.test_sampler import assert_same, make
@@ -83,6 +84,22 @@ def test_the_same_bits_as_batch_by_batch(temperature):
     if temperature:
         assert len({n for one in want for n in one.length_B}) > 4
         assert 0 < np.mean([one.ended_B.mean() for one in want]) < 1
+
+
+@pytest.mark.parametrize(
+    ("draw", "prompts", "repeats"),
+    [
+        ((256, 4, 512, 1), 64, 4),  # a quarter of the rows, and each of these has its own prompt
+        ((256, 1, 128, 1), 64, 4),  # a quarter
+        ((32, 1, 64, 1), 16, 2),  # 16 prompts of 64 tokens are 1024, more than a quarter
+        ((10, 3, 64, 4), 4, 3),  # 4 prompts have 12 samples
+        ((5, 1, 16, 2), 6, 1),  # all at once, rounded up to what the mesh splits
+        ((100, 1, 512, 8), 32, 4),  # 25 are 32 on the mesh: 4 times; 100 / 4 are 32 again
+    ],
+)
+def test_sizes(draw, prompts, repeats):
+    found = refill.sizes_of(*draw)
+    assert found == (prompts, repeats) and found.rows == prompts * repeats
 
 
 # One row; fewer than a prompt's samples; not a multiple of them; more than there are completions.

@@ -16,8 +16,9 @@ from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation import distribution, subjects
 from distill_jax.evaluation.held_out import greedy_answers, held_out
 from distill_jax.evaluation.runner import Sampler
-from distill_jax.inference import generate, store
+from distill_jax.inference import store
 from distill_jax.models import hf_io, peft_io
+from distill_jax.rollout import refill
 from distill_jax.run.run import Run
 from distill_jax.run.stop import Interrupted, StopSignal
 from distill_jax.stages import evaluate, runner
@@ -180,7 +181,7 @@ def test_stopped_in_the_middle_it_goes_on(
     monkeypatch.setattr(Sampler, "generate", counted)
     monkeypatch.setattr(Sampler, "stream", streamed)
     if refilled:
-        monkeypatch.setattr(generate, "_REFILLED_FROM", (2, 2))
+        monkeypatch.setattr(refill, "FROM", (2, 2))
         monkeypatch.setattr(Sampler, "generate", None)
     whole = copy_stages(finished, tmp_path / "whole", *DONE)
     runner.run(only(**how), whole)
