@@ -54,10 +54,10 @@ def rooms_of(
     if len(ids) != len(prompts):
         raise DataError(f"{len(ids)} ids of {len(prompts)} prompts", wanted="one each")
     rooms = [longest] * len(prompts) if rooms is None else rooms
-    if len(rooms) != len(prompts) or not 0 < min(rooms) <= max(rooms) <= longest:
+    if len(rooms) != len(prompts) or not all(0 < room <= longest for room in rooms):
         got = f"rooms {list(rooms)} of {len(prompts)} prompts"
         raise DataError(got, wanted=f"one each, 1 to {longest}")
-    taken = max(len(p) + room for p, room in zip(prompts, rooms, strict=True))
+    taken = max((len(p) + room for p, room in zip(prompts, rooms, strict=True)), default=0)
     if taken > positions:
         raise ConfigError(
             f"prompt and completion take {taken} positions, the model has {positions}",

@@ -20,10 +20,10 @@ from distill_jax.training import optimizer
 from distill_jax.training.records import extra
 
 
-def prepare(run: Run, *, records_alone: bool = False) -> dict[str, Any]:
+def prepare(run: Run, *, unchecked: Collection[str] = ()) -> dict[str, Any]:
     """Checks all stages, then prepares those that are due: {stage: what its kind's `run` needs}.
 
-    records_alone: reads no model and no data, and prepares nothing.
+    unchecked: stages of which the records alone are checked; no model and no data is read for them.
 
     Raises:
         ConfigError: a directory of an earlier version; settings that differ from those of a stage
@@ -38,11 +38,10 @@ def prepare(run: Run, *, records_alone: bool = False) -> dict[str, Any]:
         recorded(run.workdir / name)
     for name in concerned(run.config):
         refuse_if_changed(run, run.stage(name))
-    if records_alone:
-        return {}
     stages = [run.stage(name) for name in run.config.stages]
     due = [stage for stage in stages if kind_of(stage).always or not run.is_done(stage.name)]
     names = {stage.name for stage in due}
+    due = [stage for stage in due if stage.name not in unchecked]
     _check_extras(run)
     for stage in due:
         if recorded(run.workdir / stage.name) is None:
@@ -52,7 +51,7 @@ def prepare(run: Run, *, records_alone: bool = False) -> dict[str, Any]:
             check_role(run, role, names)
         check_upstream(run, stage, names)
         kind_of(stage).check(run, stage)
-    forecasts.refuse(run, due)
+    forecasts.refuse(run, due, names)
     for split in [split for stage in due for split in stage.settings.splits()]:
         run.data.problems(split)
     return {stage.name: kind_of(stage).prepare(run, stage) for stage in due}

@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
+from distill_jax.core import settings
 from distill_jax.core.errors import DistillError
 from distill_jax.data.sources import PUBLISHED, SPLITS
 from distill_jax.forecast.memory import AnyMesh, Job
@@ -36,16 +37,36 @@ def show(run: Run) -> None:
     for name in concerned(run.config):
         stage = run.stage(name)
         start = str(getattr(stage.settings, "start", ""))
-        data = ", ".join([run.config.data.source, *stage.settings.splits()])
-        out.add_row(name, stage.kind, start, data, _state(run, stage), _peak(run, stage))
+        out.add_row(
+            name, stage.kind, start, _data(run, stage), _state(run, stage), _peak(run, stage)
+        )
     run.console.print(out)
-    splits = {one for name in run.config.stages for one in run.config.plan[name].splits()}
-    sources = [run.config.data.source, run.config.teacher.path, run.config.student.path]
-    sources += sorted(splits - {*SPLITS, *sources})
-    away = [source for source in sources if source in PUBLISHED or hf_io.is_hub_id(source)]
-    if away:
-        run.say(f"not read, so not checked: {', '.join(away)} of the hub")
-    checks.prepare(run, records_alone=bool(away))
+    stages = [run.stage(name) for name in run.config.stages]
+    due = [stage for stage in stages if kind_of(stage).always or not run.is_done(stage.name)]
+    away = {stage.name: _of_hub(run, stage) for stage in due}
+    unread = [name for name in away if away[name]]
+    if unread:
+        sources = ", ".join(dict.fromkeys(one for found in away.values() for one in found))
+        run.say(f"not read: {sources} of the hub; so not checked: {', '.join(unread)}")
+    checks.prepare(run, unchecked=unread)
+
+
+def _data(run: Run, stage: Stage[Any]) -> str:
+    """The splits that a stage reads, behind their source; a benchmark has its own."""
+    splits = stage.settings.splits()
+    own = not splits or any(one in SPLITS for one in splits)
+    return ", ".join([*[run.config.data.source] * own, *splits])
+
+
+def _of_hub(run: Run, stage: Stage[Any]) -> list[str]:
+    """The data and models of the hub that the checks of a stage would read."""
+    config, s = run.config, stage.settings
+    data = [one for one in (config.data.source, *s.splits()) if one in PUBLISHED]
+    references = settings.references(s)
+    models = [value for _, ref, value in references if ref in ("student", "reward_model")]
+    models += [*s.further_models().values(), getattr(s, "model", "")]
+    models += [config.teacher.path, config.student.path]
+    return data + [one for one in models if one and hf_io.is_hub_id(one)]
 
 
 def _state(run: Run, stage: Stage[Any]) -> str:

@@ -48,8 +48,10 @@ def show(run: Run, stage: Stage[Any]) -> None:
         run.console.print(limits.table(found, limits.device_limit()))
 
 
-def refuse(run: Run, stages: Sequence[Stage[Any]]) -> None:
+def refuse(run: Run, stages: Sequence[Stage[Any]], due: Collection[str] = ()) -> None:
     """Says which of these stages are forecast to need more memory than the devices have.
+
+    due: names of all stages that will run, which may make their models.
 
     Raises:
         ConfigError: one that cannot run there.
@@ -58,7 +60,7 @@ def refuse(run: Run, stages: Sequence[Stage[Any]]) -> None:
     if limit is None:
         return
     for stage in stages:
-        found = of_stage(run, stage, {stage.name for stage in stages})
+        found = of_stage(run, stage, due)
         if found is not None:
             limits.refuse(found, limit)
             if warning := limits.warning(found, limit):

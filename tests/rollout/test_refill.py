@@ -201,6 +201,7 @@ def test_what_is_wrong_is_said_before_anything_is_drawn(built):
     good = Part([[7]], [0])
     for bad, error in (
         (Part([[]], [0]), DataError),
+        (Part([], []), DataError),
         (Part([[7]], [0, 1]), DataError),
         (Part([[7]], [0], None, [11]), DataError),
         (Part([[7] * 60], [0]), ConfigError),

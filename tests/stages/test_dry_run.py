@@ -8,7 +8,7 @@ import pytest
 
 from distill_jax.core.errors import ConfigError, DataError, DistillError
 from distill_jax.run.run import Run
-from distill_jax.stages import dry_run
+from distill_jax.stages import checks, dry_run
 from tests.stages.small import copy_stages, small
 
 pytestmark = pytest.mark.slow
@@ -66,4 +66,45 @@ def test_what_would_be_downloaded_is_not_read(
     config = small(stages=("sft",), teacher__path="no/teacher", student__path="no/student")
     with Run(dataclasses.replace(config), tmp_path / "run") as run:
         dry_run.show(run)
-    assert "not checked: no/teacher, no/student of the hub" in capfd.readouterr().err
+    said = "not read: no/teacher, no/student of the hub; so not checked: sft"
+    assert said in one_line(capfd.readouterr().err)
+    # A model of one stage alone.
+    with Run(small(evaluate__model="no/model"), tmp_path / "run") as run:
+        dry_run.show(run)
+    said = "not read: no/model of the hub; so not checked: evaluate"
+    assert said in one_line(capfd.readouterr().err)
+
+
+def one_line(shown: str) -> str:
+    return " ".join(shown.split())
+
+
+def test_a_benchmark_of_the_hub_leaves_the_other_stages_checked(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how = {"evaluate__benchmark": "math500"}
+    with Run(small(**how), tmp_path / "run") as run:
+        dry_run.show(run)
+    shown = one_line(capfd.readouterr().err)
+    assert "not read: math500 of the hub; so not checked: evaluate" in shown
+    assert "embedded, math500" not in shown  # it is not a split of the run's own problems
+    with Run(small(rl__prompts_per_step=80, **how), tmp_path / "run") as run:
+        with pytest.raises(DataError, match="64 training problems for rl.prompts_per_step"):
+            dry_run.show(run)
+
+
+def test_a_benchmark_in_a_file_is_no_name_of_the_hub(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", "pretrain", "sft")
+    monkeypatch.chdir(tmp_path)
+    config = small(stages=("evaluate",), evaluate__benchmark="sets/contest.jsonl")
+    for refuse in (dry_run.show, checks.prepare):
+        with Run(config, workdir) as run, pytest.raises(DataError, match="no such file"):
+            refuse(run)
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "contest.jsonl").write_text(
+        '{"question": "What is 2 + 3?", "answer": "5"}\n'
+    )
+    with Run(config, workdir) as run:
+        dry_run.show(run)
