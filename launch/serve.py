@@ -81,6 +81,7 @@ def serve(flags: Namespace) -> int:
             check_local(flags.workdir, "--workdir")
             config, view = config_of(flags.workdir), views.load(flags.workdir)
             name = views.canonical(flags.model or "student", view)
+            config = served.on_these_devices(config, say)
             run = Run(config, flags.workdir)  # not entered: the signals are the server's
             stack.callback(run.data.close)
             found = served.of_run(run, name, flags.name, limits)
