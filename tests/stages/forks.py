@@ -64,6 +64,8 @@ class Job(NamedTuple):
 def run(*groups: list[Job]) -> list[str]:
     """Runs the groups one after another, the jobs of a group together; standard error of each job.
 
+    Those of a group that are to be killed are killed together, when the last of them is to be.
+
     Fails unless each is killed as it asks for, and all others end with exit code 0.
     """
     plain = repr([[tuple(job) for job in group] for group in groups])
@@ -151,7 +153,7 @@ def _lines(file: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else -1
 
 
-def _kill(pid: int, job: Job) -> None:
+def _wait_to_kill(pid: int, job: Job) -> None:
     kill = Kill(*job.kill or ())
     path, limit = Path(job.workdir) / kill.file, time.monotonic() + 240
     saved = Path(job.workdir) / kill.saved
@@ -167,8 +169,14 @@ def _kill(pid: int, job: Job) -> None:
             f"{path}: not {kill.lines} lines, or no {saved}"
         )
         time.sleep(0.002)
+
+
+def _kill(pids: list[int]) -> None:
+    """All at once: none sees that another is gone, which would end it by an error."""
     time.sleep(random.uniform(0, 0.05))
-    os.kill(pid, signal.SIGKILL)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
 
 
 def main(groups: list[list[Job]]) -> None:
@@ -178,9 +186,11 @@ def main(groups: list[list[Job]]) -> None:
         for job in group:
             started.append((_fork(job, number), job, number))
             number += 1
+        killed = [(pid, job) for pid, job, _ in started if job.kill]
+        for pid, job in killed:
+            _wait_to_kill(pid, job)
+        _kill([pid for pid, _ in killed])
         for pid, job, its in started:
-            if job.kill:
-                _kill(pid, job)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             wanted = -signal.SIGKILL if job.kill else 0
             assert code == wanted, f"exit code {code}\n{_errors(job, its).read_text()}"
