@@ -24,6 +24,7 @@ def _as_run(preset: str) -> dict[str, Any]:
         "dtype": student.compute_dtype,
         "attention": student.attention,
         "remat": student.remat,
+        "unroll": not student.remat,
         "lora_rank": run.lora.rank,
         "accumulate": rl.accumulate,
     }
@@ -63,14 +64,7 @@ PRESETS = {
     "cpu": BenchSettings(),
     "smoke": _SMOKE,
     "gpu_1_5b": _GPU,
-    "gpu_7b": dataclasses.replace(
-        # A run of this size is split over fsdp, with scanned layers.
-        _GPU,
-        model="qwen2_5_7b",
-        **_as_run("qwen_7b"),
-        unroll=False,
-        sft_rows=16,
-    ),
+    "gpu_7b": dataclasses.replace(_GPU, model="qwen2_5_7b", **_as_run("qwen_7b"), sft_rows=16),
     # The peaks are those of the card that it runs on (launch/bench/roofline.py).
     "gpu_run": dataclasses.replace(_GPU, generate_rows=(64, 256), repeats=3),
     # With peaks that no device has: a rehearsal must reach the fractions, too.

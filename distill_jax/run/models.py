@@ -49,12 +49,15 @@ def unrolled(settings: ModelSettings, mesh: AnyMesh) -> bool:
     """Whether a model's layers come one after another in its programs, instead of in a scan.
 
     TPUs, and collectives of weights in loops, make a scan compile several times faster and take a
-    third of the temporaries. An abstract mesh counts as one of GPUs.
+    third of the temporaries. On one GPU an update with `remat` takes less in a scan, because
+    unrolled layers' kernels are cut out of their stack and kept until the backward pass; without
+    `remat` it takes more, because what a block keeps is stacked. An abstract mesh counts as one of
+    GPUs.
     """
     if settings.unroll is not None:
         return settings.unroll
     where = sharding.platform(mesh) or "gpu"
-    return where == "cpu" or (where == "gpu" and mesh.shape["fsdp"] == 1)
+    return where == "cpu" or (where == "gpu" and mesh.shape["fsdp"] == 1 and not settings.remat)
 
 
 def build(

@@ -63,7 +63,7 @@ class ModelSettings:
     compute_dtype: str = setting("float32", "Dtype of matrix products.", choices=DTYPES)
     unroll: bool | None = setting(
         True,
-        "Unroll the layers instead of scanning them; None: on CPU, and on GPU without fsdp.",
+        "Unroll the layers instead of scanning them; None: on CPU, and on one GPU without remat.",
         affects="rounding",
     )
     remat: bool = setting(

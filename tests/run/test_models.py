@@ -27,13 +27,14 @@ def on_cpu() -> sharding.AnyMesh:
     return sharding.make_mesh(sharding.MeshSettings(1, 1, 1), jax.devices()[:1])
 
 
-def test_layers_are_scanned_on_tpu_and_where_weights_are_gathered(
+def test_layers_are_scanned_on_tpu_and_where_weights_are_gathered_or_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert made(on_cpu(), unroll=None).unroll
+    assert made(on_cpu(), unroll=None, remat=True).unroll
     one, eight = abstract(1, 1, 1), abstract(1, 8, 1)
     assert made(one, unroll=None).unroll and not made(eight, unroll=None).unroll
-    assert made(eight, unroll=True).unroll and not made(one, unroll=False).unroll
+    assert not made(one, unroll=None, remat=True).unroll
+    assert made(eight, unroll=True, remat=True).unroll and not made(one, unroll=False).unroll
     monkeypatch.setattr(sharding, "platform", lambda mesh: "tpu")
     assert not made(one, unroll=None).unroll
     monkeypatch.setattr(sharding, "platform", lambda mesh: "cpu")
