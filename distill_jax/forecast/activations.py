@@ -38,8 +38,8 @@ class Program:
         remat: a block's activations are recomputed in the backward pass.
         rank: of the adapters, 0 for none.
         dropout: whether adapters drop entries of their inputs.
-        cpu: as XLA:CPU compiles it, which cuts out the kernels of all unrolled layers ahead and
-            drops the recomputing of unrolled layers.
+        cpu: as XLA:CPU compiles it, which drops the recomputing of unrolled layers, and gathers
+            the kernels of all unrolled layers ahead in scoring, too.
     """
 
     geometry: QwenConfig
@@ -159,6 +159,8 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
     # In float32 an adapter is added to its kernel, and the sum is kept (lora.project).
     merged = kernels if size == _F32 and 2 * N >= D and not program.dropout else 0
     block = size * N * _kept(program, rows.T) + merged
+    # Unrolled layers' kernels are cut out of their stack ahead and kept for the backward pass.
+    cut = (kernels if program.cpu else kernels // program.fsdp) if program.unroll else 0
     recomputed = program.remat and not (program.unroll and program.cpu)
     backward = 3 * F + (2 * D if program.tensor > 1 else 0)  # tensor: partial sums to be added up
     if recomputed:
@@ -169,10 +171,9 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
     early, late = _gathered_head(program)
     head = 2 * _F32 * chunk + size * rows.rows * rows.R * D + late
     if recomputed:
-        saved = size * L * N * D
+        saved = L * (size * N * D + cut)
         return early + saved + max(block + backward + kernels, head)
     if program.unroll:
-        cut = kernels if program.cpu else 0
         return early + L * (block + cut + size * N * D) + max(backward, head) + kernels
     return early + L * block + max(block + size * N * D + kernels, head)
 

@@ -330,7 +330,8 @@ class Job:
             prompts, completions = sizes.prompts, sizes.rows
             waiting = self._waiting(role, prompts // self.shards, T)
             slots = T + (new or sampling.max_new_tokens)
-            kept = self._cache(role, completions // self.shards, slots)
+            kept = cache.held(self.program(role), completions // self.shards, slots)
+        # Counted as if no prompt were shared.
         held = self._rollout(completions, longest, role=role, new=new, turns=turns) + waiting
         read = activations.scoring(self.program(role), self.rows(prompts, T, 1), shards=self.shards)
         read += self._decode_weights(role) + waiting + kept
@@ -346,7 +347,8 @@ class Job:
     ) -> refill.Sizes | None:
         """The sizes of a draw that `generate.answers` gives refilled rows; None: in batches."""
         sampling = self.config.sampling
-        pays = not problems or refill.pays(-(-problems // prompts), sampling)
+        alone = completions == prompts and not self.cpu
+        pays = not problems or refill.pays(-(-problems // prompts), sampling, alone=alone)
         if not pays or (turns and sampling.rounds > 1) or sharding.processes(self.mesh) > 1:
             return None
         return refill.sizes_of(completions, completions // prompts, T, self.shards)
@@ -355,7 +357,7 @@ class Job:
         """Cache and hidden states of prompts on one device whose completions wait for a row."""
         program = self.program(role)
         hidden = prompts * program.geometry.hidden_size * program.itemsize
-        return self._cache(role, prompts, T) + hidden
+        return cache.held(program, prompts, T) + hidden
 
     def _rollout(
         self, B: int, longest: int = 0, *, role: str = "student", new: int = 0, turns: bool = False,

@@ -4,15 +4,19 @@ These programs take minutes to compile, so their figures are kept here: GB of ar
 arguments with live arrays at the fullest moment, on each device.
 """
 
+import dataclasses
+
 import pytest
 
 from configs import presets
 from distill_jax.forecast.parts import Forecast
 from distill_jax.models import response
+from distill_jax.run.config import RunConfig
 from launch import forecast
 
-# (preset, devices, phase): GB of arguments that stay, and at the peak.
-FOUND = {
+# (preset, devices, phase of stage rl): GB of arguments that stay, and at the peak; of earlier
+# settings: updates in four microbatches, all rows scored in one call.
+BEFORE = {
     ("qwen_1_5b", 1, "rollout"): (0, 5.876),  # one H100
     ("qwen_1_5b", 1, "student scoring"): (3.125, 15.278),  # one H100
     ("qwen_1_5b", 8, "rollout"): (0, 3.888),  # v5e:2x4
@@ -23,21 +27,51 @@ FOUND = {
     ("qwen_7b", 8, "student scoring"): (1.966, 6.142),  # eight H100
     ("qwen_7b", 8, "update"): (2.088, 5.552),  # eight H100
 }
+# (preset, devices, stage, phase), with the settings as they are.
+NOW = {
+    ("qwen_1_5b", 1, "rl", "teacher scoring"): (15.231, 15.593),  # one H100
+    ("qwen_1_5b", 1, "rl", "student scoring"): (3.125, 4.747),  # one H100
+    ("qwen_1_5b", 1, "rl", "update"): (3.199, 7.207),  # one H100
+    ("qwen_1_5b", 1, "sft", "update"): (3.199, 13.981),  # one H100
+    ("qwen_1_5b", 8, "rl", "update"): (0.473, 1.712),  # v5e:2x4
+    ("qwen_7b", 8, "rl", "teacher scoring"): (8.193, 12.091),  # eight H100
+    ("qwen_7b", 8, "rl", "update"): (2.088, 7.464),  # eight H100
+    ("qwen_7b", 8, "sft", "update"): (2.088, 5.967),  # eight H100
+}
 
 
-def of_rl(preset: str, devices: int) -> Forecast:
-    # Updates were compiled in four microbatches.
-    found = forecast.run(getattr(presets, preset)().replace("rl", accumulate=4), devices)
-    return next(one for one in found if one.stage == "rl")
+def name_of(values: tuple[object, ...]) -> str:
+    return "-".join(map(str, values))
 
 
-@pytest.mark.parametrize(("program", "figures"), FOUND.items(), ids=lambda x: "-".join(map(str, x)))
-def test_a_phase(
+def stage(config: RunConfig, devices: int, name: str = "rl") -> Forecast:
+    return next(one for one in forecast.run(config, devices) if one.stage == name)
+
+
+def compare(found: Forecast, phase: str, figures: tuple[float, float]) -> None:
+    arguments, peak = figures
+    part = next(x for x in found.parts if x.name.startswith(phase))
+    assert part.bytes / 1e9 + arguments == pytest.approx(peak, rel=0.15)
+
+
+@pytest.mark.parametrize(("program", "figures"), BEFORE.items(), ids=name_of)
+def test_a_phase_of_earlier_settings(
     program: tuple[str, int, str], figures: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # They were compiled when a call scored all its rows at once.
     monkeypatch.setattr(response, "PART_TOKENS", 2**30)
     preset, devices, phase = program
-    arguments, peak = figures
-    part = next(x for x in of_rl(preset, devices).parts if x.name.startswith(phase))
-    assert part.bytes / 1e9 + arguments == pytest.approx(peak, rel=0.15)
+    config = getattr(presets, preset)().replace("rl", accumulate=4)
+    compare(stage(config, devices), phase, figures)
+
+
+@pytest.mark.parametrize(("program", "figures"), NOW.items(), ids=name_of)
+def test_a_phase(program: tuple[str, int, str, str], figures: tuple[float, float]) -> None:
+    preset, devices, name, phase = program
+    compare(stage(getattr(presets, preset)(), devices, name), phase, figures)
+
+
+def test_unrolled_layers_keep_their_kernels() -> None:
+    config = presets.qwen_1_5b()
+    student = dataclasses.replace(config.student, unroll=True)
+    config = dataclasses.replace(config, student=student)
+    compare(stage(config, 1), "update", (3.199, 10.242))  # one H100
