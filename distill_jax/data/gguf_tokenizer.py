@@ -1,5 +1,6 @@
 """The tokenizer that a GGUF file carries: byte-level BPE of the families that are read here."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
 from tokenizers import pre_tokenizers as pre
 
-from distill_jax.core.errors import CheckpointError
-from distill_jax.data.tokenizer import QWEN_SPLIT, FastTokenizer
+from distill_jax.core.errors import CheckpointError, ConfigError
+from distill_jax.data.tokenizer import QWEN_SPLIT, FastTokenizer, eos_id, pad_id
 
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -24,8 +25,9 @@ _SPLITS: dict[str, str | None] = {
     _LLAMA3: _LLAMA3_SPLIT,
 }
 # tokenizer.ggml.token_type
-_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 _ROLES = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
+_ELSEWHERE = "use --merged: its tokenizer.json holds every tokenizer"
 
 
 def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
@@ -61,9 +63,8 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
         if not {*pair, "".join(pair)} <= used.keys():
             raise CheckpointError(f"the merge {' '.join(pair)!r} is of no tokens of the file")
     made = Tokenizer(models.BPE(vocab=used, merges=pairs, ignore_merges=name == _LLAMA3))
-    made.pre_tokenizer, made.decoder = _pre_tokenizer(name), decoders.ByteLevel()
-    if _SPLITS[name] == QWEN_SPLIT:
-        made.normalizer = normalizers.NFC()
+    made.normalizer, made.pre_tokenizer = _normalizer(name), _pre_tokenizer(name)
+    made.decoder = decoders.ByteLevel()
     added = [(text, types[i]) for text, i in used.items() if types[i] in (_CONTROL, _USER_DEFINED)]
     made.add_tokens(
         [AddedToken(text, special=type_ == _CONTROL, normalized=False) for text, type_ in added]
@@ -75,6 +76,89 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, used[bos])]
         )
     return _wrapped(made, roles, values.get("tokenizer.chat_template"))
+
+
+def values_of(tokenizer: FastTokenizer, rows: int) -> dict[str, Any]:
+    """The key-value pairs that `tokenizer_of` reads: tokens, merges, roles, chat template.
+
+    Args:
+        tokenizer: byte-level BPE of a family that is read here.
+        rows: of the embedding; those without a token are listed as unused.
+
+    Raises:
+        ConfigError: a tokenizer that a GGUF file does not hold, more tokens than rows, or ids
+            without a token among the others.
+    """
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    name, added = _family(spec), tokenizer.added_tokens_decoder
+    for token in added.values():
+        if token.lstrip or token.rstrip or token.single_word:
+            got = f"the token {token.content!r} takes in the white space or words around it"
+            raise ConfigError(got, wanted="tokens that stand for their text", fix=_ELSEWHERE)
+    ids = {i: text for text, i in tokenizer.get_vocab().items()}
+    if max(ids) + 1 != len(ids) or len(ids) > rows:
+        got = f"{len(ids)} tokens with ids up to {max(ids)} for {rows} embedding rows"
+        raise ConfigError(got, wanted="ids without a gap, and a row for each", fix=_ELSEWHERE)
+    types = dict.fromkeys(ids, _NORMAL)
+    types |= {i: _CONTROL if token.special else _USER_DEFINED for i, token in added.items()}
+    # Texts of merges are joined by a space, which no byte-level token has.
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in spec["model"]["merges"]]
+    roles = {
+        "bos": tokenizer.bos_token_id,
+        "eos": eos_id(tokenizer),
+        "padding": pad_id(tokenizer),
+        "unknown": tokenizer.unk_token_id,
+    }
+    found = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": name,
+        "tokenizer.ggml.tokens": [ids.get(i, f"[PAD{i}]") for i in range(rows)],
+        "tokenizer.ggml.token_type": [types.get(i, _UNUSED) for i in range(rows)],
+        "tokenizer.ggml.merges": merges,
+        **{f"tokenizer.ggml.{role}_token_id": i for role, i in roles.items()},
+        "tokenizer.ggml.add_bos_token": _adds_bos(tokenizer),
+        "tokenizer.chat_template": tokenizer.chat_template,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _family(spec: Mapping[str, Any]) -> str:
+    """tokenizer.ggml.pre of a tokenizer.json; ConfigError for a tokenizer of no family here."""
+    kind, decoder = spec["model"]["type"], spec["decoder"] or {}
+    if kind != "BPE" or decoder.get("type") != "ByteLevel":
+        got = f"a tokenizer of model {kind} with decoder {decoder.get('type')}"
+        raise ConfigError(f"{got} for a GGUF file", wanted="byte-level BPE", fix=_ELSEWHERE)
+    found = [_plain(spec["normalizer"]), _plain(spec["pre_tokenizer"])]
+    whole_words = bool(spec["model"].get("ignore_merges"))
+    for name in _SPLITS:
+        ours = [_normalizer(name), _pre_tokenizer(name)]
+        states = [_plain(json.loads(x.__getstate__())) if x is not None else None for x in ours]
+        if found == states and whole_words == (name == _LLAMA3):
+            return name
+    got = f"a tokenizer that splits texts by {json.dumps(found[1]):.120}"
+    wanted = f"the normalizer, split and merges of one of {', '.join(_SPLITS)}"
+    raise ConfigError(f"{got} for a GGUF file", wanted=wanted, fix=_ELSEWHERE)
+
+
+def _plain(state: Any) -> Any:
+    """A part of tokenizer.json without what changes no token: offsets."""
+    if isinstance(state, list):
+        return [_plain(entry) for entry in state]
+    if not isinstance(state, dict):
+        return state
+    return {key: _plain(value) for key, value in state.items() if key != "trim_offsets"}
+
+
+def _adds_bos(tokenizer: FastTokenizer) -> bool:
+    whole, bare = (tokenizer("a", add_special_tokens=x)["input_ids"] for x in (True, False))
+    if whole not in (bare, [tokenizer.bos_token_id, *bare]):
+        got = f"a tokenizer that makes {whole} of a text with the tokens {bare}"
+        raise ConfigError(got, wanted="nothing or its first token added", fix=_ELSEWHERE)
+    return bool(whole != bare)
+
+
+def _normalizer(name: str) -> normalizers.Normalizer | None:
+    return normalizers.NFC() if _SPLITS[name] == QWEN_SPLIT else None
 
 
 def _pre_tokenizer(name: str) -> pre.PreTokenizer:

@@ -16,31 +16,31 @@ from distill_jax.models.rope_scaling import Llama3Scaling
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
 # Keys behind "ARCHITECTURE.", and what config.json calls them.
-_NEEDED = {
+NEEDED = {
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
     "attention.head_count": "num_attention_heads",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
-_OPTIONAL = {
+OPTIONAL = {
     "attention.head_count_kv": "num_key_value_heads",
     "context_length": "max_position_embeddings",
     "rope.freq_base": "rope_theta",
 }
-_SCALING = {
+SCALING = {
     "rope.scaling.type": "rope_type",
     "rope.scaling.factor": "factor",
     "rope.scaling.original_context_length": "original_max_position_embeddings",
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
-_HEAD_SIZES = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+HEAD_SIZES = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 # Read elsewhere or without effect here.
-_OTHERS = ("vocab_size", "rope.scaling.finetuned", *_HEAD_SIZES)
+_OTHERS = ("vocab_size", "rope.scaling.finetuned", *HEAD_SIZES)
 _EXPERTS = ("expert_count", "expert_used_count")
 # Factors of the rotary wavelengths, where Llama 3.1 and later have a scaling.
-_ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS = "rope_freqs.weight"
 _LLAMA3_CONTEXT = 8192
 _SPECIALS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
 
@@ -72,8 +72,8 @@ def config_of(file: GgufFile) -> QwenConfig:
     _check_keys(file, kind, own)
     if "token_embd.weight" not in file.shapes:
         raise CheckpointError(f"no tensor token_embd.weight in {file.path}")
-    names = {**_NEEDED, **_OPTIONAL}
-    scaling = {_SCALING[name]: _plain(x) for name, x in own.items() if name in _SCALING}
+    names = {**NEEDED, **OPTIONAL}
+    scaling = {SCALING[name]: _plain(x) for name, x in own.items() if name in SCALING}
     if scaling.get("rope_type", "none") == "none":
         scaling = {}
     config = {
@@ -100,9 +100,9 @@ def base_of(file: GgufFile, config: QwenConfig) -> dict[str, Any]:
         CheckpointError: missing, unexpected, misshapen or unreadable tensors.
     """
     leaves = hf_layout.leaves(config)
-    wanted = {_gguf_name(name): leaf.shape for leaf in leaves for name in leaf.names}
+    wanted = {tensor_name(name): leaf.shape for leaf in leaves for name in leaf.names}
     missing = sorted(wanted.keys() - file.shapes.keys())
-    extra = sorted(file.shapes.keys() - wanted.keys() - {_ROPE_FACTORS})
+    extra = sorted(file.shapes.keys() - wanted.keys() - {ROPE_FACTORS})
     if missing or extra:
         parts = [f"missing {', '.join(missing[:4])}"] if missing else []
         parts += [f"unexpected {', '.join(extra[:4])}"] if extra else []
@@ -130,7 +130,7 @@ class _Tensors:
         llama.cpp rotates neighbouring rows of a head in this architecture, transformers those half
         a head apart: the file has them interleaved.
         """
-        tensor = self.file.read(_gguf_name(name))
+        tensor = self.file.read(tensor_name(name))
         heads = self.heads.get(name.split(".")[-2])
         if not self.permuted or heads is None:
             return tensor
@@ -138,8 +138,8 @@ class _Tensors:
         return rows.swapaxes(1, 2).reshape(tensor.shape)
 
 
-def _gguf_name(name: str) -> str:
-    """blk.3.attn_q.weight for model.layers.3.self_attn.q_proj.weight."""
+def tensor_name(name: str) -> str:
+    """The name in a GGUF file, blk.3.attn_q.weight for model.layers.3.self_attn.q_proj.weight."""
     stem, _, part = name.rpartition(".")
     layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", stem)
     if layer is None:
@@ -148,10 +148,10 @@ def _gguf_name(name: str) -> str:
 
 
 def _check_keys(file: GgufFile, kind: str, own: dict[str, Any]) -> None:
-    for key in _NEEDED:
+    for key in NEEDED:
         if key not in own:
             raise CheckpointError(f"no {kind}.{key} in {file.path}")
-    known = {*_NEEDED, *_OPTIONAL, *_SCALING, *_OTHERS}
+    known = {*NEEDED, *OPTIONAL, *SCALING, *_OTHERS}
     for key, value in own.items():
         if key in _EXPERTS and not value:
             continue
@@ -164,7 +164,7 @@ def _check_keys(file: GgufFile, kind: str, own: dict[str, Any]) -> None:
 def _head_dim(file: GgufFile, own: dict[str, Any]) -> int:
     usual = own["embedding_length"] // max(own["attention.head_count"], 1)
     size = own.get("attention.key_length", usual)
-    if other := {key: own[key] for key in _HEAD_SIZES if own.get(key, size) != size}:
+    if other := {key: own[key] for key in HEAD_SIZES if own.get(key, size) != size}:
         got = f"{file.path} has heads of {size} with {other}"
         raise CheckpointError(got, wanted="one size of heads, rope over all of it")
     return size
@@ -176,19 +176,24 @@ def _llama3_scaling(file: GgufFile, own: dict[str, Any]) -> dict[str, Any] | Non
     A GGUF file holds neither the scaling's parameters nor its name, only what each wavelength is
     multiplied by.
     """
-    if _ROPE_FACTORS not in file.shapes:
+    if ROPE_FACTORS not in file.shapes:
         return None
-    found, size = file.read(_ROPE_FACTORS), _head_dim(file, own)
+    found, size = file.read(ROPE_FACTORS), _head_dim(file, own)
     theta = float(own.get("rope.freq_base", 10_000.0))
-    plain = (theta ** -(np.arange(0, size, 2) / size)).astype(np.float32)
     scaling = Llama3Scaling(max(float(found.max()), 1.0), _LLAMA3_CONTEXT)
-    factors = plain / scaling.frequencies(plain, theta)
+    factors = rope_factors(scaling, theta, size)
     if found.shape != factors.shape or not np.allclose(found, factors, rtol=1e-3):
         raise CheckpointError(
-            f"{_ROPE_FACTORS} in {file.path} are of no scaling known here",
+            f"{ROPE_FACTORS} in {file.path} are of no scaling known here",
             wanted=f"that of Llama 3.1 and later, from a context of {_LLAMA3_CONTEXT}",
         )
     return scaling.to_hf()
+
+
+def rope_factors(scaling: Llama3Scaling, theta: float, size: int) -> np.ndarray:
+    """What a scaling multiplies each wavelength by: float32 [head_dim / 2], size: head_dim."""
+    plain = (theta ** -(np.arange(0, size, 2) / size)).astype(np.float32)
+    return plain / scaling.frequencies(plain, theta)
 
 
 def _plain(value: Any) -> Any:

@@ -198,7 +198,7 @@ def save_hf(
     context = files.replaced_directory(Path(directory)) if writer else contextlib.nullcontext()
     plan = _plan(base, leaves, max_shard_bytes)
     plan |= dict.fromkeys(head, list(plan.values())[-1])
-    tensors_in_order = itertools.chain(_tensors(base, leaves), head.items())
+    tensors_in_order = itertools.chain(tensors_of(base, leaves), head.items())
     with context as fresh:
         for file, part in itertools.groupby(tensors_in_order, lambda pair: plan[pair[0]]):
             tensors = dict(part)
@@ -228,10 +228,10 @@ def _plan(
     return {n: f"model-{i:05d}-of-{shards:05d}.safetensors" for n, i in shard_of.items()}
 
 
-def _tensors(
+def tensors_of(
     base: dict[tuple[str, ...], Any], leaves: list[hf_layout.Leaf]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor by name, as the checkpoint stores it."""
+    """Every tensor by name, as a checkpoint stores it; base: see `hf_layout.flat`."""
     for leaf in leaves:
         host = np.asarray(fetch(base[leaf.path]))
         for i, name in enumerate(leaf.names):

@@ -1,10 +1,15 @@
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+from tokenizers import pre_tokenizers as pre
+from transformers import PreTrainedTokenizerFast
 
-from distill_jax.core.errors import CheckpointError
+from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.data import synthetic
-from distill_jax.data.gguf_tokenizer import tokenizer_of
+from distill_jax.data.gguf_tokenizer import tokenizer_of, values_of
 from distill_jax.data.tokenizer import check_same_tokenizer, train_tokenizer
 from tests.models.gguf_files import tokenizer_values
 
@@ -106,3 +111,124 @@ def test_a_row_without_a_token_between_others():
     """The tokenizer's size would end before the last token, which could never be drawn."""
     with pytest.raises(CheckpointError, match="13 tokens of the file have ids up to 13"):
         made("smollm", **{"tokenizer.ggml.token_type": [1] * 12 + [5, 3]})
+
+
+# --- written -------------------------------------------------------------------------------------
+
+
+def again(tokenizer, rows=448):
+    """Through the JSON of a file's values, as a file holds them."""
+    return tokenizer_of(json.loads(json.dumps(values_of(tokenizer, rows))))
+
+
+def test_values_are_those_of_the_converter():
+    found = values_of(TRAINED, 448)
+    assert {key: found[key] for key in VALUES} == VALUES
+    assert found.keys() - VALUES.keys() == {"tokenizer.ggml.add_bos_token"}
+    assert found["tokenizer.ggml.add_bos_token"] is False
+
+
+WRITTEN = again(TRAINED)
+
+
+@given(st.text(max_size=40))
+@settings(deadline=None)
+def test_what_is_written_reads_texts_the_same_way(text):
+    assert WRITTEN(text)["input_ids"] == TRAINED(text)["input_ids"]
+
+
+@pytest.mark.parametrize("family", ["gpt-2", "smollm", "qwen2", "llama-bpe"])
+def test_each_family_is_recognised(family):
+    tokenizer = made(family, **{"tokenizer.ggml.eos_token_id": 13})
+    values = values_of(tokenizer, 20)
+    assert values["tokenizer.ggml.pre"] == family
+    check_same_tokenizer(again(tokenizer, 20), tokenizer)
+    for text in ("a 12", "A'll", "a<s>a", "aA"):
+        assert again(tokenizer, 20)(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_added_words_without_a_role_and_a_first_token():
+    tokenizer, count = again(TRAINED), len(TRAINED)
+    tokenizer.add_tokens([AddedToken("<think>", normalized=False)])
+    tokenizer.add_special_tokens({"bos_token": "<|start|>"})
+    values = values_of(tokenizer, count + 3)
+    assert values["tokenizer.ggml.token_type"][count:] == [4, 3, 5]
+    assert values["tokenizer.ggml.bos_token_id"] == count + 1
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|start|> $A", special_tokens=[("<|start|>", count + 1)]
+    )
+    assert values_of(tokenizer, count + 3)["tokenizer.ggml.add_bos_token"] is True
+    found = again(tokenizer, count + 3)
+    read = found("<think>a")["input_ids"]
+    assert read == tokenizer("<think>a")["input_ids"] and read[:2] == [count + 1, count]
+    assert found.bos_token == "<|start|>"
+
+
+def test_the_end_is_the_one_that_the_sampler_waits_for():
+    tokenizer = again(TRAINED)
+    tokenizer.eos_token = "<|endoftext|>"  # as a base model names it
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert values_of(tokenizer, 448)["tokenizer.ggml.eos_token_id"] == end
+
+
+def wrapped(model, **parts):
+    tokenizer = Tokenizer(model)
+    tokenizer.decoder = decoders.ByteLevel()
+    for name, part in parts.items():
+        setattr(tokenizer, name, part)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<s>")
+
+
+BPE = {"vocab": {text: i for i, text in enumerate(PIECES)}, "merges": [("1", "2")]}
+LEVEL = pre.ByteLevel(add_prefix_space=False)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "says"),
+    [
+        (
+            wrapped(models.WordPiece(BPE["vocab"], unk_token="a"), pre_tokenizer=LEVEL),
+            "model WordPiece with decoder ByteLevel .*wanted: byte-level BPE; fix: use --merged",
+        ),
+        (
+            wrapped(models.BPE(**BPE), decoder=decoders.ByteFallback(), pre_tokenizer=LEVEL),
+            "decoder ByteFallback",
+        ),
+        (
+            wrapped(models.BPE(**BPE), pre_tokenizer=pre.ByteLevel(add_prefix_space=True)),
+            'splits texts by .*"add_prefix_space": true.*wanted: .* of one of gpt-2, smollm, qwen2',
+        ),
+        (wrapped(models.BPE(**BPE), pre_tokenizer=pre.Whitespace()), "Whitespace"),
+        (
+            wrapped(models.BPE(**BPE), pre_tokenizer=LEVEL, normalizer=normalizers.Lowercase()),
+            "normalizer, split and merges",
+        ),
+        (
+            wrapped(models.BPE(**BPE, ignore_merges=True), pre_tokenizer=LEVEL),
+            "normalizer, split and merges",
+        ),
+    ],
+)
+def test_tokenizers_that_no_file_holds(tokenizer, says):
+    with pytest.raises(ConfigError, match=says):
+        values_of(tokenizer, 20)
+
+
+def test_tokens_and_texts_that_no_file_holds():
+    plain = wrapped(models.BPE(**BPE), pre_tokenizer=LEVEL)
+    assert values_of(plain, 14)["tokenizer.ggml.pre"] == "gpt-2"
+    with pytest.raises(ConfigError, match="14 tokens with ids up to 13 for 13 embedding rows"):
+        values_of(plain, 13)
+    holed = {**BPE, "vocab": {**BPE["vocab"], "Ġ1": 15}}
+    with pytest.raises(ConfigError, match="15 tokens with ids up to 15 .*wanted: ids without a"):
+        values_of(wrapped(models.BPE(**holed), pre_tokenizer=LEVEL), 20)
+    strips = wrapped(models.BPE(**BPE), pre_tokenizer=LEVEL)
+    strips.add_tokens([AddedToken("<mask>", lstrip=True)])
+    with pytest.raises(ConfigError, match="token '<mask>' takes in the white space"):
+        values_of(strips, 20)
+    closed = wrapped(models.BPE(**BPE), pre_tokenizer=LEVEL)
+    closed.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <s>", special_tokens=[("<s>", 13)]
+    )
+    with pytest.raises(ConfigError, match=r"makes \[3, 13\] of a text with the tokens \[3\]"):
+        values_of(closed, 20)

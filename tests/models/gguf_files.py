@@ -7,7 +7,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from distill_jax.models import hf_layout
+from distill_jax.models import hf_io, hf_layout
 from distill_jax.models.qwen_config import QwenConfig
 
 SHAPE = {
@@ -140,3 +140,20 @@ def tensors_of(config: QwenConfig, base: Any) -> dict[str, np.ndarray]:
             tensor = np.asarray(flat[leaf.path])[i if leaf.layers else ...]
             found[name] = tensor.T if leaf.transpose else tensor
     return found
+
+
+class _Stored(dict):
+    read = dict.__getitem__
+
+
+def base_of(config: QwenConfig, tensors: dict[str, np.ndarray]) -> Any:
+    """The base tree of tensors by their names in a Hugging Face checkpoint."""
+    return hf_io.read_base(_Stored(tensors), hf_layout.leaves(config), np.float32)
+
+
+def halved(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Float32 tensors whose matrices were rounded to float16, as a file written here holds them."""
+    return {
+        name: (x.astype(np.float16) if x.ndim > 1 else x).astype(np.float32)
+        for name, x in tensors.items()
+    }
