@@ -1,12 +1,14 @@
-"""A student of a run as a directory that other tools load, with a model card.
+"""A student of a run as a directory that other tools load, with a model card, or as a GGUF file.
 
     python -m launch.export_model --workdir=runs/tiny --stage=rl --merged=out/student
     python -m launch.export_model --workdir=runs/tiny --stage=rl --adapter=out/adapter
+    python -m launch.export_model --workdir=runs/tiny --stage=rl --gguf=out/student.gguf
 
 --stage is a stage that makes a student, STAGE_step_N (a checkpoint of it), base, or student (the
 last one, the default). --merged writes a whole Hugging Face model, the adapter in its weights;
---adapter writes the adapter alone, in PEFT's form. The directory must be new or empty; it is
-written whole or not at all.
+--adapter writes the adapter alone, in PEFT's form; --gguf writes a whole model for llama.cpp as
+one file, in float16 (extra gguf). The directory must be new or empty, the file new; each is written
+whole or not at all.
 """
 
 from collections.abc import Sequence
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--merged", type=Path, metavar="DIR", help="write a whole model there")
     form.add_argument("--adapter", type=Path, metavar="DIR", help="write a PEFT adapter there")
+    form.add_argument("--gguf", type=Path, metavar="FILE", help="write a file for llama.cpp")
     parser.add_argument(
         "--dtype", choices=list(exports.DTYPES), default="float32", help="of --merged"
     )
@@ -43,15 +46,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.set_verbosity(logging.WARNING)
     main_job.start_compilation_cache(None)
     with OneLine() as guard:
-        target = guard.directory = flags.merged or flags.adapter
+        kinds = {
+            exports.MERGED: flags.merged,
+            exports.ADAPTER: flags.adapter,
+            exports.GGUF: flags.gguf,
+        }
+        form_name, target = next((kind, path) for kind, path in kinds.items() if path)
+        guard.directory = target
         if not flags.shard_gb > 0:
             raise ConfigError(f"--shard_gb={flags.shard_gb}", wanted="above 0")
         check_local(flags.workdir, "--workdir")
-        check_local(target, "the directory")
-        exports.check_target(target)  # before a model is loaded
+        check_local(target, f"--{form_name}")
+        exports.check_target(target, form_name)  # before a model is loaded
         config = config_of(flags.workdir)
         name = views.canonical(flags.stage, views.load(flags.workdir))
-        form_name = exports.MERGED if flags.merged else exports.ADAPTER
         request = exports.Request(form_name, flags.dtype, int(flags.shard_gb * _GB))
         with Run(config, flags.workdir) as run:
             exports.export(run, name, request, target)

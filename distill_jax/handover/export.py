@@ -1,4 +1,4 @@
-"""Writes a student of a run to a directory: a whole model, or a PEFT adapter."""
+"""Writes a student of a run: a whole model or a PEFT adapter as a directory, or a GGUF file."""
 
 import errno
 from pathlib import Path
@@ -8,32 +8,42 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
+from distill_jax.data import gguf_tokenizer
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.subjects import Subject
 from distill_jax.handover import card
-from distill_jax.models import hf_io, peft_io
+from distill_jax.models import gguf_file, gguf_write, hf_io, peft_io
 from distill_jax.models.lora import merge
 from distill_jax.report import view as views
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run
 from distill_jax.run.settings import BASE
 
-MERGED, ADAPTER = "merged", "adapter"
+MERGED, ADAPTER, GGUF = "merged", "adapter", "gguf"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Request(NamedTuple):
-    """What to write: MERGED or ADAPTER; the dtype of a merged model's weights, a key of DTYPES;
-    bytes of its largest file."""
+    """What to write: MERGED, ADAPTER or GGUF; the dtype of a merged model's weights, a key of
+    DTYPES; bytes of its largest file."""
 
     form: str
     dtype: str = "float32"
     max_shard_bytes: int = 5_000_000_000
 
 
-def check_target(target: Path) -> None:
-    """Raises DataError where something is at `target` already, other than an empty directory."""
+def check_target(target: Path, form: str) -> None:
+    """Raises DataError where something is at `target` already, other than an empty directory.
+
+    Of the form GGUF: where anything is there. MissingExtraError if that form's package is not.
+    """
+    if form == GGUF:
+        gguf_file.library()
+        if target.is_symlink() or target.exists():
+            got = f"there is something at {target}"
+            raise DataError(got, wanted="a new file", fix="name another, or remove it")
+        return
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise DataError(f"{target} is a file or a link", wanted="a directory that is new or empty")
     if target.is_dir() and any(target.iterdir()):
@@ -45,20 +55,22 @@ def check_target(target: Path) -> None:
 
 
 def export(run: Run, name: str, request: Request, target: Path) -> Path:
-    """Writes the model that a name means, whole or not at all; returns the directory.
+    """Writes the model that a name means, whole or not at all; returns the target.
 
     Args:
         run: of a work directory in which a stage has begun.
         name: base, a stage that makes a student, STAGE_step_N, or a directory.
         request: form and dtype.
-        target: a directory that is new or empty.
+        target: a directory that is new or empty; of the form GGUF a new file.
 
     Raises:
         CheckpointError: no such model, or one that cannot be loaded.
-        ConfigError: the teacher; an adapter of what has none; quantised weights.
+        ConfigError: the teacher; an adapter of what has none; quantised weights; a model or
+            tokenizer that a GGUF file does not hold.
         DataError: the target is not empty or cannot be written; the run has no records.
+        MissingExtraError: a GGUF file without the package gguf.
     """
-    check_target(target)
+    check_target(target, request.form)
     subject = _subject(run, name)
     loaded = subject.load()
     if request.form == ADAPTER and (subject.name == BASE or not loaded.params["lora"]):
@@ -66,11 +78,14 @@ def export(run: Run, name: str, request: Request, target: Path) -> Path:
             f"{subject.name} has no adapter", wanted="a stage that trained one", fix="use --merged"
         )
     tokenizer = subject.tokenizer or run.data.tokenizer
-    about = card.write(
-        _described(run, subject, loaded, request, target.absolute().name), run.workdir
-    )
+    about = ""
+    if request.form != GGUF:  # which has no room for one
+        described = _described(run, subject, loaded, request, target.absolute().name)
+        about = card.write(described, run.workdir)
     try:
-        if request.form == ADAPTER:
+        if request.form == GGUF:
+            _save_gguf(loaded, target, tokenizer, _base(run, subject))
+        elif request.form == ADAPTER:
             _save_adapter(run, subject, loaded, target, about, tokenizer)
         else:
             _save_merged(run, loaded, request, target, about, tokenizer)
@@ -79,8 +94,8 @@ def export(run: Run, name: str, request: Request, target: Path) -> Path:
             raise  # the command says how much is free
         raise DataError(
             f"cannot write {target}: {error.strerror or error}",
-            wanted="a place in which a directory can be made and renamed",
-            fix="name another directory",
+            wanted="a place in which it can be made and renamed",
+            fix="name another place",
         ) from error
     return target
 
@@ -137,10 +152,7 @@ def _base(run: Run, subject: Subject) -> str:
 def _save_merged(
     run: Run, loaded: Loaded, request: Request, target: Path, about: str, tokenizer: Any
 ) -> None:
-    dtype, lora = DTYPES[request.dtype], loaded.model.lora
-    scale = lora.scale if lora is not None else 1.0
-    base = merge(loaded.params["base"], loaded.params["lora"], scale, dtype)
-    base = jax.tree.map(lambda leaf: leaf.astype(dtype), base)
+    base = _whole(loaded, DTYPES[request.dtype])
     # The sampler waits for one token; the base model's own files may name another.
     ends = {
         "eos_token_id": tokenizers.eos_id(tokenizer),
@@ -162,6 +174,24 @@ def _save_merged(
         about=ends,
         texts={card.FILE: about, "generation_config.json": generation},
     )
+
+
+def _whole(loaded: Loaded, dtype: Any) -> Any:
+    """The base tree with the adapter in it, rounded once."""
+    lora = loaded.model.lora
+    scale = lora.scale if lora is not None else 1.0
+    base = merge(loaded.params["base"], loaded.params["lora"], scale, dtype)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), base)
+
+
+def _save_gguf(loaded: Loaded, target: Path, tokenizer: Any, base: str) -> None:
+    config = loaded.model.config
+    gguf_write.check_config(config)  # before a model is merged
+    values = gguf_tokenizer.values_of(tokenizer, config.vocab_size)
+    licence, _ = card.licence(base)
+    about = {"general.name": target.stem, **({"general.license": licence} if licence else {})}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    gguf_write.save_gguf(target, config, _whole(loaded, jnp.float32), values, about)
 
 
 def _save_adapter(

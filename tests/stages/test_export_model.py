@@ -1,11 +1,17 @@
 """Exports of a finished run: the model card, what is refused, and that nothing is half written."""
 
+import contextlib
+import dataclasses
+import functools
 import json
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import yaml
@@ -13,16 +19,17 @@ import yaml
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
 from distill_jax.core.files import read_json, write_json
 from distill_jax.data.chat import ChatSettings
+from distill_jax.data.tokenizer import check_same_tokenizer, load_tokenizer
 from distill_jax.handover import card
 from distill_jax.handover import export as exports
-from distill_jax.models import hf_io, peft_io
+from distill_jax.models import gguf_write, hf_io, peft_io
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import config_of
-from launch import export_model
+from launch import export_model, get_model
 
 pytestmark = pytest.mark.slow
 
-MERGED = exports.Request(exports.MERGED)
+MERGED, GGUF = exports.Request(exports.MERGED), exports.Request(exports.GGUF)
 
 
 def opened(workdir: Path) -> Run:
@@ -219,3 +226,95 @@ def test_the_command_refuses_in_one_line(
     assert called(capsys, run, out, f"--adapter={tmp_path / 'b'}")[0] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     assert json.loads((finished / "config.json").read_text())["preset"] == "smoke"
+
+
+# --- a GGUF file ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gguf_model(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What launch.get_model makes of the file that launch.export_model wrote."""
+    root = tmp_path_factory.mktemp("gguf")
+    out = exports.export(opened(finished), "rl", GGUF, root / "deep" / "student.gguf")
+    assert [path.name for path in out.parent.iterdir()] == ["student.gguf"]
+    found = get_model.convert(out, root / "model")
+    assert found["name"] == "student" and found["licence"] == "not named in the file"
+    return root / "model"
+
+
+def test_a_gguf_file_is_the_merged_model_rounded(merged: Path, gguf_model: Path) -> None:
+    (ours, base), (found, again) = hf_io.load_hf(merged), hf_io.load_hf(gguf_model)
+    assert dataclasses.replace(ours, initializer_range=0.02) == found
+    wanted = jax.tree.map(lambda x: np.asarray(x), base)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(again):
+        stored = path[-1].key in ("kernel", "embedding")
+        whole = functools.reduce(lambda tree, part: tree[part.key], path, wanted)
+        rounded = whole.astype(np.float16) if stored else whole
+        np.testing.assert_array_equal(np.asarray(leaf), rounded.astype(np.float32), str(path))
+
+
+def test_its_tokenizer_is_the_merged_models(merged: Path, gguf_model: Path) -> None:
+    ours, found = load_tokenizer(merged), load_tokenizer(gguf_model)
+    check_same_tokenizer(found, ours)
+    chat = [{"role": "user", "content": "What is 12 + 3?"}]
+    assert found.apply_chat_template(chat) == ours.apply_chat_template(chat)
+    assert found.eos_token == ours.eos_token == "<|im_end|>"
+
+
+def test_the_licence_of_the_base_is_in_the_file(finished: Path, tmp_path: Path) -> None:
+    base = tmp_path / "Mine"
+    shutil.copytree(finished / "pretrain" / "student" / "model", base)
+    (base / "README.md").write_text("---\nlicense: mit\n---\n")
+    exports.export(opened(finished), str(base), GGUF, tmp_path / "mine.gguf")
+    assert get_model.convert(tmp_path / "mine.gguf", tmp_path / "again")["licence"] == "mit"
+
+
+def test_a_model_that_no_file_holds_leaves_nothing(finished: Path, tmp_path: Path) -> None:
+    windowed = tmp_path / "windowed"
+    shutil.copytree(finished / "pretrain" / "student" / "model", windowed)
+    config = read_json(windowed / "config.json")
+    config |= {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 0}
+    del config["layer_types"]
+    write_json(windowed / "config.json", config)
+    with pytest.raises(ConfigError, match="sliding_window=8 for a GGUF file.*fix: use --merged"):
+        exports.export(opened(finished), str(windowed), GGUF, tmp_path / "new" / "x.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["windowed"]
+
+
+def test_the_command_writes_a_gguf_file(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(export_model.main_job, "start_compilation_cache", lambda directory: None)
+    out = tmp_path / "student.gguf"
+    export_model.main([f"--workdir={finished}", f"--gguf={out}"])
+    assert f"rl: {out}" in capfd.readouterr().err
+    before = out.read_bytes()
+    code, err = called(capfd, f"--workdir={finished}", f"--gguf={out}")
+    assert code == 2 and "DataError: there is something at" in err and "name another" in err
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "nowhere")
+    assert called(capfd, f"--workdir={finished}", f"--gguf={tmp_path / 'link.gguf'}")[0] == 2
+    assert called(capfd, f"--workdir={finished}", "--gguf=s3://bucket/x.gguf")[0] == 2
+    assert out.read_bytes() == before
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    code, err = called(capfd, f"--workdir={finished}", f"--gguf={tmp_path / 'b.gguf'}")
+    assert code == 2 and "fix: pip install -e '.[gguf]'" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.gguf", "student.gguf"]
+
+
+def test_a_full_disk_says_so(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(export_model.main_job, "start_compilation_cache", lambda directory: None)
+    whole = gguf_write.whole
+
+    @contextlib.contextmanager
+    def on_a_full_disk(path: Path) -> Iterator[Path]:
+        with whole(path) as partial:
+            partial.symlink_to("/dev/full")
+            yield partial
+
+    monkeypatch.setattr(gguf_write, "whole", on_a_full_disk)
+    code, err = called(capfd, f"--workdir={finished}", f"--gguf={tmp_path / 'x.gguf'}")
+    assert code == 1 and "DiskFullError" in err and not list(tmp_path.iterdir())
