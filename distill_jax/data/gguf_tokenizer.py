@@ -109,6 +109,7 @@ def values_of(tokenizer: FastTokenizer, rows: int) -> dict[str, Any]:
         "padding": pad_id(tokenizer),
         "unknown": tokenizer.unk_token_id,
     }
+    template = tokenizer.chat_template
     found = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": name,
@@ -117,7 +118,9 @@ def values_of(tokenizer: FastTokenizer, rows: int) -> dict[str, Any]:
         "tokenizer.ggml.merges": merges,
         **{f"tokenizer.ggml.{role}_token_id": i for role, i in roles.items()},
         "tokenizer.ggml.add_bos_token": _adds_bos(tokenizer),
-        "tokenizer.chat_template": tokenizer.chat_template,
+        "tokenizer.chat_template": template.get("default")
+        if isinstance(template, dict)
+        else template,
     }
     return {key: value for key, value in found.items() if value is not None}
 

