@@ -1,6 +1,7 @@
 """Models written as GGUF files: our own reader gives them back, rounded to float16."""
 
 import dataclasses
+import errno
 import sys
 
 import gguf
@@ -152,6 +153,20 @@ def test_weights_beyond_float16_leave_the_older_file(saved, tmp_path, weight):
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = 65_504.0
     assert saved(config, tensors).read("blk.1.ffn_up.weight")[3, 4] == 65_504.0
+
+
+def test_a_disk_that_fills_up_under_the_tensors_says_so(saved, tmp_path, monkeypatch):
+    described = gguf.GGUFWriter.write_ti_data_to_file
+
+    def then_full(self):
+        described(self)
+        self.fout[0].close()
+        self.fout = [open("/dev/full", "wb")]
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_ti_data_to_file", then_full)
+    with pytest.raises(OSError, match="No space left") as full:
+        saved(CONFIGS["qwen2"])
+    assert full.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
 
 
 def test_large_norms_keep_their_digits(saved):
