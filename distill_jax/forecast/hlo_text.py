@@ -70,7 +70,8 @@ class Placed(NamedTuple):
         types: result types by name in its computation.
         loops: while loops around it.
         times: how often it runs; a loop of unknown length counts once.
-        fused: whether it is a part of a fusion, so that its result is not in memory.
+        fused: whether its result is not in memory: it is a part of a fusion, or of what a reduction
+            or scatter applies to elements.
     """
 
     operation: Operation
@@ -165,9 +166,10 @@ def _inside(module: Module, name: str, loops: int, times: int, fused: bool) -> I
             continue
         again = one.opcode == "while"
         more = times * (_turns(module, one.rest) or 1) if again else times
-        for _, called in _calls(one.rest):
+        for role, called in _calls(one.rest):
             if called in module.computations:
-                inner = fused or one.opcode == "fusion"
+                by_element = role == "to_apply" and one.opcode != "call"
+                inner = fused or by_element or one.opcode == "fusion"
                 yield from _inside(module, called, loops + again, more, inner)
 
 

@@ -23,8 +23,8 @@ from distill_jax.rollout.sampling import draw
 from distill_jax.rollout.sampling_settings import SamplingSettings
 from distill_jax.rollout.weights import head_logits
 
-# Slots for the tokens of a row at first, where they grow. Each further number of slots is a further
-# program; with `sampling.row_counts`, which asks for few, the first number is twice as large.
+# Slots that a growing cache begins with. Each number of slots needs a program of its length, so
+# with `sampling.row_counts`, which asks for few programs, a cache begins with twice as many.
 BUCKET = 128
 _log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def bucket_of(platform: str | None) -> int:
 class Programs:
     """What a sampler compiles, shared by equal ones: of all subjects, stages and runs.
 
-    bucket: slots for the tokens of a row at first, where samples share a prompt, caches grow, and a
-    device keeps rows of its own; 0, as on CPU: each row holds its prompt and all slots.
+    bucket: if above 0, samples share their prompt's keys, and a row's cache begins with so many
+    slots and grows. If 0, as on CPU, it holds the prompt, and slots for all tokens from the start.
     """
 
     model: QwenModel
@@ -204,8 +204,11 @@ class Programs:
     ) -> Carry:
         """The rows `keep_N` alone; those that only fill up are not decoded.
 
-        Each then has its prompt in a cache of so many slots; 0: of as many as before. apart: an
-        equal part of them is of each device's rows, in the order of devices, so that none moves.
+        Each row's cache then holds its prompt.
+
+        slots: of that cache; 0: as many as before.
+        apart: `keep_N` has equally many rows of each device, in the order of devices, so no row
+            moves to another device.
         """
         take = functools.partial(kv.taken, parts=sharding.batch_shards(self.mesh) if apart else 1)
         shared, own = carry.shared, carry._replace(shared=None)

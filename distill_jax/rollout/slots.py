@@ -1,4 +1,4 @@
-"""Slots of the cache and rows that stay, chosen on the host between segments."""
+"""How long the cache is, and which rows stay: chosen on the host between segments."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from distill_jax.rollout.sampling_settings import SamplingSettings
 
 @dataclass
 class Slots:
-    """The slots of the rows of one draw.
+    """The number of slots that each row of a draw has.
 
     Attributes:
-        prompt: of prompts as they are padded.
+        prompt: slots of a padded prompt.
         most: tokens that a row may draw.
-        bucket: for tokens at first; doubled when they are full. 0: `most` at once.
-        few: rows that stay when others have left have room for all tokens at once, so that fewer
-            programs are compiled.
-        shared: prompts take no slots of the rows.
+        bucket: slots for tokens that a row begins with; doubled when they are full. 0: `most`.
+        few: begin with twice as many, and give rows that stay after others were dropped all `most`,
+            so that fewer programs are compiled.
+        shared: the prompt is not in the row's cache.
     """
 
     prompt: int
@@ -50,12 +50,12 @@ class Slots:
         return self.first + self.own
 
     def hold(self, tokens: int) -> bool:
-        """Whether there must be more for so many tokens; counts them as made."""
+        """Grows to hold so many tokens; whether that took more slots."""
         before, self.own = self.own, grown(self.own, tokens, self.most)
         return self.own > before
 
     def apart(self, tokens: int) -> int:
-        """Slots of rows that stay, which hold their prompts and soon so many tokens."""
+        """Makes room for the prompt and so many tokens in each row; the new number of slots."""
         self.shared = False
         self.own = self.most if self.few else grown(self.own, tokens, self.most)
         return self.total
@@ -64,7 +64,8 @@ class Slots:
 def grown(slots: int, tokens: int, most: int) -> int:
     """`slots` doubled until they hold so many tokens, at most `most`.
 
-    What would leave less than a third to grow is `most`, too: each number is a program.
+    Where less than a third of the result would be left to grow, it is `most` at once: each number
+    of slots needs another program.
     """
     while slots < tokens:
         slots *= 2
@@ -72,7 +73,13 @@ def grown(slots: int, tokens: int, most: int) -> int:
 
 
 class Kept(NamedTuple):
-    """Rows that stay, and which of them only fill up; whether each device keeps rows of its own."""
+    """The rows of a smaller batch.
+
+    Attributes:
+        row_N: int32, their places in the batch before.
+        filler_N: bool, rows that are there only to fill the batch.
+        apart: no row moves to another device.
+    """
 
     row_N: np.ndarray
     filler_N: np.ndarray
@@ -82,8 +89,9 @@ class Kept(NamedTuple):
 def kept(live: np.ndarray, current: int, size: int, parts: int) -> Kept:
     """`size` of `current` rows with the live ones.
 
-    parts: devices (or groups of them) that rows are split over in order. Where the live rows of
-    each fit into its part of `size`, it keeps those; with 1 part they are the live ones in order.
+    parts: into so many equal parts, one after the other, rows are split over devices. If the live
+    rows of each part fit into an equal part of `size`, they stay there. Else, and with 1 part, the
+    live rows come first, in their order.
     """
     row_N = filled(live, size).astype(np.int32)
     every = Kept(row_N, np.arange(size) >= len(live), False)
@@ -93,7 +101,7 @@ def kept(live: np.ndarray, current: int, size: int, parts: int) -> Kept:
     of_part = [live[live // own == part] for part in range(parts)]
     if max(map(len, of_part)) > room:
         return every
-    # A part without live rows fills up with any of its own.
+    # A part that has no live row is filled with its first one.
     rows = [filled(x if len(x) else [i * own], room) for i, x in enumerate(of_part)]
     filler = [np.arange(room) >= len(x) for x in of_part]
     return Kept(np.concatenate(rows).astype(np.int32), np.concatenate(filler), True)

@@ -17,18 +17,18 @@ from launch import forecast
 # (preset, devices, phase of stage rl): GB of arguments that stay, and at the peak; of earlier
 # settings: updates in four microbatches, all rows scored in one call.
 BEFORE = {
-    ("qwen_1_5b", 1, "rollout"): (0, 5.876),  # one H100
     ("qwen_1_5b", 1, "student scoring"): (3.125, 15.278),  # one H100
-    ("qwen_1_5b", 8, "rollout"): (0, 3.888),  # v5e:2x4
     ("qwen_1_5b", 8, "teacher scoring"): (1.905, 4.524),  # v5e:2x4
     ("qwen_1_5b", 8, "student scoring"): (0.415, 2.793),  # v5e:2x4
-    ("qwen_7b", 8, "rollout"): (0, 15.800),  # eight H100
     ("qwen_7b", 8, "teacher scoring"): (8.193, 12.819),  # eight H100
     ("qwen_7b", 8, "student scoring"): (1.966, 6.142),  # eight H100
     ("qwen_7b", 8, "update"): (2.088, 5.552),  # eight H100
 }
 # (preset, devices, stage, phase), with the settings as they are.
 NOW = {
+    ("qwen_1_5b", 1, "rl", "rollout"): (0, 5.876),  # one H100
+    ("qwen_1_5b", 8, "rl", "rollout"): (0, 3.888),  # v5e:2x4
+    ("qwen_7b", 8, "rl", "rollout"): (0, 15.800),  # eight H100
     ("qwen_1_5b", 1, "rl", "teacher scoring"): (15.231, 15.593),  # one H100
     ("qwen_1_5b", 1, "rl", "student scoring"): (3.125, 4.747),  # one H100
     ("qwen_1_5b", 1, "rl", "update"): (3.199, 7.207),  # one H100

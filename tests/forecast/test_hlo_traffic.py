@@ -32,6 +32,18 @@ PARTS = """
   %more = f32[64]{0} exponential(%z)
   ROOT %two = (f32[64]{0}, f32[]) tuple(%more, %total)
 }
+
+%goes_on (state: (f32[64])) -> pred[] {
+  %state = (f32[64]{0}) parameter(0)
+  ROOT %yes = pred[] constant(true)
+}
+
+%step (before: (f32[64])) -> (f32[64]) {
+  %before = (f32[64]{0}) parameter(0)
+  %old = f32[64]{0} get-tuple-element(%before), index=0
+  %new.2 = f32[64]{0} exponential(%old)
+  ROOT %after = (f32[64]{0}) tuple(%new.2)
+}
 """
 
 
@@ -63,6 +75,23 @@ def traffic(entry: str, cached: int = 0) -> int:
             %p.3 = s32[] parameter(2)
             ROOT %u.1 = bf16[4,100]{1,0} dynamic-update-slice(%p.1, %p.2, %p.3, %p.3)""",
          8 + 2 * 4 + 8),
+        # A product reads all of both, whatever the size of its result.
+        ("""%p.1 = f32[8,16]{1,0} parameter(0)
+            %p.2 = f32[16,2]{1,0} parameter(1)
+            ROOT %d.1 = f32[8,2]{1,0} dot(%p.1, %p.2), lhs_contracting_dims={1}""",
+         512 + 128 + 64),
+        # Four places and four rows of eight are read, the rows written.
+        ("""%p.1 = f32[100,8]{1,0} parameter(0)
+            %p.2 = s32[4,1]{1,0} parameter(1)
+            %p.3 = f32[4,8]{1,0} parameter(2)
+            ROOT %c.1 = f32[100,8]{1,0} scatter(%p.1, %p.2, %p.3), to_apply=%sum""",
+         16 + 128 + 128),
+        # Five times a vector read and one written.
+        ("""%p.1 = f32[64]{0} parameter(0)
+            %t.1 = (f32[64]{0}) tuple(%p.1)
+            ROOT %w.1 = (f32[64]{0}) while(%t.1), condition=%goes_on, body=%step,"""
+         """ backend_config={"known_trip_count":{"n":"5"}}""",
+         5 * 512),
         # Two results of one reading, of which one stays on the chip.
         ("""%p.1 = f32[64]{0} parameter(0)
             ROOT %f.1 = (f32[64]{0:S(1)}, f32[]) fusion(%p.1), kind=kLoop, calls=%both""", 256 + 4),

@@ -186,6 +186,12 @@ def test_a_base_of_ones_own_is_named_by_its_last_part(finished: Path, tmp_path: 
 # --- the command ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command would turn the compilation cache on for the tests that follow."""
+    monkeypatch.setattr(export_model.main_job, "start_compilation_cache", lambda directory: None)
+
+
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as stop:
         export_model.main(arguments)
@@ -193,10 +199,8 @@ def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
 
 
 def test_the_command(
-    finished: Path, merged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(export_model.main_job, "start_compilation_cache", lambda directory: None)
+    finished: Path, merged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "student"
     export_model.main([f"--workdir={finished}", f"--merged={out}"])
     assert f"rl: {out}" in capfd.readouterr().err
@@ -205,10 +209,8 @@ def test_the_command(
 
 
 def test_the_command_refuses_in_one_line(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(export_model.main_job, "start_compilation_cache", lambda directory: None)
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, out = f"--workdir={finished}", f"--merged={tmp_path / 'out'}"
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
@@ -285,7 +287,6 @@ def test_the_command_writes_a_gguf_file(
     finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(export_model.main_job, "start_compilation_cache", lambda directory: None)
     out = tmp_path / "student.gguf"
     export_model.main([f"--workdir={finished}", f"--gguf={out}"])
     assert f"rl: {out}" in capfd.readouterr().err
@@ -306,7 +307,6 @@ def test_a_full_disk_says_so(
     finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(export_model.main_job, "start_compilation_cache", lambda directory: None)
     whole = gguf_write.whole
 
     @contextlib.contextmanager

@@ -45,7 +45,7 @@ HOW: dict[str, Any] = {
 }
 TRAINED = ("pretrain/student", "sft", "rl")
 SUBJECTS = ("teacher", "base", "sft", "rl")
-ROUNDING = {"rtol": 2e-3, "atol": 1e-4}
+ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def free_port() -> int:
