@@ -30,6 +30,7 @@ forks.program()
 
 
 UNNAMED = -9
+INTERRUPTED = 3
 
 
 class Kill(NamedTuple):
@@ -47,6 +48,14 @@ class Kill(NamedTuple):
     saved: str = ""
 
 
+class Stop(NamedTuple):
+    """SIGTERM to one process of a group after a step of a stage; all then end by Interrupted."""
+
+    stage: str
+    step: int
+    process: int
+
+
 class Job(NamedTuple):
     """One process: the small run with these changes; its standard error goes to WORKDIR.N.err.
 
@@ -59,6 +68,7 @@ class Job(NamedTuple):
     process: tuple[str, int, int] | None = None  # as jax.distributed.initialize takes them
     kill: tuple[str, int, int, str] | None = None  # a Kill
     config: str = "tests.stages.small:small"
+    stop: tuple[str, int, int] | None = None  # a Stop
 
 
 def run(*groups: list[Job]) -> list[str]:
@@ -66,7 +76,7 @@ def run(*groups: list[Job]) -> list[str]:
 
     Those of a group that are to be killed are killed together, when the last of them is to be.
 
-    Fails unless each is killed as it asks for, and all others end with exit code 0.
+    Fails unless each is killed or stopped as it asks for, and all others end with exit code 0.
     """
     plain = repr([[tuple(job) for job in group] for group in groups])
     program = subprocess.Popen(
@@ -95,17 +105,17 @@ def _fork(job: Job, number: int) -> int:
     code = 1
     try:
         os.dup2(os.open(_errors(job, number), os.O_WRONLY | os.O_CREAT), 2)
-        _run(job)
-        code = 0
+        code = _run(job)
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
     sys.stderr.flush()
     os._exit(code)  # not what the parent has to do at its end
 
 
-def _run(job: Job) -> None:
+def _run(job: Job) -> int:
     import jax
 
+    from distill_jax.run.stop import Interrupted
     from distill_jax.stages import runner
 
     jax.config.update("jax_num_cpu_devices", job.devices)
@@ -113,10 +123,34 @@ def _run(job: Job) -> None:
         jax.distributed.initialize(*job.process)
     if job.kill:
         _wait_for(Kill(*job.kill), Path(job.workdir))
+    if job.stop:
+        _stop_at(Stop(*job.stop))
     module, _, name = job.config.partition(":")
-    runner.run(getattr(importlib.import_module(module), name)(**job.changes), Path(job.workdir))
+    config, code = getattr(importlib.import_module(module), name)(**job.changes), 0
+    try:
+        runner.run(config, Path(job.workdir))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        code = INTERRUPTED
     if job.process:
         jax.distributed.shutdown()
+    return code
+
+
+def _stop_at(stop: Stop) -> None:
+    """Makes this process, if it is the one, ask itself to stop."""
+    import jax
+
+    from distill_jax.training.records import Recorder
+
+    note = Recorder.metrics
+
+    def metrics(self: Recorder, step: int, figures: Mapping[str, Any]) -> None:
+        note(self, step, figures)
+        if (self.workdir.name, step, jax.process_index()) == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Recorder.metrics = metrics  # type: ignore
 
 
 def _wait_for(kill: Kill, workdir: Path) -> None:
@@ -192,7 +226,7 @@ def main(groups: list[list[Job]]) -> None:
         _kill([pid for pid, _ in killed])
         for pid, job, its in started:
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            wanted = -signal.SIGKILL if job.kill else 0
+            wanted = -signal.SIGKILL if job.kill else INTERRUPTED if job.stop else 0
             assert code == wanted, f"exit code {code}\n{_errors(job, its).read_text()}"
 
 

@@ -17,7 +17,7 @@ import pytest
 from distill_jax.models import hf_io, peft_io
 from tests.profile import NIGHTLY
 from tests.stages import forks
-from tests.stages.forks import Job, Kill
+from tests.stages.forks import Job, Kill, Stop
 from tests.stages.small import copy_stages, rows, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -55,15 +55,20 @@ def free_port() -> int:
 
 
 def job(
-    workdir: Path, processes: int, devices: int = 4, kill: Kill | None = None, **changes: Any
+    workdir: Path,
+    processes: int,
+    devices: int = 4,
+    kill: Kill | None = None,
+    stop: Stop | None = None,
+    **changes: Any,
 ) -> list[Job]:
     """The processes of a run over so many devices; 0: one without a coordinator."""
     how, address = {**HOW, **changes}, f"127.0.0.1:{free_port()}"
     if not processes:
         return [Job(str(workdir), how, devices)]
     own = devices // processes
-    ends = kill and tuple(kill)
-    return [Job(str(workdir), how, own, (address, processes, n), ends) for n in range(processes)]
+    ends: dict[str, Any] = {"kill": kill and tuple(kill), "stop": stop and tuple(stop)}
+    return [Job(str(workdir), how, own, (address, processes, n), **ends) for n in range(processes)]
 
 
 class Runs(NamedTuple):
@@ -93,6 +98,9 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     run(job(root / "killed", 4, kill=kill, **mesh))
     for name in ("four", "alone", "fewer"):
         shutil.copytree(root / "killed", root / name)
+    copy_stages(root / "killed", root / "stopped", "pretrain", "sft")
+    run(job(root / "stopped", 2, stop=Stop("rl", 2, 1), stages=("rl",), **mesh))
+    run(job(root / "stopped", 2, stages=("rl",), **mesh))
     run(
         job(root / "four", 4, **mesh),
         job(root / "alone", 1, stages=("rl",), **mesh),
@@ -153,6 +161,15 @@ def test_all_were_killed_after_a_checkpoint_of_four_processes(runs: Runs) -> Non
 @pytest.mark.parametrize("stage", ["sft", "rl"])
 def test_four_processes_killed_and_resumed_have_the_bits_of_two(runs: Runs, stage: str) -> None:
     same_bits(runs["two"], runs["four"], stage)
+
+
+def test_sigterm_to_one_process_stops_all_at_one_step_and_they_go_on(runs: Runs) -> None:
+    first, second, resumed, _ = runs.errors["stopped"]
+    assert "stopping after this step" in second and "stopping after this step" not in first
+    for said in (first, second):
+        assert f"rl was asked to stop and is saved at step 2 of {STEPS}" in said
+    assert f"rl: resuming after step 2 of {STEPS}" in resumed
+    same_bits(runs["two"], runs["stopped"], "rl")
 
 
 @pytest.mark.parametrize("name", ["four", "alone"])
