@@ -12,10 +12,10 @@ from ml_collections import config_flags
 
 from distill_jax.core import settings
 from distill_jax.core.errors import ConfigError
-from distill_jax.run.config import build
+from distill_jax.run.config import RunConfig, build
 from distill_jax.run.given import refuse_ignored
 from distill_jax.run.settings import Shared
-from launch import config_docs
+from launch import config_docs, forecast
 from tests.documents import ROOT, documents, spans, tables
 from tests.test_layers import LAYERS
 
@@ -34,8 +34,8 @@ BY_PARTS = r"rewards/(correctness|intrinsic|dense)/(mean|std)|eval/\w+|time/\w+|
 SOURCES = "\n".join(p.read_text("utf-8") for p in sorted((ROOT / "distill_jax").rglob("*.py")))
 
 
-def give(config: str, given: str) -> None:
-    """Reads `NAME=VALUE ...` on top of a config file, as launch.main does.
+def give(config: str, given: str) -> RunConfig:
+    """The settings `NAME=VALUE ...` on top of a config file, read as launch.main reads them.
 
     Raises:
         ConfigError, flags.Error: what launch.main refuses with one line.
@@ -45,7 +45,9 @@ def give(config: str, given: str) -> None:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     values(words)
     names = set(config_flags.get_override_values(values["config"]))
-    refuse_ignored(build(values["config"].value), Path("none"), names)
+    read = build(values["config"].value)
+    refuse_ignored(read, Path("none"), names)
+    return read
 
 
 def wrong_and_right() -> Iterator[tuple[str, str, dict[str, str]]]:
@@ -104,6 +106,24 @@ def test_settings_of_papers(
     for name in re.findall(r"\w+\.jsonl", given):
         (tmp_path / name).touch()
     give(f"{ROOT / config}", given)
+
+
+def forecasts() -> list[tuple[str, float]]:
+    """(command, GB) of each row of docs/recipes.md that names a forecast."""
+    rows = [row for table in tables(DOCS / "recipes.md") for row in table if "hardware" in row]
+    said = [(row["command"], re.search(r"forecast ([\d.]+) GB", row["hardware"])) for row in rows]
+    return [(spans(command)[0], float(found[1])) for command, found in said if found]
+
+
+@pytest.mark.parametrize(("command", "gigabytes"), forecasts())
+def test_forecasts_of_recipes(command: str, gigabytes: float) -> None:
+    words = command.partition("--config=")[2].split()
+    given = " ".join(word.removeprefix("--config.") for word in words[1:])
+    if words[0].endswith(":smollm2"):  # its directory, which is not here, is of this geometry
+        given += " student.path=HuggingFaceTB/SmolLM2-135M-Instruct"
+    config = give(f"{ROOT / words[0]}", given)
+    found = forecast.run(config, 8 if words[0].endswith(":qwen_7b") else 1)
+    assert round(max(one.peak for one in found) / 1e9, 1) == gigabytes
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
