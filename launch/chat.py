@@ -40,6 +40,7 @@ def _lines() -> Iterator[str]:
 
 
 def _job(guard: arguments.OneLine) -> None:
+    main_job.refuse_flags_of_stages()
     config = build(main_job.CONFIG.value)
     workdir = guard.directory = main_job.workdir_of(config)
     name = views.canonical(_MODEL.value, views.load(workdir))

@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, compares, prints."""
     parser = tool_parser("compare", __doc__)
     parser.add_argument("results", nargs="*", metavar="A B", help="files, or names in --workdir")
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="of a run")
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="work directory of a run")
     shared = "compare the problems that both have, if others too"
     parser.add_argument("--shared", action="store_true", help=shared)
     shown = f"changed problems each way ({SHOWN})"

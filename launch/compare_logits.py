@@ -46,7 +46,7 @@ def table(result: Mapping[str, Any], view: RunView) -> Table:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, compares, prints."""
     parser = tool_parser("compare_logits", __doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a run")
+    parser.add_argument("--workdir", type=Path, required=True, help="work directory of a run")
     whose = "whose answers: teacher, student (the last one) or its start"
     parser.add_argument("--answers", default="student", help=whose)
     flags = parser.parse_args(argv)

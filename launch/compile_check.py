@@ -3,8 +3,8 @@
     pip install -e '.[tpu]'
     python -m launch.compile_check --config=configs/rl.py:smoke --topology=v5e:2x4 --mesh=1,8,1
     pip install -e '.[cuda12]'
-    python -m launch.compile_check --config=configs/rl.py:smoke --platform=cuda --target=h100 \
-        --mesh=1,8,1
+    python -m launch.compile_check --config=configs/rl.py:smoke --platform=cuda \\
+        --target=h100 --mesh=1,8,1
 
 Programs are made from shapes alone and compiled by libtpu or by jax's CUDA plugin, which needs no
 driver; no weights are read, nothing is run and no network is needed. The table and `--json` hold
@@ -34,15 +34,15 @@ from distill_jax.stages.runner import kind_of
 from launch import arguments
 from launch.main import CONFIG
 
-_PLATFORM = flags.DEFINE_enum("platform", "tpu", ["tpu", "cuda"], "Whose compiler.")
+_PLATFORM = flags.DEFINE_enum("platform", "tpu", ["tpu", "cuda"], "Compiler.")
 _TARGET = flags.DEFINE_enum("target", "h100", sorted(TARGETS), "GPU to compile for (cuda).")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "TPU slice to compile for (tpu).")
-_MESH = flags.DEFINE_list("mesh", None, "Extents data,fsdp,tensor; without: the config's mesh.")
+_MESH = flags.DEFINE_list("mesh", None, "Sizes data,fsdp,tensor; default: the config's mesh.")
 _ONLY = flags.DEFINE_list(
     "only",
     [],
-    "Names of programs, e.g. score,rl:update (of stage rl); a sampler's come together. "
-    "Without: all.",
+    "Names of programs, e.g. score,rl:update (of stage rl); those of a sampler come together. "
+    "Default: all.",
 )
 _JSON = flags.DEFINE_string("json", None, "File to write all figures to.")
 

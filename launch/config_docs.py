@@ -1,4 +1,4 @@
-"""docs/config.md and docs/core.md, from the settings' own docs: python -m launch.config_docs"""
+"""Writes docs/config.md and docs/core.md from the settings' docs: python -m launch.config_docs"""
 
 import dataclasses
 import sys

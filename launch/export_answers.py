@@ -28,11 +28,13 @@ flags.adopt_module_key_flags(main_job)
 _MODEL = flags.DEFINE_string(
     "model", "student", "teacher, base, a stage, STAGE_step_N, student (the last), or a directory."
 )
-_SPLIT = flags.DEFINE_enum("split", "test", ["test", "train", "validation"], "Of the problems.")
+_SPLIT = flags.DEFINE_enum(
+    "split", "test", ["test", "train", "validation"], "Split of the problems."
+)
 _OUT = flags.DEFINE_string("out", None, "File; default WORKDIR/export/MODEL_SPLIT.jsonl.")
 _LIMIT = flags.DEFINE_integer("limit", None, "The first problems only.", lower_bound=1)
 _TOP_K = flags.DEFINE_integer(
-    "top_k", 5, "Most probable next tokens at each place; 0: none.", lower_bound=0
+    "top_k", 5, "Most probable next tokens at each position; 0: none.", lower_bound=0
 )
 _TEMPERATURE = flags.DEFINE_float(
     "temperature", 0.0, "Divides the logits; 0 answers greedily.", lower_bound=0.0
@@ -58,6 +60,7 @@ def _table(summary: dict[str, Any]) -> Table:
 
 
 def _job(guard: arguments.OneLine) -> None:
+    main_job.refuse_flags_of_stages()
     config = build(main_job.CONFIG.value)
     workdir = main_job.workdir_of(config)
     view = views.load(workdir)

@@ -32,16 +32,24 @@ _GB = 1_000_000_000
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, writes the directory, prints where it is."""
     parser = tool_parser("export_model", __doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a run")
+    parser.add_argument("--workdir", type=Path, required=True, help="work directory of a run")
     parser.add_argument("--stage", default="student", help="which student; default: the last")
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--merged", type=Path, metavar="DIR", help="write a whole model there")
     form.add_argument("--adapter", type=Path, metavar="DIR", help="write a PEFT adapter there")
     form.add_argument("--gguf", type=Path, metavar="FILE", help="write a file for llama.cpp")
     parser.add_argument(
-        "--dtype", choices=list(exports.DTYPES), default="float32", help="of --merged"
+        "--dtype",
+        choices=list(exports.DTYPES),
+        default="float32",
+        help="of the weights of --merged (%(default)s)",
     )
-    parser.add_argument("--shard_gb", type=float, default=5.0, help="largest weight file of it")
+    parser.add_argument(
+        "--shard_gb",
+        type=float,
+        default=5.0,
+        help="largest weight file of --merged, 10⁹ bytes (%(default)s)",
+    )
     flags = parser.parse_args(argv)
     logging.set_verbosity(logging.WARNING)
     main_job.start_compilation_cache(None)

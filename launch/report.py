@@ -2,9 +2,9 @@
 
     python -m launch.report --workdir=runs/tiny --problems=20
 
-The page is made from the records in the work directory, also while a run writes there: no model is
-loaded, and report.html is written whole. With --problems, so many problems are shown with their
-tokens, which the models score first where they are missing; then the directory must be free.
+The page is made from the records in the work directory, also while a run writes there; no model is
+loaded. --problems=N shows N problems with their tokens: the models first score the missing ones, so
+no other job may run in the directory.
 """
 
 import os
@@ -53,8 +53,8 @@ def run(workdir: Path, problems: int | None) -> Path:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, writes the page, prints where it is."""
     parser = tool_parser("report", __doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of the run")
-    parser.add_argument("--problems", type=int, help="shown with tokens; scores missing ones")
+    parser.add_argument("--workdir", type=Path, required=True, help="work directory of the run")
+    parser.add_argument("--problems", type=int, help="number of problems shown with their tokens")
     names = parser.parse_args(argv)
     logging.set_verbosity(logging.WARNING)
     with OneLine() as guard:

@@ -1,4 +1,4 @@
-"""Runs one program in the sandbox, or says what this machine can hold, or measures.
+"""Runs one program in the sandbox, or shows which layers this machine has, or measures.
 
 python -m launch.sandbox FILE.py [--wall_s=5 --cpu_s=2 --memory_mb=512]   # - reads standard input
 python -m launch.sandbox --probe
@@ -62,10 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     codes = "Exit codes: 0 it ended well, 1 it did not, 2 wrong input, 130 after Ctrl-C."
     parser = tool_parser("sandbox", __doc__, codes, _Parser)
     parser.add_argument("file", nargs="?", help="the program; - reads standard input")
-    parser.add_argument("--probe", action="store_true", help="what this machine can hold")
+    parser.add_argument("--probe", action="store_true", help="show which layers this machine has")
     parser.add_argument("--bench", action="store_true", help="measure, and print one table")
-    left = "of --bench, after which nothing may be left"
-    partial = "run also where nothing but limits holds"
+    left = "programs of --bench (%(default)s)"
+    partial = "also run where the sandbox is partial (limits and policy alone)"
     parser.add_argument("--programs", type=int, default=10_000, help=left)
     parser.add_argument("--allow_partial", action="store_true", help=partial)
     for field in dataclasses.fields(Limits):

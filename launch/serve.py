@@ -91,18 +91,31 @@ def serve(flags: Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and serves."""
     parser = tool_parser("serve", __doc__)
-    parser.add_argument("--workdir", type=Path, help="of a run")
-    parser.add_argument("--model", help="which model; see above")
-    parser.add_argument("--name", default="", help="under which it is asked for")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one")
-    parser.add_argument("--rows", type=int, default=8, help="completions drawn at a time")
-    parser.add_argument("--queue", type=int, default=256, help="requests that may wait")
+    parser.add_argument("--workdir", type=Path, help="work directory of a run")
+    parser.add_argument("--model", help="see above")
+    parser.add_argument(
+        "--name", default="", help="model name in requests; default: the model's own"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one (%(default)s)")
+    parser.add_argument(
+        "--rows", type=int, default=8, help="completions drawn at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--queue", type=int, default=256, help="requests that may wait (%(default)s)"
+    )
     parser.add_argument("--prompt_tokens", type=int, help="longest prompt; default: the run's")
     parser.add_argument("--new_tokens", type=int, help="longest completion; default: the run's")
-    parser.add_argument("--key_variable", default="", help="environment variable of the key")
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], default="float32", help="without --workdir"
+        "--key_variable",
+        default="",
+        help="environment variable that holds the key; default: no key",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of weights, without --workdir (%(default)s)",
     )
     flags = parser.parse_args(argv)
     logging.set_verbosity(logging.WARNING)

@@ -27,11 +27,14 @@ _SELECTOR = flags.DEFINE_string("selector", None, "Selector whose choice is the 
 _MODEL = flags.DEFINE_string("model", None, "base, a stage that makes a student, or a directory.")
 _REWARD = flags.DEFINE_string("reward_model", None, "A stage that makes one, or a directory.")
 _SEARCH = flags.DEFINE_string("search", None, "beam or dvts: search with the reward model.")
-_VERIFY = flags.DEFINE_integer("verify", None, "Groups that are verified.", lower_bound=0)
+_VERIFY = flags.DEFINE_integer(
+    "verify", None, "Groups of equal answers that are verified.", lower_bound=0
+)
 _ROUNDS = flags.DEFINE_integer("rounds", None, "Rounds of revision at most.", lower_bound=0)
 
 
 def _job(guard: arguments.OneLine, argument: Sequence[str]) -> None:
+    main_job.refuse_flags_of_stages()
     config = build(main_job.CONFIG.value)
     workdir = guard.directory = main_job.workdir_of(config)
     main_job.start_jax()

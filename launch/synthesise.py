@@ -7,11 +7,11 @@
     python -m launch.synthesise --workdir=runs/tiny --questions=problems.jsonl --model=NAME
 
 Settings are those of the plan's last stage of kind synthesis, else the defaults; flags replace
-them. With --model an endpoint writes, with --answers a file, else the run's teacher, or whom the
-stage names. Files are in --out, WORKDIR/synthesis if it is not given: `teacher_verified.jsonl`,
-`rows.jsonl`, and what was written. The same command goes on where it was stopped and buys nothing
-twice; with more samples or problems it buys what is missing. The endpoint's key is read from the
-environment (OPENAI_API_KEY) alone.
+them. The solutions come from an endpoint with --model, from a file with --answers, else from the
+run's teacher or from what the stage names. Files are in --out, default WORKDIR/synthesis:
+`teacher_verified.jsonl`, `rows.jsonl`, and the answers. The same command resumes and buys nothing
+twice; with more samples or problems it buys the missing ones. The endpoint's key is read only from
+the environment (OPENAI_API_KEY).
 """
 
 import json
@@ -31,9 +31,9 @@ from launch import main as main_job
 
 flags.adopt_module_key_flags(main_job)
 _OUT = flags.DEFINE_string("out", None, "Directory of the files; default WORKDIR/synthesis.")
-_MODEL = flags.DEFINE_string("model", None, "Model at the endpoint, which then writes.")
+_MODEL = flags.DEFINE_string("model", None, "Model at the endpoint that writes the solutions.")
 _BASE_URL = flags.DEFINE_string("base_url", None, "The endpoint's address.")
-_ANSWERS = flags.DEFINE_string("answers", None, "File of answers already bought.")
+_ANSWERS = flags.DEFINE_string("answers", None, "File of answers that exist.")
 _QUESTIONS = flags.DEFINE_string("questions", None, "File of problems.")
 _PROBLEMS = flags.DEFINE_integer("problems", None, "The first problems only.", lower_bound=1)
 _SAMPLES = flags.DEFINE_integer("samples", None, "Answers of each problem.", lower_bound=1)
@@ -67,6 +67,7 @@ def _table(figures: dict[str, Any]) -> Table:
 
 
 def _job(guard: arguments.OneLine) -> None:
+    main_job.refuse_flags_of_stages()
     config = build(main_job.CONFIG.value)
     workdir = main_job.workdir_of(config)
     out = Path(_OUT.value) if _OUT.value else workdir / _NAME

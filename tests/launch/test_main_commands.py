@@ -81,6 +81,8 @@ REFUSED = {
     "main, cache": ["--config=configs/rl.py:smoke", "--config.rl.cache.directory=gs://b/x"],
     "export_answers": ["--config=configs/rl.py:smoke", "--out=gs://b/x.jsonl"],
 }
+# Commands that share the flags of launch.main and run no stage.
+NO_STAGE = ("chat", "export_answers", "solve", "synthesise")
 # In the middle of training it saves the text of the lock and gets SIGTERM.
 TERMINATED = """
 import os, pathlib, runpy, signal, threading, time
@@ -144,6 +146,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     placed = {n: [word.replace("@", str(root)) for word in words] for n, words in commands.items()}
     for name, words in REFUSED.items():
         placed[name] = ["-m", f"launch.{name.partition(',')[0]}", *words]
+    for name in NO_STAGE:
+        words = [SMOKE, f"--workdir={root / name}", "--dry_run"]
+        placed[f"no stage, {name}"] = ["-m", f"launch.{name}", *words]
     (root / "full" / "pretrain").mkdir(parents=True)
     full = command(root / "full", stages=PRETRAIN)[3:]
     placed["full"] = ["-c", DISK_FULL.format(place=root / "full"), *full]
@@ -234,6 +239,13 @@ def test_object_stores_are_refused_by_the_jobs(launched: Launched, name: str) ->
     line = one_line(launched.done[name], code=2)
     assert line.startswith("ConfigError: ") and "object stores are not supported" in line
     assert not (ROOT / "gs:").exists() and not (ROOT / "s3:").exists()
+
+
+@pytest.mark.parametrize("name", NO_STAGE)
+def test_flags_of_stages_are_refused_by_commands_without(launched: Launched, name: str) -> None:
+    done = launched.done[f"no stage, {name}"]
+    assert done.code == 2 and not (launched.root / name).exists()
+    assert done.stderr == "ConfigError: --dry_run, which launch.main alone reads; fix: drop it\n"
 
 
 def test_forecast(launched: Launched) -> None:
