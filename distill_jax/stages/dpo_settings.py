@@ -44,8 +44,8 @@ class DPOSettings(TrainSettings, kind="dpo", makes="student"):
     )
     loss: str = setting(
         "sigmoid",
-        "Loss of a pair. All but sigmoid_norm, simpo and ipo sum over tokens: for pairs that "
-        "differ in length take sigmoid_norm with beta=5 and sft_weight=0.2.",
+        "Loss of a pair. All but sigmoid_norm, simpo and ipo sum over tokens: if the lengths of "
+        "pairs differ, use sigmoid_norm with beta=5 and sft_weight=0.2.",
         choices=tuple(preference.PREFERENCES),
     )
     beta: float = setting(0.1, "β; simpo wants about 2.", above=0.0)

@@ -69,7 +69,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     )
     algorithm: str = setting(
         "grpo",
-        "Dr. GRPO as published needs group.scale=none, too.",
+        "Policy loss and its average; dr_grpo as published also needs group.scale=none.",
         choices=tuple(ALGORITHMS),
     )
     steps: int = setting(50, "Rollouts, each followed by its updates.", low=1)

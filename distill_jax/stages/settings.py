@@ -80,8 +80,8 @@ class SFTSettings(TrainSettings, kind="sft", makes="student"):
     )
     data: str = setting(
         "",
-        "Solutions to learn on: a stage that makes rows, or a file; of rows with verdicts the "
-        "right ones. Empty: those of the training problems.",
+        "Solutions to learn on: a stage that makes rows, or a file; of rows with verdicts only "
+        "the right ones. Empty: the solutions of the training problems.",
         ref="rows",
     )
     only_right: bool = setting(

@@ -31,9 +31,9 @@ class StageTeacherSettings:
 
     source: str = setting(
         MODEL,
-        "model: the run's teacher. start: the student that the stage starts from, whose frozen "
-        "weights are in memory once: a control without any knowledge of a teacher. endpoint: a "
-        "server that gives log-probabilities of given tokens.",
+        "model: the run's teacher. start: the student that the stage starts from (frozen weights, "
+        "in memory once), a control without a teacher's knowledge. endpoint: a server that gives "
+        "log-probabilities of given tokens.",
         choices=(MODEL, START, ENDPOINT),
     )
     prompt: str = setting(

@@ -43,8 +43,8 @@ class DistillLossSettings:
     )
     kd_weight: float = setting(
         0.7,
-        "Weight of the divergence; 0: cross-entropy alone, on the teacher's samples hard sequence "
-        "distillation, and a step runs no teacher.",
+        "Weight of the divergence. 0: cross-entropy alone, and a step runs no teacher; on the "
+        "teacher's samples that is hard sequence distillation.",
         low=0.0,
     )
     ce_weight: float = setting(
