@@ -113,6 +113,7 @@ def test_the_largest_call_of_a_teacher_in_calls() -> None:
     # All positions of a packed row may be of responses; one more value is of an end.
     packed = call(1, 96, 96 + 1)
     assert found["teacher scoring: activations"] == packed
+    assert found == parts(small(rl__buckets__packed=True).plan["rl"])
     apart = parts(small(rl__buckets__lengths=2, rl__buckets__rows=5).plan["rl"])
     assert apart["teacher scoring: activations"] == call(5, 96, 24 + 1) > packed
 

@@ -148,6 +148,8 @@ def test_a_packed_scorer_has_the_calls_of_its_settings(how: dict[str, Any], tmp_
     calls = settings.buckets.calls(88, 24, settings.batch_multiple, 8)
     assert [call.T for call in calls] == [48, 64, 96]
     assert {call.rows for call in calls} == {8}
+    one = {**how, "rl__buckets__lengths": 1, "rl__buckets__packed": True}
+    assert scorer(Run(small(**one), tmp_path / "one")).sizes == (96,)
     whole = scorer(Run(small(**{**how, **WHOLE}), tmp_path / "whole"))
     inside = np.arange(16) < batch(run)["response_len_B"][:, None]
     for x, other in zip(teacher.score(batch(run)), whole.score(batch(run)), strict=True):
