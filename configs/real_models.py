@@ -34,9 +34,7 @@ ASKED = {
 }
 
 
-def _qwen(
-    preset: str, teacher: str, student: str, accumulate: int, buckets: BucketSettings
-) -> RunConfig:
+def _qwen(preset: str, teacher: str, student: str, accumulate: int) -> RunConfig:
     big: dict[str, Any] = {
         "param_dtype": "bfloat16", "compute_dtype": "bfloat16", "remat": True, "unroll": None,
     }  # fmt: skip
@@ -80,7 +78,7 @@ def _qwen(
                 minibatches=2,
                 accumulate=accumulate,
                 **common,
-                buckets=buckets,
+                buckets=BucketSettings(lengths=6, packed=True),
                 optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=20),
                 rewards=RewardSettings(
                     correctness_weight=0.3, intrinsic_weight=0.7, right=1.0, wrong=-0.5
@@ -160,20 +158,16 @@ def smollm2() -> RunConfig:
     )
 
 
-# Of the teacher's scoring on one device, and under fsdp, where each call gathers the weights.
-_ONE, _SPLIT = BucketSettings(lengths=8, tokens=512), BucketSettings(lengths=4, tokens=1024)
-
-
 def qwen_0_5b() -> RunConfig:
     """One GPU of 24 GB."""
-    return _qwen("qwen_0_5b", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-0.5B", 4, _ONE)
+    return _qwen("qwen_0_5b", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-0.5B", 4)
 
 
 def qwen_1_5b() -> RunConfig:
     """One GPU of 80 GB or more."""
-    return _qwen("qwen_1_5b", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-Math-1.5B", 4, _ONE)
+    return _qwen("qwen_1_5b", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-Math-1.5B", 4)
 
 
 def qwen_7b() -> RunConfig:
     """Eight GPUs of 80 GB, or a TPU slice of as much memory."""
-    return _qwen("qwen_7b", "Qwen/Qwen2.5-32B-Instruct", "Qwen/Qwen2.5-Math-7B", 1, _SPLIT)
+    return _qwen("qwen_7b", "Qwen/Qwen2.5-32B-Instruct", "Qwen/Qwen2.5-Math-7B", 1)

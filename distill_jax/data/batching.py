@@ -103,12 +103,11 @@ def bucket_sizes(longest: int, *, count: int = 4, multiple: int = 8) -> tuple[in
 
 
 def growing_sizes(longest: int, *, count: int, multiple: int = 16) -> tuple[int, ...]:
-    """Up to `count` sizes from an eighth of `longest` up to it, each the same factor larger.
+    """Up to `count` sizes from 2/5 of `longest` up to it, each the same factor larger.
 
-    They are multiples, the last holds `longest`. So a length wastes about the same share of its
-    size wherever it lies: with 8 sizes at most a quarter, apart from multiples and short rows.
+    They are multiples, the last holds `longest`.
     """
-    steps = [longest * 8 ** (part / max(1, count - 1) - 1) for part in range(count - 1)]
+    steps = [longest * 0.4 ** (1 - part / max(1, count - 1)) for part in range(count - 1)]
     return tuple(sorted({round_up(round(step), multiple) for step in [*steps, longest]}))
 
 

@@ -247,16 +247,20 @@ class Programs:
         R, multiple = self.config.sampling.response_tokens, settings.batch_multiple
         longest = settings.teacher.longest_prompt(self.config) + R
         B, T = settings.prompts_per_step * settings.samples_per_prompt, round_up(longest, multiple)
-        if settings.buckets.lengths > 1 or settings.teacher.models:
+        if settings.fixed_calls:
             shards = sharding.batch_shards(self.mesh)
             calls = settings.buckets.calls(longest, R, multiple, shards)
             B, T, R = max(calls, key=lambda call: (call.rows * call.T, call.T))  # most tokens
         model = self.teacher if settings.teacher.is_model else student
-        score: Any = teachers.scoring_program(
-            model, float(settings.rewards.alpha), self.vocab, self.rows
-        )
-        arrays = (self._int(B, T), self._int(B), self._int(B), self._int(B, R))
-        batch = dict(zip(NAMES, arrays, strict=True))
+        how = (model, float(settings.rewards.alpha), self.vocab, self.rows)
+        if settings.buckets.packed:
+            names = ("tokens_BT", "segment_BT", "targets_BR", "at_BR")
+            score: Any = teachers.packed_program(*how)
+            batch = {name: self._int(B, T) for name in names}
+        else:
+            score = teachers.scoring_program(*how)
+            arrays = (self._int(B, T), self._int(B), self._int(B), self._int(B, R))
+            batch = dict(zip(NAMES, arrays, strict=True))
         return Lowered("teacher scores", score.lower(self._params(model), batch))
 
     def _update(

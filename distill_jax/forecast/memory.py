@@ -161,7 +161,7 @@ class Job:
                 compared = activations.scoring(self.program(role), placed, shards=self.shards)
             else:
                 calls = [Call(B, length, R)]
-                if rl.buckets.lengths > 1 or rl.teacher.models:
+                if rl.fixed_calls:
                     longest = rl.teacher.longest_prompt(self.config) + R
                     calls = rl.buckets.calls(longest, R, rl.batch_multiple, self.shards)
                 held = self._largest(self.program(role), calls)

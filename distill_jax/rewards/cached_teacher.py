@@ -6,7 +6,8 @@ above 0 the teacher always scores that many rows at a time, and the shape, the m
 jax's version are part of the key. So a cached score equals one scored again, and a resumed run has
 the bits of one that was never stopped, with any cache. Scores differ from those without a cache by
 rounding (1e-6) unless `rows` is at least the batch's. With rows=0 the last bits depend on the
-cache's contents. With length buckets, a row's bucket shape takes the role of `rows`.
+cache's contents. With length buckets, a row's bucket shape takes the role of `rows`; with packed
+rows the last bits depend on the cache's contents, too.
 
 On another kind of device, run `tests/rewards/test_teacher_cache_scoring.py` there first.
 """
@@ -39,7 +40,8 @@ class CachedTeacher:
     Scores beyond a response's length are 0. With several processes, process 0 keeps the cache.
 
     Args:
-        teacher: scores what is missing: `TeacherScorer` or `TopKScorer`, in length buckets or not.
+        teacher: scores what is missing: `TeacherScorer` or `TopKScorer`, in length buckets, packed
+            rows or neither.
         mesh: the teacher's.
         settings: of the cache, megabytes above 0.
         model: digest of the teacher's weights and geometry.

@@ -3,20 +3,10 @@
 Each row is padded to the shortest of a few fixed lengths that holds it, and each call of a length
 has the same number of rows. So a teacher is compiled once for each length, and the padded shape of
 a row depends on the row alone: its bits depend neither on the other rows nor on the contents of a
-cache. The price is the last call of each length: its free rows repeat another.
-
-Tokens that are scored over the rows' own, on GSM8K's lengths with a longest row of 992, one device
-(`tests/rewards/test_scored_tokens.py`):
-
-    lengths=4, 32 rows a call     2.5 for 128 rows, 8.9 for 16
-    lengths=8, tokens=512         1.17 for 128 rows, at most 1.2; 1.22 for 16, at most 1.4
-
-Small calls waste little, but each reads the teacher's weights: about 260 tokens (H100, bfloat16)
-take as long to compute as the weights to read, hence 512. Where the weights are split over fsdp
-each call gathers them, so calls must be larger there, and 1.25 is out of reach with 16 rows a
-device: on 8 devices tokens=512 scores 1.7 times the rows' own tokens in 11 calls, lengths=4 with
-tokens=1024 2.2 times in 7. Fewer lengths are fewer programs, too. Rows of several lengths in one
-packed row would have none of these costs, but bits that depend on the rows next to them.
+cache. The price is padding, and the last call of each length: its free rows repeat another. With
+lengths=4 and 32 rows a call, 128 rows of GSM8K's lengths score 2.5 times their own tokens and 16
+rows 8.9 times. Packed rows (`packed_teacher.py`) score at most 1.25 times, but the bits of a row
+depend on those packed with it.
 """
 
 from collections.abc import Sequence
@@ -36,7 +26,7 @@ NAMES = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
 
 
 class Scorer(Protocol):
-    """What `TeacherScorer`, `TopKScorer` and `BucketedTeacher` have in common.
+    """What `TeacherScorer`, `TopKScorer`, `BucketedTeacher`, `PackedTeacher` have in common.
 
     Attributes:
         model: the teacher, or its name.
@@ -56,7 +46,10 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class RowScorer(Scorer, Protocol):
-    """A scorer of any number of rows, whose scores do not depend on the other rows."""
+    """A scorer of any number of rows, whose scores do not depend on the other rows.
+
+    Their last bits do in packed rows.
+    """
 
     def score_rows(self, batch: dict[str, Any]) -> Any:
         """As `score`, on the host."""
@@ -75,15 +68,16 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class BucketSettings:
-    """Row lengths that the teacher scores in."""
+    """Shapes of the calls that the teacher scores in."""
 
-    UNREAD: ClassVar = (Unread(("rows",), ("tokens",), bool),)
+    UNREAD: ClassVar = (Unread(("rows",), ("packed",), bool),)
 
     lengths: int = setting(
         1,
         "Row lengths up to the longest prompt and completion, a program each; each row is scored "
-        "in the shortest that holds it. They are in even steps; with `tokens`, each is longer by "
-        "the same factor. 1 scores a batch whole, at its own length.",
+        "in the shortest that holds it. They are in even steps; with `packed` they begin at 2/5 of "
+        "the longest, and each is longer by the same factor. 1 scores a batch whole, at its own "
+        "length, unless `packed`.",
         low=1,
         affects="rounding",
     )
@@ -93,30 +87,26 @@ class BucketSettings:
         low=1,
         affects="rounding",
     )
-    tokens: int = setting(
-        0,
-        "Instead of `rows`, tokens of one such call on each device: as many rows of its length as "
-        "have no more, at least one. 0: `rows`, whatever their length.",
-        low=0,
+    packed: bool = setting(
+        False,
+        "Several rows one after another in a packed row, one packed row on each device in a call: "
+        "few padded tokens. The last bits of a row's scores then depend on the rows packed with "
+        "it: with a cache, on what was cached.",
         affects="rounding",
     )
 
-    def rows_of(self, time: int, shards: int) -> int:
-        """Rows of a call whose rows have so many tokens, split over so many devices."""
-        if self.tokens:
-            return shards * max(1, self.tokens // time)
-        return round_up(self.rows, shards)
-
     def sizes(self, longest: int, multiple: int) -> tuple[int, ...]:
         """The row lengths; multiple: of even steps."""
-        if self.tokens:
+        if self.packed:
             return growing_sizes(longest, count=self.lengths)
         return bucket_sizes(longest, count=self.lengths, multiple=multiple)
 
     def calls(self, longest: int, response: int, multiple: int, shards: int) -> list[Call]:
-        """The call of each row length, shorter ones first; see `sizes` and `rows_of`."""
+        """The call of each row length, shorter ones first; the rows are split over `shards`."""
         sizes = self.sizes(longest, multiple)
-        return [Call(self.rows_of(T, shards), T, min(response, T)) for T in sizes]
+        if self.packed:
+            return [Call(shards, T, T) for T in sizes]
+        return [Call(round_up(self.rows, shards), T, min(response, T)) for T in sizes]
 
 
 class BucketedTeacher:
@@ -128,7 +118,6 @@ class BucketedTeacher:
         sizes: row lengths, from `BucketSettings.sizes`.
         rows: rows of a call, rounded up to a multiple of the mesh's data×fsdp.
         response: longest response in tokens.
-        tokens: of a call on each device, which then decide its rows; 0: `rows` does.
     """
 
     def __init__(
@@ -139,14 +128,12 @@ class BucketedTeacher:
         sizes: Sequence[int],
         rows: int,
         response: int,
-        tokens: int = 0,
     ):
         self.teacher, self.model, self.vocab = teacher, teacher.model, teacher.vocab
         self.kind, self.alphas = teacher.kind, teacher.alphas
         self.sizes, self.response = tuple(sorted(sizes)), response
-        self._where, shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
-        settings = BucketSettings(rows=rows, tokens=tokens)
-        self.rows_of = {T: settings.rows_of(T, shards) for T in self.sizes}
+        self._where = sharding.batch_sharding(mesh)
+        self.rows = round_up(rows, sharding.batch_shards(mesh))
 
     def shape(self, tokens: int) -> Call:
         """Of the call that scores a row of so many tokens.
@@ -155,7 +142,7 @@ class BucketedTeacher:
             DataError: no size holds it.
         """
         T = bucket(tokens, self.sizes)
-        return Call(self.rows_of[T], T, min(self.response, T))
+        return Call(self.rows, T, min(self.response, T))
 
     def program(self, local: str, tokens: int) -> str:
         """The local program at the row's shape."""

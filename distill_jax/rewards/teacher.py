@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from distill_jax.core import sharding
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import in_parts, response_scores
+from distill_jax.models.response import Packed, in_parts, response_scores
 from distill_jax.rewards.length_buckets import NAMES
 
 
@@ -25,6 +25,13 @@ class TeacherScores(NamedTuple):
     q_BR: jax.Array
     value_BR: jax.Array
     end_value_B: jax.Array
+
+
+class PackedScores(NamedTuple):
+    """q_BR, value_BR f32 at each place of `at_BR` of packed rows; meaningless at unused places."""
+
+    q_BR: jax.Array
+    value_BR: jax.Array
 
 
 class TeacherScorer:
@@ -41,7 +48,9 @@ class TeacherScorer:
         self.model, self.params, self.alpha, self.vocab = model, params, alpha, vocab
         self.kind = "scores"
         self.alphas: tuple[float, ...] = (float(alpha),)
-        self._score = scoring_program(model, float(alpha), vocab, sharding.batch_sharding(mesh))
+        where = sharding.batch_sharding(mesh)
+        self._score = scoring_program(model, float(alpha), vocab, where)
+        self._score_packed = packed_program(model, float(alpha), vocab, where)
 
     def score(self, batch: dict[str, Any]) -> TeacherScores:
         """Scores of a batch as `rollout.groups.training_batch` makes it.
@@ -50,6 +59,10 @@ class TeacherScorer:
         last response token gives the value of the state after it.
         """
         return self._score(self.params, {name: batch[name] for name in NAMES})
+
+    def score_packed(self, batch: dict[str, Any]) -> PackedScores:
+        """Scores of packed rows, whose arrays are those of `packed_teacher.packed`."""
+        return self._score_packed(self.params, batch)
 
 
 @functools.lru_cache(maxsize=32)
@@ -73,5 +86,24 @@ def scoring_program(
     def score(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
         T = batch["tokens_BT"].shape[1]
         return in_parts(functools.partial(of_rows, params), batch, T, model.shards)
+
+    return jax.jit(score, out_shardings=where)
+
+
+@functools.lru_cache(maxsize=32)
+def packed_program(
+    model: QwenModel, alpha: float, vocab: int, where: Any
+) -> Callable[..., PackedScores]:
+    """(params, arrays of `packed_teacher.packed`) -> PackedScores; one program of equal teachers.
+
+    It is for one row on each device, so it does not cut its rows in parts.
+    """
+
+    def score(params: Any, batch: dict[str, jax.Array]) -> PackedScores:
+        scores = response_scores(
+            model, params, batch["tokens_BT"], Packed(batch["segment_BT"], batch["at_BR"]),
+            batch["targets_BR"], alphas=(alpha,), vocab=vocab,
+        )  # fmt: skip
+        return PackedScores(scores.logit_BR, scores.value_ABR[0])
 
     return jax.jit(score, out_shardings=where)

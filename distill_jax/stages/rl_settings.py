@@ -46,7 +46,7 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         Unread(("buckets",), ("teacher.source",), lambda source: source == ENDPOINT),
         Unread(("cache", "buckets"), ("rewards.credit",), lambda credit: credit == "exact"),
         Unread(
-            ("buckets.rows", "buckets.tokens"),
+            ("buckets.rows",),
             ("buckets.lengths", "teacher.models"),
             lambda lengths, models: lengths == 1 and not models,
         ),
@@ -285,6 +285,11 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
     def loads_teacher(self) -> bool:
         """Whether the run's teacher is loaded, to score tokens."""
         return self.rewards.intrinsic_weight > 0 and self.teacher.is_model
+
+    @property
+    def fixed_calls(self) -> bool:
+        """Whether the teacher scores in calls of fixed shapes, not a batch at its own length."""
+        return self.buckets.lengths > 1 or self.buckets.packed or bool(self.teacher.models)
 
     def check_with(self, shared: Shared, name: str) -> None:
         self.check_best(shared, name)

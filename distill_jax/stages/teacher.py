@@ -16,6 +16,7 @@ from distill_jax.evaluation import subjects
 from distill_jax.models import hf_io
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher, Scorer
+from distill_jax.rewards.packed_teacher import PackedTeacher
 from distill_jax.rewards.reprompted import with_prompts
 from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
 from distill_jax.run.models import Loaded
@@ -158,22 +159,19 @@ def scorer(
 
 
 def _scoring(run: Run, settings: RLSettings, loaded: Loaded) -> Scorer:
-    """Of one teacher; several score a part of a batch each, in length buckets always."""
-    made: Scorer = TeacherScorer(
+    """Of one teacher; several score a part of a batch each, in calls of fixed shapes always."""
+    made = TeacherScorer(
         loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab
     )
-    if settings.buckets.lengths > 1 or settings.teacher.models:
-        sampling = run.config.sampling
-        longest = settings.teacher.longest_prompt(run.config) + sampling.response_tokens
-        made = BucketedTeacher(
-            made,
-            run.mesh,
-            sizes=settings.buckets.sizes(longest, settings.batch_multiple),
-            rows=settings.buckets.rows,
-            response=sampling.response_tokens,
-            tokens=settings.buckets.tokens,
-        )
-    return made
+    if not settings.fixed_calls:
+        return made
+    response = run.config.sampling.response_tokens
+    longest = settings.teacher.longest_prompt(run.config) + response
+    sizes = settings.buckets.sizes(longest, settings.batch_multiple)
+    if settings.buckets.packed:
+        return PackedTeacher(made, run.mesh, sizes=sizes)
+    rows = settings.buckets.rows
+    return BucketedTeacher(made, run.mesh, sizes=sizes, rows=rows, response=response)
 
 
 def cached(

@@ -102,19 +102,20 @@ def test_rows_are_refilled_where_the_draw_is_one_stream(monkeypatch: pytest.Monk
     assert decoding.bytes == copy + held + activations.decoding(program, 1)
 
 
-def test_with_buckets_of_tokens_the_call_of_short_rows_may_be_the_largest() -> None:
-    # Prompts and completions of 88 tokens: rows of 16 and 96, so calls of 32 and 5 rows.
-    found = parts(small(rl__buckets__lengths=2, rl__buckets__tokens=512).plan["rl"])
+def test_the_largest_call_of_a_teacher_in_calls() -> None:
+    # Prompts and completions of 88 tokens. Packed, a call is one row of at most 96.
+    found = parts(small(rl__buckets__lengths=2, rl__buckets__packed=True).plan["rl"])
     teacher = job().program("teacher")
 
     def call(rows: int, T: int, R: int) -> int:
         return activations.scoring_in_parts(teacher, activations.Rows(rows, T, R))
 
-    # A response has at most 24 tokens, and no more than its row; one more value is of its end.
-    short, long = call(32, 16, 16 + 1), call(5, 96, 24 + 1)
-    assert found["teacher scoring: activations"] == short > long
-    even = parts(small(rl__buckets__lengths=2, rl__buckets__rows=5).plan["rl"])
-    assert even["teacher scoring: activations"] == long
+    # All positions of a packed row may be of responses; one more value is of an end.
+    packed = call(1, 96, 96 + 1)
+    assert found["teacher scoring: activations"] == packed
+    assert found == parts(small(rl__buckets__packed=True).plan["rl"])
+    apart = parts(small(rl__buckets__lengths=2, rl__buckets__rows=5).plan["rl"])
+    assert apart["teacher scoring: activations"] == call(5, 96, 24 + 1) > packed
 
 
 def test_the_teacher_writes() -> None:

@@ -48,9 +48,9 @@ class Spy:
         return self.teacher.score(batch)
 
 
-def bucketed(teacher, mesh=None, rows=3, sizes=SIZES, tokens=0):
+def bucketed(teacher, mesh=None, rows=3, sizes=SIZES):
     mesh = mesh or tiny.mesh()
-    how = {"sizes": sizes, "rows": rows, "response": R, "tokens": tokens}
+    how = {"sizes": sizes, "rows": rows, "response": R}
     return BucketedTeacher(Spy(teacher), mesh, **how)
 
 
@@ -70,23 +70,6 @@ def test_scores_are_those_without_buckets(plain, rows):
     own = np.array([min(s for s in SIZES if s >= n) for n in totals(batch)])
     want = [(rows, s, min(R, s)) for s in SIZES for _ in range(-(-np.sum(own == s) // rows))]
     assert teacher.teacher.shapes == want and len(set(want)) > 1
-
-
-def test_calls_of_so_many_tokens(plain):
-    """Shorter rows go more to a call; scores and their bits are as with rows."""
-    batch, teacher = make(rows=11), bucketed(plain, tokens=2 * T)
-    assert teacher.rows_of == {4: 2 * T // 4, 8: 2 * T // 8, T: 2}
-    scores = teacher.score(batch)
-    close(scores, plain.score(batch), batch)
-    assert {(B, S) for B, S, _ in teacher.teacher.shapes} <= {
-        (B, S) for S, B in teacher.rows_of.items()
-    }
-    whole = cut(scores, batch)
-    for some in ([4], [10, 2, 7]):
-        assert cut(teacher.score(take(batch, some)), take(batch, some)) == [whole[i] for i in some]
-    # On each device of a mesh, and one row there at least.
-    mesh = tiny.mesh(1, 8, 1)
-    assert bucketed(plain, mesh, tokens=5).rows_of == {4: 8, 8: 8, T: 8}
 
 
 def test_few_programs_whatever_the_batches(model):
@@ -180,8 +163,8 @@ def test_sizes_are_even_steps_up_to_the_longest():
 
 
 def test_growing_sizes_are_each_longer_by_one_factor():
-    # 992 · 8^(−1, −6/7, …, 0) = 124, 167, 225, 302, 407, 548, 737, 992, to multiples of 16.
-    assert growing_sizes(992, count=8) == (128, 176, 240, 304, 416, 560, 752, 992)
+    # 992 · (2/5)^(1, 4/5, …, 0) = 396.8, 476.6, 572.4, 687.6, 825.9, 992, to multiples of 16.
+    assert growing_sizes(992, count=6) == (400, 480, 576, 688, 832, 992)
     assert growing_sizes(992, count=1) == (992,)
     assert growing_sizes(10, count=3) == (16,)
 

@@ -1,4 +1,4 @@
-"""How many tokens a teacher in length buckets scores, counted on rows as long as GSM8K's."""
+"""How many tokens a teacher scores in calls of fixed shapes, counted on rows as long as GSM8K's."""
 
 from typing import Any
 
@@ -7,9 +7,12 @@ import pytest
 
 from configs import presets
 from distill_jax.rewards.length_buckets import BucketedTeacher, BucketSettings
-from distill_jax.rewards.teacher import TeacherScores
+from distill_jax.rewards.packed_teacher import PackedTeacher
+from distill_jax.rewards.teacher import PackedScores, TeacherScores
 from tests import tiny
 from tests.data.gsm8k_like import lengths
+
+pytestmark = pytest.mark.mesh
 
 CONFIG = presets.qwen_1_5b()
 RL: Any = CONFIG.plan["rl"]
@@ -29,9 +32,15 @@ class Counted:
         self.shapes: list[tuple[int, int]] = []
 
     def score(self, batch: dict[str, Any]) -> TeacherScores:
+        zeros = self._zeros(batch)
+        return TeacherScores(zeros, zeros, zeros[:, 0])
+
+    def score_packed(self, batch: dict[str, Any]) -> PackedScores:
+        return PackedScores(*[self._zeros(batch)] * 2)
+
+    def _zeros(self, batch: dict[str, Any]) -> Any:
         self.shapes.append(batch["tokens_BT"].shape)
-        zeros = np.zeros(batch["targets_BR"].shape, np.float32)
-        return TeacherScores(zeros, zeros, zeros[:, 0])  # type: ignore[arg-type]
+        return np.zeros(batch["targets_BR"].shape, np.float32)
 
 
 def batch(random: np.random.Generator, rows: int, longer: float) -> dict[str, np.ndarray]:
@@ -49,18 +58,17 @@ def batch(random: np.random.Generator, rows: int, longer: float) -> dict[str, np
     }
 
 
-def counted(settings: BucketSettings, rows: int, longer: float = 1.0) -> tuple[list[float], int]:
-    """Tokens that each batch scores over its rows' own; programs of all."""
-    random, teacher, found = np.random.default_rng(0), Counted(), []
-    shapes = set()
-    made = BucketedTeacher(
-        teacher,
-        tiny.mesh(),
-        sizes=settings.sizes(LONGEST, RL.batch_multiple),
-        rows=settings.rows,
-        response=CONFIG.sampling.response_tokens,
-        tokens=settings.tokens,
-    )
+def counted(
+    settings: BucketSettings, rows: int, longer: float = 1.0, devices: int = 1
+) -> tuple[list[float], set[tuple[int, int]]]:
+    """Tokens that each batch scores over its rows' own; shapes of all calls."""
+    random, found, shapes = np.random.default_rng(0), [], set()
+    teacher: Any = Counted()
+    mesh, sizes = tiny.mesh(1, devices, 1), settings.sizes(LONGEST, RL.batch_multiple)
+    made: Any = PackedTeacher(teacher, mesh, sizes=sizes)
+    if not settings.packed:
+        response = CONFIG.sampling.response_tokens
+        made = BucketedTeacher(teacher, mesh, sizes=sizes, rows=settings.rows, response=response)
     for _ in range(BATCHES):
         one = batch(random, rows, longer)
         teacher.shapes.clear()
@@ -68,25 +76,50 @@ def counted(settings: BucketSettings, rows: int, longer: float = 1.0) -> tuple[l
         own = int((one["prompt_len_B"] + one["response_len_B"]).sum())
         found.append(sum(B * T for B, T in teacher.shapes) / own)
         shapes |= set(teacher.shapes)
-    return found, len(shapes)
+    calls = settings.calls(LONGEST, CONFIG.sampling.response_tokens, RL.batch_multiple, devices)
+    assert shapes <= {(call.rows, call.T) for call in calls}
+    return found, shapes
 
 
+def test_all_presets_of_large_models_pack_in_six_programs() -> None:
+    for preset in (presets.qwen_0_5b(), CONFIG, presets.qwen_7b()):
+        settings: Any = preset.plan["rl"]
+        assert settings.buckets == BucketSettings(lengths=6, packed=True)
+        assert settings.prompts_per_step * settings.samples_per_prompt == 128
+    assert len(RL.buckets.sizes(LONGEST, RL.batch_multiple)) == 6
+
+
+@pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("longer", [0.7, 1.0, 1.5, 2.5])
-def test_a_step_of_the_preset_scores_a_quarter_more_at_most(longer: float) -> None:
-    rows = RL.prompts_per_step * RL.samples_per_prompt
-    assert rows == 128
-    found, programs = counted(RL.buckets, rows, longer)
-    assert max(found) <= 1.25 and programs <= 8
+def test_no_step_of_the_presets_scores_a_tenth_more(longer: float, devices: int) -> None:
+    found, _ = counted(RL.buckets, 128, longer, devices)
+    assert max(found) <= 1.1
 
 
-def test_what_few_rows_cost() -> None:
-    """The last call of each length: as many tokens for 16 rows as for 128."""
-    found, _ = counted(RL.buckets, 16)
-    assert np.mean(found) == pytest.approx(1.22, abs=0.03)
-    before, programs = counted(BucketSettings(lengths=4, rows=32), 16)
-    assert np.mean(before) > 6 and programs <= 4
+@pytest.mark.parametrize(
+    ("rows", "devices", "mean", "most"),
+    [
+        (8, 1, 1.06, 1.2),
+        (16, 1, 1.05, 1.2),
+        (16, 8, 1.22, 1.6),
+        (32, 8, 1.12, 1.25),
+        (64, 8, 1.07, 1.15),
+    ],
+)
+def test_what_few_rows_cost(rows: int, devices: int, mean: float, most: float) -> None:
+    found, shapes = counted(RL.buckets, rows, devices=devices)
+    assert np.mean(found) == pytest.approx(mean, abs=0.02) and np.mean(found) <= 1.25
+    assert max(found) <= most
+    assert len(shapes) <= 6
 
 
-def test_the_settings_before_scored_twice_as_many() -> None:
-    found, _ = counted(BucketSettings(lengths=4, rows=32), 128)
-    assert np.mean(found) > 2.2
+def test_a_row_a_device_costs_the_longest_for_each() -> None:
+    """No packing helps: a call is not shorter than its longest row, 1.5 times the mean."""
+    found, _ = counted(RL.buckets, 8, devices=8)
+    assert 1.5 < np.mean(found) < 2.1
+
+
+def test_rows_apart_score_many_times_as_many() -> None:
+    apart = BucketSettings(lengths=4, rows=32)
+    assert np.mean(counted(apart, 128)[0]) > 2.2
+    assert np.mean(counted(apart, 16)[0]) > 6

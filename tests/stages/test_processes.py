@@ -42,6 +42,8 @@ HOW: dict[str, Any] = {
     "rl.rewards.credit": "token",
     "rl.rewards.student_weight": 1.0,
     "rl.rewards.discount": 0.9,
+    "rl.buckets.lengths": 2,
+    "rl.buckets.packed": True,
 }
 TRAINED = ("pretrain/student", "sft", "rl")
 SUBJECTS = ("teacher", "base", "sft", "rl")

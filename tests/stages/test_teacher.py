@@ -12,6 +12,7 @@ import pytest
 from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher
+from distill_jax.rewards.packed_teacher import PackedTeacher
 from distill_jax.run.run import Run
 from distill_jax.stages import checks, rl
 from distill_jax.stages import teacher as teachers
@@ -29,6 +30,9 @@ HOW: dict[str, Any] = {
     "rl__buckets__rows": 4,
     "rl__batch_multiple": 8,
 }
+
+# A batch in one call, at its own length.
+WHOLE = {"rl__buckets__lengths": 1, "rl__buckets__rows": 32}
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +109,52 @@ def test_buckets_stand_below_the_cache(how: dict[str, Any], tmp_path: Path) -> N
     assert isinstance(teacher, CachedTeacher)
     assert isinstance(teacher.teacher, BucketedTeacher)
     # 64 prompt and 24 new tokens in thirds of 88, each a multiple of 8; 4 rows on 2 × 4 devices.
-    assert teacher.teacher.rows_of == {32: 8, 64: 8, 88: 8}
-    # Within 100 tokens a device three, one and one; from an eighth of 88 on, multiples of 16.
-    how = {**how, "rl__buckets__tokens": 100}
-    assert scorer(Run(small(**how), tmp_path / "tokens")).rows_of == {16: 48, 32: 24, 96: 8}
+    assert (teacher.teacher.sizes, teacher.teacher.rows) == ((32, 64, 88), 8)
     assert isinstance(scorer(Run(small(**how), tmp_path)), BucketedTeacher)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_stage_rl_with_packed_rows_learns_as_without(
+    how: dict[str, Any], tmp_path: Path, algorithm: str
+) -> None:
+    """Its rewards and its update are the same up to rounding. Most answers are cut off, so the
+    values of their ends count."""
+    how = {
+        **how,
+        "teacher__quantise": "none",
+        "rl__algorithm": algorithm,
+        "rl__rewards__form": "raw",
+        "rl__steps": 1,
+        "rl__optimizer__warmup_steps": 0,
+    }
+    found = {}
+    for name, changes in (("packed", {"rl__buckets__packed": True}), ("whole", WHOLE)):
+        config, directory = small(**{**how, **changes}), tmp_path / name
+        run = Run(config, directory)
+        stage = run.stage("rl")
+        rl.KIND.run(run, stage, run.directory("rl"), rl.KIND.prepare(run, stage))
+        metrics = next(row for row in rows(directory, "rl") if "rewards/intrinsic/mean" in row)
+        assert metrics["completions/clipped_ratio"] > 0.5
+        found[name] = {k: v for k, v in metrics.items() if isinstance(v, float)}
+    assert found["packed"] == pytest.approx(found["whole"], rel=1e-4, abs=1e-5)
+
+
+def test_a_packed_scorer_has_the_calls_of_its_settings(how: dict[str, Any], tmp_path: Path) -> None:
+    run = Run(small(**how, rl__buckets__packed=True), tmp_path)
+    teacher, settings = scorer(run), run.stage("rl").settings
+    assert isinstance(teacher, PackedTeacher)
+    # 64 prompt and 24 new tokens: 88 · (2/5)^(1, 1/2, 0), to multiples of 16.
+    assert teacher.sizes == (48, 64, 96)
+    calls = settings.buckets.calls(88, 24, settings.batch_multiple, 8)
+    assert [call.T for call in calls] == [48, 64, 96]
+    assert {call.rows for call in calls} == {8}
+    one = {**how, "rl__buckets__lengths": 1, "rl__buckets__packed": True}
+    assert scorer(Run(small(**one), tmp_path / "one")).sizes == (96,)
+    whole = scorer(Run(small(**{**how, **WHOLE}), tmp_path / "whole"))
+    inside = np.arange(16) < batch(run)["response_len_B"][:, None]
+    for x, other in zip(teacher.score(batch(run)), whole.score(batch(run)), strict=True):
+        kept = inside if x.ndim == 2 else ...
+        np.testing.assert_allclose(np.asarray(x)[kept], np.asarray(other)[kept], atol=1e-5)
 
 
 def test_the_student_cannot_be_quantised() -> None:

@@ -64,12 +64,14 @@ def scores(how: dict[str, Any], workdir: Path, **changes: Any) -> tuple[Any, lis
 
 
 @pytest.mark.parametrize("megabytes", [0.0, 1.0])
+@pytest.mark.parametrize("packed", [False, True])
 def test_each_row_has_its_own_teachers_scores(
-    how: dict[str, Any], tmp_path: Path, megabytes: float
+    how: dict[str, Any], tmp_path: Path, megabytes: float, packed: bool
 ) -> None:
     alone = {"rl__teacher__models": (), "rl__teacher__column": ""}
     big = dict(one.split("=") for one in how["rl__teacher__models"])["big"]
-    routed, names = scores(how, tmp_path, rl__cache__megabytes=megabytes)
+    buckets = {"rl__buckets__packed": packed}
+    routed, names = scores(how, tmp_path, rl__cache__megabytes=megabytes, **buckets)
     assert set(names) == {"teacher", "big"}
     wanted = {
         "teacher": scores(how, tmp_path, **alone)[0],
