@@ -18,6 +18,7 @@ class Problem:
         level: difficulty from 1, or None when the source has none.
         subject: e.g. "Algebra", or None.
         extra: the row's other columns.
+        columns_read: the row's columns that the fields above were read from, unchanged.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Problem:
     level: int | None = None
     subject: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    columns_read: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def content_hash(self) -> str:

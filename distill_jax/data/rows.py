@@ -129,6 +129,7 @@ def problem_of_row(
         level=_level(row.get("level"), where),
         subject=None if subject is None else str(subject),
         extra={key: value for key, value in row.items() if key not in used},
+        columns_read={key: value for key, value in row.items() if key in used},
     )
 
 

@@ -2,8 +2,8 @@
 
 def reward(prompts, completions, gold, **columns) -> list of float or None
 
-The arguments are lists of one item a completion: texts, gold answers, and the problems' other
-columns (TRL's convention). None says that the reward does not apply.
+The arguments are lists of one item a completion: texts, gold answers, and the columns of the
+problems' rows by their names (TRL's convention). None says that the reward does not apply.
 """
 
 import contextlib
@@ -12,15 +12,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from distill_jax.core.errors import ConfigError, RewardError
 
+ARGUMENTS = ("prompts", "completions", "gold")
 WORKER = Path(__file__).with_name("custom_worker.py")
 
 
@@ -28,7 +30,7 @@ def check_function(path: str, deadline_s: float) -> None:
     """Imports the function in a separate process, before any stage begins.
 
     Raises:
-        ConfigError: its module cannot be imported, or has no such function.
+        ConfigError: its module cannot be imported, has no such name, or it cannot be called.
         RewardError: the import takes too long.
     """
     command = [sys.executable, str(WORKER), path, "--check"]
@@ -58,10 +60,18 @@ class CustomReward:
         deadline_s: seconds for one batch, the import at the first included.
         late_in_row: so many late batches one after the other end the run. Where several hosts
             train one model it must be 1: a batch late on one of them would part their states.
+        say: takes the warning of a batch without any reward, once.
     """
 
-    def __init__(self, path: str, deadline_s: float, late_in_row: int = 3):
+    def __init__(
+        self,
+        path: str,
+        deadline_s: float,
+        late_in_row: int = 3,
+        say: Callable[[str], None] = logging.warning,
+    ):
         self.path, self.deadline_s, self.late_in_row = path, deadline_s, late_in_row
+        self._say: Callable[[str], None] | None = say
         self.late = 0  # batches without a reward, in all
         self._in_row = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,13 +87,14 @@ class CustomReward:
         """f32 [B], NaN where the reward does not apply, everywhere if it came too late.
 
         Raises:
-            RewardError: the function raised, gave something else, or was late too often in a row.
+            RewardError: the function raised, gave something else (NaN and infinity, too), or was
+                late too often in a row.
         """
-        names = {"prompts", "completions", "gold"}
-        if clash := names & columns.keys():
+        if clash := set(ARGUMENTS) & columns.keys():
             raise ConfigError(
                 f"columns {', '.join(sorted(clash))} in the data with a custom reward",
                 wanted="other names: these are the function's own arguments",
+                fix="rename them in the file",
             )
         arguments = {"prompts": prompts, "completions": completions, "gold": gold, **columns}
         done = False
@@ -105,7 +116,7 @@ class CustomReward:
             if not done:  # whatever interrupted: its reply must not be taken for the next
                 self.close()
         self._in_row = 0
-        return self._values(raw, len(completions))
+        return self._values(raw, arguments)
 
     def close(self) -> None:
         """Ends the process, and those that the function started."""
@@ -139,7 +150,7 @@ class CustomReward:
             process.stdin.flush()
         return process.stdout.readline()
 
-    def _values(self, raw: bytes, count: int) -> np.ndarray:
+    def _values(self, raw: bytes, arguments: Mapping[str, Sequence[Any]]) -> np.ndarray:
         if not raw.endswith(b"\n"):  # it ended before or in the middle of its reply
             code = self._process.wait() if self._process is not None else None
             raise RewardError(
@@ -150,13 +161,35 @@ class CustomReward:
         reply = json.loads(raw)
         if "error" in reply:
             raise RewardError(
-                f"{self.path} raised\n{reply['error']}",
+                f"{self.path}, called with {', '.join(arguments)}, raised\n{reply['error']}",
                 fix="mend it, delete the directory of the stage, and run the command again",
             )
-        values = reply["values"]
+        values, count = reply["values"], len(arguments["completions"])
         if len(values) != count:
             raise RewardError(
                 f"{self.path} gave {len(values)} rewards for {count} completions",
                 wanted="one each, in order",
+                fix="return None for a completion that the reward does not apply to",
             )
-        return np.array([np.nan if value is None else value for value in values], np.float32)
+        return self._finite(values, arguments.get("id"))
+
+    def _finite(self, values: Sequence[float | None], ids: Sequence[Any] | None) -> np.ndarray:
+        """The rewards as f32, NaN in place of None."""
+        given = np.array([value is not None for value in values], bool)
+        with np.errstate(over="ignore"):  # infinite in float32, and refused for it
+            out = np.array([np.nan if value is None else value for value in values], np.float32)
+        if (bad := np.flatnonzero(given & ~np.isfinite(out))).size:
+            raise RewardError(
+                f"{self.path} gave {values[bad[0]]} for completion {bad[0] + 1} of {len(values)}"
+                f"{f' (problem {ids[bad[0]]})' if ids else ''}; {bad.size} of the batch's rewards "
+                "are not finite",
+                wanted="finite numbers, or None where the reward does not apply",
+                fix="mend it, delete the directory of the stage, and run the command again",
+            )
+        if values and not given.any() and self._say is not None:
+            self._say(
+                f"WARNING: {self.path} gave None for all {len(values)} completions of a batch: it "
+                "has no part in that batch's rewards; said once"
+            )
+            self._say = None
+        return out

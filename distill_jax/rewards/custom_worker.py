@@ -39,9 +39,17 @@ def main(path: str) -> None:
 
 
 def find(path: str) -> Any:
-    """The function; raises what its module raises, and AttributeError where it has none."""
+    """The function; raises what its module raises.
+
+    Raises:
+        AttributeError: the module has nothing of this name.
+        TypeError: what has this name cannot be called.
+    """
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name)
+    if not callable(found):
+        raise TypeError(f"{name} is {found!r:.60}, which cannot be called")
+    return found
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from distill_jax.data.problem import Problem
 from distill_jax.reasoning import quality
-from distill_jax.rewards.custom import CustomReward
+from distill_jax.rewards.custom import ARGUMENTS, CustomReward
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.tasks import Judged
 
@@ -74,10 +75,16 @@ TERMS: dict[str, Term] = {
 class HostTerms:
     """The host's terms that have a weight; correctness always, for the records.
 
-    With `several_hosts` other processes train the same model.
+    With `several_hosts` other processes train the same model. `say` takes warnings.
     """
 
-    def __init__(self, settings: RewardSettings, *, several_hosts: bool = False):
+    def __init__(
+        self,
+        settings: RewardSettings,
+        *,
+        several_hosts: bool = False,
+        say: Callable[[str], None] = logging.warning,
+    ):
         self.settings, self.custom = settings, None
         self.scores = {
             name: term.score
@@ -86,7 +93,7 @@ class HostTerms:
         }
         if settings.weights["custom"]:
             patience = 1 if several_hosts else 3
-            self.custom = CustomReward(settings.custom, settings.custom_deadline_s, patience)
+            self.custom = CustomReward(settings.custom, settings.custom_deadline_s, patience, say)
 
     def __call__(self, found: Completions) -> dict[str, np.ndarray]:
         """{term: f32 [B]}, NaN where a term does not apply."""
@@ -108,9 +115,14 @@ class HostTerms:
 
 
 def columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:
-    """The problems' other columns, as lists; None where a row has none."""
+    """The columns of the problems' rows, as lists; None where a row has none.
+
+    id, level, subject and solution are the problem's, whatever the row's are. A column that was
+    read as the question or the gold answer and has the name of an argument is skipped.
+    """
     rows: list[Mapping[str, Any]] = [
-        {"id": p.id, "level": p.level, "subject": p.subject, "solution": p.solution, **p.extra}
+        {name: value for name, value in p.columns_read.items() if name not in ARGUMENTS}
+        | {"id": p.id, "level": p.level, "subject": p.subject, "solution": p.solution, **p.extra}
         for p in problems
     ]
     names = dict.fromkeys(name for row in rows for name in row)

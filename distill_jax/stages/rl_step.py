@@ -79,7 +79,7 @@ class RLStep:
         self.fixed = frozen if exact is None else {**frozen, "teacher": exact.params}
         self.curriculum, self.sampler = curriculum, run.models.sampler(model)
         several_hosts = jax.process_count() > 1
-        self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts)
+        self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts, say=run.say)
         # Groups all right are where brevity is learnt.
         self.all_right = bool(self.settings.rewards.length_weight)
         # --- the algorithm, and what it needs of the policy before the update ---

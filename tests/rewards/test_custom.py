@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import ConfigError, RewardError
+from distill_jax.data.rows import Columns, problem_of_row
 from distill_jax.rewards.custom import CustomReward, check_function
 from distill_jax.rewards.settings import RewardSettings
+from distill_jax.rewards.terms import columns
 
 SOURCE = """
 import os, time
@@ -38,6 +40,20 @@ def slow(prompts, completions, gold, **columns):
     if "wait" in completions:
         time.sleep(60)
     return [float(len(text)) for text in completions]
+
+def nan(prompts, completions, gold, **columns):
+    return [float("nan") if text == "bad" else None for text in completions]
+
+def huge(prompts, completions, gold, **columns):
+    return [1e39] * len(prompts)  # finite, but not in float32
+
+def none(prompts, completions, gold, **columns):
+    return [None if text == "none" else 1.0 for text in completions]
+
+def trl(completions, answer, **columns):
+    return [float(one in text) for one, text in zip(answer, completions)]
+
+number = 3
 
 def pid(prompts, completions, gold, **columns):
     return [os.getpid()] * len(prompts)
@@ -81,6 +97,9 @@ def test_values_and_what_does_not_apply(call):
         ("ends", "ended with code 3"),
         ("half", "ended with code 5"),
         ("missing", "has no attribute 'missing'"),
+        ("number", "number is 3, which cannot be called"),
+        ("huge", r"own_rewards:huge gave 1e\+39 for completion 1 of 2; 2 of the batch's"),
+        ("trl", "(?s)called with prompts, completions, gold, raised.*missing .*'answer'"),
     ],
 )
 def test_a_function_that_fails_ends_the_run(call, name, message):
@@ -88,11 +107,42 @@ def test_a_function_that_fails_ends_the_run(call, name, message):
         ask(call(name), ["a", "b"])
 
 
+def test_a_reward_that_is_no_finite_number_is_refused(call):
+    wanted = r"gave nan for completion 2 of 3 \(problem p1\); 1 of .*wanted: finite .*None where"
+    with pytest.raises(RewardError, match=wanted):
+        ask(call("nan"), ["a", "bad", "c"], id=["p0", "p1", "p2"])
+
+
+def test_a_batch_without_any_reward_is_said_once(call):
+    said = []
+    reward = call("none", say=said.append)
+    assert ask(reward, ["a", "none"])[0] == 1.0 and said == []
+    assert np.isnan(ask(reward, ["none", "none"])).all()
+    assert np.isnan(ask(reward, ["none"])).all()
+    assert len(said) == 1 and "own_rewards:none gave None for all 2 completions" in said[0]
+
+
+def test_a_function_of_the_datasets_own_columns(call):
+    row = {"question": "1 + 1?", "answer": "1 + 1 = 2 #### 2", "hint": "add"}
+    found = columns([problem_of_row(row, "here", "p0")])
+    assert found["answer"] == ["1 + 1 = 2 #### 2"] and found["question"] == ["1 + 1?"]
+    assert found["hint"] == ["add"] and found["id"] == ["p0"]
+    assert ask(call("trl"), ["so 1 + 1 = 2 #### 2"], **found).tolist() == [1.0]
+
+
+def test_a_column_read_as_gold_may_have_that_name():
+    row = {"question": "1 + 1?", "gold": "2", "level": "Level 3"}
+    found = columns([problem_of_row(row, "here", "p0", Columns(answer="gold"))])
+    assert "gold" not in found and found["level"] == [3]
+
+
 def test_a_function_is_looked_up_before_it_is_needed(call):
     call("length")  # the module is in the current directory
     check_function("own_rewards:length", 60.0)
     with pytest.raises(ConfigError, match="has no attribute 'missing'"):
         check_function("own_rewards:missing", 60.0)
+    with pytest.raises(ConfigError, match="number is 3, which cannot be called"):
+        check_function("own_rewards:number", 60.0)
     with pytest.raises(ConfigError, match="No module named 'nowhere'"):
         check_function("nowhere:length", 60.0)
     with pytest.raises(RewardError, match="took more than 0.001 s"):

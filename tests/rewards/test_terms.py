@@ -54,7 +54,7 @@ def test_terms_of_the_host_have_one_value_a_sequence():
 class Own:
     """In place of the process of a user's function."""
 
-    def __init__(self, path, deadline_s, late_in_row):
+    def __init__(self, path, deadline_s, late_in_row, say):
         self.made, self.late, self.asked, self.closed = (path, deadline_s, late_in_row), 3, [], 0
 
     def __call__(self, *arguments):
