@@ -36,6 +36,7 @@ class Exported(NamedTuple):
         chat: how a question becomes a prompt.
         end: text of the token that ends an answer.
         max_new_tokens: longest answer in training and evaluation.
+        tokens_differ: how AutoTokenizer's tokens differ from the run's; "" where they do not.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Exported(NamedTuple):
     chat: ChatSettings
     end: str
     max_new_tokens: int
+    tokens_differ: str = ""
 
 
 def write(model: Exported, workdir: Path) -> str:
@@ -143,13 +145,14 @@ def _usage(model: Exported) -> str:
     thinking = ", enable_thinking=True" if model.chat.enable_thinking else ""
     loader = "AutoPeftModelForCausalLM" if model.adapter else "AutoModelForCausalLM"
     package = "peft" if model.adapter else "transformers"
-    imports = [f"from {package} import {loader}", "from transformers import AutoTokenizer"]
+    tokenizer = "PreTrainedTokenizerFast" if model.tokens_differ else "AutoTokenizer"
+    imports = [f"from {package} import {loader}", f"from transformers import {tokenizer}"]
     if not model.adapter:
-        imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+        imports = [f"from transformers import AutoModelForCausalLM, {tokenizer}"]
     code = [
         *imports,
         "",
-        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
+        f'tokenizer = {tokenizer}.from_pretrained("PATH")',
         f'model = {loader}.from_pretrained("PATH")',
         f"messages = {json.dumps(messages, ensure_ascii=False)}",
         "prompt = tokenizer.apply_chat_template(",
@@ -164,6 +167,8 @@ def _usage(model: Exported) -> str:
         ends += ", which `generation_config.json` names; decoding is greedy unless you ask for more"
     if model.chat.shots:
         ends += ". The worked examples that stood before each question are omitted here"
+    if model.tokens_differ:
+        ends += f". {model.tokens_differ}: load it as above, also in tools that take a tokenizer"
     return "```python\n" + "\n".join(code) + f"\n```\n\n{ends}."
 
 

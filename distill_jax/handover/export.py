@@ -12,7 +12,7 @@ from distill_jax.data import gguf_tokenizer
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.subjects import Subject
-from distill_jax.handover import card
+from distill_jax.handover import auto_tokenizer, card
 from distill_jax.models import gguf_file, gguf_write, hf_io, peft_io
 from distill_jax.models.lora import merge
 from distill_jax.report import view as views
@@ -81,6 +81,11 @@ def export(run: Run, name: str, request: Request, target: Path) -> Path:
     about = ""
     if request.form != GGUF:  # which has no room for one
         described = _described(run, subject, loaded, request, target.absolute().name)
+        if described.tokens_differ:
+            run.say(
+                f"WARNING: {described.tokens_differ}; load it by "
+                f"PreTrainedTokenizerFast.from_pretrained({str(target)!r})"
+            )
         about = card.write(described, run.workdir)
     try:
         if request.form == GGUF:
@@ -126,6 +131,8 @@ def _described(
         form = f"LoRA adapter of rank {lora.rank} ({kind}); its base model is loaded with it"
     elif loaded.params["lora"] and lora is not None and subject.name != BASE:
         form += f", its LoRA adapter of rank {lora.rank} merged"
+    # Next to an adapter there is no config.json.
+    about = settings.to_hf() if request.form == MERGED else {}
     return card.Exported(
         name=name,
         subject=subject.name,
@@ -136,6 +143,7 @@ def _described(
         chat=run.data.task.chat,
         end=tokenizer.convert_ids_to_tokens(tokenizers.eos_id(tokenizer)),
         max_new_tokens=run.config.sampling.response_tokens,
+        tokens_differ=auto_tokenizer.difference(tokenizer, about, run.data.task.chat),
     )
 
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from transformers import PreTrainedTokenizerFast
 
 from distill_jax.core.errors import CheckpointError, ConfigError, DataError
 from distill_jax.core.files import read_json, write_json
@@ -26,6 +27,7 @@ from distill_jax.models import gguf_write, hf_io, peft_io
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import config_of
 from launch import export_model, get_model
+from tests.handover.byte_level import byte_level_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +66,24 @@ def test_the_card_has_results_settings_and_commit(finished: Path, merged: Path) 
     names = {path.name for path in merged.iterdir()}
     assert {"config.json", "generation_config.json", "chat_template.jinja"} <= names
     assert {"model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= names
+
+
+def test_tokens_that_auto_tokenizer_would_make_otherwise_are_named(
+    finished: Path, merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "AutoTokenizer.from_pretrained" in (merged / "README.md").read_text()
+    run, target = opened(finished), tmp_path / "student"
+    vars(run.data)["tokenizer"] = tokenizer = byte_level_tokenizer()
+    exports.export(run, "rl", MERGED, target)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "WARNING: AutoTokenizer makes a Qwen2Tokenizer" in said
+    assert "PreTrainedTokenizerFast.from_pretrained(" in said
+    text = (target / "README.md").read_text()
+    assert "AutoTokenizer.from_pretrained" not in text
+    assert 'tokenizer = PreTrainedTokenizerFast.from_pretrained("PATH")' in text
+    assert "AutoTokenizer makes a Qwen2Tokenizer" in text
+    loaded, prompt = PreTrainedTokenizerFast.from_pretrained(target), "Natalia sold 7 clips 345"
+    assert loaded(prompt)["input_ids"] == tokenizer(prompt)["input_ids"]
 
 
 def test_an_earlier_stage_does_not_show_what_came_later(finished: Path, tmp_path: Path) -> None:
