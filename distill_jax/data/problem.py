@@ -28,7 +28,7 @@ class Problem:
     level: int | None = None
     subject: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
-    columns_read: Mapping[str, Any] = field(default_factory=dict)
+    columns_read: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def content_hash(self) -> str:
