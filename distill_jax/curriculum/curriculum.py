@@ -101,7 +101,7 @@ class Curriculum:
         if not self.arms.unlevelled:
             return ""
         dropped = self.settings.unlevelled == "drop"
-        done = "dropped" if dropped else f"arm {arms.NO_LEVEL}"
+        done = "dropped" if dropped else f"drawn as one group, {arms.NO_LEVEL} in the metrics"
         return f"{self.arms.unlevelled} of {len(self.arms.arm_N)} problems have no level: {done}"
 
     def fresh(self) -> rewards.State:

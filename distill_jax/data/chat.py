@@ -176,9 +176,11 @@ def fitting_prompts(
         )
     kept = list(compress(problems, fits))
     if problems and not kept:
+        sizes = [len(prompt) for prompt in prompts]
         raise DataError(
-            f"all {len(problems)} prompts are longer than {max_prompt_tokens} tokens",
-            fix="raise data.max_prompt_tokens",
+            f"all {len(problems)} prompts are longer than {max_prompt_tokens} tokens: "
+            f"{min(sizes)} to {max(sizes)}",
+            fix=f"raise data.max_prompt_tokens to {max(sizes)} to keep them all",
         )
     return Prompts(kept, list(compress(prompts, fits)), len(problems) - len(kept))
 

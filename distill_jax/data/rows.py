@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ from distill_jax.data.problem import Problem
 
 _QUESTIONS = ("question", "problem", "prompt", "messages")
 _KNOWN = {"id", "level", "subject", "type"}
+_NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(\.\d+)?%?")
+_AS_JSONL = 'write one object a line into a .jsonl file, such as {"question": …, "answer": …}'
 
 
 class Columns(NamedTuple):
@@ -33,15 +35,18 @@ def read_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """
     reader = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}.get(file.suffix)
     if reader is None:
-        raise DataError(f"{file}: unknown kind of file", wanted=".jsonl, .json or .parquet")
+        wanted = ".jsonl, .json or .parquet"
+        raise DataError(f"{file}: unknown kind of file", wanted=wanted, fix=_AS_JSONL)
     empty = True
     for where, row in reader(file):
         if not isinstance(row, Mapping):
-            raise DataError(f"{where}: a {type(row).__name__}", wanted="an object with columns")
+            got = f"{where}: a {type(row).__name__}"
+            raise DataError(got, wanted="an object with columns", fix=_AS_JSONL)
         empty = False
         yield where, row
     if empty:
-        raise DataError(f"{file}: no rows", wanted="at least one")
+        fix = "write rows into it, or name another file"
+        raise DataError(f"{file}: no rows", wanted="at least one", fix=fix)
 
 
 def _jsonl(file: Path) -> Iterator[tuple[str, Any]]:
@@ -53,7 +58,18 @@ def _jsonl(file: Path) -> Iterator[tuple[str, Any]]:
             try:
                 yield where, json.loads(line)
             except ValueError as error:  # bad JSON or bad UTF-8
+                if number == 1 and _like_csv(line):
+                    raise DataError(
+                        f"{where}: not JSON; it looks like the header of a CSV file: {line!r:.60}",
+                        wanted=".jsonl (one JSON object a line), .json or .parquet",
+                        fix=_AS_JSONL,
+                    ) from error
                 raise DataError(f"{where}: not JSON: {error}", fix="mend the line") from error
+
+
+def _like_csv(line: bytes) -> bool:
+    """Whether a line is words with commas, semicolons or tabs, and no part of objects or lists."""
+    return not any(mark in line for mark in b"{}[]") and any(mark in line for mark in b",;\t")
 
 
 def _json(file: Path) -> Iterator[tuple[str, Any]]:
@@ -62,7 +78,7 @@ def _json(file: Path) -> Iterator[tuple[str, Any]]:
     except ValueError as error:
         raise DataError(f"{file}: not JSON: {error}", fix="mend the file") from error
     if not isinstance(rows, list):
-        raise DataError(f"{file}: a {type(rows).__name__}", wanted="a list of rows")
+        raise DataError(f"{file}: a {type(rows).__name__}", wanted="a list of rows", fix=_AS_JSONL)
     yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
@@ -105,7 +121,12 @@ def problem_of_row(
     question_column = columns.question or next((c for c in _QUESTIONS if c in row), None)
     if question_column is None or question_column not in row:
         wanted = columns.question or "question, problem, prompt or messages"
-        raise DataError(f"{where}: columns {', '.join(row) or 'none'}", wanted=wanted)
+        raise DataError(
+            f"{where}: columns {', '.join(row) or 'none'}",
+            wanted=wanted,
+            fix="rename the column, or set data.question_column (data.answer_column, "
+            "data.solution_column) to its name",
+        )
     question, reply = _question(row[question_column], where, question_column)
     solution_column, answer_column = columns.solution or "solution", columns.answer or "answer"
     for asked in (columns.solution, columns.answer):
@@ -118,7 +139,12 @@ def problem_of_row(
     gold = (gold_of(answer) or answer) if answer else gold_of(solution)
     if not gold and gold_needed:
         got = f"{where}: no gold answer in {answer_column} or {solution_column}"
-        raise DataError(got, wanted="a column answer, or a solution with #### N or \\boxed{}")
+        raise DataError(
+            got,
+            wanted="a column answer, or a solution with #### N or \\boxed{}",
+            fix="give the row an answer, or remove it; set data.answer_column if the column has "
+            "another name",
+        )
     used = {question_column, solution_column, answer_column} | _KNOWN
     subject = row.get("subject", row.get("type"))
     return Problem(
@@ -130,6 +156,25 @@ def problem_of_row(
         subject=None if subject is None else str(subject),
         extra={key: value for key, value in row.items() if key not in used},
         columns_read={key: value for key, value in row.items() if key in used},
+    )
+
+
+def odd_gold(problems: Sequence[Problem], places: Sequence[str]) -> str:
+    """A warning of gold answers that are words, in a file that mostly has `#### number`; or "".
+
+    places: file and line of each problem's row.
+    """
+    numbers = [_NUMBER.fullmatch(problem.answer) is not None for problem in problems]
+    marked = [gold_of(problem.solution) is not None for problem in problems]
+    both = sum(a and b for a, b in zip(numbers, marked, strict=True))
+    odd = [place for place, n in enumerate(numbers) if not n and not marked[place]]
+    if not odd or 2 * both <= len(problems):
+        return ""
+    listed = "; ".join(f"{places[one]} ({problems[one].answer!r:.40})" for one in odd[:3])
+    return (
+        f"WARNING: {len(odd)} of {len(problems)} rows have a gold answer that is no number and has "
+        f"no ####, where {both} rows end in #### number: {listed}{'; …' if len(odd) > 3 else ''}; "
+        "remove these rows if this is no answer"
     )
 
 

@@ -1,11 +1,12 @@
 """Where problems come from: the embedded generator, published sets by name, or local files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from distill_jax.core.errors import ConfigError, DataError
 from distill_jax.core.settings import setting
@@ -13,7 +14,7 @@ from distill_jax.core.unread import Unread
 from distill_jax.data import synthetic
 from distill_jax.data.chat import ChatSettings
 from distill_jax.data.problem import Problem
-from distill_jax.data.rows import Columns, problem_of_row, read_rows
+from distill_jax.data.rows import Columns, odd_gold, problem_of_row, read_rows
 
 SPLITS = synthetic.SPLITS
 
@@ -93,12 +94,15 @@ class DataSettings:
         return Columns(self.question_column, self.solution_column, self.answer_column)
 
 
-def load(settings: DataSettings, split: str, seed: int) -> list[Problem]:
+def load(
+    settings: DataSettings, split: str, seed: int, say: Callable[[str], None] = logging.warning
+) -> list[Problem]:
     """The problems of a split, in a fixed order.
 
     Args:
         split: "train", "validation" or "test".
         seed: steers the embedded generator, and the draw when `limit` is set.
+        say: takes the warning of a local file's gold answers that look wrong.
 
     Raises:
         ConfigError: unknown split.
@@ -110,7 +114,7 @@ def load(settings: DataSettings, split: str, seed: int) -> list[Problem]:
     if settings.source == "embedded":
         count = min(settings.problems.size(split), settings.limit or settings.problems.size(split))
         return synthetic.problems(split, count, settings.problems, seed)
-    found = _hub(settings, split) if settings.source in PUBLISHED else _local(settings, split)
+    found = _hub(settings, split) if settings.source in PUBLISHED else _local(settings, split, say)
     if not found:
         raise DataError(f"{settings.source} has no {split} problems", fix="check data.source")
     if settings.limit is not None and settings.limit < len(found):
@@ -173,7 +177,7 @@ def _carve(rows: Mapping[str, list[Problem] | None], split: str) -> list[Problem
     return found
 
 
-def _local(settings: DataSettings, split: str) -> list[Problem]:
+def _local(settings: DataSettings, split: str, say: Callable[[str], None]) -> list[Problem]:
     root = Path(settings.source).expanduser()
     if not root.exists():
         raise DataError(
@@ -198,10 +202,15 @@ def _local(settings: DataSettings, split: str) -> list[Problem]:
     if file is not None:
         name = root.stem if root.is_file() else root.name
         columns = settings.columns()
-        rows[needed] = [
+        read = list(read_rows(file))
+        rows[needed] = found = [
             problem_of_row(row, where, f"{name}/{needed}/{index}", columns)
-            for index, (where, row) in enumerate(read_rows(file))
+            for index, (where, row) in enumerate(read)
         ]
+        # Once a file: a split that is carved from it reads it again.
+        odd = odd_gold(found, [where for where, _ in read]) if needed == split else ""
+        if odd:
+            say(odd)
     return _carve(rows, split)
 
 

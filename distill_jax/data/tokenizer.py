@@ -95,6 +95,8 @@ def save_tokenizer(tokenizer: FastTokenizer, directory: str | Path) -> None:
 def load_tokenizer(path_or_id: str | Path) -> FastTokenizer:
     """The tokenizer of a local model directory or a hub id; torch is not imported.
 
+    One without a chat template that has <|im_start|> and <|im_end|> gets ChatML.
+
     Raises:
         CheckpointError: nothing there, or not a fast tokenizer.
     """
@@ -112,6 +114,11 @@ def load_tokenizer(path_or_id: str | Path) -> FastTokenizer:
     if tokenizer.chat_template is None and TURN_START in vocabulary and TURN_END in vocabulary:
         tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def was_given_chatml(tokenizer: FastTokenizer) -> bool:
+    """Whether `load_tokenizer` found no chat template and took ChatML."""
+    return tokenizer.chat_template is CHAT_TEMPLATE  # a template of a file is another object
 
 
 def eos_id(tokenizer: FastTokenizer) -> int:

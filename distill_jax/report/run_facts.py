@@ -147,7 +147,9 @@ def _training(settings: Mapping[str, Any]) -> str:
     algorithm = f"{settings['algorithm']}, " if "algorithm" in settings else ""
     rate = settings["optimizer"]["learning_rate"]
     trained = f", trainable {settings['trainable']}" if "trainable" in settings else ""
-    return f"{algorithm}{settings['steps']} steps of {batch}, learning rate {rate:g}{trained}"
+    share = settings.get("answer_only")
+    bare = f", final answers alone as solutions in {100 * share:g}% of the rows" if share else ""
+    return f"{algorithm}{settings['steps']} steps of {batch}, learning rate {rate:g}{trained}{bare}"
 
 
 def _rewards(stage: str, rewards: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -65,6 +65,11 @@ class Data:
             if config.teacher.path:
                 teacher = tokenizers.load_tokenizer(hf_io.model_dir(config.teacher.path))
                 tokenizers.check_same_tokenizer(teacher, student)
+            if tokenizers.was_given_chatml(student):
+                self.say(
+                    f"{config.student.path} has no chat template: prompts are ChatML "
+                    "(<|im_start|>user … <|im_end|>); for another form add chat_template.jinja"
+                )
             return student
         folder = self.workdir / "tokenizer"
         note = folder / "made_from.json"
@@ -218,7 +223,7 @@ class Data:
             settings, of_source = self.config.data, split
             if split not in SPLITS:
                 settings, of_source = sources.benchmark(settings, split), "test"
-            self._raw[split] = sources.load(settings, of_source, self.config.seed)
+            self._raw[split] = sources.load(settings, of_source, self.config.seed, self.say)
         return self._raw[split]
 
     def separate(self, split: str) -> list[Problem]:

@@ -145,6 +145,13 @@ class Run:
                     f"no student in {self.workdir / reference}", fix=self.run_first(reference)
                 )
             return made
+        if not Path(reference).expanduser().is_dir() and not hf_io.is_hub_id(reference):
+            raise CheckpointError(
+                f"no stage of {self.workdir} and no directory {reference}",
+                wanted=f"a student of the run ({', '.join([BASE, *self.students()])}), "
+                "STAGE_step_N, or a directory or hub id",
+                fix="name one of them",
+            )
         path = hf_io.model_dir(reference).absolute()
         for adapter in (path, path / "adapter"):
             if (adapter / peft_io.CONFIG).is_file():

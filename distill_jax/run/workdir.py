@@ -1,6 +1,8 @@
 """A work directory: checks of its place, and the config that it knows."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,19 @@ def check_workdir(workdir: Path, *, make: bool = True) -> None:
             workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # e.g. a file system that takes no files, whatever its modes say
         raise ConfigError(f"--workdir={workdir}: {error.strerror}", fix="choose another") from error
+
+
+@contextlib.contextmanager
+def made_workdir(workdir: Path) -> Iterator[None]:
+    """`check_workdir`; a directory that was made by it is removed at the end if it is empty."""
+    there = workdir.exists()
+    check_workdir(workdir)
+    try:
+        yield
+    finally:
+        if not there:
+            with contextlib.suppress(OSError):  # not empty, or another process removed it
+                workdir.rmdir()
 
 
 def config_to_save(config: RunConfig, workdir: Path) -> dict[str, Any]:

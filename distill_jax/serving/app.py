@@ -123,6 +123,12 @@ class Door:
 
     def _check_model(self, body: dict[str, Any]) -> None:
         name = body.get("model")
+        if name is None:
+            raise RefusedError(
+                f"the request has no field model; wanted: {self.served.name!r}",
+                status=404,
+                code="model_not_found",
+            )
         if name != self.served.name:
             raise RefusedError(
                 f"no model {name!r} here; this server has {self.served.name!r}",

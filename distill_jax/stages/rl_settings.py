@@ -127,6 +127,8 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
                 f"prompts_per_step×samples_per_prompt={rows} rows in "
                 f"minibatches×accumulate={self.minibatches * self.accumulate} parts",
                 wanted="a multiple",
+                fix="change prompts_per_step or samples_per_prompt, or lower minibatches or "
+                "accumulate",
             )
         values = ALGORITHMS[self.algorithm].uses_values
         unread = "group" if values else "ppo"

@@ -17,7 +17,7 @@ from distill_jax.run.console import write_json
 from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_other_inputs
 from distill_jax.run.run import DONE_FILE, ROWS_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
-from distill_jax.run.workdir import check_workdir, config_to_save
+from distill_jax.run.workdir import config_to_save, made_workdir
 from distill_jax.stages import (
     checks,
     concise,
@@ -75,9 +75,9 @@ def run(config: RunConfig, workdir: Path, *, adopt_from: Path | None = None) -> 
         Interrupted: asked to stop, by SIGTERM or SIGINT; everything done is saved.
         DistillError: an error of `checks.prepare`, before any stage begins.
     """
-    check_workdir(workdir)
     begun = time.perf_counter()
-    with lock.held(workdir.absolute()), Run(config, workdir) as run:
+    # A run that is refused before it writes anything leaves no directory.
+    with made_workdir(workdir), lock.held(workdir.absolute()), Run(config, workdir) as run:
         if adopt_from is not None:
             _adopt(run, adopt_from)
         prepared = checks.prepare(run)

@@ -110,7 +110,8 @@ def test_an_arm_smaller_than_its_share_repeats():
 
 def test_problems_without_a_level_are_counted_and_said():
     rows = levels(3, without=2)
-    assert make(rows=rows).note == "2 of 5 problems have no level: arm no_level"
+    said = "2 of 5 problems have no level: drawn as one group, no_level in the metrics"
+    assert make(rows=rows).note == said
     dropped = make("uniform", rows=rows, unlevelled="drop", batch=2)
     assert dropped.note == "2 of 5 problems have no level: dropped"
     drawn = {n for step in range(20) for n in dropped.problem_ids(dropped.fresh(), step).tolist()}

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import sys
 import types
@@ -112,6 +113,57 @@ def test_lines_that_are_no_json_are_named(tmp_path, line):
     file.write_bytes(json.dumps(GSM).encode() + b"\n\n" + line + b"\n")
     with pytest.raises(DataError, match="line 3: not JSON"):
         list(read_rows(file))
+
+
+def test_a_csv_file_with_another_name_is_called_one(tmp_path):
+    file = tmp_path / "train.jsonl"
+    file.write_text('question,answer\n"2, and 3?",5\n')
+    with pytest.raises(DataError, match=r"line 1: not JSON; it looks like .* CSV .*wanted: .jsonl"):
+        list(read_rows(file))
+    for line in ('{"question": "a, b', "words"):
+        file.write_text(line)
+        with pytest.raises(DataError, match="line 1: not JSON: "):
+            list(read_rows(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fix"),
+    [
+        ("a.jsonl", "", "write rows into it"),
+        ("a.jsonl", "[1]", "write one object a line"),
+        ("a.json", "{}", "write one object a line"),
+        ("a.csv", "a,b", "write one object a line"),
+        ("a.jsonl", '{"input": "q", "output": "a"}', "set data.question_column"),
+        ("a.jsonl", '{"question": "q"}', "set data.answer_column"),
+    ],
+)
+def test_refused_files_name_the_fix(tmp_path, name, content, fix):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=f"fix: .*{fix}"):
+        [problem_of_row(row, where, "p") for where, row in read_rows(tmp_path / name)]
+
+
+def test_words_as_gold_are_named_where_most_rows_end_in_a_number(tmp_path):
+    def said(*answers):
+        rows = [{"question": f"{n}?", "answer": one} for n, one in enumerate(answers)]
+        found = []
+        write(tmp_path / "train.jsonl", rows)
+        write(tmp_path / "test.jsonl", rows[:1])
+        for split in ("train", "validation", "test"):  # validation is carved from train
+            with contextlib.suppress(DataError):
+                load(settings(source=str(tmp_path)), split, 0, found.append)
+        return found
+
+    number = [f"so it is #### {n}" for n in ("1", "$1,200", "-3", "4.5", "50%")]
+    assert said(*number, "7", "so #### x + 1", "$8") == []
+    assert said("I do not know", "I do not know", *number[:2]) == []  # words as often
+    (warning,) = said(*number, *number, "I do not know", "7", "none", "?", "no")
+    place = tmp_path / "train.jsonl"
+    assert warning.startswith(
+        "WARNING: 4 of 15 rows have a gold answer that is no number and has no ####, where 10 rows "
+        f"end in #### number: {place}, line 11 ('I do not know'); {place}, line 13 ('none'); "
+        f"{place}, line 14 ('?'); …; "
+    )
 
 
 def test_files_that_cannot_be_read(tmp_path):

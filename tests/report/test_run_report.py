@@ -121,6 +121,14 @@ def test_what_the_model_is_asked_is_in_the_report():
     assert "Prompt" not in run_facts.lead(data())
 
 
+def test_a_share_of_bare_answers_is_in_the_report():
+    own = {"steps": 3, "batch_size": 4, "optimizer": {"learning_rate": 0.1}}
+    plain = "3 steps of 4 rows, learning rate 0.1"
+    assert run_facts._training(own) == run_facts._training({**own, "answer_only": 0.0}) == plain
+    said = f"{plain}, final answers alone as solutions in 70% of the rows"
+    assert run_facts._training({**own, "answer_only": 0.7}) == said
+
+
 def test_few_problems_are_named():
     # 20 problems: ±1.96/(2·√23.84) = .2007.
     note = tables.few_problems(RESULTS)

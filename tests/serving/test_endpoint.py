@@ -212,6 +212,11 @@ WRONG: list[tuple[str, Any, int]] = [
 ]
 
 
+def test_a_request_without_a_model_is_told_which(server: Running) -> None:
+    found = ask(server, "/v1/chat/completions", {"messages": ASK["messages"]})
+    assert found.body["error"]["message"] == "the request has no field model; wanted: 'little'"
+
+
 @pytest.mark.parametrize(("path", "body", "status"), WRONG)
 def test_what_is_wrong_gets_a_sentence(server: Running, path: str, body: Any, status: int) -> None:
     found = ask(server, path, body)

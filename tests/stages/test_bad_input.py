@@ -111,7 +111,11 @@ def test_a_workdir_that_cannot_be_written_to(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rl__minibatches": 3}, "rl.prompts_per_step×samples_per_prompt=16 rows in"),
+        (
+            {"rl__minibatches": 3},
+            "rl.prompts_per_step×samples_per_prompt=16 rows in minibatches×accumulate=3 parts; "
+            "wanted: a multiple; fix: change prompts_per_step or samples_per_prompt",
+        ),
         ({"rl__samples_per_prompt": 1}, "rl.samples_per_prompt=1 with algorithm=grpo"),
         ({"rl__ppo__clip_low": 0.1}, "rl.ppo.clip_low with algorithm=grpo"),
         ({"rl__algorithm": "ppo", "rl__group__beta": 0.1}, "rl.group.beta with algorithm=ppo"),
@@ -334,6 +338,29 @@ def test_malformed_row_of_the_last_stage_is_found_first(mine: Path, tmp_path: Pa
     with (mine / "data" / "test.jsonl").open("a") as file:
         file.write("oops\n")
     fails(from_files(mine), tmp_path, DataError, "test.jsonl, line 7")
+
+
+def test_a_refused_run_leaves_no_empty_directory(mine: Path, tmp_path: Path) -> None:
+    path, workdir = mine / "data" / "train.jsonl", tmp_path / "run"
+    path.write_text("oops\n" + path.read_text())
+    for there in (False, True):  # a directory of the user's stays
+        if there:
+            workdir.mkdir()
+        with pytest.raises(DataError, match="line 1: not JSON"):
+            runner.run(from_files(mine), workdir)
+        assert workdir.exists() is there
+
+
+def test_a_model_without_chat_template_is_named(
+    mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ = Run(from_files(mine), tmp_path / "a").data.tokenizer
+    assert "chat template" not in capsys.readouterr().err
+    model = Path(from_files(mine).student.path)
+    (model / "chat_template.jinja").unlink()
+    _ = Run(from_files(mine), tmp_path / "b").data.tokenizer
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{model} has no chat template: prompts are ChatML" in said
 
 
 def test_empty_and_missing_data(mine: Path, tmp_path: Path) -> None:

@@ -171,7 +171,9 @@ def test_what_the_settings_ask_for_is_checked_before_any_work(
     context = Run(small(data__source=str(data), **paths), tmp_path)
     context.say = said.append  # type: ignore[method-assign]
     rl.KIND.prepare(context, context.stage("rl"))
-    assert said == ["rl: 40 of 40 problems have no level: arm no_level"]
+    assert said == [
+        "rl: 40 of 40 problems have no level: drawn as one group, no_level in the metrics"
+    ]
 
 
 def test_math_of_the_hub_keeps_train_and_test_apart(

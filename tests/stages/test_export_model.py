@@ -135,7 +135,7 @@ def test_what_cannot_be_exported(finished: Path, tmp_path: Path) -> None:
     for name, request, error, said in (
         ("teacher", MERGED, ConfigError, "wanted: base, or a stage that makes a student: sft, rl"),
         ("base", adapter, ConfigError, "base has no adapter.*fix: use --merged"),
-        ("nowhere", MERGED, CheckpointError, "no directory nowhere"),
+        ("nowhere", MERGED, CheckpointError, r"nowhere; wanted: .*\(base, sft, rl\)"),
         ("rl_step_7", MERGED, CheckpointError, "7"),
     ):
         with pytest.raises(error, match=said):
@@ -237,7 +237,11 @@ def test_the_command_refuses_in_one_line(
     for arguments, said in (
         ([f"--workdir={tmp_path / 'none'}", out], "DataError: no config.json in"),
         ([run, f"--merged={tmp_path / 'full'}"], "DataError: .* is not empty"),
-        ([run, out, "--stage=nowhere"], "CheckpointError: no directory nowhere"),
+        (
+            [run, out, "--stage=nowhere"],
+            f"CheckpointError: no stage of {finished} and no directory nowhere; wanted: a student "
+            "of the run \\(base, sft, rl\\), STAGE_step_N, or a directory or hub id",
+        ),
         ([run, "--merged=gs://bucket/x"], "object stores are not supported"),
         ([run, out, "--shard_gb=0"], "ConfigError: --shard_gb=0.0; wanted: above 0"),
     ):

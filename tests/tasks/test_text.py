@@ -96,7 +96,11 @@ def test_prompts_that_are_too_long_are_dropped_and_counted(tok):
     assert found.prompts == [rendered[0], rendered[2]]
     found = TextTask(DataSettings(max_prompt_tokens=lengths[1]), tok).prompts(ROWS)
     assert (found.problems, found.prompts, found.dropped) == (ROWS, rendered, 0)
-    with pytest.raises(DataError, match=f"all 3 prompts are longer than {lengths[0] - 1} tokens"):
+    said = (
+        f"all 3 prompts are longer than {lengths[0] - 1} tokens: {lengths[0]} to {lengths[1]}; "
+        f"fix: raise data.max_prompt_tokens to {lengths[1]}"
+    )
+    with pytest.raises(DataError, match=said):
         TextTask(DataSettings(max_prompt_tokens=lengths[0] - 1), tok).prompts(ROWS)
 
 
