@@ -21,7 +21,7 @@ _TEXTS = (
 def difference(tokenizer: Any, config: Mapping[str, Any], chat: ChatSettings) -> str:
     """One sentence on the first text that AutoTokenizer splits differently; "" where none is.
 
-    transformers 5 builds the tokenizer of some model types (qwen2) anew from vocabulary and merges,
+    transformers 5 rebuilds the tokenizer of some model types (qwen2) from vocabulary and merges,
     whatever `tokenizer_class` says: the splitting of `tokenizer.json` is then lost.
 
     Args:

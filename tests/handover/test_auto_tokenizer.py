@@ -1,4 +1,4 @@
-"""Tokens of AutoTokenizer and of tokenizer.json, for tokenizers that transformers builds anew."""
+"""Tokens of AutoTokenizer and of tokenizer.json, for tokenizers that transformers rebuilds."""
 
 import os
 
