@@ -58,18 +58,19 @@ def _jsonl(file: Path) -> Iterator[tuple[str, Any]]:
             try:
                 yield where, json.loads(line)
             except ValueError as error:  # bad JSON or bad UTF-8
-                if number == 1 and _like_csv(line):
+                text = line.decode(errors="replace").strip()
+                if number == 1 and _like_csv(text):
                     raise DataError(
-                        f"{where}: not JSON; it looks like the header of a CSV file: {line!r:.60}",
+                        f"{where}: not JSON; it looks like the header of a CSV file: {text!r:.60}",
                         wanted=".jsonl (one JSON object a line), .json or .parquet",
                         fix=_AS_JSONL,
                     ) from error
                 raise DataError(f"{where}: not JSON: {error}", fix="mend the line") from error
 
 
-def _like_csv(line: bytes) -> bool:
+def _like_csv(line: str) -> bool:
     """Whether a line is words with commas, semicolons or tabs, and no part of objects or lists."""
-    return not any(mark in line for mark in b"{}[]") and any(mark in line for mark in b",;\t")
+    return not any(mark in line for mark in "{}[]") and any(mark in line for mark in ",;\t")
 
 
 def _json(file: Path) -> Iterator[tuple[str, Any]]:
