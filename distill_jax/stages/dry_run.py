@@ -6,8 +6,9 @@ from rich.table import Table
 
 from distill_jax.core import settings
 from distill_jax.core.errors import DistillError
+from distill_jax.core.sharding import AnyMesh
 from distill_jax.data.sources import PUBLISHED, SPLITS
-from distill_jax.forecast.memory import AnyMesh, Job
+from distill_jax.forecast.memory import Job
 from distill_jax.forecast.parts import GB
 from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig

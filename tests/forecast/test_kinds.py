@@ -62,11 +62,11 @@ def parts(settings: StageSettings, **changes: Any) -> dict[str, int]:
 def test_stages_that_write(settings: Any, rows: int, prompts: int, longest: int, new: int) -> None:
     (_, weights), (decoding, held), (reading, read) = parts(settings).items()
     made = job()
-    assert weights == made._base("student").bytes
+    assert weights == made.base_part("student").bytes
     assert decoding.startswith(f"{rows} ") and reading.startswith(f"{prompts} prompts of ")
     T = round_up(longest, made.config.sampling.prompt_multiple)
     cache = SLOT * rows * (T + new)
-    program, copy = made.program("student"), made._decode_weights("student")
+    program, copy = made.program("student"), made.decode_weights("student")
     # Two problems are one batch, whose rows are not refilled: no prompt waits.
     refilled = getattr(settings, "problems", 0) != 2
     waiting = refilled * (SLOT * prompts * T + 4 * 64 * prompts)
@@ -97,7 +97,7 @@ def test_rows_are_refilled_where_the_draw_is_one_stream(monkeypatch: pytest.Monk
     config = small(sampling__max_new_tokens=NEW, data__max_prompt_tokens=PROMPT, **one)
     eight = Job(config, TEACHER, STUDENT, sharding.abstract_mesh(config.mesh, 8))
     decoding = eight.writing("student", "solutions", 8, 2)[1]
-    copy, program = eight._decode_weights("student"), eight.program("student")
+    copy, program = eight.decode_weights("student"), eight.program("student")
     held = SLOT * (PROMPT + NEW) + SLOT * PROMPT + 4 * 64
     assert decoding.bytes == copy + held + activations.decoding(program, 1)
 
@@ -175,7 +175,7 @@ def test_an_exact_divergence_runs_the_teacher_in_the_update_alone(source: str) -
     made, (T, R) = job(), (round_up(PROMPT + NEW, rl.batch_multiple), NEW)
     rows = rl.prompts_per_step * rl.samples_per_prompt // 2
     role = "teacher" if source == "model" else "student"
-    read = made._scoring(made.program(role), rows, T, R)
+    read = made.scoring(made.program(role), rows, T, R)
     changed = {name for name in found if found[name] != before[name]}
     assert changed == {"update: activations"}
     assert found["update: activations"] == before["update: activations"] + read
@@ -198,14 +198,14 @@ def test_later_turns_read_their_prefixes_again() -> None:
     # 64 + 24 + 2·64 tokens, of which one at least is left to draw: 215, read in rows of 256.
     B, T = 16, 256
     slots = 2 * 2 * 2 * 16 * 4 * B  # bytes a slot, as above
-    program, copy = made.program("student"), made._decode_weights("student")
+    program, copy = made.program("student"), made.decode_weights("student")
     rollout = copy + slots * (T + NEW) + activations.decoding(program, B)
     assert three["rollout: decode weights, cache, logits"] == rollout
     read = activations.scoring(program, made.rows(B, T, 1))
     assert read > slots * (T + NEW)  # the two caches next to each other
     assert three[later] == copy + slots * T + read > rollout
     # The model has 600 positions, and a turn begins at the last one at the latest.
-    assert job(**turns | {"sampling__output_tokens": 900})._prefix(0) == 1024
+    assert job(**turns | {"sampling__output_tokens": 900}).drawing._prefix(0) == 1024
     # Solutions that are written down have one turn; candidates have as many as those of rl.
     assert parts(TraceSettings(), **turns) == parts(TraceSettings())
     solve = SolveSettings(batch=8, problems=9, attempts=4)

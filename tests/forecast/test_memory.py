@@ -234,7 +234,7 @@ def test_decoding(mesh: str) -> None:
     )
     job = Job(config, g, g, where, cpu=True)
     # Its weights copy, cache and temporaries are what the segment's program holds.
-    assert abs(job._rollout(B) - held - temp) <= 0.15 * (held + temp)
+    assert abs(job.drawing.rollout(B) - held - temp) <= 0.15 * (held + temp)
 
 
 # --- trees, to the byte ---------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_adapter_and_optimiser_are_those_of_the_real_state(mesh: str) -> None:
     tx = optimizer.make(config.plan["rl"].optimizer, 10)
     state, _ = states.create(trainable, tx, rng.run_key(0), where)
     job = Job(config, model.config, model.config, where, cpu=True)
-    copies, moments = job._trained(config.plan["rl"].optimizer, values=True, kept="reference")
+    copies, moments = job.trained_parts(config.plan["rl"].optimizer, values=True, kept="reference")
     assert moments.bytes == on_first_device(state.opt_state)
     assert copies.bytes == on_first_device(state.trainable) + on_first_device(lora)
 
