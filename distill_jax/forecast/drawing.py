@@ -1,5 +1,8 @@
 """Memory of drawing completions: decode weights, cache, logits; and of reading their prompts."""
 
+import dataclasses
+from typing import Any
+
 from distill_jax.core import sharding
 from distill_jax.core.batching import padded, round_up
 from distill_jax.forecast import activations, cache
@@ -31,23 +34,27 @@ class Drawing:
 
         turns: the student's completions have sampling.rounds turns, as `rollout.rounds` draws them.
         """
-        sampling = self.config.sampling
+        sampling, samples = self.config.sampling, completions // prompts
         T = round_up(longest or self.config.data.max_prompt_tokens, sampling.prompt_multiple)
-        waiting, kept = 0, 0
-        if sizes := self._refilled(completions, prompts, T, problems, turns):
-            prompts, completions = sizes.prompts, sizes.rows
-            waiting = self._waiting(role, prompts // self.shards, T)
-            slots = T + (new or sampling.max_new_tokens)
-            kept = cache.held(self.pieces.program(role), completions // self.shards, slots)
-        # Counted as if no prompt were shared.
-        held = self.rollout(completions, longest, role=role, new=new, turns=turns) + waiting
-        read = activations.scoring(
-            self.pieces.program(role), self.pieces.rows(prompts, T, 1), shards=self.shards
-        )
-        read += self.pieces.decode_weights(role) + waiting + kept
-        caches = "caches, " if kept else ""
+        program, weights = self.pieces.program(role), self.pieces.decode_weights(role)
+        sizes = self._refilled(completions, prompts, T, problems, turns)
+        ways, beside, caches = [], 0, ""
+        if sizes is None or not problems:  # a draw of unknown size may have few batches
+            how: dict[str, Any] = {"role": role, "longest": longest, "new": new, "turns": turns}
+            ways.append(self.batches(prompts, samples, **how))
+        if sizes is not None:  # each row has its prompt, and all slots from the start
+            prompts, completions, caches = sizes.prompts, sizes.rows, "caches, "
+            rows, waiting = (
+                completions // self.shards,
+                self._waiting(role, prompts // self.shards, T),
+            )
+            kept = cache.held(program, rows, T + (new or sampling.max_new_tokens))
+            ways.append(weights + kept + activations.decoding(program, rows) + waiting)
+            beside = waiting + kept
+        read = activations.scoring(program, self.pieces.rows(prompts, T, 1), shards=self.shards)
+        read += weights + beside
         return [
-            Part(f"{completions} {what}: decode weights, cache, logits", held, False),
+            Part(f"{completions} {what}: decode weights, cache, logits", max(ways), False),
             Part(f"{prompts} prompts of {what}: decode weights, {caches}activations", read, False),
             *(self.later_turns(what, completions, longest) if turns else []),
         ]
@@ -66,20 +73,20 @@ class Drawing:
         )
         return [Part(f"later turns of {what}: decode weights, caches, activations", held, False)]
 
-    def rollout(
-        self, B: int, longest: int = 0, *, role: str = "student", new: int = 0, turns: bool = False,
-        prompts: int = 0,
+    def batches(
+        self, prompts: int, samples: int, *, role: str = "student", longest: int = 0, new: int = 0,
+        turns: bool = False,
     ) -> int:  # fmt: skip
-        """Decode weights, the cache of all rows, which share `prompts` if any, and one segment."""
-        sampling, rows = self.config.sampling, -(-B // self.shards)
+        """Decode weights, and a batch's cache with its logits, or both caches as its rows leave."""
+        program, sampling = self.pieces.program(role), self.config.sampling
+        sampling = dataclasses.replace(sampling, max_new_tokens=new or sampling.max_new_tokens)
         prompt = round_up(longest or self.config.data.max_prompt_tokens, sampling.prompt_multiple)
         if turns and sampling.rounds > 1:  # the last turn is drawn behind all before
-            prompt = self._prefix(longest)
-            prompts = 0
-        shared = -(-prompts // self.shards) if prompts < B and not self.pieces.cpu else 0
-        program = self.pieces.program(role)
-        held = cache.drawn(program, rows, new or sampling.max_new_tokens, prompt, shared)
-        return self.pieces.decode_weights(role) + held + activations.decoding(program, rows)
+            prompts, samples, prompt = prompts * samples, 1, self._prefix(longest)
+        of_device = -(-prompts // self.shards)
+        batch = cache.Batch(of_device, samples, prompt, self.shards, sampling)
+        decoded = cache.drawn(program, batch) + activations.decoding(program, batch.rows)
+        return self.pieces.decode_weights(role) + max(decoded, cache.compacting(program, batch))
 
     def _refilled(
         self, completions: int, prompts: int, T: int, problems: int, turns: bool

@@ -150,13 +150,13 @@ class Job(Pieces):
         parts += [Part("replay buffer", rl.replay_bytes(T, R), True)] * bool(rl.replay.groups)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         update += compared + base.bytes * full  # gradients of all weights
-        drawn = B * rl.oversample
-        rollout = self.drawing.rollout(drawn, turns=True, prompts=rl.prompts_per_step)
+        samples = rl.samples_per_prompt * rl.oversample
+        rollout = self.drawing.batches(rl.prompts_per_step, samples, turns=True)
         before = self.scoring(student, B, T, R + int(values))
         return [
             *parts,
             Part("rollout: decode weights, cache, logits", rollout, False),
-            *self.drawing.later_turns("rollout", drawn),
+            *self.drawing.later_turns("rollout", B * rl.oversample),
             Part("student scoring: activations", before, False),
             Part("update: activations", update, False),
         ]

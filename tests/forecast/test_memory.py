@@ -20,14 +20,11 @@ from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.memory import Job
 from distill_jax.forecast.parts import Forecast
 from distill_jax.forecast.weights import weights_bytes
-from distill_jax.models import cache as kv
 from distill_jax.models import quantised, response
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards.teacher import TeacherScorer
-from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
-from distill_jax.rollout.weights import decode_shardings, decode_weights
 from distill_jax.run import console
 from distill_jax.run.models import Models
 from distill_jax.run.run import Run, Stage
@@ -195,46 +192,6 @@ def fresh(trainable: Any, tx: Any) -> states.TrainState:
         skipped_in_row=zero,
         key=rng.run_key(0),
     )
-
-
-@pytest.mark.parametrize("mesh", ["one", "all"])
-def test_decoding(mesh: str) -> None:
-    # Two kv heads a device: with one, XLA:CPU copies the cache at each step.
-    where, sizes = tiny.mesh(*MESHES[mesh]), (128, 512, 3, 4, 4, 2048)
-    B, prompt, new = 64, 32, 64
-    model = model_of(sizes, where, lora=LoraConfig(rank=4))
-    sampler = Sampler(model, where, eos_id=1, pad_id=0, vocab=sizes[-1])
-    settings = SamplingSettings(max_new_tokens=new, segment=4)
-    params = shapes(model, where)
-    weights = jax.eval_shape(lambda x: decode_weights(model, x, True, sizes[-1]), params)
-    weights = abstract(weights, decode_shardings(weights, where))
-    g, S, size = model.config, prompt + new, jax.ShapeDtypeStruct
-
-    def buffers(*shape: int) -> Any:
-        one = size(shape, jnp.float32, sharding=sampler.cache_sharding)
-        return (one,) * g.num_layers
-
-    K, h, lies = g.num_kv_heads, g.head_dim, sampler.rows
-    carry = Carry(
-        size((B, g.hidden_size), jnp.float32, sharding=lies),
-        kv.KVCache(buffers(B, K, h, S), buffers(B, K, S, h)),
-        size((B, S), jnp.int32, sharding=lies),
-        size((B,), jnp.int32, sharding=lies),
-        size((B,), jnp.bool_, sharding=lies),
-        size((B,), jax.eval_shape(lambda: jax.random.key(0)).dtype),
-    )
-    start = np.array([0, prompt], np.int32)
-    held, temp = total(
-        type(sampler.programs)
-        .segment.lower(sampler.programs, weights, carry, start, 4, settings)
-        .compile()
-    )
-    config = small(
-        data__max_prompt_tokens=prompt, sampling__max_new_tokens=new, sampling__prompt_multiple=8
-    )
-    job = Job(config, g, g, where, cpu=True)
-    # Its weights copy, cache and temporaries are what the segment's program holds.
-    assert abs(job.drawing.rollout(B) - held - temp) <= 0.15 * (held + temp)
 
 
 # --- trees, to the byte ---------------------------------------------------------------------------
