@@ -10,6 +10,7 @@ from typing import Any
 
 from distill_jax.core.batching import padded, round_up
 from distill_jax.core.sharding import AnyMesh
+from distill_jax.data import packing
 from distill_jax.forecast import activations
 from distill_jax.forecast.activations import Program
 from distill_jax.forecast.drawing import Drawing
@@ -44,10 +45,10 @@ class Job(Pieces):
         student: QwenConfig,
         mesh: AnyMesh,
         *,
-        cpu: bool = False,
+        platform: str | None = None,
         further: Mapping[str, QwenConfig] | None = None,
     ):
-        super().__init__(config, teacher, student, mesh, cpu=cpu, further=further)
+        super().__init__(config, teacher, student, mesh, platform=platform, further=further)
         self.drawing = Drawing(self)
 
     def forecast(self, stage: str, parts: Sequence[Part]) -> Forecast:
@@ -58,8 +59,12 @@ class Job(Pieces):
         """A stage that trains the student's adapter on given rows, by settings as of sft."""
         sampling = self.config.sampling
         T = round_up(self.config.data.max_prompt_tokens + sampling.max_new_tokens, _SFT_MULTIPLE)
-        R = round_up(sampling.max_new_tokens, _SFT_MULTIPLE)
-        rows = self.rows(settings.batch_size // settings.accumulate, T, R)
+        R, count = round_up(sampling.max_new_tokens, _SFT_MULTIPLE), settings.batch_size
+        if budget := getattr(settings, "packing", 0):  # a packed row has responses anywhere
+            parts = settings.accumulate * self.shards
+            count = packing.most_rows(count, self.solution, budget=budget, parts=parts)
+            T = R = budget
+        rows = self.rows(count // settings.accumulate, T, R)
         held = activations.update(self.program("student", dropout=True), rows, shards=self.shards)
         return [
             self.base_part("student"),

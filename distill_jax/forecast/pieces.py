@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from distill_jax.core import sharding
 from distill_jax.core.sharding import AnyMesh
 from distill_jax.forecast import activations
 from distill_jax.forecast.activations import Program, Rows
@@ -25,8 +26,8 @@ from distill_jax.training import state as states
 class Pieces:
     """What a run's models hold on one device.
 
-    The mesh is real or abstract; cpu: see `activations.Program`; further: geometries of further
-    teachers by name.
+    The mesh is real or abstract; platform: see `activations.Program`, None: the mesh's, "gpu" where
+    it is abstract; further: geometries of further teachers by name.
     """
 
     def __init__(
@@ -36,11 +37,12 @@ class Pieces:
         student: QwenConfig,
         mesh: AnyMesh,
         *,
-        cpu: bool = False,
+        platform: str | None = None,
         further: Mapping[str, QwenConfig] | None = None,
     ):
         self.further = further or {}
-        self.config, self.mesh, self.cpu = config, mesh, cpu
+        self.config, self.mesh = config, mesh
+        self.platform = platform or sharding.platform(mesh) or "gpu"
         self.geometries = {"teacher": teacher, "student": student}
         self.shards = int(mesh.shape["data"] * mesh.shape["fsdp"])
 
@@ -56,11 +58,12 @@ class Pieces:
             settings.compute_dtype,
             fsdp=self.mesh.shape["fsdp"],
             tensor=self.mesh.shape["tensor"],
-            unroll=unrolled(settings, self.mesh),
+            unroll=unrolled(settings, self.mesh, self.platform),
             remat=settings.remat,
             rank=self.config.lora.rank if adapted else 0,
             dropout=dropout and self.config.lora.dropout > 0,
-            cpu=self.cpu,
+            platform=self.platform,
+            attention=settings.attention,
         )
 
     def rows(self, count: int, T: int, R: int) -> Rows:

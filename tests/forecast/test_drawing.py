@@ -81,7 +81,7 @@ def test_decoding(mesh: str) -> None:
     lowered = device.of.segment.lower(device.programs, device.weights(), carry, start, 4, DRAW)
     held, temp = total(lowered.compile())
     g, program = device.model.config, program_of(SIZES, device.mesh)
-    job = Job(small(), g, g, device.mesh, cpu=True)
+    job = Job(small(), g, g, device.mesh)
     batch = batch_on(device.mesh)
     found = cache.drawn(program, batch) + activations.decoding(program, batch.rows)
     # Its weights copy, cache and temporaries are what the segment's program holds.
@@ -101,7 +101,9 @@ def test_the_forecast_holds_the_caches_of_the_program_that_drops_rows(
         kept = *kept, LENGTH + TOKENS, parts > 1
     carry = device.carry(TOKENS if bucket else LENGTH + TOKENS, shared=bucket > 0)
     compiled = device.of.compact.lower(device.programs, carry, *kept).compile()
-    program = dataclasses.replace(program_of(SIZES, device.mesh), cpu=not bucket)
+    program = dataclasses.replace(
+        program_of(SIZES, device.mesh), platform="gpu" if bucket else "cpu"
+    )
     found, (held, _) = cache.compacting(program, batch_on(device.mesh)), total(compiled)
     # Besides the caches there are a hidden state and a few numbers of each row.
     assert found <= held <= 1.05 * found
@@ -115,16 +117,18 @@ FEW = SamplingSettings(max_new_tokens=NEW, segment=8)
 STUDENTS = Program(STUDENT)
 
 
-def slots(prompts: int, samples: int, prompt: int = PROMPT, cpu: bool = False, **how: Any) -> float:
+def slots(
+    prompts: int, samples: int, prompt: int = PROMPT, platform: str = "gpu", **how: Any
+) -> float:
     batch = Batch(prompts, samples, prompt, 1, dataclasses.replace(FEW, **how))
-    return cache.compacting(dataclasses.replace(STUDENTS, cpu=cpu), batch) / SLOT
+    return cache.compacting(dataclasses.replace(STUDENTS, platform=platform), batch) / SLOT
 
 
 def test_both_caches_are_held_while_rows_leave() -> None:
     # 16 rows of 24 slots, 4 prompts of 64; then 8 rows with prompt and tokens.
     assert slots(4, 4) == 16 * 24 + 4 * 64 + 8 * 88
     # With a prompt in each row, as where each has one sample, and on CPU.
-    assert slots(16, 1) == slots(4, 4, cpu=True) == 16 * 88 + 8 * 88
+    assert slots(16, 1) == slots(4, 4, platform="cpu") == 16 * 88 + 8 * 88
     # A quarter stays; of five rows no half.
     assert slots(4, 4, row_counts=2) == 16 * 24 + 4 * 64 + 4 * 88
     assert slots(4, 4, row_counts=1) == slots(1, 5) == 0
@@ -155,12 +159,12 @@ def test_a_rollout_is_at_least_both_caches() -> None:
     assert found["rollout: decode weights, cache, logits"] == copy + max(held, decoding)
 
 
-def drawing(problems: int, prompts: int, samples: int, cpu: bool = False) -> float:
+def drawing(problems: int, prompts: int, samples: int, platform: str = "gpu") -> float:
     """Slots that a draw of so many problems holds, besides weights and logits."""
     config = small(
         sampling__max_new_tokens=NEW, data__max_prompt_tokens=PROMPT, sampling__segment=24
     )
-    made = Job(config, TEACHER, STUDENT, sharding.abstract_mesh(config.mesh, 1), cpu=cpu)
+    made = Job(config, TEACHER, STUDENT, sharding.abstract_mesh(config.mesh, 1), platform=platform)
     # Two problems are one batch, which is not refilled.
     found = made.writing("student", "solutions", prompts * samples, prompts, problems=problems)
     decoded = activations.decoding(made.program("student"), prompts * samples)
@@ -169,7 +173,7 @@ def drawing(problems: int, prompts: int, samples: int, cpu: bool = False) -> flo
 
 def test_batches_share_their_prompts_on_accelerators_alone() -> None:
     assert drawing(2, 2, 8) == 16 * 24 + 2 * 64
-    assert drawing(2, 2, 8, cpu=True) == 16 * (24 + 64)
+    assert drawing(2, 2, 8, platform="cpu") == 16 * (24 + 64)
     assert drawing(2, 2, 1) == 2 * (24 + 64)  # one sample: nobody to share with
     # Many problems are refilled, and rows that are refilled share none; their prompts wait.
     waiting = 4 * 64 + 4 * 64 * 4 / SLOT

@@ -75,7 +75,7 @@ def model_of(sizes: tuple[int, ...], mesh: Any, **how: Any) -> QwenModel:
 
 def program_of(sizes: tuple[int, ...], mesh: Any, **how: Any) -> Program:
     split = {"fsdp": mesh.shape["fsdp"], "tensor": mesh.shape["tensor"]}
-    return Program(geometry(sizes), **split, cpu=True, **how)
+    return Program(geometry(sizes), **split, platform="cpu", **how)
 
 
 def batch_of(B: int, T: int, R: int, mesh: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def test_adapter_and_optimiser_are_those_of_the_real_state(mesh: str) -> None:
     trainable = states.with_value_head(lora, model.config.hidden_size)
     tx = optimizer.make(config.plan["rl"].optimizer, 10)
     state, _ = states.create(trainable, tx, rng.run_key(0), where)
-    job = Job(config, model.config, model.config, where, cpu=True)
+    job = Job(config, model.config, model.config, where, platform="cpu")
     copies, moments = job.trained_parts(config.plan["rl"].optimizer, values=True, kept="reference")
     assert moments.bytes == on_first_device(state.opt_state)
     assert copies.bytes == on_first_device(state.trainable) + on_first_device(lora)
