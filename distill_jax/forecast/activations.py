@@ -207,14 +207,14 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
     if recomputed:
         saved = L * (size * N * D + cut)
         if program.tpu:
-            return saved + _at_most(program, N, block + kernels, head, early)
+            return saved + _at_most(program, rows, block + kernels, head, early)
         return early + saved + max(block + backward + kernels, head)
     if program.unroll:
         return early + L * (block + cut + size * N * D) + max(backward, head) + kernels
     return early + L * block + max(block + size * N * D + kernels, head)
 
 
-def _at_most(program: Program, tokens: int, block: int, head: int, gathered: int) -> int:
+def _at_most(program: Program, rows: Rows, block: int, head: int, gathered: int) -> int:
     """Bytes of a recomputed update on a TPU, besides what the layers have saved.
 
     The largest of three moments: the forward pass, while the gathered head waits; the head, which
@@ -227,8 +227,9 @@ def _at_most(program: Program, tokens: int, block: int, head: int, gathered: int
         gathered: the head, where it is gathered; else 0.
     """
     D, _, _, F = program.widths
-    back = 2 * F + (2 * D if program.tensor > 1 else 0)
-    back = program.itemsize * tokens * back
+    tokens = rows.rows * rows.T
+    back = max(2 * F + (2 * D if program.tensor > 1 else 0), program.scores(rows.T) * 5 // 4)
+    back *= program.itemsize * tokens
     return max(gathered + _in_pieces(program, tokens), gathered + max(gathered, head), block + back)
 
 

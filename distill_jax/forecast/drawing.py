@@ -44,10 +44,8 @@ class Drawing:
             ways.append(self.batches(prompts, samples, **how))
         if sizes is not None:  # each row has its prompt, and all slots from the start
             prompts, completions, caches = sizes.prompts, sizes.rows, "caches, "
-            rows, waiting = (
-                completions // self.shards,
-                self._waiting(role, prompts // self.shards, T),
-            )
+            rows = completions // self.shards
+            waiting = self._waiting(role, prompts // self.shards, T)
             kept = cache.held(program, rows, T + (new or sampling.max_new_tokens))
             ways.append(weights + kept + activations.decoding(program, rows) + waiting)
             beside = waiting + kept

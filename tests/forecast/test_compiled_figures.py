@@ -26,10 +26,10 @@ BEFORE = {
 }
 # (preset, devices, platform, stage, phase), with the settings as they are.
 NOW = {
-    # Both caches while ended rows leave, and the weights: 3.14 + 5.79 − 2.23, .79 + 15.79 − .56.
+    # `compact` at its peak, and the weights: 3.14 + 5.79 − 2.23, .79 + 15.79 − .56.
     ("qwen_1_5b", 1, "gpu", "rl", "rollout"): (0, 6.70),  # one H100
     ("qwen_7b", 8, "gpu", "rl", "rollout"): (0, 16.02),  # eight H100
-    ("qwen_1_5b", 8, "tpu", "rl", "rollout"): (0, 3.888),  # v5e:2x4, a segment alone
+    ("qwen_1_5b", 8, "tpu", "rl", "rollout"): (0, 4.00),  # v5e:2x4: .449 + 3.833 − .279
     ("qwen_1_5b", 1, "gpu", "rl", "teacher scoring"): (15.231, 15.593),  # one H100
     ("qwen_1_5b", 1, "gpu", "rl", "student scoring"): (3.125, 4.747),  # one H100
     ("qwen_1_5b", 1, "gpu", "rl", "update"): (3.199, 7.207),  # one H100
@@ -38,6 +38,7 @@ NOW = {
     ("qwen_1_5b", 8, "tpu", "sft", "update"): (0.473, 1.85),  # v5e:2x4
     ("qwen_7b", 8, "tpu", "rl", "update"): (2.088, 6.58),  # v6e:2x4
     ("qwen_7b", 8, "tpu", "sft", "update"): (2.088, 5.17),  # v6e:2x4
+    ("qwen_0_5b", 8, "tpu", "rl", "update"): (0.164, 0.860),  # v6e:2x4, XLA's attention
     ("qwen_7b", 8, "gpu", "rl", "teacher scoring"): (8.193, 12.091),  # eight H100
     ("qwen_7b", 8, "gpu", "rl", "update"): (2.088, 7.464),  # eight H100
     ("qwen_7b", 8, "gpu", "sft", "update"): (2.088, 5.967),  # eight H100
@@ -88,20 +89,22 @@ def test_a_rollout_holds_both_caches_while_rows_leave(preset: str, devices: int)
 
 # The forecast has the head beside the layers, as v5e has it; v6e gathers it after them.
 LATE = {
-    ("teacher scoring", 152_064 * 5_120): (8.193, 9.921),  # v6e:2x4
-    ("student scoring", 152_064 * 3_584): (1.966, 6.074),  # v6e:2x4
+    ("qwen_7b", "teacher scoring", 152_064 * 5_120): (8.193, 9.921),  # v6e:2x4
+    ("qwen_7b", "student scoring", 152_064 * 3_584): (1.966, 6.074),  # v6e:2x4
+    ("qwen_1_5b", "student scoring", 151_936 * 1_536): (0.415, 2.261),  # v6e:2x4
 }
 
 
 @pytest.mark.parametrize(("program", "figures"), LATE.items(), ids=name_of)
 def test_a_head_that_comes_after_the_layers(
-    program: tuple[str, int], figures: tuple[float, float]
+    program: tuple[str, str, int], figures: tuple[float, float]
 ) -> None:
-    found, (phase, head) = stage(presets.qwen_7b(), 8, "tpu"), program
+    preset, phase, head = program
+    found = stage(getattr(presets, preset)(), 8, "tpu")
     part = next(x for x in found.parts if x.name.startswith(phase))
     arguments, peak = figures
-    assert (part.bytes - 2 * head) / 1e9 + arguments == pytest.approx(peak, rel=0.02)
-    assert peak < part.bytes / 1e9 + arguments < 1.18 * peak
+    assert (part.bytes - 2 * head) / 1e9 + arguments == pytest.approx(peak, rel=0.035)
+    assert peak < part.bytes / 1e9 + arguments < 1.25 * peak
 
 
 def test_unrolled_layers_keep_their_kernels() -> None:

@@ -84,8 +84,13 @@ def test_an_update_holds_the_head_or_a_block() -> None:
     block = 2 * N * (4 * D + 2 * 512 + 2 * 256 + 3 * F) + 2 * KERNELS
     alone = changed(program, fsdp=1)
     assert activations.update(alone, LONG) == saved + block + 2 * N * 2 * F
+    # XLA's attention keeps two heads' weights and has their gradients, which are more than 2·F.
+    N = 2 * 1016
+    block = 2 * N * (4 * D + 2 * 512 + 2 * 256 + 2 * 1016 + 3 * F) + 2 * KERNELS
+    assert activations.update(alone, SHORT) == L * 2 * N * D + block + 2 * N * (2 * 1016 * 5 // 4)
     # On a GPU there are scores of two heads, the product's gradient too, and no pieces.
-    gpu = changed(alone, platform="gpu")
+    gpu, N = changed(alone, platform="gpu"), 2 * 1024
+    block = 2 * N * (4 * D + 2 * 512 + 2 * 256 + 3 * F) + 2 * KERNELS
     assert activations.update(gpu, LONG) == saved + block + 2 * N * (2 * 1024 + 3 * F)
 
 
