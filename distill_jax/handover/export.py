@@ -189,7 +189,8 @@ def _save_gguf(loaded: Loaded, target: Path, tokenizer: Any, base: str) -> None:
     gguf_write.check_config(config)  # before a model is merged
     values = gguf_tokenizer.values_of(tokenizer, config.vocab_size)
     licence, _ = card.licence(base)
-    about = {"general.name": target.stem, **({"general.license": licence} if licence else {})}
+    name = target.stem.encode(errors="replace").decode()  # a file's name may be no UTF-8
+    about = {"general.name": name, **({"general.license": licence} if licence else {})}
     target.parent.mkdir(parents=True, exist_ok=True)
     gguf_write.save_gguf(target, config, _whole(loaded, jnp.float32), values, about)
 

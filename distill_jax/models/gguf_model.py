@@ -69,9 +69,6 @@ def config_of(file: GgufFile) -> QwenConfig:
     if "token_embd.weight" not in file.shapes:
         raise CheckpointError(f"no tensor token_embd.weight in {file.path}")
     names = {**NEEDED, **OPTIONAL}
-    scaling = {SCALING[name]: _plain(x) for name, x in own.items() if name in SCALING}
-    if scaling.get("rope_type", "none") == "none":
-        scaling = {}
     config = {
         "model_type": kind,
         "rope_theta": 10_000.0,
@@ -79,7 +76,7 @@ def config_of(file: GgufFile) -> QwenConfig:
         "head_dim": _head_dim(file, own),
         "vocab_size": file.shapes["token_embd.weight"][0],
         "tie_word_embeddings": "output.weight" not in file.shapes,
-        "rope_scaling": scaling or _llama3_scaling(file, own),
+        "rope_scaling": _scaling(file, own),
         **{key: values.get(f"tokenizer.ggml.{x}_token_id") for key, x in _SPECIALS.items()},
     }
     try:
@@ -166,10 +163,18 @@ def _head_dim(file: GgufFile, own: dict[str, Any]) -> int:
     return size
 
 
-def _llama3_scaling(file: GgufFile, own: dict[str, Any]) -> dict[str, Any] | None:
-    """The entry rope_scaling of config.json whose factors the file holds; None without factors."""
+def _scaling(file: GgufFile, own: dict[str, Any]) -> dict[str, Any] | None:
+    """The entry rope_scaling of config.json, None without a scaling."""
+    named = {SCALING[name]: _plain(x) for name, x in own.items() if name in SCALING}
+    # llama.cpp takes a factor without a type as linear; 0 and 1 do nothing.
+    kind = named.setdefault(
+        "rope_type", "linear" if named.get("factor", 0) not in (0, 1) else "none"
+    )
     if gguf_rope.FACTORS not in file.shapes:
-        return None
+        return None if kind == "none" else named
+    if kind != "none":
+        got = f"{file.path} has {gguf_rope.FACTORS} and a scaling of type {kind!r}"
+        raise CheckpointError(got, wanted="one of them")
     found, size = file.read(gguf_rope.FACTORS), _head_dim(file, own)
     scaling = None
     if found.shape == (size // 2,):

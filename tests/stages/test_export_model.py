@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import re
 import shutil
 import sys
@@ -269,6 +270,9 @@ def test_the_licence_of_the_base_is_in_the_file(finished: Path, tmp_path: Path) 
     (base / "README.md").write_text("---\nlicense: mit\n---\n")
     exports.export(opened(finished), str(base), GGUF, tmp_path / "mine.gguf")
     assert get_model.convert(tmp_path / "mine.gguf", tmp_path / "again")["licence"] == "mit"
+    latin = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf"))  # no UTF-8
+    exports.export(opened(finished), str(base), GGUF, latin)
+    assert get_model.convert(latin, tmp_path / "again")["name"] == "caf?"
 
 
 def test_a_model_that_no_file_holds_leaves_nothing(finished: Path, tmp_path: Path) -> None:
