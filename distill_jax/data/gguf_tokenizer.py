@@ -44,8 +44,8 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
             fix="take the model as a Hugging Face directory, with its tokenizer.json",
         )
     for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
-        if values.get(key) is None:
-            raise CheckpointError(f"no {key} in the file")
+        if not isinstance(values.get(key), list):
+            raise CheckpointError(f"no list {key} in the file")
     texts, merges = values["tokenizer.ggml.tokens"], values["tokenizer.ggml.merges"]
     types = values.get("tokenizer.ggml.token_type") or [1] * len(texts)
     if len(types) != len(texts):
@@ -63,7 +63,7 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
         )
     pairs = [tuple(merge.split(" ", 1)) for merge in merges]
     for pair in pairs:
-        if not {*pair, "".join(pair)} <= used.keys():
+        if len(pair) != 2 or not {*pair, "".join(pair)} <= used.keys():
             raise CheckpointError(f"the merge {' '.join(pair)!r} is of no tokens of the file")
     made = Tokenizer(models.BPE(vocab=used, merges=pairs, ignore_merges=name == _LLAMA3))
     made.normalizer, made.pre_tokenizer = _normalizer(name), _pre_tokenizer(name)

@@ -37,7 +37,13 @@ def check_target(target: Path, form: str) -> None:
     """Raises DataError where something is at `target` already, other than an empty directory.
 
     Of the form GGUF: where anything is there. MissingExtraError if that form's package is not.
+    Also for a path that is no UTF-8, which the tokenizers library and GGUF files need.
     """
+    try:
+        str(target.absolute()).encode()
+    except UnicodeEncodeError as error:
+        fix = "name another directory"
+        raise DataError(f"{target!r} is no text", wanted="a path in UTF-8", fix=fix) from error
     if form == GGUF:
         gguf_file.library()
         if target.is_symlink() or target.exists():
@@ -189,8 +195,7 @@ def _save_gguf(loaded: Loaded, target: Path, tokenizer: Any, base: str) -> None:
     gguf_write.check_config(config)  # before a model is merged
     values = gguf_tokenizer.values_of(tokenizer, config.vocab_size)
     licence, _ = card.licence(base)
-    name = target.stem.encode(errors="replace").decode()  # a file's name may be no UTF-8
-    about = {"general.name": name, **({"general.license": licence} if licence else {})}
+    about = {"general.name": target.stem, **({"general.license": licence} if licence else {})}
     target.parent.mkdir(parents=True, exist_ok=True)
     gguf_write.save_gguf(target, config, _whole(loaded, jnp.float32), values, about)
 

@@ -152,6 +152,12 @@ def _check_keys(file: GgufFile, kind: str, own: dict[str, Any]) -> None:
             got = f"{kind}.{key}={value!r:.40} in {file.path}"
             wanted = "the same value in every layer" if key in known else "a model without it"
             raise CheckpointError(got, wanted=wanted, fix="our model cannot hold this one")
+        if isinstance(value, str) and key != "rope.scaling.type":
+            raise CheckpointError(f"{kind}.{key}={value!r:.40} in {file.path}", wanted="a number")
+    layers, tensors = own["block_count"], len(file.shapes)
+    if layers > tensors:  # or the names of so many layers' tensors would be made
+        got = f"{kind}.block_count={layers} in {file.path} with {tensors} tensors"
+        raise CheckpointError(got, wanted="tensors of each layer")
 
 
 def _head_dim(file: GgufFile, own: dict[str, Any]) -> int:

@@ -9,12 +9,12 @@ _BROKEN = "�"
 
 class Piece(NamedTuple):
     """Text that is new since the last call; stopped: a stop string was found, and is not in it;
-    count: how many of the call's tokens are the completion's, the one that ends the stop string
+    taken: how many of the call's tokens are the completion's, the one that ends the stop string
     included."""
 
     text: str
     stopped: bool = False
-    count: int = 0
+    taken: int = 0
 
 
 class Text:

@@ -100,8 +100,10 @@ def test_the_first_token_is_added_where_the_file_says_so():
         ({"tokenizer.ggml.model": None}, "None with"),
         ({"tokenizer.ggml.token_type": [1]}, "448 tokens with 1 types"),
         ({"tokenizer.ggml.merges": ["1 ~~"]}, "merge '1 ~~' is of no tokens"),
-        ({"tokenizer.ggml.merges": None}, "no tokenizer.ggml.merges in the file"),
-        ({"tokenizer.ggml.tokens": None}, "no tokenizer.ggml.tokens in the file"),
+        ({"tokenizer.ggml.merges": None}, "no list tokenizer.ggml.merges in the file"),
+        ({"tokenizer.ggml.tokens": None}, "no list tokenizer.ggml.tokens in the file"),
+        ({"tokenizer.ggml.tokens": "1"}, "no list tokenizer.ggml.tokens"),
+        ({"tokenizer.ggml.merges": ["1"]}, "merge '1' is of no tokens"),
     ],
 )
 def test_other_tokenizers_are_named(change, says):

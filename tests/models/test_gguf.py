@@ -91,6 +91,9 @@ def test_yarn_and_what_is_usual(write):
         ({"keys": {"attention.sliding_window": 64}}, "llama.attention.sliding_window=64"),
         ({"keys": {"attention.head_count": [4, 2]}}, "head_count=.4, 2.*every layer"),
         ({"keys": {"block_count": None}}, "no llama.block_count"),
+        ({"keys": {"block_count": 10**9}}, "block_count=1000000000 in .* with 20 tensors"),
+        ({"keys": {"attention.head_count": "4"}}, "head_count='4' in .*wanted: a number"),
+        ({"keys": {"rope.freq_base": "10k"}}, "freq_base='10k' in .*wanted: a number"),
         ({"keys": {"rope.dimension_count": 8}}, "heads of 16 with .*rope.dimension_count"),
         ({"keys": {"rope.scaling.type": "linear"}}, "'linear'.*yarn or llama3"),
         # What llama.cpp takes where no type is named.

@@ -68,7 +68,7 @@ def test_how_tokens_are_grouped_changes_nothing(text, stops, sizes):
             start += size
     assert "".join(p.text for p in found) == "".join(p.text for p in taken)
     assert one.stopped == other.stopped == any(stop in text for stop in stops)
-    assert sum(p.count for p in found) == len(taken)
+    assert sum(p.taken for p in found) == len(taken)
 
 
 def test_text_comes_as_soon_as_it_is_sure():

@@ -225,6 +225,10 @@ def test_the_command_refuses_in_one_line(
         code, err = called(capsys, *arguments)
         assert code == 2 and len(err.strip().splitlines()) == 1
         assert re.search(said, err), err
+    for form in ("merged", "adapter", "gguf"):
+        latin = f"--{form}={os.fsdecode(os.fsencode(tmp_path) + bytes([47, 0xE9]))}"
+        code, err = called(capsys, run, latin)
+        assert code == 2 and "DataError" in err and "wanted: a path in UTF-8" in err
     assert called(capsys, run)[0] == 2  # neither form
     assert called(capsys, run, out, f"--adapter={tmp_path / 'b'}")[0] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
@@ -270,9 +274,6 @@ def test_the_licence_of_the_base_is_in_the_file(finished: Path, tmp_path: Path) 
     (base / "README.md").write_text("---\nlicense: mit\n---\n")
     exports.export(opened(finished), str(base), GGUF, tmp_path / "mine.gguf")
     assert get_model.convert(tmp_path / "mine.gguf", tmp_path / "again")["licence"] == "mit"
-    latin = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf"))  # no UTF-8
-    exports.export(opened(finished), str(base), GGUF, latin)
-    assert get_model.convert(latin, tmp_path / "again")["name"] == "caf?"
 
 
 def test_a_model_that_no_file_holds_leaves_nothing(finished: Path, tmp_path: Path) -> None:
