@@ -126,7 +126,7 @@ def _logits(program: Program, tokens: int, *, shards: int = 1) -> int:
     return -(-tokens // cut.chunks) * program.vocab
 
 
-def _gathered_head(program: Program) -> tuple[int, int]:
+def gathered_head(program: Program) -> tuple[int, int]:
     """Bytes of the head, gathered over fsdp: those held all the time, and those with logits only.
 
     The TPU compiler gathers it while the layers run, and so holds it all the time.
@@ -172,7 +172,7 @@ def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
     layer = max(attention, mlp) + size * _weights_at_once(program)
     if program.tpu:
         layer = max(layer, _in_pieces(program, N))
-    early, late = _gathered_head(program)
+    early, late = gathered_head(program)
     head = _F32 * _logits(program, rows.rows * rows.R, shards=shards) + late
     return early + max(layer, head + size * rows.rows * rows.R * D)
 
@@ -202,7 +202,7 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
         backward = max(backward, program.scores(rows.T) * 5 // 4)
     backward *= size * N
     chunk = _logits(program, rows.rows * rows.R, shards=shards)
-    early, late = _gathered_head(program)
+    early, late = gathered_head(program)
     head = 2 * _F32 * chunk + size * rows.rows * rows.R * D + late
     if recomputed:
         saved = L * (size * N * D + cut)

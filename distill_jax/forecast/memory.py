@@ -24,7 +24,7 @@ from distill_jax.run.settings import Shared
 from distill_jax.training.algorithms import ALGORITHMS
 
 # Rows of supervised batches are padded to a multiple of this.
-_SFT_MULTIPLE = 16
+SUPERVISED_MULTIPLE = 16
 # Rows that a reward model reads at a time, and their least length: of inference.step_batches.
 SCORED, SCORED_LENGTH = 64, 32
 # About as many tokens ask for a review, besides the problem and the candidate.
@@ -58,8 +58,10 @@ class Job(Pieces):
     def supervised(self, settings: Any) -> list[Part]:
         """A stage that trains the student's adapter on given rows, by settings as of sft."""
         sampling = self.config.sampling
-        T = round_up(self.config.data.max_prompt_tokens + sampling.max_new_tokens, _SFT_MULTIPLE)
-        R, count = round_up(sampling.max_new_tokens, _SFT_MULTIPLE), settings.batch_size
+        T = round_up(
+            self.config.data.max_prompt_tokens + sampling.max_new_tokens, SUPERVISED_MULTIPLE
+        )
+        R, count = round_up(sampling.max_new_tokens, SUPERVISED_MULTIPLE), settings.batch_size
         if budget := getattr(settings, "packing", 0):  # a packed row has responses anywhere
             parts = settings.accumulate * self.shards
             count = packing.most_rows(count, self.solution, budget=budget, parts=parts)
@@ -80,7 +82,7 @@ class Job(Pieces):
         """
         if prm.head == IMPLICIT:
             return self._log_ratios(prm, prm.batch_size, prm.max_length)
-        full, T = prm.trainable == "full", round_up(prm.max_length, _SFT_MULTIPLE)
+        full, T = prm.trainable == "full", round_up(prm.max_length, SUPERVISED_MULTIPLE)
         rows = self.rows(prm.batch_size // prm.accumulate, T, 1)
         program = self.program("student", dropout=not full)
         if full:
@@ -104,7 +106,7 @@ class Job(Pieces):
         self, settings: Any, count: int, longest: int, *, reference: bool = True
     ) -> list[Part]:
         """Training of the adapter on log-probabilities of so many rows, over a reference."""
-        T = round_up(longest, _SFT_MULTIPLE)
+        T = round_up(longest, SUPERVISED_MULTIPLE)
         rows = self.rows(count // settings.accumulate, T, T)
         student, shards = self.program("student"), self.shards
         parts = [

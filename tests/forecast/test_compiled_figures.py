@@ -42,6 +42,10 @@ NOW = {
     ("qwen_7b", 8, "gpu", "rl", "teacher scoring"): (8.193, 12.091),  # eight H100
     ("qwen_7b", 8, "gpu", "rl", "update"): (2.088, 7.464),  # eight H100
     ("qwen_7b", 8, "gpu", "sft", "update"): (2.088, 5.967),  # eight H100
+    ("qwen_1_5b", 1, "gpu", "distill", "update"): (18.430, 29.229),  # one H100
+    ("qwen_1_5b", 8, "tpu", "distill", "update"): (2.378, 5.454),  # v5e:2x4
+    ("qwen_7b", 8, "gpu", "distill", "update"): (10.281, 16.853),  # eight H100
+    ("qwen_7b", 8, "tpu", "distill", "update"): (10.282, 14.053),  # v6e:2x4
 }
 
 
@@ -50,8 +54,9 @@ def name_of(values: tuple[object, ...]) -> str:
 
 
 def stage(config: RunConfig, devices: int, platform: str = "gpu", name: str = "rl") -> Forecast:
-    found = forecast.run(config, devices, platform=platform)
-    return next(one for one in found if one.stage == name)
+    config = dataclasses.replace(config, stages=(name,))
+    (found,) = forecast.run(config, devices, platform=platform)
+    return found
 
 
 def compare(found: Forecast, phase: str, figures: tuple[float, float]) -> None:
