@@ -44,7 +44,8 @@ def test_a_directory_that_is_here_and_its_hub_id(tmp_path, monkeypatch) -> None:
     hub = dataclasses.replace(config.student, path="HuggingFaceTB/SmolLM2-135M-Instruct")
     found = forecast.run(dataclasses.replace(config, student=hub), 1)
     for one in found:
-        assert one.peak < 8e9
+        # Packed rows of 1,024 tokens, four at a time where all examples are as long as may be.
+        assert one.peak < {"sft": 12e9, "rl": 8e9}[one.stage]
         # 134,515,008 parameters, as the file of get_model has.
         assert forecast.as_dict(one)["parts"]["student weights (float32)"] == 134_515_008 * 4
     monkeypatch.chdir(tmp_path)
