@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from configs.evaluate import with_benchmarks
-from distill_jax.core.errors import CheckpointError, ConfigError, DistillError
+from distill_jax.core.errors import CheckpointError, ConfigError, DataError, DistillError
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.held_out import evaluate_stage, held_out, made_from
 from distill_jax.evaluation.leading import EVALUATION_RESULTS
+from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.report import run_data
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import config_of
@@ -106,6 +107,12 @@ def test_other_prompts_name_the_way_to_evaluate_with_them(
             runner.run(config, tmp_path / f"new{named}", adopt_from=workdir)
         said = " ".join(capfd.readouterr().err.split())
         assert "no stage is equal" in said and (way in said) == named
+    solve = SolveSettings(model="rl", agents="none.jsonl")
+    equal = dataclasses.replace(small(), stages=("solve",), plan=small().plan | {"solve": solve})
+    with pytest.raises(DataError, match="no file of agents"):
+        runner.run(equal, tmp_path / "equal", adopt_from=workdir)
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"adopted from {workdir}: pretrain, sft, rl" in said and way not in said
 
 
 def test_a_result_of_other_dtypes_is_not_this_one(finished: Path) -> None:
