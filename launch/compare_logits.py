@@ -22,7 +22,7 @@ from distill_jax.report.tables import DISTRIBUTION, number_cell
 from distill_jax.report.view import RunView
 from distill_jax.run import lock
 from distill_jax.run.run import Run
-from distill_jax.run.workdir import config_of
+from distill_jax.run.workdir import config_here
 from launch import main as main_job
 from launch.arguments import OneLine, tool_parser
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     main_job.start_compilation_cache(None)
     with OneLine():
         check_local(flags.workdir, "--workdir")
-        config, view = config_of(flags.workdir), views.load(flags.workdir)
+        config, view = config_here(flags.workdir), views.load(flags.workdir)
         start = views.canonical("student_before", view)
         answers_of = views.canonical(flags.answers, view)
         models = (views.TEACHER, start, view.last)

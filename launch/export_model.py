@@ -22,7 +22,7 @@ from distill_jax.core.files import check_local
 from distill_jax.handover import export as exports
 from distill_jax.report import view as views
 from distill_jax.run.run import Run
-from distill_jax.run.workdir import config_of
+from distill_jax.run.workdir import config_here
 from launch import main as main_job
 from launch.arguments import OneLine, tool_parser
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_local(flags.workdir, "--workdir")
         check_local(target, f"--{form_name}")
         exports.check_target(target, form_name)  # before a model is loaded
-        config = config_of(flags.workdir)
+        config = config_here(flags.workdir)
         name = views.canonical(flags.stage, views.load(flags.workdir))
         request = exports.Request(form_name, flags.dtype, int(flags.shard_gb * _GB))
         with Run(config, flags.workdir) as run:

@@ -1,6 +1,7 @@
 """Prints what a run will hold on each device; reads no weights and needs no network.
 
     python -m launch.forecast --config=configs/rl.py:qwen_7b --devices=8
+    python -m launch.forecast --config=configs/rl.py:qwen_1_5b --devices=8 --accelerator=tpu
     python -m launch.forecast --config=configs/rl.py:qwen_1_5b --compile=h100
 
 The devices need not be here. With --compile the compiler, not a formula, gives the memory of
@@ -33,6 +34,9 @@ from launch import arguments
 from launch.main import CONFIG
 
 _DEVICES = flags.DEFINE_integer("devices", 1, "Number of devices.", lower_bound=1)
+_ACCELERATOR = flags.DEFINE_enum(
+    "accelerator", "gpu", ["gpu", "tpu"], "Kind of the devices; --compile names it, too."
+)
 _DEVICE_GB = flags.DEFINE_float(
     "device_gb", None, "Memory of one device, 10⁹ bytes, to compare with the forecast."
 )
@@ -42,10 +46,14 @@ _COMPILE = flags.DEFINE_string(
 
 
 def run(
-    config: RunConfig, devices: int, compile_for: list[jax.Device] | None = None
+    config: RunConfig,
+    devices: int,
+    compile_for: list[jax.Device] | None = None,
+    platform: str | None = None,
 ) -> list[Forecast]:
     """The forecasts of the stages that have one.
 
+    platform: of the devices, as `Job` takes it.
     compile_for: as many devices, which need not be here; programs are compiled for them.
 
     Raises:
@@ -54,7 +62,7 @@ def run(
     mesh: AnyMesh = sharding.abstract_mesh(config.mesh, devices)
     if compile_for is not None:
         mesh = sharding.make_mesh(config.mesh, compile_for)
-    made, found = job(config, mesh), []
+    made, found = job(config, mesh, platform), []
     for name in config.stages:
         stage = Stage(name, config.plan[name])
         kind = kind_of(stage)
@@ -100,7 +108,8 @@ def _job(guard: arguments.OneLine) -> None:
         jax.config.update("jax_platforms", "cpu")
         compile_for = devices_of(_COMPILE.value, count)
         count = len(compile_for)
-    found = run(build(CONFIG.value), count, compile_for)
+    platform = None if compile_for else _ACCELERATOR.value
+    found = run(build(CONFIG.value), count, compile_for, platform)
     limit = int(_DEVICE_GB.value * GB) if _DEVICE_GB.value else None
     console = Console(stderr=True)
     for one in found:

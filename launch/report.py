@@ -42,11 +42,11 @@ def run(workdir: Path, problems: int | None) -> Path:
     from distill_jax.evaluation.held_out import evaluate_stage
     from distill_jax.run import lock
     from distill_jax.run.run import Run
-    from distill_jax.run.workdir import config_of
+    from distill_jax.run.workdir import config_here
     from distill_jax.stages import token_scores
 
     start_compilation_cache(None)
-    with lock.held(workdir), Run(config_of(workdir), workdir) as opened:
+    with lock.held(workdir), Run(config_here(workdir), workdir) as opened:
         return token_scores.write_report(opened, evaluate_stage(opened), problems)
 
 

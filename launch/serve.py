@@ -24,7 +24,7 @@ from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.core.files import check_local
 from distill_jax.report import view as views
 from distill_jax.run.run import Run
-from distill_jax.run.workdir import config_of
+from distill_jax.run.workdir import config_here
 from launch import main as main_job
 from launch.arguments import OneLine, tool_parser
 
@@ -79,9 +79,8 @@ def serve(flags: Namespace) -> int:
             found = served.of_directory(flags.model, flags.name, limits, flags.dtype)
         else:
             check_local(flags.workdir, "--workdir")
-            config, view = config_of(flags.workdir), views.load(flags.workdir)
+            config, view = config_here(flags.workdir), views.load(flags.workdir)
             name = views.canonical(flags.model or "student", view)
-            config = served.on_these_devices(config, say)
             run = Run(config, flags.workdir)  # not entered: the signals are the server's
             stack.callback(run.data.close)
             found = served.of_run(run, name, flags.name, limits)

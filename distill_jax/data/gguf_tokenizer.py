@@ -43,6 +43,9 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
             wanted=f"byte-level BPE ('gpt2') with pre of {', '.join(_SPLITS)}",
             fix="take the model as a Hugging Face directory, with its tokenizer.json",
         )
+    for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
+        if not isinstance(values.get(key), list):
+            raise CheckpointError(f"no list {key} in the file")
     texts, merges = values["tokenizer.ggml.tokens"], values["tokenizer.ggml.merges"]
     types = values.get("tokenizer.ggml.token_type") or [1] * len(texts)
     if len(types) != len(texts):
@@ -60,7 +63,7 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
         )
     pairs = [tuple(merge.split(" ", 1)) for merge in merges]
     for pair in pairs:
-        if not {*pair, "".join(pair)} <= used.keys():
+        if len(pair) != 2 or not {*pair, "".join(pair)} <= used.keys():
             raise CheckpointError(f"the merge {' '.join(pair)!r} is of no tokens of the file")
     made = Tokenizer(models.BPE(vocab=used, merges=pairs, ignore_merges=name == _LLAMA3))
     made.normalizer, made.pre_tokenizer = _normalizer(name), _pre_tokenizer(name)
@@ -86,8 +89,8 @@ def values_of(tokenizer: FastTokenizer, rows: int) -> dict[str, Any]:
         rows: of the embedding; those without a token are listed as unused.
 
     Raises:
-        ConfigError: a tokenizer that a GGUF file does not hold, more tokens than rows, or ids
-            without a token among the others.
+        ConfigError: a tokenizer that a GGUF file does not hold, more tokens than rows, ids
+            without a token among the others, or no merges.
     """
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     name, added = _family(spec), tokenizer.added_tokens_decoder
@@ -99,6 +102,9 @@ def values_of(tokenizer: FastTokenizer, rows: int) -> dict[str, Any]:
     if max(ids) + 1 != len(ids) or len(ids) > rows:
         got = f"{len(ids)} tokens with ids up to {max(ids)} for {rows} embedding rows"
         raise ConfigError(got, wanted="ids without a gap, and a row for each", fix=_ELSEWHERE)
+    if not spec["model"]["merges"]:
+        got = "a tokenizer without merges for a GGUF file"
+        raise ConfigError(got, wanted="one at least, as llama.cpp needs", fix=_ELSEWHERE)
     types = dict.fromkeys(ids, _NORMAL)
     types |= {i: _CONTROL if token.special else _USER_DEFINED for i, token in added.items()}
     # Texts of merges are joined by a space, which no byte-level token has.

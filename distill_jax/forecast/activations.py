@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from distill_jax.models.attention_choice import splash_takes
 from distill_jax.models.head.chunks import cut_of
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.response import parts_of
@@ -38,8 +39,9 @@ class Program:
         remat: a block's activations are recomputed in the backward pass.
         rank: of the adapters, 0 for none.
         dropout: whether adapters drop entries of their inputs.
-        cpu: as XLA:CPU compiles it, which drops the recomputing of unrolled layers, and gathers
-            the kernels of all unrolled layers ahead in scoring, too.
+        platform: "cpu", "gpu" or "tpu", whose compiler it is. XLA:CPU drops the recomputing of
+            unrolled layers, and gathers the kernels of all unrolled layers ahead in scoring, too.
+        attention: as the model's settings ask for; None: as `attention_choice` picks.
     """
 
     geometry: QwenConfig
@@ -50,7 +52,18 @@ class Program:
     remat: bool = False
     rank: int = 0
     dropout: bool = False
-    cpu: bool = False
+    platform: str = "gpu"
+    attention: str | None = None
+
+    @property
+    def cpu(self) -> bool:
+        """Whether XLA:CPU compiles it."""
+        return self.platform == "cpu"
+
+    @property
+    def tpu(self) -> bool:
+        """Whether the TPU's compiler does."""
+        return self.platform == "tpu"
 
     @property
     def itemsize(self) -> int:
@@ -84,11 +97,21 @@ class Program:
         """Head rows on one device."""
         return self.split(self.geometry.vocab_size)
 
+    def scores(self, T: int) -> int:
+        """A token's attention weights over T keys, where they are in memory: else 0.
+
+        jax's kernel for TPU holds none. cuDNN's attention is counted as XLA's.
+        """
+        kernel = self.tpu and self.attention is None
+        if kernel and splash_takes(self.geometry, self.compute_dtype, T):
+            return 0
+        return self.split(self.geometry.num_heads) * T
+
 
 def _kept(program: Program, T: int) -> int:
     """Elements a token that one block keeps for its backward pass."""
     D, q, keys, F = program.widths
-    weights = program.split(program.geometry.num_heads) * T  # unnormalised attention weights
+    weights = program.scores(T)  # unnormalised attention weights
     inputs = 4 * D  # two residual sums, two normed
     heads = 2 * (q + keys) + 2 * q  # before and after rope; attended, in both layouts
     kept = inputs + heads + weights + 3 * F
@@ -103,7 +126,7 @@ def _logits(program: Program, tokens: int, *, shards: int = 1) -> int:
     return -(-tokens // cut.chunks) * program.vocab
 
 
-def _gathered_head(program: Program) -> tuple[int, int]:
+def gathered_head(program: Program) -> tuple[int, int]:
     """Bytes of the head, gathered over fsdp: those held all the time, and those with logits only.
 
     The TPU compiler gathers it while the layers run, and so holds it all the time.
@@ -122,6 +145,16 @@ def _weights_at_once(program: Program) -> int:
     return layers * program.layer_kernels + joined
 
 
+def _in_pieces(program: Program, tokens: int) -> int:
+    """Bytes of a layer whose kernels the TPU compiler gathers over fsdp in pieces; else 0.
+
+    It then holds the sum of the products so far, the next product and the new sum, each as wide as
+    gate and up together, besides three states. Seen for v5e and v6e (docs/benchmarks.md).
+    """
+    D, _, _, F = program.widths
+    return program.itemsize * tokens * (3 * D + 3 * 2 * F) if program.fsdp > 1 else 0
+
+
 def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
     """Bytes of a forward pass with its head, on one device's rows of a call split over `shards`.
 
@@ -129,15 +162,17 @@ def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
     """
     D, q, _, F = program.widths
     N, size = rows.rows * rows.T, program.itemsize
-    weights = program.split(program.geometry.num_heads) * rows.T
+    weights = program.scores(rows.T)
     attention = size * N * (D + q + weights) + _F32 * N * weights
     mlp = size * N * (2 * D + 3 * F)
-    if program.rank and size < _F32:
+    if program.rank and size < _F32 and not program.tpu:
         # Below float32 an adapter's product is added to its kernel's, and both are 2F wide
         # (lora.project). Found for H100: two such, their half, and the sum before.
         mlp = size * N * (D + 5 * F)
     layer = max(attention, mlp) + size * _weights_at_once(program)
-    early, late = _gathered_head(program)
+    if program.tpu:
+        layer = max(layer, _in_pieces(program, N))
+    early, late = gathered_head(program)
     head = _F32 * _logits(program, rows.rows * rows.R, shards=shards) + late
     return early + max(layer, head + size * rows.rows * rows.R * D)
 
@@ -164,18 +199,38 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
     recomputed = program.remat and not (program.unroll and program.cpu)
     backward = 3 * F + (2 * D if program.tensor > 1 else 0)  # tensor: partial sums to be added up
     if recomputed:
-        weights = program.split(program.geometry.num_heads) * rows.T
-        backward = max(backward, weights * 5 // 4)
+        backward = max(backward, program.scores(rows.T) * 5 // 4)
     backward *= size * N
     chunk = _logits(program, rows.rows * rows.R, shards=shards)
-    early, late = _gathered_head(program)
+    early, late = gathered_head(program)
     head = 2 * _F32 * chunk + size * rows.rows * rows.R * D + late
     if recomputed:
         saved = L * (size * N * D + cut)
+        if program.tpu:
+            return saved + _at_most(program, rows, block + kernels, head, early)
         return early + saved + max(block + backward + kernels, head)
     if program.unroll:
         return early + L * (block + cut + size * N * D) + max(backward, head) + kernels
     return early + L * block + max(block + size * N * D + kernels, head)
+
+
+def _at_most(program: Program, rows: Rows, block: int, head: int, gathered: int) -> int:
+    """Bytes of a recomputed update on a TPU, besides what the layers have saved.
+
+    The largest of three moments: the forward pass, while the gathered head waits; the head, which
+    is copied into another layout before its logits; the backward pass of a block, where the head is
+    gone, and the gradients of gate and up are made with that of their product.
+
+    Args:
+        block: what a block keeps, and its kernels.
+        head: logits of a chunk and states.
+        gathered: the head, where it is gathered; else 0.
+    """
+    D, _, _, F = program.widths
+    tokens = rows.rows * rows.T
+    back = max(2 * F + (2 * D if program.tensor > 1 else 0), program.scores(rows.T) * 5 // 4)
+    back *= program.itemsize * tokens
+    return max(gathered + _in_pieces(program, tokens), gathered + max(gathered, head), block + back)
 
 
 def decoding(program: Program, rows: int) -> int:

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.core.batching import quartered, round_up
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import ConfigError
 from distill_jax.data import packing
 from distill_jax.data.rollout_batch import RolloutBatch
+from distill_jax.forecast.cache import next_rows
 from distill_jax.models.cache import KVCache, SharedPrompts
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
@@ -216,10 +217,8 @@ class Programs:
         lowered = of.segment.lower(programs, weights, carry, offsets, steps, settings)
         carry = outputs(lowered, (yield Lowered("segment", lowered)))[0]
         parts = sharding.batch_shards(self.mesh)
-        size, counts = rows // 2, settings.row_counts
-        if counts:
-            size = quartered(1, rows, first=rows, counts=counts, parts=parts)
-        if size < rows and size % parts == 0:
+        size = next_rows(rows, rows, settings, parts)
+        if size < rows:
             kept: Any = host((size,), jnp.int32), host((size,), jnp.bool_)
             if programs.bucket:  # as where each device has as many rows that go on
                 kept = *kept, room.apart(settings.max_new_tokens), parts > 1

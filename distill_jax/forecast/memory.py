@@ -1,47 +1,41 @@
 """What a run will hold on each device, forecast from settings and geometries: nothing is loaded.
 
-Weights, optimiser and cache are exact: shapes by `jax.eval_shape`, split by the rules of the real
-load over a mesh that need not exist. Activations are estimated (`activations.py`). What XLA does
-beyond that differs by platform: see docs/benchmarks.md.
+A stage's memory is put together here from `pieces.py` and `drawing.py`. What XLA does beyond that
+differs by platform: see docs/benchmarks.md.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
-from distill_jax.core import sharding
 from distill_jax.core.batching import padded, round_up
 from distill_jax.core.sharding import AnyMesh
-from distill_jax.forecast import activations, cache
-from distill_jax.forecast.activations import Program, Rows
+from distill_jax.data import packing
+from distill_jax.forecast import activations
+from distill_jax.forecast.activations import Program
+from distill_jax.forecast.drawing import Drawing
 from distill_jax.forecast.parts import Forecast, Part
-from distill_jax.forecast.weights import decode_bytes, device_bytes, weights_bytes
-from distill_jax.models.qwen import QwenModel
+from distill_jax.forecast.pieces import Pieces
+from distill_jax.forecast.weights import weights_bytes
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.reward_model_io import IMPLICIT
 from distill_jax.rewards.length_buckets import Call
-from distill_jax.rollout import refill
-from distill_jax.run.models import unrolled
-from distill_jax.run.settings import ModelSettings, Shared
-from distill_jax.training import optimizer
-from distill_jax.training import state as states
+from distill_jax.run.settings import Shared
 from distill_jax.training.algorithms import ALGORITHMS
 
 # Rows of supervised batches are padded to a multiple of this.
-_SFT_MULTIPLE = 16
+SUPERVISED_MULTIPLE = 16
 # Rows that a reward model reads at a time, and their least length: of inference.step_batches.
 SCORED, SCORED_LENGTH = 64, 32
 # About as many tokens ask for a review, besides the problem and the candidate.
 _REVIEW = 128
 
 
-class Job:
-    """The pieces of a stage's memory, one method each.
+class Job(Pieces):
+    """The memory of a stage, one method a kind; lengths at the limits of the run's settings.
 
-    Lengths are taken at the limits of the run's settings; the mesh is real or abstract; cpu: see
-    `activations.Program`; further: geometries of further teachers by name.
+    Attributes:
+        drawing: of completions.
     """
 
     def __init__(
@@ -51,48 +45,32 @@ class Job:
         student: QwenConfig,
         mesh: AnyMesh,
         *,
-        cpu: bool = False,
+        platform: str | None = None,
         further: Mapping[str, QwenConfig] | None = None,
     ):
-        self.further = further or {}
-        self.config, self.mesh, self.cpu = config, mesh, cpu
-        self.geometries = {"teacher": teacher, "student": student}
-        self.shards = int(mesh.shape["data"] * mesh.shape["fsdp"])
+        super().__init__(config, teacher, student, mesh, platform=platform, further=further)
+        self.drawing = Drawing(self)
 
     def forecast(self, stage: str, parts: Sequence[Part]) -> Forecast:
         """The forecast of a stage with these parts."""
         return Forecast(stage, self.mesh.size, tuple(parts))
 
-    def settings(self, role: str) -> ModelSettings:
-        return self.config.teacher if role == "teacher" else self.config.student
-
-    def program(self, role: str, *, dropout: bool = False) -> Program:
-        settings, adapted = self.settings(role), role == "student"
-        return Program(
-            self.geometries[role],
-            settings.compute_dtype,
-            fsdp=self.mesh.shape["fsdp"],
-            tensor=self.mesh.shape["tensor"],
-            unroll=unrolled(settings, self.mesh),
-            remat=settings.remat,
-            rank=self.config.lora.rank if adapted else 0,
-            dropout=dropout and self.config.lora.dropout > 0,
-            cpu=self.cpu,
-        )
-
-    def rows(self, count: int, T: int, R: int) -> Rows:
-        return Rows(-(-count // self.shards), T, R)
-
     def supervised(self, settings: Any) -> list[Part]:
         """A stage that trains the student's adapter on given rows, by settings as of sft."""
         sampling = self.config.sampling
-        T = round_up(self.config.data.max_prompt_tokens + sampling.max_new_tokens, _SFT_MULTIPLE)
-        R = round_up(sampling.max_new_tokens, _SFT_MULTIPLE)
-        rows = self.rows(settings.batch_size // settings.accumulate, T, R)
+        T = round_up(
+            self.config.data.max_prompt_tokens + sampling.max_new_tokens, SUPERVISED_MULTIPLE
+        )
+        R, count = round_up(sampling.max_new_tokens, SUPERVISED_MULTIPLE), settings.batch_size
+        if budget := getattr(settings, "packing", 0):  # a packed row has responses anywhere
+            parts = settings.accumulate * self.shards
+            count = packing.most_rows(count, self.solution, budget=budget, parts=parts)
+            T = R = budget
+        rows = self.rows(count // settings.accumulate, T, R)
         held = activations.update(self.program("student", dropout=True), rows, shards=self.shards)
         return [
-            self._base("student"),
-            *self._trained(settings.optimizer, values=False),
+            self.base_part("student"),
+            *self.trained_parts(settings.optimizer, values=False),
             Part("update: activations", held, False),
         ]
 
@@ -104,17 +82,17 @@ class Job:
         """
         if prm.head == IMPLICIT:
             return self._log_ratios(prm, prm.batch_size, prm.max_length)
-        full, T = prm.trainable == "full", round_up(prm.max_length, _SFT_MULTIPLE)
+        full, T = prm.trainable == "full", round_up(prm.max_length, SUPERVISED_MULTIPLE)
         rows = self.rows(prm.batch_size // prm.accumulate, T, 1)
         program = self.program("student", dropout=not full)
         if full:
             program = dataclasses.replace(program, rank=0)
         held = activations.update(program, rows, shards=self.shards)
-        base = self._base("student")
+        base = self.base_part("student")
         read = self._read(program, min(prm.eval_batch, prm.eval_problems), prm.max_length)
         return [
             base,
-            *self._trained(prm.optimizer, values=False, full=full),
+            *self.trained_parts(prm.optimizer, values=False, full=full),
             Part("update: activations, gradients", held + base.bytes * full, False),
             *([Part("held-out rows: activations", read, False)] if prm.validation_share else []),
         ]
@@ -128,12 +106,12 @@ class Job:
         self, settings: Any, count: int, longest: int, *, reference: bool = True
     ) -> list[Part]:
         """Training of the adapter on log-probabilities of so many rows, over a reference."""
-        T = round_up(longest, _SFT_MULTIPLE)
+        T = round_up(longest, SUPERVISED_MULTIPLE)
         rows = self.rows(count // settings.accumulate, T, T)
         student, shards = self.program("student"), self.shards
         parts = [
-            self._base("student"),
-            *self._trained(settings.optimizer, values=False),
+            self.base_part("student"),
+            *self.trained_parts(settings.optimizer, values=False),
             Part("update: activations", activations.update(student, rows, shards=shards), False),
         ]
         if reference:
@@ -148,10 +126,14 @@ class Job:
         T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
         values = ALGORITHMS[rl.algorithm].uses_values
         part = B // rl.minibatches // rl.accumulate
-        full, base, student = rl.trainable == "full", self._base("student"), self.program("student")
+        full, base, student = (
+            rl.trainable == "full",
+            self.base_part("student"),
+            self.program("student"),
+        )
         if full:
             student = dataclasses.replace(student, rank=0)
-        parts = [self._base("teacher"), base] if rl.loads_teacher else [base]
+        parts = [self.base_part("teacher"), base] if rl.loads_teacher else [base]
         compared = 0
         if rl.rewards.intrinsic_weight and not rl.teacher.is_remote:
             role = "teacher" if rl.teacher.is_model else "student"
@@ -171,17 +153,17 @@ class Job:
             parts += self._scorer(min(B, SCORED))
         start = rl.rewards.intrinsic_weight and rl.teacher.source == "start"
         kept = "reference" if rl.reference_weight else "start as teacher" if start else ""
-        parts += self._trained(rl.optimizer, values=values, kept=kept, full=full)
+        parts += self.trained_parts(rl.optimizer, values=values, kept=kept, full=full)
         parts += [Part("replay buffer", rl.replay_bytes(T, R), True)] * bool(rl.replay.groups)
         update = activations.update(student, self.rows(part, T, R), shards=self.shards)
         update += compared + base.bytes * full  # gradients of all weights
-        drawn = B * rl.oversample
-        rollout = self._rollout(drawn, turns=True, prompts=rl.prompts_per_step)
-        before = self._scoring(student, B, T, R + int(values))
+        samples = rl.samples_per_prompt * rl.oversample
+        rollout = self.drawing.batches(rl.prompts_per_step, samples, turns=True)
+        before = self.scoring(student, B, T, R + int(values))
         return [
             *parts,
             Part("rollout: decode weights, cache, logits", rollout, False),
-            *self._later_turns("rollout", drawn),
+            *self.drawing.later_turns("rollout", B * rl.oversample),
             Part("student scoring: activations", before, False),
             Part("update: activations", update, False),
         ]
@@ -199,11 +181,7 @@ class Job:
 
     def _largest(self, program: Program, calls: Sequence[Call]) -> int:
         """Activations of the call that has most; a value for each token and the end."""
-        return max(self._scoring(program, rows, T, R + 1) for rows, T, R in calls)
-
-    def _scoring(self, program: Program, rows: int, T: int, R: int) -> int:
-        """Activations of scoring so many rows in a call."""
-        return activations.scoring_in_parts(program, self.rows(rows, T, R), shards=self.shards)
+        return max(self.scoring(program, rows, T, R + 1) for rows, T, R in calls)
 
     def solving(
         self,
@@ -226,13 +204,13 @@ class Job:
             problems: most that are solved, see `writing`.
             beams: the candidates are those of a search, which continues any number of them.
         """
-        parts = [self._base("student"), *(self._scorer(scores) if scores else [])]
+        parts = [self.base_part("student"), *(self._scorer(scores) if scores else [])]
         what, longest = ("beams", self.solution) if beams else ("candidates", 0)
         total = 0 if beams else problems
-        parts += self._drawn(what, *candidates, longest=longest, problems=total, turns=True)
+        parts += self.drawing.parts(what, *candidates, longest=longest, problems=total, turns=True)
         if reviews:
             longest = self.solution + _REVIEW
-            parts += self._drawn("reviews", reviews, reviews, longest=longest, turns=True)
+            parts += self.drawing.parts("reviews", reviews, reviews, longest=longest, turns=True)
         return parts
 
     def writing(
@@ -258,7 +236,7 @@ class Job:
         )
         longest = min(longest or self.config.data.max_prompt_tokens, max(room, 1))
         how: dict[str, Any] = {"role": role, "longest": longest, "new": new, "problems": problems}
-        return [self._base(role), *self._drawn(what, completions, prompts, **how)]
+        return [self.base_part(role), *self.drawing.parts(what, completions, prompts, **how)]
 
     def scoring_steps(self, rows: int) -> list[Part]:
         """A stage in which a reward model reads so many solutions at a time."""
@@ -272,7 +250,7 @@ class Job:
     def _scorer(self, rows: int) -> list[Part]:
         held = self._read(self.program("student"), rows, self.solution)
         return [
-            Part("reward model weights", self._base("student").bytes, True),
+            Part("reward model weights", self.base_part("student").bytes, True),
             Part("reward model scoring: activations", held, False),
         ]
 
@@ -280,118 +258,3 @@ class Job:
         """Activations of a reward model; its rows' lengths are doubled, see `step_batches`."""
         placed = self.rows(rows, padded(longest, SCORED_LENGTH), 1)
         return activations.scoring(program, placed, shards=self.shards)
-
-    def _base(self, role: str) -> Part:
-        settings = self.settings(role)
-        size = weights_bytes(self.geometries[role], settings, self.mesh)
-        held = "int8" if settings.int8 else settings.param_dtype
-        return Part(f"{role} weights ({held})", size, True)
-
-    def _trained(self, how: Any, *, values: bool, kept: str = "", full: bool = False) -> list[Part]:
-        """Adapter, value head, the start where it is `kept` as something; optimiser state."""
-        model = QwenModel(self.geometries["student"], self.config.lora)
-        name = "base" if full else "lora"
-        trained, head = {name: model.shapes()[name]}, dict[str, Any]()
-        if values:
-            head = jax.eval_shape(lambda: states.with_value_head({}, model.config.hidden_size))
-        tx, trainable = optimizer.make(how, 10**6), trained | head
-        opt = jax.eval_shape(tx.init, trainable)
-        where = states.opt_shardings(opt, trainable, tx, self.mesh)
-        # With `full` the weights themselves are counted already.
-        labels = [] if full else ["adapter"]
-        held = [head] if full else [trainable]
-        if kept:
-            labels, held = [*labels, kept if full else f"its {kept}"], [*held, trained]
-        labels += ["value head"] * values
-        copies = sum(device_bytes(x, states.param_shardings(x, self.mesh)) for x in held)
-        parts = [Part(", ".join(labels), copies, True)] if labels else []
-        return [*parts, Part("optimiser state", device_bytes(opt, where), True)]
-
-    def _drawn(
-        self,
-        what: str,
-        completions: int,
-        prompts: int,
-        *,
-        role: str = "student",
-        longest: int = 0,
-        new: int = 0,
-        problems: int = 0,
-        turns: bool = False,
-    ) -> list[Part]:
-        """Decoding completions of prompts that are read once each; see `writing`.
-
-        turns: the student's completions have sampling.rounds turns, as `rollout.rounds` draws them.
-        """
-        sampling = self.config.sampling
-        T = round_up(longest or self.config.data.max_prompt_tokens, sampling.prompt_multiple)
-        waiting, kept = 0, 0
-        if sizes := self._refilled(completions, prompts, T, problems, turns):
-            prompts, completions = sizes.prompts, sizes.rows
-            waiting = self._waiting(role, prompts // self.shards, T)
-            slots = T + (new or sampling.max_new_tokens)
-            kept = cache.held(self.program(role), completions // self.shards, slots)
-        # Counted as if no prompt were shared.
-        held = self._rollout(completions, longest, role=role, new=new, turns=turns) + waiting
-        read = activations.scoring(self.program(role), self.rows(prompts, T, 1), shards=self.shards)
-        read += self._decode_weights(role) + waiting + kept
-        caches = "caches, " if kept else ""
-        return [
-            Part(f"{completions} {what}: decode weights, cache, logits", held, False),
-            Part(f"{prompts} prompts of {what}: decode weights, {caches}activations", read, False),
-            *(self._later_turns(what, completions, longest) if turns else []),
-        ]
-
-    def _refilled(
-        self, completions: int, prompts: int, T: int, problems: int, turns: bool
-    ) -> refill.Sizes | None:
-        """The sizes of a draw that `generate.answers` gives refilled rows; None: in batches."""
-        sampling = self.config.sampling
-        alone = completions == prompts and not self.cpu
-        pays = not problems or refill.pays(-(-problems // prompts), sampling, alone=alone)
-        if not pays or (turns and sampling.rounds > 1) or sharding.processes(self.mesh) > 1:
-            return None
-        return refill.sizes_of(completions, completions // prompts, T, self.shards)
-
-    def _waiting(self, role: str, prompts: int, T: int) -> int:
-        """Cache and hidden states of prompts on one device whose completions wait for a row."""
-        program = self.program(role)
-        hidden = prompts * program.geometry.hidden_size * program.itemsize
-        return cache.held(program, prompts, T) + hidden
-
-    def _rollout(
-        self, B: int, longest: int = 0, *, role: str = "student", new: int = 0, turns: bool = False,
-        prompts: int = 0,
-    ) -> int:  # fmt: skip
-        """Decode weights, the cache of all rows, which share `prompts` if any, and one segment."""
-        sampling, rows = self.config.sampling, -(-B // self.shards)
-        prompt = round_up(longest or self.config.data.max_prompt_tokens, sampling.prompt_multiple)
-        if turns and sampling.rounds > 1:  # the last turn is drawn behind all before
-            prompt = self._prefix(longest)
-            prompts = 0
-        shared = -(-prompts // self.shards) if prompts < B and not self.cpu else 0
-        program = self.program(role)
-        held = cache.drawn(program, rows, new or sampling.max_new_tokens, prompt, shared)
-        return self._decode_weights(role) + held + activations.decoding(program, rows)
-
-    def _later_turns(self, what: str, B: int, longest: int = 0) -> list[Part]:
-        """Reading the prefixes of all rows again before their last turn; nothing with one round."""
-        sampling, rows, T = self.config.sampling, -(-B // self.shards), self._prefix(longest)
-        if sampling.rounds == 1:
-            return []
-        placed, student = self.rows(B, T, 1), self.program("student")
-        read = activations.scoring(student, placed, shards=self.shards)
-        # The cache of the prefixes is copied into the turn's, which has more slots.
-        copied = cache.held(student, rows, T + sampling.max_new_tokens)
-        held = self._decode_weights("student") + cache.held(student, rows, T) + max(read, copied)
-        return [Part(f"later turns of {what}: decode weights, caches, activations", held, False)]
-
-    def _prefix(self, longest: int) -> int:
-        """Slots of the longest prefix of a later turn, which has room for a token at least."""
-        sampling, geometry = self.config.sampling, self.geometries["student"]
-        most = (longest or self.config.data.max_prompt_tokens) + sampling.response_tokens
-        most = min(most, geometry.max_position_embeddings)
-        return padded(most - 1, sampling.prompt_multiple)
-
-    def _decode_weights(self, role: str) -> int:
-        return decode_bytes(self.geometries[role], self.settings(role), self.mesh)

@@ -37,7 +37,13 @@ def check_target(target: Path, form: str) -> None:
     """Raises DataError where something is at `target` already, other than an empty directory.
 
     Of the form GGUF: where anything is there. MissingExtraError if that form's package is not.
+    Also for a path that is no UTF-8, which the tokenizers library and GGUF files need.
     """
+    try:
+        str(target.absolute()).encode()
+    except UnicodeEncodeError as error:
+        fix = "name another directory"
+        raise DataError(f"{target!r} is no text", wanted="a path in UTF-8", fix=fix) from error
     if form == GGUF:
         gguf_file.library()
         if target.is_symlink() or target.exists():

@@ -45,14 +45,20 @@ def chosen(
         return "products"
     if jnp.dtype(dtype).itemsize != 2:
         return "xla"
-    windows = {window for window in config.windows if window is not None and window < time}
-    if platform == "tpu" and isinstance(mesh, Mesh) and not windows:
-        return Splash(mesh) if splash.takes(time, config.head_dim) else "xla"
+    if platform == "tpu" and isinstance(mesh, Mesh) and splash_takes(config, dtype, time):
+        return Splash(mesh)
     traced = scanned and len(set(config.windows)) > 1
     if platform != "gpu" or segments or traced:
         return "xla"
     heads = (config.num_heads, config.num_kv_heads)
     return "cudnn" if cudnn_compiles(device, heads, config.head_dim, jnp.dtype(dtype)) else "xla"
+
+
+def splash_takes(config: QwenConfig, dtype: Any, time: int) -> bool:
+    """Whether jax's kernel computes such rows on a TPU: 16-bit numbers, nothing out of a window."""
+    windows = [window for window in config.windows if window is not None and window < time]
+    fits = splash.takes(time, config.head_dim)
+    return fits and jnp.dtype(dtype).itemsize == 2 and not windows
 
 
 @functools.cache

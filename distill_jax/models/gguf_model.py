@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.errors import CheckpointError, ConfigError
-from distill_jax.models import hf_layout
+from distill_jax.models import gguf_rope, hf_layout
 from distill_jax.models.gguf_file import GgufFile
 from distill_jax.models.hf_io import read_base
 from distill_jax.models.qwen_config import QwenConfig
-from distill_jax.models.rope_scaling import Llama3Scaling
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
@@ -39,9 +38,6 @@ HEAD_SIZES = ("attention.key_length", "attention.value_length", "rope.dimension_
 # Read elsewhere or without effect here.
 _OTHERS = ("vocab_size", "rope.scaling.finetuned", *HEAD_SIZES)
 _EXPERTS = ("expert_count", "expert_used_count")
-# Factors of the rotary wavelengths, where Llama 3.1 and later have a scaling.
-ROPE_FACTORS = "rope_freqs.weight"
-_LLAMA3_CONTEXT = 8192
 _SPECIALS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
 
 # Tensors by their names in a Hugging Face checkpoint.
@@ -73,9 +69,6 @@ def config_of(file: GgufFile) -> QwenConfig:
     if "token_embd.weight" not in file.shapes:
         raise CheckpointError(f"no tensor token_embd.weight in {file.path}")
     names = {**NEEDED, **OPTIONAL}
-    scaling = {SCALING[name]: _plain(x) for name, x in own.items() if name in SCALING}
-    if scaling.get("rope_type", "none") == "none":
-        scaling = {}
     config = {
         "model_type": kind,
         "rope_theta": 10_000.0,
@@ -83,7 +76,7 @@ def config_of(file: GgufFile) -> QwenConfig:
         "head_dim": _head_dim(file, own),
         "vocab_size": file.shapes["token_embd.weight"][0],
         "tie_word_embeddings": "output.weight" not in file.shapes,
-        "rope_scaling": scaling or _llama3_scaling(file, own),
+        "rope_scaling": _scaling(file, own),
         **{key: values.get(f"tokenizer.ggml.{x}_token_id") for key, x in _SPECIALS.items()},
     }
     try:
@@ -102,7 +95,7 @@ def base_of(file: GgufFile, config: QwenConfig) -> dict[str, Any]:
     leaves = hf_layout.leaves(config)
     wanted = {tensor_name(name): leaf.shape for leaf in leaves for name in leaf.names}
     missing = sorted(wanted.keys() - file.shapes.keys())
-    extra = sorted(file.shapes.keys() - wanted.keys() - {ROPE_FACTORS})
+    extra = sorted(file.shapes.keys() - wanted.keys() - {gguf_rope.FACTORS})
     if missing or extra:
         parts = [f"missing {', '.join(missing[:4])}"] if missing else []
         parts += [f"unexpected {', '.join(extra[:4])}"] if extra else []
@@ -159,6 +152,12 @@ def _check_keys(file: GgufFile, kind: str, own: dict[str, Any]) -> None:
             got = f"{kind}.{key}={value!r:.40} in {file.path}"
             wanted = "the same value in every layer" if key in known else "a model without it"
             raise CheckpointError(got, wanted=wanted, fix="our model cannot hold this one")
+        if isinstance(value, str) and key != "rope.scaling.type":
+            raise CheckpointError(f"{kind}.{key}={value!r:.40} in {file.path}", wanted="a number")
+    layers, tensors = own["block_count"], len(file.shapes)
+    if layers > tensors:  # or the names of so many layers' tensors would be made
+        got = f"{kind}.block_count={layers} in {file.path} with {tensors} tensors"
+        raise CheckpointError(got, wanted="tensors of each layer")
 
 
 def _head_dim(file: GgufFile, own: dict[str, Any]) -> int:
@@ -170,30 +169,26 @@ def _head_dim(file: GgufFile, own: dict[str, Any]) -> int:
     return size
 
 
-def _llama3_scaling(file: GgufFile, own: dict[str, Any]) -> dict[str, Any] | None:
-    """The entry rope_scaling of config.json whose factors the file holds; None without factors.
-
-    A GGUF file holds neither the scaling's parameters nor its name, only what each wavelength is
-    multiplied by.
-    """
-    if ROPE_FACTORS not in file.shapes:
-        return None
-    found, size = file.read(ROPE_FACTORS), _head_dim(file, own)
-    theta = float(own.get("rope.freq_base", 10_000.0))
-    scaling = Llama3Scaling(max(float(found.max()), 1.0), _LLAMA3_CONTEXT)
-    factors = rope_factors(scaling, theta, size)
-    if found.shape != factors.shape or not np.allclose(found, factors, rtol=1e-3):
-        raise CheckpointError(
-            f"{ROPE_FACTORS} in {file.path} are of no scaling known here",
-            wanted=f"that of Llama 3.1 and later, from a context of {_LLAMA3_CONTEXT}",
-        )
+def _scaling(file: GgufFile, own: dict[str, Any]) -> dict[str, Any] | None:
+    """The entry rope_scaling of config.json, None without a scaling."""
+    named = {SCALING[name]: _plain(x) for name, x in own.items() if name in SCALING}
+    # llama.cpp takes a factor without a type as linear; 0 and 1 do nothing.
+    kind = named.setdefault(
+        "rope_type", "linear" if named.get("factor", 0) not in (0, 1) else "none"
+    )
+    if gguf_rope.FACTORS not in file.shapes:
+        return None if kind == "none" else named
+    if kind != "none":
+        got = f"{file.path} has {gguf_rope.FACTORS} and a scaling of type {kind!r}"
+        raise CheckpointError(got, wanted="one of them")
+    found, size = file.read(gguf_rope.FACTORS), _head_dim(file, own)
+    scaling = None
+    if found.shape == (size // 2,):
+        scaling = gguf_rope.scaling_of(found, float(own.get("rope.freq_base", 10_000.0)))
+    if scaling is None:
+        got = f"{gguf_rope.FACTORS} in {file.path} are of no scaling known here"
+        raise CheckpointError(got, wanted="that of Llama 3.1 and later")
     return scaling.to_hf()
-
-
-def rope_factors(scaling: Llama3Scaling, theta: float, size: int) -> np.ndarray:
-    """What a scaling multiplies each wavelength by: float32 [head_dim / 2], size: head_dim."""
-    plain = (theta ** -(np.arange(0, size, 2) / size)).astype(np.float32)
-    return plain / scaling.frequencies(plain, theta)
 
 
 def _plain(value: Any) -> Any:

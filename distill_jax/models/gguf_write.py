@@ -10,7 +10,7 @@ import numpy as np
 
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.files import whole
-from distill_jax.models import gguf_model, hf_layout
+from distill_jax.models import gguf_model, gguf_rope, hf_layout
 from distill_jax.models.gguf_file import library
 from distill_jax.models.hf_io import tensors_of
 from distill_jax.models.qwen_config import QwenConfig
@@ -119,8 +119,8 @@ def _geometry(config: QwenConfig) -> dict[str, Any]:
 def _rope_tensors(config: QwenConfig) -> dict[str, np.ndarray]:
     if not isinstance(config.rope_scaling, Llama3Scaling):
         return {}
-    factors = gguf_model.rope_factors(config.rope_scaling, config.rope_theta, config.head_dim)
-    return {gguf_model.ROPE_FACTORS: factors.astype(np.float32)}
+    factors = gguf_rope.factors_of(config.rope_scaling, config.rope_theta, config.head_dim)
+    return {gguf_rope.FACTORS: factors.astype(np.float32)}
 
 
 def _stored(

@@ -45,18 +45,18 @@ def initialiser(model: QwenModel, mesh: Any) -> Any:
     return jax.jit(model.init, out_shardings=param_shardings(model.shapes(), mesh))
 
 
-def unrolled(settings: ModelSettings, mesh: AnyMesh) -> bool:
+def unrolled(settings: ModelSettings, mesh: AnyMesh, platform: str | None = None) -> bool:
     """Whether a model's layers come one after another in its programs, instead of in a scan.
 
     TPUs, and collectives of weights in loops, make a scan compile several times faster and take a
     third of the temporaries. On one GPU an update with `remat` takes less in a scan, because
     unrolled layers' kernels are cut out of their stack and kept until the backward pass; without
-    `remat` it takes more, because what a block keeps is stacked. An abstract mesh counts as one of
-    GPUs.
+    `remat` it takes more, because what a block keeps is stacked. `platform` is the mesh's where
+    it is None; an abstract mesh counts as one of GPUs.
     """
     if settings.unroll is not None:
         return settings.unroll
-    where = sharding.platform(mesh) or "gpu"
+    where = platform or sharding.platform(mesh) or "gpu"
     return where == "cpu" or (where == "gpu" and mesh.shape["fsdp"] == 1 and not settings.remat)
 
 

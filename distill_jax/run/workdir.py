@@ -1,11 +1,16 @@
 """A work directory: checks of its place, and the config that it knows."""
 
+import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core.errors import ConfigError, DataError
+import jax
+
+from distill_jax.core.errors import ConfigError, DataError, MeshError
 from distill_jax.core.files import CONFIG_FILE, check_local, read_json
+from distill_jax.core.sharding import MeshSettings
 from distill_jax.run.config import RunConfig, build, to_dict
 
 
@@ -67,3 +72,18 @@ def config_of(workdir: Path) -> RunConfig:
             fix="give it by --workdir, or name a config by --config",
         )
     return build(found)
+
+
+def config_here(workdir: Path) -> RunConfig:
+    """`config_of`; where its mesh does not fit the devices at hand, each holds the whole weights.
+
+    For commands that read what a run has made. Standard error says that the mesh is another.
+    """
+    config = config_of(workdir)
+    try:
+        config.mesh.shape(jax.device_count())
+    except MeshError as error:
+        how = "as the run had it: each device holds the whole weights instead"
+        print(f"{error.message}, {how}", file=sys.stderr, flush=True)
+        return dataclasses.replace(config, mesh=MeshSettings())
+    return config

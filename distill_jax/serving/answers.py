@@ -133,8 +133,11 @@ class Completions:
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
         """See `Answer`."""
         async for number, text, tokens in self._pieces({}):
-            wants = self._asked.logprobs is not None
-            logprobs = bodies.completion_logprobs(tokens, 0) if wants else None
+            logprobs = None
+            if self._asked.logprobs is not None:
+                earlier = self._choices[number].tokens[: -len(tokens) or None]
+                before = sum(len(one.text) for one in earlier)
+                logprobs = bodies.completion_logprobs(tokens, 0, before)
             choice = {
                 "index": number, "text": text, "logprobs": logprobs,
                 "finish_reason": self._choices[number].reason,

@@ -86,10 +86,13 @@ def read_tokens(tokenizer: Any, tokens: Sequence[int], scores: Scores) -> list[T
     return found
 
 
-def completion_logprobs(tokens: Sequence[Token], count: int) -> dict[str, Any]:
-    """`logprobs` of a choice of completions; count: of most probable tokens listed."""
+def completion_logprobs(tokens: Sequence[Token], count: int, before: int = 0) -> dict[str, Any]:
+    """`logprobs` of a choice of completions.
+
+    count: of most probable tokens listed; before: letters of the tokens before these.
+    """
     tops: list[dict[str, float] | None] = []
-    offsets, offset = [], 0
+    offsets, offset = [], before
     for token in tokens:
         listed: dict[str, float] = {}
         for text, logp in [*token.top[:count], (token.text, token.logp)]:

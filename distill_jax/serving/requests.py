@@ -150,8 +150,9 @@ async def pieces(
             continue  # stopped by a string, a segment too late
         choice = choices[number]
         piece = choice.text.add(event.tokens, last=event.reason is not None)
+        event = event._replace(tokens=event.tokens[: piece.taken], logp=event.logp[: piece.taken])
         tokens = bodies.drawn_tokens(served.tokenizer, event) if logprobs else []
-        choice.count += len(event.tokens)
+        choice.count += piece.taken
         choice.parts.append(piece.text)
         choice.tokens += tokens
         choice.reason = STOP if piece.stopped else event.reason

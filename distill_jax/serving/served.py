@@ -1,15 +1,12 @@
 """The model to serve, from a work directory or a model directory, and its limits."""
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from distill_jax.core import sharding
-from distill_jax.core.errors import CheckpointError, ConfigError, MeshError
+from distill_jax.core.errors import CheckpointError, ConfigError
 from distill_jax.core.sharding import MeshSettings
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.evaluation import subjects
@@ -17,7 +14,6 @@ from distill_jax.models import hf_io, peft_io
 from distill_jax.models import safetensor_files as files
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
-from distill_jax.run.config import RunConfig
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run
 from distill_jax.training.state import param_shardings
@@ -54,16 +50,6 @@ class Limits(NamedTuple):
 
     prompt: int | None = None
     new: int | None = None
-
-
-def on_these_devices(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
-    """The config, with a mesh of whole weights on each device where its own does not fit them."""
-    try:
-        config.mesh.shape(jax.device_count())
-    except MeshError as error:
-        say(f"{error.message}, as the run had it: each device holds the whole weights instead")
-        return dataclasses.replace(config, mesh=MeshSettings())
-    return config
 
 
 def of_run(run: Run, subject: str, name: str, limits: Limits) -> Served:

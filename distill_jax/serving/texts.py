@@ -8,10 +8,13 @@ _BROKEN = "�"
 
 
 class Piece(NamedTuple):
-    """Text that is new since the last call; stopped: a stop string was found, and is not in it."""
+    """Text that is new since the last call; stopped: a stop string was found, and is not in it;
+    taken: how many of the call's tokens are the completion's, the one that ends the stop string
+    included."""
 
     text: str
     stopped: bool = False
+    taken: int = 0
 
 
 class Text:
@@ -32,25 +35,38 @@ class Text:
         """The text that these tokens add; last: no more come, so nothing is held back."""
         if self.stopped:
             return Piece("", True)
+        before = len(self._tokens)
         self._tokens += tokens
-        whole = str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
-        places = [place for stop in self._stops if (place := whole.find(stop)) >= 0]
-        if places:
-            self.stopped = True
-            return self._piece(whole, min(places))
-        return self._piece(whole, len(whole) if last else self._sure(whole))
+        whole = self._decoded(len(self._tokens))
+        if self._place(whole) is not None:
+            # As if the tokens came one by one: where they are cut changes nothing.
+            for count in range(1, len(tokens) + 1):
+                place = self._place(self._decoded(before + count))
+                if place is not None:
+                    self.stopped = True
+                    return self._piece(whole, place, count)
+        return self._piece(whole, len(whole) if last else self._sure(whole), len(tokens))
 
-    def _piece(self, whole: str, end: int) -> Piece:
+    def _decoded(self, count: int) -> str:
+        return str(self._tokenizer.decode(self._tokens[:count], skip_special_tokens=True))
+
+    def _place(self, text: str) -> int | None:
+        """Where the first stop string begins."""
+        places = (place for stop in self._stops if (place := text.find(stop)) >= 0)
+        return min(places, default=None)
+
+    def _piece(self, whole: str, end: int, count: int) -> Piece:
         end = max(end, self._given)
         text, self._given = whole[self._given : end], end
-        return Piece(text, self.stopped)
+        return Piece(text, self.stopped, count)
 
     def _sure(self, whole: str) -> int:
         """The end of the text before broken letters and a possible beginning of a stop string."""
-        end = len(whole.rstrip(_BROKEN))
+        settled = whole.rstrip(_BROKEN)
+        end = len(settled)
         for stop in self._stops:
-            for size in range(min(len(stop) - 1, end), 0, -1):
-                if whole.endswith(stop[:size], 0, len(whole)):
-                    end = min(end, len(whole) - size)
+            for size in range(min(len(stop) - 1, len(settled)), 0, -1):
+                if settled.endswith(stop[:size]):
+                    end = min(end, len(settled) - size)
                     break
         return end

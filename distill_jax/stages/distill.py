@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from distill_jax.core.errors import ConfigError, DataError
+from distill_jax.forecast import distillation as memory
 from distill_jax.forecast.compiled_programs import Programs
 from distill_jax.models import lora
 from distill_jax.models.qwen import QwenModel
@@ -107,6 +108,7 @@ KIND = register(
         _run,
         check=_check,
         prepare=_prepare,
+        forecast=memory.parts,
         programs=Programs.distillation,
         panels=panels.DISTILLATION,
     )

@@ -6,8 +6,9 @@ from rich.table import Table
 
 from distill_jax.core import settings
 from distill_jax.core.errors import DistillError
+from distill_jax.core.sharding import AnyMesh
 from distill_jax.data.sources import PUBLISHED, SPLITS
-from distill_jax.forecast.memory import AnyMesh, Job
+from distill_jax.forecast.memory import Job
 from distill_jax.forecast.parts import GB
 from distill_jax.models import hf_io
 from distill_jax.models.qwen_config import QwenConfig
@@ -78,8 +79,10 @@ def _state(run: Run, stage: Stage[Any]) -> str:
     return "to resume" if begun else "due"
 
 
-def job(config: RunConfig, mesh: AnyMesh) -> Job:
+def job(config: RunConfig, mesh: AnyMesh, platform: str | None = None) -> Job:
     """For forecasts. A model need not exist yet: it is of its path, a released one, or to be made.
+
+    platform: as `Job` takes it.
 
     Raises:
         CheckpointError: a path that is neither released nor a local directory.
@@ -90,7 +93,7 @@ def job(config: RunConfig, mesh: AnyMesh) -> Job:
             return made_geometry(model, config, config.tokenizer_size)
         return released(model.path) or hf_io.load_config(model.path)
 
-    return Job(config, shape(config.teacher), shape(config.student), mesh)
+    return Job(config, shape(config.teacher), shape(config.student), mesh, platform=platform)
 
 
 def _peak(run: Run, stage: Stage[Any]) -> str:

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 
-from distill_jax.core import sharding
 from distill_jax.forecast import limits
 from distill_jax.forecast.memory import Job
 from distill_jax.forecast.parts import Forecast
@@ -30,8 +29,7 @@ def of_stage(run: Run, stage: Stage[Any], due: Collection[str] = ()) -> Forecast
     teacher, student = (shapes.get(role) or next(iter(shapes.values())) for role in ROLES)
     paths = stage.settings.further_models().items()
     further = {name: hf_io.load_config(hf_io.model_dir(path)) for name, path in paths}
-    cpu = sharding.platform(run.mesh) == "cpu"
-    job = Job(run.config, teacher, student, run.mesh, cpu=cpu, further=further)
+    job = Job(run.config, teacher, student, run.mesh, further=further)
     return job.forecast(stage.name, parts(job, stage.settings))
 
 

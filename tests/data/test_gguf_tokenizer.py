@@ -100,6 +100,10 @@ def test_the_first_token_is_added_where_the_file_says_so():
         ({"tokenizer.ggml.model": None}, "None with"),
         ({"tokenizer.ggml.token_type": [1]}, "448 tokens with 1 types"),
         ({"tokenizer.ggml.merges": ["1 ~~"]}, "merge '1 ~~' is of no tokens"),
+        ({"tokenizer.ggml.merges": None}, "no list tokenizer.ggml.merges in the file"),
+        ({"tokenizer.ggml.tokens": None}, "no list tokenizer.ggml.tokens in the file"),
+        ({"tokenizer.ggml.tokens": "1"}, "no list tokenizer.ggml.tokens"),
+        ({"tokenizer.ggml.merges": ["1"]}, "merge '1' is of no tokens"),
     ],
 )
 def test_other_tokenizers_are_named(change, says):
@@ -227,6 +231,8 @@ def test_tokens_and_texts_that_no_file_holds():
     assert values_of(plain, 14)["tokenizer.ggml.pre"] == "gpt-2"
     with pytest.raises(ConfigError, match="14 tokens with ids up to 13 for 13 embedding rows"):
         values_of(plain, 13)
+    with pytest.raises(ConfigError, match="without merges .*wanted: one at least, as llama.cpp"):
+        values_of(wrapped(models.BPE(BPE["vocab"], []), pre_tokenizer=LEVEL), 14)
     holed = {**BPE, "vocab": {**BPE["vocab"], "Ġ1": 15}}
     with pytest.raises(ConfigError, match="15 tokens with ids up to 15 .*wanted: ids without a"):
         values_of(wrapped(models.BPE(**holed), pre_tokenizer=LEVEL), 20)

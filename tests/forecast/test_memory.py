@@ -20,14 +20,11 @@ from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.memory import Job
 from distill_jax.forecast.parts import Forecast
 from distill_jax.forecast.weights import weights_bytes
-from distill_jax.models import cache as kv
 from distill_jax.models import quantised, response
 from distill_jax.models.lora import LoraConfig
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards.teacher import TeacherScorer
-from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
-from distill_jax.rollout.weights import decode_shardings, decode_weights
 from distill_jax.run import console
 from distill_jax.run.models import Models
 from distill_jax.run.run import Run, Stage
@@ -78,7 +75,7 @@ def model_of(sizes: tuple[int, ...], mesh: Any, **how: Any) -> QwenModel:
 
 def program_of(sizes: tuple[int, ...], mesh: Any, **how: Any) -> Program:
     split = {"fsdp": mesh.shape["fsdp"], "tensor": mesh.shape["tensor"]}
-    return Program(geometry(sizes), **split, cpu=True, **how)
+    return Program(geometry(sizes), **split, platform="cpu", **how)
 
 
 def batch_of(B: int, T: int, R: int, mesh: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -197,46 +194,6 @@ def fresh(trainable: Any, tx: Any) -> states.TrainState:
     )
 
 
-@pytest.mark.parametrize("mesh", ["one", "all"])
-def test_decoding(mesh: str) -> None:
-    # Two kv heads a device: with one, XLA:CPU copies the cache at each step.
-    where, sizes = tiny.mesh(*MESHES[mesh]), (128, 512, 3, 4, 4, 2048)
-    B, prompt, new = 64, 32, 64
-    model = model_of(sizes, where, lora=LoraConfig(rank=4))
-    sampler = Sampler(model, where, eos_id=1, pad_id=0, vocab=sizes[-1])
-    settings = SamplingSettings(max_new_tokens=new, segment=4)
-    params = shapes(model, where)
-    weights = jax.eval_shape(lambda x: decode_weights(model, x, True, sizes[-1]), params)
-    weights = abstract(weights, decode_shardings(weights, where))
-    g, S, size = model.config, prompt + new, jax.ShapeDtypeStruct
-
-    def buffers(*shape: int) -> Any:
-        one = size(shape, jnp.float32, sharding=sampler.cache_sharding)
-        return (one,) * g.num_layers
-
-    K, h, lies = g.num_kv_heads, g.head_dim, sampler.rows
-    carry = Carry(
-        size((B, g.hidden_size), jnp.float32, sharding=lies),
-        kv.KVCache(buffers(B, K, h, S), buffers(B, K, S, h)),
-        size((B, S), jnp.int32, sharding=lies),
-        size((B,), jnp.int32, sharding=lies),
-        size((B,), jnp.bool_, sharding=lies),
-        size((B,), jax.eval_shape(lambda: jax.random.key(0)).dtype),
-    )
-    start = np.array([0, prompt], np.int32)
-    held, temp = total(
-        type(sampler.programs)
-        .segment.lower(sampler.programs, weights, carry, start, 4, settings)
-        .compile()
-    )
-    config = small(
-        data__max_prompt_tokens=prompt, sampling__max_new_tokens=new, sampling__prompt_multiple=8
-    )
-    job = Job(config, g, g, where, cpu=True)
-    # Its weights copy, cache and temporaries are what the segment's program holds.
-    assert abs(job._rollout(B) - held - temp) <= 0.15 * (held + temp)
-
-
 # --- trees, to the byte ---------------------------------------------------------------------------
 
 
@@ -276,8 +233,8 @@ def test_adapter_and_optimiser_are_those_of_the_real_state(mesh: str) -> None:
     trainable = states.with_value_head(lora, model.config.hidden_size)
     tx = optimizer.make(config.plan["rl"].optimizer, 10)
     state, _ = states.create(trainable, tx, rng.run_key(0), where)
-    job = Job(config, model.config, model.config, where, cpu=True)
-    copies, moments = job._trained(config.plan["rl"].optimizer, values=True, kept="reference")
+    job = Job(config, model.config, model.config, where, platform="cpu")
+    copies, moments = job.trained_parts(config.plan["rl"].optimizer, values=True, kept="reference")
     assert moments.bytes == on_first_device(state.opt_state)
     assert copies.bytes == on_first_device(state.trainable) + on_first_device(lora)
 

@@ -18,7 +18,7 @@ from launch import forecast
 from tests.configs.test_configs import FILES, load
 
 # Configs whose stages have no forecast.
-NO_FORECAST = ("pretrain", "distill", "curriculum", "evaluate")
+NO_FORECAST = ("pretrain", "evaluate")
 # The model of preset smollm2, which names a directory.
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -52,7 +52,8 @@ def test_a_directory_that_is_here_and_its_hub_id(tmp_path, monkeypatch) -> None:
     hub = dataclasses.replace(config.student, path=SMOLLM2)
     found = forecast.run(dataclasses.replace(config, student=hub), 1)
     for one in found:
-        assert one.peak < 8e9
+        # Packed rows of 1,024 tokens, four at a time where all examples are as long as may be.
+        assert one.peak < {"sft": 12e9, "rl": 8e9}[one.stage]
         # 134,515,008 parameters, as the file of get_model has.
         assert forecast.as_dict(one)["parts"]["student weights (float32)"] == 134_515_008 * 4
     monkeypatch.chdir(tmp_path)
@@ -108,8 +109,8 @@ def test_a_mesh_that_does_not_fit_is_told() -> None:
 
 
 def test_a_config_without_such_a_stage_is_told() -> None:
-    with pytest.raises(ConfigError, match="no forecast for stages=.*distill"):
-        forecast.run(dataclasses.replace(presets.tiny(), stages=("distill", "evaluate")), 1)
+    with pytest.raises(ConfigError, match="no forecast for stages=.*pretrain"):
+        forecast.run(dataclasses.replace(presets.tiny(), stages=("pretrain", "evaluate")), 1)
 
 
 def program(name: str, *sizes: int, stage: str = "rl") -> Compiled:

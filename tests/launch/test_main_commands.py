@@ -160,6 +160,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     placed["killed"] = ["-c", TERMINATED.format(place=root / "killed"), *killed]
     forecast = ("--config=configs/rl.py:qwen_7b", "--devices=8", "--device_gb=20")
     placed["forecast"] = ["-m", "launch.forecast", *forecast]
+    placed["forecast, tpu"] = ["-m", "launch.forecast", *forecast, "--accelerator=tpu"]
     with lock.held_here(root / "busy"):
         return Launched(root, batch.run(placed, environment(devices=2)))
 
@@ -255,3 +256,6 @@ def test_forecast(launched: Launched) -> None:
     assert (sft["stage"], rl["stage"], rl["devices"]) == ("sft", "rl", 8)
     assert "teacher weights" in errors and "WARNING: stage rl" in errors
     assert "WARNING: stage sft" not in errors
+    code, of_tpu, errors = launched.done["forecast, tpu"]
+    assert code == 0, errors
+    assert json.loads(of_tpu)[0]["peak"] < 0.9 * sft["peak"]

@@ -91,8 +91,24 @@ def test_yarn_and_what_is_usual(write):
         ({"keys": {"attention.sliding_window": 64}}, "llama.attention.sliding_window=64"),
         ({"keys": {"attention.head_count": [4, 2]}}, "head_count=.4, 2.*every layer"),
         ({"keys": {"block_count": None}}, "no llama.block_count"),
+        ({"keys": {"block_count": 10**9}}, "block_count=1000000000 in .* with 20 tensors"),
+        ({"keys": {"attention.head_count": "4"}}, "head_count='4' in .*wanted: a number"),
+        ({"keys": {"rope.freq_base": "10k"}}, "freq_base='10k' in .*wanted: a number"),
         ({"keys": {"rope.dimension_count": 8}}, "heads of 16 with .*rope.dimension_count"),
         ({"keys": {"rope.scaling.type": "linear"}}, "'linear'.*yarn or llama3"),
+        # What llama.cpp takes where no type is named.
+        ({"keys": {"rope.scaling.factor": 4.0}}, "'linear'.*yarn or llama3"),
+        (
+            {
+                "keys": {
+                    "rope.scaling.type": "yarn",
+                    "rope.scaling.factor": 4.0,
+                    "rope.scaling.original_context_length": 32,
+                },
+                "extra": {"rope_freqs.weight": np.full(8, 8, np.float32)},
+            },
+            "rope_freqs.weight and a scaling of type 'yarn'",
+        ),
         ({"keys": {"embedding_length": 63}}, "token_embd.weight.* has shape .320, 64.; wanted"),
         (
             {"extra": {"blk.0.ffn_gate_inp.weight": np.ones((2, 64), np.float32)}},
@@ -104,6 +120,14 @@ def test_what_cannot_be_held_is_named(write, change, says):
     file, _ = write("llama", **change)
     with pytest.raises(CheckpointError, match=says):
         gguf_model.base_of(file, gguf_model.config_of(file))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, {"rope.scaling.factor": 1.0}],
+)
+def test_a_factor_without_effect(write, keys):
+    assert gguf_model.config_of(write("llama", keys=keys)[0]).rope_scaling is None
 
 
 def test_missing_tensors_and_other_architectures(write, tmp_path):

@@ -37,6 +37,9 @@ CASES = {
     "qwen2_yarn": changed("qwen2", rope_scaling=YARN),
     "llama_yarn": changed("llama", rope_scaling=YARN),
     "llama_llama3": changed("llama", rope_scaling=LLAMA3),
+    # Other contexts and other ends of the blend than those of the released models.
+    "llama_llama3_short": changed("llama", rope_scaling=Llama3Scaling(8.0, 64)),
+    "llama_llama3_ends": changed("llama", rope_scaling=Llama3Scaling(8.0, 640, 0.5, 9.0)),
 }
 
 
@@ -72,7 +75,7 @@ def test_tensors_and_keys_are_those_of_the_converter(saved, tmp_path, case):
     config = CASES[case]
     wanted = GgufFile(write_gguf(tmp_path / "other.gguf", config, random_tensors(config)))
     found = saved(config, **{"general.name": "mine"})
-    extra = {"rope_freqs.weight"} if case == "llama_llama3" else set()
+    extra = {"rope_freqs.weight"} if "llama3" in case else set()
     assert found.shapes.keys() == wanted.shapes.keys() | extra
     for name, shape in wanted.shapes.items():
         half = wanted.read(name).astype(np.float16 if len(shape) > 1 else np.float32)

@@ -11,7 +11,6 @@ from tests import tiny
 from tests.rollout.test_sampler import make
 from tests.serving.endpoint import ask, running
 from tests.stages.hf import write_model
-from tests.stages.small import small
 
 pytestmark = [pytest.mark.mesh, pytest.mark.slow]
 
@@ -61,11 +60,3 @@ def test_a_directory_is_served_on_all_devices(tmp_path):
         body = {"model": "little", "prompt": [[5, 6, 7], [8, 9]], "max_tokens": 12, "n": 2}
         reply = ask(server, "/v1/completions", body)
     assert reply.status == 200 and len(reply.body["choices"]) == 4
-
-
-def test_a_mesh_that_does_not_fit_is_replaced_and_said():
-    said = []
-    fits, other = small(mesh__fsdp=4), small(mesh__fsdp=3)
-    assert models.on_these_devices(fits, said.append) is fits and said == []
-    assert models.on_these_devices(other, said.append) == small()
-    assert "on 8 devices, as the run had it" in said[0]

@@ -89,6 +89,34 @@ def test_stop_strings_end_a_completion_and_free_its_row(server: Running) -> None
     assert "".join(parts) == cut
 
 
+def test_tokens_behind_a_stop_string_are_none_of_the_answer(server: Running) -> None:
+    ask_for = {**PROMPT, "max_tokens": 40, "logprobs": 0}
+    whole = client(server).completions.create(**ask_for).choices[0].logprobs
+    assert whole is not None and whole.tokens
+    # A letter that comes late and is the whole of a token, so that no other token makes it.
+    letters = [text for text in whole.tokens if len(text) == 1 and text.isalnum()]
+    stop = max(letters, key=whole.tokens.index)
+    count = next(i + 1 for i, text in enumerate(whole.tokens) if stop in text)
+    found = client(server).completions.create(**ask_for, stop=[stop])
+    assert found.choices[0].logprobs is not None
+    assert found.choices[0].logprobs.tokens == whole.tokens[:count] and 1 < count < 40
+    assert found.usage is not None and found.usage.completion_tokens == count
+
+
+def test_log_probabilities_of_a_stream_are_those_of_the_whole(server: Running) -> None:
+    ask_for = {**PROMPT, "max_tokens": 20, "logprobs": 0}
+    whole = client(server).completions.create(**ask_for).choices[0].logprobs
+    assert whole is not None
+    parts = [
+        chunk.choices[0].logprobs
+        for chunk in client(server).completions.create(**ask_for, stream=True)
+    ]
+    for name in ("tokens", "token_logprobs", "text_offset"):
+        found = [value for part in parts if part for value in getattr(part, name)]
+        wanted = getattr(whole, name)
+        assert found == (pytest.approx(wanted, abs=1e-5) if name == "token_logprobs" else wanted)
+
+
 def test_an_end_token_ends_a_completion(served: Served) -> None:
     prompt = served.tokenizer("How many pens?")["input_ids"]
     tokens = drawn(served, prompt, [Decoding(temperature=0.0)], 20)[0]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import re
 import shutil
 import sys
@@ -224,6 +225,10 @@ def test_the_command_refuses_in_one_line(
         code, err = called(capsys, *arguments)
         assert code == 2 and len(err.strip().splitlines()) == 1
         assert re.search(said, err), err
+    for form in ("merged", "adapter", "gguf"):
+        latin = f"--{form}={os.fsdecode(os.fsencode(tmp_path) + bytes([47, 0xE9]))}"
+        code, err = called(capsys, run, latin)
+        assert code == 2 and "DataError" in err and "wanted: a path in UTF-8" in err
     assert called(capsys, run)[0] == 2  # neither form
     assert called(capsys, run, out, f"--adapter={tmp_path / 'b'}")[0] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
