@@ -25,6 +25,8 @@ __all__ = ["PRESETS", "get_config", "with_benchmarks"]
 
 # 30 to 83 problems: more samples of each.
 _FEW = {"aime2024": 16, "aime2025": 16, "amc": 16}
+# Stage -> its benchmark; that of evaluate_file is the user's to set.
+_BENCHMARKS = {**{f"evaluate_{name}": name for name in NAMES}, "evaluate_file": ""}
 
 
 def with_benchmarks(config: RunConfig) -> RunConfig:
@@ -32,16 +34,21 @@ def with_benchmarks(config: RunConfig) -> RunConfig:
     plan = dict(config.plan)
     own = [one for one in plan.values() if isinstance(one, EvaluateSettings) and not one.benchmark]
     like = own[-1] if own else EvaluateSettings()
-    for name in (*NAMES, "file"):
-        samples, benchmark = _FEW.get(name, like.samples), "" if name == "file" else name
-        stage = dataclasses.replace(like, benchmark=benchmark, samples=samples)
-        plan.setdefault(f"evaluate_{name}", stage)
+    for name, benchmark in _BENCHMARKS.items():
+        samples = _FEW.get(benchmark, like.samples)
+        plan.setdefault(name, dataclasses.replace(like, benchmark=benchmark, samples=samples))
     return dataclasses.replace(config, plan=plan)
 
 
 def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
-    """Settings of a preset, or those in a FILE.json, with the evaluating stages alone."""
+    """Settings of a preset, or those in a FILE.json, with the evaluating stages alone.
+
+    Of the stages of benchmarks those that the settings already run: a work directory that this
+    config has made holds all of them.
+    """
     config = build(saved.get_config(preset) if preset.endswith(".json") else config_for(preset))
-    stages = tuple(n for n, one in config.plan.items() if isinstance(one, EvaluateSettings))
-    config = dataclasses.replace(config, stages=stages)
-    return to_config_dict(with_benchmarks(config))
+    evaluating = [n for n, one in config.plan.items() if isinstance(one, EvaluateSettings)]
+    flat = to_config_dict(with_benchmarks(config))
+    # Not checked here: overrides may set what these stages need.
+    flat.stages = tuple(n for n in evaluating if n not in _BENCHMARKS or n in config.stages)
+    return flat

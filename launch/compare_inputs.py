@@ -70,18 +70,31 @@ def find(name: str, workdir: Path | None) -> Path:
     for place in places:
         if store_path(place).is_file():
             raise DataError(f"{place} is not complete", fix="run its export again, it goes on")
+    if Path(name).is_dir():
+        raise DataError(f"{name} is a directory", wanted=_WANTED, fix=_results_named(Path(name)))
     there = f"; {workdir} has {', '.join(known(workdir)) or 'none'}" if workdir else ""
     raise DataError(f"no result {name}{there}", wanted=_WANTED)
 
 
 def known(workdir: Path) -> list[str]:
     """Names that `find` knows in a work directory."""
+    found = _results(workdir)
+    made = sorted({path.stem for path in found if path.suffix == ".json"})
+    return made + [path.stem for path in found if path.suffix == ".jsonl"]
+
+
+def _results(workdir: Path) -> list[Path]:
+    """The results in a work directory: of stages that make them, then exports."""
     view = views.load(workdir)
-    results = view.results_directories(workdir)
-    stems = sorted({path.stem for one in results for path in one.glob("*.json")})
-    made = [name for name in stems if name in view.subjects or view.checkpoint(name)]
-    exported = [path.stem for path in sorted((workdir / "export").glob("*.jsonl"))]
-    return made + exported
+    made = [one for d in view.results_directories(workdir) for one in sorted(d.glob("*.json"))]
+    made = [one for one in made if one.stem in view.subjects or view.checkpoint(one.stem)]
+    return [*made, *sorted((workdir / "export").glob("*.jsonl"))]
+
+
+def _results_named(workdir: Path) -> str:
+    """The fix where something else in a work directory, or itself, was taken for a result."""
+    found = ", ".join(map(str, _results(workdir)))
+    return f"name one of {found}" if found else "name the file of a result"
 
 
 def default_pairs(workdir: Path) -> list[tuple[str, str]]:
@@ -106,6 +119,8 @@ def read(path: Path, name: str) -> Result:
     Raises:
         DataError, CheckpointError: the file is neither kind of result, or damaged.
     """
+    if path.suffix not in (".json", ".jsonl"):
+        raise DataError(f"{path} is no result", wanted=_WANTED, fix=_results_named(path.parent))
     if path.suffix == ".jsonl":
         rows = [_exported(row, where) for where, row in read_rows(path)]
         temperature = _exported_temperature(path)

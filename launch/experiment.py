@@ -196,3 +196,8 @@ def _wait(command: Sequence[str], log: Any) -> int:
         stopped.exit_code = EXIT_INTERRUPTED if asked[0] == signal.SIGINT else 0
         raise stopped
     return code
+
+
+if __name__ == "__main__":
+    fix = "python -m launch.main --config=configs/rewards.py, or any config with experiment.arms"
+    arguments.fail(ConfigError("launch.experiment is a part of launch.main", fix=fix))

@@ -32,8 +32,9 @@ class Forecast:
 
     @property
     def phase(self) -> Part:
-        """The phase that adds most."""
-        return max((part for part in self.parts if not part.stays), key=lambda part: part.bytes)
+        """The phase that adds most; nothing, where every part stays or there is none."""
+        passing = [part for part in self.parts if not part.stays]
+        return max(passing, key=lambda part: part.bytes, default=Part("what stays", 0, False))
 
     @property
     def peak(self) -> int:

@@ -15,6 +15,11 @@ from distill_jax.run.run import DONE_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.settings import Shared, StageSettings
 
 FORMAT = 2
+# What to do where an evaluation asks for other prompts than a run was trained with.
+ELSEWHERE = (
+    "to evaluate its student so, export it and evaluate that directory in another --workdir "
+    '(docs/usage.md, "Other prompts for a trained student")'
+)
 
 
 class Record(NamedTuple):
@@ -169,10 +174,10 @@ def refuse_if_changed(run: Run, stage: Stage[Any]) -> None:
         return
     complete = (directory / DONE_FILE).is_file()
     now = record(run, stage, contents=False, rounding=not complete)
-    _refuse(directory, "", {"kind": before["kind"]}, {"kind": now.kind})
+    _refuse(run, stage, "", {"kind": before["kind"]}, {"kind": now.kind})
     own, shared = recorded_as(before, now.own, now.shared, stage.settings)
-    _refuse(directory, f"{stage.name}.", own, now.own)
-    _refuse(directory, "", shared, now.shared)
+    _refuse(run, stage, f"{stage.name}.", own, now.own)
+    _refuse(run, stage, "", shared, now.shared)
     refuse_other_inputs(run, stage, before["inputs"], now.inputs)
 
 
@@ -181,7 +186,7 @@ def refuse_other_shared(run: Run, stage: Stage[Any], groups: Collection[str]) ->
     before = (recorded(run.workdir / stage.name) or {"shared": {}})["shared"]
     now = settings.affecting(shared_of(run.config), rounding=False)
     was = {n: value for n, value in before.items() if n in now and n.partition(".")[0] in groups}
-    _refuse(run.workdir / stage.name, "", was, now)
+    _refuse(run, stage, "", was, now)
 
 
 def recorded_as(
@@ -202,16 +207,23 @@ def recorded_as(
     return values(before["own"], own, type(stage)()), values(before["shared"], shared, Shared())
 
 
+def evaluates_alone(config: RunConfig) -> bool:
+    """Whether this start only makes results, of what earlier ones have trained."""
+    return all(config.plan[name].makes == "results" for name in config.stages)
+
+
 def _refuse(
-    directory: Path, prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]
+    run: Run, stage: Stage[Any], prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
+    directory = run.workdir / stage.name
+    other = f"; {ELSEWHERE}" if evaluates_alone(run.config) else ""
     for name in sorted(before):
         if before[name] != now.get(name):
             raise ConfigError(
                 f"{directory} was made with {prefix}{name}={before[name]!r}, now {now.get(name)!r}",
                 wanted="the same value",
                 fix=f"use another --workdir, or delete {directory}; --adopt={directory.parent} "
-                "with another --workdir keeps the stages that stay the same",
+                f"with another --workdir keeps the stages that stay the same{other}",
             )
 
 

@@ -54,7 +54,9 @@ def _prepare(run: Run, stage: Stage[DistillSettings]) -> supervised.ExampleRows 
         )
     rows = None
     if s.data == "solutions":
-        rows = supervised.ExampleRows(run, answer_only=0.0, seed=run.seed(stage), packing=s.packing)
+        rows = supervised.ExampleRows(
+            run, answer_only=0.0, seed=run.seed(stage), name=stage.name, packing=s.packing
+        )
         problems = rows.problems
     curricula.of(run, stage, s.curriculum, problems, batch=s.prompts)
     return rows

@@ -63,7 +63,8 @@ def _prepare(run: Run, stage: Stage[EvolveSettings]) -> Given:
     most = min(s.eval_problems, len(validation.problems))
     base = []
     if s.own_rows < s.batch_size:
-        base = ExampleRows(run, answer_only=0.0, seed=run.seed(stage)).examples
+        rows = ExampleRows(run, answer_only=0.0, seed=run.seed(stage), name=stage.name)
+        base = rows.examples
     return Given(
         Prompts([pool.problems[i] for i in chosen], [pool.prompts[i] for i in chosen], 0),
         Prompts(validation.problems[:most], validation.prompts[:most], 0),

@@ -35,13 +35,14 @@ class Guard:
     first checkpoint draws the same completions and decides the same.
 
     Args:
-        run, stage: of kind rl or distill; `max_clipped` is read.
+        run, stage: of kind rl or distill; `max_clipped` and `start` are read.
         directory: of the stage, for FIRST_ROLLOUT_FILE.
     """
 
     def __init__(self, run: Run, stage: Stage[Any], directory: Path):
         self.run, self.name, self.path = run, stage.name, directory / FIRST_ROLLOUT_FILE
         self.most: float = stage.settings.max_clipped
+        self.start: str = stage.settings.start
         tokenizer = run.data.tokenizer
         self.end = tokenizer.convert_ids_to_tokens(run.data.eos_id)
         self.others = {
@@ -102,6 +103,20 @@ class Guard:
             f"\\boxed{{}}), or {start}"
         )
 
+    def _learn_to_end(self) -> str:
+        """How a stage sft of the plan comes before this one; it has begun with another start."""
+        config = self.run.config
+        tuned = [n for n in config.plan if config.plan[n].kind == "sft" and n != self.start]
+        if not tuned:
+            return f"{self.name}.start: a student that was trained on solutions"
+        first, stages = tuned[0], list(config.stages)
+        if first not in stages:
+            stages.insert(stages.index(self.name), first)
+        return (
+            f'--config.stages="{tuple(stages)}" --config.{self.name}.start={first} '
+            f"--workdir=NEW --adopt={self.run.workdir}: stage {first}"
+        )
+
     def _refuse(self, cut: int, count: int, others: Mapping[str, int]) -> None:
         limit = self.run.config.sampling.max_new_tokens
         got = (
@@ -117,8 +132,8 @@ class Guard:
             got += f"; {seen}, which ends no completion here"
         if max(others.values(), default=0) > cut / 2:
             fix = (
-                f"set {self.name}.start=sft, after stage sft: it teaches the student to end with "
-                f"{self.end}; {self.name}.max_clipped=1 trains all the same"
+                f"{self._learn_to_end()} teaches the student to end with {self.end}; "
+                f"--config.{self.name}.max_clipped=1 trains all the same"
             )
         raise ConfigError(
             got, wanted=f"at most {self.most:.0%} of them ({self.name}.max_clipped)", fix=fix

@@ -14,7 +14,14 @@ from distill_jax.run import lock
 from distill_jax.run.adopt import adopt
 from distill_jax.run.config import RunConfig
 from distill_jax.run.console import write_json
-from distill_jax.run.record import inputs, record, refuse_if_changed, refuse_other_inputs
+from distill_jax.run.record import (
+    ELSEWHERE,
+    evaluates_alone,
+    inputs,
+    record,
+    refuse_if_changed,
+    refuse_other_inputs,
+)
 from distill_jax.run.run import DONE_FILE, ROWS_FILE, SETTINGS_FILE, Run, Stage
 from distill_jax.run.stop import GO_ON, Interrupted
 from distill_jax.run.workdir import config_to_save, made_workdir
@@ -97,7 +104,8 @@ def _adopt(run: Run, source: Path) -> None:
         raise ConfigError(f"--adopt={source}: no such directory", wanted="a work directory")
     taken = adopt(run.config, source, run.workdir) if jax.process_index() == 0 else []
     sharding.barrier("adopted")
-    run.say(f"adopted from {source}: {', '.join(taken) or 'no stage is equal'}")
+    hint = f"; {ELSEWHERE}" if not taken and evaluates_alone(run.config) else ""
+    run.say(f"adopted from {source}: {', '.join(taken) or 'no stage is equal'}{hint}")
 
 
 def _run_stage(run: Run, stage: Stage[Any], prepared: Any) -> None:

@@ -36,6 +36,7 @@ def _rows(run: Run, stage: Stage[SFTSettings]) -> ExampleRows:
         run,
         answer_only=s.answer_only,
         seed=run.seed(stage),
+        name=stage.name,
         path=path,
         only_right=s.only_right,
         window=s.sort_window,

@@ -44,6 +44,7 @@ class ExampleRows:
         run: tokenizer, training problems, settings.
         answer_only: fraction of the rows that show only the final answer, chosen by (seed, row).
         seed: of the stage.
+        name: who learns on them, for an error.
         path: file of solutions; None: those of the training problems.
         only_right: of a file's rows with verdicts leave out the wrong ones.
         shows: which rows are trained on; None: all.
@@ -65,6 +66,7 @@ class ExampleRows:
         *,
         answer_only: float,
         seed: int,
+        name: str = "",
         path: Path | None = None,
         only_right: bool = True,
         shows: Shows | None = None,
@@ -85,7 +87,8 @@ class ExampleRows:
         dropped = len(rendered) - len(self.examples)
         if not self.examples:
             raise DataError(
-                f"all {dropped} training responses are longer than {max_response} tokens",
+                f"{name}{': ' * bool(name)}all {dropped} training responses are longer than "
+                f"{max_response} tokens",
                 fix="raise sampling.max_new_tokens",
             )
         if dropped:

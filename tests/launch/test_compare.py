@@ -244,6 +244,26 @@ def test_what_was_asked_for_is_impossible(
     assert stop.value.code == 2 and "cannot write" in capsys.readouterr().err
 
 
+def test_a_directory_or_a_report_names_the_results_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluates = StageView("evaluate", "evaluate", "evaluate", makes="results")
+    views.save(RunView((*RUN.stages[:3], evaluates)), tmp_path)
+    other = evaluated(tmp_path / "other" / "a.json", BEFORE)
+    said = failing(capsys, tmp_path, other)
+    assert f"{tmp_path} is a directory; wanted: a result of stage evaluate" in said
+    assert said.endswith("fix: name the file of a result\n")
+    made = [evaluated(tmp_path / "evaluate" / f"{name}.json", AFTER) for name in ("base", "rl")]
+    made.append(exported(tmp_path / "export" / "rl_test.jsonl", [1]))
+    report = tmp_path / "report.md"
+    report.write_text("# Report")
+    for argv in ((tmp_path, other), (other, tmp_path), (report, other)):
+        said = failing(capsys, *argv)
+        assert said.endswith(f"fix: name one of {', '.join(map(str, made))}\n")
+    assert f"{report} is no result" in said and "delete" not in said
+    run(capsys, tmp_path, made[0], made[1])
+
+
 def test_a_result_of_another_stage_is_found(tmp_path: Path) -> None:
     stages = [StageView(n, "evaluate", n, makes="results") for n in ("evaluate", "later")]
     views.save(RunView((*RUN.stages[:3], *stages)), tmp_path)

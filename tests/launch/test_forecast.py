@@ -2,17 +2,25 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import pytest
 
 from configs import presets
 from distill_jax.core.errors import CheckpointError, ConfigError, MeshError
-from distill_jax.forecast import by_compiler
+from distill_jax.forecast import by_compiler, limits
 from distill_jax.forecast.compiled import Compiled
 from distill_jax.forecast.parts import Forecast, Part
 from distill_jax.models.released import released
+from distill_jax.run.config import build
 from launch import forecast
+from tests.configs.test_configs import FILES, load
+
+# Configs whose stages have no forecast.
+NO_FORECAST = ("pretrain", "evaluate")
+# The model of preset smollm2, which names a directory.
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def parts(preset: str, devices: int) -> dict[str, int]:
@@ -41,7 +49,7 @@ def test_presets_fit_their_devices(preset: str, devices: int, most: float) -> No
 
 def test_a_directory_that_is_here_and_its_hub_id(tmp_path, monkeypatch) -> None:
     config = presets.smollm2()
-    hub = dataclasses.replace(config.student, path="HuggingFaceTB/SmolLM2-135M-Instruct")
+    hub = dataclasses.replace(config.student, path=SMOLLM2)
     found = forecast.run(dataclasses.replace(config, student=hub), 1)
     for one in found:
         # Packed rows of 1,024 tokens, four at a time where all examples are as long as may be.
@@ -55,6 +63,31 @@ def test_a_directory_that_is_here_and_its_hub_id(tmp_path, monkeypatch) -> None:
     text = json.dumps(released(hub.path).to_hf())
     (tmp_path / "models" / "smollm2" / "config.json").write_text(text)
     assert forecast.run(config, 1) == found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_preset_of_every_config_has_a_forecast_that_can_be_shown(path: Path) -> None:
+    module = load(path)
+    for preset in module.PRESETS:
+        config = build(module.get_config(preset))
+        if preset == "smollm2":
+            student = dataclasses.replace(config.student, path=SMOLLM2)
+            config = dataclasses.replace(config, student=student)
+        if path.stem in NO_FORECAST:
+            with pytest.raises(ConfigError, match="no forecast for stages="):
+                forecast.run(config, 1)
+            continue
+        for found in forecast.run(config, 1):
+            assert found.peak >= found.resident >= 0
+            limits.refuse(found, found.peak)
+            assert limits.table(found, None).row_count == len(found.parts) + 3
+
+
+def test_where_every_part_stays_the_peak_is_what_stays() -> None:
+    found = Forecast("rl", 1, (Part("weights", 100, True), Part("state", 20, True)))
+    assert found.peak == found.resident == 120 and found.phase.bytes == 0
+    assert "at what stays" in limits.warning(found, 119)
+    assert Forecast("concise", 1, ()).peak == 0
 
 
 def test_models_made_here_have_a_geometry_too() -> None:
@@ -76,8 +109,8 @@ def test_a_mesh_that_does_not_fit_is_told() -> None:
 
 
 def test_a_config_without_such_a_stage_is_told() -> None:
-    with pytest.raises(ConfigError, match="no forecast for stages=.*distill"):
-        forecast.run(dataclasses.replace(presets.tiny(), stages=("distill", "evaluate")), 1)
+    with pytest.raises(ConfigError, match="no forecast for stages=.*pretrain"):
+        forecast.run(dataclasses.replace(presets.tiny(), stages=("pretrain", "evaluate")), 1)
 
 
 def program(name: str, *sizes: int, stage: str = "rl") -> Compiled:

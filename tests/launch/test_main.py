@@ -1,6 +1,7 @@
 """launch.main in this process: arguments, errors, distributed start, cache."""
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 from configs import evaluate, presets, rewards
 from distill_jax.core.errors import ConfigError, DataError
-from distill_jax.run.config import build, to_dict
+from distill_jax.run.config import RunConfig, build, to_config_dict, to_dict
+from distill_jax.run.workdir import config_to_save
 from launch import arguments, main
 
 pytestmark = pytest.mark.slow
@@ -65,6 +68,53 @@ def test_evaluate_takes_the_config_of_the_directory(tmp_path: Path) -> None:
     assert made == dataclasses.replace(evaluate.with_benchmarks(saved), stages=("evaluate",))
     other = ["main", "--config=configs/rl.py", f"--workdir={tmp_path}"]
     assert arguments.with_saved_config(other) == other
+
+
+def overridden(config: ml_collections.ConfigDict, **changes: object) -> RunConfig:
+    """The config with overrides, as of a command line: they come before all checks."""
+    for name, value in changes.items():
+        *groups, last = name.split("__")
+        functools.reduce(getattr, groups, config)[last] = value
+    return build(config)
+
+
+def test_the_same_evaluation_again_is_the_same_config(tmp_path: Path) -> None:
+    given: dict[str, object] = {
+        "evaluate__teacher": False,
+        "evaluate__distribution": False,
+        "student__path": str(tmp_path / "student"),
+        "data__source": "problems.jsonl",
+    }
+    first = overridden(evaluate.get_config("smoke"), **given)
+    file = tmp_path / "config.json"
+    for _ in range(2):
+        file.write_text(json.dumps(config_to_save(first, tmp_path)))
+        assert overridden(evaluate.get_config(str(file)), **given) == first
+    assert first.stages == ("evaluate",)
+    # A benchmark that a directory was begun with is evaluated again.
+    named = first.replace("evaluate_file", teacher=False, distribution=False)
+    named = dataclasses.replace(named, stages=("evaluate", "evaluate_file"))
+    file.write_text(json.dumps(to_dict(named)))
+    assert build(evaluate.get_config(str(file))) == named
+
+
+def test_overrides_of_an_evaluation_come_before_the_checks(tmp_path: Path) -> None:
+    """A directory that was begun without a teacher, by a stage that reads none."""
+    begun = overridden(
+        to_config_dict(presets.smoke()),
+        stages=("sft",),
+        student__path=str(tmp_path),
+        data__source="problems.jsonl",
+    )
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(to_dict(begun)))
+    arguments.check([f"--config=configs/evaluate.py:{file}"], "")
+    with pytest.raises(ConfigError, match="teacher.path is empty"):
+        overridden(evaluate.get_config(str(file)))
+    made = overridden(
+        evaluate.get_config(str(file)), evaluate__teacher=False, evaluate__distribution=False
+    )
+    assert made.stages == ("evaluate",)
 
 
 def test_right_arguments_pass() -> None:

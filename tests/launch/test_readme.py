@@ -2,15 +2,18 @@
 
 import ast
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+# It says so when it is started.
+NO_COMMAND = "experiment.py"
 COMMANDS = sorted(
     ".".join(p.relative_to(LAUNCH).with_suffix("").parts).removesuffix(".__main__")
     for p in LAUNCH.rglob("*.py")
-    if '__name__ == "__main__"' in p.read_text()
+    if '__name__ == "__main__"' in p.read_text() and p.name != NO_COMMAND
 )
 
 
@@ -30,3 +33,13 @@ def test_help_shows_an_example(name: str) -> None:
     assert f"python -m launch.{name}" in said
     # argparse shows it when told to; absl shows the docstring of the module that was called.
     assert "__doc__" in source or "run_app(" in source
+
+
+def test_the_part_that_looks_like_a_command_says_what_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(LAUNCH / NO_COMMAND), run_name="__main__")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1
+    assert "launch.experiment is a part of launch.main; fix: python -m launch.main" in said

@@ -194,7 +194,11 @@ def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
             DataError,
             "set data.on_long_prompt=drop",
         ),
-        ({"sampling__max_new_tokens": 2}, DataError, "training responses are longer than 2"),
+        (
+            {"sampling__max_new_tokens": 2},
+            DataError,
+            "pretrain, teacher: all 64 training responses are longer than 2",
+        ),
         (
             {"stages": ("pretrain", "distill"), "distill__loss__top_k": 999},
             ConfigError,

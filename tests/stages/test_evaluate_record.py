@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from configs.evaluate import with_benchmarks
-from distill_jax.core.errors import CheckpointError, ConfigError
+from distill_jax.core.errors import CheckpointError, ConfigError, DataError, DistillError
 from distill_jax.evaluation import subjects
 from distill_jax.evaluation.held_out import evaluate_stage, held_out, made_from
 from distill_jax.evaluation.leading import EVALUATION_RESULTS
+from distill_jax.evaluation.solve_settings import SolveSettings
 from distill_jax.report import run_data
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import config_of
 from distill_jax.stages import checks, runner
 from tests.stages.evaluated import DONE, only, result, stage
-from tests.stages.small import copy_stages, small
+from tests.stages.small import ROOT, copy_stages, small
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +87,32 @@ def test_students_of_other_shared_settings_are_refused(
         checks.prepare(Run(only(**changes), workdir))
     other = {"teacher__compute_dtype": "bfloat16", "sampling__max_new_tokens": 30}
     checks.prepare(Run(only(student__remat=True, **other), workdir))
+
+
+def test_other_prompts_name_the_way_to_evaluate_with_them(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workdir = copy_stages(finished, tmp_path / "run", *DONE)
+    way = 'docs/usage.md, "Other prompts for a trained student"'
+    usage = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    assert "\n### Other prompts for a trained student\n" in usage
+    changes = {"data__chat__instruction": "Use a box."}
+    with pytest.raises(ConfigError, match=way):
+        checks.prepare(Run(only(**changes), workdir))
+    with pytest.raises(ConfigError) as error:  # a start that trains has other ways
+        checks.prepare(Run(small(**changes), workdir))
+    assert way not in str(error.value)
+    for config, named in ((only(**changes), True), (small(**changes, sft__accumulate=3), False)):
+        with pytest.raises(DistillError):
+            runner.run(config, tmp_path / f"new{named}", adopt_from=workdir)
+        said = " ".join(capfd.readouterr().err.split())
+        assert "no stage is equal" in said and (way in said) == named
+    solve = SolveSettings(model="rl", agents="none.jsonl")
+    equal = dataclasses.replace(small(), stages=("solve",), plan=small().plan | {"solve": solve})
+    with pytest.raises(DataError, match="no file of agents"):
+        runner.run(equal, tmp_path / "equal", adopt_from=workdir)
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"adopted from {workdir}: pretrain, sft, rl" in said and way not in said
 
 
 def test_a_result_of_other_dtypes_is_not_this_one(finished: Path) -> None:

@@ -19,6 +19,7 @@ from tests.stages.small import copy_stages, rows, small
 TOKENIZER = tokenizers.train_tokenizer(["1 + 1 = 2"], 262)
 END, OTHER = tokenizers.eos_id(TOKENIZER), TOKENIZER.convert_tokens_to_ids("<|endoftext|>")
 FILE = "first_rollout.json"
+PLAN = ("pretrain", "sft", "rl_2", "evaluate")
 
 
 def rollout(*responses: list[int], role: list[int] | None = None) -> Rollout:
@@ -31,7 +32,9 @@ def rollout(*responses: list[int], role: list[int] | None = None) -> Rollout:
     return Rollout(tokens, length_B, ended_B, np.zeros(tokens.shape, np.float32), roles)
 
 
-def guard(directory: Path, most: float = 0.5, instruction: str = "") -> tuple[Guard, list[str]]:
+def guard(
+    directory: Path, most: float = 0.5, instruction: str = "", start: str = "base"
+) -> tuple[Guard, list[str]]:
     said: list[str] = []
     run: Any = SimpleNamespace(
         data=SimpleNamespace(
@@ -43,10 +46,14 @@ def guard(directory: Path, most: float = 0.5, instruction: str = "") -> tuple[Gu
         config=SimpleNamespace(
             sampling=SimpleNamespace(max_new_tokens=7),
             data=SimpleNamespace(chat=ChatSettings(instruction=instruction)),
+            plan={name: SimpleNamespace(kind=name.removesuffix("_2")) for name in PLAN},
+            stages=("pretrain", "rl_2", "evaluate"),
         ),
+        workdir=Path("runs/x"),
         say=said.append,
     )
-    stage: Any = SimpleNamespace(name="rl_2", settings=SimpleNamespace(max_clipped=most))
+    settings = SimpleNamespace(max_clipped=most, start=start)
+    stage: Any = SimpleNamespace(name="rl_2", settings=settings)
     return Guard(run, stage, directory), said
 
 
@@ -109,8 +116,12 @@ def test_a_student_with_another_end_token(tmp_path: Path) -> None:
         guard(tmp_path)[0].check(found)
     said = str(refused.value)
     assert "3 of the 4" in said and "2 contain <|endoftext|>, which ends no completion" in said
-    assert "after stage sft: it teaches the student to end with <|im_end|>" in said
+    flags = "--config.stages=\"('pretrain', 'sft', 'rl_2', 'evaluate')\" --config.rl_2.start=sft "
+    flags += "--workdir=NEW --adopt=runs/x"
+    assert f"fix: {flags}: stage sft teaches the student to end with <|im_end|>" in said
     assert "raise sampling" not in said
+    with pytest.raises(ConfigError, match=r"fix: rl_2.start: a student that was trained on sol"):
+        guard(tmp_path, start="sft")[0].check(found)
     assert json.loads((tmp_path / FILE).read_text())["completions/other_end_ratio"] == 0.5
     output = rollout([1, OTHER, 5], [1, OTHER, END], role=[MODEL, TOOL, MODEL])
     guard(tmp_path)[0].check(output)

@@ -11,6 +11,7 @@ from distill_jax.run.record import stage_key
 from distill_jax.run.run import Run
 from distill_jax.stages import pretrain
 from distill_jax.stages.supervised import ExampleRows
+from tests.stages.hf import write_model
 from tests.stages.small import small
 
 SIZES = {
@@ -22,7 +23,7 @@ SIZES = {
 
 
 def prepared(workdir: Path, **changes: Any) -> dict[str, ExampleRows]:
-    run = Run(small(**SIZES, **changes), workdir)
+    run = Run(small(**SIZES | changes), workdir)
     return pretrain._prepare(run, run.stage("pretrain"))
 
 
@@ -54,6 +55,27 @@ def test_unset_the_models_share_all_rows(tmp_path: Path) -> None:
     run = Run(small(**SIZES), tmp_path)
     plain = ExampleRows(run, answer_only=0.0, seed=run.seed(run.stage("pretrain")))
     assert rows["student"].examples == plain.examples
+
+
+def test_a_teacher_that_no_stage_can_read_is_not_trained(tmp_path: Path) -> None:
+    path = str(write_model(tmp_path / "student", rows=384, max_position_embeddings=600))
+    unread = {
+        "student__path": path,
+        "rl__teacher__source": "start",
+        "evaluate__teacher": False,
+        "evaluate__distribution": False,
+    }
+    # Its rows would all be too long.
+    assert prepared(tmp_path / "run", sampling__max_new_tokens=2, **unread) == {}
+    run = Run(small(**SIZES | unread), tmp_path / "run")
+    stage = run.stage("pretrain")
+    assert pretrain._run(run, stage, run.directory("pretrain"), {}) == {}
+    assert not (run.workdir / "pretrain" / "teacher").exists()
+    # The stage alone makes one, for another run.
+    alone = {"stages": ("pretrain",), **unread}
+    assert list(prepared(tmp_path / "run", **alone)) == ["teacher"]
+    with pytest.raises(DataError, match="pretrain, teacher: all 400 training responses"):
+        prepared(tmp_path / "run", sampling__max_new_tokens=2, **alone)
 
 
 @pytest.mark.parametrize(
