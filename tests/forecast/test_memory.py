@@ -15,7 +15,7 @@ from rich.console import Console
 
 from distill_jax.core import rng, sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.forecast import activations, limits
+from distill_jax.forecast import activations, distillation, limits
 from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.memory import Job
 from distill_jax.forecast.parts import Forecast
@@ -252,7 +252,7 @@ def made(stage: str, **changes: Any) -> Forecast:
 def test_the_kinds_have_these_forecasts() -> None:
     plan = small().plan
     found = {name: kind_of(Stage(name, plan[name])).forecast for name in plan}
-    wanted = {"sft": Job.supervised, "rl": Job.reinforcement}
+    wanted = {"sft": Job.supervised, "distill": distillation.parts, "rl": Job.reinforcement}
     assert {name: parts for name, parts in found.items() if parts is not None} == wanted
 
 
