@@ -207,14 +207,14 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
     if recomputed:
         saved = L * (size * N * D + cut)
         if program.tpu:
-            return saved + _at_most(program, rows, block + kernels, head, early)
+            return saved + _fullest_on_tpu(program, rows, block + kernels, head, early)
         return early + saved + max(block + backward + kernels, head)
     if program.unroll:
         return early + L * (block + cut + size * N * D) + max(backward, head) + kernels
     return early + L * block + max(block + size * N * D + kernels, head)
 
 
-def _at_most(program: Program, rows: Rows, block: int, head: int, gathered: int) -> int:
+def _fullest_on_tpu(program: Program, rows: Rows, block: int, head: int, gathered: int) -> int:
     """Bytes of a recomputed update on a TPU, besides what the layers have saved.
 
     The largest of three moments: the forward pass, while the gathered head waits; the head, which

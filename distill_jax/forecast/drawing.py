@@ -38,7 +38,7 @@ class Drawing:
         T = round_up(longest or self.config.data.max_prompt_tokens, sampling.prompt_multiple)
         program, weights = self.pieces.program(role), self.pieces.decode_weights(role)
         sizes = self._refilled(completions, prompts, T, problems, turns)
-        ways, beside, caches = [], 0, ""
+        ways, held, caches = [], 0, ""
         if sizes is None or not problems:  # a draw of unknown size may have few batches
             how: dict[str, Any] = {"role": role, "longest": longest, "new": new, "turns": turns}
             ways.append(self.batches(prompts, samples, **how))
@@ -48,9 +48,9 @@ class Drawing:
             waiting = self._waiting(role, prompts // self.shards, T)
             kept = cache.held(program, rows, T + (new or sampling.max_new_tokens))
             ways.append(weights + kept + activations.decoding(program, rows) + waiting)
-            beside = waiting + kept
+            held = waiting + kept
         read = activations.scoring(program, self.pieces.rows(prompts, T, 1), shards=self.shards)
-        read += weights + beside
+        read += weights + held
         return [
             Part(f"{completions} {what}: decode weights, cache, logits", max(ways), False),
             Part(f"{prompts} prompts of {what}: decode weights, {caches}activations", read, False),

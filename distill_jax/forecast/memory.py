@@ -5,26 +5,24 @@ differs by platform: see docs/benchmarks.md.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 from distill_jax.core.batching import padded, round_up
-from distill_jax.core.sharding import AnyMesh
 from distill_jax.data import packing
 from distill_jax.forecast import activations
-from distill_jax.forecast.activations import Program
+from distill_jax.forecast.activations import Program, Rows
 from distill_jax.forecast.drawing import Drawing
 from distill_jax.forecast.parts import Forecast, Part
 from distill_jax.forecast.pieces import Pieces
 from distill_jax.forecast.weights import weights_bytes
-from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.models.reward_model_io import IMPLICIT
 from distill_jax.rewards.length_buckets import Call
-from distill_jax.run.settings import Shared
 from distill_jax.training.algorithms import ALGORITHMS
 
 # Rows of supervised batches are padded to a multiple of this.
-SUPERVISED_MULTIPLE = 16
+_SUPERVISED_MULTIPLE = 16
 # Rows that a reward model reads at a time, and their least length: of inference.step_batches.
 SCORED, SCORED_LENGTH = 64, 32
 # About as many tokens ask for a review, besides the problem and the candidate.
@@ -32,24 +30,12 @@ _REVIEW = 128
 
 
 class Job(Pieces):
-    """The memory of a stage, one method a kind; lengths at the limits of the run's settings.
+    """The memory of a stage, one method a kind; lengths at the limits of the run's settings."""
 
-    Attributes:
-        drawing: of completions.
-    """
-
-    def __init__(
-        self,
-        config: Shared,
-        teacher: QwenConfig,
-        student: QwenConfig,
-        mesh: AnyMesh,
-        *,
-        platform: str | None = None,
-        further: Mapping[str, QwenConfig] | None = None,
-    ):
-        super().__init__(config, teacher, student, mesh, platform=platform, further=further)
-        self.drawing = Drawing(self)
+    @functools.cached_property
+    def drawing(self) -> Drawing:
+        """Of completions."""
+        return Drawing(self)
 
     def forecast(self, stage: str, parts: Sequence[Part]) -> Forecast:
         """The forecast of a stage with these parts."""
@@ -57,22 +43,29 @@ class Job(Pieces):
 
     def supervised(self, settings: Any) -> list[Part]:
         """A stage that trains the student's adapter on given rows, by settings as of sft."""
-        sampling = self.config.sampling
-        T = round_up(
-            self.config.data.max_prompt_tokens + sampling.max_new_tokens, SUPERVISED_MULTIPLE
-        )
-        R, count = round_up(sampling.max_new_tokens, SUPERVISED_MULTIPLE), settings.batch_size
-        if budget := getattr(settings, "packing", 0):  # a packed row has responses anywhere
-            parts = settings.accumulate * self.shards
-            count = packing.most_rows(count, self.solution, budget=budget, parts=parts)
-            T = R = budget
-        rows = self.rows(count // settings.accumulate, T, R)
+        if getattr(settings, "packing", 0):
+            rows = self.packed_rows(settings)
+        else:
+            count = settings.batch_size // settings.accumulate
+            rows = self.example_rows(count, self.config.data.max_prompt_tokens)
         held = activations.update(self.program("student", dropout=True), rows, shards=self.shards)
         return [
             self.base_part("student"),
             *self.trained_parts(settings.optimizer, values=False),
             Part("update: activations", held, False),
         ]
+
+    def example_rows(self, count: int, prompt: int) -> Rows:
+        """One device's part of so many rows, an example in each, behind prompts of such length."""
+        R = self.config.sampling.max_new_tokens
+        T = round_up(prompt + R, _SUPERVISED_MULTIPLE)
+        return self.rows(count, T, round_up(R, _SUPERVISED_MULTIPLE))
+
+    def packed_rows(self, settings: Any) -> Rows:
+        """One device's part of a microbatch of packed rows, which have responses anywhere."""
+        T, parts = settings.packing, settings.accumulate * self.shards
+        count = packing.most_rows(settings.batch_size, self.solution, budget=T, parts=parts)
+        return self.rows(count // settings.accumulate, T, T)
 
     def step_rewards(self, prm: Any) -> list[Part]:
         """A stage that trains the student with a head on steps, by settings as of prm.
@@ -82,7 +75,7 @@ class Job(Pieces):
         """
         if prm.head == IMPLICIT:
             return self._log_ratios(prm, prm.batch_size, prm.max_length)
-        full, T = prm.trainable == "full", round_up(prm.max_length, SUPERVISED_MULTIPLE)
+        full, T = prm.trainable == "full", round_up(prm.max_length, _SUPERVISED_MULTIPLE)
         rows = self.rows(prm.batch_size // prm.accumulate, T, 1)
         program = self.program("student", dropout=not full)
         if full:
@@ -106,7 +99,7 @@ class Job(Pieces):
         self, settings: Any, count: int, longest: int, *, reference: bool = True
     ) -> list[Part]:
         """Training of the adapter on log-probabilities of so many rows, over a reference."""
-        T = round_up(longest, SUPERVISED_MULTIPLE)
+        T = round_up(longest, _SUPERVISED_MULTIPLE)
         rows = self.rows(count // settings.accumulate, T, T)
         student, shards = self.program("student"), self.shards
         parts = [

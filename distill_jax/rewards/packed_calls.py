@@ -20,10 +20,10 @@ _NARROWER = 2
 
 
 class PackedCall(NamedTuple):
-    """A call: the width of its rows, and the numbers of the batch's rows that each holds."""
+    """A call: the width of its packed rows, and which rows of the batch each holds, by number."""
 
     width: int
-    rows: list[list[int]]
+    places: list[list[int]]
 
 
 def divide(

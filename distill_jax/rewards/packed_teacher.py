@@ -71,7 +71,7 @@ class PackedTeacher:
         B, R = host["targets_BR"].shape
         q_BR, value_BR, end_B = (np.zeros(shape, np.float32) for shape in ((B, R), (B, R), (B,)))
         for call, scores in zip(calls, sharding.fetch(scored), strict=True):
-            for place, inside in enumerate(call.rows):
+            for place, inside in enumerate(call.places):
                 first = 0
                 for row in inside:
                     tokens = int(host["response_len_B"][row])
@@ -94,10 +94,10 @@ def packed(host: dict[str, np.ndarray], call: PackedCall) -> dict[str, np.ndarra
         tokens_BT, segment_BT, targets_BR, at_BR int32, B and T of the call, R = T. Each response
         has one more place than tokens, with target 0: the state after its last token.
     """
-    B, T = len(call.rows), call.width
+    B, T = len(call.places), call.width
     out = {name: np.zeros((B, T), np.int32) for name in ("tokens_BT", "segment_BT", "targets_BR")}
     out["at_BR"] = np.full((B, T), T + 1, np.int32)
-    for place, inside in enumerate(call.rows):
+    for place, inside in enumerate(call.places):
         begin = first = 0
         for number, row in enumerate(inside, 1):
             start = begin + int(host["prompt_len_B"][row])

@@ -16,6 +16,7 @@ from distill_jax.data import tokenizer as tokenizers
 from distill_jax.rollout.completions import Rollout
 from distill_jax.run.console import write_json
 from distill_jax.run.run import Run, Stage
+from distill_jax.stages.settings import SFTSettings
 from distill_jax.training.records import FIRST_ROLLOUT_FILE
 
 CLIPPED, OTHER_END = "completions/clipped_ratio", "completions/other_end_ratio"
@@ -106,7 +107,11 @@ class Guard:
     def _learn_to_end(self) -> str:
         """How a stage sft of the plan comes before this one; it has begun with another start."""
         config = self.run.config
-        tuned = [n for n in config.plan if config.plan[n].kind == "sft" and n != self.start]
+        tuned = [
+            name
+            for name, one in config.plan.items()
+            if isinstance(one, SFTSettings) and name != self.start
+        ]
         if not tuned:
             return f"{self.name}.start: a student that was trained on solutions"
         first, stages = tuned[0], list(config.stages)

@@ -92,7 +92,7 @@ def test_a_rollout_holds_both_caches_while_rows_leave(preset: str, devices: int)
     assert compiled - 0.02 < held / 1e9 < compiled + 0.05
 
 
-# The forecast has the head beside the layers, as v5e has it; v6e gathers it after them.
+# v6e gathers the head after the layers. The forecast counts it while they run, as on v5e.
 LATE = {
     ("qwen_7b", "teacher scoring", 152_064 * 5_120): (8.193, 9.921),  # v6e:2x4
     ("qwen_7b", "student scoring", 152_064 * 3_584): (1.966, 6.074),  # v6e:2x4

@@ -11,9 +11,9 @@ from distill_jax.run.config import RunConfig
 from launch import forecast
 
 
-def parts(config: RunConfig, **changes: Any) -> tuple[dict[str, int], Forecast]:
+def parts(config: RunConfig, devices: int = 1, **changes: Any) -> tuple[dict[str, int], Forecast]:
     config = dataclasses.replace(config.replace("distill", **changes), stages=("distill",))
-    (found,) = forecast.run(config, 1)
+    (found,) = forecast.run(config, devices)
     return {part.name: part.bytes for part in found.parts}, found
 
 
@@ -45,6 +45,21 @@ def test_a_teacher_that_needs_more_than_the_update_decides(config: RunConfig) ->
     large, _ = parts(wide, batch_size=512, accumulate=4)
     small, _ = parts(config, batch_size=512, accumulate=4)
     assert large["update: activations"] > 1.5 * small["update: activations"]
+    own: dict[str, Any] = {"data": "student_samples", "loss": loss(config, ce_weight=0.0)}
+    stage = config.plan["distill"].teacher  # type: ignore[attr-defined]
+    shown = dataclasses.replace(stage, prompt="{question} {solution}", max_prompt_tokens=4096)
+    longer, _ = parts(wide, batch_size=512, accumulate=4, teacher=shown, **own)
+    assert longer["update: activations"] > 2 * large["update: activations"]
+
+
+def test_the_gathered_head_of_the_teacher_is_held() -> None:
+    config = presets.qwen_7b()
+    alone, _ = parts(config, 8, loss=loss(config, kd_weight=0.0, ce_weight=1.0))
+    both, _ = parts(config, 8)
+    rows = 32 // 8 * 1024  # tokens of a device; the teacher is 5,120 wide
+    assert config.plan["distill"].packing == 1024  # type: ignore[attr-defined]
+    name = "update: activations"
+    assert both[name] - alone[name] == 2 * 5_120 * (rows + 152_064)
 
 
 def test_the_start_as_teacher_is_in_memory_once_with_its_adapter(config: RunConfig) -> None:
@@ -61,7 +76,28 @@ def test_samples_of_either_model_are_drawn(config: RunConfig) -> None:
     written, _ = parts(config, data="teacher_samples")
     given, _ = parts(config)
     assert "rollout: decode weights, cache, logits" in drawn.keys() - given.keys()
-    assert any("teacher's samples" in name for name in written.keys() - given.keys())
+    assert any("solutions of the teacher" in name for name in written.keys() - given.keys())
+
+
+def test_more_samples_of_a_problem_than_a_batch_has_are_one_batch(config: RunConfig) -> None:
+    stage = config.plan["distill"].teacher_samples  # type: ignore[attr-defined]
+    many = dataclasses.replace(stage, batch=4, samples=16)
+    found, _ = parts(config, data="teacher_samples", teacher_samples=many)
+    assert any(name.startswith("16 solutions of the teacher") for name in found)
+    assert any(name.startswith("1 prompts of solutions") for name in found)
+    pairs = dataclasses.replace(stage, samples=2)
+    usual, _ = parts(config, data="teacher_samples", teacher_samples=pairs)
+    assert any(name.startswith(f"{stage.batch // 2} prompts of solutions") for name in usual)
+
+
+def test_steps_on_own_samples_are_not_packed(config: RunConfig) -> None:
+    alone, _ = parts(config, lmbda=0.5)
+    both, _ = parts(config, lmbda=0.5, packing=1024)
+    large, _ = parts(config, lmbda=0.5, packing=2048)
+    packed, _ = parts(config, packing=2048)
+    name = "update: activations"
+    assert both[name] >= alone[name]
+    assert large[name] == packed[name] > alone[name]
 
 
 def test_a_stored_top_k_is_scored_before_the_update(config: RunConfig) -> None:

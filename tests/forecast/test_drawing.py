@@ -1,4 +1,4 @@
-"""Memory of drawing: caches by hand, and beside XLA's own analysis of the sampler's programs."""
+"""Memory of drawing: caches by hand, and compared with XLA's analysis of the sampler's programs."""
 
 import dataclasses
 from typing import Any

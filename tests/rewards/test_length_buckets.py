@@ -8,10 +8,10 @@ from distill_jax.core.errors import DataError
 from distill_jax.data.batching import bucket_sizes, growing_sizes
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.length_buckets import BucketedTeacher
-from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.rewards.top_k import TopKScorer
 from tests import tiny
+from tests.rewards.scorers import Spy, scorer
 from tests.rewards.test_teacher_cache_scoring import R, T, close, cut, make, take
 from tests.tiny import VOCAB
 
@@ -25,23 +25,13 @@ def model():
     return tiny.build(lora=False, seed=3)
 
 
-def scorer(model, mesh=None):
-    mesh = mesh or tiny.mesh()
-    own = model[0].replace(fuse=mesh.shape["tensor"] == 1)
-    return TeacherScorer(own, tiny.placed(model[1], mesh), mesh, alpha=0.7, vocab=VOCAB)
-
-
 @pytest.fixture(scope="module")
 def plain(model):
     return scorer(model)
 
 
-class Spy:
+class SpyOfShapes(Spy):
     """Notes the shape of each call."""
-
-    def __init__(self, teacher):
-        self.teacher, self.model, self.vocab = teacher, teacher.model, teacher.vocab
-        self.kind, self.alphas, self.shapes = teacher.kind, teacher.alphas, []
 
     def score(self, batch):
         self.shapes.append((*batch["tokens_BT"].shape, batch["targets_BR"].shape[1]))
@@ -51,7 +41,7 @@ class Spy:
 def bucketed(teacher, mesh=None, rows=3, sizes=SIZES):
     mesh = mesh or tiny.mesh()
     how = {"sizes": sizes, "rows": rows, "response": R}
-    return BucketedTeacher(Spy(teacher), mesh, **how)
+    return BucketedTeacher(SpyOfShapes(teacher), mesh, **how)
 
 
 def totals(batch):

@@ -46,8 +46,8 @@ def test_each_row_has_one_place_that_holds_it(lengths, shards, count):
     sizes = growing_sizes(96, count=count)
     calls = divide(lengths, sizes, shards)
     assert {call.width for call in calls} <= set(sizes)
-    assert all(len(call.rows) == shards for call in calls)
-    packed = [(call.width, inside) for call in calls for inside in call.rows]
+    assert all(len(call.places) == shards for call in calls)
+    packed = [(call.width, inside) for call in calls for inside in call.places]
     assert sorted(itertools.chain(*(inside for _, inside in packed))) == list(range(len(lengths)))
     assert all(sum(lengths[row] for row in inside) <= width for width, inside in packed)
     # No worse than each row alone in a call's row of the greatest size.

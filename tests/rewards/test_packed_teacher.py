@@ -7,9 +7,9 @@ from distill_jax.core.errors import DataError
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.packed_calls import PackedCall
 from distill_jax.rewards.packed_teacher import PackedTeacher, packed
-from distill_jax.rewards.teacher import TeacherScorer
 from distill_jax.rewards.teacher_cache import CacheSettings
 from tests import tiny
+from tests.rewards.scorers import Spy, scorer
 from tests.rewards.test_teacher_cache_scoring import R, T, close, make, take
 from tests.tiny import VOCAB
 
@@ -23,23 +23,15 @@ def model():
     return tiny.build(tiny.CONFIG, lora=False, seed=3)
 
 
-def scorer(model, mesh=None):
-    mesh = mesh or tiny.mesh()
-    own = model[0].replace(fuse=mesh.shape["tensor"] == 1)
-    return TeacherScorer(own, tiny.placed(model[1], mesh), mesh, alpha=0.7, vocab=VOCAB)
-
-
 @pytest.fixture(scope="module")
 def plain(model):
     return scorer(model)
 
 
-class Spy:
+class SpyOfRows(Spy):
     """Notes the shape of each call, and how many rows it holds."""
 
-    def __init__(self, teacher):
-        self.teacher, self.model, self.vocab = teacher, teacher.model, teacher.vocab
-        self.kind, self.alphas, self.shapes, self.rows = teacher.kind, teacher.alphas, [], 0
+    rows = 0
 
     def score_packed(self, batch):
         self.shapes.append(batch["tokens_BT"].shape)
@@ -48,7 +40,7 @@ class Spy:
 
 
 def made(teacher, mesh=None, sizes=SIZES):
-    return PackedTeacher(Spy(teacher), mesh or tiny.mesh(), sizes=sizes)
+    return PackedTeacher(SpyOfRows(teacher), mesh or tiny.mesh(), sizes=sizes)
 
 
 def batch_of(rows=11, seed=0):

@@ -12,6 +12,7 @@ from distill_jax.core.errors import ConfigError
 from distill_jax.data import tokenizer as tokenizers
 from distill_jax.data.chat import ChatSettings
 from distill_jax.rollout.completions import MODEL, PROMPT, TOOL, Rollout
+from distill_jax.run.settings import StageSettings
 from distill_jax.stages import runner
 from distill_jax.stages.first_rollout import Guard
 from tests.stages.small import copy_stages, rows, small
@@ -46,7 +47,7 @@ def guard(
         config=SimpleNamespace(
             sampling=SimpleNamespace(max_new_tokens=7),
             data=SimpleNamespace(chat=ChatSettings(instruction=instruction)),
-            plan={name: SimpleNamespace(kind=name.removesuffix("_2")) for name in PLAN},
+            plan={name: StageSettings.kinds[name.removesuffix("_2")]() for name in PLAN},
             stages=("pretrain", "rl_2", "evaluate"),
         ),
         workdir=Path("runs/x"),
