@@ -139,9 +139,9 @@ def pack_examples(
     needed = padding.padded_lengths(lengths_B2, multiple)
     T, R = padding.smallest(needed, chosen) if chosen else needed
     length_B = lengths_B2[:, 1].astype(np.int32)
-    targets_BR = _right_padded([e.response for e in examples], pad_id, R)
+    targets_BR = right_padded([e.response for e in examples], pad_id, R)
     return {
-        "tokens_BT": _right_padded([[*e.prompt, *e.response] for e in examples], pad_id, T),
+        "tokens_BT": right_padded([[*e.prompt, *e.response] for e in examples], pad_id, T),
         "prompt_len_B": np.array([len(e.prompt) for e in examples], np.int32),
         "response_len_B": length_B,
         "targets_BR": targets_BR,
@@ -154,7 +154,8 @@ def lengths_of(examples: Sequence[Example]) -> np.ndarray:
     return np.array([(len(e.prompt) + len(e.response), len(e.response)) for e in examples])
 
 
-def _right_padded(rows: Sequence[Sequence[int]], pad_id: int, columns: int) -> np.ndarray:
+def right_padded(rows: Sequence[Sequence[int]], pad_id: int, columns: int) -> np.ndarray:
+    """int32 [rows, columns]."""
     out = np.full((len(rows), columns), pad_id, np.int32)
     for row, ids in enumerate(rows):
         out[row, : len(ids)] = ids

@@ -79,13 +79,20 @@ def said(chosen: Sequence[PaddedLengths]) -> str:
     return ", ".join(f"{T}/{R}" for T, R in chosen)
 
 
-def smallest(needed: PaddedLengths, chosen: Sequence[PaddedLengths]) -> PaddedLengths:
+def smallest(
+    needed: PaddedLengths, chosen: Sequence[PaddedLengths], *, apart: bool = False
+) -> PaddedLengths:
     """The cheapest of the chosen lengths, as `choose` counts, that holds a batch.
+
+    apart: prompts, T − R, and responses are padded each by itself.
 
     Raises:
         DataError: none does.
     """
-    fitting = [one for one in chosen if one.T >= needed.T and one.R >= needed.R]
+    prompt = needed.T - needed.R if apart else -np.inf
+    fitting = [
+        one for one in chosen if one.T >= needed.T and one.R >= needed.R and one.T - one.R >= prompt
+    ]
     if not fitting:
         raise DataError(
             f"a batch of rows of {needed.T} and responses of {needed.R} tokens",
@@ -95,7 +102,7 @@ def smallest(needed: PaddedLengths, chosen: Sequence[PaddedLengths]) -> PaddedLe
 
 
 def of_drawn(
-    prompt_N: np.ndarray, most: int, *, multiple: int, limit: int = LIMIT
+    prompt_N: np.ndarray, most: int, *, multiple: int, limit: int = LIMIT, apart: bool = False
 ) -> tuple[PaddedLengths, ...]:
     """Lengths that hold every batch of these prompts with responses that are yet to be drawn.
 
@@ -109,14 +116,15 @@ def of_drawn(
         most: tokens of the longest response.
         multiple: of all lengths.
         limit: at least 1.
+        apart: prompts, T − R, and responses are padded each by itself.
     """
     shortest, longest = int(prompt_N.min()), int(prompt_N.max())
     possible = [
         PaddedLengths(T, R)
         for R in range(multiple, round_up(most, multiple) + 1, multiple)
         for T in range(
-            round_up(shortest + R - multiple + 1, multiple),
-            round_up(longest + min(R, most), multiple) + 1,
+            round_up(shortest + (R if apart else R - multiple + 1), multiple),
+            round_up(longest + (R if apart else min(R, most)), multiple) + 1,
             multiple,
         )
     ]
@@ -124,10 +132,10 @@ def of_drawn(
         return tuple(sorted(possible))
     usual = int(np.quantile(prompt_N, 0.95, method="higher"))
     steps = [(usual, -(-most * part // (limit - 1))) for part in range(1, limit)]
-    pairs = {
-        PaddedLengths(round_up(prompt + step, multiple), round_up(step, multiple))
-        for prompt, step in [*steps, (longest, most)]
-    }
+    pairs = set()
+    for prompt, step in [*steps, (longest, most)]:
+        R = round_up(step, multiple)
+        pairs.add(PaddedLengths(round_up(prompt + (R if apart else step), multiple), R))
     return tuple(sorted(pairs))
 
 

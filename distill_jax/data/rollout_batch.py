@@ -17,6 +17,8 @@ class RolloutBatch:
         targets_BR: int32, the response tokens.
         ended_B: bool, whether the completion ended with EOS.
         behaviour_logp_BR: f32, under the distribution that was drawn from; 0 on outputs.
+        prompts_PS: int32, the prompt of each B / P consecutive rows, right padded: the student
+            computes it once for them. None: each row is computed whole.
     """
 
     tokens_BT: Any
@@ -26,6 +28,7 @@ class RolloutBatch:
     targets_BR: Any
     ended_B: Any
     behaviour_logp_BR: Any
+    prompts_PS: Any | None = None
 
     def to_score(self) -> dict[str, Any]:
         """The arrays that a teacher's scorer reads, by name."""

@@ -223,7 +223,8 @@ def spent(
     """Operations of a stage by PARTS, cumulative, float64 [K].
 
     The head counts on the tokens of responses alone. With rewards.credit=exact, and with
-    loss.future on own samples, the loss applies the student's head twice.
+    loss.future on own samples, the loss applies the student's head twice. A prompt counts once for
+    each of its samples, though an update of rl may compute it once for all.
 
     Args:
         s: settings of the stage.

@@ -19,11 +19,25 @@ _F32 = 4
 
 
 class Rows(NamedTuple):
-    """One device's rows of a call: how many, row length T, response length R."""
+    """One device's rows of a call.
+
+    Attributes:
+        rows: how many.
+        T: tokens of a row.
+        R: tokens of responses in it.
+        longest: keys that a token attends to; 0: T. Rows that hold a prompt and all its responses
+            are longer.
+    """
 
     rows: int
     T: int
     R: int
+    longest: int = 0
+
+    @property
+    def keys(self) -> int:
+        """That a token attends to."""
+        return self.longest or self.T
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ class Program:
 
 
 def _kept(program: Program, T: int) -> int:
-    """Elements a token that one block keeps for its backward pass."""
+    """Elements a token that one block keeps for its backward pass; T: keys that it attends to."""
     D, q, keys, F = program.widths
     weights = program.scores(T)  # unnormalised attention weights
     inputs = 4 * D  # two residual sums, two normed
@@ -162,7 +176,7 @@ def scoring(program: Program, rows: Rows, *, shards: int = 1) -> int:
     """
     D, q, _, F = program.widths
     N, size = rows.rows * rows.T, program.itemsize
-    weights = program.scores(rows.T)
+    weights = program.scores(rows.keys)
     attention = size * N * (D + q + weights) + _F32 * N * weights
     mlp = size * N * (2 * D + 3 * F)
     if program.rank and size < _F32 and not program.tpu:
@@ -193,13 +207,13 @@ def update(program: Program, rows: Rows, *, shards: int = 1) -> int:
     kernels = size * program.layer_kernels
     # In float32 an adapter is added to its kernel, and the sum is kept (lora.project).
     merged = kernels if size == _F32 and 2 * N >= D and not program.dropout else 0
-    block = size * N * _kept(program, rows.T) + merged
+    block = size * N * _kept(program, rows.keys) + merged
     # Unrolled layers' kernels are cut out of their stack ahead and kept for the backward pass.
     cut = (kernels if program.cpu else kernels // program.fsdp) if program.unroll else 0
     recomputed = program.remat and not (program.unroll and program.cpu)
     backward = 3 * F + (2 * D if program.tensor > 1 else 0)  # tensor: partial sums to be added up
     if recomputed:
-        backward = max(backward, program.scores(rows.T) * 5 // 4)
+        backward = max(backward, program.scores(rows.keys) * 5 // 4)
     backward *= size * N
     chunk = _logits(program, rows.rows * rows.R, shards=shards)
     early, late = gathered_head(program)
@@ -228,7 +242,7 @@ def _fullest_on_tpu(program: Program, rows: Rows, block: int, head: int, gathere
     """
     D, _, _, F = program.widths
     tokens = rows.rows * rows.T
-    back = max(2 * F + (2 * D if program.tensor > 1 else 0), program.scores(rows.T) * 5 // 4)
+    back = max(2 * F + (2 * D if program.tensor > 1 else 0), program.scores(rows.keys) * 5 // 4)
     back *= program.itemsize * tokens
     return max(gathered + _in_pieces(program, tokens), gathered + max(gathered, head), block + back)
 

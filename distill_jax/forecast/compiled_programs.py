@@ -145,7 +145,7 @@ class Programs:
             trainable = jax.eval_shape(lambda t: states.with_value_head(t, width), trainable)
             trainable = sharding.abstract(trainable, states.param_shardings(trainable, self.mesh))
         how: dict[str, Any] = {"temperature": self.config.sampling.temperature, "vocab": self.vocab}
-        rollout = self._rollout(P * G, settings.batch_multiple)
+        rollout = self._rollout(settings)
         if (settings.needs_old or settings.reference_weight) and self._wanted("score"):
             score: Any = losses.policy_scorer(
                 self.rows, model, values=settings.uses_values, entropy=settings.by_entropy, **how
@@ -316,8 +316,11 @@ class Programs:
         made: dict[str, Any] = {name: self._int(B, T) for name in ints}
         return {**made, "loss_mask_BR": self._float(B, T), "place_BE": self._float(B, E)}
 
-    def _rollout(self, B: int, multiple: int) -> RolloutBatch:
-        new = self.config.sampling.response_tokens
+    def _rollout(self, settings: Any) -> RolloutBatch:
+        new, multiple = self.config.sampling.response_tokens, settings.batch_multiple
+        B = settings.prompts_per_step * settings.samples_per_prompt
+        shared = settings.shares_prompts(sharding.batch_shards(self.mesh))
+        S = round_up(self.config.data.max_prompt_tokens, multiple)
         T = round_up(self.config.data.max_prompt_tokens + new, multiple)
         R = round_up(new, multiple)
         return RolloutBatch(
@@ -328,12 +331,13 @@ class Programs:
             targets_BR=self._int(B, R),
             ended_B=jax.ShapeDtypeStruct((B,), jnp.bool_, sharding=self.rows),
             behaviour_logp_BR=self._float(B, R),
+            prompts_PS=self._int(settings.prompts_per_step, S) if shared else None,
         )
 
     def _policy_batch(self, settings: Any, algorithm: Any, about: Any) -> PolicyBatch:
         """Of one update."""
         P, G = settings.prompts_per_step, settings.samples_per_prompt
-        rollout = self._rollout(P * G, settings.batch_multiple)
+        rollout = self._rollout(settings)
         R, values = rollout.targets_BR.shape[1], settings.uses_values
         # Which advantages there are depends on the algorithm alone, and on whole groups.
         scores = self._float(P * G, R)
@@ -348,12 +352,15 @@ class Programs:
         )  # fmt: skip
         made = jax.eval_shape(lambda x: algorithm.advantages(x, about)[0], scored)
         batch = PolicyBatch(
-            tokens_BT=rollout.tokens_BT, prompt_len_B=rollout.prompt_len_B,
+            tokens_BT=rollout.tokens_BT if rollout.prompts_PS is None else None,
+            prompts_PS=rollout.prompts_PS, prompt_len_B=rollout.prompt_len_B,
             targets_BR=rollout.targets_BR, loss_mask_BR=scores, behaviour_logp_BR=scores,
             old_logp_BR=scored.old_logp_BR, ref_logp_BR=scored.ref_logp_BR, advantages=made,
         )  # fmt: skip
-        rows = P * G // settings.minibatches
-        cut = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
+        parts = settings.minibatches
+        cut = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((x.shape[0] // parts, *x.shape[1:]), x.dtype), batch
+        )
         placed: PolicyBatch = sharding.abstract(cut, self.rows)
         return placed
 

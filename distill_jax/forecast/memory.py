@@ -118,7 +118,7 @@ class Job(Pieces):
         B, R = rl.prompts_per_step * rl.samples_per_prompt, sampling.response_tokens
         T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
         values = ALGORITHMS[rl.algorithm].uses_values
-        part = B // rl.minibatches // rl.accumulate
+        placed, scored = self._drawn(rl, T, R)
         full, base, student = (
             rl.trainable == "full",
             self.base_part("student"),
@@ -132,8 +132,9 @@ class Job(Pieces):
             role = "teacher" if rl.teacher.is_model else "student"
             length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)
             if rl.rewards.exact:  # the loss runs the teacher on a microbatch
-                placed = self.rows(part, length, R)
-                compared = activations.scoring(self.program(role), placed, shards=self.shards)
+                own = self.rows(B // rl.minibatches // rl.accumulate, length, R)
+                read = own if rl.teacher.prompt else placed
+                compared = activations.scoring(self.program(role), read, shards=self.shards)
             else:
                 calls = [Call(B, length, R)]
                 if rl.fixed_calls:
@@ -148,11 +149,11 @@ class Job(Pieces):
         kept = "reference" if rl.reference_weight else "start as teacher" if start else ""
         parts += self.trained_parts(rl.optimizer, values=values, kept=kept, full=full)
         parts += [Part("replay buffer", rl.replay_bytes(T, R), True)] * bool(rl.replay.groups)
-        update = activations.update(student, self.rows(part, T, R), shards=self.shards)
+        update = activations.update(student, placed, shards=self.shards)
         update += compared + base.bytes * full  # gradients of all weights
         samples = rl.samples_per_prompt * rl.oversample
         rollout = self.drawing.batches(rl.prompts_per_step, samples, turns=True)
-        before = self.scoring(student, B, T, R + int(values))
+        before = self.scoring(student, scored)
         return [
             *parts,
             Part("rollout: decode weights, cache, logits", rollout, False),
@@ -160,6 +161,16 @@ class Job(Pieces):
             Part("student scoring: activations", before, False),
             Part("update: activations", update, False),
         ]
+
+    def _drawn(self, rl: Any, T: int, R: int) -> tuple[Rows, Rows]:
+        """Rows of a microbatch of an update, and of the scores before it."""
+        P, G = rl.prompts_per_step, rl.samples_per_prompt
+        parts, more = rl.minibatches * rl.accumulate, int(rl.uses_values)
+        if not rl.shares_prompts(self.shards):
+            return self.rows(P * G // parts, T, R), self.rows(P * G, T, R + more)
+        S = round_up(self.config.data.max_prompt_tokens, rl.batch_multiple)
+        scored = self.groups(P, G, S, R)
+        return self.groups(P // parts, G, S, R), scored._replace(R=scored.R + G * more)
 
     def _further_teachers(self, calls: Sequence[Call]) -> list[Part]:
         """Weights of each, and its scoring in such calls."""
@@ -174,7 +185,7 @@ class Job(Pieces):
 
     def _largest(self, program: Program, calls: Sequence[Call]) -> int:
         """Activations of the call that has most; a value for each token and the end."""
-        return max(self.scoring(program, rows, T, R + 1) for rows, T, R in calls)
+        return max(self.scoring(program, self.rows(rows, T, R + 1)) for rows, T, R in calls)
 
     def solving(
         self,

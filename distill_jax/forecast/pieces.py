@@ -70,6 +70,10 @@ class Pieces:
         """One device's part of so many rows."""
         return Rows(-(-count // self.shards), T, R)
 
+    def groups(self, count: int, samples: int, S: int, R: int) -> Rows:
+        """One device's part of so many rows, each of a prompt and its samples."""
+        return Rows(count // self.shards, S + samples * R, samples * R, longest=S + R)
+
     def base_part(self, role: str) -> Part:
         """The weights of a role's model as they are loaded."""
         settings = self.settings(role)
@@ -103,6 +107,6 @@ class Pieces:
         parts = [Part(", ".join(labels), copies, True)] if labels else []
         return [*parts, Part("optimiser state", device_bytes(opt, where), True)]
 
-    def scoring(self, program: Program, rows: int, T: int, R: int) -> int:
-        """Activations of scoring so many rows in a call."""
-        return activations.scoring_in_parts(program, self.rows(rows, T, R), shards=self.shards)
+    def scoring(self, program: Program, rows: Rows) -> int:
+        """Activations of scoring these rows in a call."""
+        return activations.scoring_in_parts(program, rows, shards=self.shards)

@@ -12,38 +12,36 @@ import jax
 import jax.numpy as jnp
 
 
-def response_positions(prompt_len_B: jax.Array, size: int) -> jax.Array:
-    """Positions whose hidden states (or logits) score response tokens 0..size−1: int32 [B, R].
-
-    prompt_len_B is at least 1. A position may be past the sequence where the row has no such token.
-    """
-    chex.assert_rank(prompt_len_B, 1)
-    return prompt_len_B.astype(jnp.int32)[:, None] + jnp.arange(size, dtype=jnp.int32) - 1
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def gather_response(hidden_BTD: jax.Array, prompt_len_B: jax.Array, size: int) -> jax.Array:
     """The hidden states [B, R, D] that score the response tokens, R = size; 0 past the sequence.
 
-    The gradient is a gather too (rows are contiguous), because scatter is slow on CPU and not
-    partitioned well over a mesh.
+    prompt_len_B is at least 1.
     """
-    return _take(hidden_BTD, response_positions(prompt_len_B, size))
+    chex.assert_rank(prompt_len_B, 1)
+    return shifted(hidden_BTD, prompt_len_B.astype(jnp.int32) - 1, size)
 
 
-def _gather_fwd(hidden_BTD: jax.Array, prompt_len_B: jax.Array, size: int) -> Any:
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def shifted(x_BTX: jax.Array, offset_B: jax.Array, size: int) -> jax.Array:
+    """x[b, offset_b + i] for i in 0..size−1, 0 outside of x: [B, size, ...].
+
+    The gradient is a gather too (rows are contiguous), because scatter is slow on CPU and not
+    partitioned well over a mesh. offset_B: int32, of any sign.
+    """
+    return _take(x_BTX, offset_B[:, None] + jnp.arange(size, dtype=jnp.int32))
+
+
+def _shifted_fwd(x_BTX: jax.Array, offset_B: jax.Array, size: int) -> Any:
     # The empty array carries T to the backward pass.
-    carry_T0 = jnp.zeros((hidden_BTD.shape[1], 0))
-    return gather_response(hidden_BTD, prompt_len_B, size), (prompt_len_B, carry_T0)
+    return shifted(x_BTX, offset_B, size), (offset_B, jnp.zeros((x_BTX.shape[1], 0)))
 
 
-def _gather_bwd(size: int, saved: Any, grad_BRD: jax.Array) -> Any:
-    prompt_len_B, carry_T0 = saved
-    back_BT = jnp.arange(carry_T0.shape[0]) - prompt_len_B.astype(jnp.int32)[:, None] + 1
-    return _take(grad_BRD, back_BT), None
+def _shifted_bwd(size: int, saved: Any, grad_BRX: jax.Array) -> Any:
+    offset_B, carry_T0 = saved
+    return shifted(grad_BRX, -offset_B, carry_T0.shape[0]), None
 
 
-gather_response.defvjp(_gather_fwd, _gather_bwd)
+shifted.defvjp(_shifted_fwd, _shifted_bwd)
 
 
 @jax.custom_vjp
@@ -51,7 +49,7 @@ def gather_packed(hidden_BTD: jax.Array, at_BR: jax.Array) -> jax.Array:
     """The hidden states [B, R, D] that score the tokens at these positions; 0 past the sequence.
 
     For rows that hold the responses of several examples. The gradient is a gather too, as that of
-    `gather_response`.
+    `shifted`.
 
     Args:
         hidden_BTD: float.

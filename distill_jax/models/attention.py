@@ -1,6 +1,7 @@
 """Grouped-query attention over whole sequences, and the module with its projections."""
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -44,21 +45,39 @@ def attention(
         [B, T, H·h] in q's dtype; softmax in float32. Rows of padding hold arbitrary finite values.
     """
     batch, time, heads, size = q_BTHh.shape
-    if implementation == "products":
-        out = _products(q_BTHh, k_BTKh, v_BTKh, _mask(time, window, segment_BT))
-    elif isinstance(implementation, Splash):
+    if isinstance(implementation, Splash):
         out = implementation(q_BTHh, k_BTKh, v_BTKh, segment_BT)
+        return out.reshape(batch, time, heads * size)
+    static_window = window is None or isinstance(window, int)
+    if implementation == "products" or segment_BT is not None or not static_window:
+        mask_X1TT = _mask(time, window, segment_BT)
+        return masked(q_BTHh, k_BTKh, v_BTKh, mask_X1TT, implementation=implementation)
+    out = jax.nn.dot_product_attention(
+        q_BTHh,
+        k_BTKh,
+        v_BTKh,
+        is_causal=True,
+        local_window_size=(window - 1, 0) if isinstance(window, int) else None,
+        implementation=implementation,
+    )
+    return out.reshape(batch, time, heads * size)
+
+
+def masked(
+    q_BTHh: jax.Array,
+    k_BSKh: jax.Array,
+    v_BSKh: jax.Array,
+    mask_X1TS: jax.Array,
+    *,
+    implementation: Named = "products",
+) -> jax.Array:
+    """As `attention`, of T queries on S keys where the mask (bool, X is 1 or B) is true."""
+    batch, time, heads, size = q_BTHh.shape
+    if implementation == "products":
+        out = _products(q_BTHh, k_BSKh, v_BSKh, mask_X1TS)
     else:
-        static_window = window is None or isinstance(window, int)
-        plain = static_window and segment_BT is None
         out = jax.nn.dot_product_attention(
-            q_BTHh,
-            k_BTKh,
-            v_BTKh,
-            mask=None if plain else _mask(time, window, segment_BT),
-            is_causal=True,
-            local_window_size=(window - 1, 0) if isinstance(window, int) else None,
-            implementation=implementation,
+            q_BTHh, k_BSKh, v_BSKh, mask=mask_X1TS, implementation=implementation
         )
     return out.reshape(batch, time, heads * size)
 
@@ -102,12 +121,12 @@ def _attend(q_BKQh, k_BKSh, v_BKSh, mask_X1TS) -> jax.Array:
 
 def _attend_forward(q_BKQh, k_BKSh, v_BKSh, mask_X1TS):
     batch, kv_heads, queries, _ = q_BKQh.shape
-    time = mask_X1TS.shape[-1]
+    time, keys = mask_X1TS.shape[-2:]
     scores = jnp.einsum("bkqh,bksh->bkqs", q_BKQh, k_BKSh, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, kv_heads, queries // time, time, time)
+    scores = scores.reshape(batch, kv_heads, queries // time, time, keys)
     scores = jnp.where(mask_X1TS[:, :, None], scores, _MASKED)
     raised = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    raised = raised.reshape(batch, kv_heads, queries, time)
+    raised = raised.reshape(batch, kv_heads, queries, keys)
     inverse = 1.0 / jnp.sum(raised, axis=-1, keepdims=True)
     raised = raised.astype(v_BKSh.dtype)
     out = jnp.einsum("bkqs,bksh->bkqh", raised, v_BKSh) * inverse.astype(v_BKSh.dtype)
@@ -155,26 +174,21 @@ class Attention(nnx.Module):
         rope: tuple[jax.Array, jax.Array],
         shape: tuple[int, int],
         *,
+        attend: Callable[..., jax.Array] = attention,
         window: int | jax.Array | None = None,
-        segment_BT: jax.Array | None = None,
         fuse: bool = True,
-        implementation: Implementation = "products",
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """x_ND: [B·T, D] with (B, T) = shape; returns [B·T, D]."""
+        """x_ND: [B·T, D] with (B, T) = shape; returns [B·T, D].
+
+        attend: (queries, keys, values, window=window), as `attention` takes and returns them.
+        """
         q, k, v = project(
             x_ND, (self.q_proj, self.k_proj, self.v_proj), fuse=fuse, dropout_key=dropout_key
         )
         q, k, v = (y.reshape(*shape, -1, self.config.head_dim) for y in (q, k, v))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        out = attention(
-            apply_rope(q, rope),
-            apply_rope(k, rope),
-            v,
-            window=window,
-            segment_BT=segment_BT,
-            implementation=implementation,
-        )
+        out = attend(apply_rope(q, rope), apply_rope(k, rope), v, window=window)
         out_ND = out.reshape(x_ND.shape[0], -1)
         return project(out_ND, (self.o_proj,), fuse=fuse, dropout_key=dropout_key)[0]

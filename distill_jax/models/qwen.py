@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,12 @@ from jax.sharding import NamedSharding
 
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
-from distill_jax.models.attention import Attention, Implementation
+from distill_jax.models import prompt_groups
+from distill_jax.models.attention import Attention, Implementation, attention
 from distill_jax.models.decode import Decoding
 from distill_jax.models.layers import MLP, RMSNorm, rms_norm, rope_table, segment_positions
 from distill_jax.models.lora import LoraConfig
+from distill_jax.models.prompt_groups import Groups
 from distill_jax.models.qwen_config import QwenConfig
 
 Params = dict[str, Any]
@@ -187,6 +189,7 @@ class QwenModel(Decoding):
         tokens_BT: jax.Array,
         *,
         segment_BT: jax.Array | None = None,
+        groups: Groups | None = None,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
         """Hidden states after the final norm; logits are hidden_BTD @ head_VD(params).T.
@@ -195,7 +198,9 @@ class QwenModel(Decoding):
             params: {"base", "lora"}; gradients by "lora" alone cost none for the base.
             tokens_BT: int32 [B, T], padded at the right, where causality hides it.
             segment_BT: int32, of rows that hold several sequences: one number a sequence, in one
-                run. Positions start again at 0 in each, and none sees another. None: a row is one.
+                run. Positions start again at 0 in each, and none sees another.
+            groups: of rows that hold a prompt and responses to it, see `prompt_groups`. Without
+                this and segments a row is one sequence.
             dropout_key: typed key that switches LoRA dropout on.
 
         Returns:
@@ -203,22 +208,30 @@ class QwenModel(Decoding):
         """
         batch, time = tokens_BT.shape
         base, lora = params["base"], params["lora"]
-        positions = jnp.arange(time) if segment_BT is None else segment_positions(segment_BT)
+        attend: Callable[..., jax.Array]
+        if groups is not None:
+            positions, longest = groups.positions(time), groups.longest(time)
+            attend = functools.partial(prompt_groups.attend, groups=groups)
+        else:
+            longest = time
+            positions = jnp.arange(time) if segment_BT is None else segment_positions(segment_BT)
+            attend = functools.partial(attention, segment_BT=segment_BT)
+        implementation = self.attends(
+            longest, segments=segment_BT is not None, scanned=not self.unroll
+        )
+        attend = functools.partial(attend, implementation=implementation)
         rope = rope_table(self.config, positions)
         x_ND = jnp.take(base["embed_tokens"]["embedding"], tokens_BT.reshape(-1), axis=0)
         x_ND = self._by_rows(x_ND.astype(self.compute_dtype))
-        segments, scanned = segment_BT is not None, not self.unroll
-        implementation = self.attends(time, segments=segments, scanned=scanned)
 
         def block(weights, x_ND, window, key):
             x_ND = nnx.merge(self.graph, *weights)(
                 x_ND,
                 rope,
                 (batch, time),
+                attend=attend,
                 window=window,
-                segment_BT=segment_BT,
                 fuse=self.fuse,
-                implementation=implementation,
                 dropout_key=key,
             )
             return self._by_rows(x_ND)

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from distill_jax.core import units
 from distill_jax.kernels.logprob import gather_packed, gather_response
 from distill_jax.models.head.chunks import Cut, chunked, cut_of
 from distill_jax.models.head.scores import head_scores
+from distill_jax.models.prompt_groups import Groups, rows_of
 from distill_jax.models.qwen import QwenModel
 
 # Tokens of a part on one device: as many as fill a matrix unit and hide the reading, or under fsdp
@@ -28,27 +30,43 @@ class Packed(NamedTuple):
     at_BR: jax.Array
 
 
-def placed_in(batch: Mapping[str, Any]) -> "jax.Array | Packed":
-    """Where the responses of a batch lie: its Packed arrays, else its prompt_len_B."""
+Place = jax.Array | Packed | Groups
+
+
+def located(batch: Mapping[str, Any]) -> tuple[jax.Array, Place]:
+    """A batch's rows of tokens, and where the responses lie in them.
+
+    They are tokens_BT with segment_BT and at_BR, of packed rows; prompts_PS with targets_BR, of
+    groups of B / P consecutive responses to a prompt; else tokens_BT with prompt_len_B.
+    """
     if "segment_BT" in batch:
-        return Packed(batch["segment_BT"], batch["at_BR"])
-    return batch["prompt_len_B"]
+        return batch["tokens_BT"], Packed(batch["segment_BT"], batch["at_BR"])
+    if batch.get("prompts_PS") is None:
+        return batch["tokens_BT"], batch["prompt_len_B"]
+    (P, S), length_B = batch["prompts_PS"].shape, batch["prompt_len_B"]
+    groups = Groups(length_B.reshape(P, -1)[:, 0], S, length_B.shape[0] // P)
+    return rows_of(batch["prompts_PS"], batch["targets_BR"]), groups
 
 
 def response_states(
     model: QwenModel,
     params: Any,
     tokens_BT: jax.Array,
-    place: "jax.Array | Packed",
+    place: Place,
     size: int,
     *,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """States that the response tokens are drawn from: [B, R, D], R = size; 0 past the sequence.
+    """States that the response tokens are drawn from: [B, R, D], R = size.
+
+    Past a row they are 0; past a response, and in Groups, arbitrary and finite.
 
     place: prompt_len_B int32, at least 1, of rows without a gap between prompt and response; or
-    Packed.
+    Packed; or Groups, whose rows are P, with B = P·G responses.
     """
+    if isinstance(place, Groups):
+        hidden_PND = model.hidden(params, tokens_BT, groups=place, dropout_key=dropout_key)
+        return place.states(hidden_PND, size)
     if isinstance(place, Packed):
         hidden_BTD = model.hidden(
             params, tokens_BT, segment_BT=place.segment_BT, dropout_key=dropout_key
@@ -75,7 +93,7 @@ def response_scores(
     model: QwenModel,
     params: Any,
     tokens_BT: jax.Array,
-    place: jax.Array | Packed,
+    place: Place,
     targets_BR: jax.Array,
     *,
     temperature: float = 1.0,
@@ -89,8 +107,8 @@ def response_scores(
 
     Args:
         model, params: student or teacher.
-        tokens_BT: int32, right padded, prompt and response without a gap.
-        place: prompt_len_B int32, at least 1, or Packed: see `response_states`.
+        tokens_BT: int32, right padded, prompt and response without a gap; of Groups [P, S + G·R].
+        place: prompt_len_B int32, at least 1, Packed or Groups: see `response_states`.
         targets_BR: int32, the response's tokens; scores beyond its length are meaningless.
         temperature: divides the logits of logp and entropy.
         alphas: soft temperatures of value_ABR.
@@ -139,9 +157,18 @@ def in_parts(score: Callable[[Any], Any], batch: Any, time: int, shards: int = 1
     Args:
         score: of arrays like those of `batch` with any number of rows; its results have rows as
             their first axis, and none depends on another row.
-        batch: arrays [B, ...].
-        time: tokens of a row.
+        batch: arrays [B, ...]; or some [P, ...] and some [P·G, ...], of which whole groups are
+            taken.
+        time: tokens of a row, or of a group.
         shards: devices that the rows are split over; each has some in every part.
     """
-    cut = parts_of(jax.tree.leaves(batch)[0].shape[0], time, shards)
-    return chunked(lambda nothing, rows: (nothing, score(rows)), cut, batch)[1]
+    count = units.units_of(batch)
+    cut = parts_of(count, time, shards)
+    if all(leaf.shape[0] == count for leaf in jax.tree.leaves(batch)):
+        return chunked(lambda nothing, rows: (nothing, score(rows)), cut, batch)[1]
+
+    def of_groups(nothing: None, part: Any) -> tuple[None, Any]:
+        found = score(units.flat(part))
+        return nothing, units.nested(found, jax.tree.leaves(part)[0].shape[0])
+
+    return units.flat(chunked(of_groups, cut, units.nested(batch, count))[1])

@@ -6,6 +6,7 @@ import numpy as np
 
 from distill_jax.core.batching import round_up
 from distill_jax.data import padding
+from distill_jax.data.batching import right_padded
 from distill_jax.data.padding import PaddedLengths
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.rollout.sampler import Rollout
@@ -19,12 +20,16 @@ def training_batch(
     pad_id: int,
     multiple: int,
     chosen: Sequence[PaddedLengths] = (),
+    shared: bool = False,
 ) -> RolloutBatch:
     """The batch of B = P·samples completions of P prompts' token ids.
 
     T and R are rounded up to multiples of `multiple`, or are the cheapest of the chosen lengths
     that holds those (`padding.smallest`), for few compiled programs; R ends with the rollout's
     columns. Padding is never scored, never attended to.
+
+    shared: with the prompts by themselves, as `RolloutBatch` says; of the chosen lengths T − R is
+    then the prompts'.
 
     Raises:
         DataError: none of the chosen lengths holds the batch.
@@ -33,7 +38,13 @@ def training_batch(
     longest = int(rollout.length_B.max())
     T = round_up(int((prompt_len_B + rollout.length_B).max()), multiple)
     needed = PaddedLengths(T, round_up(longest, multiple))
-    T, R = padding.smallest(needed, chosen) if chosen else needed
+    S = round_up(max(map(len, prompts)), multiple)
+    if chosen:
+        needed = PaddedLengths(S + needed.R, needed.R) if shared else needed
+        T, R = padding.smallest(needed, chosen, apart=shared)
+        S = T - R
+    else:
+        T, R = needed
     R = min(R, max(rollout.tokens_BR.shape[1], longest))
     tokens_BT = np.full((len(prompt_len_B), T), pad_id, np.int32)
     for row in range(len(prompt_len_B)):
@@ -48,4 +59,5 @@ def training_batch(
         targets_BR=rollout.tokens_BR[:, :R].astype(np.int32),
         ended_B=rollout.ended_B,
         behaviour_logp_BR=rollout.behaviour_logp_BR[:, :R],
+        prompts_PS=right_padded(prompts, pad_id, S) if shared else None,
     )

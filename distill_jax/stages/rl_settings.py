@@ -237,6 +237,22 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         return self.steps * self.num_iterations * self.minibatches
 
     @property
+    def units(self) -> int:
+        """Parts of a batch that minibatches are drawn from: whole groups, if these divide."""
+        whole = self.prompts_per_step % self.minibatches == 0
+        return self.prompts_per_step * (1 if whole else self.samples_per_prompt)
+
+    def shares_prompts(self, shards: int) -> bool:
+        """Whether the student computes a prompt once for all its samples, in updates and scores.
+
+        Each of so many devices must have whole groups of each microbatch. Kept groups of a replay
+        are rows.
+        """
+        parts = self.minibatches * self.accumulate * shards
+        several = self.samples_per_prompt > 1 and not self.replay.groups
+        return several and self.prompts_per_step % parts == 0
+
+    @property
     def reference_weight(self) -> float:
         """Weight of the KL to the student as it starts; with 0 no copy of it is kept."""
         algorithm = ALGORITHMS[self.algorithm]

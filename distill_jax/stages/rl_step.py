@@ -29,7 +29,7 @@ from distill_jax.tasks import Judged
 from distill_jax.training import exact_credit, losses, replay
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
-from distill_jax.training.batch import PolicyBatch, take_rows
+from distill_jax.training.batch import PolicyBatch, take_units
 from distill_jax.training.exact_credit import ExactBatch
 from distill_jax.training.losses import PolicyScores
 from distill_jax.training.progress import PartTimes
@@ -95,9 +95,11 @@ class RLStep:
             losses.policy_scorer, self.rows, model, temperature=temperature, vocab=vocab
         )
         self._score, self._reference = score(values=values, entropy=by_entropy), score(values=False)
+        self._shared = self.settings.shares_prompts(sharding.batch_shards(run.mesh))
         self._lengths = batch_shapes.of_drawn(
             run, run.data.problems("train").prompts,
             multiple=self.settings.batch_multiple, limit=self.settings.drawn_lengths,
+            apart=self._shared,
         )  # fmt: skip
         # The reward state is part of the train state: with another sharding the update would
         # compile again.
@@ -110,7 +112,8 @@ class RLStep:
         self._replay = replay.program(
             self.rows, whole, samples=self.G, max_age=self.settings.replay.max_age
         )
-        self._take = jax.jit(take_rows, out_shardings=self.rows)
+        take = functools.partial(take_units, count=self.settings.units)
+        self._take = jax.jit(take, out_shardings=self.rows)
         objective = losses.policy if exact is None else exact.objective
         loss, totals = objective(
             model, self.algorithm, self.algorithm_settings, temperature=temperature, vocab=vocab
@@ -139,6 +142,7 @@ class RLStep:
         host = training_batch(
             drawn.prompts, drawn.rollout, self.G, pad_id=self.run.data.pad_id,
             multiple=self.settings.batch_multiple, chosen=self._lengths,
+            shared=self._shared,
         )  # fmt: skip
         clock.note("time/rollout")
         # --- the teacher is launched first: the host judges while the device scores ---
@@ -331,19 +335,16 @@ class RLStep:
         updates = settings.num_iterations * settings.minibatches
         if updates == 1:
             return self._update(state, self.fixed, batch, np.int32(0), np.int32(1))
-        rows = settings.prompts_per_step * self.G
         seen: list[Any] = []
         for iteration in range(settings.num_iterations):
             key = [self.run.seed(self.stage), step]
             bits = np.random.Philox(key=key, counter=[iteration, 0, 0, 2])
-            order = np.random.Generator(bits).permutation(rows)
+            order = np.random.Generator(bits).permutation(settings.units)
             for part in np.split(order, settings.minibatches):
                 number = len(seen)
                 last = np.int32(number == updates - 1)
-                rows_of_part = self._take(batch, part)
-                state, metrics = self._update(
-                    state, self.fixed, rows_of_part, np.int32(number), last
-                )
+                of_part = self._take(batch, part)
+                state, metrics = self._update(state, self.fixed, of_part, np.int32(number), last)
                 seen.append(metrics)
         return state, rl_metrics.mean_of(seen)
 

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 import flax.struct
 import jax
 
+from distill_jax.core import units
+
 Batch = TypeVar("Batch")
 
 
@@ -63,7 +65,9 @@ class PolicyBatch:
     """What the loss of a policy update is given.
 
     Attributes:
-        tokens_BT: int32, prompt ++ response ++ pad.
+        tokens_BT: int32, prompt ++ response ++ pad; None with prompts_PS.
+        prompts_PS: int32, the prompt of each B / P consecutive rows, computed once for them; None:
+            each row is computed whole.
         prompt_len_B: int32.
         targets_BR: int32, the response tokens.
         loss_mask_BR: f32.
@@ -73,7 +77,8 @@ class PolicyBatch:
         advantages: of the algorithm.
     """
 
-    tokens_BT: Any
+    tokens_BT: Any | None
+    prompts_PS: Any | None
     prompt_len_B: Any
     targets_BR: Any
     loss_mask_BR: Any
@@ -90,6 +95,8 @@ def needed(array: Any | None, name: str) -> Any:
     return array
 
 
-def take_rows(batch: Batch, rows: Any) -> Batch:
-    """The batch of these rows, in this order."""
-    return jax.tree.map(lambda leaf: leaf[rows], batch)
+def take_units(batch: Batch, index: Any, *, count: int) -> Batch:
+    """The batch of these of `count` units, in this order: rows, or groups of consecutive rows."""
+    taken = jax.tree.map(lambda leaf: leaf[index], units.nested(batch, count))
+    found: Batch = units.flat(taken)
+    return found

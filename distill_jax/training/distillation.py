@@ -17,7 +17,7 @@ from distill_jax.models.head.loss import Term, head_loss
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.head.terms import cross_entropy, divergence, top_k_divergence
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import placed_in, response_states
+from distill_jax.models.response import located, response_states
 from distill_jax.training.own_tokens import of_examples, on_own_tokens, stored_top_k
 from distill_jax.training.state import join
 from distill_jax.training.step import LossFn, TotalsFn
@@ -89,9 +89,7 @@ def response_hidden(
 ) -> jax.Array:
     """States that the response tokens are drawn from: [B·R, D]."""
     size = batch["targets_BR"].shape[1]
-    hidden_BRD = response_states(
-        model, params, batch["tokens_BT"], placed_in(batch), size, dropout_key=dropout_key
-    )
+    hidden_BRD = response_states(model, params, *located(batch), size, dropout_key=dropout_key)
     return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
 
 
@@ -123,6 +121,8 @@ def compared(
         return top_k_divergence(stored_top_k(batch), weights_N, **how)
     params = frozen["teacher"]
     prompts = {name: batch[f"teacher_{name}"] for name in READ if f"teacher_{name}" in batch}
+    if prompts:  # its own, in whole rows
+        prompts["prompts_PS"] = None
     teacher_NE = response_hidden(teacher, params, {**batch, **prompts})
     targets_N = batch["targets_BR"].reshape(-1) if own else None
     return divergence(

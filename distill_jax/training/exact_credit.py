@@ -92,6 +92,7 @@ def policy(
         mask_BR = batch.policy.loss_mask_BR
         given = {
             "tokens_BT": batch.policy.tokens_BT,
+            "prompts_PS": batch.policy.prompts_PS,
             "prompt_len_B": batch.policy.prompt_len_B,
             "targets_BR": batch.policy.targets_BR,
             **batch.teacher,

@@ -12,7 +12,7 @@ from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.policy_losses import Normaliser, normaliser
 from distill_jax.models import value_head
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import in_parts, placed_in, response_scores
+from distill_jax.models.response import in_parts, located, response_scores
 from distill_jax.training.algorithms import Algorithm
 from distill_jax.training.batch import PolicyBatch
 from distill_jax.training.state import join
@@ -34,8 +34,7 @@ def sft(model: QwenModel, vocab: int) -> tuple[LossFn, TotalsFn]:
         scores = response_scores(
             model,
             join(trainable, frozen),
-            batch["tokens_BT"],
-            placed_in(batch),
+            *located(batch),
             batch["targets_BR"],
             vocab=vocab,
             dropout_key=key,
@@ -89,8 +88,7 @@ def of_policy(
     scored = response_scores(
         model,
         join(trainable, frozen),
-        batch.tokens_BT,
-        batch.prompt_len_B,
+        *located(vars(batch)),
         batch.targets_BR,
         temperature=temperature,
         vocab=vocab,
@@ -167,8 +165,7 @@ def score_policy(
     scored = response_scores(
         model,
         join(trainable, frozen),
-        batch.tokens_BT,
-        batch.prompt_len_B,
+        *located(vars(batch)),
         targets_BR,
         temperature=temperature,
         vocab=vocab,
@@ -192,6 +189,7 @@ def policy_scorer(where: Any, model: QwenModel, **how: Any) -> Callable[..., Pol
 
     def score(trainable: Any, frozen: Any, batch: RolloutBatch) -> PolicyScores:
         of_rows = functools.partial(score_policy, model, trainable, frozen, **how)
-        return in_parts(of_rows, batch, batch.tokens_BT.shape[1], model.shards)
+        time = located(vars(batch))[0].shape[1]
+        return in_parts(of_rows, batch, time, model.shards)
 
     return jax.jit(score, out_shardings=where)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from distill_jax.core.masked import masked_mean
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
-from distill_jax.training.batch import Advantages, PolicyBatch
+from distill_jax.training.batch import Advantages, PolicyBatch, needed
 
 KEY = "replay"
 # Advantages below it are rounding of equal rewards.
@@ -87,6 +87,7 @@ def fresh(
 
     rows = PolicyBatch(
         tokens_BT=jnp.zeros((*of_group, tokens), jnp.int32),
+        prompts_PS=None,
         prompt_len_B=jnp.zeros(of_group, jnp.int32),
         targets_BR=response(jnp.int32),
         loss_mask_BR=response(),
@@ -194,7 +195,8 @@ def _where(replaced_P: jax.Array, earlier: Any, now: Any) -> Any:
 
 def _fits(prompt_NG: jax.Array, length_NG: jax.Array, target: PolicyBatch) -> jax.Array:
     """Whether all rows of a group fit into the widths of `target`, bool [N]."""
-    T, R = target.tokens_BT.shape[-1], target.targets_BR.shape[-1]
+    T = needed(target.tokens_BT, "tokens_BT").shape[-1]
+    R = target.targets_BR.shape[-1]
     return jnp.all((prompt_NG + length_NG <= T) & (length_NG <= R), axis=1)
 
 

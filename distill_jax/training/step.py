@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from distill_jax.core import rng
+from distill_jax.core import rng, units
 from distill_jax.core.errors import ConfigError
 from distill_jax.training.state import TrainState
 
@@ -42,7 +42,8 @@ def make_update(
         mesh: the rows of a microbatch are split over it.
         shardings: of the state; kept by the result.
         accumulate: microbatches; without dropout the update equals that of the whole batch up to
-            rounding, with dropout their masks differ.
+            rounding, with dropout their masks differ. Where some arrays have one row for several
+            of others, as of groups, they are of whole groups.
 
     The state is donated. A loss or gradient that is not finite leaves parameters, optimiser and
     its step count as they were and adds to `skipped`.
@@ -72,7 +73,8 @@ def _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves):
         def one(index: jax.Array, micro: Any):
             return grad(state.trainable, frozen, micro, sums, jax.random.fold_in(key, index))
 
-        inputs = jnp.arange(accumulate), jax.tree.map(lambda x: _cut(x, accumulate, mesh), batch)
+        cut = functools.partial(_cut, units.units_of(batch), accumulate, mesh)
+        inputs = jnp.arange(accumulate), jax.tree.map(cut, batch)
         start = _empty(jax.eval_shape(one, *jax.tree.map(lambda leaf: leaf[0], inputs)))
         return jax.lax.scan(lambda done, x: (_add(done, one(*x)), None), start, inputs)[0]
 
@@ -105,14 +107,18 @@ def _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves):
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
 
 
-def _cut(leaf: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
-    """[B, ...] -> [parts, B/parts, ...]; strided rows, so that each device keeps those it has."""
-    rows = leaf.shape[0]
-    if rows % parts:
+def _cut(count: int, parts: int, mesh: Mesh, leaf: jax.Array) -> jax.Array:
+    """[count·k, ...] -> [parts, count·k/parts, ...], of whole units of k rows.
+
+    Strided, so that each device keeps those it has.
+    """
+    if count % parts:
         raise ConfigError(
-            f"accumulate={parts} microbatches of {rows} rows", wanted="rows that divide by it"
+            f"accumulate={parts} microbatches of {count} rows", wanted="rows that divide by it"
         )
-    strided = jnp.swapaxes(leaf.reshape(rows // parts, parts, *leaf.shape[1:]), 0, 1)
+    each, rest = leaf.shape[0] // count, leaf.shape[1:]
+    strided = jnp.swapaxes(leaf.reshape(count // parts, parts, each, *rest), 0, 1)
+    strided = strided.reshape(parts, count // parts * each, *rest)
     where = NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
     return jax.lax.with_sharding_constraint(strided, where)
 

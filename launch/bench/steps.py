@@ -240,7 +240,8 @@ class Bench:
             # GRPO needs no reward of a token, no score before the update and no value.
             rollout = ScoredRollout(mask_BR, mask_BR, batch.ended_B, reward_PG, *[None] * 7)
             return PolicyBatch(
-                tokens_BT=batch.tokens_BT,
+                tokens_BT=None if shared else batch.tokens_BT,
+                prompts_PS=batch.prompts_PS,
                 prompt_len_B=batch.prompt_len_B,
                 targets_BR=batch.targets_BR,
                 loss_mask_BR=mask_BR,
@@ -251,6 +252,7 @@ class Bench:
             )
 
         prepare = jax.jit(prepared)
+        shared = s.prompts % (s.accumulate * sharding.batch_shards(self.mesh)) == 0
         # "step" is without the teacher, as the peers run it.
         parts: list[list[float]] = []
         for repeat in range(1 + s.warmup + s.repeats):
@@ -261,7 +263,7 @@ class Bench:
                 key=rng.stream_key(rng.run_key(0), "rollout", repeat),
                 prompt_ids=range(s.prompts), samples=s.samples,
             )  # fmt: skip
-            host = training_batch(prompts, rollout, s.samples, pad_id=0, multiple=16)
+            host = training_batch(prompts, rollout, s.samples, pad_id=0, multiple=16, shared=shared)
             reward_B = np.mean(rollout.tokens_BR % 2 == 0, axis=1, dtype=np.float32)
             batch = sharding.place(host, self.rows)
             times.append(time.perf_counter())

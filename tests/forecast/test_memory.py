@@ -166,6 +166,7 @@ def test_update(sizes: Any, rows: Any, mesh: str, how: dict[str, Any]) -> None:
     made = ("advantage_BR", "return_BR", "old_value_BR")
     batch = PolicyBatch(
         **batch_of(*rows, where, names),
+        prompts_PS=None,
         ref_logp_BR=None,
         advantages=Advantages(**batch_of(*rows, where, made)),
     )

@@ -1,21 +1,12 @@
-"""The shift by one: positions, gathers and their gradients."""
+"""The shift by one: gathers and their gradients."""
 
-import chex
 import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from distill_jax.kernels.logprob import gather_packed, gather_response, response_positions
-
-
-class Hand(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True)
-    def test_positions(self):
-        # prompt of 3 at 0..2: the first response token stands at 3 and is scored at 2
-        run = self.variant(lambda n: response_positions(n, 3))
-        np.testing.assert_array_equal(run(jnp.array([3, 1])), [[2, 3, 4], [0, 1, 2]])
+from distill_jax.kernels.logprob import gather_packed, gather_response, shifted
 
 
 @hypothesis.given(st.lists(st.integers(1, 7), min_size=3, max_size=3), st.integers(0, 99))
@@ -75,3 +66,25 @@ def test_packed_gather_and_gradient_equal_indexing(at, seed):
 def PACKED(hidden, at_BR, weight):  # noqa: N802
     out = gather_packed(hidden, at_BR)
     return out, jax.grad(lambda h: (gather_packed(h, at_BR) * weight).sum())(hidden)
+
+
+@hypothesis.given(st.lists(st.integers(-6, 6), min_size=3, max_size=3), st.integers(0, 99))
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_shifted_and_its_gradient_equal_indexing(offsets, seed):
+    x, weight = np.random.default_rng(seed).normal(size=(2, 3, 7, 2)).astype(np.float32)
+    weight = weight[:, :5]
+    expected, grad = np.zeros((3, 5, 2), np.float32), np.zeros_like(x)
+    for b, offset in enumerate(offsets):
+        for i in range(5):
+            if 0 <= offset + i < 7:
+                expected[b, i] = x[b, offset + i]
+                grad[b, offset + i] = weight[b, i]
+    out, got = SHIFTED(jnp.asarray(x), jnp.array(offsets), weight)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(got, grad)
+
+
+@jax.jit
+def SHIFTED(x, offsets, weight):  # noqa: N802
+    out = shifted(x, offsets, 5)
+    return out, jax.grad(lambda y: (shifted(y, offsets, 5) * weight).sum())(x)

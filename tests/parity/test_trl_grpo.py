@@ -92,7 +92,7 @@ def theirs(name, changes):
 def ours(name, clip, group):
     logp, old, ref, behaviour, advantage, mask = arrays()
     batch = PolicyBatch(
-        tokens_BT=None, prompt_len_B=None, targets_BR=None, loss_mask_BR=mask,
+        tokens_BT=None, prompts_PS=None, prompt_len_B=None, targets_BR=None, loss_mask_BR=mask,
         behaviour_logp_BR=behaviour, old_logp_BR=old, ref_logp_BR=ref,
         advantages=Advantages(advantage[:, None]),
     )  # fmt: skip

@@ -79,6 +79,7 @@ def make(model, params, algorithm, settings, *, noise=0.2):
     )
     batch = PolicyBatch(
         tokens_BT=rollout.tokens_BT,
+        prompts_PS=None,
         prompt_len_B=PROMPT,
         targets_BR=rollout.targets_BR,
         loss_mask_BR=mask_BR,

@@ -10,7 +10,7 @@ from distill_jax.training.batch import (
     PolicyBatch,
     ScoredRollout,
     needed,
-    take_rows,
+    take_units,
 )
 
 NAMES = {cls: [f.name for f in dataclasses.fields(cls)] for cls in (ScoredRollout, PolicyBatch)}
@@ -32,11 +32,12 @@ def test_needed() -> None:
         needed(None, "reward_BR")
 
 
-def test_take_rows_takes_every_array_and_leaves_none_alone() -> None:
+def test_take_units_takes_every_array_and_leaves_none_alone() -> None:
     B, R = 4, 2
     grid_BR = np.arange(B * R, dtype=np.float32).reshape(B, R)
     batch = PolicyBatch(
         tokens_BT=np.arange(12).reshape(B, 3),
+        prompts_PS=None,
         prompt_len_B=np.arange(B),
         targets_BR=10 + grid_BR,
         loss_mask_BR=20 + grid_BR,
@@ -45,7 +46,7 @@ def test_take_rows_takes_every_array_and_leaves_none_alone() -> None:
         ref_logp_BR=None,
         advantages=Advantages(50 + grid_BR, top_entropy_BR=60 + grid_BR),
     )
-    got = take_rows(batch, np.array([3, 1]))
+    got = take_units(batch, np.array([3, 1]), count=B)
     assert got.tokens_BT.tolist() == [[9, 10, 11], [3, 4, 5]]
     assert got.prompt_len_B.tolist() == [3, 1]
     rows_BR = np.array([[6, 7], [2, 3]])
@@ -54,3 +55,9 @@ def test_take_rows_takes_every_array_and_leaves_none_alone() -> None:
     for tens, array_BR in enumerate(found, start=1):
         np.testing.assert_array_equal(array_BR, 10 * tens + rows_BR)
     assert got.ref_logp_BR is got.advantages.return_BR is got.advantages.old_value_BR is None
+    groups = dataclasses.replace(batch, tokens_BT=None, prompts_PS=np.array([[1, 2], [3, 4]]))
+    got = take_units(groups, np.array([1, 0]), count=2)
+    assert got.tokens_BT is None
+    assert got.prompts_PS.tolist() == [[3, 4], [1, 2]]
+    assert got.prompt_len_B.tolist() == [2, 3, 0, 1]
+    np.testing.assert_array_equal(got.targets_BR, 10 + grid_BR[[2, 3, 0, 1]])

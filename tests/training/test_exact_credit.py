@@ -119,7 +119,7 @@ def test_its_gradient_is_the_mean_of_token_credits_over_all_tokens_that_may_be_d
     # A mean over 60 rows: VOCAB·π_S(a) makes it the expectation in each of three states.
     expected_B1 = np.asarray(paid_B1) * VOCAB * np.exp(logp_B1)
     batch = PolicyBatch(
-        tokens_BT=tokens_BT, prompt_len_B=lengths, targets_BR=token_B[:, None],
+        tokens_BT=tokens_BT, prompts_PS=None, prompt_len_B=lengths, targets_BR=token_B[:, None],
         loss_mask_BR=mask_B1, behaviour_logp_BR=logp_B1, old_logp_BR=None, ref_logp_BR=None,
         advantages=Advantages(expected_B1),
     )  # fmt: skip

@@ -120,7 +120,7 @@ def _loss(name, mask_BR, scored, gap):
         settings = settings.at_length(8)
     made, _ = algorithm.advantages(scored, settings)
     batch = PolicyBatch(
-        tokens_BT=None, prompt_len_B=None, targets_BR=None, loss_mask_BR=mask_BR,
+        tokens_BT=None, prompts_PS=None, prompt_len_B=None, targets_BR=None, loss_mask_BR=mask_BR,
         behaviour_logp_BR=np.where(mask_BR > 0, scored.old_logp_BR, 0.0),
         old_logp_BR=scored.old_logp_BR, ref_logp_BR=scored.ref_logp_BR, advantages=made,
     )  # fmt: skip

@@ -25,6 +25,7 @@ def batch(marks, rewards, lengths=None, *, T=6, R=4, reference=False):
     logp_BR = np.float32(-0.1) * mark_B1.astype(np.float32) * mask_BR
     width_B1 = 2 + lengths_PG.reshape(-1, 1)
     policy = PolicyBatch(
+        prompts_PS=None,
         tokens_BT=(mark_B1 * (np.arange(T) < width_B1)).astype(np.int32),
         prompt_len_B=np.full(groups * samples, 2, np.int32),
         targets_BR=(mark_B1 * mask_BR).astype(np.int32),
