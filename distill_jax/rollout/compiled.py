@@ -3,8 +3,8 @@
 Rows write their keys and values to slots of the cache: prompts end at slot Tp, generated token t
 has slot Tp + t; unused slots after a short prompt are masked by slot position −1. Where all rows
 are at the same token, the cache is updated by one slice; else by one scatter of a token a row.
-On accelerators the samples of a prompt read its keys where prefill left them (`Carry.shared`),
-token t has slot t of a cache that holds no prompt, and this cache grows as tokens are drawn.
+Several samples of a prompt read its keys where prefill left them (`Carry.shared`): token t then has
+slot t of a cache that holds no prompt. On accelerators caches grow as tokens are drawn.
 """
 
 import functools
@@ -26,6 +26,9 @@ from distill_jax.rollout.weights import head_logits
 # Slots that a growing cache begins with. Each number of slots needs a program of its length, so
 # with `sampling.row_counts`, which asks for few programs, a cache begins with twice as many.
 BUCKET = 128
+# More than any row has: on CPU a cache has all its slots at once. Compiling programs of further
+# lengths would take the cores that draw.
+ALL = 2**20
 _log = logging.getLogger(__name__)
 
 
@@ -46,10 +49,10 @@ class Carry(NamedTuple):
 
 @functools.cache
 def bucket_of(platform: str | None) -> int:
-    """`Programs.bucket` on a platform; says so once where it is not 0."""
+    """`Programs.bucket` on a platform; says so once where caches grow."""
     if platform in (None, "cpu"):
-        return 0
-    _log.info("decoding on %s: samples share their prompt's keys, caches grow", platform)
+        return ALL
+    _log.info("decoding on %s: caches grow", platform)
     return BUCKET
 
 
@@ -57,8 +60,8 @@ def bucket_of(platform: str | None) -> int:
 class Programs:
     """What a sampler compiles, shared by equal ones: of all subjects, stages and runs.
 
-    bucket: if above 0, samples share their prompt's keys, and a row's cache begins with so many
-    slots and grows. If 0, as on CPU, it holds the prompt, and slots for all tokens from the start.
+    bucket: if above 0, samples share their prompt's keys, and a row's cache begins with at most so
+    many slots and grows. If 0, it holds the prompt, and slots for all tokens from the start.
     """
 
     model: QwenModel

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill_jax.core.batching import round_up
 from distill_jax.core.errors import DataError
 from distill_jax.data import padding
 from distill_jax.data.batching import batch_indices, lengths_of, pack_examples, windowed_indices
@@ -99,6 +100,10 @@ def test_the_smallest_that_holds_a_batch() -> None:
     assert smallest(PaddedLengths(17, 1), chosen) == (32, 8)
     with pytest.raises(DataError, match=r"rows of 33 .*wanted: at most one of .*\(32, 16\)"):
         smallest(PaddedLengths(33, 8), chosen)
+    # A prompt of 20 columns with a response of 8 fits into rows of 32, but not behind 16.
+    assert smallest(PaddedLengths(28, 8), chosen, apart=True) == (32, 8)
+    with pytest.raises(DataError):
+        smallest(PaddedLengths(29, 9), chosen, apart=True)
 
 
 def test_rows_are_packed_into_the_smallest_of_the_lengths() -> None:
@@ -121,27 +126,37 @@ def test_lengths_of_drawn_responses_by_hand() -> None:
     prompt_N = np.array([5] * 98 + [6, 9])
     assert of_drawn(prompt_N, 7, multiple=1, limit=3) == ((9, 4), (12, 7), (16, 7))
     assert of_drawn(prompt_N, 7, multiple=1, limit=1) == ((16, 7),)
+    # Each padded by itself: prompts of 8 or 12, responses of 4 or 8.
+    apart = ((12, 4), (16, 4), (16, 8), (20, 8))
+    assert of_drawn(np.array([5, 9, 9]), 7, multiple=4, apart=True) == apart
+    assert of_drawn(prompt_N, 7, multiple=4, limit=3, apart=True) == ((12, 4), (16, 8), (20, 8))
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 30)), min_size=1, max_size=8),
     st.integers(1, 9),
     st.integers(1, 6),
+    st.booleans(),
 )
 @settings(deadline=None)
 def test_every_batch_of_drawn_responses_fits(
-    rows: list[tuple[int, int]], multiple: int, limit: int
+    rows: list[tuple[int, int]], multiple: int, limit: int, apart: bool
 ) -> None:
     prompt_N, response_N = np.array(rows).T
-    chosen = of_drawn(prompt_N, 30, multiple=multiple, limit=limit)
+    chosen = of_drawn(prompt_N, 30, multiple=multiple, limit=limit, apart=apart)
     assert len(chosen) <= limit and chosen == tuple(sorted(chosen))
     lengths_N2 = np.stack([prompt_N + response_N, response_N], axis=1)
     for size in range(1, len(rows) + 1):
         needed = padding.padded_lengths(lengths_N2[:size], multiple)
-        found = smallest(needed, chosen)
+        if apart:
+            prompt = round_up(int(prompt_N[:size].max()), multiple)
+            needed = padding.PaddedLengths(prompt + needed.R, needed.R)
+        found = smallest(needed, chosen, apart=apart)
         assert found.T >= needed.T and found.R >= needed.R
-        many = of_drawn(prompt_N, 30, multiple=multiple, limit=10**6)
-        assert smallest(needed, many) == needed  # where there are few, nothing changes
+        assert not apart or found.T - found.R >= needed.T - needed.R
+        many = of_drawn(prompt_N, 30, multiple=multiple, limit=10**6, apart=apart)
+        # Where there are few, nothing changes.
+        assert smallest(needed, many, apart=apart) == needed
 
 
 def test_a_plan_by_hand() -> None:

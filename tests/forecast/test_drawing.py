@@ -17,7 +17,7 @@ from distill_jax.forecast.memory import Job
 from distill_jax.models import cache as kv
 from distill_jax.models.cache import SharedPrompts
 from distill_jax.models.lora import LoraConfig
-from distill_jax.rollout.compiled import BUCKET
+from distill_jax.rollout.compiled import ALL, BUCKET
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
 from distill_jax.rollout.weights import decode_shardings, decode_weights
 from distill_jax.stages.traces import TraceSettings
@@ -76,8 +76,8 @@ def batch_on(mesh: Any) -> Batch:
 
 @pytest.mark.parametrize("mesh", ["one", "all"])
 def test_decoding(mesh: str) -> None:
-    device = Device(mesh, 0)
-    start, carry = np.array([0, LENGTH], np.int32), device.carry(LENGTH + TOKENS)
+    device = Device(mesh, ALL)
+    start, carry = np.array([0, 0], np.int32), device.carry(TOKENS, shared=True)
     lowered = device.of.segment.lower(device.programs, device.weights(), carry, start, 4, DRAW)
     held, temp = total(lowered.compile())
     g, program = device.model.config, program_of(SIZES, device.mesh)
@@ -89,7 +89,7 @@ def test_decoding(mesh: str) -> None:
 
 
 @pytest.mark.parametrize("mesh", ["one", "all"])
-@pytest.mark.parametrize("bucket", [0, BUCKET])
+@pytest.mark.parametrize("bucket", [ALL, BUCKET])
 def test_the_forecast_holds_the_caches_of_the_program_that_drops_rows(
     mesh: str, bucket: int
 ) -> None:
@@ -97,12 +97,11 @@ def test_the_forecast_holds_the_caches_of_the_program_that_drops_rows(
     # 32 rows stay, each with its prompt and all slots; the prompts were shared by 4 or by none.
     size, parts = ROWS // 2, sharding.batch_shards(device.mesh)
     kept: Any = device.size(size), device.size(size, dtype=jnp.bool_)
-    if bucket:
-        kept = *kept, LENGTH + TOKENS, parts > 1
-    carry = device.carry(TOKENS if bucket else LENGTH + TOKENS, shared=bucket > 0)
+    kept = *kept, LENGTH + TOKENS, parts > 1
+    carry = device.carry(TOKENS, shared=True)
     compiled = device.of.compact.lower(device.programs, carry, *kept).compile()
     program = dataclasses.replace(
-        program_of(SIZES, device.mesh), platform="gpu" if bucket else "cpu"
+        program_of(SIZES, device.mesh), platform="gpu" if bucket == BUCKET else "cpu"
     )
     found, (held, _) = cache.compacting(program, batch_on(device.mesh)), total(compiled)
     # Besides the caches there are a hidden state and a few numbers of each row.
@@ -127,8 +126,8 @@ def slots(
 def test_both_caches_are_held_while_rows_leave() -> None:
     # 16 rows of 24 slots, 4 prompts of 64; then 8 rows with prompt and tokens.
     assert slots(4, 4) == 16 * 24 + 4 * 64 + 8 * 88
-    # With a prompt in each row, as where each has one sample, and on CPU.
-    assert slots(16, 1) == slots(4, 4, platform="cpu") == 16 * 88 + 8 * 88
+    # With a prompt in each row, where each has one sample.
+    assert slots(16, 1) == 16 * 88 + 8 * 88
     # A quarter stays; of five rows no half.
     assert slots(4, 4, row_counts=2) == 16 * 24 + 4 * 64 + 4 * 88
     assert slots(4, 4, row_counts=1) == slots(1, 5) == 0
@@ -143,6 +142,8 @@ def test_rows_that_leave_before_the_cache_has_grown() -> None:
     # 128 slots until the only check, after 128 of 256 tokens; those that stay have 256.
     how = {"max_new_tokens": 256, "segment": 128}
     assert slots(4, 4, **how) == 16 * 128 + 4 * 64 + 8 * (64 + 256)
+    # On CPU all 256 are there from the start.
+    assert slots(4, 4, platform="cpu", **how) == 16 * 256 + 4 * 64 + 8 * (64 + 256)
     batch = Batch(4, 4, PROMPT, 1, SamplingSettings(**how))
     # One of two layers is held twice while it grows.
     assert cache.drawn(STUDENTS, batch) / SLOT == 16 * 256 * 1.5 + 4 * 64
@@ -171,9 +172,9 @@ def drawing(problems: int, prompts: int, samples: int, platform: str = "gpu") ->
     return (found[1].bytes - made.decode_weights("student") - decoded) / SLOT
 
 
-def test_batches_share_their_prompts_on_accelerators_alone() -> None:
+def test_batches_share_their_prompts() -> None:
     assert drawing(2, 2, 8) == 16 * 24 + 2 * 64
-    assert drawing(2, 2, 8, platform="cpu") == 16 * (24 + 64)
+    assert drawing(2, 2, 8, platform="cpu") == 16 * 24 + 2 * 64
     assert drawing(2, 2, 1) == 2 * (24 + 64)  # one sample: nobody to share with
     # Many problems are refilled, and rows that are refilled share none; their prompts wait.
     waiting = 4 * 64 + 4 * 64 * 4 / SLOT

@@ -184,10 +184,10 @@ def test_an_exact_divergence_runs_the_teacher_in_the_update_alone(source: str) -
     found = parts(rl)
     assert before.keys() - found.keys() == {"teacher scoring: activations"}
     assert ("teacher weights (float32)" in found) == (source == "model")
-    made, (T, R) = job(), (round_up(PROMPT + NEW, rl.batch_multiple), NEW)
-    rows = rl.prompts_per_step * rl.samples_per_prompt // 2
+    made, prompts = job(), rl.prompts_per_step // 2
     role = "teacher" if source == "model" else "student"
-    read = made.scoring(made.program(role), rows, T, R)
+    placed = made.groups(prompts, rl.samples_per_prompt, round_up(PROMPT, rl.batch_multiple), NEW)
+    read = made.scoring(made.program(role), placed)
     changed = {name for name in found if found[name] != before[name]}
     assert changed == {"update: activations"}
     assert found["update: activations"] == before["update: activations"] + read

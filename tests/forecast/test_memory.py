@@ -144,12 +144,15 @@ def test_scoring(
          {"unroll": False, "remat": True, "accumulate": 2, "algorithm": "ppo"}),
         (WIDE, (64, 128, 64), "all", {"unroll": False, "remat": True}),
         (WIDE, (64, 128, 64), "fsdp", {"unroll": True}),
+        (NARROW, (16, 64, 32), "one", {"unroll": True, "samples": 4}),
+        (NARROW, (16, 256, 128), "one", {"unroll": False, "remat": True, "samples": 8}),
+        (WIDE, (64, 128, 64), "fsdp", {"unroll": True, "accumulate": 2, "samples": 4}),
     ],
 )  # fmt: skip
 def test_update(sizes: Any, rows: Any, mesh: str, how: dict[str, Any]) -> None:
     how = dict(how)
     where, name = tiny.mesh(*MESHES[mesh]), how.pop("algorithm", "grpo")
-    accumulate = how.pop("accumulate", 1)
+    accumulate, samples = how.pop("accumulate", 1), how.pop("samples", 1)
     algorithm = ALGORITHMS[name]
     settings = PPOSettings() if algorithm.uses_values else GroupSettings()
     model = model_of(sizes, where, lora=LoraConfig(rank=4), **how)
@@ -170,13 +173,20 @@ def test_update(sizes: Any, rows: Any, mesh: str, how: dict[str, Any]) -> None:
         ref_logp_BR=None,
         advantages=Advantages(**batch_of(*rows, where, made)),
     )
-    numbers = (np.int32(0), np.int32(1))
-    compiled = update.lower(abstract(state, lies), frozen, batch, *numbers).compile()  # type: ignore[attr-defined]
     B, T, R = rows
     shards = sharding.batch_shards(where)
+    placed = Rows(B // shards // accumulate, T, R)
+    if samples > 1:  # each prompt of T − R once, in rows of groups
+        P, S = B // samples, T - R
+        prompts_PS = jax.ShapeDtypeStruct(
+            (P, S), jnp.int32, sharding=sharding.batch_sharding(where)
+        )
+        batch = batch.replace(tokens_BT=None, prompts_PS=prompts_PS)  # type: ignore[attr-defined]
+        placed = Rows(P // shards // accumulate, S + samples * R, samples * R, longest=T)
+    numbers = (np.int32(0), np.int32(1))
+    compiled = update.lower(abstract(state, lies), frozen, batch, *numbers).compile()  # type: ignore[attr-defined]
     found = activations.update(
-        program_of(sizes, where, rank=4, **how), Rows(B // shards // accumulate, T, R),
-        shards=shards,
+        program_of(sizes, where, rank=4, **how), placed, shards=shards,
     )  # fmt: skip
     near(compiled, found)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from distill_jax.data.padding import PaddedLengths
 from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.sampler import Rollout
 
@@ -41,3 +42,15 @@ def test_the_response_axis_shrinks_to_the_longest_answer():
     assert batch.tokens_BT.tolist() == [[11, 7, 9, 0], [14, 9, 0, 0]]
     assert batch.behaviour_logp_BR.shape == (2, 2)
     assert batch.ended_B.tolist() == [True, True]
+
+
+def test_prompts_by_themselves():
+    prompts, how = [[11, 12, 13], [14]], {"pad_id": 0, "shared": True}
+    batch = training_batch(prompts, rollout(), 2, multiple=2, **how)
+    assert batch.prompts_PS.tolist() == [[11, 12, 13, 0], [14, 0, 0, 0]]
+    assert batch.tokens_BT.shape == (4, 8) and batch.prompt_len_B.tolist() == [3, 3, 1, 1]
+    assert training_batch(prompts, rollout(), 2, pad_id=0, multiple=2).prompts_PS is None
+    # The first lengths hold the longest row (8), but not prompts of 4 with responses of 5.
+    chosen = (PaddedLengths(8, 6), PaddedLengths(11, 5))
+    batch = training_batch(prompts, rollout(), 2, multiple=1, chosen=chosen, **how)
+    assert batch.prompts_PS.shape == (2, 6) and batch.targets_BR.shape == (4, 5)

@@ -214,7 +214,7 @@ def thinned(built):
     eos = int(np.bincount(generate(sampler, params, SHORT).tokens_BR.ravel())[1:].argmax()) + 1
     sampler, sizes = make(model, eos=eos), []
     compact = sampler._compact
-    sampler._compact = lambda c, k, f: sizes.append(len(k)) or compact(c, k, f)
+    sampler._compact = lambda c, k, *more: sizes.append(len(k)) or compact(c, k, *more)
     return eos, generate(sampler, params, *LONG), sizes
 
 
@@ -236,7 +236,7 @@ def test_few_numbers_of_rows_change_nothing(built, thinned):
     settings, prompts, *rest = LONG
     sampler, sizes = make(model, eos=eos), []
     compact = sampler._compact
-    sampler._compact = lambda c, k, f: sizes.append(len(k)) or compact(c, k, f)
+    sampler._compact = lambda c, k, *more: sizes.append(len(k)) or compact(c, k, *more)
     few = dataclasses.replace(settings, row_counts=2)
     assert_same(generate(sampler, params, few, prompts, *rest), want)
     assert sizes == [2]
@@ -357,7 +357,8 @@ def test_the_prompts_cache_is_gone_when_decoding_begins(built, monkeypatch):
         return decode(self, *args)
 
     monkeypatch.setattr(Sampler, "_decode", spied)
-    generate(sampler, params, dataclasses.replace(SHORT, prompt_multiple=88))
+    # Of one sample each; several would read it.
+    generate(sampler, params, dataclasses.replace(SHORT, prompt_multiple=88), samples=1)
     assert 88 + SHORT.max_new_tokens in sizes and 88 not in sizes
 
 

@@ -10,7 +10,7 @@ import pytest
 from distill_jax.forecast import hlo_text
 from distill_jax.forecast.hlo_collectives import collectives
 from distill_jax.models.cache import KVCache, SharedPrompts
-from distill_jax.rollout.compiled import BUCKET, bucket_of
+from distill_jax.rollout.compiled import ALL, BUCKET, bucket_of
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
 from distill_jax.rollout.slots import Slots, grown, kept
 from tests import tiny
@@ -186,13 +186,13 @@ def test_rows_that_stay_on_their_device_are_those_that_were_asked_for(shares):
 # --- bookkeeping ----------------------------------------------------------------------------------
 
 
-def test_accelerators_share_and_say_so_once(caplog):
+def test_caches_grow_on_accelerators_which_is_said_once(caplog):
     model, _ = tiny.build()
     plain = Sampler(model, tiny.mesh(), eos_id=EOS, pad_id=PAD, vocab=VOCAB)
     bucket_of.cache_clear()
     with caplog.at_level("INFO"):
         found = [bucket_of(platform) for platform in ("cpu", None, "tpu", "gpu", "tpu")]
-    assert found == [0, 0, BUCKET, BUCKET, BUCKET] and plain.programs.bucket == 0
+    assert found == [ALL, ALL, BUCKET, BUCKET, BUCKET] and plain.programs.bucket == ALL
     assert [record.args for record in caplog.records] == [("tpu",), ("gpu",)]
 
 
@@ -203,6 +203,8 @@ def test_slots_double_and_leave_no_small_rest():
              ((128, 600, 2048), 1024)]  # fmt: skip
     for given, wanted in table:
         assert grown(*given) == wanted, given
+    at_once = Slots(64, 480, bucket=ALL, few=False, shared=True)
+    assert (at_once.total, at_once.hold(480), at_once.apart(4)) == (480, False, 544)
     whole = Slots(64, 480, bucket=0, few=True, shared=False)
     assert (whole.first, whole.total, whole.hold(480)) == (64, 544, False)
     some = Slots(64, 480, bucket=128, few=False, shared=True)
