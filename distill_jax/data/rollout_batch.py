@@ -31,6 +31,7 @@ class RolloutBatch:
     prompts_PS: Any | None = None
 
     def to_score(self) -> dict[str, Any]:
-        """The arrays that a teacher's scorer reads, by name."""
-        names = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR")
-        return {name: getattr(self, name) for name in names}
+        """The arrays that a teacher's scorer reads, by name; prompts_PS where it is there."""
+        names = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR", "prompts_PS")
+        found = {name: getattr(self, name) for name in names}
+        return {name: array for name, array in found.items() if array is not None}

@@ -23,6 +23,7 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards import teacher as teachers
 from distill_jax.rewards.length_buckets import NAMES
+from distill_jax.rewards.packed_teacher import packed_names
 from distill_jax.rollout.sampler import Carry, Sampler
 from distill_jax.rollout.slots import Slots
 from distill_jax.rollout.weights import decode_shardings, decode_weights, gather
@@ -246,20 +247,22 @@ class Programs:
         R, multiple = self.config.sampling.response_tokens, settings.batch_multiple
         longest = settings.teacher.longest_prompt(self.config) + R
         B, T = settings.prompts_per_step * settings.samples_per_prompt, round_up(longest, multiple)
+        shards = sharding.batch_shards(self.mesh)
         if settings.fixed_calls:
-            shards = sharding.batch_shards(self.mesh)
             calls = settings.buckets.calls(longest, R, multiple, shards)
             B, T, R = max(calls, key=lambda call: (call.rows * call.T, call.T))  # most tokens
         model = self.teacher if settings.teacher.is_model else student
         how = (model, float(settings.rewards.alpha), self.vocab, self.rows)
         if settings.buckets.packed:
-            names = ("tokens_BT", "segment_BT", "targets_BR", "at_BR")
             score: Any = teachers.packed_program(*how)
-            batch = {name: self._int(B, T) for name in names}
+            batch = {name: self._int(B, T) for name in packed_names(model, T)}
         else:
             score = teachers.scoring_program(*how)
             arrays = (self._int(B, T), self._int(B), self._int(B), self._int(B, R))
             batch = dict(zip(NAMES, arrays, strict=True))
+            if not settings.fixed_calls and settings.shares_prompts(shards):
+                S = round_up(settings.teacher.longest_prompt(self.config), multiple)
+                batch["prompts_PS"] = self._int(settings.prompts_per_step, S)
         return Lowered("teacher scores", score.lower(self._params(model), batch))
 
     def _update(

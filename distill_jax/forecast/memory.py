@@ -18,7 +18,6 @@ from distill_jax.forecast.parts import Forecast, Part
 from distill_jax.forecast.pieces import Pieces
 from distill_jax.forecast.weights import weights_bytes
 from distill_jax.models.reward_model_io import IMPLICIT
-from distill_jax.rewards.length_buckets import Call
 from distill_jax.training.algorithms import ALGORITHMS
 
 # Rows of supervised batches are padded to a multiple of this.
@@ -136,10 +135,7 @@ class Job(Pieces):
                 read = own if rl.teacher.prompt else placed
                 compared = activations.scoring(self.program(role), read, shards=self.shards)
             else:
-                calls = [Call(B, length, R)]
-                if rl.fixed_calls:
-                    longest = rl.teacher.longest_prompt(self.config) + R
-                    calls = rl.buckets.calls(longest, R, rl.batch_multiple, self.shards)
+                calls = self._teacher_calls(rl, length, R)
                 held = self._largest(self.program(role), calls)
                 parts.append(Part("teacher scoring: activations", held, False))
                 parts += self._further_teachers(calls)
@@ -172,7 +168,19 @@ class Job(Pieces):
         scored = self.groups(P, G, S, R)
         return self.groups(P // parts, G, S, R), scored._replace(R=scored.R + G * more)
 
-    def _further_teachers(self, calls: Sequence[Call]) -> list[Part]:
+    def _teacher_calls(self, rl: Any, T: int, R: int) -> list[Rows]:
+        """Rows of the calls that a teacher may make; R with the end of each response."""
+        longest, G = rl.teacher.longest_prompt(self.config), rl.samples_per_prompt
+        if rl.fixed_calls:
+            calls = rl.buckets.calls(longest + R, R, rl.batch_multiple, self.shards)
+            return [self.rows(rows, T, R + 1) for rows, T, R in calls]
+        if rl.shares_prompts(self.shards):
+            S = round_up(longest, rl.batch_multiple)
+            rows = self.groups(rl.prompts_per_step, G, S, R)
+            return [rows._replace(R=rows.R + G)]
+        return [self.rows(rl.prompts_per_step * G, T, R + 1)]
+
+    def _further_teachers(self, calls: Sequence[Rows]) -> list[Part]:
         """Weights of each, and its scoring in such calls."""
         parts = []
         for name, geometry in self.further.items():
@@ -183,9 +191,9 @@ class Job(Pieces):
             parts.append(Part(f"teacher {name} scoring: activations", held, False))
         return parts
 
-    def _largest(self, program: Program, calls: Sequence[Call]) -> int:
-        """Activations of the call that has most; a value for each token and the end."""
-        return max(self.scoring(program, self.rows(rows, T, R + 1)) for rows, T, R in calls)
+    def _largest(self, program: Program, calls: Sequence[Rows]) -> int:
+        """Activations of the call that has most."""
+        return max(self.scoring(program, rows) for rows in calls)
 
     def solving(
         self,

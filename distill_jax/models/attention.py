@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,19 @@ Implementation = Named | Splash
 _MASKED = -1e30  # finite, so that no score is NaN
 
 
+class Branches(NamedTuple):
+    """Of packed rows in which several responses follow a prompt, each as if it did so alone.
+
+    Attributes:
+        prompt_BT: int32, the segment that a token sees besides its own: of a response's token its
+            prompt's, which lies before it in the row; else its own.
+        position_BT: int32, the tokens' positions; a response's follow its prompt's.
+    """
+
+    prompt_BT: jax.Array
+    position_BT: jax.Array
+
+
 def attention(
     q_BTHh: jax.Array,
     k_BTKh: jax.Array,
@@ -25,6 +38,7 @@ def attention(
     *,
     window: int | jax.Array | None = None,
     segment_BT: jax.Array | None = None,
+    branches: Branches | None = None,
     implementation: Implementation = "products",
 ) -> jax.Array:
     """Causal attention of each sequence on itself; padding at the right is hidden by causality.
@@ -37,6 +51,7 @@ def attention(
             a traced scalar (layers of both kinds in one scan).
         segment_BT: int32, for packed rows: a query sees only keys of the same segment. None: a row
             is one sequence, and no mask is made where the implementation needs none.
+        branches: of segments that see another one, too; not with a Splash.
         implementation: "products" written here, the fastest on CPU, or "xla" or "cudnn" of
             `jax.nn.dot_product_attention`, or a Splash, which knows no window: where one hides
             anything it is not to be given.
@@ -46,11 +61,12 @@ def attention(
     """
     batch, time, heads, size = q_BTHh.shape
     if isinstance(implementation, Splash):
+        assert branches is None, "the kernel knows no branches"
         out = implementation(q_BTHh, k_BTKh, v_BTKh, segment_BT)
         return out.reshape(batch, time, heads * size)
     static_window = window is None or isinstance(window, int)
     if implementation == "products" or segment_BT is not None or not static_window:
-        mask_X1TT = _mask(time, window, segment_BT)
+        mask_X1TT = _mask(time, window, segment_BT, branches)
         return masked(q_BTHh, k_BTKh, v_BTKh, mask_X1TT, implementation=implementation)
     out = jax.nn.dot_product_attention(
         q_BTHh,
@@ -83,16 +99,26 @@ def masked(
 
 
 def _mask(
-    time: int, window: int | jax.Array | None, segment_BT: jax.Array | None = None
+    time: int,
+    window: int | jax.Array | None,
+    segment_BT: jax.Array | None,
+    branches: Branches | None,
 ) -> jax.Array:
     """bool [1, 1, T, S], with segments [B, 1, T, S]: which keys a query sees."""
     distance_TS = jnp.arange(time)[:, None] - jnp.arange(time)[None, :]
-    seen = distance_TS >= 0
+    seen_XTS = (distance_TS >= 0)[None]
     if window is not None:
-        seen &= distance_TS < window
-    if segment_BT is None:
-        return seen[None, None]
-    return seen[None, None] & (segment_BT[:, None, :, None] == segment_BT[:, None, None, :])
+        distance_XTS = distance_TS[None]
+        if branches is not None:
+            at_BT = branches.position_BT
+            distance_XTS = at_BT[:, :, None] - at_BT[:, None, :]
+        seen_XTS &= distance_XTS < window
+    if segment_BT is not None:
+        same_BTS = segment_BT[:, :, None] == segment_BT[:, None, :]
+        if branches is not None:
+            same_BTS |= branches.prompt_BT[:, :, None] == segment_BT[:, None, :]
+        seen_XTS &= same_BTS
+    return seen_XTS[:, None]
 
 
 def _products(q_BTHh, k_BTKh, v_BTKh, mask_X1TS) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from distill_jax.core import units
 from distill_jax.kernels.logprob import gather_packed, gather_response
+from distill_jax.models.attention import Branches
 from distill_jax.models.head.chunks import Cut, chunked, cut_of
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.prompt_groups import Groups, rows_of
@@ -23,11 +24,16 @@ PART_TOKENS = 2**14
 
 
 class Packed(NamedTuple):
-    """Where the examples of packed rows lie, both int32: segment_BT as `QwenModel.hidden` takes
-    it, at_BR the positions of the response tokens as `gather_packed` does."""
+    """Where the examples of packed rows lie, int32: segment_BT as `QwenModel.hidden` takes it,
+    at_BR the positions of the response tokens as `gather_packed` does.
+
+    With branches at_BR of the first token of a response is the place after its prompt, and states
+    have no gradient: the places do not ascend.
+    """
 
     segment_BT: jax.Array
     at_BR: jax.Array
+    branches: Branches | None = None
 
 
 Place = jax.Array | Packed | Groups
@@ -69,8 +75,14 @@ def response_states(
         return place.states(hidden_PND, size)
     if isinstance(place, Packed):
         hidden_BTD = model.hidden(
-            params, tokens_BT, segment_BT=place.segment_BT, dropout_key=dropout_key
+            params,
+            tokens_BT,
+            segment_BT=place.segment_BT,
+            branches=place.branches,
+            dropout_key=dropout_key,
         )
+        if place.branches is not None:
+            hidden_BTD = jax.lax.stop_gradient(hidden_BTD)
         return gather_packed(hidden_BTD, place.at_BR)
     hidden_BTD = model.hidden(params, tokens_BT, dropout_key=dropout_key)
     return gather_response(hidden_BTD, place, size)

@@ -2,10 +2,11 @@
 
 A call has one packed row on each device. Its width is one of a few; which widths a batch takes, and
 which rows go where, is chosen together: the fewest positions for which best fit finds a place for
-every row.
+every row. A packed row holds a prompt once, however many of its responses lie there.
 """
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations_with_replacement
 from typing import NamedTuple
@@ -19,48 +20,89 @@ from distill_jax.data.batching import bucket
 _NARROWER = 2
 
 
+class Length(NamedTuple):
+    """A row: which prompt it has, by any number, and tokens of prompt and response."""
+
+    of: int
+    prompt: int
+    response: int
+
+    @property
+    def total(self) -> int:
+        """Tokens of the row alone."""
+        return self.prompt + self.response
+
+
 class PackedCall(NamedTuple):
-    """A call: the width of its packed rows, and which rows of the batch each holds, by number."""
+    """A call: the width of its packed rows, and which rows of the batch each holds, by number.
+
+    Rows of one prompt follow each other.
+    """
 
     width: int
     places: list[list[int]]
 
 
-def divide(
-    total_B: Sequence[int] | np.ndarray, sizes: Sequence[int], shards: int
-) -> list[PackedCall]:
+def divide(rows: Sequence[Length], sizes: Sequence[int], shards: int) -> list[PackedCall]:
     """The rows of a batch, packed into calls of `shards` rows of one of the sizes.
 
     Candidates are any number of calls of the greatest size and at most two narrower ones, by rising
-    positions, then calls; the first is taken into which the rows fit. By falling length each row
-    goes where it leaves the least room.
+    positions, then calls; the first is taken into which the rows fit. By falling length, those of a
+    prompt together, each row goes where its prompt is, or else where it leaves the least room; or,
+    if they do not fit so, by falling length where it leaves the least room, as if none shared a
+    prompt. A response behind the first counts one token more: the head is applied to as many places
+    as a packed row has tokens, and each response has one more place than tokens.
 
     Args:
-        total_B: tokens of each row.
+        rows: their lengths.
         sizes: widths, ascending.
         shards: devices that the rows of a call are split over.
 
     Raises:
         DataError: a row is longer than the greatest size.
     """
-    lengths = [int(total) for total in total_B]
-    bucket(max(lengths), sizes)
-    falling = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    bucket(max(row.total for row in rows), sizes)
+    alone = [row._replace(of=number) for number, row in enumerate(rows)]
+    ways = [(one, _falling(one)) for one in (rows, alone)]
     widths, held = next(
         (widths, held)
-        for widths in _candidates(lengths, sizes, shards)
-        if (held := _best_fit(lengths, falling, np.repeat(widths, shards).tolist())) is not None
+        for widths in _candidates(rows, sizes, shards)
+        for way in ways
+        if (held := _best_fit(*way, np.repeat(widths, shards).tolist())) is not None
     )
-    starts = range(0, len(held), shards)
-    return [PackedCall(w, held[i : i + shards]) for w, i in zip(widths, starts, strict=True)]
+    places = [_by_prompt(rows, inside) for inside in held]
+    starts = range(0, len(places), shards)
+    return [PackedCall(w, places[i : i + shards]) for w, i in zip(widths, starts, strict=True)]
+
+
+def _by_prompt(rows: Sequence[Length], inside: Sequence[int]) -> list[int]:
+    """The rows of a place, those of a prompt behind the first of them."""
+    runs: dict[int, list[int]] = {}
+    for number in inside:
+        runs.setdefault(rows[number].of, []).append(number)
+    return [number for run in runs.values() for number in run]
+
+
+def _falling(rows: Sequence[Length]) -> list[int]:
+    """Numbers of the rows by falling length; those of a prompt together, by their longest."""
+    longest, first = defaultdict[int, int](int), dict[int, int]()
+    for number, row in enumerate(rows):
+        longest[row.of] = max(longest[row.of], row.total)
+        first.setdefault(row.of, number)
+
+    def place(number: int) -> tuple[int, int, int]:
+        row = rows[number]
+        return -longest[row.of], first[row.of], -row.total
+
+    return sorted(range(len(rows)), key=place)
 
 
 def _candidates(
-    lengths: Sequence[int], sizes: Sequence[int], shards: int
+    rows: Sequence[Length], sizes: Sequence[int], shards: int
 ) -> Iterator[tuple[int, ...]]:
     """Widths of the calls of a batch, one of which has room for each row alone."""
     *narrower, greatest = sizes
-    most = round_up(len(lengths), shards) // shards
+    most = round_up(len(rows), shards) // shards
     tails = [
         tail
         for count in range(_NARROWER + 1)
@@ -71,7 +113,9 @@ def _candidates(
         for full in range(most + 1)
         for tail in tails
     )
-    tokens, longest = sum(lengths), max(lengths)
+    prompts = {row.of: row.prompt for row in rows}
+    tokens = sum(row.response for row in rows) + sum(prompts.values())
+    longest = max(row.total for row in rows)
     for positions, _, full, tail in found:
         widths = (greatest,) * full + tail
         if positions * shards >= tokens and max(widths, default=0) >= longest:
@@ -79,16 +123,26 @@ def _candidates(
 
 
 def _best_fit(
-    lengths: Sequence[int], falling: Sequence[int], widths: Sequence[int]
+    rows: Sequence[Length], falling: Sequence[int], widths: Sequence[int]
 ) -> list[list[int]] | None:
     """Which rows go into each of the packed rows of these widths; None: they do not fit so."""
     held: list[list[int]] = [[] for _ in widths]
+    room = list(widths)
     rooms = sorted((width, place) for place, width in enumerate(widths))
-    for row in falling:
-        at = bisect_left(rooms, (lengths[row], -1))
-        if at == len(rooms):
-            return None
-        room, place = rooms.pop(at)
-        held[place].append(row)
-        insort(rooms, (room - lengths[row], place))
+    homes = defaultdict[int, list[int]](list)  # places that hold a prompt
+    for number in falling:
+        row = rows[number]
+        fitting = [place for place in homes[row.of] if room[place] > row.response]
+        if fitting:
+            place, taken = min(fitting, key=lambda place: (room[place], place)), row.response + 1
+        else:
+            at = bisect_left(rooms, (row.total, -1))
+            if at == len(rooms):
+                return None
+            place, taken = rooms[at][1], row.total
+            homes[row.of].append(place)
+        del rooms[bisect_left(rooms, (room[place], place))]
+        room[place] -= taken
+        insort(rooms, (room[place], place))
+        held[place].append(number)
     return held

@@ -26,8 +26,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
+from distill_jax.models.qwen import QwenModel
+from distill_jax.models.splash import Splash
 from distill_jax.rewards.length_buckets import NAMES
-from distill_jax.rewards.packed_calls import PackedCall, divide
+from distill_jax.rewards.packed_calls import Length, PackedCall, divide
 from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
 
 
@@ -43,6 +45,8 @@ class PackedTeacher:
     def __init__(self, teacher: TeacherScorer, mesh: Mesh, *, sizes: tuple[int, ...]):
         self.teacher, self.model, self.vocab = teacher, teacher.model, teacher.vocab
         self.kind, self.alphas, self.sizes = teacher.kind, teacher.alphas, sizes
+        # A packed row holds a prompt once for its responses there.
+        self._shared = "prompt_BT" in packed_names(teacher.model, sizes[-1])
         self._where, self._shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
 
     def program(self, local: str, tokens: int) -> str:
@@ -63,9 +67,9 @@ class PackedTeacher:
     def score_rows(self, batch: dict[str, Any]) -> TeacherScores:
         """The same for any number of rows, as numpy."""
         host = {n: np.asarray(x) for n, x in sharding.fetch({n: batch[n] for n in NAMES}).items()}
-        calls = divide(host["prompt_len_B"] + host["response_len_B"], self.sizes, self._shards)
+        calls = divide(lengths(host, self._shared), self.sizes, self._shards)
         scored = [
-            self.teacher.score_packed(sharding.place(packed(host, call), self._where))
+            self.teacher.score_packed(sharding.place(packed(host, call, self._shared), self._where))
             for call in calls
         ]
         B, R = host["targets_BR"].shape
@@ -83,29 +87,81 @@ class PackedTeacher:
         return TeacherScores(q_BR, value_BR, end_B)  # type: ignore[arg-type]  # on the host
 
 
-def packed(host: dict[str, np.ndarray], call: PackedCall) -> dict[str, np.ndarray]:
+def packed_names(model: QwenModel, widest: int) -> list[str]:
+    """The arrays of a call of this teacher, in calls of at most so many tokens a row.
+
+    Prompts are shared where its attention takes a mask.
+    """
+    names = ["tokens_BT", "segment_BT", "targets_BR", "at_BR"]
+    splash = isinstance(model.attends(widest, segments=True), Splash)
+    return names if splash else [*names, "position_BT", "prompt_BT"]
+
+
+def lengths(host: dict[str, np.ndarray], shared: bool) -> list[Length]:
+    """Of each row of a batch; rows with equal prompts have one number if these are shared."""
+    numbers: dict[Any, int] = {}
+    found = []
+    for row, (p, n) in enumerate(zip(host["prompt_len_B"], host["response_len_B"], strict=True)):
+        key = host["tokens_BT"][row, :p].tobytes() if shared else row
+        found.append(Length(numbers.setdefault(key, len(numbers)), int(p), int(n)))
+    return found
+
+
+def packed(
+    host: dict[str, np.ndarray], call: PackedCall, shared: bool = True
+) -> dict[str, np.ndarray]:
     """The arrays of a call, for `TeacherScorer.score_packed`.
 
     Args:
         host: arrays NAMES of the batch; a prompt has at least one token.
         call: which of its rows go where.
+        shared: a prompt stands once before those of its rows that follow each other.
 
     Returns:
-        tokens_BT, segment_BT, targets_BR, at_BR int32, B and T of the call, R = T. Each response
-        has one more place than tokens, with target 0: the state after its last token.
+        tokens_BT, segment_BT, targets_BR, at_BR int32, B and T of the call, R = T; where prompts
+        are shared position_BT and prompt_BT, see `models.attention.Branches`. Each response has one
+        more place than tokens, with target 0: the state after its last token.
     """
     B, T = len(call.places), call.width
-    out = {name: np.zeros((B, T), np.int32) for name in ("tokens_BT", "segment_BT", "targets_BR")}
+    names = ["tokens_BT", "segment_BT", "targets_BR"]
+    names += ["position_BT", "prompt_BT"] if shared else []
+    out = {name: np.zeros((B, T), np.int32) for name in names}
     out["at_BR"] = np.full((B, T), T + 1, np.int32)
     for place, inside in enumerate(call.places):
-        begin = first = 0
-        for number, row in enumerate(inside, 1):
-            start = begin + int(host["prompt_len_B"][row])
-            tokens = int(host["response_len_B"][row])
-            end, last = start + tokens, first + tokens
-            out["tokens_BT"][place, begin:end] = host["tokens_BT"][row, : end - begin]
-            out["segment_BT"][place, begin:end] = number
-            out["targets_BR"][place, first:last] = host["targets_BR"][row, :tokens]
-            out["at_BR"][place, first : last + 1] = np.arange(start, end + 1)
-            begin, first = end, last + 1
+        _fill({name: x[place] for name, x in out.items()}, host, inside, shared)
     return out
+
+
+def _fill(
+    out: dict[str, np.ndarray], host: dict[str, np.ndarray], inside: list[int], shared: bool
+) -> None:
+    """Writes one packed row."""
+    begin = first = segment = 0  # next free place, of tokens and of targets
+    behind: np.ndarray | None = None  # the prompt that stands last
+    for row in inside:
+        p, n = int(host["prompt_len_B"][row]), int(host["response_len_B"][row])
+        tokens_T = host["tokens_BT"][row]
+        again = shared and behind is not None and np.array_equal(behind, tokens_T[:p])
+        if not again:
+            segment += 1
+            prompt, after, behind = segment, begin + p, tokens_T[:p]
+            _write(out, begin, tokens_T[:p], segment, prompt, 0)
+            begin = after
+        segment += shared
+        _write(out, begin, tokens_T[p : p + n], segment, prompt, p)
+        last = first + n
+        out["targets_BR"][first:last] = host["targets_BR"][row, :n]
+        # The prompt's last token draws the first one.
+        out["at_BR"][first : last + 1] = [after, *range(begin + 1, begin + n + 1)]
+        begin, first = begin + n, last + 1
+
+
+def _write(
+    out: dict[str, np.ndarray], begin: int, ids: np.ndarray, segment: int, prompt: int, at: int
+) -> None:
+    """Writes tokens of a prompt or a response, whose first has position `at`."""
+    where = slice(begin, begin + len(ids))
+    out["tokens_BT"][where], out["segment_BT"][where] = ids, segment
+    if "prompt_BT" in out:
+        out["prompt_BT"][where] = prompt
+        out["position_BT"][where] = np.arange(at, at + len(ids))

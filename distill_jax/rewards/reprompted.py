@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from distill_jax.core.batching import round_up
+from distill_jax.data.batching import right_padded
 
 
 def with_prompts(
@@ -17,13 +18,14 @@ def with_prompts(
     """The batch with other prompts: the response tokens and their places in [B, R] stay.
 
     Args:
-        batch: on the host, tokens_BT, prompt_len_B, response_len_B and targets_BR among others.
-        prompts: token ids of each row's prompt, of any length from 1.
+        batch: on the host, tokens_BT, prompt_len_B, response_len_B and targets_BR among others;
+            perhaps prompts_PS.
+        prompts: token ids of each row's prompt, of any length from 1; equal in rows of a group.
         pad_id: fills the rows' ends.
         multiple: the new T is a multiple of it.
 
     Returns:
-        The batch with new tokens_BT and prompt_len_B, int32.
+        The batch with new tokens_BT, prompt_len_B and, if there were such, prompts_PS, int32.
     """
     length_B, targets_BR = batch["response_len_B"], batch["targets_BR"]
     prompt_len_B = np.array([len(prompt) for prompt in prompts], np.int32)
@@ -32,4 +34,9 @@ def with_prompts(
     for row, (prompt, p, n) in enumerate(zip(prompts, prompt_len_B, length_B, strict=True)):
         tokens_BT[row, :p] = prompt
         tokens_BT[row, p : p + n] = targets_BR[row, :n]
-    return {**batch, "tokens_BT": tokens_BT, "prompt_len_B": prompt_len_B}
+    out = {**batch, "tokens_BT": tokens_BT, "prompt_len_B": prompt_len_B}
+    if "prompts_PS" in batch:
+        some = prompts[:: len(prompts) // len(batch["prompts_PS"])]
+        width = round_up(int(prompt_len_B.max()), multiple)
+        out["prompts_PS"] = right_padded(some, pad_id, width)
+    return out

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
+from distill_jax.models.attention import Branches
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import Packed, in_parts, response_scores
+from distill_jax.models.response import Packed, in_parts, located, response_scores
 from distill_jax.rewards.length_buckets import NAMES
 
 
@@ -56,9 +57,11 @@ class TeacherScorer:
         """Scores of a batch as `rollout.groups.training_batch` makes it.
 
         Each response token is scored by the logits one position before it; the position of the
-        last response token gives the value of the state after it.
+        last response token gives the value of the state after it. With prompts_PS a prompt is
+        computed once for its responses.
         """
-        return self._score(self.params, {name: batch[name] for name in NAMES})
+        names = [*NAMES, *(["prompts_PS"] if "prompts_PS" in batch else [])]
+        return self._score(self.params, {name: batch[name] for name in names})
 
     def score_packed(self, batch: dict[str, Any]) -> PackedScores:
         """Scores of packed rows, whose arrays are those of `packed_teacher.packed`."""
@@ -69,14 +72,17 @@ class TeacherScorer:
 def scoring_program(
     model: QwenModel, alpha: float, vocab: int, where: Any
 ) -> Callable[..., TeacherScores]:
-    """(params, arrays NAMES of a batch) -> TeacherScores; one program of equal teachers."""
+    """(params, arrays NAMES of a batch, perhaps prompts_PS) -> TeacherScores.
+
+    One program of equal teachers.
+    """
 
     def of_rows(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
         targets_BR = batch["targets_BR"]
         # One more position than responses have tokens: the state after the last of them.
         longer = jnp.pad(targets_BR, ((0, 0), (0, 1)))
         scores = response_scores(
-            model, params, batch["tokens_BT"], batch["prompt_len_B"], longer,
+            model, params, *located(batch), longer,
             alphas=(alpha,), vocab=vocab,
         )  # fmt: skip
         value_BR = scores.value_ABR[0]
@@ -84,7 +90,7 @@ def scoring_program(
         return TeacherScores(scores.logit_BR[:, :-1], value_BR[:, :-1], end_B)
 
     def score(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
-        T = batch["tokens_BT"].shape[1]
+        T = located(batch)[0].shape[1]
         return in_parts(functools.partial(of_rows, params), batch, T, model.shards)
 
     return jax.jit(score, out_shardings=where)
@@ -100,8 +106,12 @@ def packed_program(
     """
 
     def score(params: Any, batch: dict[str, jax.Array]) -> PackedScores:
+        branches = None
+        if "prompt_BT" in batch:
+            branches = Branches(batch["prompt_BT"], batch["position_BT"])
+        place = Packed(batch["segment_BT"], batch["at_BR"], branches)
         scores = response_scores(
-            model, params, batch["tokens_BT"], Packed(batch["segment_BT"], batch["at_BR"]),
+            model, params, batch["tokens_BT"], place,
             batch["targets_BR"], alphas=(alpha,), vocab=vocab,
         )  # fmt: skip
         return PackedScores(scores.logit_BR, scores.value_ABR[0])

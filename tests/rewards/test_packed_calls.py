@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 
 from distill_jax.core.errors import DataError
 from distill_jax.data.batching import growing_sizes
-from distill_jax.rewards.packed_calls import PackedCall, divide
+from distill_jax.rewards import packed_calls
+from distill_jax.rewards.packed_calls import Length, PackedCall
 
 SIZES = (4, 6, 10)
+
+
+def divide(totals, sizes, shards):
+    """Rows of so many tokens, each with its own prompt."""
+    rows = [Length(of, 1, int(total) - 1) for of, total in enumerate(totals)]
+    return packed_calls.divide(rows, sizes, shards)
 
 
 def positions(calls, shards=1):
@@ -60,12 +67,38 @@ def test_each_row_goes_where_it_leaves_least_room():
 
 
 def test_the_same_rows_go_to_the_same_places():
-    lengths = np.random.default_rng(0).integers(1, 96, 30)
-    assert divide(lengths, growing_sizes(96, count=4), 2) == divide(
-        list(lengths), growing_sizes(96, count=4), 2
-    )
+    lengths, sizes = np.random.default_rng(0).integers(1, 96, 30), growing_sizes(96, count=4)
+    assert divide(lengths, sizes, 2) == divide(list(lengths), sizes, 2)
 
 
 def test_a_row_beyond_every_size_is_refused():
     with pytest.raises(DataError, match="11 tokens in one row"):
         divide([3, 11], SIZES, 1)
+
+
+def test_responses_share_a_prompt_by_hand():
+    # 4 + 2 + (1 + 1) tokens in place of 6 + 5; the row of the other prompt goes elsewhere.
+    rows = [Length(7, 4, 2), Length(9, 5, 5), Length(7, 4, 1)]
+    assert packed_calls.divide(rows, SIZES, 1) == [PackedCall(10, [[1]]), PackedCall(10, [[0, 2]])]
+    # Without room for all of them the prompt stands twice.
+    rows = [Length(0, 4, 3), Length(0, 4, 4), Length(0, 4, 2)]
+    assert packed_calls.divide(rows, SIZES, 1) == [PackedCall(10, [[1]]), PackedCall(10, [[0, 2]])]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), min_size=1, max_size=30),
+    st.lists(st.integers(1, 56), min_size=6, max_size=6),
+    st.sampled_from([1, 2, 8]),
+    st.integers(1, 6),
+)
+def test_each_response_has_one_place_behind_its_prompt(rows, prompts, shards, count):
+    found = [Length(of, prompts[of], response) for of, response in rows]
+    sizes = growing_sizes(96, count=count)
+    calls = packed_calls.divide(found, sizes, shards)
+    packed = [(call.width, inside) for call in calls for inside in call.places]
+    assert sorted(itertools.chain(*(inside for _, inside in packed))) == list(range(len(rows)))
+    for width, inside in packed:
+        runs = [of for of, _ in itertools.groupby(inside, key=lambda row: found[row].of)]
+        assert len(set(runs)) == len(runs)  # each prompt once
+        assert sum(prompts[of] for of in runs) + sum(found[r].response for r in inside) <= width
+        assert sum(found[row].response + 1 for row in inside) <= width  # places of the head

@@ -1,9 +1,13 @@
 """A teacher that scores packed rows: the scores of one that does not, in few compiled programs."""
 
+import dataclasses
+import types
+
 import numpy as np
 import pytest
 
 from distill_jax.core.errors import DataError
+from distill_jax.models.splash import Splash
 from distill_jax.rewards.cached_teacher import CachedTeacher
 from distill_jax.rewards.packed_calls import PackedCall
 from distill_jax.rewards.packed_teacher import PackedTeacher, packed
@@ -35,17 +39,36 @@ class SpyOfRows(Spy):
 
     def score_packed(self, batch):
         self.shapes.append(batch["tokens_BT"].shape)
-        self.rows += int(np.asarray(batch["segment_BT"]).max(axis=1).sum())
+        # Each response has a place for its end; no token of these rows is 0.
+        used = batch["at_BR"] <= batch["tokens_BT"].shape[1]
+        self.rows += int(((batch["targets_BR"] == 0) & used).sum())
         return self.teacher.score_packed(batch)
 
 
-def made(teacher, mesh=None, sizes=SIZES):
-    return PackedTeacher(SpyOfRows(teacher), mesh or tiny.mesh(), sizes=sizes)
+def made(teacher, mesh=None, sizes=SIZES, shared=True):
+    found = PackedTeacher(SpyOfRows(teacher), mesh or tiny.mesh(), sizes=sizes)
+    assert found._shared
+    found._shared = shared
+    return found
+
+
+def test_a_kernel_without_masks_shares_no_prompts():
+    kernel = types.SimpleNamespace(attends=lambda *_, **__: Splash(tiny.mesh()))
+    teacher = types.SimpleNamespace(model=kernel, vocab=1, kind="scores", alphas=(1.0,))
+    assert not PackedTeacher(teacher, tiny.mesh(), sizes=SIZES)._shared
 
 
 def batch_of(rows=11, seed=0):
-    """Among its rows one without a response, and one that fills the greatest size."""
+    """Among its rows one without a response, one that fills the greatest size, and some that share
+    a prompt of one, two or three tokens."""
     batch = make(seed, rows)
+    for p, some in enumerate(([3, 7], [4, 5, 9], [6, 8, 10]), 1):
+        for row in some:
+            n = int(batch["response_len_B"][row])
+            answer = batch["targets_BR"][row, :n]
+            batch["prompt_len_B"][row] = p
+            batch["tokens_BT"][row, : p + n] = [*range(7, 7 + p), *answer]
+            batch["tokens_BT"][row, p + n :] = 0
     random, length = np.random.default_rng(seed), batch["response_len_B"]
     length[1], batch["targets_BR"][1] = 0, 0
     batch["prompt_len_B"][2], length[2] = T - R, R
@@ -61,7 +84,7 @@ def test_the_arrays_worked_by_hand():
         "response_len_B": np.array([2, 2, 0]),
         "targets_BR": np.array([[13, 14], [22, 23], [0, 0]]),
     }
-    out = packed(host, PackedCall(8, [[1, 0], [2]]))
+    out = packed(host, PackedCall(8, [[1, 0], [2]]), shared=False)
     # Row 1 lies at 0–2, row 0 at 3–6: responses at 1–2 and 5–6, ends at 3 and 7.
     assert out["tokens_BT"].tolist() == [[21, 22, 23, 11, 12, 13, 14, 0], [31, 32] + [0] * 6]
     assert out["segment_BT"].tolist() == [[1, 1, 1, 2, 2, 2, 2, 0], [1, 1] + [0] * 6]
@@ -70,10 +93,55 @@ def test_the_arrays_worked_by_hand():
     assert {x.dtype for x in out.values()} == {np.dtype(np.int32)}
 
 
+def test_the_arrays_of_a_shared_prompt_worked_by_hand():
+    host = {
+        "tokens_BT": np.array([[11, 12, 13, 14], [21, 22, 0, 0], [11, 12, 15, 0], [11, 12, 0, 0]]),
+        "prompt_len_B": np.array([2, 1, 2, 2]),
+        "response_len_B": np.array([2, 1, 1, 0]),
+        "targets_BR": np.array([[13, 14], [22, 0], [15, 0], [0, 0]]),
+    }
+    out = packed(host, PackedCall(9, [[0, 2, 3, 1]]))
+    # The prompt 11 12, its responses 13 14, 15 and nothing; then 21 with 22.
+    assert out["tokens_BT"].tolist() == [[11, 12, 13, 14, 15, 21, 22, 0, 0]]
+    assert out["segment_BT"].tolist() == [[1, 1, 2, 2, 3, 5, 6, 0, 0]]
+    assert out["prompt_BT"].tolist() == [[1, 1, 1, 1, 1, 5, 5, 0, 0]]
+    assert out["position_BT"].tolist() == [[0, 1, 2, 3, 2, 0, 1, 0, 0]]
+    # 12, at place 1, draws 13, 15 and the end of the empty response.
+    assert out["at_BR"].tolist() == [[2, 3, 4, 2, 5, 2, 6, 7, 10]]
+    assert out["targets_BR"].tolist() == [[13, 14, 0, 15, 0, 0, 22, 0, 0]]
+    assert {x.dtype for x in out.values()} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_windows_are_of_positions(shared):
+    # Behind another response a token still sees the window before it, of the prompt.
+    config = dataclasses.replace(
+        tiny.CONFIG, sliding_window=3, layer_types=("sliding_attention", "full_attention")
+    )
+    whole = scorer(tiny.build(config, lora=False, seed=3))
+    batch = batch_of()
+    close(made(whole, shared=shared).score_rows(batch), whole.score(batch), batch, 1e-5)
+
+
+def test_a_shared_prompt_is_scored_once(plain):
+    batch, tokens = batch_of(), []
+    for row in range(8):  # of one prompt
+        n = int(batch["response_len_B"][row] % 3)
+        batch["prompt_len_B"][row], batch["response_len_B"][row] = 6, n
+        batch["tokens_BT"][row] = [*range(7, 13), *batch["targets_BR"][row, :n], *[0] * (T - 6 - n)]
+        batch["targets_BR"][row, n:] = 0
+    for shared in (True, False):
+        teacher = made(plain, shared=shared, sizes=(T,))
+        close(teacher.score_rows(batch), plain.score(batch), batch, 1e-5)
+        tokens.append(sum(rows * width for rows, width in teacher.teacher.shapes))
+    assert tokens[0] < tokens[1]
+
+
 @pytest.mark.parametrize("extents", [(1, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)])
-def test_scores_are_those_of_rows_apart(model, plain, extents):
+@pytest.mark.parametrize("shared", [True, False])
+def test_scores_are_those_of_rows_apart(model, plain, extents, shared):
     batch, mesh = batch_of(16), tiny.mesh(*extents)
-    teacher = made(scorer(model, mesh), mesh)
+    teacher = made(scorer(model, mesh), mesh, shared=shared)
     scores = teacher.score(batch)
     close(scores, plain.score(batch), batch, 1e-5)
     beyond = np.arange(R) >= batch["response_len_B"][:, None]

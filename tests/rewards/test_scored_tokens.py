@@ -1,5 +1,6 @@
 """How many tokens a teacher scores in calls of fixed shapes, counted on rows as long as GSM8K's."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ BATCHES = 60
 class Counted:
     """Scores nothing, and notes the shapes of its calls."""
 
-    model, vocab, kind, alphas = None, 1, "scores", (1.0,)
+    model = SimpleNamespace(attends=lambda *_, **__: "xla")
+    vocab, kind, alphas = 1, "scores", (1.0,)
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
@@ -50,8 +52,10 @@ def batch(random: np.random.Generator, rows: int, longer: float) -> dict[str, np
     prompt_B = np.repeat(total_P - response_P + ASKED, 4).astype(np.int32)
     drawn_B = (random.choice(ROWS[:, 1], rows) * longer).astype(np.int32)
     response_B = np.where(random.random(rows) < 0.02, most, np.minimum(drawn_B, most))
+    tokens_BT = np.zeros((rows, (prompt_B + response_B).max()), np.int32)
+    tokens_BT[:, 0] = np.arange(rows) // 4  # other prompts begin otherwise
     return {
-        "tokens_BT": np.zeros((rows, (prompt_B + response_B).max()), np.int32),
+        "tokens_BT": tokens_BT,
         "prompt_len_B": prompt_B,
         "response_len_B": response_B.astype(np.int32),
         "targets_BR": np.zeros((rows, response_B.max()), np.int32),
@@ -91,19 +95,20 @@ def test_all_presets_of_large_models_pack_in_six_programs() -> None:
 
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("longer", [0.7, 1.0, 1.5, 2.5])
-def test_no_step_of_the_presets_scores_a_tenth_more(longer: float, devices: int) -> None:
+def test_no_step_of_the_presets_scores_more_than_its_rows(longer: float, devices: int) -> None:
+    """Responses of a prompt have it once; 2.5 times as long, few of them fit into a packed row."""
     found, _ = counted(RL.buckets, 128, longer, devices)
-    assert max(found) <= 1.1
+    assert max(found) <= (1.05 if longer == 2.5 else 0.95)
 
 
 @pytest.mark.parametrize(
     ("rows", "devices", "mean", "most"),
     [
-        (8, 1, 1.06, 1.2),
-        (16, 1, 1.05, 1.2),
-        (16, 8, 1.22, 1.6),
-        (32, 8, 1.12, 1.25),
-        (64, 8, 1.07, 1.15),
+        (8, 1, 0.76, 0.95),
+        (16, 1, 0.77, 0.9),
+        (16, 8, 1.11, 1.55),
+        (32, 8, 0.88, 1.05),
+        (64, 8, 0.81, 0.9),
     ],
 )
 def test_what_few_rows_cost(rows: int, devices: int, mean: float, most: float) -> None:

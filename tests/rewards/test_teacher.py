@@ -25,14 +25,15 @@ ENDED = np.array([True, False, True, False])
 WIDER = dataclasses.replace(tiny.ONE_LAYER, vocab_size=tiny.ROWS + 5, tie_embeddings=False)
 
 
-def batch():
+def batch(shared=False):
     tokens = np.random.default_rng(0).integers(6, VOCAB, (4, 6)).astype(np.int32)
     for row in range(4):
         tokens[row, LENGTH[row] :] = PAD
         if ENDED[row]:
             tokens[row, LENGTH[row] - 1] = EOS
     zero = np.zeros((4, 6), np.float32)
-    return training_batch(PROMPTS, Rollout(tokens, LENGTH, ENDED, zero), 2, pad_id=PAD, multiple=8)
+    drawn = Rollout(tokens, LENGTH, ENDED, zero)
+    return training_batch(PROMPTS, drawn, 2, pad_id=PAD, multiple=8, shared=shared)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,11 @@ def naive(teacher, alpha):
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5, 3.0])
-def test_q_and_v_equal_the_naive_logits(teacher, alpha):
-    got = scorer(teacher, alpha).score(batch().to_score())
+@pytest.mark.parametrize("shared", [False, True])
+def test_q_and_v_equal_the_naive_logits(teacher, alpha, shared):
+    read = batch(shared).to_score()
+    assert ("prompts_PS" in read) == shared
+    got = scorer(teacher, alpha).score(read)
     assert got.q_BR.shape == got.value_BR.shape == (4, 6) and got.end_value_B.shape == (4,)
     for row, n, q, value in naive(teacher, alpha):
         np.testing.assert_allclose(got.q_BR[row, :n], q, atol=1e-5)
