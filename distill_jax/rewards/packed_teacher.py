@@ -1,23 +1,25 @@
 """A teacher that scores several rows in one packed row: few padded tokens, few programs.
 
-A call has one packed row on each device, of one of a few widths (`packed_calls.divide`). Rows see
-neither each other's tokens nor positions, so scores are those of `TeacherScorer` up to rounding
-(1e-6). Their last bits depend on the rows packed with them: with a cache, on what it holds.
+A call has one packed row on each device, of one of a few widths (`packed_calls.divide`). Responses
+to one prompt follow it there and see it and themselves, not each other, so scores are those of
+`TeacherScorer` up to rounding (1e-6). Their last bits depend on the rows packed with them: with a
+cache, on what it holds. Where the teacher's attention takes no mask (on TPU, for packed rows from
+1,024 tokens) each response has its own copy of the prompt.
 
-Positions that are scored over the rows' own tokens, on GSM8K's lengths with a longest row of 992
-and six widths: mean of 200 batches, most (`tests/rewards/test_scored_tokens.py`):
+Positions that are scored over the rows' own tokens, on GSM8K's lengths, four responses to a prompt,
+a longest row of 992 and six widths: mean of 200 batches, most
+(`tests/rewards/test_scored_tokens.py`):
 
     rows    one device     8 devices
-       8    1.06, 1.14     1.98, 2.81
-      16    1.05, 1.12     1.21, 1.60
-      32    1.04, 1.08     1.11, 1.21
-      64    1.04, 1.07     1.07, 1.12
-     128    1.03, 1.06     1.05, 1.08
+       8     .76,  .92     1.98, 2.81
+      16     .76,  .86     1.10, 1.60
+      32     .77,  .83      .88, 1.01
+      64     .77,  .82      .82,  .87
+     128     .77,  .80      .79,  .84
 
 With few rows a device the longest row decides: no call is shorter, and a call has as many positions
-on every device. That alone is 1.54 for 8 rows on 8 devices, and 1.06 for 16 (at most 1.42). The
-head is applied to every position of a packed row. Choosing the calls takes .01 s for 128 rows on
-one device, 1.6 s for 2,048.
+on every device. That alone is 1.54 for 8 rows on 8 devices. The head is applied to every position
+of a packed row.
 """
 
 from typing import Any
