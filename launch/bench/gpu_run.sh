@@ -57,6 +57,7 @@ measure forward 80 forward
 measure generate 110 generate
 measure update 130 update
 measure transformers 90 transformers
+measure grpo 90 grpo
 # A flag is part of a program's key in the cache: each of these compiles the segment again.
 measure segment 40 segment
 measure segment_no_graphs 30 segment --xla_gpu_enable_command_buffer=

@@ -51,12 +51,20 @@ def generate(settings: BenchSettings, arm: str) -> None:
         figures(bench, arm)
 
 
+def grpo(settings: BenchSettings, arm: str) -> None:
+    """A GRPO step: its draw, the teacher's scores, its update; prompts once for their samples."""
+    bench = Bench(settings)
+    bench.rl()
+    figures(bench, arm)
+
+
 STEPS: dict[str, Callable[[BenchSettings, str], None]] = {
     "env": env,
     "parity": parity.parity,
     "forward": forward,
     "generate": generate,
     "update": updates.updates,
+    "grpo": grpo,
     "transformers": peers.transformers,
     "segment": decoding.segment,
     "segment_odd_vocabulary": decoding.odd_vocabulary,

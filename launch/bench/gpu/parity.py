@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import rng, sharding
+from distill_jax.models.prompt_groups import Groups, rows_of
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rollout.sampler import Sampler, SamplingSettings
@@ -37,6 +38,7 @@ def parity(settings: BenchSettings, arm: str) -> None:
     for dtype, attention in ways:
         found = computed(dtype, attention, "default")
         off = {n: relative(x, right[n]) for n, x in found.items()}
+        off["groups"] = relative(grouped(dtype, attention), right["hidden"][:, LENGTH // 2 :])
         agree.append(max(off.values()) < ENOUGH)
         note(arm=arm, dtype=dtype, attention=attention, relative_error=off, agrees=agree[-1])
     equal = greedy_equal()
@@ -52,8 +54,20 @@ def relative(x: np.ndarray, right: np.ndarray) -> float:
 
 
 def _tokens() -> jax.Array:
+    """Rows of which two each begin with the same half."""
     drawn = np.random.default_rng(0).integers(0, GEOMETRY.vocab_size, (ROWS, LENGTH))
+    drawn[1::2, : LENGTH // 2] = drawn[::2, : LENGTH // 2]
     return jnp.asarray(drawn, jnp.int32)
+
+
+def grouped(dtype: str, attention: Any) -> np.ndarray:
+    """The states of the rows' second halves, where each first half is computed once for two."""
+    model = QwenModel(GEOMETRY, compute_dtype=dtype, attention_impl=attention)
+    base, half = model.init(jax.random.key(0))["base"], LENGTH // 2
+    rows = rows_of(_tokens()[::2, :half], _tokens()[:, half:])
+    groups = Groups(jnp.full(ROWS // 2, half), half, 2)
+    hidden = jax.jit(lambda base: model.hidden({"base": base, "lora": {}}, rows, groups=groups))
+    return np.asarray(groups.split(hidden(base))[1], np.float64)
 
 
 def computed(dtype: str, attention: Any, precision: str) -> dict[str, np.ndarray]:

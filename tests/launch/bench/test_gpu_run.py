@@ -38,7 +38,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 
 
 def test_every_step_runs_and_writes_its_line(rehearsal: list[dict]) -> None:
-    assert len(STEPS) == 14
+    assert len(STEPS) == 15
     assert {x["step"]: x["rc"] for x in rehearsal if "step" in x} == dict.fromkeys(STEPS, 0)
     assert not [x for x in rehearsal if "error" in x]
     parity = [x["agrees"] for x in rehearsal if x.get("arm") == "parity"]
@@ -52,6 +52,8 @@ def test_speeds_come_with_their_share_of_the_roofline(rehearsal: list[dict]) -> 
     assert wanted <= arms
     for x in figures:
         assert 0 < x["min"] <= x["median"] <= x["max"]
+        if x["arm"] == "grpo":  # parts of a step, which are seconds alone
+            continue
         assert x["tokens_per_s"] > 0
         assert x.get("mfu", x.get("roofline_fraction", 0)) > 0, x
     assert len([x for x in figures if x["arm"].startswith("update")]) == 6
