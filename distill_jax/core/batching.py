@@ -39,3 +39,8 @@ def filled(rows: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
     """
     index = np.asarray(rows)
     return np.concatenate([index, np.repeat(index[-1:], size - len(index))])
+
+
+def whole_groups(prompts: int, samples: int, parts: int) -> bool:
+    """Whether samples share prompts, and each of so many parts of a batch has whole groups."""
+    return samples > 1 and prompts % parts == 0

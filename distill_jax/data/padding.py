@@ -80,18 +80,21 @@ def said(chosen: Sequence[PaddedLengths]) -> str:
 
 
 def smallest(
-    needed: PaddedLengths, chosen: Sequence[PaddedLengths], *, apart: bool = False
+    needed: PaddedLengths, chosen: Sequence[PaddedLengths], *, separate: bool = False
 ) -> PaddedLengths:
     """The cheapest of the chosen lengths, as `choose` counts, that holds a batch.
 
-    apart: prompts, T − R, and responses are padded each by itself.
+    separate: prompts, T − R, and responses are padded each by itself.
 
     Raises:
         DataError: none does.
     """
-    prompt = needed.T - needed.R if apart else -np.inf
     fitting = [
-        one for one in chosen if one.T >= needed.T and one.R >= needed.R and one.T - one.R >= prompt
+        one
+        for one in chosen
+        if one.T >= needed.T
+        and one.R >= needed.R
+        and (not separate or one.T - one.R >= needed.T - needed.R)
     ]
     if not fitting:
         raise DataError(
@@ -102,7 +105,7 @@ def smallest(
 
 
 def of_drawn(
-    prompt_N: np.ndarray, most: int, *, multiple: int, limit: int = LIMIT, apart: bool = False
+    prompt_N: np.ndarray, most: int, *, multiple: int, limit: int = LIMIT, separate: bool = False
 ) -> tuple[PaddedLengths, ...]:
     """Lengths that hold every batch of these prompts with responses that are yet to be drawn.
 
@@ -116,27 +119,27 @@ def of_drawn(
         most: tokens of the longest response.
         multiple: of all lengths.
         limit: at least 1.
-        apart: prompts, T − R, and responses are padded each by itself.
+        separate: prompts, T − R, and responses are padded each by itself.
     """
     shortest, longest = int(prompt_N.min()), int(prompt_N.max())
+
+    def padded(prompt: int, response: int) -> PaddedLengths:
+        R = round_up(response, multiple)
+        T = R + round_up(prompt, multiple) if separate else round_up(prompt + response, multiple)
+        return PaddedLengths(T, R)
+
     possible = [
         PaddedLengths(T, R)
         for R in range(multiple, round_up(most, multiple) + 1, multiple)
         for T in range(
-            round_up(shortest + (R if apart else R - multiple + 1), multiple),
-            round_up(longest + (R if apart else min(R, most)), multiple) + 1,
-            multiple,
+            padded(shortest, R - multiple + 1).T, padded(longest, min(R, most)).T + 1, multiple
         )
     ]
     if len(possible) <= limit:
         return tuple(sorted(possible))
     usual = int(np.quantile(prompt_N, 0.95, method="higher"))
     steps = [(usual, -(-most * part // (limit - 1))) for part in range(1, limit)]
-    pairs = set()
-    for prompt, step in [*steps, (longest, most)]:
-        R = round_up(step, multiple)
-        pairs.add(PaddedLengths(round_up(prompt + (R if apart else step), multiple), R))
-    return tuple(sorted(pairs))
+    return tuple(sorted({padded(prompt, step) for prompt, step in [*steps, (longest, most)]}))
 
 
 class PaddingPlan(NamedTuple):

@@ -17,8 +17,8 @@ class RolloutBatch:
         targets_BR: int32, the response tokens.
         ended_B: bool, whether the completion ended with EOS.
         behaviour_logp_BR: f32, under the distribution that was drawn from; 0 on outputs.
-        prompts_PS: int32, the prompt of each B / P consecutive rows, right padded: the student
-            computes it once for them. None: each row is computed whole.
+        prompts_PS: int32, right padded; row p is the prompt of rows p·G … (p+1)·G − 1, G = B / P,
+            which a model computes once for them. None: each row is computed whole.
     """
 
     tokens_BT: Any
@@ -31,7 +31,7 @@ class RolloutBatch:
     prompts_PS: Any | None = None
 
     def to_score(self) -> dict[str, Any]:
-        """The arrays that a teacher's scorer reads, by name; prompts_PS where it is there."""
+        """The arrays that a teacher's scorer reads, by name; prompts_PS if it is set."""
         names = ("tokens_BT", "prompt_len_B", "response_len_B", "targets_BR", "prompts_PS")
         found = {name: getattr(self, name) for name in names}
         return {name: array for name, array in found.items() if array is not None}

@@ -25,19 +25,18 @@ class Rows(NamedTuple):
         rows: how many.
         T: tokens of a row.
         R: tokens of responses in it.
-        longest: keys that a token attends to; 0: T. Rows that hold a prompt and all its responses
-            are longer.
+        most_keys: that a token attends to; 0: T. Rows of groups are longer.
     """
 
     rows: int
     T: int
     R: int
-    longest: int = 0
+    most_keys: int = 0
 
     @property
     def keys(self) -> int:
-        """That a token attends to."""
-        return self.longest or self.T
+        """That a token attends to, at most."""
+        return self.most_keys or self.T
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from distill_jax.core.batching import quartered
 from distill_jax.forecast.activations import Program
-from distill_jax.rollout.compiled import ALL, BUCKET
+from distill_jax.rollout.compiled import BUCKET, NO_GROWTH
 from distill_jax.rollout.sampling_settings import SamplingSettings
 from distill_jax.rollout.slots import Slots
 
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
     def slots(self, program: Program) -> Slots:
         """Those that a row begins with."""
-        bucket = ALL if program.cpu else BUCKET
+        bucket = NO_GROWTH if program.cpu else BUCKET
         return Slots.of(bucket, self.prompt, self.settings, self.samples)
 
 

@@ -23,7 +23,7 @@ from distill_jax.models.qwen import QwenModel
 from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.rewards import teacher as teachers
 from distill_jax.rewards.length_buckets import NAMES
-from distill_jax.rewards.packed_teacher import packed_names
+from distill_jax.rewards.packed_teacher import packed_names, shares_prompts
 from distill_jax.rollout.sampler import Carry, Sampler
 from distill_jax.rollout.slots import Slots
 from distill_jax.rollout.weights import decode_shardings, decode_weights, gather
@@ -255,12 +255,13 @@ class Programs:
         how = (model, float(settings.rewards.alpha), self.vocab, self.rows)
         if settings.buckets.packed:
             score: Any = teachers.packed_program(*how)
-            batch = {name: self._int(B, T) for name in packed_names(model, T)}
+            shared = shares_prompts(model, T)
+            batch = {name: self._int(B, T) for name in packed_names(shared)}
         else:
             score = teachers.scoring_program(*how)
             arrays = (self._int(B, T), self._int(B), self._int(B), self._int(B, R))
             batch = dict(zip(NAMES, arrays, strict=True))
-            if not settings.fixed_calls and settings.shares_prompts(shards):
+            if settings.teacher_shares_prompts(shards):
                 S = round_up(settings.teacher.longest_prompt(self.config), multiple)
                 batch["prompts_PS"] = self._int(settings.prompts_per_step, S)
         return Lowered("teacher scores", score.lower(self._params(model), batch))
@@ -324,8 +325,8 @@ class Programs:
         B = settings.prompts_per_step * settings.samples_per_prompt
         shared = settings.shares_prompts(sharding.batch_shards(self.mesh))
         S = round_up(self.config.data.max_prompt_tokens, multiple)
-        T = round_up(self.config.data.max_prompt_tokens + new, multiple)
         R = round_up(new, multiple)
+        T = S + R if shared else round_up(self.config.data.max_prompt_tokens + new, multiple)
         return RolloutBatch(
             tokens_BT=self._int(B, T),
             prompt_len_B=self._int(B),
@@ -355,7 +356,7 @@ class Programs:
         )  # fmt: skip
         made = jax.eval_shape(lambda x: algorithm.advantages(x, about)[0], scored)
         batch = PolicyBatch(
-            tokens_BT=rollout.tokens_BT if rollout.prompts_PS is None else None,
+            tokens_BT=rollout.tokens_BT,
             prompts_PS=rollout.prompts_PS, prompt_len_B=rollout.prompt_len_B,
             targets_BR=rollout.targets_BR, loss_mask_BR=scores, behaviour_logp_BR=scores,
             old_logp_BR=scored.old_logp_BR, ref_logp_BR=scored.ref_logp_BR, advantages=made,

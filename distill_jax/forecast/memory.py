@@ -117,7 +117,7 @@ class Job(Pieces):
         B, R = rl.prompts_per_step * rl.samples_per_prompt, sampling.response_tokens
         T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
         values = ALGORITHMS[rl.algorithm].uses_values
-        placed, scored = self._drawn(rl, T, R)
+        placed, scored = self._updated_and_scored(rl, T, R)
         full, base, student = (
             rl.trainable == "full",
             self.base_part("student"),
@@ -158,15 +158,14 @@ class Job(Pieces):
             Part("update: activations", update, False),
         ]
 
-    def _drawn(self, rl: Any, T: int, R: int) -> tuple[Rows, Rows]:
+    def _updated_and_scored(self, rl: Any, T: int, R: int) -> tuple[Rows, Rows]:
         """Rows of a microbatch of an update, and of the scores before it."""
         P, G = rl.prompts_per_step, rl.samples_per_prompt
         parts, more = rl.minibatches * rl.accumulate, int(rl.uses_values)
         if not rl.shares_prompts(self.shards):
             return self.rows(P * G // parts, T, R), self.rows(P * G, T, R + more)
         S = round_up(self.config.data.max_prompt_tokens, rl.batch_multiple)
-        scored = self.groups(P, G, S, R)
-        return self.groups(P // parts, G, S, R), scored._replace(R=scored.R + G * more)
+        return self.groups(P // parts, G, S, R), self.groups(P, G, S, R, more)
 
     def _teacher_calls(self, rl: Any, T: int, R: int) -> list[Rows]:
         """Rows of the calls that a teacher may make; R with the end of each response."""
@@ -174,10 +173,9 @@ class Job(Pieces):
         if rl.fixed_calls:
             calls = rl.buckets.calls(longest + R, R, rl.batch_multiple, self.shards)
             return [self.rows(rows, T, R + 1) for rows, T, R in calls]
-        if rl.shares_prompts(self.shards):
+        if rl.teacher_shares_prompts(self.shards):
             S = round_up(longest, rl.batch_multiple)
-            rows = self.groups(rl.prompts_per_step, G, S, R)
-            return [rows._replace(R=rows.R + G)]
+            return [self.groups(rl.prompts_per_step, G, S, R, ends=1)]
         return [self.rows(rl.prompts_per_step * G, T, R + 1)]
 
     def _further_teachers(self, calls: Sequence[Rows]) -> list[Part]:

@@ -70,9 +70,14 @@ class Pieces:
         """One device's part of so many rows."""
         return Rows(-(-count // self.shards), T, R)
 
-    def groups(self, count: int, samples: int, S: int, R: int) -> Rows:
-        """One device's part of so many rows, each of a prompt and its samples."""
-        return Rows(count // self.shards, S + samples * R, samples * R, longest=S + R)
+    def groups(self, count: int, samples: int, S: int, R: int, ends: int = 0) -> Rows:
+        """One device's part of so many rows, each of a prompt and its samples.
+
+        count: a multiple of the devices. ends: states of each response that are scored besides
+        those of its tokens.
+        """
+        T, scored = S + samples * R, samples * (R + ends)
+        return Rows(count // self.shards, T, scored, most_keys=S + R)
 
     def base_part(self, role: str) -> Part:
         """The weights of a role's model as they are loaded."""

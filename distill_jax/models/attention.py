@@ -18,16 +18,16 @@ Implementation = Named | Splash
 _MASKED = -1e30  # finite, so that no score is NaN
 
 
-class Branches(NamedTuple):
-    """Of packed rows in which several responses follow a prompt, each as if it did so alone.
+class PromptSegments(NamedTuple):
+    """Packed rows in which several responses share the prompt before them.
 
     Attributes:
-        prompt_BT: int32, the segment that a token sees besides its own: of a response's token its
-            prompt's, which lies before it in the row; else its own.
-        position_BT: int32, the tokens' positions; a response's follow its prompt's.
+        prompt_segment_BT: int32, a second segment that a token attends to: of a response's token
+            its prompt's; of others their own.
+        position_BT: int32, the tokens' positions; those of a response continue its prompt's.
     """
 
-    prompt_BT: jax.Array
+    prompt_segment_BT: jax.Array
     position_BT: jax.Array
 
 
@@ -38,7 +38,7 @@ def attention(
     *,
     window: int | jax.Array | None = None,
     segment_BT: jax.Array | None = None,
-    branches: Branches | None = None,
+    prompts: PromptSegments | None = None,
     implementation: Implementation = "products",
 ) -> jax.Array:
     """Causal attention of each sequence on itself; padding at the right is hidden by causality.
@@ -51,7 +51,7 @@ def attention(
             a traced scalar (layers of both kinds in one scan).
         segment_BT: int32, for packed rows: a query sees only keys of the same segment. None: a row
             is one sequence, and no mask is made where the implementation needs none.
-        branches: of segments that see another one, too; not with a Splash.
+        prompts: of segments that share prompts. A Splash does not take it.
         implementation: "products" written here, the fastest on CPU, or "xla" or "cudnn" of
             `jax.nn.dot_product_attention`, or a Splash, which knows no window: where one hides
             anything it is not to be given.
@@ -61,12 +61,12 @@ def attention(
     """
     batch, time, heads, size = q_BTHh.shape
     if isinstance(implementation, Splash):
-        assert branches is None, "the kernel knows no branches"
+        assert prompts is None, "the kernel takes no mask"
         out = implementation(q_BTHh, k_BTKh, v_BTKh, segment_BT)
         return out.reshape(batch, time, heads * size)
     static_window = window is None or isinstance(window, int)
     if implementation == "products" or segment_BT is not None or not static_window:
-        mask_X1TT = _mask(time, window, segment_BT, branches)
+        mask_X1TT = _mask(time, window, segment_BT, prompts)
         return masked(q_BTHh, k_BTKh, v_BTKh, mask_X1TT, implementation=implementation)
     out = jax.nn.dot_product_attention(
         q_BTHh,
@@ -87,7 +87,7 @@ def masked(
     *,
     implementation: Named = "products",
 ) -> jax.Array:
-    """As `attention`, of T queries on S keys where the mask (bool, X is 1 or B) is true."""
+    """As `attention`, [B, T, H·h], of T queries on S keys; mask_X1TS bool, X is 1 or B."""
     batch, time, heads, size = q_BTHh.shape
     if implementation == "products":
         out = _products(q_BTHh, k_BSKh, v_BSKh, mask_X1TS)
@@ -102,21 +102,21 @@ def _mask(
     time: int,
     window: int | jax.Array | None,
     segment_BT: jax.Array | None,
-    branches: Branches | None,
+    prompts: PromptSegments | None,
 ) -> jax.Array:
     """bool [1, 1, T, S], with segments [B, 1, T, S]: which keys a query sees."""
     distance_TS = jnp.arange(time)[:, None] - jnp.arange(time)[None, :]
     seen_XTS = (distance_TS >= 0)[None]
     if window is not None:
         distance_XTS = distance_TS[None]
-        if branches is not None:
-            at_BT = branches.position_BT
+        if prompts is not None:
+            at_BT = prompts.position_BT
             distance_XTS = at_BT[:, :, None] - at_BT[:, None, :]
         seen_XTS &= distance_XTS < window
     if segment_BT is not None:
         same_BTS = segment_BT[:, :, None] == segment_BT[:, None, :]
-        if branches is not None:
-            same_BTS |= branches.prompt_BT[:, :, None] == segment_BT[:, None, :]
+        if prompts is not None:
+            same_BTS |= prompts.prompt_segment_BT[:, :, None] == segment_BT[:, None, :]
         seen_XTS &= same_BTS
     return seen_XTS[:, None]
 
@@ -207,7 +207,7 @@ class Attention(nnx.Module):
     ) -> jax.Array:
         """x_ND: [B·T, D] with (B, T) = shape; returns [B·T, D].
 
-        attend: (queries, keys, values, window=window), as `attention` takes and returns them.
+        attend: (queries, keys, values, window=window) -> [B, T, H·h], as `attention` takes them.
         """
         q, k, v = project(
             x_ND, (self.q_proj, self.k_proj, self.v_proj), fuse=fuse, dropout_key=dropout_key

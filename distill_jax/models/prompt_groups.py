@@ -1,9 +1,9 @@
-"""Rows that hold a prompt once, and all its responses: what a group's forward pass computes.
+"""Rows that hold a prompt once and all its responses.
 
-A row is prompt ++ padding ++ response ++ padding ++ response …, int32 [P, S + G·R]. A response sees
-the prompt and itself, and its positions follow the prompt's last token. So each token's state is
-what it is in a row that holds the prompt and that response alone, and a prompt passes the layers
-once, not G times (Prefix Grouper, arXiv 2506.05433).
+A row is prompt ++ padding, then G times response ++ padding: int32 [P, W], W = S + G·R. A response
+attends to the prompt and to itself, and its positions continue the prompt's. So every state is that
+in a row with this response alone, and the prompt passes the layers once, not G times (Prefix
+Grouper, arXiv 2506.05433).
 """
 
 from typing import NamedTuple
@@ -17,7 +17,9 @@ from distill_jax.models.splash import Splash
 
 
 class Groups(NamedTuple):
-    """Where prompts and responses lie in rows [P, S + G·R].
+    """Where prompts and responses lie in rows [P, W].
+
+    Made inside a jitted function: its numbers are Python's.
 
     Attributes:
         length_P: int32, tokens of each prompt, at least 1.
@@ -31,7 +33,7 @@ class Groups(NamedTuple):
 
     @property
     def length_B(self) -> jax.Array:
-        """Tokens of each response's prompt, B = P·G."""
+        """Tokens of each response's prompt, int32 [B], B = P·G."""
         return jnp.repeat(self.length_P, self.samples)
 
     def longest(self, width: int) -> int:
@@ -42,51 +44,51 @@ class Groups(NamedTuple):
         """int32 [P, width] of rows of so many tokens."""
         S, G = self.columns, self.samples
         own_R = jnp.arange((width - S) // G)
-        own_PN = jnp.tile(self.length_P[:, None] + own_R, (1, G))
+        own_PN = jnp.tile(self.length_P[:, None] + own_R, (1, G))  # N = G·R
         prompt_PS = jnp.broadcast_to(jnp.arange(S), (len(self.length_P), S))
         return jnp.concatenate([prompt_PS, own_PN], axis=1)
 
-    def split(self, x_PNX: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def split(self, x_PW: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[P, S, ...] of prompts and [B, R, ...] of responses, from rows."""
-        S, rest = self.columns, x_PNX.shape[2:]
+        S, rest = self.columns, x_PW.shape[2:]
         rows = len(self.length_P) * self.samples
-        return x_PNX[:, :S], x_PNX[:, S:].reshape(rows, -1, *rest)
+        return x_PW[:, :S], x_PW[:, S:].reshape(rows, -1, *rest)
 
-    def join(self, prompt_PSX: jax.Array, own_BRX: jax.Array) -> jax.Array:
-        """Rows, from their parts."""
-        rows = len(self.length_P), -1, *own_BRX.shape[2:]
-        return jnp.concatenate([prompt_PSX, own_BRX.reshape(rows)], axis=1)
+    def join(self, prompt_PS: jax.Array, own_BR: jax.Array) -> jax.Array:
+        """Rows [P, W, ...], from their parts."""
+        rows = len(self.length_P), -1, *own_BR.shape[2:]
+        return jnp.concatenate([prompt_PS, own_BR.reshape(rows)], axis=1)
 
-    def states(self, hidden_PND: jax.Array, size: int) -> jax.Array:
+    def states(self, hidden_PWD: jax.Array, size: int) -> jax.Array:
         """States [B, size, D] that the response tokens are drawn from, size at most R + 1."""
-        prompt_PSD, own_BRD = self.split(hidden_PND)
+        prompt_PSD, own_BRD = self.split(hidden_PWD)
         last_P1D = shifted(prompt_PSD, self.length_P - 1, 1)
         last_B1D = jnp.repeat(last_P1D, self.samples, axis=0)
         return jnp.concatenate([last_B1D, own_BRD], axis=1)[:, :size]
 
 
-def rows_of(prompt_PS: jax.Array, response_BR: jax.Array) -> jax.Array:
-    """Tokens of rows, from those of prompts and of their responses, prompt by prompt."""
-    return jnp.concatenate([prompt_PS, response_BR.reshape(len(prompt_PS), -1)], axis=1)
+def rows_of(prompts_PS: jax.Array, response_BR: jax.Array) -> jax.Array:
+    """Tokens of rows, int32 [P, W], from those of prompts and of their responses [P·G, R]."""
+    return jnp.concatenate([prompts_PS, response_BR.reshape(len(prompts_PS), -1)], axis=1)
 
 
 def attend(
-    q_PNHh: jax.Array,
-    k_PNKh: jax.Array,
-    v_PNKh: jax.Array,
+    q_PWHh: jax.Array,
+    k_PWKh: jax.Array,
+    v_PWKh: jax.Array,
     *,
     groups: Groups,
     window: int | jax.Array | None = None,
     implementation: Implementation = "products",
 ) -> jax.Array:
-    """As `attention.attention`, of rows of groups: [P, N, H·h].
+    """As `attention.attention`, of rows of groups: [P, W, H·h].
 
-    Where the implementation takes a mask, the responses' queries alone attend to prompt and
-    response. cuDNN's and the TPU's kernel take none: they are given whole rows, prompt ++ response
-    without a gap, whose keys are copied and whose prompts are attended to in each.
+    With a mask the responses' queries alone attend to prompt and response. The TPU's kernel takes
+    no mask, and cuDNN reads one as a bias [B, H, T, T]: both get whole rows, prompt ++ response
+    without a gap, made of copies of the prompt's keys, and attend to the prompt in each.
     """
     (q_PSHh, q_BRHh), (k_PSKh, k_BRKh), (v_PSKh, v_BRKh) = map(
-        groups.split, (q_PNHh, k_PNKh, v_PNKh)
+        groups.split, (q_PWHh, k_PWKh, v_PWKh)
     )
     if implementation == "cudnn" or isinstance(implementation, Splash):
         return _in_whole_rows(
@@ -110,8 +112,8 @@ def _seen(groups: Groups, size: int, window: int | jax.Array | None) -> jax.Arra
     distance_RR = own_R[:, None] - own_R
     seen_RR = distance_RR >= 0
     if window is not None:
-        at_BR = length_B[:, None] + own_R
-        seen_BRS &= at_BR[:, :, None] - prompt_S < window
+        position_BR = length_B[:, None] + own_R
+        seen_BRS &= position_BR[:, :, None] - prompt_S < window
         seen_RR &= distance_RR < window
     seen_BRR = jnp.broadcast_to(seen_RR, (len(length_B), size, size))
     return jnp.concatenate([seen_BRS, seen_BRR], axis=2)[:, None]
@@ -122,9 +124,9 @@ def _in_whole_rows(groups, prompt, own, window, implementation) -> jax.Array:
     size = own[0].shape[1]
     in_prompt_BT = jnp.arange(S + size) < length_B[:, None]
 
-    def whole(prompt_PSXh: jax.Array, own_BRXh: jax.Array) -> jax.Array:
-        ahead = jnp.pad(prompt_PSXh, [(0, 0), (0, size), (0, 0), (0, 0)])
-        behind = shifted(own_BRXh, -length_B, S + size)
+    def whole(prompt_PSh: jax.Array, own_BRh: jax.Array) -> jax.Array:
+        ahead = jnp.pad(prompt_PSh, [(0, 0), (0, size), (0, 0), (0, 0)])
+        behind = shifted(own_BRh, -length_B, S + size)
         ahead = jnp.repeat(ahead, groups.samples, axis=0)
         return jnp.where(in_prompt_BT[:, :, None, None], ahead, behind)
 

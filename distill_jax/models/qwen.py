@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from distill_jax.core import sharding
 from distill_jax.core.errors import ConfigError
 from distill_jax.models import prompt_groups
-from distill_jax.models.attention import Attention, Branches, Implementation, attention
+from distill_jax.models.attention import Attention, Implementation, PromptSegments, attention
 from distill_jax.models.decode import Decoding
 from distill_jax.models.layers import MLP, RMSNorm, rms_norm, rope_table, segment_positions
 from distill_jax.models.lora import LoraConfig
@@ -189,7 +189,7 @@ class QwenModel(Decoding):
         tokens_BT: jax.Array,
         *,
         segment_BT: jax.Array | None = None,
-        branches: Branches | None = None,
+        prompts: PromptSegments | None = None,
         groups: Groups | None = None,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
@@ -200,9 +200,9 @@ class QwenModel(Decoding):
             tokens_BT: int32 [B, T], padded at the right, where causality hides it.
             segment_BT: int32, of rows that hold several sequences: one number a sequence, in one
                 run. Positions start again at 0 in each, and none sees another.
-            branches: of segments whose responses share prompts.
-            groups: of rows that hold a prompt and responses to it, see `prompt_groups`. Without
-                this and segments a row is one sequence.
+            prompts: of segments that share prompts.
+            groups: of rows that hold a prompt and responses to it, without segments: see
+                `prompt_groups`. Without this and segments a row is one sequence.
             dropout_key: typed key that switches LoRA dropout on.
 
         Returns:
@@ -217,8 +217,8 @@ class QwenModel(Decoding):
         else:
             longest = time
             positions = jnp.arange(time) if segment_BT is None else segment_positions(segment_BT)
-            positions = positions if branches is None else branches.position_BT
-            attend = functools.partial(attention, segment_BT=segment_BT, branches=branches)
+            positions = positions if prompts is None else prompts.position_BT
+            attend = functools.partial(attention, segment_BT=segment_BT, prompts=prompts)
         implementation = self.attends(
             longest, segments=segment_BT is not None, scanned=not self.unroll
         )

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from distill_jax.core import units
+from distill_jax.core import row_groups
 from distill_jax.kernels.logprob import gather_packed, gather_response
-from distill_jax.models.attention import Branches
+from distill_jax.models.attention import PromptSegments
 from distill_jax.models.head.chunks import Cut, chunked, cut_of
 from distill_jax.models.head.scores import head_scores
 from distill_jax.models.prompt_groups import Groups, rows_of
@@ -24,16 +24,18 @@ PART_TOKENS = 2**14
 
 
 class Packed(NamedTuple):
-    """Where the examples of packed rows lie, int32: segment_BT as `QwenModel.hidden` takes it,
-    at_BR the positions of the response tokens as `gather_packed` does.
+    """Where the examples of packed rows lie.
 
-    With branches at_BR of the first token of a response is the place after its prompt, and states
-    have no gradient: the places do not ascend.
+    Attributes:
+        segment_BT: int32, as `QwenModel.hidden` takes it.
+        at_BR: int32, as `gather_packed` takes it: a response token's state is at the place before.
+        prompts: of responses that share prompts. The first token of each of them is then at the
+            place after the prompt.
     """
 
     segment_BT: jax.Array
     at_BR: jax.Array
-    branches: Branches | None = None
+    prompts: PromptSegments | None = None
 
 
 Place = jax.Array | Packed | Groups
@@ -42,16 +44,28 @@ Place = jax.Array | Packed | Groups
 def located(batch: Mapping[str, Any]) -> tuple[jax.Array, Place]:
     """A batch's rows of tokens, and where the responses lie in them.
 
-    They are tokens_BT with segment_BT and at_BR, of packed rows; prompts_PS with targets_BR, of
-    groups of B / P consecutive responses to a prompt; else tokens_BT with prompt_len_B.
+    All int32: of packed rows tokens_BT with segment_BT and at_BR, and where responses share prompts
+    prompt_segment_BT and position_BT; of groups of B / P consecutive responses to a prompt
+    prompts_PS with targets_BR and prompt_len_B; else tokens_BT with prompt_len_B.
     """
     if "segment_BT" in batch:
-        return batch["tokens_BT"], Packed(batch["segment_BT"], batch["at_BR"])
+        prompts = None
+        if "prompt_segment_BT" in batch:
+            prompts = PromptSegments(batch["prompt_segment_BT"], batch["position_BT"])
+        return batch["tokens_BT"], Packed(batch["segment_BT"], batch["at_BR"], prompts)
     if batch.get("prompts_PS") is None:
         return batch["tokens_BT"], batch["prompt_len_B"]
     (P, S), length_B = batch["prompts_PS"].shape, batch["prompt_len_B"]
     groups = Groups(length_B.reshape(P, -1)[:, 0], S, length_B.shape[0] // P)
     return rows_of(batch["prompts_PS"], batch["targets_BR"]), groups
+
+
+def tokens_of_a_row(batch: Mapping[str, Any]) -> int:
+    """Columns of the rows that `located` gives."""
+    if batch.get("prompts_PS") is None:
+        return int(batch["tokens_BT"].shape[1])
+    (P, S), (B, R) = batch["prompts_PS"].shape, batch["targets_BR"].shape
+    return int(S + B // P * R)
 
 
 def response_states(
@@ -78,11 +92,12 @@ def response_states(
             params,
             tokens_BT,
             segment_BT=place.segment_BT,
-            branches=place.branches,
+            prompts=place.prompts,
             dropout_key=dropout_key,
         )
-        if place.branches is not None:
-            hidden_BTD = jax.lax.stop_gradient(hidden_BTD)
+        if place.prompts is not None:  # places do not ascend: several responses begin at one
+            at_BR1 = place.at_BR[:, :, None] - 1
+            return jnp.take_along_axis(hidden_BTD, at_BR1, axis=1, mode="fill", fill_value=0)
         return gather_packed(hidden_BTD, place.at_BR)
     hidden_BTD = model.hidden(params, tokens_BT, dropout_key=dropout_key)
     return gather_response(hidden_BTD, place, size)
@@ -167,20 +182,18 @@ def in_parts(score: Callable[[Any], Any], batch: Any, time: int, shards: int = 1
     the program is that of score(batch).
 
     Args:
-        score: of arrays like those of `batch` with any number of rows; its results have rows as
-            their first axis, and none depends on another row.
+        score: of arrays like those of `batch` with any number of rows; its results have as many
+            rows as arrays of `batch` or a multiple, and none depends on another row or group.
         batch: arrays [B, ...]; or some [P, ...] and some [P·G, ...], of which whole groups are
             taken.
         time: tokens of a row, or of a group.
         shards: devices that the rows are split over; each has some in every part.
     """
-    count = units.units_of(batch)
+    count = row_groups.group_count(batch)
     cut = parts_of(count, time, shards)
-    if all(leaf.shape[0] == count for leaf in jax.tree.leaves(batch)):
-        return chunked(lambda nothing, rows: (nothing, score(rows)), cut, batch)[1]
 
-    def of_groups(nothing: None, part: Any) -> tuple[None, Any]:
-        found = score(units.flat(part))
-        return nothing, units.nested(found, jax.tree.leaves(part)[0].shape[0])
+    def of_part(nothing: None, part: Any) -> tuple[None, Any]:
+        found = score(row_groups.flat(part))
+        return nothing, row_groups.nested(found, row_groups.group_count(part))
 
-    return units.flat(chunked(of_groups, cut, units.nested(batch, count))[1])
+    return row_groups.flat(chunked(of_part, cut, row_groups.nested(batch, count))[1])

@@ -5,8 +5,8 @@ has the same number of rows. So a teacher is compiled once for each length, and 
 a row depends on the row alone: its bits depend neither on the other rows nor on the contents of a
 cache. The price is padding, and the last call of each length: its free rows repeat another. With
 lengths=4 and 32 rows a call, 128 rows of GSM8K's lengths score 2.5 times their own tokens and 16
-rows 8.9 times. Packed rows (`packed_teacher.py`) score .8 times, but the bits of a row
-depend on those packed with it.
+rows 8.9 times. Packed rows (`packed_teacher.py`) score .8 times with four responses to a prompt on
+one device; the bits of a row then depend on the rows packed with it.
 """
 
 from collections.abc import Sequence

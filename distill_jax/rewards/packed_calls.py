@@ -20,10 +20,10 @@ from distill_jax.data.batching import bucket
 _NARROWER = 2
 
 
-class Length(NamedTuple):
-    """A row: which prompt it has, by any number, and tokens of prompt and response."""
+class RowLengths(NamedTuple):
+    """Tokens of a row's prompt and response; rows of one prompt_id share their prompt."""
 
-    of: int
+    prompt_id: int
     prompt: int
     response: int
 
@@ -43,15 +43,15 @@ class PackedCall(NamedTuple):
     places: list[list[int]]
 
 
-def divide(rows: Sequence[Length], sizes: Sequence[int], shards: int) -> list[PackedCall]:
+def divide(rows: Sequence[RowLengths], sizes: Sequence[int], shards: int) -> list[PackedCall]:
     """The rows of a batch, packed into calls of `shards` rows of one of the sizes.
 
     Candidates are any number of calls of the greatest size and at most two narrower ones, by rising
-    positions, then calls; the first is taken into which the rows fit. By falling length, those of a
-    prompt together, each row goes where its prompt is, or else where it leaves the least room; or,
-    if they do not fit so, by falling length where it leaves the least room, as if none shared a
-    prompt. A response behind the first counts one token more: the head is applied to as many places
-    as a packed row has tokens, and each response has one more place than tokens.
+    positions, then calls. The first that holds all rows is taken. Rows are placed by falling
+    length, those of a prompt together: where their prompt is if there is room, else where the least
+    room is left. If they do not fit so, they are placed as if no prompt were shared. A later
+    response of a prompt takes one position more than its tokens: each response has one score more
+    than tokens, and a packed row has as many scores as positions.
 
     Args:
         rows: their lengths.
@@ -62,7 +62,7 @@ def divide(rows: Sequence[Length], sizes: Sequence[int], shards: int) -> list[Pa
         DataError: a row is longer than the greatest size.
     """
     bucket(max(row.total for row in rows), sizes)
-    alone = [row._replace(of=number) for number, row in enumerate(rows)]
+    alone = [row._replace(prompt_id=number) for number, row in enumerate(rows)]
     ways = [(one, _falling(one)) for one in (rows, alone)]
     widths, held = next(
         (widths, held)
@@ -75,30 +75,30 @@ def divide(rows: Sequence[Length], sizes: Sequence[int], shards: int) -> list[Pa
     return [PackedCall(w, places[i : i + shards]) for w, i in zip(widths, starts, strict=True)]
 
 
-def _by_prompt(rows: Sequence[Length], inside: Sequence[int]) -> list[int]:
+def _by_prompt(rows: Sequence[RowLengths], inside: Sequence[int]) -> list[int]:
     """The rows of a place, those of a prompt behind the first of them."""
     runs: dict[int, list[int]] = {}
     for number in inside:
-        runs.setdefault(rows[number].of, []).append(number)
+        runs.setdefault(rows[number].prompt_id, []).append(number)
     return [number for run in runs.values() for number in run]
 
 
-def _falling(rows: Sequence[Length]) -> list[int]:
+def _falling(rows: Sequence[RowLengths]) -> list[int]:
     """Numbers of the rows by falling length; those of a prompt together, by their longest."""
     longest, first = defaultdict[int, int](int), dict[int, int]()
     for number, row in enumerate(rows):
-        longest[row.of] = max(longest[row.of], row.total)
-        first.setdefault(row.of, number)
+        longest[row.prompt_id] = max(longest[row.prompt_id], row.total)
+        first.setdefault(row.prompt_id, number)
 
     def place(number: int) -> tuple[int, int, int]:
         row = rows[number]
-        return -longest[row.of], first[row.of], -row.total
+        return -longest[row.prompt_id], first[row.prompt_id], -row.total
 
     return sorted(range(len(rows)), key=place)
 
 
 def _candidates(
-    rows: Sequence[Length], sizes: Sequence[int], shards: int
+    rows: Sequence[RowLengths], sizes: Sequence[int], shards: int
 ) -> Iterator[tuple[int, ...]]:
     """Widths of the calls of a batch, one of which has room for each row alone."""
     *narrower, greatest = sizes
@@ -113,7 +113,7 @@ def _candidates(
         for full in range(most + 1)
         for tail in tails
     )
-    prompts = {row.of: row.prompt for row in rows}
+    prompts = {row.prompt_id: row.prompt for row in rows}
     tokens = sum(row.response for row in rows) + sum(prompts.values())
     longest = max(row.total for row in rows)
     for positions, _, full, tail in found:
@@ -123,7 +123,7 @@ def _candidates(
 
 
 def _best_fit(
-    rows: Sequence[Length], falling: Sequence[int], widths: Sequence[int]
+    rows: Sequence[RowLengths], falling: Sequence[int], widths: Sequence[int]
 ) -> list[list[int]] | None:
     """Which rows go into each of the packed rows of these widths; None: they do not fit so."""
     held: list[list[int]] = [[] for _ in widths]
@@ -132,7 +132,8 @@ def _best_fit(
     homes = defaultdict[int, list[int]](list)  # places that hold a prompt
     for number in falling:
         row = rows[number]
-        fitting = [place for place in homes[row.of] if room[place] > row.response]
+        # One position more: for the score of its end.
+        fitting = [place for place in homes[row.prompt_id] if room[place] > row.response]
         if fitting:
             place, taken = min(fitting, key=lambda place: (room[place], place)), row.response + 1
         else:
@@ -140,7 +141,7 @@ def _best_fit(
             if at == len(rooms):
                 return None
             place, taken = rooms[at][1], row.total
-            homes[row.of].append(place)
+            homes[row.prompt_id].append(place)
         del rooms[bisect_left(rooms, (room[place], place))]
         room[place] -= taken
         insort(rooms, (room[place], place))

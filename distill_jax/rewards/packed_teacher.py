@@ -31,8 +31,24 @@ from distill_jax.core import sharding
 from distill_jax.models.qwen import QwenModel
 from distill_jax.models.splash import Splash
 from distill_jax.rewards.length_buckets import NAMES
-from distill_jax.rewards.packed_calls import Length, PackedCall, divide
+from distill_jax.rewards.packed_calls import PackedCall, RowLengths, divide
 from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
+
+_PLAIN = ("tokens_BT", "segment_BT", "targets_BR", "at_BR")
+_SHARED = (*_PLAIN, "prompt_segment_BT", "position_BT")
+
+
+def shares_prompts(model: QwenModel, widest: int) -> bool:
+    """Whether a prompt stands once for its responses in packed rows of at most so many tokens.
+
+    The model's attention must take a mask.
+    """
+    return not isinstance(model.attends(widest, segments=True), Splash)
+
+
+def packed_names(shared: bool) -> tuple[str, ...]:
+    """The arrays of a call."""
+    return _SHARED if shared else _PLAIN
 
 
 class PackedTeacher:
@@ -47,8 +63,7 @@ class PackedTeacher:
     def __init__(self, teacher: TeacherScorer, mesh: Mesh, *, sizes: tuple[int, ...]):
         self.teacher, self.model, self.vocab = teacher, teacher.model, teacher.vocab
         self.kind, self.alphas, self.sizes = teacher.kind, teacher.alphas, sizes
-        # A packed row holds a prompt once for its responses there.
-        self._shared = "prompt_BT" in packed_names(teacher.model, sizes[-1])
+        self.shared = shares_prompts(teacher.model, sizes[-1])
         self._where, self._shards = sharding.batch_sharding(mesh), sharding.batch_shards(mesh)
 
     def program(self, local: str, tokens: int) -> str:
@@ -69,9 +84,9 @@ class PackedTeacher:
     def score_rows(self, batch: dict[str, Any]) -> TeacherScores:
         """The same for any number of rows, as numpy."""
         host = {n: np.asarray(x) for n, x in sharding.fetch({n: batch[n] for n in NAMES}).items()}
-        calls = divide(lengths(host, self._shared), self.sizes, self._shards)
+        calls = divide(lengths(host, self.shared), self.sizes, self._shards)
         scored = [
-            self.teacher.score_packed(sharding.place(packed(host, call, self._shared), self._where))
+            self.teacher.score_packed(sharding.place(packed(host, call, self.shared), self._where))
             for call in calls
         ]
         B, R = host["targets_BR"].shape
@@ -89,29 +104,17 @@ class PackedTeacher:
         return TeacherScores(q_BR, value_BR, end_B)  # type: ignore[arg-type]  # on the host
 
 
-def packed_names(model: QwenModel, widest: int) -> list[str]:
-    """The arrays of a call of this teacher, in calls of at most so many tokens a row.
-
-    Prompts are shared where its attention takes a mask.
-    """
-    names = ["tokens_BT", "segment_BT", "targets_BR", "at_BR"]
-    splash = isinstance(model.attends(widest, segments=True), Splash)
-    return names if splash else [*names, "position_BT", "prompt_BT"]
-
-
-def lengths(host: dict[str, np.ndarray], shared: bool) -> list[Length]:
+def lengths(host: dict[str, np.ndarray], shared: bool) -> list[RowLengths]:
     """Of each row of a batch; rows with equal prompts have one number if these are shared."""
     numbers: dict[Any, int] = {}
     found = []
     for row, (p, n) in enumerate(zip(host["prompt_len_B"], host["response_len_B"], strict=True)):
         key = host["tokens_BT"][row, :p].tobytes() if shared else row
-        found.append(Length(numbers.setdefault(key, len(numbers)), int(p), int(n)))
+        found.append(RowLengths(numbers.setdefault(key, len(numbers)), int(p), int(n)))
     return found
 
 
-def packed(
-    host: dict[str, np.ndarray], call: PackedCall, shared: bool = True
-) -> dict[str, np.ndarray]:
+def packed(host: dict[str, np.ndarray], call: PackedCall, shared: bool) -> dict[str, np.ndarray]:
     """The arrays of a call, for `TeacherScorer.score_packed`.
 
     Args:
@@ -121,16 +124,14 @@ def packed(
 
     Returns:
         tokens_BT, segment_BT, targets_BR, at_BR int32, B and T of the call, R = T; where prompts
-        are shared position_BT and prompt_BT, see `models.attention.Branches`. Each response has one
-        more place than tokens, with target 0: the state after its last token.
+        are shared prompt_segment_BT and position_BT, see `models.attention.PromptSegments`. Each
+        response has one more place than tokens, with target 0: the state after its last token.
     """
     B, T = len(call.places), call.width
-    names = ["tokens_BT", "segment_BT", "targets_BR"]
-    names += ["position_BT", "prompt_BT"] if shared else []
-    out = {name: np.zeros((B, T), np.int32) for name in names}
-    out["at_BR"] = np.full((B, T), T + 1, np.int32)
-    for place, inside in enumerate(call.places):
-        _fill({name: x[place] for name, x in out.items()}, host, inside, shared)
+    out = {name: np.zeros((B, T), np.int32) for name in packed_names(shared)}
+    out["at_BR"] += T + 1
+    for number, inside in enumerate(call.places):
+        _fill({name: x[number] for name, x in out.items()}, host, inside, shared)
     return out
 
 
@@ -138,24 +139,25 @@ def _fill(
     out: dict[str, np.ndarray], host: dict[str, np.ndarray], inside: list[int], shared: bool
 ) -> None:
     """Writes one packed row."""
-    begin = first = segment = 0  # next free place, of tokens and of targets
-    behind: np.ndarray | None = None  # the prompt that stands last
+    token = place = segment = 0  # the next free ones
+    prompt_segment = prompt_end = 0
+    last_prompt: np.ndarray | None = None
     for row in inside:
         p, n = int(host["prompt_len_B"][row]), int(host["response_len_B"][row])
-        tokens_T = host["tokens_BT"][row]
-        again = shared and behind is not None and np.array_equal(behind, tokens_T[:p])
-        if not again:
+        prompt, response = np.split(host["tokens_BT"][row, : p + n], [p])
+        if not shared or last_prompt is None or not np.array_equal(last_prompt, prompt):
             segment += 1
-            prompt, after, behind = segment, begin + p, tokens_T[:p]
-            _write(out, begin, tokens_T[:p], segment, prompt, 0)
-            begin = after
-        segment += shared
-        _write(out, begin, tokens_T[p : p + n], segment, prompt, p)
-        last = first + n
-        out["targets_BR"][first:last] = host["targets_BR"][row, :n]
-        # The prompt's last token draws the first one.
-        out["at_BR"][first : last + 1] = [after, *range(begin + 1, begin + n + 1)]
-        begin, first = begin + n, last + 1
+            prompt_segment, prompt_end, last_prompt = segment, token + p, prompt
+            _write(out, token, prompt, segment, prompt_segment, 0)
+            token = prompt_end
+        if shared:
+            segment += 1  # a response is a segment by itself
+        _write(out, token, response, segment, prompt_segment, p)
+        end = place + n
+        out["targets_BR"][place:end] = host["targets_BR"][row, :n]
+        # The state of the prompt's last token is that of the first response token.
+        out["at_BR"][place : end + 1] = [prompt_end, *range(token + 1, token + n + 1)]
+        token, place = token + n, end + 1
 
 
 def _write(
@@ -164,6 +166,6 @@ def _write(
     """Writes tokens of a prompt or a response, whose first has position `at`."""
     where = slice(begin, begin + len(ids))
     out["tokens_BT"][where], out["segment_BT"][where] = ids, segment
-    if "prompt_BT" in out:
-        out["prompt_BT"][where] = prompt
+    if "prompt_segment_BT" in out:
+        out["prompt_segment_BT"][where] = prompt
         out["position_BT"][where] = np.arange(at, at + len(ids))

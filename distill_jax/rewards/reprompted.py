@@ -18,9 +18,10 @@ def with_prompts(
     """The batch with other prompts: the response tokens and their places in [B, R] stay.
 
     Args:
-        batch: on the host, tokens_BT, prompt_len_B, response_len_B and targets_BR among others;
-            perhaps prompts_PS.
-        prompts: token ids of each row's prompt, of any length from 1; equal in rows of a group.
+        batch: on the host, tokens_BT, prompt_len_B, response_len_B and targets_BR among others, and
+            prompts_PS if set.
+        prompts: token ids of each row's prompt, of any length from 1; with prompts_PS equal in the
+            rows of a group.
         pad_id: fills the rows' ends.
         multiple: the new T is a multiple of it.
 

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from distill_jax.core import sharding
-from distill_jax.models.attention import Branches
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import Packed, in_parts, located, response_scores
+from distill_jax.models.response import in_parts, located, response_scores, tokens_of_a_row
 from distill_jax.rewards.length_buckets import NAMES
 
 
@@ -54,13 +53,13 @@ class TeacherScorer:
         self._score_packed = packed_program(model, float(alpha), vocab, where)
 
     def score(self, batch: dict[str, Any]) -> TeacherScores:
-        """Scores of a batch as `rollout.groups.training_batch` makes it.
+        """Scores of a batch as `rollout.batch.training_batch` makes it.
 
         Each response token is scored by the logits one position before it; the position of the
         last response token gives the value of the state after it. With prompts_PS a prompt is
         computed once for its responses.
         """
-        names = [*NAMES, *(["prompts_PS"] if "prompts_PS" in batch else [])]
+        names = [name for name in (*NAMES, "prompts_PS") if name in batch]
         return self._score(self.params, {name: batch[name] for name in names})
 
     def score_packed(self, batch: dict[str, Any]) -> PackedScores:
@@ -90,8 +89,8 @@ def scoring_program(
         return TeacherScores(scores.logit_BR[:, :-1], value_BR[:, :-1], end_B)
 
     def score(params: Any, batch: dict[str, jax.Array]) -> TeacherScores:
-        T = located(batch)[0].shape[1]
-        return in_parts(functools.partial(of_rows, params), batch, T, model.shards)
+        of_batch = functools.partial(of_rows, params)
+        return in_parts(of_batch, batch, tokens_of_a_row(batch), model.shards)
 
     return jax.jit(score, out_shardings=where)
 
@@ -106,14 +105,9 @@ def packed_program(
     """
 
     def score(params: Any, batch: dict[str, jax.Array]) -> PackedScores:
-        branches = None
-        if "prompt_BT" in batch:
-            branches = Branches(batch["prompt_BT"], batch["position_BT"])
-        place = Packed(batch["segment_BT"], batch["at_BR"], branches)
         scores = response_scores(
-            model, params, batch["tokens_BT"], place,
-            batch["targets_BR"], alphas=(alpha,), vocab=vocab,
-        )  # fmt: skip
+            model, params, *located(batch), batch["targets_BR"], alphas=(alpha,), vocab=vocab
+        )
         return PackedScores(scores.logit_BR, scores.value_ABR[0])
 
     return jax.jit(score, out_shardings=where)

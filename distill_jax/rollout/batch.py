@@ -28,23 +28,18 @@ def training_batch(
     that holds those (`padding.smallest`), for few compiled programs; R ends with the rollout's
     columns. Padding is never scored, never attended to.
 
-    shared: with the prompts by themselves, as `RolloutBatch` says; of the chosen lengths T − R is
-    then the prompts'.
+    shared: with prompts_PS [P, S]; T is then S + R, of the chosen lengths, too.
 
     Raises:
         DataError: none of the chosen lengths holds the batch.
     """
     prompt_len_B = np.repeat([len(p) for p in prompts], samples).astype(np.int32)
     longest = int(rollout.length_B.max())
-    T = round_up(int((prompt_len_B + rollout.length_B).max()), multiple)
-    needed = PaddedLengths(T, round_up(longest, multiple))
-    S = round_up(max(map(len, prompts)), multiple)
+    S, R = round_up(max(map(len, prompts)), multiple), round_up(longest, multiple)
+    T = S + R if shared else round_up(int((prompt_len_B + rollout.length_B).max()), multiple)
     if chosen:
-        needed = PaddedLengths(S + needed.R, needed.R) if shared else needed
-        T, R = padding.smallest(needed, chosen, apart=shared)
+        T, R = padding.smallest(PaddedLengths(T, R), chosen, separate=shared)
         S = T - R
-    else:
-        T, R = needed
     R = min(R, max(rollout.tokens_BR.shape[1], longest))
     tokens_BT = np.full((len(prompt_len_B), T), pad_id, np.int32)
     for row in range(len(prompt_len_B)):

@@ -26,9 +26,9 @@ from distill_jax.rollout.weights import head_logits
 # Slots that a growing cache begins with. Each number of slots needs a program of its length, so
 # with `sampling.row_counts`, which asks for few programs, a cache begins with twice as many.
 BUCKET = 128
-# More than any row has: on CPU a cache has all its slots at once. Compiling programs of further
-# lengths would take the cores that draw.
-ALL = 2**20
+# Above the slots of any cache, which then has all from the start: on CPU, where compiling programs
+# of further lengths would take the cores that draw.
+NO_GROWTH = 2**20
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +51,7 @@ class Carry(NamedTuple):
 def bucket_of(platform: str | None) -> int:
     """`Programs.bucket` on a platform; says so once where caches grow."""
     if platform in (None, "cpu"):
-        return ALL
+        return NO_GROWTH
     _log.info("decoding on %s: caches grow", platform)
     return BUCKET
 
@@ -60,15 +60,16 @@ def bucket_of(platform: str | None) -> int:
 class Programs:
     """What a sampler compiles, shared by equal ones: of all subjects, stages and runs.
 
-    bucket: if above 0, samples share their prompt's keys, and a row's cache begins with at most so
-    many slots and grows. If 0, it holds the prompt, and slots for all tokens from the start.
+    bucket: slots that a row's own cache begins with; it grows. NO_GROWTH: it has all at once.
+    Several samples of a prompt share its keys. 0, in tests alone: each row's cache holds its prompt
+    and all slots.
     """
 
     model: QwenModel
     mesh: Mesh
     eos_id: int
     pad_id: int
-    bucket: int = 0
+    bucket: int
 
     @property
     def rows(self) -> NamedSharding:

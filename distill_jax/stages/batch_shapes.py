@@ -87,17 +87,17 @@ def of_drawn(
     *,
     multiple: int,
     limit: int,
-    apart: bool = False,
+    separate: bool = False,
 ) -> tuple[padding.PaddedLengths, ...]:
     """What batches of these prompts with drawn responses are padded to: see `padding.of_drawn`.
 
-    limit: 0: (), each batch to its own. apart: of prompts and responses, each by itself.
+    limit: 0: (), each batch to its own. separate: of prompts and responses, each by itself.
     """
     if not limit:
         return ()
     prompt_N = np.array([len(prompt) for prompt in prompts])
     most = run.config.sampling.response_tokens
-    chosen = padding.of_drawn(prompt_N, most, multiple=multiple, limit=limit, apart=apart)
+    chosen = padding.of_drawn(prompt_N, most, multiple=multiple, limit=limit, separate=separate)
     run.say(f"train: drawn responses are padded to rows/responses of {padding.said(chosen)}")
     return chosen
 

@@ -90,8 +90,8 @@ def prepare(
         metrics["frac_reward_zero_std"] = jnp.mean(zero_variance_groups(shown_PG))
     metrics["reward_std"] = jnp.mean(jnp.std(shown_PG, axis=1, ddof=min(1, samples - 1)))
     policy = PolicyBatch(
-        tokens_BT=batch.tokens_BT if batch.prompts_PS is None else None,
-        prompts_PS=batch.prompts_PS, prompt_len_B=batch.prompt_len_B, targets_BR=batch.targets_BR,
+        tokens_BT=batch.tokens_BT, prompts_PS=batch.prompts_PS,
+        prompt_len_B=batch.prompt_len_B, targets_BR=batch.targets_BR,
         loss_mask_BR=loss_mask_BR, behaviour_logp_BR=batch.behaviour_logp_BR,
         old_logp_BR=scores.logp_BR, ref_logp_BR=ref_logp_BR, advantages=made,
     )  # fmt: skip

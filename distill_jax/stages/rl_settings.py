@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar
 
-from distill_jax.core.batching import round_up
+from distill_jax.core.batching import round_up, whole_groups
 from distill_jax.core.errors import ConfigError
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
@@ -237,20 +237,27 @@ class RLSettings(TrainSettings, kind="rl", makes="student"):
         return self.steps * self.num_iterations * self.minibatches
 
     @property
-    def units(self) -> int:
+    def drawn_parts(self) -> int:
         """Parts of a batch that minibatches are drawn from: whole groups, if these divide."""
         whole = self.prompts_per_step % self.minibatches == 0
         return self.prompts_per_step * (1 if whole else self.samples_per_prompt)
 
     def shares_prompts(self, shards: int) -> bool:
-        """Whether the student computes a prompt once for all its samples, in updates and scores.
+        """Whether a prompt is computed once for all its samples, in updates and scores.
 
-        Each of so many devices must have whole groups of each microbatch. Kept groups of a replay
-        are rows.
+        Each of so many devices must have whole groups of each microbatch. Replay keeps whole rows.
         """
         parts = self.minibatches * self.accumulate * shards
-        several = self.samples_per_prompt > 1 and not self.replay.groups
-        return several and self.prompts_per_step % parts == 0
+        shared = whole_groups(self.prompts_per_step, self.samples_per_prompt, parts)
+        return shared and not self.replay.groups
+
+    def teacher_shares_prompts(self, shards: int) -> bool:
+        """Whether the teacher is given prompts apart: not behind a cache, nor in fixed calls.
+
+        Packed rows, which are fixed calls, hold a prompt once by themselves.
+        """
+        rows = self.fixed_calls or self.cache.megabytes > 0
+        return not rows and self.shares_prompts(shards)
 
     @property
     def reference_weight(self) -> float:

@@ -29,7 +29,7 @@ from distill_jax.tasks import Judged
 from distill_jax.training import exact_credit, losses, replay
 from distill_jax.training import state as states
 from distill_jax.training.algorithms import ALGORITHMS
-from distill_jax.training.batch import PolicyBatch, take_units
+from distill_jax.training.batch import PolicyBatch, take_groups
 from distill_jax.training.exact_credit import ExactBatch
 from distill_jax.training.losses import PolicyScores
 from distill_jax.training.progress import PartTimes
@@ -99,7 +99,7 @@ class RLStep:
         self._lengths = batch_shapes.of_drawn(
             run, run.data.problems("train").prompts,
             multiple=self.settings.batch_multiple, limit=self.settings.drawn_lengths,
-            apart=self._shared,
+            separate=self._shared,
         )  # fmt: skip
         # The reward state is part of the train state: with another sharding the update would
         # compile again.
@@ -112,7 +112,7 @@ class RLStep:
         self._replay = replay.program(
             self.rows, whole, samples=self.G, max_age=self.settings.replay.max_age
         )
-        take = functools.partial(take_units, count=self.settings.units)
+        take = functools.partial(take_groups, count=self.settings.drawn_parts)
         self._take = jax.jit(take, out_shardings=self.rows)
         objective = losses.policy if exact is None else exact.objective
         loss, totals = objective(
@@ -339,7 +339,7 @@ class RLStep:
         for iteration in range(settings.num_iterations):
             key = [self.run.seed(self.stage), step]
             bits = np.random.Philox(key=key, counter=[iteration, 0, 0, 2])
-            order = np.random.Generator(bits).permutation(settings.units)
+            order = np.random.Generator(bits).permutation(settings.drawn_parts)
             for part in np.split(order, settings.minibatches):
                 number = len(seen)
                 last = np.int32(number == updates - 1)

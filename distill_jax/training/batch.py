@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import flax.struct
 import jax
 
-from distill_jax.core import units
+from distill_jax.core import row_groups
 
 Batch = TypeVar("Batch")
 
@@ -65,9 +65,8 @@ class PolicyBatch:
     """What the loss of a policy update is given.
 
     Attributes:
-        tokens_BT: int32, prompt ++ response ++ pad; None with prompts_PS.
-        prompts_PS: int32, the prompt of each B / P consecutive rows, computed once for them; None:
-            each row is computed whole.
+        tokens_BT: int32, prompt ++ response ++ pad.
+        prompts_PS: int32, as in RolloutBatch.
         prompt_len_B: int32.
         targets_BR: int32, the response tokens.
         loss_mask_BR: f32.
@@ -77,7 +76,7 @@ class PolicyBatch:
         advantages: of the algorithm.
     """
 
-    tokens_BT: Any | None
+    tokens_BT: Any
     prompts_PS: Any | None
     prompt_len_B: Any
     targets_BR: Any
@@ -95,8 +94,11 @@ def needed(array: Any | None, name: str) -> Any:
     return array
 
 
-def take_units(batch: Batch, index: Any, *, count: int) -> Batch:
-    """The batch of these of `count` units, in this order: rows, or groups of consecutive rows."""
-    taken = jax.tree.map(lambda leaf: leaf[index], units.nested(batch, count))
-    found: Batch = units.flat(taken)
+def take_groups(batch: Batch, index: Any, *, count: int) -> Batch:
+    """The batch of some of its `count` groups of consecutive rows, in the order of `index` (int).
+
+    With as many groups as rows: of some of its rows.
+    """
+    taken = jax.tree.map(lambda leaf: leaf[index], row_groups.nested(batch, count))
+    found: Batch = row_groups.flat(taken)
     return found

@@ -121,7 +121,7 @@ def compared(
         return top_k_divergence(stored_top_k(batch), weights_N, **how)
     params = frozen["teacher"]
     prompts = {name: batch[f"teacher_{name}"] for name in READ if f"teacher_{name}" in batch}
-    if prompts:  # its own, in whole rows
+    if prompts:  # the teacher's own are in whole rows
         prompts["prompts_PS"] = None
     teacher_NE = response_hidden(teacher, params, {**batch, **prompts})
     targets_N = batch["targets_BR"].reshape(-1) if own else None

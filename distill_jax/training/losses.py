@@ -12,7 +12,7 @@ from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.kernels.policy_losses import Normaliser, normaliser
 from distill_jax.models import value_head
 from distill_jax.models.qwen import QwenModel
-from distill_jax.models.response import in_parts, located, response_scores
+from distill_jax.models.response import in_parts, located, response_scores, tokens_of_a_row
 from distill_jax.training.algorithms import Algorithm
 from distill_jax.training.batch import PolicyBatch
 from distill_jax.training.state import join
@@ -189,7 +189,6 @@ def policy_scorer(where: Any, model: QwenModel, **how: Any) -> Callable[..., Pol
 
     def score(trainable: Any, frozen: Any, batch: RolloutBatch) -> PolicyScores:
         of_rows = functools.partial(score_policy, model, trainable, frozen, **how)
-        time = located(vars(batch))[0].shape[1]
-        return in_parts(of_rows, batch, time, model.shards)
+        return in_parts(of_rows, batch, tokens_of_a_row(vars(batch)), model.shards)
 
     return jax.jit(score, out_shardings=where)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from distill_jax.core.masked import masked_mean
 from distill_jax.core.settings import setting
 from distill_jax.core.unread import Unread, off
-from distill_jax.training.batch import Advantages, PolicyBatch, needed
+from distill_jax.training.batch import Advantages, PolicyBatch
 
 KEY = "replay"
 # Advantages below it are rounding of equal rewards.
@@ -195,8 +195,7 @@ def _where(replaced_P: jax.Array, earlier: Any, now: Any) -> Any:
 
 def _fits(prompt_NG: jax.Array, length_NG: jax.Array, target: PolicyBatch) -> jax.Array:
     """Whether all rows of a group fit into the widths of `target`, bool [N]."""
-    T = needed(target.tokens_BT, "tokens_BT").shape[-1]
-    R = target.targets_BR.shape[-1]
+    T, R = target.tokens_BT.shape[-1], target.targets_BR.shape[-1]
     return jnp.all((prompt_NG + length_NG <= T) & (length_NG <= R), axis=1)
 
 

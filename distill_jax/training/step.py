@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from distill_jax.core import rng, units
+from distill_jax.core import rng, row_groups
 from distill_jax.core.errors import ConfigError
 from distill_jax.training.state import TrainState
 
@@ -42,8 +42,8 @@ def make_update(
         mesh: the rows of a microbatch are split over it.
         shardings: of the state; kept by the result.
         accumulate: microbatches; without dropout the update equals that of the whole batch up to
-            rounding, with dropout their masks differ. Where some arrays have one row for several
-            of others, as of groups, they are of whole groups.
+            rounding, with dropout their masks differ. If the batch has arrays [P, ...] and
+            [P·G, ...], a microbatch holds whole groups.
 
     The state is donated. A loss or gradient that is not finite leaves parameters, optimiser and
     its step count as they were and adds to `skipped`.
@@ -53,7 +53,7 @@ def make_update(
     Equal arguments give the same function, so that stages with equal updates share a program.
 
     Raises:
-        ConfigError: when traced with a batch whose rows `accumulate` does not divide.
+        ConfigError: when traced with a batch whose rows, or groups, `accumulate` does not divide.
     """
     leaves, tree = jax.tree.flatten(shardings)
     return _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves)
@@ -73,7 +73,7 @@ def _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves):
         def one(index: jax.Array, micro: Any):
             return grad(state.trainable, frozen, micro, sums, jax.random.fold_in(key, index))
 
-        cut = functools.partial(_cut, units.units_of(batch), accumulate, mesh)
+        cut = functools.partial(_cut, row_groups.group_count(batch), accumulate, mesh)
         inputs = jnp.arange(accumulate), jax.tree.map(cut, batch)
         start = _empty(jax.eval_shape(one, *jax.tree.map(lambda leaf: leaf[0], inputs)))
         return jax.lax.scan(lambda done, x: (_add(done, one(*x)), None), start, inputs)[0]
@@ -108,13 +108,14 @@ def _jitted(loss, totals, tx, mesh, accumulate, tree, *leaves):
 
 
 def _cut(count: int, parts: int, mesh: Mesh, leaf: jax.Array) -> jax.Array:
-    """[count·k, ...] -> [parts, count·k/parts, ...], of whole units of k rows.
+    """[count·k, ...] -> [parts, count·k/parts, ...], of whole groups of k rows.
 
     Strided, so that each device keeps those it has.
     """
     if count % parts:
         raise ConfigError(
-            f"accumulate={parts} microbatches of {count} rows", wanted="rows that divide by it"
+            f"accumulate={parts} microbatches of {count} rows or groups of rows",
+            wanted="a divisor of their number",
         )
     each, rest = leaf.shape[0] // count, leaf.shape[1:]
     strided = jnp.swapaxes(leaf.reshape(count // parts, parts, each, *rest), 0, 1)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import rng, sharding
+from distill_jax.core.batching import whole_groups
 from distill_jax.core.settings import setting
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.forecast import flops
@@ -235,12 +236,15 @@ class Bench:
         objective = losses.policy(self.model, algorithm, group, temperature=1.0, vocab=vocab)
         update, state, frozen = self._update(objective, "lora")
 
+        parts = s.accumulate * sharding.batch_shards(self.mesh)
+        shared = whole_groups(s.prompts, s.samples, parts)
+
         def prepared(batch: RolloutBatch, reward_PG: jax.Array) -> PolicyBatch:
             mask_BR = batch.response_mask_BR
             # GRPO needs no reward of a token, no score before the update and no value.
             rollout = ScoredRollout(mask_BR, mask_BR, batch.ended_B, reward_PG, *[None] * 7)
             return PolicyBatch(
-                tokens_BT=None if shared else batch.tokens_BT,
+                tokens_BT=batch.tokens_BT,
                 prompts_PS=batch.prompts_PS,
                 prompt_len_B=batch.prompt_len_B,
                 targets_BR=batch.targets_BR,
@@ -252,9 +256,8 @@ class Bench:
             )
 
         prepare = jax.jit(prepared)
-        shared = s.prompts % (s.accumulate * sharding.batch_shards(self.mesh)) == 0
         # "step" is without the teacher, as the peers run it.
-        parts: list[list[float]] = []
+        seconds: list[list[float]] = []
         for repeat in range(1 + s.warmup + s.repeats):
             times = [time.perf_counter()]
             params = {"base": frozen["base"], "lora": state.trainable["lora"]}
@@ -275,6 +278,6 @@ class Bench:
             times.append(time.perf_counter())
             if repeat > s.warmup:
                 rollout_s, teacher_s, update_s = np.diff(times).tolist()
-                parts.append([rollout_s, teacher_s, update_s, rollout_s + update_s])
-        for name, *measured in zip(("rollout", "teacher", "update", "step"), *parts, strict=True):
+                seconds.append([rollout_s, teacher_s, update_s, rollout_s + update_s])
+        for name, *measured in zip(("rollout", "teacher", "update", "step"), *seconds, strict=True):
             self.note(f"grpo_{name}_s", measured)

@@ -101,9 +101,9 @@ def test_the_smallest_that_holds_a_batch() -> None:
     with pytest.raises(DataError, match=r"rows of 33 .*wanted: at most one of .*\(32, 16\)"):
         smallest(PaddedLengths(33, 8), chosen)
     # A prompt of 20 columns with a response of 8 fits into rows of 32, but not behind 16.
-    assert smallest(PaddedLengths(28, 8), chosen, apart=True) == (32, 8)
+    assert smallest(PaddedLengths(28, 8), chosen, separate=True) == (32, 8)
     with pytest.raises(DataError):
-        smallest(PaddedLengths(29, 9), chosen, apart=True)
+        smallest(PaddedLengths(29, 9), chosen, separate=True)
 
 
 def test_rows_are_packed_into_the_smallest_of_the_lengths() -> None:
@@ -127,9 +127,9 @@ def test_lengths_of_drawn_responses_by_hand() -> None:
     assert of_drawn(prompt_N, 7, multiple=1, limit=3) == ((9, 4), (12, 7), (16, 7))
     assert of_drawn(prompt_N, 7, multiple=1, limit=1) == ((16, 7),)
     # Each padded by itself: prompts of 8 or 12, responses of 4 or 8.
-    apart = ((12, 4), (16, 4), (16, 8), (20, 8))
-    assert of_drawn(np.array([5, 9, 9]), 7, multiple=4, apart=True) == apart
-    assert of_drawn(prompt_N, 7, multiple=4, limit=3, apart=True) == ((12, 4), (16, 8), (20, 8))
+    separate = ((12, 4), (16, 4), (16, 8), (20, 8))
+    assert of_drawn(np.array([5, 9, 9]), 7, multiple=4, separate=True) == separate
+    assert of_drawn(prompt_N, 7, multiple=4, limit=3, separate=True) == ((12, 4), (16, 8), (20, 8))
 
 
 @given(
@@ -140,23 +140,23 @@ def test_lengths_of_drawn_responses_by_hand() -> None:
 )
 @settings(deadline=None)
 def test_every_batch_of_drawn_responses_fits(
-    rows: list[tuple[int, int]], multiple: int, limit: int, apart: bool
+    rows: list[tuple[int, int]], multiple: int, limit: int, separate: bool
 ) -> None:
     prompt_N, response_N = np.array(rows).T
-    chosen = of_drawn(prompt_N, 30, multiple=multiple, limit=limit, apart=apart)
+    chosen = of_drawn(prompt_N, 30, multiple=multiple, limit=limit, separate=separate)
     assert len(chosen) <= limit and chosen == tuple(sorted(chosen))
     lengths_N2 = np.stack([prompt_N + response_N, response_N], axis=1)
     for size in range(1, len(rows) + 1):
         needed = padding.padded_lengths(lengths_N2[:size], multiple)
-        if apart:
+        if separate:
             prompt = round_up(int(prompt_N[:size].max()), multiple)
             needed = padding.PaddedLengths(prompt + needed.R, needed.R)
-        found = smallest(needed, chosen, apart=apart)
+        found = smallest(needed, chosen, separate=separate)
         assert found.T >= needed.T and found.R >= needed.R
-        assert not apart or found.T - found.R >= needed.T - needed.R
-        many = of_drawn(prompt_N, 30, multiple=multiple, limit=10**6, apart=apart)
+        assert not separate or found.T - found.R >= needed.T - needed.R
+        many = of_drawn(prompt_N, 30, multiple=multiple, limit=10**6, separate=separate)
         # Where there are few, nothing changes.
-        assert smallest(needed, many, apart=apart) == needed
+        assert smallest(needed, many, separate=separate) == needed
 
 
 def test_a_plan_by_hand() -> None:

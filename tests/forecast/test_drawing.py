@@ -17,7 +17,7 @@ from distill_jax.forecast.memory import Job
 from distill_jax.models import cache as kv
 from distill_jax.models.cache import SharedPrompts
 from distill_jax.models.lora import LoraConfig
-from distill_jax.rollout.compiled import ALL, BUCKET
+from distill_jax.rollout.compiled import BUCKET, NO_GROWTH
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
 from distill_jax.rollout.weights import decode_shardings, decode_weights
 from distill_jax.stages.traces import TraceSettings
@@ -76,7 +76,7 @@ def batch_on(mesh: Any) -> Batch:
 
 @pytest.mark.parametrize("mesh", ["one", "all"])
 def test_decoding(mesh: str) -> None:
-    device = Device(mesh, ALL)
+    device = Device(mesh, NO_GROWTH)
     start, carry = np.array([0, 0], np.int32), device.carry(TOKENS, shared=True)
     lowered = device.of.segment.lower(device.programs, device.weights(), carry, start, 4, DRAW)
     held, temp = total(lowered.compile())
@@ -89,7 +89,7 @@ def test_decoding(mesh: str) -> None:
 
 
 @pytest.mark.parametrize("mesh", ["one", "all"])
-@pytest.mark.parametrize("bucket", [ALL, BUCKET])
+@pytest.mark.parametrize("bucket", [NO_GROWTH, BUCKET])
 def test_the_forecast_holds_the_caches_of_the_program_that_drops_rows(
     mesh: str, bucket: int
 ) -> None:

@@ -181,8 +181,8 @@ def test_update(sizes: Any, rows: Any, mesh: str, how: dict[str, Any]) -> None:
         prompts_PS = jax.ShapeDtypeStruct(
             (P, S), jnp.int32, sharding=sharding.batch_sharding(where)
         )
-        batch = batch.replace(tokens_BT=None, prompts_PS=prompts_PS)  # type: ignore[attr-defined]
-        placed = Rows(P // shards // accumulate, S + samples * R, samples * R, longest=T)
+        batch = batch.replace(prompts_PS=prompts_PS)  # type: ignore[attr-defined]
+        placed = Rows(P // shards // accumulate, S + samples * R, samples * R, most_keys=T)
     numbers = (np.int32(0), np.int32(1))
     compiled = update.lower(abstract(state, lies), frozen, batch, *numbers).compile()  # type: ignore[attr-defined]
     found = activations.update(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distill_jax.models import prompt_groups
+from distill_jax.models.attention import attention
 from distill_jax.models.prompt_groups import Groups, rows_of
 from distill_jax.models.response import response_states
 from distill_jax.models.splash import Splash
@@ -43,9 +44,9 @@ def states(model, params, tokens, grouped):
 
 def both(model, params):
     tokens = rows_of(jnp.asarray(PROMPTS), jnp.asarray(ANSWERS))
-    (_, together), grad = states(model, params, tokens, True)
-    (_, apart), wanted = states(model, params, ROWS, False)
-    return (np.asarray(together)[MASK], grad), (np.asarray(apart)[MASK], wanted)
+    (_, grouped), grad = states(model, params, tokens, True)
+    (_, whole), wanted = states(model, params, ROWS, False)
+    return (np.asarray(grouped)[MASK], grad), (np.asarray(whole)[MASK], wanted)
 
 
 WINDOWED = dataclasses.replace(
@@ -69,8 +70,8 @@ def test_whole_rows_give_the_same():
     kernel = Splash(tiny.mesh(), interpret=True)
     object.__setattr__(model, "attention_impl", kernel)  # never asked for by a setting
     tokens = rows_of(jnp.asarray(PROMPTS), jnp.asarray(ANSWERS))
-    (_, together), grad = states(model, params, tokens, True)
-    got = np.asarray(together)[MASK], grad
+    (_, grouped), grad = states(model, params, tokens, True)
+    got = np.asarray(grouped)[MASK], grad
     for one, want in zip(*map(jax.tree.leaves, (got, wanted)), strict=True):
         np.testing.assert_allclose(one, want, rtol=1e-4, atol=1e-4)
 
@@ -94,7 +95,7 @@ def test_positions_follow_the_prompt():
 
 
 def test_a_group_of_one_is_a_row():
-    groups = Groups(jnp.array([2]), 2, 1)
-    q, k, v = (RNG.normal(size=(1, 5, heads, 4)).astype(np.float32) for heads in (4, 2, 2))
+    groups, random = Groups(jnp.array([2]), 2, 1), np.random.default_rng(1)
+    q, k, v = (random.normal(size=(1, 5, heads, 4)).astype(np.float32) for heads in (4, 2, 2))
     got = prompt_groups.attend(q, k, v, groups=groups)
-    np.testing.assert_allclose(got, prompt_groups.attention(q, k, v), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(got, attention(q, k, v), rtol=1e-6, atol=1e-6)

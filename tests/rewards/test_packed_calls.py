@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from distill_jax.core.errors import DataError
 from distill_jax.data.batching import growing_sizes
 from distill_jax.rewards import packed_calls
-from distill_jax.rewards.packed_calls import Length, PackedCall
+from distill_jax.rewards.packed_calls import PackedCall, RowLengths
 
 SIZES = (4, 6, 10)
 
 
 def divide(totals, sizes, shards):
     """Rows of so many tokens, each with its own prompt."""
-    rows = [Length(of, 1, int(total) - 1) for of, total in enumerate(totals)]
+    rows = [RowLengths(of, 1, int(total) - 1) for of, total in enumerate(totals)]
     return packed_calls.divide(rows, sizes, shards)
 
 
@@ -78,10 +78,10 @@ def test_a_row_beyond_every_size_is_refused():
 
 def test_responses_share_a_prompt_by_hand():
     # 4 + 2 + (1 + 1) tokens in place of 6 + 5; the row of the other prompt goes elsewhere.
-    rows = [Length(7, 4, 2), Length(9, 5, 5), Length(7, 4, 1)]
+    rows = [RowLengths(7, 4, 2), RowLengths(9, 5, 5), RowLengths(7, 4, 1)]
     assert packed_calls.divide(rows, SIZES, 1) == [PackedCall(10, [[1]]), PackedCall(10, [[0, 2]])]
     # Without room for all of them the prompt stands twice.
-    rows = [Length(0, 4, 3), Length(0, 4, 4), Length(0, 4, 2)]
+    rows = [RowLengths(0, 4, 3), RowLengths(0, 4, 4), RowLengths(0, 4, 2)]
     assert packed_calls.divide(rows, SIZES, 1) == [PackedCall(10, [[1]]), PackedCall(10, [[0, 2]])]
 
 
@@ -92,7 +92,7 @@ def test_responses_share_a_prompt_by_hand():
     st.integers(1, 6),
 )
 def test_each_response_has_one_place_behind_its_prompt(rows, prompts, shards, count):
-    found = [Length(of, prompts[of], response) for of, response in rows]
+    found = [RowLengths(of, prompts[of], response) for of, response in rows]
     sizes = growing_sizes(96, count=count)
     calls = packed_calls.divide(found, sizes, shards)
     packed = [(call.width, inside) for call in calls for inside in call.places]

@@ -47,15 +47,15 @@ class SpyOfRows(Spy):
 
 def made(teacher, mesh=None, sizes=SIZES, shared=True):
     found = PackedTeacher(SpyOfRows(teacher), mesh or tiny.mesh(), sizes=sizes)
-    assert found._shared
-    found._shared = shared
+    assert found.shared
+    found.shared = shared
     return found
 
 
 def test_a_kernel_without_masks_shares_no_prompts():
     kernel = types.SimpleNamespace(attends=lambda *_, **__: Splash(tiny.mesh()))
     teacher = types.SimpleNamespace(model=kernel, vocab=1, kind="scores", alphas=(1.0,))
-    assert not PackedTeacher(teacher, tiny.mesh(), sizes=SIZES)._shared
+    assert not PackedTeacher(teacher, tiny.mesh(), sizes=SIZES).shared
 
 
 def batch_of(rows=11, seed=0):
@@ -100,11 +100,11 @@ def test_the_arrays_of_a_shared_prompt_worked_by_hand():
         "response_len_B": np.array([2, 1, 1, 0]),
         "targets_BR": np.array([[13, 14], [22, 0], [15, 0], [0, 0]]),
     }
-    out = packed(host, PackedCall(9, [[0, 2, 3, 1]]))
+    out = packed(host, PackedCall(9, [[0, 2, 3, 1]]), shared=True)
     # The prompt 11 12, its responses 13 14, 15 and nothing; then 21 with 22.
     assert out["tokens_BT"].tolist() == [[11, 12, 13, 14, 15, 21, 22, 0, 0]]
     assert out["segment_BT"].tolist() == [[1, 1, 2, 2, 3, 5, 6, 0, 0]]
-    assert out["prompt_BT"].tolist() == [[1, 1, 1, 1, 1, 5, 5, 0, 0]]
+    assert out["prompt_segment_BT"].tolist() == [[1, 1, 1, 1, 1, 5, 5, 0, 0]]
     assert out["position_BT"].tolist() == [[0, 1, 2, 3, 2, 0, 1, 0, 0]]
     # 12, at place 1, draws 13, 15 and the end of the empty response.
     assert out["at_BR"].tolist() == [[2, 3, 4, 2, 5, 2, 6, 7, 10]]

@@ -10,7 +10,7 @@ import pytest
 from distill_jax.forecast import hlo_text
 from distill_jax.forecast.hlo_collectives import collectives
 from distill_jax.models.cache import KVCache, SharedPrompts
-from distill_jax.rollout.compiled import ALL, BUCKET, bucket_of
+from distill_jax.rollout.compiled import BUCKET, NO_GROWTH, bucket_of
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
 from distill_jax.rollout.slots import Slots, grown, kept
 from tests import tiny
@@ -192,7 +192,10 @@ def test_caches_grow_on_accelerators_which_is_said_once(caplog):
     bucket_of.cache_clear()
     with caplog.at_level("INFO"):
         found = [bucket_of(platform) for platform in ("cpu", None, "tpu", "gpu", "tpu")]
-    assert found == [ALL, ALL, BUCKET, BUCKET, BUCKET] and plain.programs.bucket == ALL
+    assert (
+        found == [NO_GROWTH, NO_GROWTH, BUCKET, BUCKET, BUCKET]
+        and plain.programs.bucket == NO_GROWTH
+    )
     assert [record.args for record in caplog.records] == [("tpu",), ("gpu",)]
 
 
@@ -203,7 +206,7 @@ def test_slots_double_and_leave_no_small_rest():
              ((128, 600, 2048), 1024)]  # fmt: skip
     for given, wanted in table:
         assert grown(*given) == wanted, given
-    at_once = Slots(64, 480, bucket=ALL, few=False, shared=True)
+    at_once = Slots(64, 480, bucket=NO_GROWTH, few=False, shared=True)
     assert (at_once.total, at_once.hold(480), at_once.apart(4)) == (480, False, 544)
     whole = Slots(64, 480, bucket=0, few=True, shared=False)
     assert (whole.first, whole.total, whole.hold(480)) == (64, 544, False)

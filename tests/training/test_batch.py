@@ -10,7 +10,7 @@ from distill_jax.training.batch import (
     PolicyBatch,
     ScoredRollout,
     needed,
-    take_units,
+    take_groups,
 )
 
 NAMES = {cls: [f.name for f in dataclasses.fields(cls)] for cls in (ScoredRollout, PolicyBatch)}
@@ -46,7 +46,7 @@ def test_take_units_takes_every_array_and_leaves_none_alone() -> None:
         ref_logp_BR=None,
         advantages=Advantages(50 + grid_BR, top_entropy_BR=60 + grid_BR),
     )
-    got = take_units(batch, np.array([3, 1]), count=B)
+    got = take_groups(batch, np.array([3, 1]), count=B)
     assert got.tokens_BT.tolist() == [[9, 10, 11], [3, 4, 5]]
     assert got.prompt_len_B.tolist() == [3, 1]
     rows_BR = np.array([[6, 7], [2, 3]])
@@ -55,9 +55,8 @@ def test_take_units_takes_every_array_and_leaves_none_alone() -> None:
     for tens, array_BR in enumerate(found, start=1):
         np.testing.assert_array_equal(array_BR, 10 * tens + rows_BR)
     assert got.ref_logp_BR is got.advantages.return_BR is got.advantages.old_value_BR is None
-    groups = dataclasses.replace(batch, tokens_BT=None, prompts_PS=np.array([[1, 2], [3, 4]]))
-    got = take_units(groups, np.array([1, 0]), count=2)
-    assert got.tokens_BT is None
+    groups = dataclasses.replace(batch, prompts_PS=np.array([[1, 2], [3, 4]]))
+    got = take_groups(groups, np.array([1, 0]), count=2)
     assert got.prompts_PS.tolist() == [[3, 4], [1, 2]]
     assert got.prompt_len_B.tolist() == [2, 3, 0, 1]
     np.testing.assert_array_equal(got.targets_BR, 10 + grid_BR[[2, 3, 0, 1]])

@@ -26,13 +26,13 @@ WAYS: dict[str, dict[str, Any]] = {
 def test_a_stage_learns_what_it_learns_with_whole_rows(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    widths: set[bool] = set()
+    grouped: set[bool] = set()
     real = QwenModel.hidden
 
     def hidden(
         model: QwenModel, params: Any, tokens: Any, *, groups: Any = None, **how: Any
     ) -> Any:
-        widths.add(groups is not None)
+        grouped.add(groups is not None)
         return real(model, params, tokens, groups=groups, **how)
 
     monkeypatch.setattr(QwenModel, "hidden", hidden)
@@ -42,9 +42,9 @@ def test_a_stage_learns_what_it_learns_with_whole_rows(
         jax.clear_caches()  # traced again
         monkeypatch.setattr(RLSettings, "shares_prompts", lambda self, shards, to=shared: to)
         workdir = copy_stages(begun, tmp_path / str(shared), "pretrain", "sft")
-        widths.clear()
+        grouped.clear()
         runner.run(small(stages=("rl",), rl__steps=3, **how), workdir)
-        assert (True in widths) == shared
+        assert (True in grouped) == shared
         found.append(rows(workdir, "rl"))
     for got, want in zip(*found, strict=True):
         assert got.keys() == want.keys()
@@ -67,5 +67,5 @@ def test_prompts_are_shared_where_each_device_has_whole_groups() -> None:
 
 
 def test_minibatches_hold_whole_groups_where_these_divide() -> None:
-    assert settings(minibatches=2).units == 8
-    assert settings(minibatches=16).units == 32
+    assert settings(minibatches=2).drawn_parts == 8
+    assert settings(minibatches=16).drawn_parts == 32

@@ -27,7 +27,7 @@ def built():
 
 
 def of_one_prompt(batch):
-    """Rows whose two samples have the prompt of the first, whole, and with prompts apart."""
+    """Rows whose two samples have the prompt of the first, whole, and the prompts."""
     tokens_BT = np.array(batch.tokens_BT)
     prompts_PS = np.zeros((4, S), np.int32)
     for row in range(8):
@@ -47,9 +47,9 @@ def test_an_update_is_that_of_whole_rows(built, name, accumulate, mesh):
     where, settings = tiny.mesh(*mesh), rl_batch.settings_of(name)
     trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS[name], settings)
     whole, prompts_PS = of_one_prompt(batch)
-    apart = whole.replace(tokens_BT=None, prompts_PS=prompts_PS)
+    grouped = whole.replace(prompts_PS=prompts_PS)
     found = []
-    for one in (whole, apart):
+    for one in (whole, grouped):
         state, update = rl_batch.updater(
             model, name, settings, trainable, accumulate=accumulate, mesh=where
         )
@@ -76,8 +76,8 @@ def test_scores_are_those_of_whole_rows_for_any_number_of_groups_at_a_time(
     rollout = rl_batch.to_rollout(whole)
     wanted = score(None, model, values=True, **HOW)(trainable, frozen, rollout)
     monkeypatch.setattr(response, "PART_TOKENS", groups * (S + G * 5))
-    apart = dataclasses.replace(rollout, prompts_PS=prompts_PS)
-    found = score(None, model, values=True, **HOW)(trainable, frozen, apart)
+    grouped = dataclasses.replace(rollout, prompts_PS=prompts_PS)
+    found = score(None, model, values=True, **HOW)(trainable, frozen, grouped)
     mask = whole.loss_mask_BR > 0
     for got, want in zip(found[:3], wanted[:3], strict=True):
         np.testing.assert_allclose(np.asarray(got)[mask], np.asarray(want)[mask], atol=2e-5)
@@ -89,7 +89,7 @@ def test_a_prompt_passes_the_layers_once(built):
     settings = rl_batch.settings_of("grpo")
     trainable, frozen, batch = rl_batch.make(model, params, ALGORITHMS["grpo"], settings)
     whole, prompts_PS = of_one_prompt(batch)
-    apart = whole.replace(tokens_BT=None, prompts_PS=prompts_PS)
+    grouped = whole.replace(prompts_PS=prompts_PS)
 
     def flops(one):
         state, update = rl_batch.updater(model, "grpo", settings, trainable)
@@ -97,4 +97,4 @@ def test_a_prompt_passes_the_layers_once(built):
         return lowered.compile().cost_analysis()["flops"]
 
     # 4·(5 + 2·5) = 60 tokens pass the layers, not 8·9 = 72.
-    assert flops(apart) < 0.93 * flops(whole)
+    assert flops(grouped) < 0.93 * flops(whole)
