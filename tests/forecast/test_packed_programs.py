@@ -57,7 +57,7 @@ def test_the_teachers_packed_call_is_the_largest_of_its_settings() -> None:
         "prompt_len_B": np.array([2]),
         "response_len_B": np.array([2]),
     }
-    made = packed(host, PackedCall(width, [[0]]))
+    made = packed(host, PackedCall(width, [[0]]), shared=True)
     given = lowered.args_info[0][1]
     assert given.keys() == made.keys()
     for name, array in made.items():

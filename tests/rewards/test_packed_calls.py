@@ -98,7 +98,7 @@ def test_each_response_has_one_place_behind_its_prompt(rows, prompts, shards, co
     packed = [(call.width, inside) for call in calls for inside in call.places]
     assert sorted(itertools.chain(*(inside for _, inside in packed))) == list(range(len(rows)))
     for width, inside in packed:
-        runs = [of for of, _ in itertools.groupby(inside, key=lambda row: found[row].of)]
+        runs = [of for of, _ in itertools.groupby(inside, key=lambda row: found[row].prompt_id)]
         assert len(set(runs)) == len(runs)  # each prompt once
         assert sum(prompts[of] for of in runs) + sum(found[r].response for r in inside) <= width
         assert sum(found[row].response + 1 for row in inside) <= width  # places of the head

@@ -48,7 +48,7 @@ def test_prompts_by_themselves():
     prompts, how = [[11, 12, 13], [14]], {"pad_id": 0, "shared": True}
     batch = training_batch(prompts, rollout(), 2, multiple=2, **how)
     assert batch.prompts_PS.tolist() == [[11, 12, 13, 0], [14, 0, 0, 0]]
-    assert batch.tokens_BT.shape == (4, 8) and batch.prompt_len_B.tolist() == [3, 3, 1, 1]
+    assert batch.tokens_BT.shape == (4, 10) and batch.prompt_len_B.tolist() == [3, 3, 1, 1]
     assert training_batch(prompts, rollout(), 2, pad_id=0, multiple=2).prompts_PS is None
     # The first lengths hold the longest row (8), but not prompts of 4 with responses of 5.
     chosen = (PaddedLengths(8, 6), PaddedLengths(11, 5))

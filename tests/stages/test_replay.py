@@ -50,7 +50,8 @@ def test_stopped_it_goes_on_to_the_same_bits(begun: Path, tmp_path: Path) -> Non
     one = test_credit.run(begun, tmp_path / "one", **{**REPLAY, "rl__minibatches": 1})
     assert max(row["replay/share"] for row in one) > 0 and one[0]["replay/share"] == 0
     without = test_credit.run(begun, tmp_path / "off", **{**REPLAY, "rl__replay__groups": 0})
-    assert without[0]["grad_norm"] == whole[0]["grad_norm"]
+    # Without replay prompts are shared: other last bits.
+    assert without[0]["grad_norm"] == pytest.approx(whole[0]["grad_norm"], rel=1e-5)
     assert weights(tmp_path / "off", "rl") != weights(tmp_path / "whole", "rl")
 
 
