@@ -70,9 +70,10 @@ class Ahead:
             # Shapes alone: the arrays may be donated.
             given = jax.tree.map(_shape, (args, named))
             threading.Thread(target=self._compile_all, args=given).start()
-        out = self.program(*args, **named)
-        job.done.set()
-        return out
+        try:
+            return self.program(*args, **named)
+        finally:
+            job.done.set()
 
     def _job_of(self, batch: Any) -> _Job:
         endings = self._jobs[0].sizes

@@ -140,8 +140,9 @@ def test_arrays_of_dataclasses_tuples_and_keywords_have_names_too() -> None:
     apart = jax.device_put(np.ones((4, 6), np.float32), where())
 
     @jax.jit
-    def program(kept: Any, policy: Any, apart: Any, *, old: Any, mask_BR: Any) -> Any:
-        parts = policy.prompts_PS, policy.advantages.advantage_BR, old.logp_BR, mask_BR, apart
+    def program(kept: Any, policy: Any, steps: Any, *, old: Any, mask_BR: Any) -> Any:
+        parts = policy.prompts_PS, policy.advantages.advantage_BR, old.logp_BR, mask_BR
+        parts += (steps["score_BS"],)
         return sum(part.sum() for part in parts) + kept["tokens_BR"].sum()
 
     def call(update: Any, sizes: dict[str, int]) -> float:
@@ -149,7 +150,7 @@ def test_arrays_of_dataclasses_tuples_and_keywords_have_names_too() -> None:
         scores, mask_BR = PolicyScores(given.targets_BR), given.loss_mask_BR
         # Arrays of the first argument do not grow, whatever their names; steps are no prompts.
         kept, steps = {"tokens_BR": apart}, {"score_BS": apart}
-        return float(update(kept, given, steps["score_BS"], old=scores, mask_BR=mask_BR))
+        return float(update(kept, given, steps, old=scores, mask_BR=mask_BR))
 
     before, said = set(threads()), list[str]()
     update = Ahead(program, chosen, said.append, name="rewards", fixed=1)
@@ -185,3 +186,19 @@ def test_of_several_programs_one_is_compiled_by_threads_at_a_time() -> None:
     slow.go.set()
     join(before)
     assert [line.split()[2] for line in said] == ["slow", "update"]
+
+
+def test_a_call_that_fails_can_be_made_again() -> None:
+    failing, before = [True], set(threads())
+
+    def update(*_: Any) -> str:
+        if failing.pop():
+            raise RuntimeError("no room")
+        return "done"
+
+    ahead = Ahead(update, CHOSEN[:1], lambda _: None)
+    with pytest.raises(RuntimeError, match="no room"):
+        ahead(placed(0.0), placed(1.0), batch(CHOSEN[0]), 0)
+    failing.append(False)
+    assert ahead(placed(0.0), placed(1.0), batch(CHOSEN[0]), 0) == "done"
+    join(before)
