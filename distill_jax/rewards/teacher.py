@@ -42,15 +42,28 @@ class TeacherScorer:
         mesh: rows are split over data and fsdp.
         alpha: soft temperature of the teacher's policy.
         vocab: tokens that exist; logit rows beyond it never enter the logsumexp.
+        ahead: what makes its programs compile before they are needed; None: they do not.
     """
 
-    def __init__(self, model: QwenModel, params: Any, mesh: Mesh, *, alpha: float, vocab: int):
+    def __init__(
+        self,
+        model: QwenModel,
+        params: Any,
+        mesh: Mesh,
+        *,
+        alpha: float,
+        vocab: int,
+        ahead: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    ):
         self.model, self.params, self.alpha, self.vocab = model, params, alpha, vocab
         self.kind = "scores"
         self.alphas: tuple[float, ...] = (float(alpha),)
         where = sharding.batch_sharding(mesh)
+        # (params, arrays of a batch) -> scores
         self._score = scoring_program(model, float(alpha), vocab, where)
         self._score_packed = packed_program(model, float(alpha), vocab, where)
+        if ahead is not None:
+            self._score, self._score_packed = ahead(self._score), ahead(self._score_packed)
 
     def score(self, batch: dict[str, Any]) -> TeacherScores:
         """Scores of a batch as `rollout.batch.training_batch` makes it.

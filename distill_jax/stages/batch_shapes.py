@@ -102,18 +102,42 @@ def of_drawn(
     return chosen
 
 
-def compiled_ahead(
-    run: Run, update: Callable[..., Any], chosen: Sequence[padding.PaddedLengths]
-) -> Callable[..., Any]:
-    """The update; on accelerators a thread compiles its programs before they are needed.
+def drawn_columns(run: Run) -> int:
+    """Columns of a rollout's arrays: what its responses have room for, in one turn or several."""
+    sampling = run.config.sampling
+    return sampling.max_new_tokens if run.data.replies() is None else sampling.response_tokens
+
+
+def compiles_ahead(run: Run) -> bool:
+    """Whether threads compile programs of later steps.
 
     Not on CPU, where compiling would take the cores that the steps need, nor in several processes,
     which have to compile in one order.
     """
-    on_cpu = run.mesh.devices.flat[0].platform == "cpu"
-    if on_cpu or jax.process_count() > 1 or len(chosen) < 2:
-        return update
-    return Ahead(update, chosen, run.say)
+    return run.mesh.devices.flat[0].platform != "cpu" and jax.process_count() == 1
+
+
+def compiled_ahead(
+    run: Run,
+    program: Callable[..., Any],
+    chosen: Sequence[padding.PaddedLengths],
+    *,
+    name: str = "update",
+    fixed: int = 2,
+    columns: int | None = None,
+) -> Callable[..., Any]:
+    """The program; with several lengths a thread compiles it for each before they are needed.
+
+    name, fixed: see `Ahead`. columns: that arrays of responses have at most; None: those chosen.
+    """
+    if len(chosen) < 2 or not compiles_ahead(run):
+        return program
+    sizes = [
+        # Of prompts by themselves: see `padding.smallest`.
+        {"T": T, "R": R if columns is None else min(R, columns), "PS": T - R}
+        for T, R in chosen
+    ]
+    return Ahead(program, sizes, run.say, name=name, fixed=fixed)
 
 
 def tokens_of(host: Mapping[str, np.ndarray]) -> int:

@@ -34,6 +34,11 @@ class ExactTeacher:
         self.params = loaded.params
 
     @property
+    def rereads(self) -> bool:
+        """Whether it reads the responses behind prompts of its own."""
+        return self._prompts is not None
+
+    @property
     def objective(self) -> Callable[..., tuple[LossFn, TotalsFn]]:
         """`training.exact_credit.policy` of this teacher, to be called as `losses.policy`."""
         weight = self._settings.rewards.intrinsic_weight

@@ -37,6 +37,7 @@ from distill_jax.stages import (
     export_files,
     loop,
     remote_teacher,
+    rl_programs,
     teacher,
     teacher_prompts,
     teacher_routes,
@@ -120,18 +121,20 @@ def _run(
         curriculum.fresh(),
     )
     # --- step ---
+    lengths = rl_programs.lengths(run, s)
     step = RLStep(
         run,
         stage,
         model,
         frozen=frozen,
         reference=reference,
-        teacher=teacher.of_stage(run, stage, start, trained=taken),
+        teacher=teacher.of_stage(run, stage, start, trained=taken, lengths=lengths),
         exact=exact_teacher.of_stage(run, stage, start, trained=taken),
         step_scorer=_step_scorer(run, s.process.reward_model),
         curriculum=curriculum,
         tx=tx,
         shardings=shardings,
+        lengths=lengths,
         guard=Guard(run, stage, directory),
     )
 

@@ -1,7 +1,6 @@
 """One RL step as data: prompts, completions, verdicts and teacher scores, advantages, updates."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from distill_jax.core import rng, sharding
 from distill_jax.curriculum.curriculum import Curriculum
+from distill_jax.data.padding import PaddedLengths
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.models.qwen import QwenModel
 from distill_jax.rewards import bonuses, process
@@ -20,21 +20,19 @@ from distill_jax.rollout.batch import training_batch
 from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.groups import Collected, Drawn
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import batch_shapes, rl_metrics, rl_prepare
+from distill_jax.stages import rl_metrics, rl_programs
 from distill_jax.stages.exact_teacher import ExactTeacher
 from distill_jax.stages.first_rollout import Guard
 from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.stages.teacher import Teacher
 from distill_jax.tasks import Judged
-from distill_jax.training import exact_credit, losses, replay
+from distill_jax.training import exact_credit, replay
 from distill_jax.training import state as states
-from distill_jax.training.algorithms import ALGORITHMS
-from distill_jax.training.batch import PolicyBatch, take_groups
+from distill_jax.training.batch import PolicyBatch
 from distill_jax.training.exact_credit import ExactBatch
 from distill_jax.training.losses import PolicyScores
 from distill_jax.training.progress import PartTimes
 from distill_jax.training.state import TrainState
-from distill_jax.training.step import make_update
 
 
 class RLStep:
@@ -51,6 +49,7 @@ class RLStep:
         curriculum: which problems.
         tx: the optimiser.
         shardings: of the train state.
+        lengths: that batches are padded to, from `rl_programs.lengths`.
         exact: its distributions are in the loss; None but with credit=exact.
         guard: of the first rollout; None: there is none.
     """
@@ -68,6 +67,7 @@ class RLStep:
         curriculum: Curriculum,
         tx: Any,
         shardings: TrainState,
+        lengths: Sequence[PaddedLengths],
         exact: ExactTeacher | None = None,
         guard: Guard | None = None,
     ):
@@ -82,44 +82,13 @@ class RLStep:
         self.terms = HostTerms(self.settings.rewards, several_hosts=several_hosts, say=run.say)
         # Groups all right are where brevity is learnt.
         self.all_right = bool(self.settings.rewards.length_weight)
-        # --- the algorithm, and what it needs of the policy before the update ---
-        self.algorithm = ALGORITHMS[self.settings.algorithm]
-        self.algorithm_settings = self.settings.of_algorithm(self.sampling.max_new_tokens)
-        values, by_entropy = self.algorithm.uses_values, self.settings.by_entropy
         self.uses_reference = self.settings.reference_weight > 0
         self.needs_old = self.settings.needs_old
-        # --- compiled programs ---
-        self.rows = sharding.batch_sharding(run.mesh)
-        temperature, vocab = self.sampling.temperature, run.data.vocab
-        score = functools.partial(
-            losses.policy_scorer, self.rows, model, temperature=temperature, vocab=vocab
-        )
-        self._score, self._reference = score(values=values, entropy=by_entropy), score(values=False)
+        # --- batches, compiled programs ---
+        self.rows, self._lengths = sharding.batch_sharding(run.mesh), lengths
         self._shared = self.settings.shares_prompts(sharding.batch_shards(run.mesh))
-        self._lengths = batch_shapes.of_drawn(
-            run, run.data.problems("train").prompts,
-            multiple=self.settings.batch_multiple, limit=self.settings.drawn_lengths,
-            separate=self._shared,
-        )  # fmt: skip
-        # The reward state is part of the train state: with another sharding the update would
-        # compile again.
-        whole = sharding.replicated(run.mesh)
-        self._prepare = rl_prepare.program(
-            self.rows, whole, rewards=self.settings.rewards, bonus=self.settings.process,
-            algorithm=self.algorithm, settings=self.algorithm_settings,
-            samples=self.G, max_new_tokens=self.sampling.max_new_tokens,
-        )  # fmt: skip
-        self._replay = replay.program(
-            self.rows, whole, samples=self.G, max_age=self.settings.replay.max_age
-        )
-        take = functools.partial(take_groups, count=self.settings.drawn_parts)
-        self._take = jax.jit(take, out_shardings=self.rows)
-        objective = losses.policy if exact is None else exact.objective
-        loss, totals = objective(
-            model, self.algorithm, self.algorithm_settings, temperature=temperature, vocab=vocab
-        )
-        self._update = make_update(
-            loss, totals, tx, run.mesh, shardings, accumulate=self.settings.accumulate
+        self._programs = rl_programs.make(
+            run, self.settings, model, tx, shardings, chosen=lengths, exact=exact
         )
 
     def __call__(
@@ -167,9 +136,9 @@ class RLStep:
         scores = None if scored is None else scored()
         carried = dict(state.reward_state)
         buffer = carried.pop(replay.KEY, None)
-        (policy, record), carried, metrics = self._prepare(
-            carried, batch, terms, loss_mask_BR, scores, old, reference, steps,
-            control,
+        (policy, record), carried, metrics = self._programs.prepare(
+            carried, batch, terms, loss_mask_BR=loss_mask_BR, teacher=scores, old=old,
+            ref_logp_BR=reference, steps=steps, control=control,
         )  # fmt: skip
         record = sharding.fetch(record)
         policy, more, replayed = self._replayed(buffer, policy, host, record, step)
@@ -303,10 +272,10 @@ class RLStep:
     def _scores_before(
         self, state: TrainState, batch: RolloutBatch
     ) -> tuple[PolicyScores | None, jax.Array | None]:
-        old = self._score(state.trainable, self.frozen, batch) if self.needs_old else None
+        old = self._programs.score(state.trainable, self.frozen, batch) if self.needs_old else None
         if not self.uses_reference:
             return old, None
-        return old, self._reference(self.reference, self.frozen, batch).logp_BR
+        return old, self._programs.reference(self.reference, self.frozen, batch).logp_BR
 
     def _replayed(
         self,
@@ -321,7 +290,7 @@ class RLStep:
             return policy, {}, {}
         key = rng.stream_key(self.run.key(self.stage), "replay", step)
         lengths_B, rewards_B = host.response_len_B, record["reward_B"]
-        policy, buffer, metrics = self._replay(
+        policy, buffer, metrics = self._programs.replay(
             buffer, policy, lengths_B, rewards_B, key, np.int32(step)
         )
         return policy, {replay.KEY: buffer}, metrics
@@ -334,7 +303,7 @@ class RLStep:
         settings = self.settings
         updates = settings.num_iterations * settings.minibatches
         if updates == 1:
-            return self._update(state, self.fixed, batch, np.int32(0), np.int32(1))
+            return self._programs.update(state, self.fixed, batch, np.int32(0), np.int32(1))
         seen: list[Any] = []
         for iteration in range(settings.num_iterations):
             key = [self.run.seed(self.stage), step]
@@ -343,8 +312,10 @@ class RLStep:
             for part in np.split(order, settings.minibatches):
                 number = len(seen)
                 last = np.int32(number == updates - 1)
-                of_part = self._take(batch, part)
-                state, metrics = self._update(state, self.fixed, of_part, np.int32(number), last)
+                of_part = self._programs.take(batch, part)
+                state, metrics = self._programs.update(
+                    state, self.fixed, of_part, np.int32(number), last
+                )
                 seen.append(metrics)
         return state, rl_metrics.mean_of(seen)
 

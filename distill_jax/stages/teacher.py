@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core import digest, sharding
+from distill_jax.data.padding import PaddedLengths
 from distill_jax.data.problem import Problem
 from distill_jax.data.rollout_batch import RolloutBatch
 from distill_jax.evaluation import subjects
@@ -21,7 +22,7 @@ from distill_jax.rewards.reprompted import with_prompts
 from distill_jax.rewards.teacher import TeacherScorer, TeacherScores
 from distill_jax.run.models import Loaded
 from distill_jax.run.run import Run, Stage
-from distill_jax.stages import teacher_prompts
+from distill_jax.stages import batch_shapes, teacher_prompts
 from distill_jax.stages.distill_settings import DistillSettings
 from distill_jax.stages.remote_teacher import RemoteTeacher
 from distill_jax.stages.rl_settings import RLSettings
@@ -101,18 +102,24 @@ class Teacher:
 
 
 def of_stage(
-    run: Run, stage: Stage[RLSettings], start: Loaded, *, trained: Sequence[str] = ()
+    run: Run,
+    stage: Stage[RLSettings],
+    start: Loaded,
+    *,
+    trained: Sequence[str] = (),
+    lengths: Sequence[PaddedLengths] = (),
 ) -> Teacher | None:
     """The scorer of a stage rl; None where the intrinsic reward has no weight or is in the loss.
 
-    start: the student that the stage starts from; trained: see `load`.
+    start: the student that the stage starts from; trained: see `load`; lengths: of all batches,
+    from `rl_programs.lengths`.
     """
     settings = stage.settings
     if not settings.rewards.intrinsic_weight or settings.rewards.exact:
         return None
     return Teacher(
         run,
-        functools.partial(scorer, run, settings, start, trained=trained),
+        functools.partial(scorer, run, settings, start, trained=trained, lengths=lengths),
         teacher_prompts.make(run, settings.teacher),
         multiple=settings.batch_multiple,
         remote=settings.teacher.is_remote,
@@ -142,36 +149,73 @@ def load(
 
 
 def scorer(
-    run: Run, settings: RLSettings, start: Loaded, *, trained: Sequence[str] = ()
+    run: Run,
+    settings: RLSettings,
+    start: Loaded,
+    *,
+    trained: Sequence[str] = (),
+    lengths: Sequence[PaddedLengths] = (),
 ) -> AnyScorer:
-    """The teacher's Q and V of each token: in length buckets and with a cache where set."""
+    """The teacher's Q and V of each token: in length buckets and with a cache where set.
+
+    Arguments: `of_stage`.
+    """
     if settings.teacher.is_remote:
         return cached(run, settings, RemoteTeacher(run, settings.teacher))
     loaded = load(run, settings.teacher, start, trained=trained)
     if not settings.teacher.models:
-        return cached(run, settings, _scoring(run, settings, loaded))
+        return cached(run, settings, _scoring(run, settings, loaded, lengths))
     found = {OWN: cached(run, settings, _scoring(run, settings, loaded))}
     for name, path in settings.teacher.paths.items():
         directory = hf_io.model_dir(path)
-        made = _scoring(run, settings, run.models.load("teacher", base=directory))
+        other = run.models.load("teacher", base=directory)
+        made = _scoring(run, settings, other, name=f"teacher {name}")
         found[name] = cached(run, settings, made, run.digest(directory))
     return RoutedTeacher(settings.teacher, cast(Any, found), run.mesh)
 
 
-def _scoring(run: Run, settings: RLSettings, loaded: Loaded) -> Scorer:
+def _scoring(
+    run: Run,
+    settings: RLSettings,
+    loaded: Loaded,
+    lengths: Sequence[PaddedLengths] = (),
+    *,
+    name: str = "teacher",
+) -> Scorer:
     """Of one teacher; several score a part of a batch each, in calls of fixed shapes always."""
     made = TeacherScorer(
-        loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab
-    )
+        loaded.model, loaded.params, run.mesh, alpha=settings.rewards.alpha, vocab=run.data.vocab,
+        ahead=_ahead(run, settings, lengths, name),
+    )  # fmt: skip
     if not settings.fixed_calls:
         return made
-    response = run.config.sampling.response_tokens
-    longest = settings.teacher.longest_prompt(run.config) + response
-    sizes = settings.buckets.sizes(longest, settings.batch_multiple)
-    if settings.buckets.packed:
+    response, buckets = run.config.sampling.response_tokens, settings.buckets
+    sizes = buckets.sizes(_longest(run, settings), settings.batch_multiple)
+    if buckets.packed:
         return PackedTeacher(made, run.mesh, sizes=sizes)
-    rows = settings.buckets.rows
-    return BucketedTeacher(made, run.mesh, sizes=sizes, rows=rows, response=response)
+    return BucketedTeacher(made, run.mesh, sizes=sizes, rows=buckets.rows, response=response)
+
+
+def _longest(run: Run, settings: RLSettings) -> int:
+    """Tokens of a row that it scores at most."""
+    return settings.teacher.longest_prompt(run.config) + run.config.sampling.response_tokens
+
+
+def _ahead(
+    run: Run, settings: RLSettings, lengths: Sequence[PaddedLengths], name: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Of a teacher's programs; its calls have fixed shapes, or those of the batches."""
+    ahead = functools.partial(batch_shapes.compiled_ahead, run, name=name, fixed=1)
+    if settings.fixed_calls:
+        calls = settings.buckets.calls(
+            _longest(run, settings), run.config.sampling.response_tokens,
+            settings.batch_multiple, sharding.batch_shards(run.mesh),
+        )  # fmt: skip
+        return functools.partial(ahead, chosen=[PaddedLengths(T, R) for _, T, R in calls])
+    # Behind its own prompts rows have other lengths; what a cache lacks has other numbers of rows.
+    changed = settings.teacher.prompt or (settings.cache.megabytes and not settings.cache.rows)
+    chosen = () if changed else lengths
+    return functools.partial(ahead, chosen=chosen, columns=batch_shapes.drawn_columns(run))
 
 
 def cached(

@@ -12,7 +12,6 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.run.run import Run
 from distill_jax.stages import batch_shapes, distill_step, rl_step, runner, supervised
-from distill_jax.training.ahead import Ahead
 from tests.data.gsm8k_like import lengths
 from tests.stages.distilled import WAYS
 from tests.stages.small import copy_stages, rows, small, weights
@@ -110,13 +109,11 @@ def test_programs_compiled_ahead_change_nothing(
 ) -> None:
     """As on accelerators; on CPU nothing is compiled ahead."""
     all_lengths(monkeypatch)
-    monkeypatch.setattr(
-        batch_shapes, "compiled_ahead", lambda run, update, chosen: Ahead(update, chosen, run.say)
-    )
+    monkeypatch.setattr(batch_shapes, "compiles_ahead", lambda run: True)
     workdir = copy_stages(whole, tmp_path / "run", "pretrain")
     capsys.readouterr()
     runner.run(small(**{**HOW, "stages": (stage,)}), workdir)
-    assert capsys.readouterr().err.count("compiled ahead: rows/responses of") >= 1
+    assert capsys.readouterr().err.count("compiled ahead: update of T=") >= 1
     assert rows(workdir, stage) == rows(whole, stage)
     assert weights(workdir, stage) == weights(whole, stage)
 

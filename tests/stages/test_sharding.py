@@ -17,7 +17,7 @@ from distill_jax.rewards.length import LengthSettings
 from distill_jax.rewards.process import ProcessSettings
 from distill_jax.rewards.settings import RewardSettings
 from distill_jax.run.run import Run
-from distill_jax.stages import rl, rl_prepare, runner, supervised
+from distill_jax.stages import rl, rl_prepare, rl_programs, runner, supervised
 from distill_jax.stages import teacher as teachers
 from distill_jax.stages.rl_step import RLStep
 from distill_jax.tasks import Judged
@@ -103,6 +103,7 @@ def rl_update(where: Path, name: str, algorithm: str) -> tuple[states.TrainState
         curriculum=curriculum,
         tx=tx,
         shardings=shardings,
+        lengths=rl_programs.lengths(ctx, stage.settings),
     )
     state, metrics, completions = step(state, 0)
     figures = {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}

@@ -7,12 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax.data.padding import PaddedLengths
+from distill_jax.core.errors import DataError
 from distill_jax.training.ahead import Ahead
+from distill_jax.training.batch import Advantages, PolicyBatch
 from distill_jax.training.compilations import Compilations
+from distill_jax.training.losses import PolicyScores
 from tests import tiny
 
-CHOSEN = [PaddedLengths(8, 4), PaddedLengths(12, 4), PaddedLengths(12, 8)]
+CHOSEN = [{"T": 8, "R": 4}, {"T": 12, "R": 4}, {"T": 12, "R": 8}]
 
 
 def made() -> Any:
@@ -34,8 +36,8 @@ def whole() -> Any:
     return jax.sharding.NamedSharding(tiny.mesh(), jax.sharding.PartitionSpec())
 
 
-def batch(lengths: PaddedLengths) -> dict[str, Any]:
-    T, R = lengths
+def batch(sizes: dict[str, int]) -> dict[str, Any]:
+    T, R = sizes.values()
     host = {"tokens_BT": np.ones((2, T), np.int32), "targets_BR": np.ones((2, R), np.int32)}
     return jax.device_put({**host, "place_BB": np.eye(2, dtype=np.float32)}, where())
 
@@ -48,14 +50,19 @@ def threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one is not threading.main_thread()]
 
 
+def join(before: set[threading.Thread]) -> None:
+    """Waits for the threads that have begun since."""
+    for thread in set(threads()) - before:
+        thread.join()
+
+
 def test_all_other_programs_are_compiled_by_the_first_call() -> None:
     before, said = set(threads()), list[str]()
     update, plain = Ahead(made(), CHOSEN, said.append), made()
     state, frozen = placed(0.0), placed(2.0)
     batches = [batch(one) for one in (*CHOSEN, CHOSEN[0])]
     out = [update(state, frozen, batches[0], np.int32(3))]
-    for thread in set(threads()) - before:
-        thread.join()
+    join(before)
     with Compilations() as compiled:
         for one in batches[1:]:
             out.append(update(out[-1][0], frozen, one, np.int32(3)))
@@ -65,15 +72,15 @@ def test_all_other_programs_are_compiled_by_the_first_call() -> None:
         want = plain(want[0], frozen, one, np.int32(3))
         assert got[1]["sum"] == want[1]["sum"]
     assert out[-1][0] == want[0]
-    assert [line.partition(", ")[0] for line in said] == [
-        f"compiled ahead: rows/responses of {T}/{R}" for T, R in CHOSEN[1:]
+    assert [line.rpartition(", ")[0] for line in said] == [
+        f"compiled ahead: update of T={T}, R={R}" for T, R in map(dict.values, CHOSEN[1:])
     ]
 
 
 class Slow:
     """An update whose compilation of one of the lengths waits, or fails."""
 
-    def __init__(self, lengths: PaddedLengths, *, fails: bool = False):
+    def __init__(self, lengths: dict[str, int], *, fails: bool = False):
         self.real, self.slow, self.fails = made(), lengths, fails
         self.begun, self.go, self.lowered = threading.Event(), threading.Event(), list[Any]()
 
@@ -81,7 +88,7 @@ class Slow:
         return self.real(*arguments)
 
     def lower(self, state: Any, frozen: Any, given: Any, *rest: Any) -> Any:
-        self.lowered.append((given["tokens_BT"].shape[1], given["targets_BR"].shape[1]))
+        self.lowered.append({"T": given["tokens_BT"].shape[1], "R": given["targets_BR"].shape[1]})
         if self.lowered[-1] == self.slow:
             self.begun.set()
             assert self.go.wait(60)
@@ -101,8 +108,7 @@ def test_a_call_waits_for_its_own_program_and_takes_one_that_is_not_begun() -> N
     timer.start()
     update(state, placed(1.0), batch(CHOSEN[1]), 0)
     assert slow.go.is_set()
-    for thread in set(threads()) - before:
-        thread.join()
+    join(before)
     assert slow.lowered == [CHOSEN[1]]
 
 
@@ -112,8 +118,87 @@ def test_a_program_that_the_thread_cannot_compile_is_left_to_its_call() -> None:
     slow.go.set()
     update = Ahead(slow, CHOSEN, lambda _: None)
     state, _ = update(placed(0.0), placed(1.0), batch(CHOSEN[0]), 0)
-    for thread in set(threads()) - before:
-        thread.join()
+    join(before)
     for one in CHOSEN[1:]:
         state, _ = update(state, placed(1.0), batch(one), 0)
     assert slow.lowered == [CHOSEN[1]]
+
+
+def policy(sizes: dict[str, int]) -> PolicyBatch:
+    """As stage rl has it: fields, fields of a field, and a state behind the last token."""
+    own = jax.device_put(np.ones((4, sizes["R"]), np.float32), where())
+    prompts = jax.device_put(np.ones((2, sizes["PS"]), np.int32), where())
+    return PolicyBatch(
+        tokens_BT=None, prompts_PS=prompts, prompt_len_B=own[:, 0], targets_BR=own,
+        loss_mask_BR=own, behaviour_logp_BR=own, old_logp_BR=None, ref_logp_BR=None,
+        advantages=Advantages(own, policy_B=own[:, 0]),
+    )  # fmt: skip
+
+
+def test_arrays_of_dataclasses_tuples_and_keywords_have_names_too() -> None:
+    chosen = [{"T": 12, "R": R, "PS": 12 - R} for R in (4, 8)]
+    apart = jax.device_put(np.ones((4, 6), np.float32), where())
+
+    @jax.jit
+    def program(kept: Any, policy: Any, steps: Any, *, old: Any, mask_BR: Any) -> Any:
+        parts = policy.prompts_PS, policy.advantages.advantage_BR, old.logp_BR, mask_BR
+        parts += (steps["score_BS"],)
+        return sum(part.sum() for part in parts) + kept["tokens_BR"].sum()
+
+    def call(update: Any, sizes: dict[str, int]) -> float:
+        given = policy(sizes)
+        scores, mask_BR = PolicyScores(given.targets_BR), given.loss_mask_BR
+        # Arrays of the first argument do not grow, whatever their names; steps are no prompts.
+        kept, steps = {"tokens_BR": apart}, {"score_BS": apart}
+        return float(update(kept, given, steps, old=scores, mask_BR=mask_BR))
+
+    before, said = set(threads()), list[str]()
+    update = Ahead(program, chosen, said.append, name="rewards", fixed=1)
+    found = [call(update, chosen[0])]
+    join(before)
+    with Compilations() as compiled:
+        policy(chosen[1])  # made by programs of its own
+        compiled.take()
+        found.append(call(update, chosen[1]))
+        assert compiled.take() == (0, 0)
+    assert [line.rpartition(", ")[0] for line in said] == [
+        "compiled ahead: rewards of T=12, R=8, PS=4"
+    ]
+    assert found == [call(program, one) for one in chosen]
+
+
+def test_arguments_of_no_chosen_length_are_refused() -> None:
+    update = Ahead(made(), CHOSEN[:2], lambda _: None)
+    with pytest.raises(DataError, match="update: arrays of R=8, T=12"):
+        update(placed(0.0), placed(1.0), batch(CHOSEN[2]), 0)
+
+
+def test_of_several_programs_one_is_compiled_by_threads_at_a_time() -> None:
+    before, slow, said = set(threads()), Slow(CHOSEN[1]), list[str]()
+    first = Ahead(slow, CHOSEN[:2], said.append, name="slow")
+    state, _ = first(placed(0.0), placed(1.0), batch(CHOSEN[0]), 0)
+    assert slow.begun.wait(60)
+    known = set(threads())
+    Ahead(made(), CHOSEN[1:], said.append)(state, placed(1.0), batch(CHOSEN[1]), 0)
+    (second,) = set(threads()) - known
+    second.join(1.0)
+    assert second.is_alive() and not said
+    slow.go.set()
+    join(before)
+    assert [line.split()[2] for line in said] == ["slow", "update"]
+
+
+def test_a_call_that_fails_can_be_made_again() -> None:
+    failing, before = [True], set(threads())
+
+    def update(*_: Any) -> str:
+        if failing.pop():
+            raise RuntimeError("no room")
+        return "done"
+
+    ahead = Ahead(update, CHOSEN[:1], lambda _: None)
+    with pytest.raises(RuntimeError, match="no room"):
+        ahead(placed(0.0), placed(1.0), batch(CHOSEN[0]), 0)
+    failing.append(False)
+    assert ahead(placed(0.0), placed(1.0), batch(CHOSEN[0]), 0) == "done"
+    join(before)
