@@ -371,6 +371,11 @@ class Programs:
     def _exact_batch(self, settings: Any, policy: PolicyBatch) -> ExactBatch:
         B, R = policy.targets_BR.shape
         read = self._reread(settings.teacher, B, settings.batch_multiple)
+        if read and policy.prompts_PS is not None:
+            P = policy.prompts_PS.shape[0]
+            S = round_up(settings.teacher.longest_prompt(self.config), settings.batch_multiple)
+            read = {**read, "teacher_prompts_PS": self._int(P, S)}
+            del read["teacher_tokens_BT"]
         return ExactBatch(policy, self._float(B, R), read)
 
     def _reread(self, teacher: Any, B: int, multiple: int) -> dict[str, Any]:

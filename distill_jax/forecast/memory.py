@@ -117,7 +117,7 @@ class Job(Pieces):
         B, R = rl.prompts_per_step * rl.samples_per_prompt, sampling.response_tokens
         T = round_up(self.config.data.max_prompt_tokens + R, rl.batch_multiple)
         values = ALGORITHMS[rl.algorithm].uses_values
-        placed, scored = self._updated_and_scored(rl, T, R)
+        placed, scored = self._updated_and_scored(rl, self.config.data.max_prompt_tokens, R)
         full, base, student = (
             rl.trainable == "full",
             self.base_part("student"),
@@ -131,8 +131,7 @@ class Job(Pieces):
             role = "teacher" if rl.teacher.is_model else "student"
             length = round_up(rl.teacher.longest_prompt(self.config) + R, rl.batch_multiple)
             if rl.rewards.exact:  # the loss runs the teacher on a microbatch
-                own = self.rows(B // rl.minibatches // rl.accumulate, length, R)
-                read = own if rl.teacher.prompt else placed
+                read = self._updated_and_scored(rl, rl.teacher.longest_prompt(self.config), R)[0]
                 compared = activations.scoring(self.program(role), read, shards=self.shards)
             else:
                 calls = self._teacher_calls(rl, length, R)
@@ -158,13 +157,14 @@ class Job(Pieces):
             Part("update: activations", update, False),
         ]
 
-    def _updated_and_scored(self, rl: Any, T: int, R: int) -> tuple[Rows, Rows]:
-        """Rows of a microbatch of an update, and of the scores before it."""
+    def _updated_and_scored(self, rl: Any, longest: int, R: int) -> tuple[Rows, Rows]:
+        """Rows of a microbatch of an update, and of the scores before it; longest: prompt."""
         P, G = rl.prompts_per_step, rl.samples_per_prompt
         parts, more = rl.minibatches * rl.accumulate, int(rl.uses_values)
         if not rl.shares_prompts(self.shards):
+            T = round_up(longest + R, rl.batch_multiple)
             return self.rows(P * G // parts, T, R), self.rows(P * G, T, R + more)
-        S = round_up(self.config.data.max_prompt_tokens, rl.batch_multiple)
+        S = round_up(longest, rl.batch_multiple)
         return self.groups(P // parts, G, S, R), self.groups(P, G, S, R, more)
 
     def _teacher_calls(self, rl: Any, T: int, R: int) -> list[Rows]:

@@ -55,7 +55,9 @@ class ExactTeacher:
         if self._prompts is not None:
             multiple, prompts = self._settings.batch_multiple, self._prompts.of(problems)
             found = teacher.reread(self._run, host.to_score(), prompts, multiple)
-            read = {f"teacher_{name}": found[name] for name in distillation.READ}
+            shared = "prompts_PS" in found
+            names = distillation.READ_GROUPS if shared else distillation.READ
+            read = {f"teacher_{name}": found[name] for name in names}
         # The last token of a completion that ended is EOS.
         places_R = np.arange(host.targets_BR.shape[1])
         end_BR = (places_R == host.response_len_B[:, None] - 1) & host.ended_B[:, None]

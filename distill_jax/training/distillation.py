@@ -93,8 +93,9 @@ def response_hidden(
     return hidden_BRD.reshape(-1, hidden_BRD.shape[-1])
 
 
-# What a model reads of a batch to predict its response tokens.
+# What a model reads of a batch, besides responses, to predict their tokens: whole rows, or groups.
 READ = ("tokens_BT", "prompt_len_B")
+READ_GROUPS = ("prompts_PS", "prompt_len_B")
 
 
 def compared(
@@ -120,10 +121,11 @@ def compared(
     if settings.top_k:
         return top_k_divergence(stored_top_k(batch), weights_N, **how)
     params = frozen["teacher"]
-    prompts = {name: batch[f"teacher_{name}"] for name in READ if f"teacher_{name}" in batch}
-    if prompts:  # the teacher's own are in whole rows
-        prompts["prompts_PS"] = None
-    teacher_NE = response_hidden(teacher, params, {**batch, **prompts})
+    names = {*READ, *READ_GROUPS}
+    own_prompts = {name: batch[f"teacher_{name}"] for name in names if f"teacher_{name}" in batch}
+    if own_prompts:
+        batch = {**batch, "prompts_PS": None, **own_prompts}
+    teacher_NE = response_hidden(teacher, params, batch)
     targets_N = batch["targets_BR"].reshape(-1) if own else None
     return divergence(
         teacher_NE, teacher.whole_head_VD(params), weights_N, targets_N=targets_N, **how

@@ -43,8 +43,9 @@ class ExactBatch:
     Attributes:
         policy: of the algorithm's loss; the KL is over its loss mask.
         end_BR: f32, 1 on the token with which a completion ended, trained on or not.
-        teacher: "teacher_tokens_BT" and "teacher_prompt_len_B", int32, the same responses behind
-            the teacher's own prompts; {} where it reads the student's.
+        teacher: "teacher_tokens_BT", or "teacher_prompts_PS" in groups, and "teacher_prompt_len_B",
+            int32: the same responses behind the teacher's own prompts; {} where it reads the
+            student's.
     """
 
     policy: PolicyBatch

@@ -18,6 +18,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "grpo": {"algorithm": "grpo", "group__beta": 0.1, "accumulate": 2},
     "ppo": {"algorithm": "ppo", "ppo__kl_coef": 0.1, "num_iterations": 2, "minibatches": 2},
     "exact": {"rewards__credit": "exact", "rewards__student_weight": 1.0},
+    "exact, own prompts": {
+        "rewards__credit": "exact",
+        "rewards__student_weight": 1.0,
+        "minibatches": 2,
+        "teacher__prompt": "{question} Think.",
+        "teacher__max_prompt_tokens": 64,
+    },
+    "teacher": {"rewards__intrinsic_weight": 0.5},
     "lengths": {"algorithm": "dapo", "drawn_lengths": 2, "num_iterations": 2},
 }
 
