@@ -44,7 +44,7 @@ def _job(guard: arguments.OneLine) -> None:
     config = build(main_job.CONFIG.value)
     workdir = guard.directory = main_job.workdir_of(config)
     name = views.canonical(_MODEL.value, views.load(workdir))
-    main_job.start_jax()
+    config = main_job.start_reading(config)
     from distill_jax.core import rng
     from distill_jax.data.problem import Problem
     from distill_jax.evaluation import subjects

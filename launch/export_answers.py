@@ -68,7 +68,7 @@ def _job(guard: arguments.OneLine) -> None:
     out = _out(name, view, workdir)
     check_local(out, "--out")
     guard.directory = out.parent
-    main_job.start_jax()
+    config = main_job.start_reading(config)
     from distill_jax.evaluation import export, subjects
     from distill_jax.run.run import Run
 

@@ -23,7 +23,7 @@ from distill_jax.core.host_memory import return_freed_memory_unless_cpu
 from distill_jax.run import lock
 from distill_jax.run.config import RunConfig, build
 from distill_jax.run.given import refuse_ignored
-from distill_jax.run.workdir import check_workdir
+from distill_jax.run.workdir import check_workdir, on_devices_here
 from launch import arguments
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config as file[:preset].")
@@ -101,6 +101,16 @@ def start_jax() -> None:
     start_distributed()
     return_freed_memory_unless_cpu()
     start_compilation_cache(COMPILATION_CACHE.value)
+
+
+def start_reading(config: RunConfig) -> RunConfig:
+    """`start_jax` for a command that reads what a run has made; the config for the devices here.
+
+    A mesh that the command line sets stays, and is refused where it does not fit.
+    """
+    start_jax()
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    return config if any(name.startswith("mesh.") for name in given) else on_devices_here(config)
 
 
 def refuse_flags_of_stages() -> None:

@@ -22,6 +22,7 @@ from absl import logging
 import distill_jax.stages.runner  # noqa: F401 - registers the kinds
 from distill_jax.core.errors import ConfigError, MissingExtraError
 from distill_jax.core.files import check_local
+from distill_jax.data import tokenizer as tokenizers
 from distill_jax.report import view as views
 from distill_jax.run.run import Run
 from distill_jax.run.workdir import config_here
@@ -77,6 +78,8 @@ def serve(flags: Namespace) -> int:
     with contextlib.ExitStack() as stack:
         if flags.workdir is None:
             found = served.of_directory(flags.model, flags.name, limits, flags.dtype)
+            if note := tokenizers.note_of_chatml(found.tokenizer, flags.model):
+                say(note)
         else:
             check_local(flags.workdir, "--workdir")
             config, view = config_here(flags.workdir), views.load(flags.workdir)

@@ -37,7 +37,7 @@ def _job(guard: arguments.OneLine, argument: Sequence[str]) -> None:
     main_job.refuse_flags_of_stages()
     config = build(main_job.CONFIG.value)
     workdir = guard.directory = main_job.workdir_of(config)
-    main_job.start_jax()
+    config = main_job.start_reading(config)
     from distill_jax.run.run import Run
     from launch import solve_problems as job
 

@@ -74,7 +74,7 @@ def _job(guard: arguments.OneLine) -> None:
     check_local(out, "--out")
     guard.directory = out
     how = _settings(config)
-    main_job.start_jax()
+    config = main_job.start_reading(config)
     from distill_jax.run import lock
     from distill_jax.run.run import Run, Stage
     from distill_jax.stages import checks, forecasts

@@ -27,6 +27,17 @@ _SPLITS: dict[str, str | None] = {
 # tokenizer.ggml.token_type
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 _ROLES = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
+# Keys behind "tokenizer.": of a single value, and of lists that a file needs or may have.
+_VALUES = {
+    "ggml.model": str,
+    "ggml.pre": str,
+    "chat_template": str,
+    "ggml.add_bos_token": bool,
+    **{f"ggml.{role}_token_id": int for role in _ROLES.values()},
+}
+_LISTS = {"ggml.tokens": str, "ggml.merges": str, "ggml.token_type": int}
+_KINDS = {str: "a text", bool: "true or false", int: "a whole number, 0 or more"}
+_DAMAGED = "take another file of the model, or its Hugging Face directory"
 _ELSEWHERE = "use --merged: its tokenizer.json holds every tokenizer"
 
 
@@ -36,6 +47,9 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
     Raises:
         CheckpointError: no tokenizer, or one of another kind, e.g. of SentencePiece.
     """
+    for key, type_ in _VALUES.items():
+        if (value := values.get(f"tokenizer.{key}")) is not None:
+            _check_type(key, value, type_)
     kind, name = values.get("tokenizer.ggml.model"), values.get("tokenizer.ggml.pre")
     if kind != "gpt2" or name not in _SPLITS:
         raise CheckpointError(
@@ -43,11 +57,11 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
             wanted=f"byte-level BPE ('gpt2') with pre of {', '.join(_SPLITS)}",
             fix="take the model as a Hugging Face directory, with its tokenizer.json",
         )
-    for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
-        if not isinstance(values.get(key), list):
-            raise CheckpointError(f"no list {key} in the file")
-    texts, merges = values["tokenizer.ggml.tokens"], values["tokenizer.ggml.merges"]
-    types = values.get("tokenizer.ggml.token_type") or [1] * len(texts)
+    texts, merges, types = (
+        _list(values, key, type_, optional=key == "ggml.token_type")
+        for key, type_ in _LISTS.items()
+    )
+    types = types or [_NORMAL] * len(texts)
     if len(types) != len(texts):
         raise CheckpointError(f"{len(texts)} tokens with {len(types)} types")
     # Rows of the embedding without a token are listed, too.
@@ -69,6 +83,8 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
     made.normalizer, made.pre_tokenizer = _normalizer(name), _pre_tokenizer(name)
     made.decoder = decoders.ByteLevel()
     added = [(text, types[i]) for text, i in used.items() if types[i] in (_CONTROL, _USER_DEFINED)]
+    # A file has no `normalized`: llama.cpp looks for these tokens in the text as it is, whatever
+    # their tokenizer.json said.
     made.add_tokens(
         [AddedToken(text, special=type_ == _CONTROL, normalized=False) for text, type_ in added]
     )
@@ -79,6 +95,25 @@ def tokenizer_of(values: Mapping[str, Any]) -> FastTokenizer:
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, used[bos])]
         )
     return _wrapped(made, roles, values.get("tokenizer.chat_template"))
+
+
+def _list(values: Mapping[str, Any], key: str, type_: type, *, optional: bool) -> list[Any]:
+    """A list of a file, [] where an optional one is missing."""
+    found = values.get(f"tokenizer.{key}")
+    if found is None and optional:
+        return []
+    if not isinstance(found, list):
+        raise CheckpointError(f"no list tokenizer.{key} in the file", fix=_DAMAGED)
+    for i, value in enumerate(found):
+        _check_type(f"{key}[{i}]", value, type_)
+    return found
+
+
+def _check_type(key: str, value: Any, type_: type) -> None:
+    right = isinstance(value, type_) and (type_ is bool or not isinstance(value, bool))
+    if not right or (type_ is int and value < 0):
+        got = f"tokenizer.{key} is {value!r:.40} in the file"
+        raise CheckpointError(got, wanted=_KINDS[type_], fix=_DAMAGED)
 
 
 def values_of(tokenizer: FastTokenizer, rows: int) -> dict[str, Any]:

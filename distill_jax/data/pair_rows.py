@@ -128,7 +128,11 @@ def _of_two(chosen: Trace, rejected: Trace) -> Pair:
 
 def _pair(row: Mapping[str, Any], where: str) -> Pair:
     if "chosen" not in row or "rejected" not in row:
-        raise DataError(f"{where}: columns {', '.join(row) or 'none'}", wanted=_ROW)
+        raise DataError(
+            f"{where}: columns {', '.join(row) or 'none'}",
+            wanted=_ROW,
+            fix="rename or add the columns, or make rows of problems with stage traces",
+        )
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
         return Pair(where, _asked(prompt, where), Completion(chosen), Completion(rejected))

@@ -116,9 +116,14 @@ def load_tokenizer(path_or_id: str | Path) -> FastTokenizer:
     return tokenizer
 
 
-def was_given_chatml(tokenizer: FastTokenizer) -> bool:
-    """Whether `load_tokenizer` found no chat template and took ChatML."""
-    return tokenizer.chat_template is CHAT_TEMPLATE  # a template of a file is another object
+def note_of_chatml(tokenizer: FastTokenizer, model: str | Path) -> str:
+    """A line for the log where `load_tokenizer` found no chat template and took ChatML, else ""."""
+    if tokenizer.chat_template is not CHAT_TEMPLATE:  # a template of a file is another object
+        return ""
+    return (
+        f"{model} has no chat template: prompts are ChatML (<|im_start|>user … <|im_end|>); for "
+        "another form add chat_template.jinja"
+    )
 
 
 def eos_id(tokenizer: FastTokenizer) -> int:

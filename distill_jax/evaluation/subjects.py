@@ -208,6 +208,8 @@ def given(run: Run, model: str) -> Subject:
         return Subject(MODEL, path, weights, functools.partial(run.models.load_adapter, path))
     hf_io.load_config(path)  # raises where there is no model
     own = own_tokenizer(run, path)
+    if own is not None and (note := tokenizers.note_of_chatml(own, model)):
+        run.say(note)
     load = functools.partial(run.models.load_whole, path, own)
     return Subject(MODEL, path, {MODEL: run.digest(path)}, load, tokenizer=own)
 

@@ -47,7 +47,7 @@ class GgufFile:
         except (OSError, ValueError, KeyError, IndexError) as error:
             fix = "the file is cut short, damaged or not GGUF: download or copy it again"
             raise CheckpointError(f"cannot read {path}: {error}", fix=fix) from error
-        if (parts := self.values.get("split.count", 0)) > 1:
+        if (parts := self.values.get("split.count", 0)) not in (0, 1):
             fix = "join them first: llama-gguf-split --merge"
             raise CheckpointError(f"{path} is one of {parts} parts of a model", fix=fix)
         self.shapes = {

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from distill_jax.core.files import read_json
 from distill_jax.run.config import RunConfig, concerned, upstream
-from distill_jax.run.record import FORMAT, recorded_as, setting_values
+from distill_jax.run.record import FORMAT, recorded_as, setting_values, untrained
 from distill_jax.run.run import DONE_FILE, SETTINGS_FILE
 
 
 def adopt(config: RunConfig, source: Path, target: Path) -> list[str]:
     """Gives a work directory the equal stages and the tokenizer of another, as hard links.
 
-    A stage is equal if its record has this config's settings and the stages that it reads are
-    equal. Stages that make results are never taken over: they do only what is new. A complete
-    stage's files are never written again, so links are safe; where links cannot be made the files
-    are copied. Existing files of the target stay, but for a tokenizer of other settings that no
-    stage has used.
+    A stage is equal if its record has this config's settings, the stages that it reads are equal,
+    and it has trained the models that this config's start would. Stages that make results are never
+    taken over: they do only what is new. A complete stage's files are never written again, so links
+    are safe; where links cannot be made the files are copied. Existing files of the target stay,
+    but for a tokenizer of other settings that no stage has used.
 
     Returns:
         Names of the stages that the target now has from the source.
@@ -48,6 +48,8 @@ def _take_tokenizer(source: Path, target: Path) -> None:
 def _equal(config: RunConfig, name: str, source: Path) -> bool:
     done = read_json(source / name / DONE_FILE)
     if done is None or done.get("format") != FORMAT or done["kind"] != config.plan[name].kind:
+        return False
+    if untrained(done, config, name):
         return False
     for setting, _, other in upstream(config, name):
         made = (read_json(source / other / DONE_FILE) or {}).get("made", {})

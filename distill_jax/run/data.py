@@ -65,11 +65,8 @@ class Data:
             if config.teacher.path:
                 teacher = tokenizers.load_tokenizer(hf_io.model_dir(config.teacher.path))
                 tokenizers.check_same_tokenizer(teacher, student)
-            if tokenizers.was_given_chatml(student):
-                self.say(
-                    f"{config.student.path} has no chat template: prompts are ChatML "
-                    "(<|im_start|>user … <|im_end|>); for another form add chat_template.jinja"
-                )
+            if note := tokenizers.note_of_chatml(student, config.student.path):
+                self.say(note)
             return student
         folder = self.workdir / "tokenizer"
         note = folder / "made_from.json"

@@ -179,6 +179,19 @@ def refuse_if_changed(run: Run, stage: Stage[Any]) -> None:
     _refuse(run, stage, f"{stage.name}.", own, now.own)
     _refuse(run, stage, "", shared, now.shared)
     refuse_other_inputs(run, stage, before["inputs"], now.inputs)
+    if complete and (missing := untrained(before, run.config, stage.name)):
+        raise ConfigError(
+            f"{directory} is complete without the {' and '.join(missing)} that "
+            f"stages={run.config.stages} trains: no stage of its run could read one",
+            wanted="a directory in which it is trained",
+            fix=f"use another --workdir, or delete {directory}",
+        )
+
+
+def untrained(done: Mapping[str, Any], config: RunConfig, name: str) -> list[str]:
+    """The models that a start trains and that the record of its complete stage does not name."""
+    roles = config.plan[name].trained_roles(config, name)
+    return [role for role in roles if role not in done["made"]]
 
 
 def refuse_other_shared(run: Run, stage: Stage[Any], groups: Collection[str]) -> None:

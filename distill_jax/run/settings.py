@@ -229,6 +229,11 @@ class StageSettings:
         """Whether the stage needs the run's teacher."""
         return "teacher" in self.roles()
 
+    def trained_roles(self, shared: Shared, name: str) -> tuple[str, ...]:
+        """The run's models that a start of the stage, of this name, trains from scratch."""
+        del shared, name
+        return ()
+
     def splits(self) -> tuple[str, ...]:
         """The splits of the run's problems that the stage reads."""
         return ()

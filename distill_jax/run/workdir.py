@@ -90,15 +90,20 @@ def config_of(workdir: Path) -> RunConfig:
 
 
 def config_here(workdir: Path) -> RunConfig:
-    """`config_of`; where its mesh does not fit the devices at hand, each holds the whole weights.
+    """`config_of`, changed by `on_devices_here`."""
+    return on_devices_here(config_of(workdir))
+
+
+def on_devices_here(config: RunConfig) -> RunConfig:
+    """The config; where its mesh does not fit the devices at hand, each holds the whole weights.
 
     For commands that read what a run has made. Standard error says that the mesh is another.
     """
-    config = config_of(workdir)
     try:
         config.mesh.shape(jax.device_count())
     except MeshError as error:
         how = "as the run had it: each device holds the whole weights instead"
-        print(f"{error.message}, {how}", file=sys.stderr, flush=True)
+        if jax.process_index() == 0:
+            print(f"{error.message}, {how}", file=sys.stderr, flush=True)
         return dataclasses.replace(config, mesh=MeshSettings())
     return config

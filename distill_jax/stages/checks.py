@@ -51,7 +51,7 @@ def prepare(run: Run, *, unchecked: Collection[str] = ()) -> dict[str, Any]:
             check_role(run, role, names)
         check_upstream(run, stage, names)
         kind_of(stage).check(run, stage)
-    forecasts.refuse(run, due, names)
+    forecasts.refuse(run, due)
     for split in [split for stage in due for split in stage.settings.splits()]:
         run.data.problems(split)
     return {stage.name: kind_of(stage).prepare(run, stage) for stage in due}

@@ -1,10 +1,11 @@
 """The memory of a run's stages: refused before any of them begins, shown before each loads."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from distill_jax.core.settings import references
 from distill_jax.forecast import limits
 from distill_jax.forecast.memory import Job
 from distill_jax.forecast.parts import Forecast
@@ -13,16 +14,17 @@ from distill_jax.models.qwen_config import QwenConfig
 from distill_jax.run import geometry
 from distill_jax.run.models import ROLES
 from distill_jax.run.run import Run, Stage
+from distill_jax.run.settings import StageSettings
 from distill_jax.stages.kinds import kind_of
 
 
-def of_stage(run: Run, stage: Stage[Any], due: Collection[str] = ()) -> Forecast | None:
-    """The forecast of a stage; None where its kind has none, or loads no model by role.
+def of_stage(run: Run, stage: Stage[Any]) -> Forecast | None:
+    """The forecast of a stage; None where its kind has none, or the stage loads no model.
 
-    It reads config.json alone; due: stages that will run, of which one may make the models.
+    It reads config.json alone. A model that the run has not made yet is that of the settings.
     """
-    parts, roles = kind_of(stage).forecast, stage.settings.roles()
-    shapes = {role: _shape(run, role, due) for role in ROLES if role in roles}
+    parts = kind_of(stage).forecast
+    shapes = {role: _shape(run, role) for role in ROLES if role in _roles(stage.settings)}
     if parts is None or not shapes:
         return None
     # A model that the stage does not load is not counted: any shape will do.
@@ -33,8 +35,14 @@ def of_stage(run: Run, stage: Stage[Any], due: Collection[str] = ()) -> Forecast
     return job.forecast(stage.name, parts(job, stage.settings))
 
 
-def _shape(run: Run, role: str, due: Collection[str]) -> QwenConfig:
-    if not run.models.settings_of(role).path and run.config.models_stage in due:
+def _roles(settings: StageSettings) -> tuple[str, ...]:
+    """Whose shapes a forecast needs: a reward model is counted as one of the student's size."""
+    scored = any(ref == "reward_model" and value for _, ref, value in references(settings))
+    return (*settings.roles(), *(["student"] if scored else []))
+
+
+def _shape(run: Run, role: str) -> QwenConfig:
+    if not run.models.settings_of(role).path and not run.models.made_here(role):
         return geometry.to_train(run, role)
     return hf_io.load_config(run.models.path(role))
 
@@ -46,10 +54,8 @@ def show(run: Run, stage: Stage[Any]) -> None:
         run.console.print(limits.table(found, limits.device_limit()))
 
 
-def refuse(run: Run, stages: Sequence[Stage[Any]], due: Collection[str] = ()) -> None:
+def refuse(run: Run, stages: Sequence[Stage[Any]]) -> None:
     """Says which of these stages are forecast to need more memory than the devices have.
-
-    due: names of all stages that will run, which may make their models.
 
     Raises:
         ConfigError: one that cannot run there.
@@ -58,7 +64,7 @@ def refuse(run: Run, stages: Sequence[Stage[Any]], due: Collection[str] = ()) ->
     if limit is None:
         return
     for stage in stages:
-        found = of_stage(run, stage, due)
+        found = of_stage(run, stage)
         if found is not None:
             limits.refuse(found, limit)
             if warning := limits.warning(found, limit):

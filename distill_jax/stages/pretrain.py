@@ -25,7 +25,7 @@ from distill_jax.training.step import make_update
 def _check(run: Run, stage: Stage[PretrainSettings]) -> None:
     settings = stage.settings
     checks.check_batch(run, stage)
-    for role in _roles(run, stage):
+    for role in settings.trained_roles(run.config, stage.name):
         steps = run.models.settings_of(role).steps
         checks.check_schedule(stage.name, settings.optimizer, steps)
 
@@ -34,7 +34,7 @@ def _prepare(run: Run, stage: Stage[PretrainSettings]) -> dict[str, ExampleRows]
     """The rows of each model that is trained, by its role; equal choices share them."""
     made: dict[Any, ExampleRows] = {}
     out = {}
-    roles = _roles(run, stage)
+    roles = stage.settings.trained_roles(run.config, stage.name)
     if not roles:
         run.say(f"{stage.name}: trains nothing: student.path is set, no stage reads a teacher")
     for role in roles:
@@ -66,22 +66,11 @@ def _shows(seed: int, settings: ModelSettings, row: int, problem: Problem) -> bo
     return not shares or in_share(f"level-share/{seed}/{row}", shares[problem.level - 1])
 
 
-def _roles(run: Run, stage: Stage[PretrainSettings]) -> list[str]:
-    """The models without a path; no teacher for stages that cannot read it.
-
-    Where student.path alone is set, a stage that reads the run's teacher is refused (`RunConfig`):
-    its teacher is trained where this stage runs alone, for another run.
-    """
-    if run.config.student.path and run.config.stages != (stage.name,):
-        return []
-    return [role for role in ROLES if not run.models.settings_of(role).path]
-
-
 def _run(
     run: Run, stage: Stage[PretrainSettings], directory: Path, rows: dict[str, ExampleRows]
 ) -> dict[str, Any]:
     figures = {}
-    for role in _roles(run, stage):
+    for role in rows:
         if not (directory / role / "model" / "config.json").exists():
             _train(run, stage, role, directory / role, rows[role])
         figures[role] = {"steps": run.models.settings_of(role).steps}

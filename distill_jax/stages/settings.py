@@ -57,6 +57,17 @@ class PretrainSettings(StageSettings, kind="pretrain", makes="models"):
     def shared(self) -> tuple[str, ...]:
         return ("seed", "tokenizer_size", *TASK, *TRAINING_DATA, *_TO_TRAIN, _LENGTH)
 
+    def trained_roles(self, shared: Shared, name: str) -> tuple[str, ...]:
+        """The models without a path; no teacher for stages that cannot read it.
+
+        Where student.path alone is set, a stage that reads the run's teacher is refused
+        (`RunConfig`): its teacher is trained where this stage runs alone, for another run.
+        """
+        if shared.student.path and shared.stages != (name,):
+            return ()
+        paths = {"teacher": shared.teacher.path, "student": shared.student.path}
+        return tuple(role for role, path in paths.items() if not path)
+
     def splits(self) -> tuple[str, ...]:
         return ("train",)
 

@@ -104,6 +104,17 @@ def test_the_first_token_is_added_where_the_file_says_so():
         ({"tokenizer.ggml.tokens": None}, "no list tokenizer.ggml.tokens in the file"),
         ({"tokenizer.ggml.tokens": "1"}, "no list tokenizer.ggml.tokens"),
         ({"tokenizer.ggml.merges": ["1"]}, "merge '1' is of no tokens"),
+        ({"tokenizer.ggml.pre": ["qwen2"]}, r"ggml.pre is \['qwen2'\] .*wanted: a text"),
+        ({"tokenizer.ggml.tokens": ["a", 5]}, r"tokens\[1\] is 5 .*wanted: a text; fix: take anot"),
+        ({"tokenizer.ggml.merges": [["1", "2"]]}, r"merges\[0\] is \['1', '2'\] in"),
+        ({"tokenizer.ggml.token_type": 3}, "no list tokenizer.ggml.token_type"),
+        ({"tokenizer.ggml.token_type": ["1"] * 448}, r"token_type\[0\] is '1' .*a whole number"),
+        ({"tokenizer.ggml.eos_token_id": "5"}, "eos_token_id is '5' in .*whole number, 0 or more"),
+        ({"tokenizer.ggml.bos_token_id": 5.0}, "bos_token_id is 5.0"),
+        ({"tokenizer.ggml.padding_token_id": -1}, "padding_token_id is -1"),
+        ({"tokenizer.ggml.unknown_token_id": True}, "unknown_token_id is True"),
+        ({"tokenizer.ggml.add_bos_token": "no"}, "add_bos_token is 'no' .*wanted: true or false"),
+        ({"tokenizer.chat_template": 5}, "tokenizer.chat_template is 5 in"),
     ],
 )
 def test_other_tokenizers_are_named(change, says):

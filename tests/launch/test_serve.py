@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from distill_jax.core.files import write_json
 from distill_jax.run.config import to_dict
+from distill_jax.serving import server
 from launch import serve
 from tests.launch.conftest import Run
 from tests.serving.endpoint import wait
@@ -144,6 +146,22 @@ def test_what_is_refused_in_one_line(
                 serve.main(arguments)
             err = capsys.readouterr().err
             assert stop.value.code == 2 and said in err and err.count("\n") == 1, err
+
+
+def test_a_model_without_chat_template_is_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(serve.main_job, "start_compilation_cache", lambda directory: None)
+    monkeypatch.setattr(server, "run", lambda *_: 0)
+    bare = shutil.copytree(model, tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    note = "has no chat template: prompts are ChatML (<|im_start|>user … <|im_end|>); for another"
+    for directory, count in ((model, 0), (bare, 1)):
+        with pytest.raises(SystemExit) as stop:
+            serve.main([f"--model={directory}"])
+        assert stop.value.code == 0
+        assert capsys.readouterr().err.count(f"{directory} {note}") == count
 
 
 def test_without_the_extra_it_is_named(model: Path) -> None:

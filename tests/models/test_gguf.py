@@ -164,14 +164,15 @@ def test_parts_and_types_that_gguf_does_not_read(write, monkeypatch, tmp_path):
     monkeypatch.setattr(gguf, "dequantize", lambda *_: (_ for _ in ()).throw(NotImplementedError))
     with pytest.raises(CheckpointError, match="token_embd.weight.* is stored as F32"):
         file.read("token_embd.weight")
-    out = gguf.GGUFWriter(tmp_path / "part.gguf", "llama")
-    out.add_uint16("split.count", 3)
-    out.write_header_to_file()
-    out.write_kv_data_to_file()
-    out.write_tensors_to_file()
-    out.close()
-    with pytest.raises(CheckpointError, match="one of 3 parts.*--merge"):
-        GgufFile(tmp_path / "part.gguf")
+    for number, add in ((3, "add_uint16"), ("3", "add_string")):
+        out = gguf.GGUFWriter(tmp_path / f"{add}.gguf", "llama")
+        getattr(out, add)("split.count", number)
+        out.write_header_to_file()
+        out.write_kv_data_to_file()
+        out.write_tensors_to_file()
+        out.close()
+        with pytest.raises(CheckpointError, match="one of 3 parts.*--merge"):
+            GgufFile(tmp_path / f"{add}.gguf")
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch, tmp_path):

@@ -24,7 +24,9 @@ def make(config: RunConfig, root: Path, *names: str, made: str = "digest") -> Pa
         done = {"format": FORMAT, "kind": config.plan[name].kind, "own": own, "shared": shared}
         (root / name / "adapter").mkdir(parents=True)
         (root / name / "adapter" / "weights").write_text(name)
-        done |= {"inputs": {}, "made": {"student": f"{made} of {name}"}, "figures": {}}
+        models = ("teacher", "student") if name == "pretrain" else ("student",)
+        digests = {model: f"{made} of {name}" for model in models}
+        done |= {"inputs": {}, "made": digests, "figures": {}}
         (root / name / "done.json").write_text(json.dumps(done))
     (root / "tokenizer").mkdir(parents=True)
     (root / "tokenizer" / "tokenizer.json").write_text("{}")

@@ -140,11 +140,16 @@ def test_an_adapter_of_another_rank_beside_the_students_base(
             assert value["mean"] == pytest.approx(other["distribution"][name]["mean"], abs=1e-5)
 
 
-def test_a_model_alone_with_a_tokenizer_of_its_own(finished: Path, tmp_path: Path) -> None:
+def test_a_model_alone_with_a_tokenizer_of_its_own(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = tokenizer(seed=5)
     model = write_model(tmp_path / "model", rows=320, tok=own, seed=3)
+    (model / "chat_template.jinja").unlink()
     config = only(evaluate__model=str(model), evaluate__teacher=False, evaluate__distribution=False)
     runner.run(config, tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count(f"{model} has no chat template: prompts are ChatML") == 1
     assert not (tmp_path / "run" / "pretrain").exists()
     got = result(tmp_path / "run", "model")
     assert got["num_problems"] == 4 and got["distribution"] is None

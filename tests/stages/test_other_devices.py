@@ -1,6 +1,8 @@
 """Commands that read a run whose mesh does not fit the devices at hand, and say so."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from distill_jax.core.files import CONFIG_FILE, read_json, write_json
 from distill_jax.run.workdir import config_here, config_of
 from launch import compare_logits, export_model, report
-from tests.stages.small import copy_stages, small
+from tests.stages.small import ROOT, copy_stages, environment, small
 
 pytestmark = pytest.mark.slow
 
@@ -60,3 +62,35 @@ def test_pairs_and_scored_tokens(elsewhere: Path, capsys: pytest.CaptureFixture[
         assert found["pairs"][1][name] == pytest.approx(interval, rel=1e-6), name
     report.main([f"--workdir={elsewhere}", "--problems=1"])
     assert SAID in capsys.readouterr().err and (elsewhere / "report.html").is_file()
+
+
+QUESTION = "Tom has 5 pens and buys 3. How many pens has he now?"
+SOLVED = {"id": "q", "question": QUESTION, "answer": "8", "text": "5 + 3 = 8\n#### 8"}
+COMMANDS = {
+    "chat": (),
+    "solve": ("--n=2", "--json", QUESTION),
+    "export_answers": ("--limit=1", "--model=rl"),
+    "synthesise": ("--json", "--questions=solved.jsonl", "--answers=solved.jsonl"),
+}
+
+
+def command(name: str, workdir: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    (workdir / "solved.jsonl").write_text(json.dumps(SOLVED) + "\n")
+    given = [word.replace("=solved", f"={workdir}/solved") for word in (*COMMANDS[name], *more)]
+    return subprocess.run(
+        [sys.executable, "-m", f"launch.{name}", f"--workdir={workdir}", *given],
+        cwd=ROOT, env=environment(), input=f"{QUESTION}\n", capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_that_share_the_flags_of_main(elsewhere: Path, name: str) -> None:
+    made = command(name, elsewhere)
+    assert made.returncode == 0, made.stderr
+    assert made.stderr.count(SAID) == 1
+
+
+def test_a_mesh_of_the_command_line_is_not_replaced(elsewhere: Path) -> None:
+    made = command("chat", elsewhere, "--config.mesh.fsdp=2")
+    assert made.returncode == 2
+    assert made.stderr.startswith("MeshError: ") and SAID not in made.stderr

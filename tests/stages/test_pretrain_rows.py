@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from distill_jax.core.errors import ConfigError, DataError
-from distill_jax.run.record import stage_key
+from distill_jax.run.adopt import adopt
+from distill_jax.run.record import refuse_if_changed, stage_key
 from distill_jax.run.run import Run
-from distill_jax.stages import pretrain
+from distill_jax.stages import pretrain, runner
 from distill_jax.stages.supervised import ExampleRows
 from tests.stages.hf import write_model
 from tests.stages.small import small
@@ -69,10 +70,16 @@ def test_a_teacher_that_no_stage_can_read_is_not_trained(tmp_path: Path) -> None
     assert prepared(tmp_path / "run", sampling__max_new_tokens=2, **unread) == {}
     run = Run(small(**SIZES | unread), tmp_path / "run")
     stage = run.stage("pretrain")
-    assert pretrain._run(run, stage, run.directory("pretrain"), {}) == {}
+    runner._run_stage(run, stage, {})
     assert not (run.workdir / "pretrain" / "teacher").exists()
+    refuse_if_changed(run, stage)
     # The stage alone makes one, for another run.
     alone = {"stages": ("pretrain",), **unread}
+    changed = Run(small(**SIZES | alone), run.workdir)
+    with pytest.raises(ConfigError, match=r"without the teacher that stages=\('pretrain',\) tr"):
+        refuse_if_changed(changed, stage)
+    assert adopt(changed.config, run.workdir, tmp_path / "other") == []
+    assert adopt(run.config, run.workdir, tmp_path / "other") == ["pretrain"]
     assert list(prepared(tmp_path / "run", **alone)) == ["teacher"]
     with pytest.raises(DataError, match="pretrain, teacher: all 400 training responses"):
         prepared(tmp_path / "run", sampling__max_new_tokens=2, **alone)
