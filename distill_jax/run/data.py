@@ -65,8 +65,8 @@ class Data:
             if config.teacher.path:
                 teacher = tokenizers.load_tokenizer(hf_io.model_dir(config.teacher.path))
                 tokenizers.check_same_tokenizer(teacher, student)
-            if note := tokenizers.note_of_chatml(student, config.student.path):
-                self.say(note)
+            if said := tokenizers.note_of_chatml(student, config.student.path):
+                self.say(said)
             return student
         folder = self.workdir / "tokenizer"
         note = folder / "made_from.json"
