@@ -202,3 +202,27 @@ def test_a_call_that_fails_can_be_made_again() -> None:
     failing.append(False)
     assert ahead(placed(0.0), placed(1.0), batch(CHOSEN[0]), 0) == "done"
     join(before)
+
+
+class Seen:
+    """A program that keeps what it is lowered with."""
+
+    def __call__(self, *_: Any) -> None:
+        pass
+
+    def lower(self, *given: Any) -> "Seen":
+        self.given = given
+        return self
+
+    def compile(self) -> None:
+        pass
+
+
+def test_arrays_that_are_not_placed_are_lowered_without_a_place() -> None:
+    """On several devices one's place would be refused next to the others'."""
+    seen, before = Seen(), set(threads())
+    Ahead(seen, CHOSEN[:2], lambda _: None)(placed(0.0), jax.numpy.ones(3), batch(CHOSEN[0]))
+    join(before)
+    state, loose, given = seen.given
+    assert state.sharding == whole() and loose.sharding is None
+    assert given["tokens_BT"].sharding == where() and given["tokens_BT"].shape == (2, 12)
