@@ -113,13 +113,28 @@ def _candidates(
         for full in range(most + 1)
         for tail in tails
     )
-    prompts = {row.prompt_id: row.prompt for row in rows}
-    tokens = sum(row.response for row in rows) + sum(prompts.values())
+    tokens = _least_tokens(rows, greatest)
     longest = max(row.total for row in rows)
     for positions, _, full, tail in found:
         widths = (greatest,) * full + tail
         if positions * shards >= tokens and max(widths, default=0) >= longest:
             yield widths
+
+
+def _least_tokens(rows: Sequence[RowLengths], greatest: int) -> int:
+    """Tokens that packed rows of at most `greatest` hold at least.
+
+    A prompt has a copy for each row that its responses need; one has no room for more of them than
+    the prompt leaves.
+    """
+    responses, prompts = defaultdict[int, int](int), dict[int, int]()
+    for row in rows:
+        responses[row.prompt_id] += row.response
+        prompts[row.prompt_id] = row.prompt
+    copies = {
+        of: max(1, -(-responses[of] // max(1, greatest - prompt))) for of, prompt in prompts.items()
+    }
+    return sum(responses.values()) + sum(copies[of] * prompt for of, prompt in prompts.items())
 
 
 def _best_fit(

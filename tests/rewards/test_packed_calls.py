@@ -85,6 +85,14 @@ def test_responses_share_a_prompt_by_hand():
     assert packed_calls.divide(rows, SIZES, 1) == [PackedCall(10, [[1]]), PackedCall(10, [[0, 2]])]
 
 
+def test_calls_that_cannot_hold_the_copies_of_a_prompt_are_not_tried():
+    # A packed row of 10 has room for 5 tokens behind a prompt of 5: it stands four times, so the
+    # calls of 5 + 16 positions and those up to 35 are none.
+    rows = [Length(0, 5, 4)] * 4
+    assert sum(next(packed_calls._candidates(rows, SIZES, 1))) == 4 * 5 + 16
+    assert positions(packed_calls.divide(rows, SIZES, 1)) == 40
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), min_size=1, max_size=30),
     st.lists(st.integers(1, 56), min_size=6, max_size=6),
