@@ -112,24 +112,31 @@ def test_the_arrays_of_a_shared_prompt_worked_by_hand():
     assert {x.dtype for x in out.values()} == {np.dtype(np.int32)}
 
 
+def of_one_prompt():
+    """Eight of its rows have a prompt of six tokens, and few more: several go into a packed row."""
+    batch = batch_of()
+    for row in range(8):
+        n = int(batch["response_len_B"][row] % 3)
+        batch["prompt_len_B"][row], batch["response_len_B"][row] = 6, n
+        batch["tokens_BT"][row] = [*range(7, 13), *batch["targets_BR"][row, :n], *[0] * (T - 6 - n)]
+        batch["targets_BR"][row, n:] = 0
+    return batch
+
+
+@pytest.mark.parametrize("make_batch", [batch_of, of_one_prompt])
 @pytest.mark.parametrize("shared", [True, False])
-def test_windows_are_of_positions(shared):
+def test_windows_are_of_positions(shared, make_batch):
     # Behind another response a token still sees the window before it, of the prompt.
     config = dataclasses.replace(
         tiny.CONFIG, sliding_window=3, layer_types=("sliding_attention", "full_attention")
     )
     whole = scorer(tiny.build(config, lora=False, seed=3))
-    batch = batch_of()
+    batch = make_batch()
     close(made(whole, shared=shared).score_rows(batch), whole.score(batch), batch, 1e-5)
 
 
 def test_a_shared_prompt_is_scored_once(plain):
-    batch, tokens = batch_of(), []
-    for row in range(8):  # of one prompt
-        n = int(batch["response_len_B"][row] % 3)
-        batch["prompt_len_B"][row], batch["response_len_B"][row] = 6, n
-        batch["tokens_BT"][row] = [*range(7, 13), *batch["targets_BR"][row, :n], *[0] * (T - 6 - n)]
-        batch["targets_BR"][row, n:] = 0
+    batch, tokens = of_one_prompt(), []
     for shared in (True, False):
         teacher = made(plain, shared=shared, sizes=(T,))
         close(teacher.score_rows(batch), plain.score(batch), batch, 1e-5)

@@ -71,7 +71,8 @@ def test_q_and_v_equal_the_naive_logits(teacher, alpha, shared):
 
 
 @pytest.mark.parametrize("fsdp", [1, 2])
-def test_few_rows_at_a_time_give_the_same_scores(teacher, monkeypatch, fsdp):
+@pytest.mark.parametrize("shared", [False, True])
+def test_few_rows_at_a_time_give_the_same_scores(teacher, monkeypatch, fsdp, shared):
     monkeypatch.setattr(response, "PART_TOKENS", 32 // fsdp)  # two rows of sixteen
     seen, hidden = set(), QwenModel.hidden
 
@@ -83,10 +84,11 @@ def test_few_rows_at_a_time_give_the_same_scores(teacher, monkeypatch, fsdp):
     model, params = teacher
     where, alpha = tiny.mesh(1, fsdp), 1.25  # of no other test: a program is kept
     model = model.replace(rows=sharding.batch_sharding(where))
-    host = batch()
+    host = batch(shared)
     scored = TeacherScorer(model, tiny.placed(params, where), where, alpha=alpha, vocab=VOCAB)
     got = scored.score(sharding.place(host.to_score(), sharding.batch_sharding(where)))
-    assert seen == {(2, 16)}
+    # Or one prompt of 8 with two responses of 6, on each device.
+    assert seen == ({(fsdp, 20)} if shared else {(2, 16)})
     for row, n, q, value in naive(teacher, alpha):
         np.testing.assert_allclose(got.q_BR[row, :n], q, atol=1e-5)
         np.testing.assert_allclose(got.end_value_B[row], value[-1], atol=1e-5)

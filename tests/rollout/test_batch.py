@@ -54,3 +54,8 @@ def test_prompts_by_themselves():
     chosen = (PaddedLengths(8, 6), PaddedLengths(11, 5))
     batch = training_batch(prompts, rollout(), 2, multiple=1, chosen=chosen, **how)
     assert batch.prompts_PS.shape == (2, 6) and batch.targets_BR.shape == (4, 5)
+    # Nor do these, where the longest row has the short prompt: 1 + 5 tokens.
+    short_first = Rollout(*(leaf[[0, 2, 1, 3]] for leaf in rollout()))
+    chosen = (PaddedLengths(6, 5), PaddedLengths(8, 5))
+    batch = training_batch(prompts, short_first, 2, multiple=1, chosen=chosen, **how)
+    assert batch.prompts_PS.shape == (2, 3) and batch.targets_BR.shape == (4, 5)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from distill_jax.models.qwen import QwenModel
+from distill_jax.rewards.settings import RewardSettings
 from distill_jax.stages import runner
 from distill_jax.stages.rl_settings import RLSettings
+from distill_jax.training.replay import ReplaySettings
 from tests.stages.small import copy_stages, rows, small
 
 pytestmark = pytest.mark.slow
@@ -72,6 +74,9 @@ def test_prompts_are_shared_where_each_device_has_whole_groups() -> None:
     assert not settings(accumulate=4).shares_prompts(4)
     assert not settings(minibatches=2).shares_prompts(8)
     assert not RLSettings(algorithm="ppo", samples_per_prompt=1).shares_prompts(1)
+    rewards = RewardSettings(intrinsic_weight=0.0)
+    assert settings(rewards=rewards).shares_prompts(8)
+    assert not settings(rewards=rewards, replay=ReplaySettings(groups=8)).shares_prompts(8)
 
 
 def test_minibatches_hold_whole_groups_where_these_divide() -> None:

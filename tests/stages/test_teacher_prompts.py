@@ -56,6 +56,18 @@ def test_responses_stay_behind_other_prompts() -> None:
     np.testing.assert_array_equal(made["tokens_BT"], [[5, 1, 2, 0], [6, 6, 6, 3]])
     np.testing.assert_array_equal(made["prompt_len_B"], [1, 3])
     np.testing.assert_array_equal(made["targets_BR"], [[1, 2], [3, 0]])
+    assert "prompts_PS" not in made
+
+
+def test_each_group_has_its_other_prompt_once() -> None:
+    one = np.ones(4, np.int32)
+    batch = {
+        "tokens_BT": np.array([[7, 1], [7, 2], [9, 3], [9, 4]], np.int32), "prompt_len_B": one,
+        "response_len_B": one, "targets_BR": np.array([[1], [2], [3], [4]], np.int32),
+        "prompts_PS": np.array([[7], [9]], np.int32),
+    }  # fmt: skip
+    made = with_prompts(batch, [[5], [5], [6, 6, 8], [6, 6, 8]], pad_id=0, multiple=2)
+    np.testing.assert_array_equal(made["prompts_PS"], [[5, 0, 0, 0], [6, 6, 8, 0]])
 
 
 def launched(how: dict[str, Any], workdir: Path, prompt: str) -> tuple[Run, dict[str, Any], Any]:

@@ -153,6 +153,26 @@ def test_without_other_terms_it_is_distillation_by_reverse_kl(pair, own):
     np.testing.assert_allclose(metrics["teacher/mass"], figures["teacher/mass"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_prompts_by_themselves_give_the_same(own):
+    # The teacher's own prompts are in whole rows, whatever the student's are.
+    pair = tiny.build(), tiny.build(lora=False, seed=3)
+    batch = rollout(pair, paid=False)
+    tokens_BT, prompts_PS = batch.tokens_BT.copy(), np.zeros((4, 5), np.int32)
+    for row in range(8):  # two of a prompt
+        n = PROMPT[row]
+        tokens_BT[row, :n] = tokens_BT[row - row % 2, :n]
+        prompts_PS[row // 2, :n] = tokens_BT[row, :n]
+    whole = batch.replace(tokens_BT=tokens_BT)
+    read = behind_others(batch) if own else {}
+    (value, metrics), grads = exact(pair, ExactBatch(whole, END, read))
+    apart = whole.replace(tokens_BT=None, prompts_PS=prompts_PS)
+    (got, more), found = exact(pair, ExactBatch(apart, END, read))
+    np.testing.assert_allclose(got, value, rtol=1e-5)
+    same(found, grads)
+    np.testing.assert_allclose(more["teacher/kl"], metrics["teacher/kl"], rtol=1e-5)
+
+
 def test_it_is_added_to_the_loss_of_the_other_terms(pair):
     settings = rl_batch.settings_of("grpo")
     batch, how = rollout(pair, "grpo", settings), {"name": "grpo", "settings": settings}
