@@ -192,14 +192,17 @@ def test_without_the_presets_settings_there_are_many_more(bucket: int) -> None:
     assert len(watched.programs) > 40
 
 
-def test_an_update_of_rl(run: Any) -> None:
+@pytest.mark.parametrize("shared", [True, False], ids=["groups", "rows"])
+def test_an_update_of_rl(run: Any, shared: bool) -> None:
     said: list[str] = []
     stub: Any = types.SimpleNamespace(config=CONFIG, say=said.append)
     multiple, limit = CONFIG.plan["rl"].batch_multiple, CONFIG.plan["rl"].drawn_lengths
-    chosen = batch_shapes.of_drawn(stub, prompts(0, TRAIN), multiple=multiple, limit=limit)
+    chosen = batch_shapes.of_drawn(
+        stub, prompts(0, TRAIN), multiple=multiple, limit=limit, separate=shared
+    )
     shapes, alone = set(), set()
     for given, rollout in run[1]:
-        how: dict[str, Any] = {"pad_id": PAD, "multiple": multiple}
+        how: dict[str, Any] = {"pad_id": PAD, "multiple": multiple, "shared": shared}
         samples = CONFIG.plan["rl"].samples_per_prompt
         batch = training_batch(given, rollout, samples, **how, chosen=chosen)
         shapes.add((batch.tokens_BT.shape, batch.targets_BR.shape))

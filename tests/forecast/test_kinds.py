@@ -130,6 +130,15 @@ def test_the_largest_call_of_a_teacher_in_calls() -> None:
     assert apart["teacher scoring: activations"] == call(5, 96, 24 + 1) > packed
 
 
+def test_a_teacher_behind_a_cache_shares_no_prompts() -> None:
+    rl, cached = (small(rl__cache__megabytes=x).plan["rl"] for x in (0.0, 1.0))
+    grouped, whole = (parts(one)["teacher scoring: activations"] for one in (rl, cached))
+    # A batch of four prompts of 64 with four responses of 24 each; sixteen rows of 96.
+    made, teacher = job(), job().program("teacher")
+    assert grouped == made.scoring(teacher, made.groups(4, 4, 64, 24, ends=1)) < whole
+    assert whole == made.scoring(teacher, made.rows(16, 96, 24 + 1))
+
+
 def test_the_teacher_writes() -> None:
     student = parts(TraceSettings(samples=8, batch=32))
     teacher = parts(TraceSettings(samples=8, batch=32, teacher=True))

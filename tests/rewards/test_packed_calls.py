@@ -88,7 +88,7 @@ def test_responses_share_a_prompt_by_hand():
 def test_calls_that_cannot_hold_the_copies_of_a_prompt_are_not_tried():
     # A packed row of 10 has room for 5 tokens behind a prompt of 5: it stands four times, so the
     # calls of 5 + 16 positions and those up to 35 are none.
-    rows = [Length(0, 5, 4)] * 4
+    rows = [RowLengths(0, 5, 4)] * 4
     assert sum(next(packed_calls._candidates(rows, SIZES, 1))) == 4 * 5 + 16
     assert positions(packed_calls.divide(rows, SIZES, 1)) == 40
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from distill_jax.models.qwen import QwenModel
+from distill_jax.rewards.length_buckets import BucketSettings
 from distill_jax.rewards.settings import RewardSettings
+from distill_jax.rewards.teacher_cache import CacheSettings
 from distill_jax.stages import runner
 from distill_jax.stages.rl_settings import RLSettings
 from distill_jax.training.replay import ReplaySettings
@@ -74,6 +76,9 @@ def test_prompts_are_shared_where_each_device_has_whole_groups() -> None:
     assert not settings(accumulate=4).shares_prompts(4)
     assert not settings(minibatches=2).shares_prompts(8)
     assert not RLSettings(algorithm="ppo", samples_per_prompt=1).shares_prompts(1)
+    assert settings().teacher_shares_prompts(8) and not settings().teacher_shares_prompts(16)
+    assert not settings(cache=CacheSettings(megabytes=1.0)).teacher_shares_prompts(8)
+    assert not settings(buckets=BucketSettings(lengths=2)).teacher_shares_prompts(8)
     rewards = RewardSettings(intrinsic_weight=0.0)
     assert settings(rewards=rewards).shares_prompts(8)
     assert not settings(rewards=rewards, replay=ReplaySettings(groups=8)).shares_prompts(8)
