@@ -42,5 +42,5 @@ def filled(rows: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
 
 
 def whole_groups(prompts: int, samples: int, parts: int) -> bool:
-    """Whether samples share prompts, and each of so many parts of a batch has whole groups."""
+    """Whether prompts have several samples, and whole groups fill each of so many equal parts."""
     return samples > 1 and prompts % parts == 0

@@ -131,7 +131,7 @@ def _pair(row: Mapping[str, Any], where: str) -> Pair:
         raise DataError(
             f"{where}: columns {', '.join(row) or 'none'}",
             wanted=_ROW,
-            fix="rename or add the columns, or make rows of problems with stage traces",
+            fix="rename or add the columns",
         )
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):

@@ -98,7 +98,7 @@ def _parsed(row: Mapping[str, Any], where: str, neutral: str, derive: Derive) ->
             f"{where}: columns {', '.join(row) or 'none'}",
             wanted="prompt, completions and labels; or the columns of PRM800K, Math-Shepherd, "
             "ProcessBench or stage step_labels",
-            fix="rename or add the columns, or label solutions with stage step_labels",
+            fix="rename or add the columns",
         )
 
 

@@ -221,8 +221,8 @@ class Programs:
         size = next_rows(rows, rows, settings, parts)
         if size < rows:
             kept: Any = host((size,), jnp.int32), host((size,), jnp.bool_)
-            if programs.bucket:  # as where each device has as many rows that go on
-                kept = *kept, room.apart(settings.max_new_tokens), parts > 1
+            # As where each device has as many rows that go on.
+            kept = *kept, room.apart(settings.max_new_tokens), parts > 1
             yield Lowered("compact", of.compact.lower(programs, carry, *kept))
 
     def weights(self, model: QwenModel) -> Lowered:

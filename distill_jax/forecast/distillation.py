@@ -20,7 +20,7 @@ def parts(job: Job, settings: Any) -> list[Part]:
         each = settings.teacher_samples.samples
         prompts = max(1, settings.teacher_samples.batch // each)
         what = "solutions of the teacher"
-        # Each batch is a draw of its own.
+        # Each batch is drawn by itself.
         found += job.drawing.parts(what, prompts * each, prompts, role=role, problems=prompts)
     if settings.draws:
         drawn = job.drawing.batches(settings.prompts, settings.samples, turns=True)

@@ -91,7 +91,7 @@ class Drawing:
     ) -> refill.Sizes | None:
         """The sizes of a draw that `generate.answers` gives refilled rows; None: in batches."""
         sampling = self.config.sampling
-        alone = completions == prompts and self.pieces.platform != "cpu"
+        alone = completions == prompts
         pays = not problems or refill.pays(-(-problems // prompts), sampling, alone=alone)
         if not pays or (turns and sampling.rounds > 1) or sharding.processes(self.mesh) > 1:
             return None

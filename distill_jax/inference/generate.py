@@ -101,8 +101,7 @@ def answers(
     problems = [tuple(ids[row] for row in rows) for rows in places]
     held = [None if store is None else store.find(decoding, names) for names in problems]
     missing = [number for number, one in enumerate(held) if one is None]
-    shares = sampler.programs.bucket > 0
-    refilled = _refills(len(places), sampling, replies, alone=shares and samples == 1)
+    refilled = _refills(len(places), sampling, replies, alone=samples == 1)
 
     def part(number: int) -> Part:
         rows = places[number] if refilled else filled(places[number], size).tolist()
@@ -134,8 +133,8 @@ def _refills(
 ) -> bool:
     """Whether a draw of so many batches, those that a store holds included, is one stream.
 
-    alone: the sampler shares prompts, but each has one sample. With one or two row_counts the
-    programs of evaluation, whose rows are refilled, then serve validation, too.
+    alone: prompts have one sample, so that none is shared. With one or two row_counts the programs
+    of evaluation, whose rows are refilled, then serve validation, too.
     """
     # Each process would have to choose the same rows from the tokens that it has fetched. This has
     # not been tested with several processes.

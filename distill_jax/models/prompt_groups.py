@@ -17,7 +17,7 @@ from distill_jax.models.splash import Splash
 
 
 class Groups(NamedTuple):
-    """Where prompts and responses lie in rows [P, W].
+    """The layout of prompts and responses in rows [P, W].
 
     Made inside a jitted function: its numbers are Python's.
 

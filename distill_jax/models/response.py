@@ -42,7 +42,7 @@ Place = jax.Array | Packed | Groups
 
 
 def located(batch: Mapping[str, Any]) -> tuple[jax.Array, Place]:
-    """A batch's rows of tokens, and where the responses lie in them.
+    """The rows of tokens of a batch, and the places of its responses in them.
 
     All int32: of packed rows tokens_BT with segment_BT and at_BR, and where responses share prompts
     prompt_segment_BT and position_BT; of groups of B / P consecutive responses to a prompt
@@ -85,8 +85,8 @@ def response_states(
     Packed; or Groups, whose rows are P, with B = P·G responses.
     """
     if isinstance(place, Groups):
-        hidden_PND = model.hidden(params, tokens_BT, groups=place, dropout_key=dropout_key)
-        return place.states(hidden_PND, size)
+        hidden_PWD = model.hidden(params, tokens_BT, groups=place, dropout_key=dropout_key)
+        return place.states(hidden_PWD, size)
     if isinstance(place, Packed):
         hidden_BTD = model.hidden(
             params,

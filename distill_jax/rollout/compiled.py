@@ -60,9 +60,7 @@ def bucket_of(platform: str | None) -> int:
 class Programs:
     """What a sampler compiles, shared by equal ones: of all subjects, stages and runs.
 
-    bucket: slots that a row's own cache begins with; it grows. NO_GROWTH: it has all at once.
-    Several samples of a prompt share its keys. 0, in tests alone: each row's cache holds its prompt
-    and all slots.
+    bucket: slots for drawn tokens that a row's cache begins with; it grows. NO_GROWTH: all at once.
     """
 
     model: QwenModel
@@ -87,9 +85,8 @@ class Programs:
     def prefill(self, weights, tokens_PT, lengths_P) -> tuple[jax.Array, kv.KVCache]:
         """As `Decoding.prefill`."""
         hidden_PD, cache = self.model.prefill(weights["body"], tokens_PT, lengths_P)
-        if self.bucket:  # it is decoded from as it is
-            cache = jax.lax.with_sharding_constraint(cache, self.cache_sharding)
-        return hidden_PD, cache
+        # Rows that share their prompts decode from it as it is.
+        return hidden_PD, jax.lax.with_sharding_constraint(cache, self.cache_sharding)
 
     @functools.partial(jax.jit, static_argnums=(0, 8, 9))
     def start(

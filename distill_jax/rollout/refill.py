@@ -36,7 +36,7 @@ FROM = 4, 16
 def pays(batches: int, settings: SamplingSettings, *, alone: bool = False) -> bool:
     """Whether refilled rows decode less than so many batches that shrink as the settings say.
 
-    alone: the sampler shares prompts, but each has one sample: with one or two row_counts the
+    alone: prompts have one sample, so that none is shared: with one or two row_counts the
     programs of evaluation, whose rows are refilled, then serve any number of batches.
     """
     few, many = FROM

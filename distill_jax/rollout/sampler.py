@@ -228,9 +228,6 @@ class Sampler:
     ) -> tuple[Carry, slots.Kept]:
         """`size` rows with the live ones, with slots for so many tokens, and which these are."""
         current = carry.done_B.shape[0]
-        if not self.programs.bucket:
-            kept = slots.kept(live, current, size, parts=1)
-            return self._compact(carry, kept.row_N, kept.filler_N), kept
         kept = slots.kept(live, current, size, sharding.batch_shards(self.mesh))
         more = room.apart(tokens), kept.apart
         return self._compact(carry, kept.row_N, kept.filler_N, *more), kept

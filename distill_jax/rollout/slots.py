@@ -16,7 +16,7 @@ class Slots:
     Attributes:
         prompt: slots of a padded prompt.
         most: tokens that a row may draw.
-        bucket: slots for tokens that a row begins with; doubled when they are full. 0: `most`.
+        bucket: slots for tokens that a row begins with; doubled when they are full.
         few: begin with twice as many, and give rows that stay after others were dropped all `most`,
             so that fewer programs are compiled.
         shared: the prompt is not in the row's cache.
@@ -29,15 +29,13 @@ class Slots:
     shared: bool
 
     def __post_init__(self) -> None:
-        self.own = self.most
-        if self.bucket:
-            self.own = grown(self.bucket * (2 if self.few else 1), 1, self.most)
+        self.own = grown(self.bucket * (2 if self.few else 1), 1, self.most)
 
     @classmethod
     def of(cls, bucket: int, prompt: int, settings: SamplingSettings, samples: int) -> "Slots":
         """Those of a draw of so many samples of each prompt; bucket: of the sampler's programs."""
-        few, shared = settings.row_counts > 0, bucket > 0 and samples > 1
-        return cls(prompt, settings.max_new_tokens, bucket, few, shared)
+        few = settings.row_counts > 0
+        return cls(prompt, settings.max_new_tokens, bucket, few, shared=samples > 1)
 
     @property
     def first(self) -> int:

@@ -35,7 +35,7 @@ class ExactTeacher:
 
     @property
     def rereads(self) -> bool:
-        """Whether it reads the responses behind prompts of its own."""
+        """Whether it reads the responses after its own prompts."""
         return self._prompts is not None
 
     @property

@@ -78,14 +78,14 @@ class _Counted:
         self._counts.row_steps += steps * len(carry.done_B)
         return carry, (np.full(shape, self.pad_id, np.int32), np.zeros(shape, np.float32))
 
-    def compact(self, carry: Carry, keep_N: Any, filler_N: Any) -> Carry:
+    def compact(self, carry: Carry, keep_N: Any, filler_N: Any, *more: Any) -> Carry:
         """The rows that stay."""
         return carry._replace(done_B=carry.done_B[keep_N] | filler_N)
 
 
 def _counted(model: QwenModel, counts: Counts) -> Sampler:
     mesh = sharding.make_mesh(sharding.MeshSettings(), jax.devices()[:1])
-    sampler = Sampler(model, mesh, eos_id=1, pad_id=0, vocab=model.config.vocab_size, bucket=0)
+    sampler = Sampler(model, mesh, eos_id=1, pad_id=0, vocab=model.config.vocab_size)
     sampler.programs = counted = _Counted(sampler.programs, counts)  # type: ignore[assignment]
     for name in ("prefill", "start", "segment", "compact"):
         setattr(sampler, f"_{name}", getattr(counted, name))

@@ -17,7 +17,7 @@ from distill_jax.data import batching
 from distill_jax.data.chat import Example
 from distill_jax.inference import generate
 from distill_jax.rollout.batch import training_batch
-from distill_jax.rollout.compiled import BUCKET
+from distill_jax.rollout.compiled import BUCKET, NO_GROWTH
 from distill_jax.rollout.completions import Rollout
 from distill_jax.rollout.sampler import Carry, Sampler, SamplingSettings
 from distill_jax.stages import batch_shapes
@@ -52,7 +52,7 @@ class Watched:
     """A sampler of the preset whose completions have lengths as of GSM8K; some are cut off.
 
     Args:
-        bucket: of the sampler's programs: `BUCKET` on accelerators, 0 on CPU.
+        bucket: of the sampler's programs: `BUCKET` on accelerators, NO_GROWTH on CPU.
         cut_off: shares of a batch's rows that never end, one drawn for each batch.
 
     Attributes:
@@ -132,7 +132,7 @@ class Watched:
         generate.answers(self.sampler, lambda: None, given, sampling, key=jax.random.key(0), **how)
 
 
-@pytest.fixture(scope="module", params=[0, BUCKET], ids=["cpu", "accelerator"])
+@pytest.fixture(scope="module", params=[NO_GROWTH, BUCKET], ids=["cpu", "accelerator"])
 def run(request: pytest.FixtureRequest) -> tuple[Watched, list[tuple[Any, Rollout]]]:
     """All that a whole run draws, by stage; the rollouts of stage rl."""
     return whole_run(CONFIG, Watched(request.param))
@@ -163,14 +163,10 @@ def counts(watched: Watched) -> dict[str, int]:
 
 def test_the_sampler(run: Any) -> None:
     watched, _ = run
-    if watched.sampler.programs.bucket:
-        # Of rl, whose samples share prompts: rows at first, and those that stay.
-        wanted = {"prefill": 1, "start": 2, "segment": 2, "compact": 1}
-    else:
-        # Of one batch: two numbers of rows, drawn and greedy; prompts of rl and of validation.
-        wanted = {"prefill": 2, "start": 2, "segment": 4, "compact": 1}
-    # Of evaluation, whose rows are refilled: drawn and greedy. Its prefill is that of rl; on CPU
-    # its first rows are, too. On accelerators validation has these programs.
+    # Of rl, whose samples share prompts: rows at first, and those that stay.
+    wanted = {"prefill": 1, "start": 2, "segment": 2, "compact": 1}
+    # Of evaluation, whose rows are refilled, and of validation: drawn and greedy. Its prefill is
+    # that of rl.
     wanted |= {"insert": 1, "refilled": 2}
     assert counts(watched) == wanted
     assert len(watched.programs) <= 12
@@ -185,7 +181,7 @@ def test_the_sampler_on_accelerators_whatever_the_lengths() -> None:
     assert len(watched.programs) == 12
 
 
-@pytest.mark.parametrize("bucket", [0, BUCKET])
+@pytest.mark.parametrize("bucket", [NO_GROWTH, BUCKET])
 def test_without_the_presets_settings_there_are_many_more(bucket: int) -> None:
     sampling = dataclasses.replace(CONFIG.sampling, row_counts=0, prompt_multiple=64)
     watched, _ = whole_run(dataclasses.replace(CONFIG, sampling=sampling), Watched(bucket))

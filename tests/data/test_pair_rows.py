@@ -48,7 +48,7 @@ def test_equal_completions_keep_their_prompt(tmp_path):
     ("row", "message"),
     [
         ({"prompt": "2 + 2?", "chosen": "4"},
-         "line 1: columns prompt, chosen; wanted: .prompt, .*; fix: rename or add the columns, or"),
+         "line 1: columns prompt, chosen; wanted: .prompt, .*; fix: rename or add the columns"),
         ({"chosen": "It is 4", "rejected": "It is 5"}, "field chosen is 'It is 4'; wanted"),
         ({"prompt": " ", "chosen": "4", "rejected": "5"}, "an empty prompt"),
         ({"prompt": [USER], "chosen": "4", "rejected": [said("5")]}, "field chosen is '4'"),

@@ -129,7 +129,7 @@ def test_a_sampled_step_is_its_tokens(tmp_path):
         ({"prompt": "q", "completions": ["a"], "labels": 1}, "line 2: labels is 1; wanted: a list"),
         ({"prompt": "", "completions": ["a"], "labels": [1]}, "line 2: the question is ''"),
         ({"text": "q"}, "line 2: columns text; wanted: prompt, completions and labels;.*"
-         "; fix: rename or add the columns, or label solutions with stage step_labels"),
+         "; fix: rename or add the columns"),
         ({"problem": "q", "steps": ["a"], "label": 1}, "line 2: label 1; wanted: -1 to 0"),
         ({**SHEPHERD, "label": "T" + SHEPHERD["label"]}, "line 2: input and label differ"),
         ({**SHEPHERD, "input": "q 1: ки", "label": "q 1: +"}, "line 2: no step before the first"),

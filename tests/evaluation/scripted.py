@@ -32,7 +32,6 @@ class Scripted:
         self.tok, self.say, self.prompts, self.calls = tok, say, [], []
         self.pad_id = chat.eos_id(tok)
         self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=positions))
-        self.programs = SimpleNamespace(bucket=0)
 
     def generate(
         self, weights, prompts, settings, *,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -27,7 +26,6 @@ class Scripted:
     """Answers prompt [.., n] with n on even samples (and when greedy), with n + 1 on odd ones."""
 
     def __init__(self):
-        self.programs = SimpleNamespace(bucket=0)
         self.calls = []
 
     def generate(self, weights, prompts, settings, *, key, prompt_ids, samples, ended):

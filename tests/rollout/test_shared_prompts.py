@@ -50,8 +50,9 @@ class Watched:
         places: of the shared prompts in memory.
     """
 
-    def __init__(self, model, mesh=None, *, bucket=0, eos=EOS):
-        mesh = mesh or tiny.mesh()
+    def __init__(self, model, mesh=None, *, bucket=None, eos=EOS):
+        mesh, self.alone = mesh or tiny.mesh(), bucket is None
+        bucket = NO_GROWTH if self.alone else bucket
         self.sampler = Sampler(model, mesh, eos_id=eos, pad_id=PAD, vocab=VOCAB, bucket=bucket)
         self.segments, self.calls, self.places = [], [], set()
         for name in ("segment", "grow", "compact"):
@@ -73,9 +74,13 @@ class Watched:
 
     def generate(self, params, settings=DRAW, prompts=PROMPTS, samples=3, **how):
         weights = self.sampler.weights(params, settings)
-        how = {"stops": [stop] * len(prompts)} | how
-        how |= {"key": KEY, "prompt_ids": range(len(prompts)), "samples": samples}
-        return self.sampler.generate(weights, prompts, settings, **how)
+        how = {"stops": [stop] * len(prompts), "prompt_ids": range(len(prompts))} | how
+        if self.alone:  # the same draws, each with its own copy of the prompt
+            given = {"prompts": prompts} | {k: x for k, x in how.items() if x is not None}
+            given = {k: [one for one in x for _ in range(samples)] for k, x in given.items()}
+            prompts, how = given.pop("prompts"), given | {"stops": given.get("stops")}
+            how["firsts"], samples = list(range(samples)) * (len(prompts) // samples), 1
+        return self.sampler.generate(weights, prompts, settings, key=KEY, samples=samples, **how)
 
 
 @pytest.mark.parametrize("config", GEOMETRIES.values(), ids=GEOMETRIES)
@@ -208,7 +213,7 @@ def test_slots_double_and_leave_no_small_rest():
         assert grown(*given) == wanted, given
     at_once = Slots(64, 480, bucket=NO_GROWTH, few=False, shared=True)
     assert (at_once.total, at_once.hold(480), at_once.apart(4)) == (480, False, 544)
-    whole = Slots(64, 480, bucket=0, few=True, shared=False)
+    whole = Slots(64, 480, bucket=NO_GROWTH, few=True, shared=False)
     assert (whole.first, whole.total, whole.hold(480)) == (64, 544, False)
     some = Slots(64, 480, bucket=128, few=False, shared=True)
     assert (some.first, some.total, some.hold(128), some.hold(160)) == (0, 128, False, True)

@@ -53,14 +53,14 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"rl__rewards__credit": "exact", "rl__rewards__student_weight": 1.0},
         {"rewards", "update"},
     ),
-    "exact, prompts of its own": (
+    "exact, own prompts": (
         {
             "rl__rewards__credit": "exact", "rl__rewards__student_weight": 1.0,
             "rl__teacher__prompt": "{question} again", "rl__minibatches": 2,
         },
         {BEFORE, "rewards"},
     ),
-    "teacher's prompts of its own": (
+    "teacher's own prompts": (
         {"rl__teacher__prompt": "{question} again"},
         {"rewards", "update"},
     ),
