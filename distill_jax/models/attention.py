@@ -163,12 +163,21 @@ def _attend_backward(saved, dout):
     q, k, v, raised, inverse, out = saved
     dout = dout * inverse.astype(dout.dtype)
     shift = jnp.sum((dout * out).astype(jnp.float32), axis=-1, keepdims=True)
-    dv = jnp.einsum("bkqs,bkqh->bksh", raised, dout)
     dweights = jnp.einsum("bkqh,bksh->bkqs", dout, v, preferred_element_type=jnp.float32)
     dscores = (raised * (dweights - shift)).astype(q.dtype)
     dq = jnp.einsum("bkqs,bksh->bkqh", dscores, k)
-    dk = jnp.einsum("bkqs,bkqh->bksh", dscores, q)
-    return dq, dk, dv, None
+    return dq, _over_queries(dscores, q), _over_queries(raised, dout), None
+
+
+def _over_queries(x_BKQS: jax.Array, y_BKQh: jax.Array) -> jax.Array:
+    """xᵀ·y [B, K, S, h], by sums along rows of yᵀ.
+
+    Without the barriers XLA folds the transposes, and the sums run down columns of x: on CPU twice
+    as long, for which the cores also wait for each other.
+    """
+    keep = jax.lax.optimization_barrier
+    y_BKhQ = keep(jnp.swapaxes(y_BKQh, 2, 3))
+    return jnp.swapaxes(keep(jnp.einsum("bkhq,bkqs->bkhs", y_BKhQ, x_BKQS)), 2, 3)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
