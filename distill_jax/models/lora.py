@@ -103,7 +103,7 @@ def _merged_backward(saved, dy_NO):
     x_NI, merged_IO, a_IR, b_RO = saved
     dx_NI = dy_NO @ merged_IO.T
     # Sums over tokens run along rows of [rank, tokens]. Without the barriers XLA folds each
-    # transpose into the product beside it, whose sums then run down columns: on CPU up to fifteen
+    # transpose into the product next to it, whose sums then run down columns: on CPU they take four
     # times as long.
     keep = jax.lax.optimization_barrier
     down_NR, up_NR = keep((x_NI @ a_IR, dy_NO @ b_RO.T))
