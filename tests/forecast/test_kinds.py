@@ -139,6 +139,47 @@ def test_a_teacher_behind_a_cache_shares_no_prompts() -> None:
     assert whole == made.scoring(teacher, made.rows(16, 96, 24 + 1))
 
 
+def test_rows_of_groups_by_hand() -> None:
+    # Prompts of 64 tokens with four responses of 24; a token attends to 88 at most.
+    made = job()
+    assert made.groups(4, 4, 64, 24) == activations.Rows(4, 160, 96, most_keys=88)
+    # Four responses have four ends.
+    assert made.groups(4, 4, 64, 24, ends=1) == activations.Rows(4, 160, 100, most_keys=88)
+    config = small(mesh__fsdp=2)
+    two = Job(config, TEACHER, STUDENT, sharding.abstract_mesh(config.mesh, 2))
+    assert two.groups(4, 4, 64, 24) == activations.Rows(2, 160, 96, most_keys=88)
+
+
+def test_groups_hold_a_state_and_logits_of_each_token_and_end_of_a_response() -> None:
+    # The head of so large a vocabulary needs more than any layer.
+    V = 8192
+    teacher, student = (dataclasses.replace(one, vocab_size=V) for one in (TEACHER, STUDENT))
+
+    def held(**changes: Any) -> tuple[int, ...]:
+        config = small(sampling__max_new_tokens=NEW, data__max_prompt_tokens=PROMPT, **changes)
+        made = Job(config, teacher, student, sharding.abstract_mesh(config.mesh, 1))
+        found = {part.name: part.bytes for part in made.reinforcement(config.plan["rl"])}
+        names = ("teacher scoring", "student scoring", "update")
+        return tuple(found[f"{name}: activations"] for name in names)
+
+    # 16 responses have 384 tokens and 16 ends. States are 128 and 64 wide, in float32. The teacher
+    # scores ends; the student does where it has values, also in whole rows.
+    by_teacher, scored, update = held()
+    assert by_teacher == 400 * (4 * V + 4 * 128)
+    assert scored == 384 * (4 * V + 4 * 64)
+    ppo = held(rl__algorithm="ppo")
+    assert ppo == (by_teacher, 400 * (4 * V + 4 * 64), update)
+    assert held(rl__algorithm="ppo", rl__minibatches=8)[1] == ppo[1]
+    # An update has no ends. With two microbatches it has two of the four prompts at a time.
+    program = dataclasses.replace(job().program("student"), geometry=student)
+    rows = activations.Rows(4, 160, 96, most_keys=88)
+    assert update == activations.update(program, rows)
+    assert held(rl__accumulate=2)[2] == activations.update(program, rows._replace(rows=2))
+    # Another response token in each of the four rows: its logits, their gradient, its state.
+    more = activations.update(program, rows._replace(R=97))
+    assert more - update == 4 * (2 * 4 * V + 4 * 64)
+
+
 def test_the_teacher_writes() -> None:
     student = parts(TraceSettings(samples=8, batch=32))
     teacher = parts(TraceSettings(samples=8, batch=32, teacher=True))

@@ -94,6 +94,16 @@ def test_an_update_holds_the_head_or_a_block() -> None:
     assert activations.update(gpu, LONG) == saved + block + 2 * N * (2 * 1024 + 3 * F)
 
 
+def test_tokens_of_groups_attend_to_fewer_keys_than_a_row_has() -> None:
+    # Scores of two heads over 900 keys, in rows of 1,016: float32 and bfloat16, as of XLA's.
+    rows, N, scores = SHORT._replace(most_keys=900), 2 * 1016, 2 * 900
+    attention = 2 * N * (D + 256 + scores) + 4 * N * scores
+    assert activations.scoring(ONE, rows) == attention + 2 * (KERNELS + D * 2 * F)
+    block = 2 * N * (4 * D + 2 * 512 + 2 * 256 + scores + 3 * F) + 2 * KERNELS
+    update = activations.update(changed(ONE, remat=True), rows)
+    assert update == L * 2 * N * D + block + 2 * N * (scores * 5 // 4)
+
+
 def test_packed_rows_are_counted_as_they_are() -> None:
     config = small(sampling__max_new_tokens=24, data__max_prompt_tokens=64)
     job = Job(config, TEACHER, GEOMETRY, sharding.abstract_mesh(config.mesh, 1), platform="tpu")

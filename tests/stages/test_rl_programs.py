@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distill_jax.core import sharding
+from distill_jax.data.chat import Prompts
 from distill_jax.rollout.completions import Rollout
 from distill_jax.run.run import Run
 from distill_jax.stages import batch_shapes, rl_programs, rl_step
@@ -140,3 +142,27 @@ def test_without_lengths_each_batch_has_its_own(
     assert rl_programs.lengths(run, settings) == ()
     program = print
     assert batch_shapes.compiled_ahead(run, program, ()) is program
+
+
+@pytest.mark.parametrize(
+    ("how", "devices", "shared"),
+    [
+        ({}, 1, True),
+        ({"rl__minibatches": 8}, 1, False),  # half a group each
+        ({}, 8, False),
+        ({"rl__replay__groups": 4, "rl__rewards__intrinsic_weight": 0.0}, 1, False),
+    ],
+)
+def test_prompts_have_room_by_themselves_where_they_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], devices: int, shared: bool
+) -> None:
+    config = small(rl__batch_multiple=10, rl__drawn_lengths=6, **how)
+    run = Run(config, tmp_path)
+    monkeypatch.setattr(sharding, "batch_shards", lambda mesh: devices)
+    monkeypatch.setattr(run.data, "problems", lambda split: Prompts([], [[7] * 41], 0))
+    # Multiples of 10 for prompts of 41 tokens and responses of 1 to 24. Shared prompts take 50,
+    # responses 10, 20 or 30. Whole rows have 42–51 tokens, 52–61 or 62–65.
+    together = [(60, 10), (70, 20), (80, 30)]
+    whole = [(50, 10), (60, 10), (60, 20), (70, 20), (70, 30)]
+    found = rl_programs.lengths(run, config.plan["rl"])
+    assert list(found) == (together if shared else whole)
