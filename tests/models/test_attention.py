@@ -103,6 +103,16 @@ def test_gradients_equal_those_of_the_plain_formula(window):
         np.testing.assert_allclose(got, want, atol=5e-6)
 
 
+def test_gradients_in_bfloat16_have_the_inputs_dtype():
+    given = [x.astype(jnp.bfloat16) for x in _inputs()]
+    grads = jax.grad(lambda *x: attention(*x).astype(jnp.float32).sum(), (0, 1, 2))(*given)
+    wanted = jax.grad(lambda *x: attention(*x).sum(), (0, 1, 2))(*_inputs())
+    for got, want in zip(grads, wanted, strict=True):
+        assert got.dtype == jnp.bfloat16
+        # Eight bits, and sums of at most six such products.
+        np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.05)
+
+
 def test_large_scores_do_not_overflow():
     q, k, v = _inputs()
     got = attention(q * 1e3, k * 1e3, v)
