@@ -97,7 +97,7 @@ def _parsed(row: Mapping[str, Any], where: str, neutral: str, derive: Derive) ->
         raise DataError(
             f"{where}: columns {', '.join(row) or 'none'}",
             wanted="prompt, completions and labels; or the columns of PRM800K, Math-Shepherd, "
-            "ProcessBench or stage step_labels",
+            "ProcessBench or labelled steps (mc, root, steps)",
             fix="rename or add the columns",
         )
 

@@ -172,8 +172,8 @@ def _attend_backward(saved, dout):
 def _over_queries(x_BKQS: jax.Array, y_BKQh: jax.Array) -> jax.Array:
     """xᵀ·y [B, K, S, h], by sums along rows of yᵀ.
 
-    Without the barriers XLA folds the transposes, and the sums run down columns of x: on CPU twice
-    as long, for which the cores also wait for each other.
+    Without a barrier XLA folds the transpose into the product, whose sums then run down columns of
+    x: on CPU that takes twice as long.
     """
     keep = jax.lax.optimization_barrier
     y_BKhQ = keep(jnp.swapaxes(y_BKQh, 2, 3))
